@@ -1,0 +1,62 @@
+# Everything happens in .venv, made at first use; stamps in it record what is installed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check format bench clean
+MAKEFLAGS += --no-print-directory
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.demo ## explain three sample pictures with a small classifier
+	@$(BIN)/sfumato demo
+
+test: $(VENV)/.dev ## run the fast tests
+	@$(BIN)/pytest
+
+test-all: $(VENV)/.dev ## run the slow tests too
+	@$(BIN)/pytest -m ""
+
+check: $(VENV)/.dev ## check format, style, types and imports, then run the fast tests
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo
+	@$(MAKE) test
+
+format: $(VENV)/.dev ## format the code and mend what ruff can
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format --quiet .
+
+bench: $(VENV)/.peers ## measure sfumato beside other libraries (ARGS="…" is passed on)
+	@$(BIN)/python bench/run.py $(ARGS)
+
+clean: ## remove all that make made
+	rm -rf $(VENV) build dist .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'sfumato needs Python 3.11 or newer, which "$(PYTHON)" is not: name one with make PYTHON=python3.12 …' >&2; exit 1; }
+	@echo 'Making $(VENV) …'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(INSTALL) --upgrade pip  # dependency groups need pip 25.1
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.created pyproject.toml constraints.txt
+	@echo 'Installing sfumato and what it needs (torch is large) …'
+	@$(INSTALL) --editable '.[demo,plots]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	@echo 'Installing the development tools …'
+	@$(INSTALL) --group dev
+	@touch $@
+
+$(VENV)/.peers: $(VENV)/.demo
+	@echo 'Installing the libraries to compare with …'
+	@$(INSTALL) --group peers
+	@$(INSTALL) --no-deps torchray  # it lists a database client, torchvision and more, and runs without
+	@touch $@

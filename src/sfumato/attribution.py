@@ -1,0 +1,115 @@
+"""The result of a method, and its file."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sfumato.space import gaussian_blur
+
+FORMAT = "sfumato-attribution-1"
+
+
+@dataclass(frozen=True)
+class Attribution:
+    r"""What a method found for `B` queries; for methods with masks, `V` masks of growing area for each.
+
+    All tensors are on the inputs' device; scores are in the units of the explained score (logits by default).
+    """
+
+    map: Tensor
+    """One saliency map a query, `(B, 1, *S)`."""
+    masks: Tensor | None = None
+    """`(B, V, 1, *S)`, float32 in [0, 1]; 1 keeps a place (in the deletion game: 1 marks what was removed)."""
+    areas: Tensor | None = None
+    """The areas asked for, `(V,)`, fractions of the input."""
+    achieved: Tensor | None = None
+    """The masks' mean over the input, `(B, V)`."""
+    scores: Tensor | None = None
+    r"""$\Phi(m \otimes x)$, what each mask keeps, `(B, V)`."""
+    complements: Tensor | None = None
+    r"""$\Phi((1-m) \otimes x)$, what is left without it, `(B, V)`."""
+    whole: Tensor | None = None
+    r"""$\Phi(x)$, the score of the unperturbed input, `(B,)`."""
+    blank: Tensor | None = None
+    """The score of the fully perturbed input, `(B,)`."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """How it was made: the method's configuration, the target, and versions; plain JSON."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a safetensors file, whole or not at all; `about` travels inside."""
+        path = Path(path)
+        tensors = {
+            entry.name: getattr(self, entry.name).detach().cpu().contiguous()
+            for entry in fields(self)
+            if isinstance(getattr(self, entry.name), Tensor)
+        }
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            save_file(tensors, partial, metadata={"format": FORMAT, "about": json.dumps(dict(self.about))})
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def __getitem__(self, query: int) -> "Attribution":
+        """The part that belongs to one query, still with a leading axis of length one."""
+        if not -len(self.map) <= query < len(self.map):
+            raise IndexError(f"query {query} is out of range: there are {len(self.map)}")
+        shared = {"areas", "about"}
+        rows = slice(query, query + 1) if query != -1 else slice(-1, None)
+        return Attribution(
+            **{
+                entry.name: value[rows] if isinstance(value, Tensor) and entry.name not in shared else value
+                for entry in fields(self)
+                for value in [getattr(self, entry.name)]
+            }
+        )
+
+    def __len__(self) -> int:
+        """The number of queries."""
+        return len(self.map)
+
+
+def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Attribution:
+    """Read what `Attribution.save` wrote."""
+    if not Path(path).is_file():
+        raise ValueError(f"cannot load {path}: no such file")
+    try:
+        with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"cannot load {path}: not a safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(
+            f"cannot load {path}: its format is {metadata.get('format')!r}, not {FORMAT!r}, the one Attribution.save writes"
+        )
+    return Attribution(**tensors, about=json.loads(metadata["about"]))
+
+
+def saliency(masks: Tensor, smooth: float = 0.0) -> Tensor:
+    """One map a query `(B, 1, *S)` from its masks `(B, V, 1, *S)`: their mean, smoothed.
+
+    `smooth` is the Gaussian's width as a fraction of the shortest side. TorchRay's pointing game sums the masks, each
+    smoothed with 0.09; that is this map times V, with the same maximum.
+    """
+    mean = masks.mean(1)
+    return gaussian_blur(mean, smooth * min(mean.shape[2:])) if smooth else mean
+
+
+def versions() -> dict[str, str]:
+    """What a result was made with."""
+    try:
+        own = version("sfumato")
+    except PackageNotFoundError:
+        own = "unknown"
+    return {"sfumato": own, "torch": torch.__version__, "python": platform.python_version()}

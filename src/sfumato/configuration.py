@@ -1,0 +1,49 @@
+"""Frozen dataclasses to plain JSON and back, so that a result's file says how it was made."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+CLASS = "class"
+
+
+def as_json(value: Any) -> Any:
+    """A configuration as numbers, strings, lists and dicts; a function as its dotted path."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {CLASS: dotted_path(type(value))} | {
+            field.name: as_json(getattr(value, field.name)) for field in fields(value) if field.init
+        }
+    if isinstance(value, tuple | list):
+        return [as_json(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, type) or callable(value):
+        return dotted_path(value if hasattr(value, "__qualname__") else type(value))
+    raise ValueError(f"a configuration holds numbers, strings, tuples and configurations; got {type(value).__name__}")
+
+
+def from_json(value: Any) -> Any:
+    """What `as_json` wrote. Only classes of this package are looked up; functions stay their dotted path."""
+    if isinstance(value, Mapping):
+        items = {key: from_json(item) for key, item in value.items() if key != CLASS}
+        return _configuration(value[CLASS])(**items) if CLASS in value else items
+    if isinstance(value, list):
+        return tuple(from_json(item) for item in value)
+    return value
+
+
+def dotted_path(thing: type | Callable[..., Any]) -> str:
+    return f"{thing.__module__}:{thing.__qualname__}"
+
+
+def _configuration(path: str) -> type:
+    module, _, name = path.partition(":")
+    if module.split(".")[0] != __name__.split(".")[0]:
+        raise ValueError(f"{path!r} is not a configuration of this package; import and build it yourself")
+    found = getattr(importlib.import_module(module), name, None)
+    if not (isinstance(found, type) and is_dataclass(found)):
+        raise ValueError(f"{path!r} names no configuration")
+    return found

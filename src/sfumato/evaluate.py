@@ -1,0 +1,78 @@
+"""From masks to the model's scores, and back to gradients: chunked to a memory budget, row by row independent."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sfumato.games import Game
+from sfumato.jitter import Move
+from sfumato.perturbations import Perturbed
+from sfumato.probing import Model, Surroundings, saved_bytes
+from sfumato.scores import Score
+
+STILL = Move()
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    r"""Scores $\Phi(m \otimes x)$ of masks `(N, 1, *S)`, each of which belongs to the query that `query` `(N,)` names."""
+
+    model: Model
+    score: Score
+    perturbed: Perturbed
+    query: Tensor
+    dtype: torch.dtype
+    rows: int
+    surroundings: Surroundings
+
+    def scores(self, masks: Tensor) -> Tensor:
+        """`(N,)` scores of what the masks keep."""
+        with self.surroundings.computing(), torch.no_grad():
+            return torch.cat([self._phi(masks[rows], rows, STILL) for rows in self._chunks(len(masks))])
+
+    def gradients(self, masks: Tensor, game: Game, move: Move) -> tuple[Tensor, Tensor]:
+        """The game's value `(N,)` of each mask, and its gradient `(N, 1, *S)`, with the perturbed input moved."""
+        values, gradients = [], []
+        with self.surroundings.computing():
+            for rows in self._chunks(len(masks)):
+                chunk = masks[rows].detach().requires_grad_()
+                value = torch.zeros(len(chunk), device=chunk.device)
+                if game.keep:
+                    value = value + game.keep * self._phi(chunk, rows, move)
+                if game.drop:
+                    value = value - game.drop * self._phi(1 - chunk, rows, move)
+                values.append(value.detach())
+                gradients.append(_gradient(value, chunk))
+        return torch.cat(values), torch.cat(gradients)
+
+    def _phi(self, masks: Tensor, rows: slice, move: Move) -> Tensor:
+        query = self.query[rows]
+        seen = move(self.perturbed(masks, query)).to(self.dtype)
+        return self.score(self.surroundings.call(self.model, seen), query).float()
+
+    def _chunks(self, count: int) -> Iterator[slice]:
+        for start in range(0, count, self.rows):
+            yield slice(start, min(start + self.rows, count))
+
+
+def _gradient(value: Tensor, masks: Tensor) -> Tensor:
+    gradient = torch.autograd.grad(value.sum(), masks, allow_unused=True)[0] if value.requires_grad else None
+    if gradient is None:
+        raise ValueError(
+            "the score has no gradient with respect to the input; the model must be differentiable from its input to the "
+            "explained output (no .detach(), no torch.no_grad(), no argmax on the way)"
+        )
+    if not torch.isfinite(gradient).all():
+        raise ValueError("the score's gradient is not finite; check the model, or use a wider type than its present one")
+    return gradient
+
+
+def rows_in_memory(model: Model, inputs: Tensor, surroundings: Surroundings, gib: float) -> int:
+    """How many rows may go through the model at once if what it keeps for the backward pass is to fit into so many GiB."""
+    with surroundings.computing():
+        one = inputs[:1].clone().requires_grad_()
+        kept = saved_bytes(lambda: surroundings.call(model, one))
+    return max(1, int(gib * GIB / max(kept, one.nbytes)))

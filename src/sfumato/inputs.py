@@ -1,0 +1,46 @@
+"""Checks of what a user hands over, before any work is done."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def check_inputs(inputs: Any) -> Tensor:
+    """The inputs, if they are a batch `(B, C, *S)` of finite floating-point numbers with 1 to 3 axes of space."""
+    if not isinstance(inputs, Tensor):
+        raise ValueError(f"inputs must be a torch tensor (B, C, *S); got {type(inputs).__name__}")
+    shape = tuple(inputs.shape)
+    if inputs.ndim < 3:
+        raise ValueError(
+            f"inputs must be a batch (B, C, *S), e.g. (1, 3, 224, 224) for a picture; got shape {shape}, which has no "
+            "axis of space"
+        )
+    if inputs.ndim > 5:
+        raise ValueError(f"inputs have 1 to 3 axes of space, (B, C, *S); got shape {shape}")
+    if 0 in shape:
+        raise ValueError(f"inputs are empty: shape {shape}")
+    if not inputs.is_floating_point():
+        raise ValueError(f"inputs must be floating-point, prepared as the model expects them; got {inputs.dtype}")
+    if not torch.isfinite(inputs).all():
+        raise ValueError("inputs contain NaN or infinity; check how they were prepared")
+    return inputs.detach()
+
+
+def check_device(model: Any, inputs: Tensor) -> None:
+    """Raise unless the model's parameters, if it has any, are on the inputs' device."""
+    if isinstance(model, nn.Module):
+        devices = {str(parameter.device) for parameter in model.parameters()}
+        if devices and devices != {str(inputs.device)}:
+            raise ValueError(
+                f"the model is on {', '.join(sorted(devices))} and the inputs are on {inputs.device}; "
+                "move both to one device, e.g. inputs.to(device)"
+            )
+
+
+def check_batch_axis(shape: tuple[int, ...], error: Exception) -> None:
+    """Explain a model's failure where a missing batch axis is the likely reason: `(3, 224, 224)`."""
+    if len(shape) == 3 and shape[0] in (1, 3, 4):
+        raise ValueError(
+            f"the model fails on inputs of shape {shape}; if this is one picture, add the batch axis: inputs[None] ({error})"
+        ) from error

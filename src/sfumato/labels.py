@@ -1,0 +1,98 @@
+"""The names of classes, and finding one from what a person types."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from importlib.resources import files
+
+LISTED = 8  # candidates named in an error
+
+
+@cache
+def imagenet() -> tuple[str, ...]:
+    """The 1000 classes of ImageNet-1k in the order of a network's outputs, each with its synonyms.
+
+    >>> imagenet()[281]
+    'tabby, tabby cat'
+    """
+    return tuple((files("sfumato") / "data" / "imagenet_labels.txt").read_text(encoding="utf-8").splitlines())
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """Labels for classes without names: those of ImageNet-1k if there are 1000, otherwise "class 0", "class 1", …
+
+    >>> numbered(2)
+    ('class 0', 'class 1')
+    """
+    return imagenet() if count == len(imagenet()) else tuple(f"class {index}" for index in range(count))
+
+
+def synonyms(label: str) -> list[str]:
+    """The parts of a label between commas.
+
+    >>> synonyms("tabby, tabby cat")
+    ['tabby', 'tabby cat']
+    """
+    return [part.strip() for part in label.split(",")]
+
+
+def find(labels: Sequence[str], text: str) -> int:
+    """The index of the one class meant by `text`: its index, label, synonym, a word or a part of a word.
+
+    The first of these readings that fits any class decides, case being respected before it is ignored. Where it fits
+    several classes, or no reading fits any, a `ValueError` names the nearest.
+
+    >>> find(imagenet(), "281"), find(imagenet(), "tabby"), find(imagenet(), "egyptian")
+    (281, 281, 285)
+    >>> find(imagenet(), "Cardigan"), find(imagenet(), "cardigan")
+    (264, 474)
+    """
+    text = text.strip()
+    if not text:
+        raise ValueError("the class is empty; expected an index or a label such as 'tabby'")
+    if text.isdecimal():
+        return _index(labels, int(text))
+    for reading in _readings(text):
+        fitting = [index for index, label in enumerate(labels) if reading(label)]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            raise ValueError(
+                f"{text!r} fits {len(fitting)} classes: {_listed(labels, fitting)}; give the whole label or the index"
+            )
+    raise ValueError(f"no class is called {text!r}{_near(labels, text)}; expected an index or a part of one label")
+
+
+def _readings(text: str) -> Iterable[Callable[[str], bool]]:
+    """What `text` may mean, strictest first, each as a test of a label."""
+    folded = text.casefold()
+    word = re.compile(rf"(?<!\w){re.escape(text)}(?!\w)", re.IGNORECASE)
+    return (
+        lambda label: label == text,
+        lambda label: text in synonyms(label),
+        lambda label: label.casefold() == folded,
+        lambda label: folded in synonyms(label.casefold()),
+        lambda label: word.search(label) is not None,
+        lambda label: folded in label.casefold(),
+    )
+
+
+def _index(labels: Sequence[str], index: int) -> int:
+    if index >= len(labels):
+        raise ValueError(f"there is no class {index}; expected an index from 0 to {len(labels) - 1}")
+    return index
+
+
+def _listed(labels: Sequence[str], indices: Sequence[int]) -> str:
+    listed = ", ".join(f"{index} {synonyms(labels[index])[0]!r}" for index in indices[:LISTED])
+    more = len(indices) - LISTED
+    return f"{listed} and {more} more" if more > 0 else listed
+
+
+def _near(labels: Sequence[str], text: str) -> str:
+    """A question naming the classes spelt most like `text`, or nothing where none is."""
+    spellings = {part.casefold(): index for index, label in enumerate(labels) for part in (label, *synonyms(label))}
+    near = difflib.get_close_matches(text.casefold(), spellings, n=LISTED, cutoff=0.7)
+    indices = list(dict.fromkeys(spellings[spelling] for spelling in near))
+    return f" (near: {_listed(labels, indices)})" if indices else ""

@@ -1,0 +1,5 @@
+"""Attribution methods, one file a paper."""
+
+from sfumato.methods.extremal import ExtremalPerturbation
+
+__all__ = ["ExtremalPerturbation"]

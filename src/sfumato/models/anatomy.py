@@ -1,0 +1,73 @@
+"""What a network unknown to us is made of, seen by showing it one empty picture."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sfumato import labels as class_labels
+from sfumato.models.classifier import Classifier, Preparation
+
+LAYER_METHODS = (
+    "GradCAM",
+    "LinearApproximation",
+    "ExcitationBackprop",
+    "ContrastiveExcitationBackprop",
+    "ExtremalChannels",
+)
+
+
+def described(name: str, net: nn.Module, preparation: Preparation, labels: tuple[str, ...] | None = None) -> Classifier:
+    """The network as a `Classifier`, with its labels and layers found out where they are not given."""
+    net = net.eval()
+    example = torch.zeros(1, len(preparation.mean), preparation.size, preparation.size)
+    try:
+        logits, layer = _traced(net, example)
+    except Exception as error:
+        raise ValueError(
+            f"model {name!r} fails on an input of shape {tuple(example.shape)} ({error}); where it expects another, "
+            "let its factory return a sfumato.models.Classifier with its own Preparation"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"model {name!r} must answer with logits of shape (B, classes); got {found}: wrap it to do so")
+    return Classifier(
+        name=name,
+        net=net,
+        preparation=preparation,
+        labels=labels or class_labels.numbered(logits.shape[1]),
+        layers=dict.fromkeys(LAYER_METHODS, layer) if layer else {},
+    )
+
+
+def _traced(net: nn.Module, example: Tensor) -> tuple[Any, str | None]:
+    """The network's answer, and the module whose output is the last one with space, if it ends by pooling feature maps.
+
+    A container counts after its parts: of a block and its last activation, the block is named.
+    """
+    outputs: list[tuple[str, tuple[int, ...]]] = []
+
+    def recorder(name: str) -> Callable[..., None]:
+        def record(_module: nn.Module, _args: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                outputs.append((name, tuple(output.shape)))
+
+        return record
+
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in net.named_modules():
+            if name:
+                hooks.callback(module.register_forward_hook(recorder(name)).remove)
+        logits = net(example)
+    return logits, _last_spatial(outputs)
+
+
+def _last_spatial(outputs: list[tuple[str, tuple[int, ...]]]) -> str | None:
+    for name, shape in reversed(outputs):
+        if len(shape) == 3:  # tokens: a transformer, whose only feature maps are its patches
+            return None
+        if len(shape) == 4 and shape[2] * shape[3] > 1:
+            return name
+    return None

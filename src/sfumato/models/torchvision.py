@@ -1,0 +1,35 @@
+"""The classifiers of torchvision, e.g. "torchvision:resnet50"."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from sfumato.models.anatomy import described
+from sfumato.models.checkpoint import load_weights_, requiring
+from sfumato.models.classifier import Classifier, Preparation
+from sfumato.models.names import near
+
+
+def load(name: str, checkpoint: Path | None = None) -> Classifier:
+    """The network with torchvision's best weights, downloaded at first use, or with a checkpoint's.
+
+    A checkpoint is shown pictures as those best weights are.
+    """
+    full_name = f"torchvision:{name}"
+    with requiring("vision", full_name):
+        from torchvision import models
+    if name not in (names := models.list_models(models)):
+        raise ValueError(f"torchvision has no classifier {name!r}{near(name, names)}")
+    weights = models.get_model_weights(name).DEFAULT
+    preset = weights.transforms()
+    net = models.get_model(name, weights=weights if checkpoint is None else None)
+    if checkpoint is not None:
+        load_weights_(net, checkpoint)
+    preparation = Preparation(
+        size=preset.crop_size[0],
+        resize=preset.resize_size[0],
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        resampling=Image.Resampling[preset.interpolation.name],
+    )
+    return described(full_name, net, preparation)

@@ -1,0 +1,19 @@
+"""How far a mask is from having the wanted area."""
+
+import torch
+from torch import Tensor
+
+
+def area_penalty(masks: Tensor, areas: Tensor) -> Tensor:
+    r"""Distance of each mask's sorted values from a step of the wanted area, `(N,)`.
+
+    $R_a(m) = \lVert \mathrm{vecsort}(m) - r_a \rVert^2 / |\Omega|$   (Fong et al. 2019, section 3), where
+    $\mathrm{vecsort}$ is in non-decreasing order and $r_a$ is $(1-a)|\Omega|$ zeros, then ones.
+
+    `masks` is `(N, 1, *S)`; `areas` `(N,)`, fractions of the places that the mask has.
+    """
+    values = masks.flatten(1).sort(dim=1).values
+    count = values.shape[1]
+    zeros = ((1 - areas) * count).floor().unsqueeze(1)
+    step = (torch.arange(count, device=masks.device) >= zeros).to(masks.dtype)
+    return (values - step).square().mean(dim=1)

@@ -1,0 +1,117 @@
+r"""What takes the place of the parts of an input that a mask hides: $m \otimes x$.
+
+A perturbation is a configuration; called with inputs `x` `(B, C, *S)` it returns $m \mapsto m \otimes x$, a function of
+masks `(N, 1, *S)` and of the index `(N,)` of the query that each of them belongs to, giving `(N, C, *S)` in the masks'
+precision. Where a mask is 1 the input shows unchanged; where it is 0 it is perturbed fully.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sfumato.space import BORDERS, gaussian_blur
+
+Perturbed = Callable[[Tensor, Tensor], Tensor]
+
+
+class Perturbation(Protocol):
+    def __call__(self, x: Tensor) -> Perturbed: ...
+
+
+@dataclass(frozen=True)
+class Blur:
+    r"""Replace each place by a Gaussian mean around it, of width $\sigma(u) = \sigma_{\max} (1 - m(u))$.
+
+    Fong et al. 2019, section 3.1: by linear interpolation between `levels` precomputed blurs, evenly spaced from none
+    to `max_sigma` places. `border` says what the blur sees beyond the edge: "reflect" keeps borders as
+    bright as they are, "zeros" darkens them.
+    """
+
+    max_sigma: float = 20
+    levels: int = 8
+    border: str = "reflect"
+
+    def __post_init__(self) -> None:
+        if self.max_sigma <= 0:
+            raise ValueError(f"max_sigma is a length in places and must be positive; got {self.max_sigma}")
+        if self.levels < 2:
+            raise ValueError(f"levels must be at least 2 (the input and its blur); got {self.levels}")
+        if self.border not in BORDERS:
+            raise ValueError(f"border must be one of {', '.join(BORDERS)}; got {self.border!r}")
+
+    def pyramid(self, x: Tensor) -> Tensor:
+        """`x` at every level, from the strongest blur to none: `(levels, B, C, *S)`."""
+        widths = torch.linspace(self.max_sigma, 0, self.levels).tolist()
+        return torch.stack([gaussian_blur(x, width, self.border) for width in widths])
+
+    def __call__(self, x: Tensor) -> Perturbed:
+        pyramid = self.pyramid(x.float())
+        lower = pyramid[:-1].flatten(0, 1)  # row level · B + query
+        rise = (pyramid[1:] - pyramid[:-1]).flatten(0, 1)
+
+        def perturbed(masks: Tensor, query: Tensor) -> Tensor:
+            height = masks * (self.levels - 1)
+            level = height.detach().floor().clamp(0, self.levels - 2)
+            row = level.long() * len(x) + query.view(-1, *[1] * (masks.ndim - 1))
+            row = row.expand(-1, *lower.shape[1:])
+            return torch.addcmul(lower.gather(0, row), rise.gather(0, row), height - level)
+
+        return perturbed
+
+
+def towards(background: Tensor, x: Tensor) -> Perturbed:
+    """The linear blend of `x` `(B, C, *S)` with a background that broadcasts to it."""
+    background = background.float().expand(x.shape)
+    difference = x.float() - background
+
+    def perturbed(masks: Tensor, query: Tensor) -> Tensor:
+        return torch.addcmul(background[query], difference[query], masks)
+
+    return perturbed
+
+
+@dataclass(frozen=True)
+class Fade:
+    """Fade to zero, $m x$: to the mean colour, for inputs that were normalised (Fong et al. 2019, section 3.1)."""
+
+    def __call__(self, x: Tensor) -> Perturbed:
+        return towards(torch.zeros_like(x), x)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Blend with a constant, one number or one per channel, in the units of the model's input."""
+
+    value: float | tuple[float, ...] = 0.0
+
+    def __call__(self, x: Tensor) -> Perturbed:
+        value = torch.as_tensor(self.value, dtype=torch.float32, device=x.device)
+        if value.ndim and len(value) != x.shape[1]:
+            raise ValueError(
+                f"Constant has {len(value)} values {self.value} for an input with {x.shape[1]} channels; "
+                "give one per channel, or a single number for all"
+            )
+        return towards(value.view(1, -1, *[1] * (x.ndim - 2)), x)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Blend with Gaussian noise of standard deviation `std`, in the units of the model's input (Fong & Vedaldi 2017).
+
+    Every query gets the same noise, drawn from `seed`, so that its result does not depend on its batch.
+    """
+
+    std: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.std <= 0:
+            raise ValueError(f"std must be positive; got {self.std}")
+
+    def __call__(self, x: Tensor) -> Perturbed:
+        generator = torch.Generator().manual_seed(self.seed)
+        noise = self.std * torch.randn(1, *x.shape[1:], generator=generator)
+        return towards(noise.to(x.device), x)

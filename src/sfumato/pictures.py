@@ -1,0 +1,115 @@
+"""Pictures from files of any kind, as people have them: always RGB, upright, 8 bits a channel."""
+
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# What `find` takes from a folder; a file named outright may have any.
+EXTENSIONS = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+AnyPath = str | os.PathLike[str]
+
+
+def find(paths: AnyPath | Iterable[AnyPath], *, recursive: bool = False) -> list[Path]:
+    """The picture files meant by `paths`: each file as it is named, each folder's pictures sorted, each file once.
+
+    A folder's hidden files are passed over, and its subfolders too unless `recursive`.
+    """
+    if isinstance(paths, str | os.PathLike):
+        paths = [paths]
+    found: dict[Path, None] = {}  # an ordered set
+    for path in map(Path, paths):
+        if path.is_dir():
+            found |= dict.fromkeys(_within(path, recursive))
+        elif path.exists():
+            found[path] = None
+        else:
+            raise ValueError(f"no file or folder {str(path)!r}; expected the path of a picture or of a folder of them")
+    return list(found)
+
+
+def _within(folder: Path, recursive: bool) -> list[Path]:
+    files = sorted(
+        path
+        for path in (folder.rglob("*") if recursive else folder.iterdir())
+        if path.suffix.lower() in EXTENSIONS and path.is_file()
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not files:
+        where = "it or its subfolders" if recursive else "it (its subfolders are not searched)"
+        raise ValueError(f"folder {str(folder)!r} holds no pictures; expected files such as .jpg or .png in {where}")
+    return files
+
+
+def read(path: AnyPath) -> Image.Image:
+    """The picture in a file, in mode RGB: turned upright as its EXIF says, on white where it is transparent.
+
+    Grey values of more than 8 bits are scaled, not clipped: 16-bit ones by their type; 32-bit and float ones by the
+    least of the usual full scales (255, 65535, 2³¹ - 1; for floats 1, 255, 65535) that holds the largest value. Of an
+    animation or a file of several pages the first picture is taken, with a warning.
+
+    Raises `ValueError`, whatever is wrong with the file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise _unreadable(path, "there is no such file", "the path of a picture")
+    if not path.is_file():  # a pipe or device would block
+        raise _unreadable(path, "it is a folder" if path.is_dir() else "it is not a regular file", "a picture file")
+    picture = _decoded(path)
+    try:
+        return _rgb(picture)
+    except ValueError as error:
+        raise _unreadable(path, str(error), "grey, RGB or CMYK values from 0 up") from error
+
+
+def _decoded(path: Path) -> Image.Image:
+    """The first picture of the file, upright, in its own mode."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                picture.load()
+                frames = getattr(picture, "n_frames", 1)
+                layout = picture.format
+                upright = ImageOps.exif_transpose(picture)
+    except UnidentifiedImageError:
+        raise _unreadable(path, "it is not a picture of a known kind", "e.g. a JPEG, PNG, TIFF or WebP file") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        limit = f"at most {Image.MAX_IMAGE_PIXELS} pixels"
+        raise _unreadable(path, "it claims to be huge", f"{limit} (PIL.Image.MAX_IMAGE_PIXELS)") from error
+    except PermissionError as error:
+        raise _unreadable(path, "permission is denied", "a file that you may read") from error
+    except Exception as error:  # on a damaged file, a decoder raises whatever it trips over
+        raise _unreadable(path, str(error) or type(error).__name__, "an undamaged picture") from error
+    if frames > 1 and layout != "MPO":  # a phone's MPO file is one photograph with a depth map or a second view
+        warnings.warn(f"{path} holds {frames} pictures; only the first is used.", stacklevel=3)
+    return upright
+
+
+def _unreadable(path: Path, reason: str, expected: str) -> ValueError:
+    return ValueError(f"cannot read picture {str(path)!r}: {reason}; expected {expected}")
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        return _eight_bits(picture).convert("RGB")
+    if picture.has_transparency_data:
+        coloured = picture.convert("RGBA")
+        paper = Image.new("RGBA", coloured.size, "white")
+        return Image.alpha_composite(paper, coloured).convert("RGB")
+    return picture.convert("RGB")  # a copy even of RGB, free of the file
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """A grey picture of wide values, its full scale brought to 255."""
+    values = np.asarray(picture).astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and np.isfinite(high)):  # also where either is NaN
+        raise ValueError(f"its values lie between {low:g} and {high:g}")
+    scales = {"F": (1, 255, 65535), "I": (255, 65535, 2**31 - 1)}.get(picture.mode, (65535,))
+    scale = next((scale for scale in scales if high <= scale), high)
+    return Image.fromarray(np.round(values * (255 / scale)).astype(np.uint8))

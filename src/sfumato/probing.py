@@ -1,0 +1,81 @@
+"""Effects on a user's model, each undone on leaving, also after an exception or an interrupt."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Model = Callable[[Tensor], Any]
+
+
+@contextmanager
+def frozen(model: Model) -> Iterator[None]:
+    """The model in evaluation mode with parameters that need no gradients.
+
+    Callables that are no `nn.Module` are left alone: gradients are only ever taken with respect to masks, so nothing
+    accumulates in parameters either way.
+    """
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    training = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in training:
+            module.training = False
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+        for module, was_training in training:
+            module.training = was_training
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The caller's autocast state, which holds for the model and not for the masks."""
+
+    device_type: str
+    autocast: bool
+    dtype: torch.dtype
+
+    @classmethod
+    def now(cls, device: torch.device) -> "Surroundings":
+        kind = device.type
+        return cls(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Gradients on and float32 arithmetic, whatever the caller's modes; the global random state comes out as it went in."""
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(torch.autocast(self.device_type, enabled=False))
+            accelerators = [torch.cuda.current_device()] if self.device_type == "cuda" else []
+            stack.enter_context(torch.random.fork_rng(accelerators))
+            yield
+
+    def call(self, model: Model, inputs: Tensor) -> Any:
+        """The model's outputs, under the caller's autocast."""
+        with torch.autocast(self.device_type, dtype=self.dtype, enabled=self.autocast):
+            return model(inputs)
+
+
+def saved_bytes(run: Callable[[], object]) -> int:
+    """How much memory a computation keeps for its backward pass."""
+    storages: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = run()
+    del result
+    return sum(storages.values())
