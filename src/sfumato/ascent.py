@@ -5,14 +5,13 @@ the area as a penalty. Both treat the `N` masks as independent rows.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sfumato.canvas import Canvas
 from sfumato.evaluate import Evaluation
 from sfumato.games import Game
 from sfumato.jitter import Move
@@ -21,7 +20,8 @@ from sfumato.penalties import area_penalty
 from sfumato.schedules import Geometric
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Step:
     """One step of an ascent. The last one holds the answer."""
 
     index: int
@@ -37,20 +37,49 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Problem:
+    """What is to be climbed: for `B` queries, masks of the areas `(B, V)`, rows in the order of query, then area."""
+
+    evaluation: Evaluation
+    lattice: Any
+    areas: Tensor
+    game: Game
+    moves: Iterator[Move]
+    generator: torch.Generator
+
+    @property
+    def variants(self) -> int:
+        return self.areas.shape[1]
+
+    def flat(self, value: float) -> Tensor:
+        """Parameters `(B · V, 1, *L)`, all of one value."""
+        return self.areas.new_full((self.areas.numel(), 1, *self.lattice.size), value)
+
+    def repeated(self, times: int) -> "Problem":
+        """The same with every area named so many times in a row."""
+        evaluation = replace(self.evaluation, query=self.evaluation.query.repeat_interleave(times))
+        return replace(self, evaluation=evaluation, areas=self.areas.repeat_interleave(times, 1))
+
+
+@dataclass(frozen=True)
 class ProjectedAscent:
-    r"""Gradient ascent with every iterate put back to its area exactly, while the area shrinks to the wanted one.
+    r"""Gradient ascent with every iterate put back to its area exactly, from several starts, with exchange between areas.
 
     The gradient is divided by its largest entry, so `rate` is the most that a parameter moves in a step before momentum.
     After each step the parameters are shifted by one number and clipped to [0, 1], such that the mask's mean over the
-    visible input is the step's area: no penalty, hence no weight to tune. The area falls geometrically from `start` to
-    the wanted one during the share `approach` of the steps and stays there; among the steps at that area that saw the
-    input unmoved, the best is the answer.
+    visible input is the step's area: no penalty, hence no weight to tune.
+
+    During the share `approach` of the steps the area falls geometrically from `start` to the wanted one, for `starts`
+    masks at a time, one from a flat mask and the others from random ones. Then, for each wanted area, all that was found
+    for the same input, at any area, is brought to that area, and the best of it goes on alone for the rest of the steps
+    (again exchanged half-way). Of the steps at the wanted area that saw the input unmoved, the best is the answer.
     """
 
     rate: float = 0.1
     momentum: float = 0.5
     start: float = 0.9
     approach: float = 0.5
+    starts: int = 2
 
     def __post_init__(self) -> None:
         if self.rate <= 0:
@@ -61,44 +90,90 @@ class ProjectedAscent:
             raise ValueError(f"start is an area and must lie in (0, 1); got {self.start}")
         if not 0 <= self.approach < 1:
             raise ValueError(f"approach is a share of the steps and must lie in [0, 1); got {self.approach}")
+        if self.starts < 1:
+            raise ValueError(f"starts must be at least 1; got {self.starts}")
 
-    def __call__(
-        self,
-        evaluation: Evaluation,
-        lattice: Lattice,
-        areas: Tensor,
-        game: Game,
-        moves: Iterator[Move],
-        steps: int,
-        warm: Tensor | None = None,
-    ) -> Iterator[Step]:
-        """Ascend for `areas` `(N,)`; from `warm` `(N, 1, *L)`, if given, at the wanted area at once."""
-        if warm is None:
-            start = areas.clamp(min=self.start)
-            parameters = project(lattice, areas.new_full((len(areas), 1, *lattice.size), 0.5), start, EXACTLY)
-        else:
-            start = areas
-            parameters = project(lattice, warm, areas, EXACTLY)
-        velocity = torch.zeros_like(parameters)
-        best, best_value = parameters, torch.full_like(areas, -math.inf)
+    def __call__(self, problem: "Problem", steps: int, warm: Tensor | None = None) -> Iterator[Step]:
+        """Ascend; from `warm` `(B · V, 1, *L)`, if given, at the wanted areas at once."""
         arrival = round(self.approach * steps) if warm is None else 0
-        for index in range(steps):
-            progress = min(1.0, index / arrival) if arrival else 1.0
-            area = start ** (1 - progress) * areas**progress
-            parameters = project(lattice, parameters + self.rate * velocity, area, NEARLY) if index else parameters
-            move = next(moves)
-            values, gradient = _climb(evaluation, lattice, parameters, game, move)
-            if progress == 1.0 and move.still:
+        parameters = problem.flat(0.5) if warm is None else warm
+        if arrival:
+            parameters = yield from self._approach(problem, steps, arrival)
+        parameters = project(problem.lattice, parameters, problem.areas.flatten(), EXACTLY)
+        velocity = torch.zeros_like(parameters)
+        best, best_value = parameters, torch.full_like(problem.areas.flatten(), -math.inf)
+        halfway = (arrival + steps) // 2
+        for index in range(arrival, steps):
+            if index == halfway and problem.variants > 1:
+                parameters = exchanged(problem, best.unflatten(0, problem.areas.shape))
+                velocity = torch.zeros_like(parameters)
+            move = next(problem.moves)
+            values, gradient = _climb(problem, parameters, move)
+            if move.still:
                 better = values > best_value
                 best_value = torch.where(better, values, best_value)
                 best = torch.where(_like(better, best), parameters, best)
             if index == steps - 1:
-                found = _like(best_value > -math.inf, best)
-                parameters = project(lattice, torch.where(found, best, parameters), areas, EXACTLY)
-                values = torch.where(best_value > -math.inf, best_value, values)
-            yield Step(index, steps, parameters, values, area)
-            largest = gradient.abs().flatten(1).amax(1).clamp(min=1e-30)
-            velocity = self.momentum * velocity + gradient / _like(largest, gradient)
+                found = best_value > -math.inf
+                parameters = project(
+                    problem.lattice, torch.where(_like(found, best), best, parameters), problem.areas.flatten(), EXACTLY
+                )
+                values = torch.where(found, best_value, values)
+            yield Step(index, steps, parameters, values, problem.areas.flatten())
+            velocity = self.momentum * velocity + _normalised(gradient)
+            parameters = project(problem.lattice, parameters + self.rate * velocity, problem.areas.flatten(), NEARLY)
+
+    def _approach(self, problem: "Problem", steps: int, arrival: int) -> Generator[Step, None, Tensor]:
+        """Shrink to the wanted areas from all starts; the best parameters `(B · V, 1, *L)` there."""
+        many = problem.repeated(self.starts)
+        wanted = many.areas.flatten()
+        first = wanted.clamp(min=self.start)
+        # Every query and area gets the same random starts, so that none depends on its batch.
+        spread = torch.rand(self.starts - 1, 1, *problem.lattice.size, generator=problem.generator)
+        starts = torch.cat([torch.full((1, 1, *problem.lattice.size), 0.5), spread]).to(wanted.device)
+        parameters = project(
+            problem.lattice, starts.repeat(problem.areas.numel(), *[1] * (starts.ndim - 1)), first, EXACTLY
+        )
+        velocity = torch.zeros_like(parameters)
+        for index in range(arrival):
+            values, gradient = _climb(many, parameters, next(problem.moves))
+            pairs = (problem.areas.numel(), self.starts)
+            chosen = values.view(pairs).argmax(1)
+            rows = torch.arange(len(chosen), device=chosen.device)
+            area = first ** (1 - index / arrival) * wanted ** (index / arrival)
+            yield Step(
+                index,
+                steps,
+                parameters.unflatten(0, pairs)[rows, chosen],
+                values.view(pairs)[rows, chosen],
+                area.view(pairs)[:, 0],
+            )
+            velocity = self.momentum * velocity + _normalised(gradient)
+            progress = (index + 1) / arrival
+            parameters = project(
+                problem.lattice, parameters + self.rate * velocity, first ** (1 - progress) * wanted**progress, NEARLY
+            )
+        return exchanged(problem, parameters.unflatten(0, (len(problem.areas), -1)))
+
+
+def exchanged(problem: "Problem", candidates: Tensor) -> Tensor:
+    """For every query and area, the best of the query's candidates `(B, K, 1, *L)` brought to that area: `(B · V, 1, *L)`."""
+    wanted = problem.areas.flatten()
+    best, best_value = problem.flat(0.5), torch.full_like(wanted, -math.inf)
+    for candidate in candidates.unbind(1):
+        parameters = project(problem.lattice, candidate.repeat_interleave(problem.variants, 0), wanted, EXACTLY)
+        with problem.evaluation.surroundings.computing(), torch.no_grad():
+            masks = problem.lattice(parameters)
+        values = problem.evaluation.values(masks, problem.game)
+        better = values > best_value
+        best_value = torch.where(better, values, best_value)
+        best = torch.where(_like(better, best), parameters, best)
+    return best
+
+
+def _normalised(gradient: Tensor) -> Tensor:
+    """Each row of `(N, 1, *L)` divided by its largest magnitude."""
+    return gradient / _like(gradient.abs().flatten(1).amax(1).clamp(min=1e-30), gradient)
 
 
 @dataclass(frozen=True)
@@ -114,44 +189,34 @@ class PenalisedAscent:
     dampening: float = 0.9
     weight: Geometric = field(default_factory=lambda: Geometric(300, 1.0035))
 
-    def __call__(
-        self,
-        evaluation: Evaluation,
-        lattice: Canvas,
-        areas: Tensor,
-        game: Game,
-        moves: Iterator[Move],
-        steps: int,
-        warm: Tensor | None = None,
-    ) -> Iterator[Step]:
-        """Ascend for `areas` `(N,)` of the canvas, from `warm` `(N, 1, *L)` or from masks that show everything."""
-        parameters = areas.new_ones((len(areas), 1, *lattice.size)) if warm is None else warm
-        parameters = parameters.clone().requires_grad_()
+    def __call__(self, problem: Problem, steps: int, warm: Tensor | None = None) -> Iterator[Step]:
+        """Ascend for areas of the canvas; from `warm` `(B · V, 1, *L)`, or from masks that show everything."""
+        surroundings, areas = problem.evaluation.surroundings, problem.areas.flatten()
+        with surroundings.computing():
+            parameters = (problem.flat(1.0) if warm is None else warm).clone().requires_grad_()
         optimiser = torch.optim.SGD(
             [parameters], lr=self.rate, momentum=self.momentum, dampening=self.dampening, maximize=True
         )
         for index in range(steps):
-            with evaluation.surroundings.computing():
-                canvas = lattice.nodes(parameters)
-                masks = lattice.masks(canvas)
-                values, gradient = evaluation.gradients(masks, game, next(moves))
+            with surroundings.computing():
+                canvas = problem.lattice.nodes(parameters)
+                masks = problem.lattice.masks(canvas)
+                values, gradient = problem.evaluation.gradients(masks, problem.game, next(problem.moves))
                 penalty = self.weight(index) * area_penalty(canvas, areas).sum()
                 optimiser.zero_grad()
                 torch.autograd.backward([masks, -penalty], [gradient, torch.ones_like(penalty)])
             yield Step(index, steps, parameters.detach().clone(), values, areas)
-            with evaluation.surroundings.computing(), torch.no_grad():
+            with surroundings.computing(), torch.no_grad():
                 optimiser.step()
                 parameters.clamp_(0, 1)
 
 
-def _climb(
-    evaluation: Evaluation, lattice: Lattice, parameters: Tensor, game: Game, move: Move
-) -> tuple[Tensor, Tensor]:
+def _climb(problem: Problem, parameters: Tensor, move: Move) -> tuple[Tensor, Tensor]:
     """The game's values `(N,)` and their gradient with respect to the parameters."""
-    with evaluation.surroundings.computing():
+    with problem.evaluation.surroundings.computing():
         leaf = parameters.detach().requires_grad_()
-        masks = lattice(leaf)
-        values, gradient = evaluation.gradients(masks, game, move)
+        masks = problem.lattice(leaf)
+        values, gradient = problem.evaluation.gradients(masks, problem.game, move)
         (gradient,) = torch.autograd.grad(masks, leaf, gradient)
     return values, gradient
 

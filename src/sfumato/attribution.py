@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Attribution:
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             save_file(tensors, partial, metadata={"format": FORMAT, "about": json.dumps(dict(self.about))})
-            os.replace(partial, path)
+            partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -64,15 +64,13 @@ class Attribution:
         """The part that belongs to one query, still with a leading axis of length one."""
         if not -len(self.map) <= query < len(self.map):
             raise IndexError(f"query {query} is out of range: there are {len(self.map)}")
-        shared = {"areas", "about"}
-        rows = slice(query, query + 1) if query != -1 else slice(-1, None)
-        return Attribution(
-            **{
-                entry.name: value[rows] if isinstance(value, Tensor) and entry.name not in shared else value
-                for entry in fields(self)
-                for value in [getattr(self, entry.name)]
-            }
-        )
+        rows = slice(query, query + 1 or None)
+        tensors = {
+            entry.name: getattr(self, entry.name)[rows]
+            for entry in fields(self)
+            if entry.name != "areas" and isinstance(getattr(self, entry.name), Tensor)
+        }
+        return replace(self, **tensors)
 
     def __len__(self) -> int:
         """The number of queries."""

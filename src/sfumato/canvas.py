@@ -54,9 +54,9 @@ class Canvas:
             offset = reach - (place % family.step)[:, None]  # (places, window)
             squared = squared[..., None, None] + offset.square()
         axes = len(shape)
-        # From (places, window) pairs, axis by axis, to all places, then all windows.
-        order = [*range(0, 2 * axes, 2), *range(1, 2 * axes, 2)]
-        self._kernel = kernel(squared.sqrt().permute(order) / family.sigma)
+        # From (places, window) pairs, axis by axis, to all of the window, then all places.
+        order = [*range(1, 2 * axes, 2), *range(0, 2 * axes, 2)]
+        self._kernel = kernel(squared.sqrt().permute(order).flatten(0, axes - 1) / family.sigma)
 
     def check(self, areas: Sequence[float]) -> None:
         """The penalty asks for areas but guarantees none, so any will do."""
@@ -67,10 +67,13 @@ class Canvas:
         windows = torch.nn.functional.pad(parameters, [self.padding] * 2 * axes)
         for axis in range(2, 2 + axes):
             windows = windows.unfold(axis, 2 * self.radius + 1, 1)
-        for axis, cell in enumerate(self._cell, start=2):
+        windows = windows.movedim(list(range(-axes, 0)), list(range(2, 2 + axes))).flatten(2, 1 + axes)
+        for axis, cell in enumerate(self._cell, start=3):
             windows = windows.index_select(axis, cell)
-        values = (windows * self._kernel).flatten(-axes)
-        return (values * (self.family.temperature * values).softmax(-1)).sum(-1)
+        # In this order of operations and axes, which is TorchRay's to the bit. It matters: where a mask is flat, rounding
+        # alone ranks its values, and the penalty pulls on each according to its rank.
+        values = windows * self._kernel
+        return ((self.family.temperature * values).softmax(2) * values).sum(2)
 
     def masks(self, canvas: Tensor) -> Tensor:
         """The part of the canvas over the input, `(N, 1, *S)`."""

@@ -9,7 +9,7 @@ CLASS = "class"
 
 
 def as_json(value: Any) -> Any:
-    """A configuration as numbers, strings, lists and dicts; a function as its dotted path."""
+    """A configuration as numbers, strings, lists and dicts; anything else as the dotted path of it or of its class."""
     if is_dataclass(value) and not isinstance(value, type):
         return {CLASS: dotted_path(type(value))} | {
             field.name: as_json(getattr(value, field.name)) for field in fields(value) if field.init
@@ -20,13 +20,11 @@ def as_json(value: Any) -> Any:
         return {str(key): as_json(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, type) or callable(value):
-        return dotted_path(value if hasattr(value, "__qualname__") else type(value))
-    raise ValueError(f"a configuration holds numbers, strings, tuples and configurations; got {type(value).__name__}")
+    return dotted_path(value if hasattr(value, "__qualname__") else type(value))
 
 
 def from_json(value: Any) -> Any:
-    """What `as_json` wrote. Only classes of this package are looked up; functions stay their dotted path."""
+    """What `as_json` wrote. Only classes of this package are looked up; dotted paths stay as they are."""
     if isinstance(value, Mapping):
         items = {key: from_json(item) for key, item in value.items() if key != CLASS}
         return _configuration(value[CLASS])(**items) if CLASS in value else items

@@ -33,6 +33,15 @@ class Evaluation:
         with self.surroundings.computing(), torch.no_grad():
             return torch.cat([self._phi(masks[rows], rows, STILL) for rows in self._chunks(len(masks))])
 
+    def values(self, masks: Tensor, game: Game) -> Tensor:
+        """`(N,)` values of the game."""
+        value = torch.zeros(len(masks), device=masks.device)
+        if game.keep:
+            value = value + game.keep * self.scores(masks)
+        if game.drop:
+            value = value - game.drop * self.scores(1 - masks)
+        return value
+
     def gradients(self, masks: Tensor, game: Game, move: Move) -> tuple[Tensor, Tensor]:
         """The game's value `(N,)` of each mask, and its gradient `(N, 1, *S)`, with the perturbed input moved."""
         values, gradients = [], []
@@ -66,7 +75,9 @@ def _gradient(value: Tensor, masks: Tensor) -> Tensor:
             "explained output (no .detach(), no torch.no_grad(), no argmax on the way)"
         )
     if not torch.isfinite(gradient).all():
-        raise ValueError("the score's gradient is not finite; check the model, or use a wider type than its present one")
+        raise ValueError(
+            "the score's gradient is not finite; check the model, or use a wider type than its present one"
+        )
     return gradient
 
 

@@ -62,8 +62,8 @@ class Jitter:
 class MirrorEvenSteps:
     """TorchRay's "jitter": the input mirrored along its last axis at every second step, beginning with the first."""
 
-    def moves(self, axes: int, generator: torch.Generator) -> Iterator[Move]:
-        """An endless stream of moves."""
+    def moves(self, axes: int, generator: torch.Generator) -> Iterator[Move]:  # noqa: ARG002
+        """An endless stream of moves; nothing in it is random."""
         while True:
             yield Move(flips=(-1,))
             yield Move()

@@ -8,6 +8,7 @@ maximum does not damp peaks, and the mask inherits the kernel's smoothness.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,7 +69,9 @@ class SmoothMask:
         if self.temperature <= 0:
             raise ValueError(f"temperature must be positive; got {self.temperature}")
 
-    def on(self, shape: Sequence[int], device: torch.device | None = None, dtype: torch.dtype | None = None) -> "Lattice":
+    def on(
+        self, shape: Sequence[int], device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> "Lattice":
         """The lattice for inputs whose axes of space have the lengths `shape`."""
         return Lattice(self, tuple(shape), device, dtype)
 
@@ -92,9 +95,9 @@ class Lattice:
         self.family = family
         self.shape = shape
         self.size = tuple(len(nodes) for nodes in axes)
-        options = {"device": device, "dtype": dtype or torch.float32}
+        dtype = dtype or torch.float32
         self._spline = [
-            cubic_spline_matrix(nodes, torch.arange(length, dtype=torch.float64)).to(**options)
+            cubic_spline_matrix(nodes, torch.arange(length, dtype=torch.float64)).to(device=device, dtype=dtype)
             for nodes, length in zip(axes, shape, strict=True)
         ]
         self._share = self._spline[0].mean(0)
@@ -105,7 +108,13 @@ class Lattice:
             min(math.ceil(REACH * sigma / step), size - 1)
             for sigma, step, size in zip(sigmas, steps, self.size, strict=True)
         ]
-        self._windows = _Windows(self.size, radius, [step / sigma for step, sigma in zip(steps, sigmas, strict=True)], device, options["dtype"])
+        self._windows = _Windows(
+            self.size,
+            radius,
+            [step / sigma for step, sigma in zip(steps, sigmas, strict=True)],
+            device,
+            dtype,
+        )
 
     def check(self, areas: Sequence[float]) -> None:
         """Raise `ValueError` if no mask of this family covers so much."""
@@ -148,7 +157,12 @@ class _Windows:
     """
 
     def __init__(
-        self, size: Sequence[int], radius: Sequence[int], spacing: Sequence[float], device: torch.device | None, dtype: torch.dtype
+        self,
+        size: Sequence[int],
+        radius: Sequence[int],
+        spacing: Sequence[float],
+        device: torch.device | None,
+        dtype: torch.dtype,
     ) -> None:
         offsets = torch.cartesian_prod(*(torch.arange(-r, r + 1) for r in radius)).view(-1, len(size))
         distance = (offsets * torch.tensor(spacing, dtype=torch.float64)).square().sum(1).sqrt()
@@ -177,7 +191,7 @@ class SmoothMaxConvolution(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, parameters: Tensor, windows: _Windows, temperature: float) -> Tensor:
+    def forward(ctx: Any, parameters: Tensor, windows: _Windows, temperature: float) -> Tensor:
         seeds = torch.nn.functional.pad(parameters, (0, 1))[:, windows.seen]
         values = seeds.mul_(windows.kernel)
         weights = torch.expm1(temperature * values)
@@ -188,7 +202,7 @@ class SmoothMaxConvolution(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         values, weights, total, result = ctx.saved_tensors
         slope = (values - result.unsqueeze(1)).mul_(ctx.temperature).mul_(weights + 1).add_(weights)
         slope.mul_((gradient / total).unsqueeze(1)).mul_(ctx.windows.kernel)

@@ -48,16 +48,15 @@ class Blur:
         return torch.stack([gaussian_blur(x, width, self.border) for width in widths])
 
     def __call__(self, x: Tensor) -> Perturbed:
-        pyramid = self.pyramid(x.float())
-        lower = pyramid[:-1].flatten(0, 1)  # row level · B + query
-        rise = (pyramid[1:] - pyramid[:-1]).flatten(0, 1)
+        pyramid = self.pyramid(x.float()).flatten(0, 1)  # row level · B + query
 
         def perturbed(masks: Tensor, query: Tensor) -> Tensor:
             height = masks * (self.levels - 1)
             level = height.detach().floor().clamp(0, self.levels - 2)
             row = level.long() * len(x) + query.view(-1, *[1] * (masks.ndim - 1))
-            row = row.expand(-1, *lower.shape[1:])
-            return torch.addcmul(lower.gather(0, row), rise.gather(0, row), height - level)
+            row = row.expand(-1, *pyramid.shape[1:])
+            upwards = height - level
+            return (1 - upwards) * pyramid.gather(0, row) + upwards * pyramid.gather(0, row + len(x))
 
         return perturbed
 

@@ -94,7 +94,9 @@ class OfClass(Score):
         target = self.target if target is None else target
         highest = self._highest if target is self.target else (max(target) if isinstance(target, tuple) else target)
         if highest >= logits.shape[1]:
-            raise ValueError(f"target {highest} is out of range: the model has {logits.shape[1]} outputs (0 to {logits.shape[1] - 1})")
+            raise ValueError(
+                f"target {highest} is out of range: the model has {logits.shape[1]} outputs (0 to {logits.shape[1] - 1})"
+            )
         wanted = torch.as_tensor(target, device=logits.device)
         wanted = wanted[query] if wanted.ndim else wanted.expand(len(query))
         return wanted.view(-1, *[1] * (logits.ndim - 1)).expand(-1, 1, *logits.shape[2:])
@@ -153,7 +155,9 @@ class Contrastive(OfClass):
     def check(self, queries: int) -> None:
         super().check(queries)
         if isinstance(self.against, tuple) and len(self.against) != queries:
-            raise ValueError(f"got {len(self.against)} classes to contrast with for {queries} inputs; give one per input")
+            raise ValueError(
+                f"got {len(self.against)} classes to contrast with for {queries} inputs; give one per input"
+            )
 
     def __call__(self, outputs: Any, query: Tensor) -> Tensor:
         logits = class_scores(outputs)
@@ -174,7 +178,9 @@ def as_target(target: Any) -> Target:
             )
         target = target.tolist()
     if isinstance(target, bool) or not isinstance(target, int | Sequence) or isinstance(target, str):
-        raise ValueError(f"a target is a class index, one per input, a Score or a function of the outputs; got {target!r}")
+        raise ValueError(
+            f"a target is a class index, one per input, a Score or a function of the outputs; got {target!r}"
+        )
     for index in target if isinstance(target, Sequence) else (target,):
         if isinstance(index, bool) or not isinstance(index, int):
             raise ValueError(f"a target is an integer class index; got {index!r}")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.ascent import PenalisedAscent, ProjectedAscent, Step
+from sfumato.ascent import PenalisedAscent, Problem, ProjectedAscent, Step
 from sfumato.attribution import Attribution, saliency, versions
 from sfumato.canvas import Canvas, CanvasMask
 from sfumato.configuration import as_json
@@ -126,9 +126,7 @@ class Search:
 
     @classmethod
     @contextmanager
-    def prepared(
-        cls, method: ExtremalPerturbation, model: Model, inputs: Tensor, targets: Any
-    ) -> Iterator["Search"]:
+    def prepared(cls, method: ExtremalPerturbation, model: Model, inputs: Tensor, targets: Any) -> Iterator["Search"]:
         """Check what was given, look once at the whole inputs, and hold the model frozen for the time of the search."""
         inputs = check_inputs(inputs)
         check_device(model, inputs)
@@ -158,14 +156,16 @@ class Search:
     ) -> Tensor:
         """Parameters `(B · V, 1, *L)` of the best masks of areas `(B, V)`, from `warm` parameters if there are any."""
         method = self.method
-        moves = (method.jitter or Jitter(0, flip=False)).moves(
-            len(self.shape) - 2, torch.Generator().manual_seed(method.seed)
+        generator = torch.Generator().manual_seed(method.seed)
+        problem = Problem(
+            evaluation=self._evaluation(areas),
+            lattice=self.lattice,
+            areas=areas,
+            game=Game.named(method.game),
+            moves=(method.jitter or Jitter(0, flip=False)).moves(len(self.shape) - 2, generator),
+            generator=generator,
         )
-        game = Game.named(method.game)
-        evaluation = self._evaluation(areas)
-        for step in method.ascent(
-            evaluation, self.lattice, areas.flatten(), game, moves, steps or method.steps, warm
-        ):
+        for step in method.ascent(problem, steps or method.steps, warm):
             if progress is not None:
                 progress(step)
         return step.parameters
@@ -186,7 +186,7 @@ class Search:
         return Attribution(
             map=saliency(masks, self.method.smooth),
             masks=masks,
-            areas=areas[0].clone(),
+            areas=areas.amax(0),
             achieved=masks.flatten(2).mean(2),
             scores=self.scores(masks),
             complements=self.scores(1 - masks),

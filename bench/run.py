@@ -1,0 +1,219 @@
+"""Measure sfumato beside the bare model and beside TorchRay: `make bench`, or `make bench ARGS="overhead preset"`.
+
+All figures of a table come from one run; times are medians, and the ratios are what to quote from a shared machine.
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from subjects import Subjects, imagenet_pictures
+
+import sfumato
+from sfumato.methods.extremal import Search
+
+SIX_AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+CACHE = Path(__file__).parent / ".cache"
+
+
+def torchray(subjects: Subjects, index: int, areas: tuple[float, ...], steps: int) -> torch.Tensor:
+    """TorchRay's masks `(V, 1, H, W)` for one picture, unsmoothed."""
+    from torchray.attribution import extremal_perturbation as reference
+
+    masks, _ = reference.extremal_perturbation(
+        subjects.net,
+        subjects.inputs[index : index + 1],
+        subjects.targets[index].item(),
+        areas=list(areas),
+        max_iter=steps,
+        smooth=0,
+        resize=False,
+        reward_func=reference.simple_reward,
+    )
+    return masks.detach()
+
+
+def seconds(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def bare(subjects: Subjects, rows: int) -> None:
+    """One forward and backward pass of the model, down to its input."""
+    x = subjects.inputs[torch.arange(rows) % len(subjects.inputs)].requires_grad_()
+    subjects.net(x)[:, 0].sum().backward()
+
+
+def overhead(repeats: int) -> None:
+    print("\n## Time per iteration, against the bare model's forward and backward pass on the same rows\n")
+    print("| pictures | areas | bare model, ms | an iteration, ms | ratio |\n| --- | --- | --- | --- | --- |")
+    subjects = imagenet_pictures(4)
+    for pictures in (1, 4):
+        for areas in ((0.1,), SIX_AREAS):
+            few, many = 4, 12
+            method = sfumato.ExtremalPerturbation(areas=areas)
+            inputs, targets = subjects.inputs[:pictures], subjects.targets[:pictures]
+            alone, ours = [], []
+            with Search.prepared(method, subjects.net, inputs, targets) as search:
+                wanted = torch.tensor(areas).expand(pictures, -1)
+                bare(subjects, pictures * len(areas))
+                for _ in range(repeats):
+                    alone.append(seconds(lambda: [bare(subjects, pictures * len(areas)) for _ in range(4)]) / 4)
+                    short = seconds(lambda: search.ascend(wanted, steps=few))
+                    ours.append((seconds(lambda: search.ascend(wanted, steps=many)) - short) / (many - few))
+            ratio = statistics.median(b / a for a, b in zip(alone, ours, strict=True))
+            a, b = statistics.median(alone), statistics.median(ours)
+            print(f"| {pictures} | {len(areas)} | {1e3 * a:.0f} | {1e3 * b:.0f} | {ratio:.2f} |", flush=True)
+
+
+def quality(pictures: int, areas: tuple[float, ...]) -> None:
+    print("\n## Score kept at the same visible area, against TorchRay (800 iterations)\n")
+    subjects = imagenet_pictures(pictures)
+    references = []
+    for index, name in enumerate(subjects.names):
+        kept = CACHE / f"torchray-{name}-{'-'.join(f'{area:g}' for area in areas)}.safetensors"
+        if not kept.exists():
+            CACHE.mkdir(exist_ok=True)
+            save_file({"masks": torchray(subjects, index, areas, 800).contiguous()}, kept)
+        references.append(load_file(kept)["masks"])
+    theirs = torch.stack(references)
+    shown = theirs.flatten(2).mean(2)
+    method = sfumato.ExtremalPerturbation()
+    dark = replace(method, perturbation=sfumato.Blur(border="zeros"))
+    with Search.prepared(dark, subjects.net, subjects.inputs, subjects.targets) as search:
+        own = search.scores(theirs)
+    with Search.prepared(method, subjects.net, subjects.inputs, subjects.targets) as search:
+        reflected = search.scores(theirs)
+        ours = search.scores(search.masks(search.ascend(shown), shown))
+    print(f"TorchRay was asked for {areas}; sfumato for what TorchRay's masks show of the visible picture.")
+    print("TorchRay's masks are scored through its own blur with dark borders, and through the reflecting one.\n")
+    print(
+        "| picture | area shown | TorchRay, own blur | TorchRay, reflecting | sfumato |\n| --- | --- | --- | --- | --- |"
+    )
+    for index, name in enumerate([*subjects.names, "mean"]):
+        columns = [shown, own, reflected, ours]
+        row = [column[index] if name != "mean" else column.mean(0) for column in columns]
+        print(
+            f"| {name} | "
+            + " | ".join(
+                " ".join(f"{v:.3f}" if i == 0 else f"{v:.2f}" for v in values.tolist()) for i, values in enumerate(row)
+            )
+            + " |"
+        )
+    print(f"\nMean over all: TorchRay {own.mean():.2f} and {reflected.mean():.2f}, sfumato {ours.mean():.2f}; ")
+    difference = (ours - torch.maximum(own, reflected)).flatten()
+    print(
+        f"better than the better of its two in {(difference > 0).sum()} of {difference.numel()}, "
+        f"difference {difference.mean():+.2f} ± {difference.std():.2f} (standard deviation)."
+    )
+
+
+def speed() -> None:
+    print("\n## Six areas on one picture, end to end\n")
+    subjects = imagenet_pictures(1)
+    iterations = 10
+    torchray(subjects, 0, SIX_AREAS, 2)
+    theirs = [seconds(lambda: torchray(subjects, 0, SIX_AREAS, iterations)) for _ in range(3)]
+    base = [seconds(lambda: torchray(subjects, 0, SIX_AREAS, 1)) for _ in range(3)]
+    a = (statistics.median(theirs) - statistics.median(base)) / (iterations - 1) * 800 + statistics.median(base)
+    method = sfumato.ExtremalPerturbation(areas=SIX_AREAS)
+    b = seconds(lambda: method(subjects.net, subjects.inputs, subjects.targets))
+    print(
+        f"TorchRay, 800 iterations (from {iterations}): {a:.0f} s. sfumato, {method.steps} steps: {b:.1f} s. Ratio {a / b:.1f}."
+    )
+
+
+def preset(steps: int) -> None:
+    print("\n## The TorchRay preset beside TorchRay\n")
+    print(
+        "| picture | iterations | largest difference of the masks | mean | TorchRay with itself on one thread | area | score |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    subjects = imagenet_pictures(3)
+    for index, name in enumerate(subjects.names):
+        for count in (1, 20, steps) if index == 0 else (1, 20):
+            mine = replace(sfumato.ExtremalPerturbation.torchray(), steps=count)(
+                subjects.net, subjects.inputs[index : index + 1], subjects.targets[index : index + 1]
+            )
+            theirs = torchray(subjects, index, (0.1,), count)
+            itself = ""
+            if count <= 20:
+                threads = torch.get_num_threads()
+                torch.set_num_threads(1)
+                itself = f"{(torchray(subjects, index, (0.1,), count) - theirs).abs().max():.1e}"
+                torch.set_num_threads(threads)
+            assert mine.masks is not None and mine.scores is not None and mine.achieved is not None
+            with Search.prepared(
+                sfumato.ExtremalPerturbation.torchray(),
+                subjects.net,
+                subjects.inputs[index : index + 1],
+                subjects.targets[index : index + 1],
+            ) as search:
+                score = search.scores(theirs[None])
+            difference = (mine.masks[0] - theirs).abs()
+            print(
+                f"| {name} | {count} | {difference.max():.1e} | {difference.mean():.1e} | {itself} "
+                f"| {mine.achieved.item():.4f} and {theirs.mean():.4f} | {mine.scores.item():.3f} and {score.item():.3f} |",
+                flush=True,
+            )
+
+
+def memory() -> None:
+    print("\n## Memory beyond the bare model's, for six masks of one picture at 224²\n")
+    peaks = {}
+    for what in ("bare", "ours"):
+        done = subprocess.run([sys.executable, __file__, f"peak-{what}"], capture_output=True, text=True, check=True)
+        peaks[what] = float(done.stdout.split()[-1])
+    print(
+        f"Peak resident {peaks['bare']:.0f} MB bare, {peaks['ours']:.0f} MB with masks: "
+        f"{(peaks['ours'] - peaks['bare']) / 6:.1f} MB a mask."
+    )
+
+
+def peak(what: str) -> None:
+    subjects = imagenet_pictures(1)
+    if what == "bare":
+        for _ in range(6):
+            bare(subjects, 6)
+    else:
+        sfumato.ExtremalPerturbation(areas=SIX_AREAS, steps=6)(subjects.net, subjects.inputs, subjects.targets)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def main() -> None:
+    parts = {
+        "overhead": lambda given: overhead(given.repeats),
+        "speed": lambda given: speed(),
+        "memory": lambda given: memory(),
+        "preset": lambda given: preset(given.steps),
+        "quality": lambda given: quality(given.pictures, (0.05, 0.1, 0.2)),
+        "peak-bare": lambda given: peak("bare"),
+        "peak-ours": lambda given: peak("ours"),
+    }
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(list(parts)[:5])}; all if none is named")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--pictures", type=int, default=6, help="for quality; TorchRay needs some ten minutes for each")
+    parser.add_argument("--steps", type=int, default=800, help="of the preset's long comparison")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if not given.parts:
+        print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, EfficientNet-Lite0 at 224²")
+    for part in given.parts or list(parts)[:5]:
+        if part not in parts:
+            parser.error(f"unknown part {part!r}; choose from {', '.join(list(parts)[:5])}")
+        parts[part](given)
+
+
+if __name__ == "__main__":
+    main()

