@@ -190,13 +190,13 @@ def test_a_real_network(tmp_path):
 
 
 def test_the_progress_bar_shows_on_a_terminal_only(capsys):
-    step = Step(0, 2, torch.zeros(1, 1, 4), torch.tensor([3.0]), torch.tensor([0.25]))
+    first, last = (Step(index, 2, torch.zeros(1, 1, 4), torch.tensor([3.0]), torch.tensor([0.25])) for index in (0, 1))
     with progress_bar("mine") as show:
-        show(step)
+        show(first)
     assert capsys.readouterr() == ("", "")
     with progress_bar("mine", Console(force_terminal=True, width=100, color_system=None)) as show:
-        show(step)
-        show(step._replace(index=1))
+        show(first)
+        show(last)
     written = capsys.readouterr().out
     assert "mine · score 3.00 · area 25.0 %" in written
     assert "2/2" in written

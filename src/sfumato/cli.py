@@ -117,7 +117,7 @@ def methods() -> None:
         settings = ", ".join(
             f"{field.name}={field.default}" for field in fields(cls) if isinstance(field.default, int | float | tuple)
         )
-        table.add_row(name, (cls.__doc__ or "").partition("(")[0].partition(":")[0].strip(), settings)
+        table.add_row(name, _first_line(sys.modules[cls.__module__].__doc__), settings)
     Console(markup=False).print(table)
 
 
@@ -392,6 +392,10 @@ def _methods() -> dict[str, Any]:
     classes = [getattr(exported, name) for name in exported.__all__ if isinstance(getattr(exported, name), type)]
     files = [cls.__module__.rpartition(".")[2] for cls in classes]
     return {file if files.count(file) == 1 else cls.__name__: cls for cls, file in zip(classes, files, strict=True)}
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]
 
 
 def _method(name: str, settings: dict[str, Any]) -> Any:

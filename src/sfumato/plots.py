@@ -65,8 +65,8 @@ def figure(
     _draw_scores(plot, result, query, keep, curve)
     if plot.get_legend_handles_labels()[0]:
         plot.legend(
-            loc="lower left", bbox_to_anchor=(0.2 / size[0], 0.08 / size[1]), bbox_transform=canvas.transFigure, ncols=2,
-            fontsize=SMALL - 1, frameon=False, borderaxespad=0, columnspacing=1.0, handlelength=1.5,
+            loc="lower left", bbox_to_anchor=(0.2 / size[0], 0.08 / size[1]), bbox_transform=canvas.transFigure,
+            ncols=2, fontsize=SMALL - 1, frameon=False, borderaxespad=0, columnspacing=1.0, handlelength=1.5,
         )  # fmt: skip
     return canvas
 
