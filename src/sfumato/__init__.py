@@ -1,33 +1,53 @@
-"""sfumato shows what a deep network needs to see."""
+"""sfumato shows what a deep network needs to see.
+
+Names are imported at their first use, so that a command line that needs no tensors starts without torch.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from sfumato.attribution import Attribution, load
-from sfumato.canvas import CanvasMask
-from sfumato.games import DELETE, DUAL, PRESERVE, Game
-from sfumato.jitter import Jitter
-from sfumato.masks import SmoothMask
-from sfumato.methods import ExtremalPerturbation
-from sfumato.perturbations import Blur, Constant, Fade, Noise
-from sfumato.scores import Contrastive, Logit, Output, Probability, Score
-from sfumato.smallest import SmallestArea, smallest
 
 if TYPE_CHECKING:
     from sfumato import models as models
     from sfumato import plots as plots
     from sfumato import samples as samples
+    from sfumato.attribution import Attribution, load
+    from sfumato.canvas import CanvasMask
+    from sfumato.games import DELETE, DUAL, PRESERVE, Game
+    from sfumato.jitter import Jitter
+    from sfumato.masks import SmoothMask
+    from sfumato.methods import ExtremalPerturbation
+    from sfumato.perturbations import Blur, Constant, Fade, Noise
+    from sfumato.scores import Contrastive, Logit, Output, Probability, Score
+    from sfumato.sufficient import SmallestArea, smallest
+
+HOME = {
+    "attribution": ("Attribution", "load"),
+    "canvas": ("CanvasMask",),
+    "games": ("DELETE", "DUAL", "PRESERVE", "Game"),
+    "jitter": ("Jitter",),
+    "masks": ("SmoothMask",),
+    "methods": ("ExtremalPerturbation",),
+    "perturbations": ("Blur", "Constant", "Fade", "Noise"),
+    "scores": ("Contrastive", "Logit", "Output", "Probability", "Score"),
+    "sufficient": ("SmallestArea", "smallest"),
+}
+MODULES = ("models", "plots", "samples")
 
 __all__ = [
     "DELETE", "DUAL", "PRESERVE", "Attribution", "Blur", "CanvasMask", "Constant", "Contrastive",
-    "ExtremalPerturbation", "Fade", "Game", "Jitter", "Logit", "Noise", "Output", "Probability", "Score", "SmallestArea",
-    "SmoothMask",
-    "load", "models", "plots", "samples", "smallest",
+    "ExtremalPerturbation", "Fade", "Game", "Jitter", "Logit", "Noise", "Output", "Probability", "Score",
+    "SmallestArea", "SmoothMask", "load", "models", "plots", "samples", "smallest",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """`sfumato.models`, `plots` and `samples` are imported at first use."""
-    if name in ("models", "plots", "samples"):
+    if name in MODULES:
         return import_module(f"sfumato.{name}")
+    for module, names in HOME.items():
+        if name in names:
+            return getattr(import_module(f"sfumato.{module}"), name)
     raise AttributeError(f"module 'sfumato' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,7 +1,8 @@
 r"""Climbing to the mask of a given area that plays the game best: the optimisation loop, as a generator of steps.
 
 Two ascents: `ProjectedAscent` keeps every iterate at its area exactly; `PenalisedAscent` is the published one, which adds
-the area as a penalty. Both treat the `N` masks as independent rows.
+the area as a penalty. They compute with gradients on, in the modes of `Surroundings.computing`, which whoever advances
+them enters.
 """
 
 import math
@@ -162,9 +163,7 @@ def exchanged(problem: "Problem", candidates: Tensor) -> Tensor:
     best, best_value = problem.flat(0.5), torch.full_like(wanted, -math.inf)
     for candidate in candidates.unbind(1):
         parameters = project(problem.lattice, candidate.repeat_interleave(problem.variants, 0), wanted, EXACTLY)
-        with problem.evaluation.surroundings.computing(), torch.no_grad():
-            masks = problem.lattice(parameters)
-        values = problem.evaluation.values(masks, problem.game)
+        values = problem.evaluation.values(problem.lattice(parameters), problem.game)
         better = values > best_value
         best_value = torch.where(better, values, best_value)
         best = torch.where(_like(better, best), parameters, best)
@@ -191,37 +190,34 @@ class PenalisedAscent:
 
     def __call__(self, problem: Problem, steps: int, warm: Tensor | None = None) -> Iterator[Step]:
         """Ascend for areas of the canvas; from `warm` `(B · V, 1, *L)`, or from masks that show everything."""
-        surroundings, areas = problem.evaluation.surroundings, problem.areas.flatten()
-        with surroundings.computing():
-            parameters = (problem.flat(1.0) if warm is None else warm).clone().requires_grad_()
+        areas = problem.areas.flatten()
+        parameters = (problem.flat(1.0) if warm is None else warm).clone().requires_grad_()
         optimiser = torch.optim.SGD(
             [parameters], lr=self.rate, momentum=self.momentum, dampening=self.dampening, maximize=True
         )
         for index in range(steps):
-            with surroundings.computing():
-                canvas = problem.lattice.nodes(parameters)
-                masks = problem.lattice.masks(canvas)
-                values, gradient = problem.evaluation.gradients(masks, problem.game, next(problem.moves))
-                penalty = self.weight(index) * area_penalty(canvas, areas).sum()
-                optimiser.zero_grad()
-                torch.autograd.backward([masks, -penalty], [gradient, torch.ones_like(penalty)])
+            canvas = problem.lattice.nodes(parameters)
+            masks = problem.lattice.masks(canvas)
+            values, gradient = problem.evaluation.gradients(masks, problem.game, next(problem.moves))
+            penalty = self.weight(index) * area_penalty(canvas, areas).sum()
+            optimiser.zero_grad()
+            torch.autograd.backward([masks, -penalty], [gradient, torch.ones_like(penalty)])
             yield Step(index, steps, parameters.detach().clone(), values, areas)
-            with surroundings.computing(), torch.no_grad():
-                optimiser.step()
+            optimiser.step()
+            with torch.no_grad():
                 parameters.clamp_(0, 1)
 
 
 def _climb(problem: Problem, parameters: Tensor, move: Move) -> tuple[Tensor, Tensor]:
     """The game's values `(N,)` and their gradient with respect to the parameters."""
-    with problem.evaluation.surroundings.computing():
-        leaf = parameters.detach().requires_grad_()
-        masks = problem.lattice(leaf)
-        values, gradient = problem.evaluation.gradients(masks, problem.game, move)
-        (gradient,) = torch.autograd.grad(masks, leaf, gradient)
+    leaf = parameters.detach().requires_grad_()
+    masks = problem.lattice(leaf)
+    values, gradient = problem.evaluation.gradients(masks, problem.game, move)
+    (gradient,) = torch.autograd.grad(masks, leaf, gradient)
     return values, gradient
 
 
-NEARLY, EXACTLY = 3, 16
+NEARLY, EXACTLY = 6, 16
 """Trials of the shift during the ascent (areas within about 0.002) and for its answer (within 1e-4)."""
 
 
@@ -231,7 +227,8 @@ def project(lattice: Lattice, parameters: Tensor, areas: Tensor, trials: int) ->
     The area grows with the shift; its root is found by secant steps, kept inside a shrinking bracket. Every row runs
     the same number of trials, so that none depends on another.
     """
-    low, high = torch.full_like(areas, -1), torch.ones_like(areas)
+    # Shifts at which every parameter is clipped to 0, and to 1.
+    low, high = -parameters.flatten(1).amax(1).clamp(min=1), 1 - parameters.flatten(1).amin(1).clamp(max=0)
     shift, slope = torch.zeros_like(areas), torch.ones_like(areas)
     last_shift, last_area = shift, areas
     for trial in range(trials):

@@ -49,7 +49,7 @@ class Attribution:
         """Write a safetensors file, whole or not at all; `about` travels inside."""
         path = Path(path)
         tensors = {
-            entry.name: getattr(self, entry.name).detach().cpu().contiguous()
+            entry.name: getattr(self, entry.name).detach().cpu().clone(memory_format=torch.contiguous_format)
             for entry in fields(self)
             if isinstance(getattr(self, entry.name), Tensor)
         }

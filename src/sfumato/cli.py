@@ -236,7 +236,7 @@ def _run(
     if keep is None:
         result = method(classifier.net, inputs, targets, progress=progress)
     else:
-        from sfumato.smallest import smallest
+        from sfumato.sufficient import smallest
 
         more: dict[str, Any] = {"areas": sampled} if sampled else {}
         search = smallest(method, classifier.net, inputs, targets, keep=keep, progress=progress, **more)

@@ -15,7 +15,7 @@ class Game:
     drop: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.keep < 0 or self.drop < 0 or self.keep + self.drop == 0:
+        if not (self.keep >= 0 and self.drop >= 0 and self.keep + self.drop > 0):
             raise ValueError(
                 f"a game's weights must be at least 0 and not both 0; got keep={self.keep}, drop={self.drop}"
             )

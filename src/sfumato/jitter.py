@@ -46,8 +46,8 @@ class Jitter:
     flip: bool = True
 
     def __post_init__(self) -> None:
-        if self.shift < 0:
-            raise ValueError(f"shift is a length in places and cannot be negative; got {self.shift}")
+        if not isinstance(self.shift, int) or self.shift < 0:
+            raise ValueError(f"shift is a whole number of places, at least 0; got {self.shift}")
 
     def moves(self, axes: int, generator: torch.Generator) -> Iterator[Move]:
         """An endless stream of moves for inputs with this many axes of space."""

@@ -35,10 +35,10 @@ class Blur:
     border: str = "reflect"
 
     def __post_init__(self) -> None:
-        if self.max_sigma <= 0:
+        if not self.max_sigma > 0:
             raise ValueError(f"max_sigma is a length in places and must be positive; got {self.max_sigma}")
-        if self.levels < 2:
-            raise ValueError(f"levels must be at least 2 (the input and its blur); got {self.levels}")
+        if not isinstance(self.levels, int) or self.levels < 2:
+            raise ValueError(f"levels must be a whole number, at least 2 (the input and its blur); got {self.levels}")
         if self.border not in BORDERS:
             raise ValueError(f"border must be one of {', '.join(BORDERS)}; got {self.border!r}")
 
@@ -107,7 +107,7 @@ class Noise:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.std <= 0:
+        if not self.std > 0:
             raise ValueError(f"std must be positive; got {self.std}")
 
     def __call__(self, x: Tensor) -> Perturbed:

@@ -30,10 +30,10 @@ def frozen(model: Model) -> Iterator[None]:
             parameter.requires_grad_(False)
         yield
     finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
         for module, was_training in training:
             module.training = was_training
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -171,6 +172,8 @@ class Contrastive(OfClass):
 
 def as_target(target: Any) -> Target:
     """A class index, or a tuple of them, from an int, a sequence or an integer tensor."""
+    if isinstance(target, np.ndarray | np.integer):
+        target = torch.as_tensor(target)
     if isinstance(target, Tensor):
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool or target.ndim > 1:
             raise ValueError(

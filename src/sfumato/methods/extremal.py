@@ -62,10 +62,12 @@ class ExtremalPerturbation:
         object.__setattr__(self, "game", Game.named(self.game))
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise ValueError(f"steps must be a whole number from 1 up; got {self.steps!r}")
-        if self.smooth < 0:
+        if not self.smooth >= 0:
             raise ValueError(f"smooth is a fraction of the input's shortest side, at least 0; got {self.smooth}")
-        if self.memory <= 0:
+        if not self.memory > 0:
             raise ValueError(f"memory is in GiB and must be positive; got {self.memory}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise ValueError(f"seed must be a whole number; got {self.seed!r}")
         if isinstance(self.ascent, PenalisedAscent) != isinstance(self.mask, CanvasMask):
             raise ValueError("PenalisedAscent goes with a CanvasMask, ProjectedAscent with a SmoothMask; give a pair")
 
@@ -143,7 +145,7 @@ class Search:
                     check_batch_axis(tuple(inputs.shape), error)
                     raise
                 perturbed = method.perturbation(inputs)
-            query = torch.arange(len(inputs), device=inputs.device)
+                query = torch.arange(len(inputs), device=inputs.device)
             evaluation = Evaluation(model, score, perturbed, query, inputs.dtype, rows, surroundings)
             whole = replace(evaluation, perturbed=lambda _, query: inputs[query]).scores(query)
             if not torch.isfinite(whole).all():
@@ -157,17 +159,29 @@ class Search:
         """Parameters `(B · V, 1, *L)` of the best masks of areas `(B, V)`, from `warm` parameters if there are any."""
         method = self.method
         generator = torch.Generator().manual_seed(method.seed)
-        problem = Problem(
-            evaluation=self._evaluation(areas),
-            lattice=self.lattice,
-            areas=areas,
-            game=Game.named(method.game),
-            moves=(method.jitter or Jitter(0, flip=False)).moves(len(self.shape) - 2, generator),
-            generator=generator,
-        )
-        for step in method.ascent(problem, steps or method.steps, warm):
+        surroundings = self.evaluation.surroundings
+        with surroundings.computing():
+            areas = areas.clone()
+            problem = Problem(
+                evaluation=self._evaluation(areas),
+                lattice=self.lattice,
+                areas=areas,
+                game=Game.named(method.game),
+                moves=(method.jitter or Jitter(0, flip=False)).moves(len(self.shape) - 2, generator),
+                generator=generator,
+            )
+            ascent = method.ascent(problem, steps or method.steps, None if warm is None else warm.clone())
+        step = None
+        while True:
+            with surroundings.computing():
+                following = next(ascent, None)
+            if following is None:
+                break
+            step = following
             if progress is not None:
-                progress(step)
+                progress(step)  # in the caller's own modes
+        if step is None:
+            raise RuntimeError("the ascent made no step")
         return step.parameters
 
     def masks(self, parameters: Tensor, areas: Tensor) -> Tensor:
@@ -183,8 +197,10 @@ class Search:
     def attribution(self, parameters: Tensor, areas: Tensor) -> Attribution:
         """The result for parameters `(B · V, 1, *L)` that were sought for areas `(B, V)`."""
         masks = self.masks(parameters, areas)
+        with self.evaluation.surroundings.computing():
+            saliency_map = saliency(masks, self.method.smooth)
         return Attribution(
-            map=saliency(masks, self.method.smooth),
+            map=saliency_map,
             masks=masks,
             areas=areas.amax(0),
             achieved=masks.flatten(2).mean(2),

@@ -49,7 +49,7 @@ def smallest(
 
     The score is sampled at `areas` in one batch; then the bracket around the first area that suffices is halved until it
     is no wider than `tolerance`. Each halving starts from the mask just above, and takes a quarter of the method's steps.
-    Masks maximise what they keep, whatever the method's own game and areas.
+    The method's game must be one that only keeps; its own areas are not used.
 
     Scores need not grow strictly with the area, as each is found by its own ascent; $a^*$ is the first crossing.
     """
