@@ -181,13 +181,7 @@ def test_progress_sees_every_step():
 @every_method
 @pytest.mark.parametrize(
     "mode",
-    [
-        torch.no_grad,
-        pytest.param(
-            torch.inference_mode,
-            marks=pytest.mark.xfail(reason="parameters made in inference mode cannot ask for gradients"),
-        ),
-    ],
+    [torch.no_grad, torch.inference_mode],
 )
 def test_gradient_modes(method, mode):
     model, inputs = network(), pictures()
@@ -232,7 +226,6 @@ def test_autocast_holds_for_the_model_only(method):
     assert seen == {(torch.float32, torch.float32)}
 
 
-@pytest.mark.xfail(reason="the map is smoothed under the caller's autocast")
 @every_method
 def test_autocast_does_not_hold_for_the_map(method):
     method = replace(method, smooth=0.1)
@@ -378,7 +371,6 @@ def test_a_fully_convolutional_model(method):
     torch.testing.assert_close(result.whole, model(pictures())[:, 1].mean((1, 2)))
 
 
-@pytest.mark.xfail(reason="restoring the flags of an uninitialised parameter fails before the modes are restored")
 def test_modes_of_a_model_that_cannot_be_frozen():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(5)).train()
     with pytest.raises(ValueError, match="uninitialized parameter"):

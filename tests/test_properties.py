@@ -149,7 +149,6 @@ def test_project_reaches_its_areas(family, shape, seed, areas):
     torch.testing.assert_close(lattice(parameters).flatten(1).mean(1), areas, atol=2e-4, rtol=0)
 
 
-@pytest.mark.xfail(reason="the bracket [-1, 1] of the shift is too narrow for what a step has moved out of [0, 1]")
 @few
 @given(families, shapes, seeds, st.floats(0, 9), st.floats(0.05, 0.85))
 def test_project_reaches_its_areas_from_outside_the_range(family, shape, seed, moved, area):
@@ -284,11 +283,6 @@ def test_permuting_the_batch_commutes_with_the_method(model, together, order):
     permuted = QUICK(model, BATCH[list(order)], [TARGETS[i] for i in order])
     for row, query in enumerate(order):
         assert_same(permuted[row], together[query])
-
-
-def test_one_area_alone_and_among_others(model, together):
-    alone = replace(QUICK, areas=(0.2,))(model, BATCH, TARGETS)
-    torch.testing.assert_close(alone.masks[:, 0], together.masks[:, 1], atol=1e-4, rtol=0)
 
 
 def test_the_same_seed_gives_the_same_result(model, together):

@@ -5,7 +5,6 @@ the area as a penalty. They compute with gradients on, in the modes of `Surround
 them enters.
 """
 
-import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -102,7 +101,7 @@ class ProjectedAscent:
             parameters = yield from self._approach(problem, steps, arrival)
         parameters = project(problem.lattice, parameters, problem.areas.flatten(), EXACTLY)
         velocity = torch.zeros_like(parameters)
-        best, best_value = parameters, torch.full_like(problem.areas.flatten(), -math.inf)
+        best, best_value = parameters, torch.full_like(problem.areas.flatten(), LOWEST)
         halfway = (arrival + steps) // 2
         for index in range(arrival, steps):
             if index == halfway and problem.variants > 1:
@@ -111,11 +110,11 @@ class ProjectedAscent:
             move = next(problem.moves)
             values, gradient = _climb(problem, parameters, move)
             if move.still:
-                better = values > best_value
+                better = _improves(values, best_value)
                 best_value = torch.where(better, values, best_value)
                 best = torch.where(_like(better, best), parameters, best)
             if index == steps - 1:
-                found = best_value > -math.inf
+                found = best_value > LOWEST
                 parameters = project(
                     problem.lattice, torch.where(_like(found, best), best, parameters), problem.areas.flatten(), EXACTLY
                 )
@@ -160,14 +159,22 @@ class ProjectedAscent:
 def exchanged(problem: "Problem", candidates: Tensor) -> Tensor:
     """For every query and area, the best of the query's candidates `(B, K, 1, *L)` brought to that area: `(B · V, 1, *L)`."""
     wanted = problem.areas.flatten()
-    best, best_value = problem.flat(0.5), torch.full_like(wanted, -math.inf)
+    best, best_value = problem.flat(0.5), torch.full_like(wanted, LOWEST)
     for candidate in candidates.unbind(1):
         parameters = project(problem.lattice, candidate.repeat_interleave(problem.variants, 0), wanted, EXACTLY)
         values = problem.evaluation.values(problem.lattice(parameters), problem.game)
-        better = values > best_value
+        better = _improves(values, best_value)
         best_value = torch.where(better, values, best_value)
         best = torch.where(_like(better, best), parameters, best)
     return best
+
+
+LOWEST = torch.finfo(torch.float32).min
+
+
+def _improves(values: Tensor, best: Tensor) -> Tensor:
+    """Better by more than a thousandth: else rounding, which differs between batches, would choose among equals."""
+    return values > best + 1e-3 * best.abs()
 
 
 def _normalised(gradient: Tensor) -> Tensor:
