@@ -19,7 +19,6 @@ from safetensors.torch import load_file, save_file
 from subjects import Subjects, imagenet_pictures
 
 import sfumato
-from sfumato.ascent import ProjectedAscent
 from sfumato.methods.extremal import Search
 
 SIX_AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -62,7 +61,7 @@ def overhead(repeats: int) -> None:
     for pictures in (1, 4):
         for areas in ((0.1,), SIX_AREAS):
             few, many = 4, 12
-            method = sfumato.ExtremalPerturbation(areas=areas, ascent=ProjectedAscent(starts=1))
+            method = sfumato.ExtremalPerturbation(areas=areas)
             inputs, targets = subjects.inputs[:pictures], subjects.targets[:pictures]
             alone, ours = [], []
             with Search.prepared(method, subjects.net, inputs, targets) as search:

@@ -5,8 +5,8 @@ the area as a penalty. They compute with gradients on, in the modes of `Surround
 them enters.
 """
 
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -45,44 +45,31 @@ class Problem:
     areas: Tensor
     game: Game
     moves: Iterator[Move]
-    generator: torch.Generator
-
-    @property
-    def variants(self) -> int:
-        return self.areas.shape[1]
 
     def flat(self, value: float) -> Tensor:
         """Parameters `(B · V, 1, *L)`, all of one value."""
         return self.areas.new_full((self.areas.numel(), 1, *self.lattice.size), value)
 
-    def repeated(self, times: int) -> "Problem":
-        """The same with every area named so many times in a row."""
-        evaluation = replace(self.evaluation, query=self.evaluation.query.repeat_interleave(times))
-        return replace(self, evaluation=evaluation, areas=self.areas.repeat_interleave(times, 1))
-
 
 @dataclass(frozen=True)
 class ProjectedAscent:
-    r"""Gradient ascent with every iterate put back to its area exactly, from several starts, with exchange between areas.
+    r"""Gradient ascent with every iterate put back to its area exactly, while the area shrinks to the wanted one.
 
     The gradient is divided by its largest entry, so `rate` is the most that a parameter moves in a step before momentum.
     After each step the parameters are shifted by one number and clipped to [0, 1], such that the mask's mean over the
     visible input is the step's area: no penalty, hence no weight to tune.
 
-    During the share `approach` of the steps the area falls geometrically from `start` to the wanted one, for `starts`
-    masks at a time, one from a flat mask and the others from random ones. Then, for each wanted area, all that was found
-    for the same input, at any area, is brought to that area, and the best of it goes on alone for the rest of the steps
-    (again exchanged half-way). Of the steps at the wanted area that saw the input unmoved, the best is the answer.
+    The area falls geometrically from `start` to the wanted one during the share `approach` of the steps and stays there.
+    Of the steps at the wanted area that saw the input unmoved, the best is the answer.
     """
 
     rate: float = 0.1
     momentum: float = 0.5
     start: float = 0.9
     approach: float = 0.5
-    starts: int = 2
 
     def __post_init__(self) -> None:
-        if self.rate <= 0:
+        if not self.rate > 0:
             raise ValueError(f"rate must be positive; got {self.rate}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must lie in [0, 1); got {self.momentum}")
@@ -90,83 +77,34 @@ class ProjectedAscent:
             raise ValueError(f"start is an area and must lie in (0, 1); got {self.start}")
         if not 0 <= self.approach < 1:
             raise ValueError(f"approach is a share of the steps and must lie in [0, 1); got {self.approach}")
-        if self.starts < 1:
-            raise ValueError(f"starts must be at least 1; got {self.starts}")
 
-    def __call__(self, problem: "Problem", steps: int, warm: Tensor | None = None) -> Iterator[Step]:
+    def __call__(self, problem: Problem, steps: int, warm: Tensor | None = None) -> Iterator[Step]:
         """Ascend; from `warm` `(B · V, 1, *L)`, if given, at the wanted areas at once."""
+        wanted = problem.areas.flatten()
+        first = wanted.clamp(min=self.start) if warm is None else wanted
         arrival = round(self.approach * steps) if warm is None else 0
-        parameters = problem.flat(0.5) if warm is None else warm
-        if arrival:
-            parameters = yield from self._approach(problem, steps, arrival)
-        parameters = project(problem.lattice, parameters, problem.areas.flatten(), EXACTLY)
+        parameters = project(problem.lattice, problem.flat(0.5) if warm is None else warm, first, EXACTLY)
         velocity = torch.zeros_like(parameters)
-        best, best_value = parameters, torch.full_like(problem.areas.flatten(), LOWEST)
-        halfway = (arrival + steps) // 2
-        for index in range(arrival, steps):
-            if index == halfway and problem.variants > 1:
-                parameters = exchanged(problem, best.unflatten(0, problem.areas.shape))
-                velocity = torch.zeros_like(parameters)
+        best, best_value = parameters, torch.full_like(wanted, LOWEST)
+        for index in range(steps):
+            progress = min(1.0, index / arrival) if arrival else 1.0
+            area = first ** (1 - progress) * wanted**progress
+            if index:
+                parameters = project(problem.lattice, parameters + self.rate * velocity, area, NEARLY)
             move = next(problem.moves)
             values, gradient = _climb(problem, parameters, move)
-            if move.still:
+            if progress == 1.0 and move.still:
                 better = _improves(values, best_value)
                 best_value = torch.where(better, values, best_value)
                 best = torch.where(_like(better, best), parameters, best)
             if index == steps - 1:
                 found = best_value > LOWEST
                 parameters = project(
-                    problem.lattice, torch.where(_like(found, best), best, parameters), problem.areas.flatten(), EXACTLY
+                    problem.lattice, torch.where(_like(found, best), best, parameters), wanted, EXACTLY
                 )
                 values = torch.where(found, best_value, values)
-            yield Step(index, steps, parameters, values, problem.areas.flatten())
+            yield Step(index, steps, parameters, values, area)
             velocity = self.momentum * velocity + _normalised(gradient)
-            parameters = project(problem.lattice, parameters + self.rate * velocity, problem.areas.flatten(), NEARLY)
-
-    def _approach(self, problem: "Problem", steps: int, arrival: int) -> Generator[Step, None, Tensor]:
-        """Shrink to the wanted areas from all starts; the best parameters `(B · V, 1, *L)` there."""
-        many = problem.repeated(self.starts)
-        wanted = many.areas.flatten()
-        first = wanted.clamp(min=self.start)
-        # Every query and area gets the same random starts, so that none depends on its batch.
-        spread = torch.rand(self.starts - 1, 1, *problem.lattice.size, generator=problem.generator)
-        starts = torch.cat([torch.full((1, 1, *problem.lattice.size), 0.5), spread]).to(wanted.device)
-        parameters = project(
-            problem.lattice, starts.repeat(problem.areas.numel(), *[1] * (starts.ndim - 1)), first, EXACTLY
-        )
-        velocity = torch.zeros_like(parameters)
-        for index in range(arrival):
-            values, gradient = _climb(many, parameters, next(problem.moves))
-            pairs = (problem.areas.numel(), self.starts)
-            chosen = values.view(pairs).argmax(1)
-            rows = torch.arange(len(chosen), device=chosen.device)
-            area = first ** (1 - index / arrival) * wanted ** (index / arrival)
-            yield Step(
-                index,
-                steps,
-                parameters.unflatten(0, pairs)[rows, chosen],
-                values.view(pairs)[rows, chosen],
-                area.view(pairs)[:, 0],
-            )
-            velocity = self.momentum * velocity + _normalised(gradient)
-            progress = (index + 1) / arrival
-            parameters = project(
-                problem.lattice, parameters + self.rate * velocity, first ** (1 - progress) * wanted**progress, NEARLY
-            )
-        return exchanged(problem, parameters.unflatten(0, (len(problem.areas), -1)))
-
-
-def exchanged(problem: "Problem", candidates: Tensor) -> Tensor:
-    """For every query and area, the best of the query's candidates `(B, K, 1, *L)` brought to that area: `(B · V, 1, *L)`."""
-    wanted = problem.areas.flatten()
-    best, best_value = problem.flat(0.5), torch.full_like(wanted, LOWEST)
-    for candidate in candidates.unbind(1):
-        parameters = project(problem.lattice, candidate.repeat_interleave(problem.variants, 0), wanted, EXACTLY)
-        values = problem.evaluation.values(problem.lattice(parameters), problem.game)
-        better = _improves(values, best_value)
-        best_value = torch.where(better, values, best_value)
-        best = torch.where(_like(better, best), parameters, best)
-    return best
 
 
 LOWEST = torch.finfo(torch.float32).min

@@ -33,15 +33,6 @@ class Evaluation:
         with self.surroundings.computing(), torch.no_grad():
             return torch.cat([self._phi(masks[rows], rows, STILL) for rows in self._chunks(len(masks))])
 
-    def values(self, masks: Tensor, game: Game) -> Tensor:
-        """`(N,)` values of the game."""
-        value = torch.zeros(len(masks), device=masks.device)
-        if game.keep:
-            value = value + game.keep * self.scores(masks)
-        if game.drop:
-            value = value - game.drop * self.scores(1 - masks)
-        return value
-
     def gradients(self, masks: Tensor, game: Game, move: Move) -> tuple[Tensor, Tensor]:
         """The game's value `(N,)` of each mask, and its gradient `(N, 1, *S)`, with the perturbed input moved."""
         values, gradients = [], []

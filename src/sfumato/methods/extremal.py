@@ -168,7 +168,6 @@ class Search:
                 areas=areas,
                 game=Game.named(method.game),
                 moves=(method.jitter or Jitter(0, flip=False)).moves(len(self.shape) - 2, generator),
-                generator=generator,
             )
             ascent = method.ascent(problem, steps or method.steps, None if warm is None else warm.clone())
         step = None
