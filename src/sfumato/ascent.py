@@ -169,13 +169,14 @@ NEARLY, EXACTLY = 6, 16
 def project(lattice: Lattice, parameters: Tensor, areas: Tensor, trials: int) -> Tensor:
     """The parameters `(N, 1, *L)` shifted by one number each and clipped to [0, 1], for masks of the given areas `(N,)`.
 
-    The area grows with the shift; its root is found by secant steps, kept inside a shrinking bracket. Every row runs
-    the same number of trials, so that none depends on another.
+    The area grows with the shift; its root is found by secant steps, kept inside a shrinking bracket, and the nearest
+    trial is taken. Every row runs the same number of trials, so that none depends on another.
     """
     # Shifts at which every parameter is clipped to 0, and to 1.
     low, high = -parameters.flatten(1).amax(1).clamp(min=1), 1 - parameters.flatten(1).amin(1).clamp(max=0)
     shift, slope = torch.zeros_like(areas), torch.ones_like(areas)
     last_shift, last_area = shift, areas
+    nearest, gap = shift, torch.full_like(areas, torch.inf)
     for trial in range(trials):
         area = lattice.areas(lattice.nodes((parameters + _like(shift, parameters)).clamp(0, 1)))
         low = torch.where(area <= areas, shift, low)
@@ -185,9 +186,11 @@ def project(lattice: Lattice, parameters: Tensor, areas: Tensor, trials: int) ->
             secant = (area - last_area) / torch.where(moved == 0, 1, moved)
             slope = torch.where((moved != 0) & (secant > 0), secant, slope)
         last_shift, last_area = shift, area
+        nearest = torch.where((area - areas).abs() < gap, shift, nearest)
+        gap = torch.minimum(gap, (area - areas).abs())
         guess = shift + (areas - area) / slope
         shift = torch.where((guess > low) & (guess < high), guess, (low + high) / 2)
-    return (parameters + _like(shift, parameters)).clamp(0, 1)
+    return (parameters + _like(nearest, parameters)).clamp(0, 1)
 
 
 def _like(rows: Tensor, other: Tensor) -> Tensor:
