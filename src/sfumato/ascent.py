@@ -162,34 +162,35 @@ def _climb(problem: Problem, parameters: Tensor, move: Move) -> tuple[Tensor, Te
     return values, gradient
 
 
-NEARLY, EXACTLY = 6, 16
-"""Trials of the shift during the ascent (areas within about 0.002) and for its answer (within 1e-4)."""
+NEARLY, EXACTLY = 8, 24
+"""Trials of the shift during the ascent (areas within 0.002) and for its answer (within 1e-4)."""
 
 
 def project(lattice: Lattice, parameters: Tensor, areas: Tensor, trials: int) -> Tensor:
     """The parameters `(N, 1, *L)` shifted by one number each and clipped to [0, 1], for masks of the given areas `(N,)`.
 
-    The area grows with the shift; its root is found by secant steps, kept inside a shrinking bracket, and the nearest
+    The area grows with the shift; its root is bracketed and found by the Illinois variant of regula falsi, and the nearest
     trial is taken. Every row runs the same number of trials, so that none depends on another.
     """
-    # Shifts at which every parameter is clipped to 0, and to 1.
+    # Shifts at which every parameter is clipped to 0, and to 1, and how far the areas are off there.
     low, high = -parameters.flatten(1).amax(1).clamp(min=1), 1 - parameters.flatten(1).amin(1).clamp(max=0)
-    shift, slope = torch.zeros_like(areas), torch.ones_like(areas)
-    last_shift, last_area = shift, areas
+    below, above = -areas, lattice.areas(lattice.nodes(torch.ones_like(parameters))) - areas
+    shift, side = torch.zeros_like(areas), torch.zeros_like(areas)
     nearest, gap = shift, torch.full_like(areas, torch.inf)
     for trial in range(trials):
-        area = lattice.areas(lattice.nodes((parameters + _like(shift, parameters)).clamp(0, 1)))
-        low = torch.where(area <= areas, shift, low)
-        high = torch.where(area >= areas, shift, high)
-        moved = shift - last_shift
-        if trial:
-            secant = (area - last_area) / torch.where(moved == 0, 1, moved)
-            slope = torch.where((moved != 0) & (secant > 0), secant, slope)
-        last_shift, last_area = shift, area
-        nearest = torch.where((area - areas).abs() < gap, shift, nearest)
-        gap = torch.minimum(gap, (area - areas).abs())
-        guess = shift + (areas - area) / slope
-        shift = torch.where((guess > low) & (guess < high), guess, (low + high) / 2)
+        off = lattice.areas(lattice.nodes((parameters + _like(shift, parameters)).clamp(0, 1))) - areas
+        nearest = torch.where(off.abs() < gap, shift, nearest)
+        gap = torch.minimum(gap, off.abs())
+        # The end that stays a second time counts half, or it would stay for good.
+        too_much = off > 0
+        below = torch.where(too_much, torch.where(side > 0, below / 2, below), off)
+        above = torch.where(too_much, off, torch.where(side < 0, above / 2, above))
+        low, high = torch.where(too_much, low, shift), torch.where(too_much, shift, high)
+        side = torch.where(too_much, 1.0, -1.0)
+        falsi = low - below * (high - low) / (above - below)
+        # Most steps are small: first look twice as far as a slope of one suggests, to bracket the root closely.
+        close = shift - 2 * off
+        shift = torch.where((close > low) & (close < high), close, falsi) if trial == 0 else falsi
     return (parameters + _like(nearest, parameters)).clamp(0, 1)
 
 
