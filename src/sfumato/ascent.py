@@ -166,6 +166,10 @@ NEARLY, EXACTLY = 8, 24
 """Trials of the shift during the ascent (areas within 0.002) and for its answer (within 1e-4)."""
 
 
+CLOSE = 1e-5
+"""An area this near is not improved."""
+
+
 def project(lattice: Lattice, parameters: Tensor, areas: Tensor, trials: int) -> Tensor:
     """The parameters `(N, 1, *L)` shifted by one number each and clipped to [0, 1], for masks of the given areas `(N,)`.
 
@@ -179,8 +183,9 @@ def project(lattice: Lattice, parameters: Tensor, areas: Tensor, trials: int) ->
     nearest, gap = shift, torch.full_like(areas, torch.inf)
     for trial in range(trials):
         off = lattice.areas(lattice.nodes((parameters + _like(shift, parameters)).clamp(0, 1))) - areas
-        nearest = torch.where(off.abs() < gap, shift, nearest)
-        gap = torch.minimum(gap, off.abs())
+        # A smooth maximum can fall while weak seeds rise, so there may be two roots: the first found is kept.
+        nearer = (off.abs() < gap) & (gap > CLOSE)
+        nearest, gap = torch.where(nearer, shift, nearest), torch.where(nearer, off.abs(), gap)
         # The end that stays a second time counts half, or it would stay for good.
         too_much = off > 0
         below = torch.where(too_much, torch.where(side > 0, below / 2, below), off)
