@@ -178,7 +178,7 @@ def project(lattice: Lattice, parameters: Tensor, areas: Tensor, trials: int) ->
     """
     # Shifts at which every parameter is clipped to 0, and to 1, and how far the areas are off there.
     low, high = -parameters.flatten(1).amax(1).clamp(min=1), 1 - parameters.flatten(1).amin(1).clamp(max=0)
-    below, above = -areas, lattice.areas(lattice.nodes(torch.ones_like(parameters))) - areas
+    below, above = -areas, lattice.everything - areas
     shift, side = torch.zeros_like(areas), torch.zeros_like(areas)
     nearest, gap = shift, torch.full_like(areas, torch.inf)
     for trial in range(trials):

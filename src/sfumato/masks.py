@@ -115,10 +115,12 @@ class Lattice:
             device,
             dtype,
         )
+        self.everything = self.areas(self.nodes(torch.ones(1, 1, *self.size, device=device, dtype=dtype)))
+        """The largest area that a mask of this family has, `(1,)`."""
 
     def check(self, areas: Sequence[float]) -> None:
         """Raise `ValueError` if no mask of this family covers so much."""
-        everything = self.areas(self.nodes(torch.ones(1, 1, *self.size, device=self._share.device))).item()
+        everything = self.everything.item()
         if max(areas) > everything + 0.004:
             raise ValueError(
                 f"no mask of {self.family} covers more than {everything:.3f} of the input; got the area {max(areas)}"
