@@ -265,6 +265,30 @@ def test_memory_formats(method):
     torch.testing.assert_close(method(model, wide[..., ::2], 1).masks, expected.masks, atol=1e-4, rtol=0)
 
 
+class Viewing(nn.Module):
+    """Takes for granted that what a convolution gives lies in memory as it is indexed."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4 * 14 * 11, 5)
+        self.last = []
+
+    def forward(self, inputs):
+        self.last.append(inputs.is_contiguous(memory_format=torch.channels_last))
+        features = self.convolution(inputs)
+        return self.head(features.view(-1, 4 * 14 * 11))
+
+
+@every_method
+def test_a_model_that_cannot_take_channels_last(method):
+    viewing, inputs = Viewing(), pictures()
+    reshaping = nn.Sequential(viewing.convolution, nn.Flatten(), viewing.head)
+    torch.testing.assert_close(method(viewing, inputs, 1).masks, method(reshaping, inputs, 1).masks, atol=1e-4, rtol=0)
+    assert viewing.last[0]
+    assert not any(viewing.last[1:])
+
+
 @every_method
 @pytest.mark.parametrize(
     "shape", [(2, 1, 40), (1, 3, 33), (1, 1, 12, 30), (3, 3, 25, 11), (1, 1, 12, 9, 11), (2, 2, 8, 14, 9)]

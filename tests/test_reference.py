@@ -13,6 +13,7 @@ from sfumato.jitter import Move
 from sfumato.penalties import area_penalty
 from sfumato.probing import Surroundings
 from sfumato.space import gaussian_blur
+from sfumato.subject import Subject
 
 LATTICES = [
     (SmoothMask(step=3, sigma=8), (40,)),
@@ -227,7 +228,8 @@ def test_area_penalty(shape):
 
 
 def evaluation(model, score, x, query, rows):
-    return Evaluation(model, score, Fade()(x), query, x.dtype, rows, Surroundings.now(x.device))
+    subject = Subject(model, x, score, Surroundings.now(x.device), torch.contiguous_format)
+    return Evaluation(subject, Fade()(x), query, rows)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -9,34 +9,29 @@ from torch import Tensor
 from sfumato.games import Game
 from sfumato.jitter import Move
 from sfumato.perturbations import Perturbed
-from sfumato.probing import Model, Surroundings, saved_bytes
-from sfumato.scores import Score
+from sfumato.subject import Subject
 
 STILL = Move()
-GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Evaluation:
     r"""Scores $\Phi(m \otimes x)$ of masks `(N, 1, *S)`, each of which belongs to the query that `query` `(N,)` names."""
 
-    model: Model
-    score: Score
+    subject: Subject
     perturbed: Perturbed
     query: Tensor
-    dtype: torch.dtype
     rows: int
-    surroundings: Surroundings
 
     def scores(self, masks: Tensor) -> Tensor:
         """`(N,)` scores of what the masks keep."""
-        with self.surroundings.computing(), torch.no_grad():
+        with self.subject.surroundings.computing(), torch.no_grad():
             return torch.cat([self._phi(masks[rows], rows, STILL) for rows in self._chunks(len(masks))])
 
     def gradients(self, masks: Tensor, game: Game, move: Move) -> tuple[Tensor, Tensor]:
         """The game's value `(N,)` of each mask, and its gradient `(N, 1, *S)`, with the perturbed input moved."""
         values, gradients = [], []
-        with self.surroundings.computing():
+        with self.subject.surroundings.computing():
             for rows in self._chunks(len(masks)):
                 chunk = masks[rows].detach().requires_grad_()
                 value = torch.zeros(len(chunk), device=chunk.device)
@@ -50,8 +45,7 @@ class Evaluation:
 
     def _phi(self, masks: Tensor, rows: slice, move: Move) -> Tensor:
         query = self.query[rows]
-        seen = move(self.perturbed(masks, query)).to(self.dtype)
-        return self.score(self.surroundings.call(self.model, seen), query).float()
+        return self.subject.phi(move(self.perturbed(masks, query)), query)
 
     def _chunks(self, count: int) -> Iterator[slice]:
         for start in range(0, count, self.rows):
@@ -70,11 +64,3 @@ def _gradient(value: Tensor, masks: Tensor) -> Tensor:
             "the score's gradient is not finite; check the model, or use a wider type than its present one"
         )
     return gradient
-
-
-def rows_in_memory(model: Model, inputs: Tensor, surroundings: Surroundings, gib: float) -> int:
-    """How many rows may go through the model at once if what it keeps for the backward pass is to fit into so many GiB."""
-    with surroundings.computing():
-        one = inputs[:1].clone().requires_grad_()
-        kept = saved_bytes(lambda: surroundings.call(model, one))
-    return max(1, int(gib * GIB / max(kept, one.nbytes)))

@@ -16,14 +16,13 @@ from sfumato.ascent import PenalisedAscent, Problem, ProjectedAscent, Step
 from sfumato.attribution import Attribution, saliency, versions
 from sfumato.canvas import Canvas, CanvasMask
 from sfumato.configuration import as_json
-from sfumato.evaluate import Evaluation, rows_in_memory
+from sfumato.evaluate import Evaluation
 from sfumato.games import PRESERVE, Game
-from sfumato.inputs import check_batch_axis, check_device, check_inputs
 from sfumato.jitter import Jitter, MirrorEvenSteps
 from sfumato.masks import Lattice, SmoothMask
 from sfumato.perturbations import Blur, Perturbation
-from sfumato.probing import Model, Surroundings, frozen
-from sfumato.scores import as_score
+from sfumato.probing import Model
+from sfumato.subject import Subject
 
 Progress = Callable[[Step], object]
 """Is told every step: a progress bar, a log, a live picture."""
@@ -130,28 +129,16 @@ class Search:
     @contextmanager
     def prepared(cls, method: ExtremalPerturbation, model: Model, inputs: Tensor, targets: Any) -> Iterator["Search"]:
         """Check what was given, look once at the whole inputs, and hold the model frozen for the time of the search."""
-        inputs = check_inputs(inputs)
-        check_device(model, inputs)
-        score = as_score(targets, len(inputs))
-        surroundings = Surroundings.now(inputs.device)
-        with frozen(model):
-            with surroundings.computing():
-                inputs = inputs.clone()  # what was made in inference mode cannot serve a backward pass
-                lattice = method.mask.on(inputs.shape[2:], inputs.device)
+        with Subject.prepared(model, inputs, targets) as subject:
+            with subject.surroundings.computing():
+                lattice = method.mask.on(subject.inputs.shape[2:], subject.inputs.device)
                 lattice.check(method.areas)
-                try:
-                    rows = rows_in_memory(model, inputs, surroundings, method.memory)
-                except RuntimeError as error:
-                    check_batch_axis(tuple(inputs.shape), error)
-                    raise
-                perturbed = method.perturbation(inputs)
-                query = torch.arange(len(inputs), device=inputs.device)
-            evaluation = Evaluation(model, score, perturbed, query, inputs.dtype, rows, surroundings)
-            whole = replace(evaluation, perturbed=lambda _, query: inputs[query]).scores(query)
-            if not torch.isfinite(whole).all():
-                raise ValueError(f"the score of the whole inputs is not finite: {whole.tolist()}; check the model")
-            about = {"method": as_json(method), "score": as_json(score), "versions": versions()}
-            yield cls(method, evaluation, lattice, tuple(inputs.shape), whole, about)
+                rows = subject.rows_in_memory(method.memory)
+                perturbed = method.perturbation(subject.inputs)
+            evaluation = Evaluation(subject, perturbed, subject.query, rows)
+            whole = subject.whole(rows)
+            about = {"method": as_json(method), "score": as_json(subject.score), "versions": versions()}
+            yield cls(method, evaluation, lattice, tuple(subject.inputs.shape), whole, about)
 
     def ascend(
         self, areas: Tensor, progress: Progress | None = None, warm: Tensor | None = None, steps: int | None = None
@@ -159,7 +146,7 @@ class Search:
         """Parameters `(B · V, 1, *L)` of the best masks of areas `(B, V)`, from `warm` parameters if there are any."""
         method = self.method
         generator = torch.Generator().manual_seed(method.seed)
-        surroundings = self.evaluation.surroundings
+        surroundings = self.evaluation.subject.surroundings
         with surroundings.computing():
             areas = areas.clone()
             problem = Problem(
@@ -185,7 +172,7 @@ class Search:
 
     def masks(self, parameters: Tensor, areas: Tensor) -> Tensor:
         """Masks `(B, V, 1, *S)` of parameters `(B · V, 1, *L)`."""
-        with self.evaluation.surroundings.computing(), torch.no_grad():
+        with self.evaluation.subject.surroundings.computing(), torch.no_grad():
             masks = self.lattice.masks(self.lattice.nodes(parameters)).clamp(0, 1)
         return masks.view(*areas.shape, 1, *self.shape[2:])
 
@@ -196,7 +183,7 @@ class Search:
     def attribution(self, parameters: Tensor, areas: Tensor) -> Attribution:
         """The result for parameters `(B · V, 1, *L)` that were sought for areas `(B, V)`."""
         masks = self.masks(parameters, areas)
-        with self.evaluation.surroundings.computing():
+        with self.evaluation.subject.surroundings.computing():
             saliency_map = saliency(masks, self.method.smooth)
         return Attribution(
             map=saliency_map,

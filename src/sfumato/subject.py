@@ -1,0 +1,101 @@
+"""What is explained: a model, its inputs, and the score of its outputs. Every method begins here."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfumato.inputs import check_batch_axis, check_device, check_inputs
+from sfumato.probing import Model, Surroundings, frozen, saved_bytes
+from sfumato.scores import Score, as_score
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, inputs `(B, C, *S)` and the score of `B` queries, checked, with the model held still."""
+
+    model: Model
+    inputs: Tensor
+    score: Score
+    surroundings: Surroundings
+    layout: torch.memory_format
+    """How the numbers of what the model sees lie in memory."""
+
+    @classmethod
+    @contextmanager
+    def prepared(cls, model: Model, inputs: Tensor, targets: Any) -> Iterator["Subject"]:
+        """Check what was given, and hold the model frozen meanwhile. Raises `ValueError` for what cannot be used."""
+        inputs = check_inputs(inputs)
+        check_device(model, inputs)
+        score = as_score(targets, len(inputs))
+        surroundings = Surroundings.now(inputs.device)
+        with frozen(model):
+            with surroundings.computing():
+                inputs = inputs.clone()  # what was made in inference mode cannot serve a backward pass
+                layout = _layout(model, inputs, surroundings)
+            yield cls(model, inputs, score, surroundings, layout)
+
+    @property
+    def query(self) -> Tensor:
+        """The index of each input, `(B,)`."""
+        return torch.arange(len(self.inputs), device=self.inputs.device)
+
+    def outputs(self, seen: Tensor) -> Any:
+        """The model's outputs for `(N, C, *S)`, in the inputs' precision and under the caller's autocast."""
+        seen = seen.to(self.inputs.dtype, memory_format=self.layout)
+        return self.surroundings.call(self.model, seen)
+
+    def phi(self, seen: Tensor, query: Tensor) -> Tensor:
+        """The scores `(N,)` of `seen` `(N, C, *S)`, whose rows belong to the queries `(N,)`."""
+        return self.score(self.outputs(seen), query).float()
+
+    def whole(self, rows: int | None = None) -> Tensor:
+        r"""$\Phi(x)$, `(B,)`, in chunks of `rows`; raises `ValueError` where it is not finite."""
+        with self.surroundings.computing(), torch.no_grad():
+            chunks = self.query.split(rows or len(self.inputs))
+            whole = torch.cat([self.phi(self.inputs[chunk], chunk) for chunk in chunks])
+        if not torch.isfinite(whole).all():
+            raise ValueError(f"the score of the whole inputs is not finite: {whole.tolist()}; check the model")
+        return whole
+
+    def rows_in_memory(self, gib: float) -> int:
+        """How many rows may go through the model at once if what it keeps for a backward pass is to fit into so many GiB."""
+        with self.surroundings.computing():
+            one = self.inputs[:1].clone().requires_grad_()
+            try:
+                kept = saved_bytes(lambda: self.outputs(one))
+            except RuntimeError as error:
+                check_batch_axis(tuple(self.inputs.shape), error)
+                raise
+        return max(1, int(gib * GIB / max(kept, one.nbytes)))
+
+
+LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def _layout(model: Model, inputs: Tensor, surroundings: Surroundings) -> torch.memory_format:
+    """Channels last where the caller has them so, or where that is faster: a processor's convolutions.
+
+    Models that call `.view` on what a convolution gives cannot take it; they are tried with two inputs.
+    """
+    last = LAST.get(inputs.ndim)
+    if last is None:
+        return torch.contiguous_format
+    if inputs.is_contiguous(memory_format=last) and not inputs.is_contiguous():
+        return last
+    if inputs.device.type != "cpu" or hasattr(model, "_orig_mod"):  # a compiled model chooses for itself
+        return torch.contiguous_format
+    two = inputs[:1].expand(2, *inputs.shape[1:]).contiguous(memory_format=last)
+    try:
+        with torch.no_grad():
+            surroundings.call(model, two)
+    except RuntimeError as error:
+        if "view size is not compatible" in str(error):
+            return torch.contiguous_format
+        raise
+    return last
