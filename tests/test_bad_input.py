@@ -60,6 +60,13 @@ def test_an_area_that_no_mask_reaches():
         ({"steps": True}, "steps must be a whole number"),
         ({"smooth": -0.1}, "smooth is a fraction"),
         ({"memory": 0}, "memory is in GiB"),
+        ({"memory": "2"}, "memory is in GiB, more than 0; got '2'"),
+        ({"seed": 0.5}, "seed must be a whole number; got 0.5"),
+        ({"perturbation": "blur"}, r"perturbation must be a configuration such as Blur\(\); got 'blur'"),
+        ({"perturbation": Blur}, "perturbation must be a configuration"),
+        ({"mask": "smooth"}, "mask must be a configuration"),
+        ({"jitter": True}, r"jitter must be a configuration such as Jitter\(\) or None; got True"),
+        ({"ascent": "adam"}, "ascent must be a configuration"),
         ({"ascent": PenalisedAscent()}, "PenalisedAscent goes with a CanvasMask"),
     ],
 )
@@ -77,13 +84,20 @@ def test_options(options, message):
         (lambda: Blur(max_sigma=0), "max_sigma"),
         (lambda: Blur(levels=1), "levels must be a whole number, at least 2"),
         (lambda: Blur(border="mirror"), "border must be one of reflect, zeros; got 'mirror'"),
-        (lambda: Noise(std=0), "std must be positive"),
+        (lambda: Noise(std=0), "std is a standard deviation, more than 0; got 0"),
         (lambda: SmoothMask(step=0), "step is a length"),
         (lambda: SmoothMask(sigma=(3, -1)), "sigma is a length"),
-        (lambda: SmoothMask(temperature=0), "temperature must be positive"),
+        (lambda: SmoothMask(temperature=0), "temperature is .* more than 0"),
+        (lambda: SmoothMask(step="7"), "step is a length in places, or one for each axis, more than 0; got '7'"),
+        (lambda: SmoothMask(sigma=(3, None)), "sigma is a length.*got None"),
+        (lambda: SmoothMask(sigma=float("inf")), "sigma is a length.*got inf"),
+        (lambda: Blur("20"), "max_sigma is a length.*got '20'"),
+        (lambda: Constant("red"), "value is a number, or one for each channel; got 'red'"),
+        (lambda: Constant((0.1, float("nan"))), "value is a number.*got nan"),
+        (lambda: Noise(seed="0"), "seed must be a whole number; got '0'"),
         (lambda: Jitter(shift=-1), "shift is a whole number"),
-        (lambda: ProjectedAscent(rate=0), "rate must be positive"),
-        (lambda: ProjectedAscent(momentum=1), "momentum must lie in"),
+        (lambda: ProjectedAscent(rate=0), "rate is .* more than 0"),
+        (lambda: ProjectedAscent(momentum=1), "momentum is a factor, at least 0 and less than 1; got 1"),
         (lambda: ProjectedAscent(start=1), "start is an area"),
         (lambda: ProjectedAscent(approach=1), "approach is a share"),
     ],
@@ -226,3 +240,18 @@ def test_files(tmp_path):
     (tmp_path / "text").write_text("not tensors at all")
     with pytest.raises(ValueError, match="not a safetensors file"):
         load(tmp_path / "text")
+
+
+def test_models_that_cannot_be_differentiated_or_called():
+    with torch.inference_mode():
+        made_inside = network()
+    with pytest.raises(ValueError, match="made under torch.inference_mode"):
+        METHOD(made_inside, pictures(), 1)
+    with pytest.raises(ValueError, match="must be an nn.Module or a function of inputs; got 'resnet50'"):
+        METHOD("resnet50", pictures(), 1)
+    with pytest.raises(ValueError, match="the meta device, which holds no numbers"):
+        METHOD(network().to("meta"), pictures().to("meta"), 1)
+
+
+def test_a_list_of_colours_is_taken():
+    assert hash(Constant([0.1, 0.2, 0.3])) == hash(Constant((0.1, 0.2, 0.3)))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sfumato.configuration import check_number
 from sfumato.evaluate import Evaluation
 from sfumato.games import Game
 from sfumato.jitter import Move
@@ -69,14 +70,10 @@ class ProjectedAscent:
     approach: float = 0.5
 
     def __post_init__(self) -> None:
-        if not self.rate > 0:
-            raise ValueError(f"rate must be positive; got {self.rate}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1); got {self.momentum}")
-        if not 0 < self.start < 1:
-            raise ValueError(f"start is an area and must lie in (0, 1); got {self.start}")
-        if not 0 <= self.approach < 1:
-            raise ValueError(f"approach is a share of the steps and must lie in [0, 1); got {self.approach}")
+        check_number("rate", self.rate, "how far a parameter moves in a step", above=0)
+        check_number("momentum", self.momentum, "a factor", least=0, below=1)
+        check_number("start", self.start, "an area", above=0, below=1)
+        check_number("approach", self.approach, "a share of the steps", least=0, below=1)
 
     def __call__(self, problem: Problem, steps: int, warm: Tensor | None = None) -> Iterator[Step]:
         """Ascend; from `warm` `(B · V, 1, *L)`, if given, at the wanted areas at once."""
@@ -162,30 +159,31 @@ def _climb(problem: Problem, parameters: Tensor, move: Move) -> tuple[Tensor, Te
     return values, gradient
 
 
-NEARLY, EXACTLY = 8, 24
-"""Trials of the shift during the ascent (areas within 0.002) and for its answer (within 1e-4)."""
+NEARLY, EXACTLY = 1e-3, 1e-5
+"""How far a mask's area may be off during the ascent, and in its answer."""
+
+TRIALS = 24
+"""Of a shift, at most; three to five are enough during the ascent."""
 
 
-CLOSE = 1e-5
-"""An area this near is not improved."""
-
-
-def project(lattice: Lattice, parameters: Tensor, areas: Tensor, trials: int) -> Tensor:
+def project(lattice: Lattice, parameters: Tensor, areas: Tensor, tolerance: float) -> Tensor:
     """The parameters `(N, 1, *L)` shifted by one number each and clipped to [0, 1], for masks of the given areas `(N,)`.
 
-    The area grows with the shift; its root is bracketed and found by the Illinois variant of regula falsi, and the nearest
-    trial is taken. Every row runs the same number of trials, so that none depends on another.
+    The area grows with the shift; its root is bracketed and found by the Illinois variant of regula falsi. The first trial
+    within the tolerance counts, so that no row depends on how long another takes.
     """
     # Shifts at which every parameter is clipped to 0, and to 1, and how far the areas are off there.
     low, high = -parameters.flatten(1).amax(1).clamp(min=1), 1 - parameters.flatten(1).amin(1).clamp(max=0)
     below, above = -areas, lattice.everything - areas
     shift, side = torch.zeros_like(areas), torch.zeros_like(areas)
     nearest, gap = shift, torch.full_like(areas, torch.inf)
-    for trial in range(trials):
+    for trial in range(TRIALS):
         off = lattice.areas(lattice.nodes((parameters + _like(shift, parameters)).clamp(0, 1))) - areas
         # A smooth maximum can fall while weak seeds rise, so there may be two roots: the first found is kept.
-        nearer = (off.abs() < gap) & (gap > CLOSE)
+        nearer = (off.abs() < gap) & (gap > tolerance)
         nearest, gap = torch.where(nearer, shift, nearest), torch.where(nearer, off.abs(), gap)
+        if (gap <= tolerance).all():
+            break
         # The end that stays a second time counts half, or it would stay for good.
         too_much = off > 0
         below = torch.where(too_much, torch.where(side > 0, below / 2, below), off)

@@ -1,11 +1,50 @@
 """Frozen dataclasses to plain JSON and back, so that a result's file says how it was made."""
 
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 CLASS = "class"
+
+
+def check_number(
+    name: str,
+    value: Any,
+    meaning: str,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Raise `ValueError` unless the value is a finite number, at least `least`, more than `above` and less than `below`.
+
+    >>> check_number("rate", "fast", "a length in places", above=0)
+    Traceback (most recent call last):
+    ValueError: rate is a length in places, more than 0; got 'fast'
+    """
+    limits = [
+        f"{words} {limit:g}"
+        for words, limit in (("at least", least), ("more than", above), ("less than", below))
+        if limit is not None
+    ]
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or (least is not None and value < least)
+        or (above is not None and value <= above)
+        or (below is not None and value >= below)
+    ):
+        raise ValueError(
+            f"{name} is {', '.join([meaning, ' and '.join(limits)]) if limits else meaning}; got {value!r}"
+        )
+
+
+def check_seed(seed: Any) -> None:
+    """Raise `ValueError` unless it is a whole number."""
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ValueError(f"seed must be a whole number; got {seed!r}")
 
 
 def as_json(value: Any) -> Any:

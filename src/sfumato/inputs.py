@@ -22,14 +22,23 @@ def check_inputs(inputs: Any) -> Tensor:
         raise ValueError(f"inputs are empty: shape {shape}")
     if not inputs.is_floating_point():
         raise ValueError(f"inputs must be floating-point, prepared as the model expects them; got {inputs.dtype}")
-    if not torch.isfinite(inputs).all():
+    if not inputs.is_meta and not torch.isfinite(inputs).all():
         raise ValueError("inputs contain NaN or infinity; check how they were prepared")
     return inputs.detach()
 
 
-def check_device(model: Any, inputs: Tensor) -> None:
-    """Raise unless the model's parameters, if it has any, are on the inputs' device."""
+def check_model(model: Any, inputs: Tensor) -> None:
+    """Raise `ValueError` unless the model can be called on the inputs, and differentiated if it is an `nn.Module`."""
+    if not callable(model):
+        raise ValueError(f"the model must be an nn.Module or a function of inputs; got {model!r}")
+    if inputs.is_meta:
+        raise ValueError("inputs are on the meta device, which holds no numbers; move inputs and model to a real one")
     if isinstance(model, nn.Module):
+        if any(parameter.is_inference() for parameter in model.parameters()):
+            raise ValueError(
+                "the model was made under torch.inference_mode(), so that nothing can be differentiated through it; "
+                "make it outside"
+            )
         devices = {str(parameter.device) for parameter in model.parameters()}
         if devices and devices != {str(inputs.device)}:
             raise ValueError(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sfumato.configuration import check_number
 from sfumato.space import along_each_axis, cubic_spline_matrix, per_axis
 
 NEGLIGIBLE = 1 / 255
@@ -62,12 +63,11 @@ class SmoothMask:
     def __post_init__(self) -> None:
         for name in ("step", "sigma"):
             value = getattr(self, name)
-            if isinstance(value, Sequence):
+            if isinstance(value, Sequence) and not isinstance(value, str):
                 object.__setattr__(self, name, tuple(value))
-            if min(value if isinstance(value, Sequence) else (value,)) <= 0:
-                raise ValueError(f"{name} is a length in places and must be positive; got {value}")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be positive; got {self.temperature}")
+            for length in getattr(self, name) if isinstance(getattr(self, name), tuple) else (value,):
+                check_number(name, length, "a length in places, or one for each axis", above=0)
+        check_number("temperature", self.temperature, "the inverse softness of the maximum", above=0)
 
     def on(
         self, shape: Sequence[int], device: torch.device | None = None, dtype: torch.dtype | None = None

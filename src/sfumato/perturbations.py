@@ -5,13 +5,14 @@ masks `(N, 1, *S)` and of the index `(N,)` of the query that each of them belong
 precision. Where a mask is 1 the input shows unchanged; where it is 0 it is perturbed fully.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from sfumato.configuration import check_number, check_seed
 from sfumato.space import BORDERS, gaussian_blur
 
 Perturbed = Callable[[Tensor, Tensor], Tensor]
@@ -35,8 +36,7 @@ class Blur:
     border: str = "reflect"
 
     def __post_init__(self) -> None:
-        if not self.max_sigma > 0:
-            raise ValueError(f"max_sigma is a length in places and must be positive; got {self.max_sigma}")
+        check_number("max_sigma", self.max_sigma, "a length in places", above=0)
         if not isinstance(self.levels, int) or self.levels < 2:
             raise ValueError(f"levels must be a whole number, at least 2 (the input and its blur); got {self.levels}")
         if self.border not in BORDERS:
@@ -86,6 +86,12 @@ class Constant:
 
     value: float | tuple[float, ...] = 0.0
 
+    def __post_init__(self) -> None:
+        if isinstance(self.value, Iterable) and not isinstance(self.value, str):
+            object.__setattr__(self, "value", tuple(self.value))
+        for value in self.value if isinstance(self.value, tuple) else (self.value,):
+            check_number("value", value, "a number, or one for each channel")
+
     def __call__(self, x: Tensor) -> Perturbed:
         value = torch.as_tensor(self.value, dtype=torch.float32, device=x.device)
         if value.ndim and len(value) != x.shape[1]:
@@ -107,8 +113,8 @@ class Noise:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.std > 0:
-            raise ValueError(f"std must be positive; got {self.std}")
+        check_number("std", self.std, "a standard deviation", above=0)
+        check_seed(self.seed)
 
     def __call__(self, x: Tensor) -> Perturbed:
         generator = torch.Generator().manual_seed(self.seed)

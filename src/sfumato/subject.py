@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.inputs import check_batch_axis, check_device, check_inputs
+from sfumato.inputs import check_batch_axis, check_inputs, check_model
 from sfumato.probing import Model, Surroundings, frozen, saved_bytes
 from sfumato.scores import Score, as_score
 
@@ -31,7 +31,7 @@ class Subject:
     def prepared(cls, model: Model, inputs: Tensor, targets: Any) -> Iterator["Subject"]:
         """Check what was given, and hold the model frozen meanwhile. Raises `ValueError` for what cannot be used."""
         inputs = check_inputs(inputs)
-        check_device(model, inputs)
+        check_model(model, inputs)
         score = as_score(targets, len(inputs))
         surroundings = Surroundings.now(inputs.device)
         with frozen(model):

@@ -1,7 +1,6 @@
 r"""The smallest sufficient area: $a^* = \min \{ a : \Phi(m_a \otimes x) \geq \Phi_0 \}$ (Fong et al. 2019, eq. 3)."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,8 +11,11 @@ from sfumato.games import Game
 from sfumato.methods.extremal import ExtremalPerturbation, Progress, Search, check_areas
 from sfumato.probing import Model
 
-CURVE = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
-"""Areas at which the score is sampled first, from a small spot to most of the input."""
+CURVE = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
+"""Areas at which the score is sampled first, from a small spot to nearly the whole input."""
+
+ROUNDING = 1e-6
+"""Of areas in float32: a bracket this much wider than the tolerance is as wide."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def smallest(
     areas = check_areas(areas)
     if Game.named(method.game).drop:
         raise ValueError('the smallest sufficient area is defined for game="preserve"; got a game with a drop')
-    with Search.prepared(method, model, inputs, targets) as search:
+    with Search.prepared(replace(method, areas=areas), model, inputs, targets) as search:
         batch = len(inputs)
         device = inputs.device
         wanted = keep * search.whole
@@ -82,12 +84,10 @@ def smallest(
         upper, best = grid[first], parameters[rows, first]
         lower = torch.where(first > 0, grid[(first - 1).clamp(min=0)], 0.0)
         lower = torch.where(reached, lower, upper)
-        halvings = max(0, math.ceil(math.log2(max((upper - lower).max().item(), tolerance) / tolerance)))
-        for _ in range(halvings):
-            middle = torch.where(upper - lower > tolerance, (lower + upper) / 2, upper)
+        while (open_ := upper - lower > tolerance + ROUNDING).any():
+            middle = torch.where(open_, (lower + upper) / 2, upper)
             found = search.ascend(middle[:, None], progress, warm=best, steps=max(1, method.steps // 4))
             score = search.scores(search.masks(found, middle[:, None]))[:, 0]
-            open_ = upper - lower > tolerance
             suffices = open_ & (score >= wanted)
             best = torch.where(suffices.view(-1, *[1] * (best.ndim - 1)), found, best)
             lower = torch.where(open_ & ~suffices, middle, lower)

@@ -15,7 +15,7 @@ from torch import Tensor
 from sfumato.ascent import PenalisedAscent, Problem, ProjectedAscent, Step
 from sfumato.attribution import Attribution, saliency, versions
 from sfumato.canvas import Canvas, CanvasMask
-from sfumato.configuration import as_json
+from sfumato.configuration import as_json, check_number, check_seed
 from sfumato.evaluate import Evaluation
 from sfumato.games import PRESERVE, Game
 from sfumato.jitter import Jitter, MirrorEvenSteps
@@ -61,12 +61,18 @@ class ExtremalPerturbation:
         object.__setattr__(self, "game", Game.named(self.game))
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise ValueError(f"steps must be a whole number from 1 up; got {self.steps!r}")
-        if not self.smooth >= 0:
-            raise ValueError(f"smooth is a fraction of the input's shortest side, at least 0; got {self.smooth}")
-        if not self.memory > 0:
-            raise ValueError(f"memory is in GiB and must be positive; got {self.memory}")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise ValueError(f"seed must be a whole number; got {self.seed!r}")
+        check_number("smooth", self.smooth, "a fraction of the input's shortest side", least=0)
+        check_number("memory", self.memory, "in GiB", above=0)
+        check_seed(self.seed)
+        for name, does, example in (
+            ("perturbation", "__call__", "Blur()"),
+            ("mask", "on", "SmoothMask()"),
+            ("ascent", "__call__", "ProjectedAscent()"),
+            ("jitter", "moves", "Jitter() or None"),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, type) or not (hasattr(value, does) or (name == "jitter" and value is None)):
+                raise ValueError(f"{name} must be a configuration such as {example}; got {value!r}")
         if isinstance(self.ascent, PenalisedAscent) != isinstance(self.mask, CanvasMask):
             raise ValueError("PenalisedAscent goes with a CanvasMask, ProjectedAscent with a SmoothMask; give a pair")
 
