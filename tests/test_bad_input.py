@@ -100,6 +100,8 @@ def test_options(options, message):
         (lambda: ProjectedAscent(momentum=1), "momentum is a factor, at least 0 and less than 1; got 1"),
         (lambda: ProjectedAscent(start=1), "start is an area"),
         (lambda: ProjectedAscent(approach=1), "approach is a share"),
+        (lambda: ProjectedAscent(rounds=0), "rounds must be a whole number from 1 up; got 0"),
+        (lambda: ProjectedAscent(regrowth=0.5), "regrowth is a multiple of the area, at least 1; got 0.5"),
     ],
 )
 def test_parts(build, message):

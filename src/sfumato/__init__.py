@@ -7,15 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sfumato import captum as captum
     from sfumato import models as models
     from sfumato import plots as plots
+    from sfumato import quantus as quantus
     from sfumato import samples as samples
     from sfumato.attribution import Attribution, load
     from sfumato.canvas import CanvasMask
     from sfumato.games import DELETE, DUAL, PRESERVE, Game
+    from sfumato.grid_mask import GridMask
     from sfumato.jitter import Jitter
     from sfumato.masks import SmoothMask
-    from sfumato.methods import ExtremalPerturbation
+    from sfumato.methods import Captum, ExtremalPerturbation, MeaningfulPerturbation
     from sfumato.perturbations import Blur, Constant, Fade, Noise
     from sfumato.scores import Contrastive, Logit, Output, Probability, Score
     from sfumato.sufficient import SmallestArea, smallest
@@ -24,19 +27,21 @@ HOME = {
     "attribution": ("Attribution", "load"),
     "canvas": ("CanvasMask",),
     "games": ("DELETE", "DUAL", "PRESERVE", "Game"),
+    "grid_mask": ("GridMask",),
     "jitter": ("Jitter",),
     "masks": ("SmoothMask",),
-    "methods": ("ExtremalPerturbation",),
+    "methods": ("Captum", "ExtremalPerturbation", "MeaningfulPerturbation"),
     "perturbations": ("Blur", "Constant", "Fade", "Noise"),
     "scores": ("Contrastive", "Logit", "Output", "Probability", "Score"),
     "sufficient": ("SmallestArea", "smallest"),
 }
-MODULES = ("models", "plots", "samples")
+MODULES = ("captum", "models", "plots", "quantus", "samples")
 
 __all__ = [
-    "DELETE", "DUAL", "PRESERVE", "Attribution", "Blur", "CanvasMask", "Constant", "Contrastive",
-    "ExtremalPerturbation", "Fade", "Game", "Jitter", "Logit", "Noise", "Output", "Probability", "Score",
-    "SmallestArea", "SmoothMask", "load", "models", "plots", "samples", "smallest",
+    "DELETE", "DUAL", "PRESERVE", "Attribution", "Blur", "CanvasMask", "Captum", "Constant", "Contrastive",
+    "ExtremalPerturbation", "Fade", "Game", "GridMask", "Jitter", "Logit", "MeaningfulPerturbation", "Noise", "Output",
+    "Probability", "Score", "SmallestArea", "SmoothMask", "captum", "load", "models", "plots", "quantus", "samples",
+    "smallest",
 ]  # fmt: skip
 
 

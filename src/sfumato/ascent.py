@@ -7,6 +7,7 @@ them enters.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -60,49 +61,73 @@ class ProjectedAscent:
     After each step the parameters are shifted by one number and clipped to [0, 1], such that the mask's mean over the
     visible input is the step's area: no penalty, hence no weight to tune.
 
-    The area falls geometrically from `start` to the wanted one during the share `approach` of the steps and stays there.
-    Of the steps at the wanted area that saw the input unmoved, the best is the answer.
+    The steps are divided into `rounds`. In each the area falls geometrically to the wanted one during the share `approach`
+    of its steps, and stays there: in the first from `start`, from a flat mask; in the others from `regrowth` times the
+    wanted area, from the best mask so far, so that what it missed can still enter. Of the steps at the wanted area that
+    saw the input unmoved, the best is the answer.
     """
 
     rate: float = 0.1
     momentum: float = 0.5
     start: float = 0.9
     approach: float = 0.5
+    rounds: int = 2
+    regrowth: float = 4
 
     def __post_init__(self) -> None:
         check_number("rate", self.rate, "how far a parameter moves in a step", above=0)
         check_number("momentum", self.momentum, "a factor", least=0, below=1)
         check_number("start", self.start, "an area", above=0, below=1)
         check_number("approach", self.approach, "a share of the steps", least=0, below=1)
+        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
+            raise ValueError(f"rounds must be a whole number from 1 up; got {self.rounds!r}")
+        check_number("regrowth", self.regrowth, "a multiple of the area", least=1)
 
     def __call__(self, problem: Problem, steps: int, warm: Tensor | None = None) -> Iterator[Step]:
-        """Ascend; from `warm` `(B · V, 1, *L)`, if given, at the wanted areas at once."""
+        """Ascend; from `warm` `(B · V, 1, *L)`, if given, in one round, at the wanted areas at once."""
         wanted = problem.areas.flatten()
+        best, best_value = problem.flat(0.5) if warm is None else warm, torch.full_like(wanted, LOWEST)
         first = wanted.clamp(min=self.start) if warm is None else wanted
-        arrival = round(self.approach * steps) if warm is None else 0
-        parameters = project(problem.lattice, problem.flat(0.5) if warm is None else warm, first, EXACTLY)
-        velocity = torch.zeros_like(parameters)
-        best, best_value = parameters, torch.full_like(wanted, LOWEST)
-        for index in range(steps):
-            progress = min(1.0, index / arrival) if arrival else 1.0
-            area = first ** (1 - progress) * wanted**progress
+        index = 0
+        for length in self._lengths(steps) if warm is None else [steps]:
             if index:
-                parameters = project(problem.lattice, parameters + self.rate * velocity, area, NEARLY)
-            move = next(problem.moves)
-            values, gradient = _climb(problem, parameters, move)
-            if progress == 1.0 and move.still:
-                better = _improves(values, best_value)
-                best_value = torch.where(better, values, best_value)
-                best = torch.where(_like(better, best), parameters, best)
-            if index == steps - 1:
-                found = best_value > LOWEST
-                parameters = project(
-                    problem.lattice, torch.where(_like(found, best), best, parameters), wanted, EXACTLY
-                )
-                values = torch.where(found, best_value, values)
-            yield Step(index, steps, parameters, values, area)
-            velocity = self.momentum * velocity + _normalised(gradient)
+                first = (self.regrowth * wanted).clamp(max=self.start).maximum(wanted)
+            arrival = round(self.approach * length) if warm is None else 0
+            parameters = project(problem.lattice, best, first, EXACTLY)
+            velocity = torch.zeros_like(parameters)
+            for place in range(length):
+                progress = min(1.0, place / arrival) if arrival else 1.0
+                area = first ** (1 - progress) * wanted**progress
+                if place:
+                    parameters = project(problem.lattice, parameters + self.rate * velocity, area, NEARLY)
+                move = next(problem.moves)
+                values, gradient = _climb(problem, parameters, move)
+                if progress == 1.0 and move.still:
+                    better = _improves(values, best_value)
+                    best_value = torch.where(better, values, best_value)
+                    best = torch.where(_like(better, best), parameters, best)
+                if index == steps - 1:
+                    found = best_value > LOWEST
+                    best = torch.where(_like(found, best), best, parameters)
+                    parameters = project(problem.lattice, best, wanted, EXACTLY)
+                    values = torch.where(found, best_value, values)
+                yield Step(index, steps, parameters, values, area)
+                velocity = self.momentum * velocity + _normalised(gradient)
+                index += 1
 
+    def _lengths(self, steps: int) -> list[int]:
+        """How many steps each round has.
+
+        >>> ProjectedAscent(rounds=3)._lengths(100), ProjectedAscent(rounds=3)._lengths(25)
+        ([33, 33, 34], [12, 13])
+        """
+        rounds = max(1, min(self.rounds, steps // SHORTEST))
+        ends = [number * steps // rounds for number in range(rounds + 1)]
+        return [end - begin for begin, end in pairwise(ends)]
+
+
+SHORTEST = 10
+"""Steps of a round, at least: fewer steps make fewer rounds."""
 
 LOWEST = torch.finfo(torch.float32).min
 

@@ -53,3 +53,10 @@ def check_batch_axis(shape: tuple[int, ...], error: Exception) -> None:
         raise ValueError(
             f"the model fails on inputs of shape {shape}; if this is one picture, add the batch axis: inputs[None] ({error})"
         ) from error
+
+
+def described(value: Any) -> str:
+    """What kind of thing it is, for messages."""
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,5 +1,7 @@
 """Attribution methods, one file a paper."""
 
+from sfumato.methods.captum import Captum
 from sfumato.methods.extremal import ExtremalPerturbation
+from sfumato.methods.meaningful import MeaningfulPerturbation
 
-__all__ = ["ExtremalPerturbation"]
+__all__ = ["Captum", "ExtremalPerturbation", "MeaningfulPerturbation"]

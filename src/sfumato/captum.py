@@ -1,0 +1,181 @@
+"""Methods of this library as Captum's own.
+
+`attribution(method, model)` has the face of a `captum.attr.Attribution`, for `NoiseTunnel`, `infidelity`,
+`sensitivity_max` and code written for Captum; it needs no Captum itself. (`methods.captum` is the way back.)
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.attribution import Attribution
+from sfumato.inputs import described
+from sfumato.probing import Model
+from sfumato.scores import Output, Score, class_scores
+
+Method = Callable[[Model, Tensor, Any], Attribution]
+"""What every method here is: called with a model, inputs and targets, it gives a result with a `map`."""
+
+
+def attribution(method: Method, model: Model) -> "CaptumFace":
+    """The method, bound to a model, with the face of a `captum.attr.Attribution`."""
+    return CaptumFace(method, model)
+
+
+def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with itself as `__wrapped__`: what `NoiseTunnel` calls, to pass by Captum's own logging."""
+
+    @functools.wraps(function)
+    def called(*args: Any, **named: Any) -> Any:
+        return function(*args, **named)
+
+    return called
+
+
+class CaptumFace:
+    """A method of this library, bound to a model, as Captum knows attribution methods."""
+
+    def __init__(self, method: Method, model: Model) -> None:
+        self.method = method
+        self.forward_func = model
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Maps say where, not how much in units of the output."""
+        return False
+
+    def has_convergence_delta(self) -> bool:
+        """There is none."""
+        return False
+
+    @_wrapped
+    def attribute(
+        self, inputs: Tensor | tuple[Tensor], target: Any = None, additional_forward_args: Any = None
+    ) -> Tensor | tuple[Tensor]:
+        """The method's map, repeated over the channels: of the inputs' shape, as Captum's metrics want it.
+
+        `inputs` is `(B, C, *S)`, alone or as the only one of a tuple, and so is what is returned. `target` is what Captum
+        takes: an index, one per input, an index into outputs with several axes as a tuple, or a list of such tuples;
+        `None` where the model gives one number per input; also a `Score`. `additional_forward_args` are handed to the
+        model after the inputs; tensors with a row for each input go with their input, which is then explained alone.
+        """
+        (x,) = inputs if isinstance(inputs, tuple) and len(inputs) == 1 else (inputs,)
+        if not isinstance(x, Tensor):
+            raise ValueError(f"methods here explain one input tensor (B, C, *S); got {described(inputs)}")
+        more = additional_forward_args
+        more = () if more is None else more if isinstance(more, tuple) else (more,)
+        goal = _targets(target)
+        if any(isinstance(each, Tensor) and each.ndim and len(each) == len(x) > 1 for each in more):
+            maps = [
+                self._map(x[row : row + 1], _row(goal, row), tuple(_rows(each, row, len(x)) for each in more))
+                for row in range(len(x))
+            ]
+        else:
+            maps = [self._map(x, goal, more)]
+        attributions = torch.cat(maps).to(x.dtype).expand(x.shape).contiguous()
+        return (attributions,) if isinstance(inputs, tuple) else attributions
+
+    def _map(self, inputs: Tensor, targets: Any, more: tuple[Any, ...]) -> Tensor:
+        if not more:
+            return self.method(self.forward_func, inputs, targets).map
+        with _given(self.forward_func, more) as model:
+            return self.method(model, inputs, targets).map
+
+
+@contextmanager
+def _given(model: Model, more: tuple[Any, ...]) -> Iterator[Model]:
+    """The model with more arguments after its input; those with one row serve all rows of the input."""
+
+    def extended(inputs: Tensor) -> tuple[Any, ...]:
+        fitting = (
+            each.expand(len(inputs), *each.shape[1:])
+            if isinstance(each, Tensor) and each.ndim and len(each) == 1
+            else each
+            for each in more
+        )
+        return (inputs, *fitting)
+
+    if not isinstance(model, nn.Module):
+        yield lambda inputs: model(*extended(inputs))
+        return
+    # A hook and no wrapper, so that the names of the model's layers stay.
+    handle = model.register_forward_pre_hook(lambda _, arguments: extended(*arguments))
+    try:
+        yield model
+    finally:
+        handle.remove()
+
+
+def _targets(target: Any) -> Any:
+    """What Captum's `target` means here."""
+    if target is None:
+        return Output(_only)
+    if isinstance(target, Tensor) and target.numel() == 1:
+        return int(target)
+    if isinstance(target, tuple) and len(target) == 1:
+        return target[0]
+    if isinstance(target, tuple):
+        return Entry((target,))
+    if isinstance(target, list) and target and all(isinstance(each, tuple) for each in target):
+        return Entry(tuple(target))
+    return target
+
+
+def _row(target: Any, row: int) -> Any:
+    """The target of one query."""
+    if isinstance(target, Entry):
+        return Entry((target.indices[row if len(target.indices) > 1 else 0],))
+    if isinstance(target, list):
+        return target[row]
+    return int(target[row]) if isinstance(target, Tensor) and target.ndim else target
+
+
+def _rows(value: Any, row: int, batch: int) -> Any:
+    """The row of a value that has one for each query."""
+    return value[row : row + 1] if isinstance(value, Tensor) and value.ndim and len(value) == batch else value
+
+
+def _only(outputs: Any) -> Tensor:
+    """The one number that the model gives for each input."""
+    if not isinstance(outputs, Tensor) or outputs.numel() != len(outputs):
+        raise ValueError(
+            f"target=None is for models that give one number per input; this one gives {described(outputs)}; "
+            "name a target, e.g. target=281"
+        )
+    return outputs.flatten()
+
+
+@dataclass(frozen=True)
+class Entry(Score):
+    """One place of outputs with several axes `(N, K, …)`: an index for every axis after the first.
+
+    `indices` is one such index for all queries, or one per query.
+    """
+
+    indices: tuple[tuple[int, ...], ...]
+
+    def check(self, queries: int) -> None:
+        if len(self.indices) not in (1, queries):
+            raise ValueError(
+                f"got {len(self.indices)} targets for {queries} inputs; give one per input, or one for all"
+            )
+
+    def __call__(self, outputs: Any, query: Tensor) -> Tensor:
+        values = class_scores(outputs)
+        wanted = torch.tensor(self.indices, device=values.device).expand(
+            max(len(self.indices), int(query.max()) + 1), -1
+        )
+        if wanted.shape[1] != values.ndim - 1:
+            raise ValueError(
+                f"a target is an index into all axes after the first; got {self.indices[0]} for outputs of shape "
+                f"{tuple(values.shape)}"
+            )
+        limits = torch.tensor(values.shape[1:], device=values.device)
+        if ((wanted < 0) | (wanted >= limits)).any():
+            raise ValueError(f"a target of {self.indices} is out of range: outputs have shape {tuple(values.shape)}")
+        return values[(torch.arange(len(values), device=values.device), *wanted[query].T)]

@@ -1,0 +1,221 @@
+"""Captum's methods as methods of this library: `Captum("IntegratedGradients")`."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sfumato.attribution import Attribution, versions
+from sfumato.configuration import as_json, check_seed
+from sfumato.inputs import described
+from sfumato.probing import Model
+from sfumato.subject import Subject
+
+REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sum": lambda values: values.sum(1, keepdim=True),
+    "absolute": lambda values: values.abs().sum(1, keepdim=True),
+    "largest": lambda values: values.abs().amax(1, keepdim=True),
+}
+"""From `(B, C, *S)` to one channel."""
+
+
+@dataclass(frozen=True)
+class Captum:
+    """One of Captum's attribution methods, with the call of all methods here; gives an `Attribution` with a `map`.
+
+    - `name`: of a class in `captum.attr`, also written "captum:IntegratedGradients", or "package.module:Class" for one of
+      Captum's kind that lives elsewhere.
+    - `layer`: the dotted name of the model's layer, for methods that look into one; their map, which has the layer's size,
+      is enlarged to the inputs' by linear interpolation.
+    - `arguments`: what else the class or its `attribute` takes, by name: numbers, strings, tuples of them. A number given
+      as `baselines` fills an input; where a distribution is needed and nothing is given, it is two inputs of zeros.
+    - `channels`: how one channel is made of many. "sum" (keeps the sum of all attributions, which many methods define),
+      "absolute" (the sum of absolute values) or "largest" (absolute value; Simonyan et al. 2014).
+    - `seed`: of what the method draws.
+
+    The explained score is the outputs' only axis for Captum, so that any `Score` and targets of each query serve.
+    """
+
+    name: str = "IntegratedGradients"
+    layer: str = ""
+    arguments: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
+    channels: str = "sum"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.removeprefix("captum:"):
+            raise ValueError(f'name is that of a class in captum.attr, e.g. "IntegratedGradients"; got {self.name!r}')
+        pairs = self.arguments.items() if isinstance(self.arguments, Mapping) else self.arguments
+        object.__setattr__(self, "arguments", tuple((name, _plain(name, value)) for name, value in pairs))
+        if self.channels not in REDUCTIONS:
+            raise ValueError(f"channels must be one of {', '.join(REDUCTIONS)}; got {self.channels!r}")
+        check_seed(self.seed)
+
+    def __call__(
+        self,
+        model: Model,
+        inputs: Tensor,
+        targets: Any,
+        progress: object = None,  # noqa: ARG002  # for the sake of the common call: there are no steps to tell
+    ) -> Attribution:
+        """The map for inputs `(B, C, *S)`.
+
+        `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. Raises `ValueError` where
+        the method, its layer, the inputs or the targets cannot be used. The model comes out as it went in.
+        """
+        kind = self._class()
+        wants_layer = "layer" in inspect.signature(kind).parameters
+        if wants_layer != bool(self.layer):
+            raise ValueError(
+                f'{self.name} looks into a layer; name one, e.g. layer="layer4"'
+                if wants_layer
+                else f"{self.name} looks into no layer; leave out layer={self.layer!r}"
+            )
+        with Subject.prepared(model, inputs, targets) as subject:
+            whole = subject.whole()
+            scored = _Scored(subject)
+            constructed = {"layer": _layer(model, self.layer)} if wants_layer else {}
+            with subject.surroundings.computing(), _left_alone(model), _seeded(self.seed):
+                x = subject.inputs.clone().requires_grad_()
+                made, called = self._divided(kind, x)
+                found = kind(scored, **constructed, **made).attribute(
+                    x, additional_forward_args=(subject.query,), **called
+                )
+                saliency = self._map(found, x)
+        about = {"method": as_json(self), "score": as_json(subject.score), "versions": versions()}
+        return Attribution(map=saliency, whole=whole, about=about)
+
+    def _class(self) -> Callable[..., Any]:
+        path = self.name.removeprefix("captum:")
+        module, _, name = path.rpartition(":") if ":" in path else ("captum.attr", "", path)
+        try:
+            found = getattr(importlib.import_module(module), name, None)
+        except ModuleNotFoundError as error:
+            if error.name is None or module.split(".")[0] != error.name.split(".")[0]:
+                raise
+            raise ModuleNotFoundError(
+                f"the method {self.name!r} needs {error.name}, which is not installed; run: pip install "
+                f"{error.name.split('.')[0]}",
+                name=error.name,
+            ) from error
+        if not (isinstance(found, type) and callable(getattr(found, "attribute", None))):
+            raise ValueError(f"no attribution method {name!r} in {module}; see https://captum.ai/api")
+        return cast(Callable[..., Any], found)
+
+    def _divided(self, kind: Callable[..., Any], x: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The arguments of the class, and those of its `attribute`."""
+        taken = inspect.signature(kind).parameters
+        known = inspect.signature(kind.attribute).parameters  # type: ignore[attr-defined]  # _class has looked
+        given: dict[str, Any] = dict(self.arguments)
+        for name in given:
+            if name not in taken and name not in known:
+                words = ", ".join(each for each in [*taken, *known][1:] if each not in RESERVED)
+                raise ValueError(f"{self.name} takes no {name!r}; expected one of {words}")
+            if name in RESERVED:
+                raise ValueError(
+                    f"{name!r} is not for arguments: it follows from the model, the inputs and the targets"
+                )
+        if "baselines" in known and known["baselines"].default is inspect.Parameter.empty:
+            given["baselines"] = torch.full_like(x[:1].detach(), given.get("baselines", 0)).repeat_interleave(2, 0)
+        made = {name: value for name, value in given.items() if name in taken}
+        return made, {name: value for name, value in given.items() if name not in taken}
+
+    def _map(self, found: Any, x: Tensor) -> Tensor:
+        if isinstance(found, tuple) and len(found) == 1:
+            (found,) = found
+        if not isinstance(found, Tensor):
+            raise ValueError(f"{self.name} gives {described(found)}, not one map; ask for less with arguments")
+        if found.ndim != x.ndim or len(found) != len(x):
+            raise ValueError(
+                f"{self.name} gives attributions of shape {tuple(found.shape)} for inputs of shape {tuple(x.shape)}; "
+                f"choose a layer whose output is (B, K, *L) with {x.ndim - 2} axes of space"
+            )
+        values = REDUCTIONS[self.channels](found.detach().float())
+        if values.shape[2:] == x.shape[2:]:
+            return values
+        mode = ("linear", "bilinear", "trilinear")[x.ndim - 3]
+        return nn.functional.interpolate(values, x.shape[2:], mode=mode, align_corners=False)
+
+
+RESERVED = ("self", "forward_func", "model", "layer", "inputs", "target", "additional_forward_args")
+
+
+def _plain(name: str, value: Any) -> Any:
+    """The value with lists as tuples, if it can be written down."""
+    if isinstance(value, tuple | list):
+        return tuple(_plain(name, each) for each in value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(f"arguments are numbers, strings and tuples of them; got {name}={value!r}")
+
+
+class _Scored(nn.Module):
+    """The model and what is explained of it as one network: `(N, C, *S)` and queries `(N,)` to scores `(N,)`.
+
+    The queries travel as Captum's additional argument, which it repeats as it repeats the inputs.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self.subject = subject
+        self.model = subject.model  # registers it, where it is a module, for methods that look through all of them
+
+    def forward(self, seen: Tensor, query: Tensor) -> Tensor:
+        return self.subject.phi(seen, query)
+
+
+def _layer(model: Model, name: str) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"layer={name!r} needs a model that is an nn.Module; got {type(model).__name__}")
+    try:
+        return model.get_submodule(name)
+    except AttributeError as error:
+        names = [each for each, _ in model.named_modules() if each]
+        shown = ", ".join([*names[:3], "…", *names[-5:]] if len(names) > 9 else names)
+        raise ValueError(f"the model has no layer {name!r}; it has {shown or 'none'}") from error
+
+
+MARKS = ("input", "output", "rule", "activations")
+"""Attributes with which Captum marks modules. Some stay behind, and a `rule` that the user gave is taken away."""
+
+
+@contextmanager
+def _left_alone(model: Model) -> Iterator[None]:
+    """Hooks, parameters' storage and marks are restored, whatever Captum did, also after an exception."""
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    modules = list(model.modules())
+    hooks = [(each, dict(each)) for module in modules for name, each in vars(module).items() if "_hooks" in name]
+    data = [(parameter, parameter.data) for parameter in model.parameters()]
+    marks = [(module, {name: vars(module)[name] for name in MARKS if name in vars(module)}) for module in modules]
+    try:
+        yield
+    finally:
+        for live, saved in hooks:
+            live.clear()
+            live.update(saved)
+        for parameter, values in data:
+            parameter.data = values
+        for module, given in marks:
+            for name in MARKS:
+                vars(module).pop(name, None)
+            vars(module).update(given)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Both torch's and NumPy's random numbers begin with the seed; NumPy's state comes out as it went in."""
+    torch.manual_seed(seed)  # the surroundings restore this one
+    before = np.random.get_state()  # noqa: NPY002  # Captum draws from the global one
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002

@@ -1,0 +1,33 @@
+"""A door to Quantus: its metrics judge methods of this library."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sfumato.attribution import Attribution
+
+
+def explain_func(method: Callable[..., Attribution]) -> Callable[..., np.ndarray]:
+    """What Quantus' metrics take as `explain_func`: a function of model, inputs and targets that gives NumPy maps.
+
+    `explain_func(method)(model, inputs, targets)` takes inputs `(B, C, *S)` and class indices `(B,)` and returns
+    `(B, 1, *S)` in float32. The inputs are brought to the device and the precision of the model's parameters; `device`,
+    which Quantus hands over, overrides the former. Other settings belong to the method: they raise `ValueError`.
+    """
+
+    def explain(model: Any, inputs: Any, targets: Any, device: Any = None, **more: Any) -> np.ndarray:
+        if more:
+            raise ValueError(
+                f"settings belong to the method, not to explain_func_kwargs; got {', '.join(more)}. "
+                "Build the method with them, e.g. explain_func(ExtremalPerturbation(steps=50))"
+            )
+        x = torch.as_tensor(np.asarray(inputs))
+        like = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+        dtype = torch.float32 if like is None else like.dtype
+        x = x.to(device=device or (x.device if like is None else like.device), dtype=dtype)
+        return method(model, x, np.asarray(targets)).map.cpu().numpy()
+
+    return explain
