@@ -127,7 +127,7 @@ def test_a_bad_picture_among_good_ones_is_reported_and_the_rest_done(tmp_path):
         (["fire.png", "--areas", "half"], "--areas takes numbers separated by commas"),
         (["fire.png", "--areas", ""], "--areas takes numbers separated by commas"),
         (["fire.png", "--game", "chess"], "game must be one of"),
-        (["fire.png", "--method", "magic"], "no method 'magic'; expected one of extremal"),
+        (["fire.png", "--method", "magic"], "no method 'magic'; expected one of captum:NAME, extremal"),
         (["fire.png", "--model", "lite7"], "no model 'lite7'"),
         (["fire.png", "--smallest", "90"], "90"),
         (["fire.png", "--out", "fire.png"], "there is a file of that name; name another with --out"),
@@ -156,6 +156,38 @@ def test_an_interruption_is_one_line(monkeypatch):
     done = run("explain", "fire.png", *QUICK)
     assert done.exit_code == 130
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_several_methods_are_drawn_side_by_side(tmp_path):
+    several = ["--method", "meaningful,extremal", "--target", "red", "--target", "blue"]
+    done = run("explain", "fire.png", "grey.png", *QUICK, *several, "--out", "found")
+    assert done.exit_code == 0, done.output
+    stems = ["fire-blue", "fire-red", "grey-blue", "grey-red"]
+    assert names(tmp_path / "found") == [f"{stem}.json" for stem in stems]
+    assert names(tmp_path / "found", ".png") == [f"{stem}.png" for stem in stems]
+    summary = json.loads((tmp_path / "found" / "grey-blue.json").read_text())
+    assert list(summary["methods"]) == ["meaningful", "extremal"]
+    for told in summary["methods"].values():
+        assert told["seconds"] > 0
+        assert told["method"]["steps"] == 2
+        assert told["score"]["target"] == 2
+    assert summary["methods"]["extremal"]["method"]["areas"] == [0.2]
+    for name in summary["methods"]:
+        assert sfumato.load(tmp_path / "found" / f"fire-red-{name}.safetensors").map.shape == (1, 1, 32, 32)
+    assert "fire.png: red (0): meaningful " in done.stdout
+
+
+def test_settings_that_no_method_takes(tmp_path):
+    assert "no layer; leave out --layer" in sentence(run("explain", "fire.png", *QUICK, "--layer", "top"))
+    both = ["--method", "extremal,meaningful", "--smallest", "0.9"]
+    assert "--smallest is for one method" in sentence(run("explain", "fire.png", *QUICK, *both))
+
+
+def test_the_2017_method_gives_its_own_area(tmp_path):
+    done = run("explain", "fire.png", "--model", "toy_for_cli:classifier", "--steps", "2", "--method", "meaningful")
+    assert done.exit_code == 0, done.output
+    (row,) = json.loads((tmp_path / "sfumato-out" / "fire-red.json").read_text())["areas"]
+    assert row["asked"] == row["achieved"]
 
 
 def test_the_smallest_area_is_found_and_told(tmp_path):

@@ -106,3 +106,21 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "sfumato\[plots\]"'):
         plots.figure(result(), torch.rand(3, 24, 32))
+
+
+def test_methods_stand_side_by_side(tmp_path):
+    one, coarse = result(queries=1), replace(result(queries=1), map=torch.linspace(-1, 2, 35).view(1, 1, 5, 7))
+    figure = plots.comparison([one, coarse], torch.rand(3, 24, 32), ["first", "second\n2 s"], "title")
+    assert words(figure) == ["the input", "first", "second\n2 s"]
+    assert figure.get_suptitle() == "title"
+    drawn = figure.axes[2].images[1].get_array()
+    assert drawn.shape == (24, 32)
+    assert drawn.min() == 0
+    assert drawn.max() == pytest.approx(1)
+    plots.save(figure, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_maps_that_cannot_stand_side_by_side():
+    with pytest.raises(ValueError, match=r"a map of one picture is \(1, 1, H, W\)"):
+        plots.comparison([result(queries=2)], torch.rand(3, 24, 32), ["both"])

@@ -8,7 +8,8 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -51,7 +52,12 @@ def explain(
     target: Annotated[
         list[str] | None, typer.Option(help="A class, by index or label; may be repeated. [default: the top class]")
     ] = None,
-    method: Annotated[str, typer.Option(help="A method; see `sfumato methods`.")] = "extremal",
+    method: Annotated[
+        str, typer.Option(help="A method, or several with commas between, side by side; see `sfumato methods`.")
+    ] = "extremal",
+    layer: Annotated[
+        str | None, typer.Option(help="The layer for methods that look into one. [default: the model's own]")
+    ] = None,
     areas: Annotated[
         str | None, typer.Option(help="Fractions of the picture to show, e.g. 0.05,0.1,0.2. [default: the method's]")
     ] = None,
@@ -67,10 +73,15 @@ def explain(
     """Explain what a network sees in pictures: writes a figure, the masks and a summary for each picture and target."""
     with _speaking_plainly():
         shown = None if areas is None else _numbers(areas)
-        settings = {"areas": shown, "game": game, "steps": steps, "seed": seed}
-        asked = {name: value for name, value in settings.items() if value is not None}
-        made = _method(method, asked)
-        failed, _ = _explain(images, model, target or [], made, out, smallest, shown)
+        settings = {"areas": shown, "game": game, "steps": steps, "seed": seed, "layer": layer}
+        made = _methods_named(method, {name: value for name, value in settings.items() if value is not None})
+        (first, *others) = made.values()
+        if others or not _makes_masks(first):
+            if smallest is not None:
+                raise ValueError("--smallest is for one method that makes masks of an area, e.g. --method extremal")
+            failed = _compare(images, model, target or [], made, out)
+        else:
+            failed, _ = _explain(images, model, target or [], first, out, smallest, shown)
     if failed:
         raise typer.Exit(SOME_FAILED)
 
@@ -112,7 +123,7 @@ def methods() -> None:
     from rich.console import Console
 
     table = _table("method", "what", "settings")
-    for name, cls in _methods().items():
+    for name, cls in _named_methods().items():
         settings = ", ".join(
             f"{field.name}={field.default}" for field in fields(cls) if isinstance(field.default, int | float | tuple)
         )
@@ -181,6 +192,68 @@ def _explain(
     return failed, done
 
 
+def _compare(images: Sequence[Path], model: str, targets: Sequence[str], methods: Mapping[str, Any], out: Path) -> int:
+    """Run several methods on all pictures and draw their maps side by side; returns how many pictures failed."""
+    from sfumato import labels as naming
+    from sfumato import models as sources
+    from sfumato import plots
+
+    plots.check_matplotlib()
+    _check_writable(out)
+    classifier = sources.load(model)
+    wanted = [naming.find(classifier.labels, text) for text in targets]
+    methods = {name: _with_layer(method, classifier) for name, method in methods.items()}
+    queries, failed = _queries(images, classifier, list(dict.fromkeys(wanted)))
+    names = _Names()
+    for start in range(0, len(queries), CHUNK):
+        chunk = queries[start : start + CHUNK]
+        found = {name: _timed(name, method, classifier, chunk) for name, method in methods.items()}
+        for place, query in enumerate(chunk):
+            label = naming.synonyms(classifier.labels[query.target])[0]
+            results = {name: result[place] for name, (result, _) in found.items()}
+            seconds = {name: each for name, (_, each) in found.items()}
+            stem = names.unused(f"{query.source.stem}-{_slug(label)}")
+            title = f"{query.source.name}: {label} ({query.target})"
+            heads = [f"{name}\n{_duration(seconds[name])}" for name in results]
+            drawn = plots.comparison(list(results.values()), classifier.restore(query.inputs), heads, title)
+            plots.save(drawn, out / f"{stem}.png")
+            for name, result in results.items():
+                result.save(out / f"{stem}-{_slug(name)}.safetensors")
+            summary = _picture(query, classifier) | {
+                "methods": {
+                    name: {"seconds": _number(seconds[name]), **_about(result, query)}
+                    for name, result in results.items()
+                }
+            }
+            _write_json(out / f"{stem}.json", summary)
+            typer.echo(f"{title}: " + ", ".join(f"{name} {_duration(each)}" for name, each in seconds.items()))
+    typer.echo(f"{len(queries)} {'result' if len(queries) == 1 else 'results'} in {out}")
+    return failed
+
+
+def _timed(name: str, method: Any, classifier: "Classifier", chunk: Sequence[Query]) -> tuple["Attribution", float]:
+    """The result for the queries, and the seconds that each took."""
+    import torch
+
+    from sfumato.progress import progress_bar
+
+    inputs = torch.stack([query.inputs for query in chunk])
+    targets = torch.tensor([query.target for query in chunk])
+    with progress_bar(name) as progress:
+        began = time.perf_counter()
+        result = method(classifier.net, inputs, targets, progress=progress)
+        return result, (time.perf_counter() - began) / len(chunk)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people read them.
+
+    >>> _duration(0.0421), _duration(12.34)
+    ('0.042 s', '12 s')
+    """
+    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds:.0f} s"
+
+
 def _queries(images: Sequence[Path], classifier: "Classifier", targets: Sequence[int]) -> tuple[list[Query], int]:
     """Each picture with each target, or with its top class; pictures that cannot be used are reported and counted."""
     import torch
@@ -240,8 +313,6 @@ def _run(
         more: dict[str, Any] = {"areas": sampled} if sampled else {}
         search = smallest(method, classifier.net, inputs, targets, keep=keep, progress=progress, **more)
         result = search.attribution
-    if result.masks is None:
-        raise ValueError(f"{type(method).__name__} makes no masks to show; use it from Python and look at result.map")
     for index, query in enumerate(chunk):
         part = result[index]
         about: dict[str, Any] = {}
@@ -270,10 +341,23 @@ def _probabilities(method: Any, classifier: "Classifier", query: Query, result: 
 
 def _summary(each: Explained, query: Query, classifier: "Classifier", about: dict[str, Any]) -> dict[str, Any]:
     """What the JSON file says."""
-    from sfumato.configuration import as_json
-    from sfumato.scores import Logit
+    return _picture(query, classifier) | {
+        "whole": _number(each.result.whole),
+        "blank": _number(each.result.blank),
+        "areas": _areas(each),
+        **about,
+        **_about(each.result, query),
+    }
 
-    described = dict(each.result.about) | {"score": as_json(Logit(query.target))}
+
+def _about(result: "Attribution", query: Query) -> dict[str, Any]:
+    """How the result was made, with the target of this query where the batch had several."""
+    score = result.about["score"]
+    return {**result.about, "score": score | {"target": query.target} if "target" in score else score}
+
+
+def _picture(query: Query, classifier: "Classifier") -> dict[str, Any]:
+    """What the JSON file says before anything is explained."""
     return {
         "picture": str(query.source),
         "model": classifier.name,
@@ -283,11 +367,6 @@ def _summary(each: Explained, query: Query, classifier: "Classifier", about: dic
             for index, probability in _top(query)
         ],
         "probability": _number(query.probabilities[query.target]),
-        "whole": _number(each.result.whole),
-        "blank": _number(each.result.blank),
-        "areas": _areas(each),
-        **about,
-        **described,
     }
 
 
@@ -297,7 +376,7 @@ def _areas(each: Explained) -> list[dict[str, float | None]]:
 
     result = each.result
     columns = {
-        "asked": result.areas,
+        "asked": result.achieved[0] if result.areas is None else result.areas,  # type: ignore[index]
         "achieved": result.achieved[0],  # type: ignore[index]  # methods with masks give all of these
         "score": result.scores[0],  # type: ignore[index]
         "share_kept": plots.shares(result)[0],
@@ -317,10 +396,15 @@ def _write(
     plots.save(plots.figure(each.result, each.picture, title=title, keep=keep, curve=curve), out / f"{stem}.png")
     story = {name: summary[name] for name in summary if name not in ("areas", "whole", "blank")}
     replace(each.result, about=story).save(out / f"{stem}.safetensors")
-    partial = out / f".{stem}.json.partial"
+    _write_json(out / f"{stem}.json", summary)
+
+
+def _write_json(path: Path, summary: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_text(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-        partial.replace(out / f"{stem}.json")
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -384,30 +468,62 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise ValueError(f"--areas takes numbers separated by commas, e.g. 0.05,0.1,0.2; got {text!r}") from None
 
 
-def _methods() -> dict[str, Any]:
-    """Every method by a short name: that of its file, or of its class where a file holds several."""
+def _named_methods() -> dict[str, Any]:
+    """Every method by a short name: that of its file, or of its class where a file holds several.
+
+    Captum's go by the names of their classes, as `captum:IntegratedGradients`.
+    """
     from sfumato import methods as exported
 
     classes = [getattr(exported, name) for name in exported.__all__ if isinstance(getattr(exported, name), type)]
-    files = [cls.__module__.rpartition(".")[2] for cls in classes]
-    return {file if files.count(file) == 1 else cls.__name__: cls for cls, file in zip(classes, files, strict=True)}
+    files = [cls.__module__.rpartition(".")[2].replace("_", "-") for cls in classes]
+    named = {}
+    for cls, file in zip(classes, files, strict=True):
+        short = file if files.count(file) == 1 else _kebab(cls.__name__)
+        named["captum:NAME" if short == "captum" else short] = cls
+    return named
+
+
+def _kebab(name: str) -> str:
+    """A class's name as a command line has it.
+
+    >>> _kebab("ExcitationBackprop"), _kebab("GradCAM")
+    ('excitation-backprop', 'grad-cam')
+    """
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
 
 
 def _first_line(text: str | None) -> str:
     return (text or "").strip().partition("\n")[0]
 
 
-def _method(name: str, settings: dict[str, Any]) -> Any:
-    """The method of that short name or class name, with the settings it was given."""
-    known = _methods()
-    found = [cls for short, cls in known.items() if name.casefold() in (short.casefold(), cls.__name__.casefold())]
-    if not found:
-        raise ValueError(f"no method {name!r}; expected one of {', '.join(known)}")
-    taken = {field.name for field in fields(found[0])}
+def _methods_named(names: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The methods of these names, separated by commas, each with those settings that it takes; one takes each."""
+    classes = {name.strip(): _method_class(name.strip()) for name in names.split(",")}
+    takes = {name: {field.name for field in fields(cls) if field.init} for name, cls in classes.items()}
     for setting in settings:
-        if setting not in taken:
-            raise ValueError(f"method {name!r} has no {setting}; leave out --{setting}")
-    return found[0](**settings)
+        if not any(setting in taken for taken in takes.values()):
+            raise ValueError(f"method {names!r} has no {setting}; leave out --{setting}")
+    made = {}
+    for name, cls in classes.items():
+        fitting = {setting: value for setting, value in settings.items() if setting in takes[name]}
+        made[name] = cls(name=name, **fitting) if name.startswith("captum:") else cls(**fitting)
+    return made
+
+
+def _method_class(name: str) -> Any:
+    """The class of that short name or class name."""
+    known = _named_methods()
+    if name.startswith("captum:"):
+        return known["captum:NAME"]
+    for short, cls in known.items():
+        if name.casefold().replace("_", "-") in (short, cls.__name__.casefold()) and short != "captum:NAME":
+            return cls
+    raise ValueError(f"no method {name!r}; expected one of {', '.join(known)}")
+
+
+def _makes_masks(method: Any) -> bool:
+    return any(field.name == "mask" for field in fields(method))
 
 
 def _with_layer(method: Any, classifier: "Classifier") -> Any:

@@ -91,6 +91,26 @@ def overview(results: Sequence[Attribution], pictures: Sequence[Tensor], titles:
     return canvas
 
 
+def comparison(results: Sequence[Attribution], picture: Tensor, titles: Sequence[str], title: str = "") -> "Figure":
+    """The picture and the saliency maps of several methods for it, side by side (Fong et al. 2019, figure 2).
+
+    Each result is of one query. Maps are shown from 0 to their largest value; what speaks against the class, below 0, is
+    not. `picture` is RGB in [0, 1], `(3, H, W)`; maps of another size are enlarged to it. `title` stands above all.
+    """
+    maps = [_positive(result.map, picture) for result in results]
+    shown = _rgb(picture, maps[0][None])
+    width, height = _cell(maps[0][None])
+    top = 0.35 if title else 0.0
+    canvas = _figure(((len(maps) + 1) * (width + GAP) + 0.2, height + HEAD + top + 0.2))
+    canvas.suptitle(title, fontsize=12, weight="bold")
+    axes = canvas.subplots(1, len(maps) + 1, squeeze=False)[0]
+    _show(axes[0], shown).set_title("the input", fontsize=SMALL)
+    for place, each, head in zip(axes[1:], maps, titles, strict=True):
+        _overlay(place, shown, each[0], outline=False).set_title(head, fontsize=SMALL)
+    canvas.tight_layout(pad=0.5, w_pad=0.6)
+    return canvas
+
+
 def save(figure: "Figure", path: str | os.PathLike[str]) -> None:
     """Write a PNG, whole or not at all."""
     path = Path(path)
@@ -159,6 +179,15 @@ def _masks(result: Attribution, query: int) -> Tensor:
     return result.masks[query].detach().float().cpu()
 
 
+def _positive(saliency: Tensor, picture: Tensor) -> Tensor:
+    """One query's map `(1, 1, *L)` as `(1, H, W)` in [0, 1], as large as the picture."""
+    if saliency.ndim != 4 or len(saliency) != 1:
+        raise ValueError(f"a map of one picture is (1, 1, H, W); got shape {tuple(saliency.shape)}")
+    values = saliency.detach().float().cpu().clamp(min=0)
+    values = torch.nn.functional.interpolate(values, picture.shape[-2:], mode="bilinear", align_corners=False)[0]
+    return values / values.max().clamp(min=1e-12)
+
+
 def _rgb(picture: Tensor, masks: Tensor) -> Tensor:
     """The picture as `(3, H, W)`, if it fits the masks."""
     shape = tuple(picture.shape)
@@ -203,12 +232,12 @@ def _show(axes: "Axes", picture: Tensor) -> "Axes":
     return axes
 
 
-def _overlay(axes: "Axes", picture: Tensor, mask: Tensor) -> "Axes":
+def _overlay(axes: "Axes", picture: Tensor, mask: Tensor, outline: bool = True) -> "Axes":
     """The picture, pale and grey where the mask is low, warm and outlined where it is high."""
     grey = picture.mean(0, keepdim=True).expand(3, -1, -1)
     _show(axes, torch.lerp(0.35 + 0.65 * (0.7 * grey + 0.3 * picture), picture, mask))
     axes.imshow(mask.numpy(), cmap="inferno", vmin=0, vmax=1.2, alpha=(0.45 * mask).numpy())
-    if mask.min() < 0.5 < mask.max():
+    if outline and mask.min() < 0.5 < mask.max():
         axes.contour(mask.numpy(), levels=[0.5], colors=["white"], linewidths=2.2)
         axes.contour(mask.numpy(), levels=[0.5], colors=[KEPT], linewidths=1.1)
     return axes
