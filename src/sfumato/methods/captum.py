@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sfumato.attribution import Attribution, versions
 from sfumato.configuration import as_json, check_seed
 from sfumato.inputs import described
+from sfumato.layers import find_layer
 from sfumato.probing import Model
 from sfumato.subject import Subject
 
@@ -80,7 +81,7 @@ class Captum:
         with Subject.prepared(model, inputs, targets) as subject:
             whole = subject.whole()
             scored = _Scored(subject)
-            constructed = {"layer": _layer(model, self.layer)} if wants_layer else {}
+            constructed = {"layer": find_layer(model, self.layer)} if wants_layer else {}
             with subject.surroundings.computing(), _left_alone(model), _seeded(self.seed):
                 x = subject.inputs.clone().requires_grad_()
                 made, called = self._divided(kind, x)
@@ -168,17 +169,6 @@ class _Scored(nn.Module):
 
     def forward(self, seen: Tensor, query: Tensor) -> Tensor:
         return self.subject.phi(seen, query)
-
-
-def _layer(model: Model, name: str) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"layer={name!r} needs a model that is an nn.Module; got {type(model).__name__}")
-    try:
-        return model.get_submodule(name)
-    except AttributeError as error:
-        names = [each for each, _ in model.named_modules() if each]
-        shown = ", ".join([*names[:3], "…", *names[-5:]] if len(names) > 9 else names)
-        raise ValueError(f"the model has no layer {name!r}; it has {shown or 'none'}") from error
 
 
 MARKS = ("input", "output", "rule", "activations")
