@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sfumato import quantus as quantus
     from sfumato import samples as samples
     from sfumato.attribution import Attribution, load
+    from sfumato.blackbox import EvolutionAscent
     from sfumato.canvas import CanvasMask
     from sfumato.games import DELETE, DUAL, PRESERVE, Game
     from sfumato.grid_mask import GridMask
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 HOME = {
     "attribution": ("Attribution", "load"),
+    "blackbox": ("EvolutionAscent",),
     "canvas": ("CanvasMask",),
     "games": ("DELETE", "DUAL", "PRESERVE", "Game"),
     "grid_mask": ("GridMask",),
@@ -74,6 +76,7 @@ __all__ = [
     "Contrastive",
     "ContrastiveExcitationBackprop",
     "Deconvnet",
+    "EvolutionAscent",
     "ExcitationBackprop",
     "ExtremalPerturbation",
     "Fade",

@@ -8,7 +8,7 @@ them enters.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -51,6 +51,13 @@ class Problem:
     def flat(self, value: float) -> Tensor:
         """Parameters `(B · V, 1, *L)`, all of one value."""
         return self.areas.new_full((self.areas.numel(), 1, *self.lattice.size), value)
+
+
+class Ascent(Protocol):
+    """A way to the best masks."""
+
+    def __call__(self, problem: Problem, steps: int, warm: Tensor | None = None) -> Iterator[Step]:
+        """Ascend for the problem's areas, from `warm` parameters `(B · V, 1, *L)` if there are any."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +110,12 @@ class ProjectedAscent:
                 move = next(problem.moves)
                 values, gradient = _climb(problem, parameters, move)
                 if progress == 1.0 and move.still:
-                    better = _improves(values, best_value)
+                    better = improves(values, best_value)
                     best_value = torch.where(better, values, best_value)
-                    best = torch.where(_like(better, best), parameters, best)
+                    best = torch.where(like(better, best), parameters, best)
                 if index == steps - 1:
                     found = best_value > LOWEST
-                    best = torch.where(_like(found, best), best, parameters)
+                    best = torch.where(like(found, best), best, parameters)
                     parameters = project(problem.lattice, best, wanted, EXACTLY)
                     values = torch.where(found, best_value, values)
                 yield Step(index, steps, parameters, values, area)
@@ -132,14 +139,14 @@ SHORTEST = 10
 LOWEST = torch.finfo(torch.float32).min
 
 
-def _improves(values: Tensor, best: Tensor) -> Tensor:
+def improves(values: Tensor, best: Tensor) -> Tensor:
     """Better by more than a thousandth: else rounding, which differs between batches, would choose among equals."""
     return values > best + 1e-3 * best.abs()
 
 
 def _normalised(gradient: Tensor) -> Tensor:
     """Each row of `(N, 1, *L)` divided by its largest magnitude."""
-    return gradient / _like(gradient.abs().flatten(1).amax(1).clamp(min=1e-30), gradient)
+    return gradient / like(gradient.abs().flatten(1).amax(1).clamp(min=1e-30), gradient)
 
 
 @dataclass(frozen=True)
@@ -203,7 +210,7 @@ def project(lattice: Lattice, parameters: Tensor, areas: Tensor, tolerance: floa
     shift, side = torch.zeros_like(areas), torch.zeros_like(areas)
     nearest, gap = shift, torch.full_like(areas, torch.inf)
     for trial in range(TRIALS):
-        off = lattice.areas(lattice.nodes((parameters + _like(shift, parameters)).clamp(0, 1))) - areas
+        off = lattice.areas(lattice.nodes((parameters + like(shift, parameters)).clamp(0, 1))) - areas
         # A smooth maximum can fall while weak seeds rise, so there may be two roots: the first found is kept.
         nearer = (off.abs() < gap) & (gap > tolerance)
         nearest, gap = torch.where(nearer, shift, nearest), torch.where(nearer, off.abs(), gap)
@@ -219,9 +226,9 @@ def project(lattice: Lattice, parameters: Tensor, areas: Tensor, tolerance: floa
         # Most steps are small: first look twice as far as a slope of one suggests, to bracket the root closely.
         close = shift - 2 * off
         shift = torch.where((close > low) & (close < high), close, falsi) if trial == 0 else falsi
-    return (parameters + _like(nearest, parameters)).clamp(0, 1)
+    return (parameters + like(nearest, parameters)).clamp(0, 1)
 
 
-def _like(rows: Tensor, other: Tensor) -> Tensor:
+def like(rows: Tensor, other: Tensor) -> Tensor:
     """`(N,)` with axes of length one appended, to broadcast against `other`."""
     return rows.view(-1, *[1] * (other.ndim - 1))

@@ -13,6 +13,12 @@ from sfumato.subject import Subject
 
 STILL = Move()
 
+DIFFERENTIABLE = (
+    "the model must be differentiable from its input to the explained output (no .detach(), no torch.no_grad(), no argmax on "
+    "the way); for one that is not, take a method without gradients: RISE(), or "
+    "ExtremalPerturbation(ascent=EvolutionAscent())"
+)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -45,7 +51,12 @@ class Evaluation:
 
     def _phi(self, masks: Tensor, rows: slice, move: Move) -> Tensor:
         query = self.query[rows]
-        return self.subject.phi(move(self.perturbed(masks, query)), query)
+        try:
+            return self.subject.phi(move(self.perturbed(masks, query)), query)
+        except RuntimeError as error:
+            if "that requires grad" in str(error):  # as numpy says
+                raise ValueError(f"the model refuses inputs that require gradients; {DIFFERENTIABLE}") from error
+            raise
 
     def _chunks(self, count: int) -> Iterator[slice]:
         for start in range(0, count, self.rows):
@@ -55,10 +66,7 @@ class Evaluation:
 def _gradient(value: Tensor, masks: Tensor) -> Tensor:
     gradient = torch.autograd.grad(value.sum(), masks, allow_unused=True)[0] if value.requires_grad else None
     if gradient is None:
-        raise ValueError(
-            "the score has no gradient with respect to the input; the model must be differentiable from its input to the "
-            "explained output (no .detach(), no torch.no_grad(), no argmax on the way)"
-        )
+        raise ValueError(f"the score has no gradient with respect to the input; {DIFFERENTIABLE}")
     if not torch.isfinite(gradient).all():
         raise ValueError(
             "the score's gradient is not finite; check the model, or use a wider type than its present one"

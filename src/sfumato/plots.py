@@ -21,6 +21,7 @@ CELL, GAP, HEAD, MARGIN = 2.2, 0.12, 0.48, 0.6  # inches: a picture's longer sid
 NARROW, LOW = 1.75, 1.5  # inches, which the words above a picture and the curve beside it need
 KEPT, LEFT, BOUND = "#b5402a", "#33658a", "#8a8a8a"  # what a mask shows, what it leaves, and their bounds
 SMALL = 9  # points
+PEAKS = 0.995  # of a map's places lie below its brightest colour
 
 Curve = tuple[Tensor, Tensor]
 """Areas `(n,)` and the scores `(n,)` that they keep."""
@@ -94,8 +95,9 @@ def overview(results: Sequence[Attribution], pictures: Sequence[Tensor], titles:
 def comparison(results: Sequence[Attribution], picture: Tensor, titles: Sequence[str], title: str = "") -> "Figure":
     """The picture and the saliency maps of several methods for it, side by side (Fong et al. 2019, figure 2).
 
-    Each result is of one query. Maps are shown from 0 to their largest value; what speaks against the class, below 0, is
-    not. `picture` is RGB in [0, 1], `(3, H, W)`; maps of another size are enlarged to it. `title` stands above all.
+    Each result is of one query. Maps are shown from 0 to the value that one place in two hundred exceeds, so that a few
+    peaks do not hide the rest; what speaks against the class, below 0, is not shown. `picture` is RGB in [0, 1],
+    `(3, H, W)`; maps of another size are enlarged to it. `title` stands above all.
     """
     maps = [_positive(result.map, picture) for result in results]
     shown = _rgb(picture, maps[0][None])
@@ -185,7 +187,7 @@ def _positive(saliency: Tensor, picture: Tensor) -> Tensor:
         raise ValueError(f"a map of one picture is (1, 1, H, W); got shape {tuple(saliency.shape)}")
     values = saliency.detach().float().cpu().clamp(min=0)
     values = torch.nn.functional.interpolate(values, picture.shape[-2:], mode="bilinear", align_corners=False)[0]
-    return values / values.max().clamp(min=1e-12)
+    return (values / values.quantile(PEAKS).clamp(min=1e-12)).clamp(max=1)
 
 
 def _rgb(picture: Tensor, masks: Tensor) -> Tensor:

@@ -1,17 +1,29 @@
-"""A progress bar for a terminal, told of every step of an ascent."""
+"""A progress bar for a terminal, told of every step of a method."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import Tensor
 
-    from sfumato.ascent import Step
+
+class Progressing(Protocol):
+    """What all methods tell of a step: its place among how many, and values and areas of each mask or query."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def values(self) -> "Tensor": ...
+    @property
+    def areas(self) -> "Tensor": ...
 
 
 @contextmanager
-def progress_bar(title: str = "", console: "Console | None" = None) -> "Iterator[Callable[[Step], None]]":
+def progress_bar(title: str = "", console: "Console | None" = None) -> "Iterator[Callable[[Progressing], None]]":
     """What a method's `progress=` takes; shows the steps done, the mean score and the mean area, and the time left.
 
     The bar stands on stderr, or where `console` writes, and vanishes at the end; it starts again with an ascent's first
@@ -32,7 +44,7 @@ def progress_bar(title: str = "", console: "Console | None" = None) -> "Iterator
     )
     task = bar.add_task(title, total=None)
 
-    def show(step: "Step") -> None:
+    def show(step: Progressing) -> None:
         if bar.disable:
             return
         if step.index == 0:

@@ -1,18 +1,22 @@
 """What is explained: a model, its inputs, and the score of its outputs. Every method begins here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfumato.inputs import check_batch_axis, check_inputs, check_model
 from sfumato.probing import Model, Surroundings, frozen, saved_bytes
 from sfumato.scores import Score, as_score
 
 GIB = 2**30
+
+BLACK_BOX = 16
+"""Rows at once through a model of whose memory nothing can be seen."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Subject:
     def outputs(self, seen: Tensor) -> Any:
         """The model's outputs for `(N, C, *S)`, in the inputs' precision and under the caller's autocast."""
         seen = seen.to(self.inputs.dtype, memory_format=self.layout)
-        return self.surroundings.call(self.model, seen)
+        return as_tensors(self.surroundings.call(self.model, seen), self.inputs.device)
 
     def phi(self, seen: Tensor, query: Tensor) -> Tensor:
         """The scores `(N,)` of `seen` `(N, C, *S)`, whose rows belong to the queries `(N,)`."""
@@ -69,7 +73,9 @@ class Subject:
             one = self.inputs[:1].clone().requires_grad_()
             try:
                 kept = saved_bytes(lambda: self.outputs(one))
-            except RuntimeError as error:
+            except (RuntimeError, BufferError) as error:
+                if "grad" in str(error):  # a black box may refuse a tensor with gradients, as numpy does
+                    return BLACK_BOX
                 check_batch_axis(tuple(self.inputs.shape), error)
                 raise
         return max(1, int(gib * GIB / max(kept, one.nbytes)))
@@ -88,7 +94,8 @@ def _layout(model: Model, inputs: Tensor, surroundings: Surroundings) -> torch.m
         return torch.contiguous_format
     if inputs.is_contiguous(memory_format=last) and not inputs.is_contiguous():
         return last
-    if inputs.device.type != "cpu" or hasattr(model, "_orig_mod"):  # a compiled model chooses for itself
+    # A compiled model chooses for itself, and what is no module may be a session with a batch of its own.
+    if inputs.device.type != "cpu" or not isinstance(model, nn.Module) or hasattr(model, "_orig_mod"):
         return torch.contiguous_format
     two = inputs[:1].expand(2, *inputs.shape[1:]).contiguous(memory_format=last)
     try:
@@ -99,3 +106,15 @@ def _layout(model: Model, inputs: Tensor, surroundings: Surroundings) -> torch.m
             return torch.contiguous_format
         raise
     return last
+
+
+def as_tensors(outputs: Any, device: torch.device) -> Any:
+    """The outputs with numpy arrays, also those in a list, tuple or dict, as tensors."""
+    if isinstance(outputs, np.ndarray):
+        array = torch.from_numpy(np.array(outputs))  # a copy, as a session's own may be read-only or change
+        return array.to(device, torch.float32 if array.is_floating_point() else array.dtype)
+    if isinstance(outputs, Mapping) and any(isinstance(item, np.ndarray) for item in outputs.values()):
+        return {key: as_tensors(item, device) for key, item in outputs.items()}
+    if isinstance(outputs, list | tuple) and any(isinstance(item, np.ndarray) for item in outputs):
+        return [as_tensors(item, device) for item in outputs]
+    return outputs

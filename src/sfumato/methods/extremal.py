@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.ascent import PenalisedAscent, Problem, ProjectedAscent, Step
+from sfumato.ascent import Ascent, PenalisedAscent, Problem, ProjectedAscent, Step
 from sfumato.attribution import Attribution, saliency, versions
 from sfumato.canvas import Canvas, CanvasMask
 from sfumato.configuration import as_json, check_number, check_seed
@@ -37,7 +37,8 @@ class ExtremalPerturbation:
     - `areas`: V fractions of the visible input, in (0, 1), growing.
     - `game`: "preserve" (the mask shows what suffices), "delete" (it covers what is needed), "dual", or a `Game`.
     - `steps`: of the ascent, for each mask.
-    - `perturbation`: what hides a place. `mask`: the family of smooth masks. `ascent`: how the best is sought.
+    - `perturbation`: what hides a place. `mask`: the family of smooth masks.
+    - `ascent`: how the best is sought: `EvolutionAscent()` needs no gradients, for models that have none.
     - `jitter`: random moves of the perturbed input, or `None`.
     - `smooth`: width of the Gaussian that smooths `result.map`, the mean of the masks, as a fraction of the input's
       shortest side; TorchRay's pointing game uses 0.09 (its sum of masks is this mean times V).
@@ -50,7 +51,7 @@ class ExtremalPerturbation:
     steps: int = 200
     perturbation: Perturbation = Blur()
     mask: SmoothMask | CanvasMask = SmoothMask()
-    ascent: ProjectedAscent | PenalisedAscent = ProjectedAscent()
+    ascent: Ascent = ProjectedAscent()
     jitter: Jitter | MirrorEvenSteps | None = Jitter()
     smooth: float = 0.0
     seed: int = 0

@@ -5,11 +5,10 @@ arXiv 1806.07421. Nothing but the model's outputs is needed: it may be a session
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -121,7 +120,7 @@ class RISE:
         `Round`. Raises `ValueError` where the inputs or targets cannot be used; the model comes out as it went in.
         """
         score = _score(targets)
-        with Subject.prepared(model, inputs, _Arrays(score)) as subject:
+        with Subject.prepared(model, inputs, score) as subject:
             rows = _rows(subject, self.batch, self.memory)
             whole = subject.whole(rows)
             rounds = self._rounds(subject, rows)
@@ -294,31 +293,6 @@ class Sums:
         )
 
 
-@dataclass(frozen=True)
-class _Arrays(Score):
-    """A score of outputs in which arrays became tensors on the device of the queries."""
-
-    score: Score
-
-    def __call__(self, outputs: Any, query: Tensor) -> Tensor:
-        return self.score(as_tensors(outputs, query.device), query)
-
-    def check(self, queries: int) -> None:
-        self.score.check(queries)
-
-
-def as_tensors(outputs: Any, device: torch.device) -> Any:
-    """The outputs with numpy arrays, also those in a list, tuple or dict, as tensors."""
-    if isinstance(outputs, np.ndarray):
-        array = torch.from_numpy(np.array(outputs))  # a copy, as a session's own may be read-only or change
-        return array.to(device, torch.float32 if array.is_floating_point() else array.dtype)
-    if isinstance(outputs, Mapping) and any(isinstance(item, np.ndarray) for item in outputs.values()):
-        return {key: as_tensors(item, device) for key, item in outputs.items()}
-    if isinstance(outputs, list | tuple) and any(isinstance(item, np.ndarray) for item in outputs):
-        return [as_tensors(item, device) for item in outputs]
-    return outputs
-
-
 def _score(targets: Any) -> Score:
     if isinstance(targets, Score):
         return targets
@@ -329,12 +303,7 @@ def _rows(subject: Subject, batch: int | None, gib: float) -> int:
     """How many rows go through the model at once."""
     if batch is None:
         batch = IN_CACHE if subject.inputs.device.type == "cpu" else ROUND
-    try:
-        return min(batch, subject.rows_in_memory(gib))
-    except (RuntimeError, BufferError) as error:
-        if "grad" not in str(error):  # a black box may refuse a tensor with gradients, as numpy does
-            raise
-        return batch
+    return min(batch, subject.rows_in_memory(gib))
 
 
 def _root_mean_square(error: Tensor) -> Tensor:
