@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -48,32 +49,38 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def bare(subjects: Subjects, rows: int) -> None:
+def bare(subjects: Subjects, rows: int, channels_last: bool = False) -> None:
     """One forward and backward pass of the model, down to its input."""
-    x = subjects.inputs[torch.arange(rows) % len(subjects.inputs)].requires_grad_()
+    x = subjects.inputs[torch.arange(rows) % len(subjects.inputs)]
+    x = x.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format).requires_grad_()
     subjects.net(x)[:, 0].sum().backward()
 
 
 def overhead(repeats: int) -> None:
     print("\n## Time per iteration, against the bare model's forward and backward pass on the same rows\n")
-    print("| pictures | areas | bare model, ms | an iteration, ms | ratio |\n| --- | --- | --- | --- | --- |")
+    print("The bare pass has its inputs as they are, and channels-last, as sfumato lays them.\n")
+    print(
+        "| pictures | areas | bare, ms | channels-last, ms | an iteration, ms | ratios |\n| --- | --- | --- | --- | --- | --- |"
+    )
     subjects = imagenet_pictures(4)
     for pictures in (1, 4):
         for areas in ((0.1,), SIX_AREAS):
             few, many = 4, 12
             method = sfumato.ExtremalPerturbation(areas=areas)
             inputs, targets = subjects.inputs[:pictures], subjects.targets[:pictures]
-            alone, ours = [], []
+            alone, last, ours = [], [], []
             with Search.prepared(method, subjects.net, inputs, targets) as search:
                 wanted = torch.tensor(areas).expand(pictures, -1)
                 bare(subjects, pictures * len(areas))
                 for _ in range(repeats):
-                    alone.append(seconds(lambda: [bare(subjects, pictures * len(areas)) for _ in range(4)]) / 4)
+                    rows = pictures * len(areas)
+                    alone.append(seconds(lambda: [bare(subjects, rows) for _ in range(4)]) / 4)
+                    last.append(seconds(lambda: [bare(subjects, rows, True) for _ in range(4)]) / 4)
                     short = seconds(lambda: search.ascend(wanted, steps=few))
                     ours.append((seconds(lambda: search.ascend(wanted, steps=many)) - short) / (many - few))
-            ratio = statistics.median(b / a for a, b in zip(alone, ours, strict=True))
-            a, b = statistics.median(alone), statistics.median(ours)
-            print(f"| {pictures} | {len(areas)} | {1e3 * a:.0f} | {1e3 * b:.0f} | {ratio:.2f} |", flush=True)
+            ratios = [statistics.median(b / a for a, b in zip(each, ours, strict=True)) for each in (alone, last)]
+            a, c, b = (f"{1e3 * statistics.median(each):.0f}" for each in (alone, last, ours))
+            print(f"| {pictures} | {len(areas)} | {a} | {c} | {b} | {ratios[0]:.2f}, {ratios[1]:.2f} |", flush=True)
 
 
 def quality(pictures: int, areas: tuple[float, ...]) -> None:
@@ -168,6 +175,50 @@ def preset(steps: int) -> None:
             )
 
 
+def methods(repeats: int) -> None:
+    print(
+        "\n## Methods of one backward pass, against the bare model's forward and backward pass; RISE against bare forwards\n"
+    )
+    print("| method | 1 picture, ms | ratio | 16 pictures, ms a picture | ratio |\n| --- | --- | --- | --- | --- |")
+    subjects = imagenet_pictures(16)
+    layer = sfumato.models.load("lite0").layers["GradCAM"]
+    samples = 256
+    timed = {
+        "Gradient": sfumato.Gradient(),
+        "GuidedBackprop": sfumato.GuidedBackprop(),
+        "GradCAM": sfumato.GradCAM(layer=layer),
+        "ExcitationBackprop": sfumato.ExcitationBackprop(layer=layer),
+        f"RISE, {samples} samples": sfumato.RISE(samples=samples),
+    }
+    for name, method in timed.items():
+        columns = []
+        for count in (1, 16):
+            inputs, targets = subjects.inputs[:count], subjects.targets[:count]
+            if isinstance(method, sfumato.RISE):
+                if count > 1:
+                    columns += ["", ""]
+                    continue
+                alone: Callable[[], object] = partial(forwards, subjects, samples)
+            else:
+                alone = partial(bare, subjects, count)
+            method(subjects.net, inputs, targets)
+            alone()
+            theirs, ours = [], []
+            for _ in range(repeats):
+                theirs.append(seconds(alone))
+                ours.append(seconds(lambda: method(subjects.net, inputs, targets)))
+            columns += [f"{1e3 * statistics.median(ours) / count:.0f}"]
+            columns += [f"{statistics.median(b / a for a, b in zip(theirs, ours, strict=True)):.2f}"]
+        print(f"| {name} | " + " | ".join(columns) + " |", flush=True)
+
+
+def forwards(subjects: Subjects, rows: int) -> None:
+    """So many rows forwards, sixteen at once."""
+    with torch.no_grad():
+        for _ in range(rows // 16):
+            subjects.net(subjects.inputs[:1].expand(16, -1, -1, -1).contiguous(memory_format=torch.channels_last))
+
+
 def memory() -> None:
     print("\n## Memory beyond the bare model's, for six masks of one picture at 224²\n")
     peaks = {}
@@ -194,6 +245,7 @@ def main() -> None:
     parts = {
         "overhead": lambda given: overhead(given.repeats),
         "speed": lambda given: speed(),
+        "methods": lambda given: methods(given.repeats),
         "memory": lambda given: memory(),
         "preset": lambda given: preset(given.steps),
         "quality": lambda given: quality(given.pictures, (0.05, 0.1, 0.2)),
@@ -201,7 +253,7 @@ def main() -> None:
         "peak-ours": lambda given: peak("ours"),
     }
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(list(parts)[:5])}; all if none is named")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(list(parts)[:6])}; all if none is named")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--pictures", type=int, default=6, help="for quality; TorchRay needs some ten minutes for each")
     parser.add_argument("--steps", type=int, default=800, help="of the preset's long comparison")
@@ -209,9 +261,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     if not given.parts:
         print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, EfficientNet-Lite0 at 224²")
-    for part in given.parts or list(parts)[:5]:
+    for part in given.parts or list(parts)[:6]:
         if part not in parts:
-            parser.error(f"unknown part {part!r}; choose from {', '.join(list(parts)[:5])}")
+            parser.error(f"unknown part {part!r}; choose from {', '.join(list(parts)[:6])}")
         parts[part](given)
 
 

@@ -177,6 +177,17 @@ def test_several_methods_are_drawn_side_by_side(tmp_path):
     assert "fire.png: red (0): meaningful " in done.stdout
 
 
+def test_a_method_of_captum_s(tmp_path):
+    pytest.importorskip("captum", reason="captum is not installed")
+    done = run("explain", "fire.png", "--model", "toy_for_cli:classifier", "--method", "captum:Saliency")
+    assert done.exit_code == 0, done.output
+    assert names(tmp_path / "sfumato-out", "") == [
+        "fire-red-captum-saliency.safetensors",
+        "fire-red.json",
+        "fire-red.png",
+    ]
+
+
 def test_settings_that_no_method_takes(tmp_path):
     assert "no layer; leave out --layer" in sentence(run("explain", "fire.png", *QUICK, "--layer", "top"))
     both = ["--method", "extremal,meaningful", "--smallest", "0.9"]
