@@ -228,7 +228,7 @@ def test_area_penalty(shape):
 
 
 def evaluation(model, score, x, query, rows):
-    subject = Subject(model, x, score, Surroundings.now(x.device), torch.contiguous_format)
+    subject = Subject(model, x, score, Surroundings.now(x.device), [torch.contiguous_format])
     return Evaluation(subject, Fade()(x), query, rows)
 
 

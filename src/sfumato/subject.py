@@ -27,8 +27,8 @@ class Subject:
     inputs: Tensor
     score: Score
     surroundings: Surroundings
-    layout: torch.memory_format
-    """How the numbers of what the model sees lie in memory."""
+    layouts: list[torch.memory_format]
+    """How the numbers of what the model sees may lie in memory; what it cannot take is dropped."""
 
     @classmethod
     @contextmanager
@@ -41,8 +41,7 @@ class Subject:
         with frozen(model):
             with surroundings.computing():
                 inputs = inputs.clone()  # what was made in inference mode cannot serve a backward pass
-                layout = _layout(model, inputs, surroundings)
-            yield cls(model, inputs, score, surroundings, layout)
+            yield cls(model, inputs, score, surroundings, _layouts(model, inputs))
 
     @property
     def query(self) -> Tensor:
@@ -51,8 +50,15 @@ class Subject:
 
     def outputs(self, seen: Tensor) -> Any:
         """The model's outputs for `(N, C, *S)`, in the inputs' precision and under the caller's autocast."""
-        seen = seen.to(self.inputs.dtype, memory_format=self.layout)
-        return as_tensors(self.surroundings.call(self.model, seen), self.inputs.device)
+        seen = seen.to(self.inputs.dtype)
+        try:
+            outputs = self.surroundings.call(self.model, seen.contiguous(memory_format=self.layouts[0]))
+        except RuntimeError as error:
+            if len(self.layouts) == 1 or "view size is not compatible" not in str(error):
+                raise
+            self.layouts.pop(0)
+            return self.outputs(seen)
+        return as_tensors(outputs, self.inputs.device)
 
     def phi(self, seen: Tensor, query: Tensor) -> Tensor:
         """The scores `(N,)` of `seen` `(N, C, *S)`, whose rows belong to the queries `(N,)`."""
@@ -84,28 +90,19 @@ class Subject:
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-def _layout(model: Model, inputs: Tensor, surroundings: Surroundings) -> torch.memory_format:
+def _layouts(model: Model, inputs: Tensor) -> list[torch.memory_format]:
     """Channels last where the caller has them so, or where that is faster: a processor's convolutions.
 
-    Models that call `.view` on what a convolution gives cannot take it; they are tried with two inputs.
+    Models that call `.view` on what a convolution gives cannot take it: they get ordinary inputs after all.
     """
-    last = LAST.get(inputs.ndim)
+    last, ordinary = LAST.get(inputs.ndim), torch.contiguous_format
     if last is None:
-        return torch.contiguous_format
+        return [ordinary]
     if inputs.is_contiguous(memory_format=last) and not inputs.is_contiguous():
-        return last
-    # A compiled model chooses for itself, and what is no module may be a session with a batch of its own.
-    if inputs.device.type != "cpu" or not isinstance(model, nn.Module) or hasattr(model, "_orig_mod"):
-        return torch.contiguous_format
-    two = inputs[:1].expand(2, *inputs.shape[1:]).contiguous(memory_format=last)
-    try:
-        with torch.no_grad():
-            surroundings.call(model, two)
-    except RuntimeError as error:
-        if "view size is not compatible" in str(error):
-            return torch.contiguous_format
-        raise
-    return last
+        return [last]
+    # A compiled model chooses for itself; what is no module may be a session that wants its own.
+    fast = inputs.device.type == "cpu" and isinstance(model, nn.Module) and not hasattr(model, "_orig_mod")
+    return [last, ordinary] if fast else [ordinary]
 
 
 def as_tensors(outputs: Any, device: torch.device) -> Any:

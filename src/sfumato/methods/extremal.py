@@ -48,7 +48,7 @@ class ExtremalPerturbation:
 
     areas: tuple[float, ...] = (0.05, 0.1, 0.2)
     game: Game | str = PRESERVE
-    steps: int = 200
+    steps: int = 250
     perturbation: Perturbation = Blur()
     mask: SmoothMask | CanvasMask = SmoothMask()
     ascent: Ascent = ProjectedAscent()
