@@ -156,8 +156,11 @@ def preset(steps: int) -> None:
     print(
         "TorchRay beside itself: on one thread, and with its inputs channels-last, which changes nothing but rounding.\n"
     )
-    print("| picture | iterations | largest difference | mean | TorchRay beside itself, largest | areas | scores |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    columns = [
+        *("picture", "iterations", "largest difference", "mean", "TorchRay beside itself, largest"),
+        *("areas: sfumato, TorchRay, TorchRay channels-last", "scores"),
+    ]
+    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     subjects = imagenet_pictures(3)
 
     def net(x: torch.Tensor) -> torch.Tensor:  # a function, whose inputs are left as they lie
@@ -170,18 +173,20 @@ def preset(steps: int) -> None:
             mine = method(net, x, target)
             theirs = torchray(subjects, index, (0.1,), count)
             assert mine.masks is not None and mine.scores is not None and mine.achieved is not None
-            with Search.prepared(method, net, x, target) as search:
-                score = search.scores(theirs[None])
-            difference = (mine.masks[0] - theirs).abs()
             threads = torch.get_num_threads()
             torch.set_num_threads(1)
             single = torchray(subjects, index, (0.1,), count) if count <= 20 else theirs
             torch.set_num_threads(threads)
             last = torchray(subjects._replace(net=ChannelsLast(subjects.net)), index, (0.1,), count)
+            with Search.prepared(method, net, x, target) as search:
+                scores = [search.scores(masks[None]).item() for masks in (theirs, last)]
+            difference = (mine.masks[0] - theirs).abs()
             itself = [f"{(other - theirs).abs().max():.1e}" for other in (single, last)]
+            areas = [mine.achieved.item(), theirs.mean().item(), last.mean().item()]
             print(
                 f"| {name} | {count} | {difference.max():.1e} | {difference.mean():.1e} | {', '.join(itself)} "
-                f"| {mine.achieved.item():.4f} and {theirs.mean():.4f} | {mine.scores.item():.3f} and {score.item():.3f} |",
+                f"| {', '.join(f'{area:.4f}' for area in areas)} "
+                f"| {', '.join(f'{score:.2f}' for score in (mine.scores.item(), *scores))} |",
                 flush=True,
             )
 

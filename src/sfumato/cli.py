@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SOME_FAILED, FAILED, INTERRUPTED = 1, 2, 130
 CHUNK = 8  # queries in a batch
 TOP = 5  # classes named
-DEMO_STEPS = 60
+DEMO_STEPS = 100
 
 app = typer.Typer(
     help="Find the smallest part of a picture that a network needs.",
