@@ -38,6 +38,7 @@ MODELS = {  # name in zoo.py: size of a picture, a layer amid, the last with spa
     "squeezenet1_1": (224, "features.7", "features.11", "features.10"),
     "vgg16_coco": (224, "features.23", "features.29", "features.28"),
     "cifar_resnet": (32, "layer2", "layer3", "layer3.2.relu2"),
+    "efficientnet_lite0": (224, "_blocks.9", "_conv_head", "_avg_pooling"),
 }
 
 BY_MODULES = "vgg16_coco by modules"
@@ -46,7 +47,14 @@ MODELS[BY_MODULES] = MODELS["vgg16_coco"]
 
 MEAN = "TorchRay leaves x.mean() its gradient: places get equal shares, not by what they contributed; see next row"
 SUM = "TorchRay leaves + and x.mean() their gradients: each residual sum doubles probability; no norm folded; see next row"
+RELU6 = "the peer has no rule for ReLU6: its map is the plain gradient"
 REASONS = {
+    **{
+        ("efficientnet_lite0", what): RELU6
+        for what in ("deconvnet", "guided_backprop", "Deconvolution", "GuidedBackprop")
+    },
+    ("efficientnet_lite0", "excitation"): "as for cifar_resnet; besides, TorchRay has no rule for ReLU6",
+    ("efficientnet_lite0", "contrastive"): "as for cifar_resnet; besides, TorchRay has no rule for ReLU6",
     ("vgg16_coco", "excitation"): MEAN,
     ("vgg16_coco", "contrastive"): MEAN,
     ("cifar_resnet", "excitation"): SUM,

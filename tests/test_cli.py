@@ -212,7 +212,7 @@ def test_the_smallest_area_is_found_and_told(tmp_path):
 
 def test_lists_of_models_and_methods():
     assert all(name in run("models").stdout for name in ("lite0", "torchvision:", "package.module:factory"))
-    assert all(word in run("methods").stdout for word in ("extremal", "steps=250"))
+    assert all(word in run("methods").stdout for word in ("extremal", f"steps={sfumato.ExtremalPerturbation().steps}"))
 
 
 def test_the_demo_with_a_toy(tmp_path, monkeypatch):
