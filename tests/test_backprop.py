@@ -14,7 +14,7 @@ from torch import nn
 
 from sfumato.attribution import Attribution
 from sfumato.configuration import as_json, from_json
-from sfumato.layers import captured, laid_out
+from sfumato.layers import captured
 from sfumato.methods.deconvnet import Deconvnet
 from sfumato.methods.excitation_backprop import ContrastiveExcitationBackprop, ExcitationBackprop
 from sfumato.methods.grad_cam import GradCAM
@@ -23,6 +23,7 @@ from sfumato.methods.guided_backprop import GuidedBackprop
 from sfumato.methods.linear_approximation import LinearApproximation
 from sfumato.rules import BackwardRules
 from sfumato.scores import Contrastive, Logit, Output, Probability
+from sfumato.tokens import laid_out
 
 METHODS = {
     "gradient": Gradient(),
