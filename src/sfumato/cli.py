@@ -163,16 +163,10 @@ def _explain(
 ) -> tuple[int, list[Explained]]:
     """Explain all pictures, chunk by chunk; returns how many failed, and what was found."""
     from sfumato import labels as naming
-    from sfumato import models as sources
-    from sfumato import plots
     from sfumato.progress import progress_bar
 
-    plots.check_matplotlib()
-    _check_writable(out)
-    classifier = sources.load(model)
-    wanted = [naming.find(classifier.labels, text) for text in targets]
+    classifier, queries, failed = _prepared(images, model, targets, out)
     method = _with_layer(method, classifier)
-    queries, failed = _queries(images, classifier, list(dict.fromkeys(wanted)))
     names = _Names()
     done = []
     for start in range(0, len(queries), CHUNK):
@@ -195,15 +189,10 @@ def _explain(
 def _compare(images: Sequence[Path], model: str, targets: Sequence[str], methods: Mapping[str, Any], out: Path) -> int:
     """Run several methods on all pictures and draw their maps side by side; returns how many pictures failed."""
     from sfumato import labels as naming
-    from sfumato import models as sources
     from sfumato import plots
 
-    plots.check_matplotlib()
-    _check_writable(out)
-    classifier = sources.load(model)
-    wanted = [naming.find(classifier.labels, text) for text in targets]
+    classifier, queries, failed = _prepared(images, model, targets, out)
     methods = {name: _with_layer(method, classifier) for name, method in methods.items()}
-    queries, failed = _queries(images, classifier, list(dict.fromkeys(wanted)))
     names = _Names()
     for start in range(0, len(queries), CHUNK):
         chunk = queries[start : start + CHUNK]
@@ -254,6 +243,19 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 100 else f"{seconds:.0f} s"
 
 
+def _prepared(images: Sequence[Path], model: str, targets: Sequence[str], out: Path) -> "Prepared":
+    """The classifier, the queries, and how many pictures failed; what cannot work fails before the work begins."""
+    from sfumato import labels as naming
+    from sfumato import models as sources
+    from sfumato import plots
+
+    plots.check_matplotlib()
+    _check_writable(out)
+    classifier = sources.load(model)
+    wanted = [naming.find(classifier.labels, text) for text in targets]
+    return classifier, *_queries(images, classifier, list(dict.fromkeys(wanted)))
+
+
 def _queries(images: Sequence[Path], classifier: "Classifier", targets: Sequence[int]) -> tuple[list[Query], int]:
     """Each picture with each target, or with its top class; pictures that cannot be used are reported and counted."""
     import torch
@@ -288,6 +290,7 @@ def _queries(images: Sequence[Path], classifier: "Classifier", targets: Sequence
     return queries, failed
 
 
+Prepared = tuple["Classifier", list[Query], int]
 Found = tuple["Attribution", "Tensor", dict[str, Any], "Curve | None"]
 
 

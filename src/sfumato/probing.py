@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 Model = Callable[[Tensor], Any]
+T = TypeVar("T")
 
 
 @contextmanager
@@ -59,6 +60,15 @@ class Surroundings:
             accelerators = [torch.cuda.current_device()] if self.device_type == "cuda" else []
             stack.enter_context(torch.random.fork_rng(accelerators))
             yield
+
+    def each(self, steps: Iterator[T]) -> Iterator[T]:
+        """The items of an iterator that computes in these surroundings, handed over in the caller's own modes."""
+        while True:
+            with self.computing():
+                step = next(steps, None)
+            if step is None:
+                return
+            yield step
 
     def call(self, model: Model, inputs: Tensor) -> Any:
         """The model's outputs, under the caller's autocast."""

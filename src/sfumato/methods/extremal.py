@@ -165,14 +165,9 @@ class Search:
             )
             ascent = method.ascent(problem, steps or method.steps, None if warm is None else warm.clone())
         step = None
-        while True:
-            with surroundings.computing():
-                following = next(ascent, None)
-            if following is None:
-                break
-            step = following
+        for step in surroundings.each(ascent):
             if progress is not None:
-                progress(step)  # in the caller's own modes
+                progress(step)
         if step is None:
             raise RuntimeError("the ascent made no step")
         return step.parameters

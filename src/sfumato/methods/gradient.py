@@ -5,7 +5,7 @@ saliency maps*, ICLR 2014 workshop, arXiv 1312.6034.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -24,6 +24,9 @@ class Gradient:
     - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
     - `memory`: GiB that the model may keep for its backward pass; more inputs than fit go through it in turns.
     """
+
+    rules: ClassVar[str | None] = None
+    """Those of `sfumato.rules.BackwardRules` under which the signal flows back, if any."""
 
     layer: str = ""
     reduction: str = "max_abs"
@@ -51,4 +54,4 @@ class Gradient:
         def read(_: Tensor, gradient: Tensor) -> Tensor:
             return CHANNELS[self.reduction](gradient)
 
-        return explained(self, model, inputs, targets, read)
+        return explained(self, model, inputs, targets, read, self.rules)

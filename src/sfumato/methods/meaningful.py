@@ -148,15 +148,11 @@ class Descent:
         surroundings = self.evaluations[0].subject.surroundings
         with surroundings.computing():
             marks = self.circle() if self.method.start == "circle" else self.ones()
-        steps = self.steps(marks)
-        while True:
-            with surroundings.computing():
-                step = next(steps, None)
-            if step is None:
-                return marks
+        for step in surroundings.each(self.steps(marks)):
             marks = step.parameters
             if progress is not None:
-                progress(step)  # in the caller's own modes
+                progress(step)
+        return marks
 
     def steps(self, start: Tensor) -> Iterator[Step]:
         """Adam, one step at a time: each with the marks that it arrives at, and the values and areas it set out from."""

@@ -123,16 +123,10 @@ class RISE:
         with Subject.prepared(model, inputs, score) as subject:
             rows = _rows(subject, self.batch, self.memory)
             whole = subject.whole(rows)
-            rounds = self._rounds(subject, rows)
             last = None
-            while True:
-                with subject.surroundings.computing(), torch.no_grad():
-                    following = next(rounds, None)
-                if following is None:
-                    break
-                last = following
+            for last in subject.surroundings.each(self._rounds(subject, rows)):
                 if progress is not None:
-                    progress(last)  # in the caller's own modes
+                    progress(last)
             if last is None:
                 raise RuntimeError("no masks were drawn")
             with subject.surroundings.computing(), torch.no_grad():
