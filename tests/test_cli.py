@@ -192,6 +192,17 @@ def test_settings_that_no_method_takes(tmp_path):
     assert "no layer; leave out --layer" in sentence(run("explain", "fire.png", *QUICK, "--layer", "top"))
     both = ["--method", "extremal,meaningful", "--smallest", "0.9"]
     assert "--smallest is for one method" in sentence(run("explain", "fire.png", *QUICK, *both))
+    its_own_area = [
+        "--model",
+        "toy_for_cli:classifier",
+        "--method",
+        "meaningful",
+        "--game",
+        "preserve",
+        "--smallest",
+        "0.9",
+    ]
+    assert "--smallest is for one method" in sentence(run("explain", "fire.png", *its_own_area))
 
 
 def test_the_2017_method_gives_its_own_area(tmp_path):

@@ -76,9 +76,9 @@ def explain(
         settings = {"areas": shown, "game": game, "steps": steps, "seed": seed, "layer": layer}
         made = _methods_named(method, {name: value for name, value in settings.items() if value is not None})
         (first, *others) = made.values()
+        if smallest is not None and (others or not hasattr(first, "areas")):
+            raise ValueError("--smallest is for one method that makes masks of an area, e.g. --method extremal")
         if others or not _makes_masks(first):
-            if smallest is not None:
-                raise ValueError("--smallest is for one method that makes masks of an area, e.g. --method extremal")
             failed = _compare(images, model, target or [], made, out)
         else:
             failed, _ = _explain(images, model, target or [], first, out, smallest, shown)
