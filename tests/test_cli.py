@@ -1,7 +1,10 @@
 """The command line, from arguments to files, with a toy network; once with a real one."""
 
 import json
+import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from typer.testing import CliRunner
 import sfumato
 from sfumato import cli, samples
 from sfumato.ascent import Step
+from sfumato.cli import queries
 from sfumato.models import Classifier, Preparation
 from sfumato.progress import progress_bar
 
@@ -32,10 +36,33 @@ def classifier():
     return Classifier("toy", Toy(), Preparation(32, 32), ("red, crimson", "green", "blue"))
 
 
+class Deep(nn.Module):
+    """Enough parts within parts not to fit a screen, one of them called twice, and one that joins heads."""
+
+    def __init__(self):
+        super().__init__()
+        block = [nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU()) for _ in range(20)]
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 8, 8), *block)
+        self.attention = nn.Module()
+        self.attention.num_heads = 2
+        self.attention.proj = nn.Linear(4, 4)
+        self.act = nn.Sigmoid()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, inputs):
+        tokens = self.act(self.body(inputs)).flatten(2).transpose(1, 2)
+        return self.head(self.act(self.attention.proj(tokens)).mean(1))
+
+
+def deep():
+    layers = {"GradCAM": "body.20.1", "ExtremalChannels": "body.20.1", "LinearApproximation": "body"}
+    return Classifier("deep", Deep().eval(), Preparation(32, 32), ("red, crimson", "green", "blue"), layers)
+
+
 @pytest.fixture(autouse=True)
 def toy(monkeypatch, tmp_path):
     """The factory on the path, and a working folder with a red and a grey picture."""
-    (tmp_path / "toy_for_cli.py").write_text("from toy_source_for_cli import classifier\n")
+    (tmp_path / "toy_for_cli.py").write_text("from toy_source_for_cli import classifier, deep\n")
     monkeypatch.setitem(sys.modules, "toy_source_for_cli", sys.modules[__name__])
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -101,7 +128,7 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path):
 
 
 def test_more_queries_than_fit_one_batch(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "CHUNK", 2)
+    monkeypatch.setattr(queries, "CHUNK", 2)
     done = run("explain", "fire.png", *QUICK, "--target", "0", "--target", "1", "--target", "2", "--areas", "0.2")
     assert done.exit_code == 0, done.output
     assert "3 results in sfumato-out" in done.stdout
@@ -128,6 +155,11 @@ def test_a_bad_picture_among_good_ones_is_reported_and_the_rest_done(tmp_path):
         (["fire.png", "--areas", ""], "--areas takes numbers separated by commas"),
         (["fire.png", "--game", "chess"], "game must be one of"),
         (["fire.png", "--method", "magic"], "no method 'magic'; expected one of rise, captum:NAME, "),
+        (["fire.png", "--method", "meaningful,"], "--method names an empty method in 'meaningful,'; expected names "),
+        (["fire.png", "--method", ""], "--method names an empty method in ''"),
+        (["fire.png", "--method", "extremal,meaningful, extremal"], "method 'extremal' is named twice in 'extremal,"),
+        (["fire.png", "--method", "extremal,ExtremalPerturbation"], "method 'ExtremalPerturbation' is named twice"),
+        (["fire.png", "--method", "captum:Saliency,captum:Saliency"], "method 'captum:Saliency' is named twice"),
         (["fire.png", "--model", "lite7"], "no model 'lite7'"),
         (["fire.png", "--smallest", "90"], "90"),
         (["fire.png", "--out", "fire.png"], "there is a file of that name; name another with --out"),
@@ -189,7 +221,7 @@ def test_a_method_of_captum_s(tmp_path):
 
 
 def test_settings_that_no_method_takes(tmp_path):
-    assert "no layer; leave out --layer" in sentence(run("explain", "fire.png", *QUICK, "--layer", "top"))
+    assert "no layer; leave out --layer" in sentence(run("explain", "fire.png", "--method", "rise", "--layer", "top"))
     both = ["--method", "extremal,meaningful", "--smallest", "0.9"]
     assert "--smallest is for one method" in sentence(run("explain", "fire.png", *QUICK, *both))
     its_own_area = [
@@ -203,6 +235,16 @@ def test_settings_that_no_method_takes(tmp_path):
         "0.9",
     ]
     assert "--smallest is for one method" in sentence(run("explain", "fire.png", *its_own_area))
+
+
+def test_masks_at_a_layer_give_a_map_of_the_picture(tmp_path):
+    at_layer = ["--model", "toy_for_cli:deep", "--steps", "2", "--areas", "0.3", "--layer", "body"]
+    done = run("explain", "fire.png", *at_layer, "--target", "red")
+    assert done.exit_code == 0, done.output
+    result = sfumato.load(tmp_path / "sfumato-out" / "fire-red-extremal.safetensors")
+    assert (result.masks.shape, result.map.shape) == ((1, 1, 1, 4, 4), (1, 1, 32, 32))
+    told = sentence(run("explain", "fire.png", *at_layer, "--smallest", "0.9"))
+    assert told.endswith("e.g. --method extremal, without --layer")
 
 
 def test_the_2017_method_gives_its_own_area(tmp_path):
@@ -224,6 +266,86 @@ def test_the_smallest_area_is_found_and_told(tmp_path):
 def test_lists_of_models_and_methods():
     assert all(name in run("models").stdout for name in ("lite0", "torchvision:", "package.module:factory"))
     assert all(word in run("methods").stdout for word in ("extremal", f"steps={sfumato.ExtremalPerturbation().steps}"))
+
+
+def listed(result):
+    """The rows of the table, each by its first word, and the last line."""
+    assert result.exit_code == 0, result.output
+    _, _, *rows, empty, last = result.stdout.splitlines()
+    assert not empty
+    found = {}
+    for row in rows:
+        first, *words = re.split(r"  +", row.rstrip())
+        if first:
+            found[first] = words
+        else:  # the line before goes on
+            found[next(reversed(found))][-1] += f" {words[0]}"
+    return found, last
+
+
+def test_layers_are_listed_as_far_as_they_fit_a_screen():
+    rows, last = listed(run("layers", "toy_for_cli:deep"))
+    assert list(rows) == [
+        "body",
+        *(f"body.{index}" for index in range(21)),
+        "body.20.1",
+        "act",
+        "attention.proj",
+        "head",
+    ]
+    assert rows["body.0"] == ["Conv2d", "4 × 4 × 4"]
+    assert rows["body"] == ["Sequential", "4 × 4 × 4", "default of LinearApproximation"]
+    assert rows["body.20.1"] == ["ReLU", "4 × 4 × 4", "default of GradCAM, ExtremalChannels"]  # though it lies deeper
+    assert rows["attention.proj"] == ["Linear", "16 tokens × 4: 4 × 4", "joins 2 heads"]
+    assert rows["act"] == ["Sigmoid", "16 tokens × 4: 4 × 4", "called 2 times"]
+    assert last == "26 of 65 layers; see more with --depth 3, or those of a name with --like TEXT."
+
+
+def test_layers_as_deep_as_asked():
+    rows, last = listed(run("layers", "toy_for_cli:deep", "--depth", 1))
+    assert list(rows) == ["body", "body.20.1", "act", "head"]
+    assert last.startswith("4 of 65 layers; see more with --depth 2,")
+    rows, last = listed(run("layers", "toy_for_cli:deep", "--depth", 3))
+    assert (len(rows), last) == (65, "65 layers.")
+
+
+def test_layers_of_a_name(monkeypatch):
+    rows, last = listed(run("layers", "toy_for_cli:deep", "--like", "Y.1"))
+    names = [f"body.{index}{part}" for index in (1, *range(10, 20)) for part in ("", ".0", ".1")]
+    assert (list(rows), last) == (names, "33 layers with 'Y.1' in the name.")
+    rows, last = listed(run("layers", "toy_for_cli:deep", "--like", "y.1", "--depth", 1))
+    assert (rows, last) == ({}, "0 of 33 layers with 'y.1' in the name; see more with --depth 2.")
+    monkeypatch.setenv("COLUMNS", "30")
+    rows, _ = listed(run("layers", "toy_for_cli:deep", "--like", "attention"))
+    assert list(rows) == ["attention.proj"], "names are whole on any terminal"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["lite7"], "no model 'lite7'"),
+        (["toy_for_cli:deep", "--depth", "0"], "--depth is at least 1; got 0"),
+        (["toy_for_cli:deep", "--like", "eye"], "no layer of 'toy_for_cli:deep' has 'eye' in its name"),
+        (["toy_for_cli:classifier"], "model 'toy_for_cli:classifier' has no layers to look into"),
+    ],
+)
+def test_layers_that_cannot_be_listed(arguments, said):
+    assert said in sentence(run("layers", *arguments))
+
+
+def python(*arguments):
+    """A new interpreter that finds the package."""
+    source = Path(sfumato.__file__).parents[1]
+    return subprocess.run([sys.executable, *arguments], cwd=source, capture_output=True, text=True, check=True)  # noqa: S603
+
+
+def test_help_comes_quickly_and_as_a_module():
+    code = "import sys; from sfumato import cli; print({'torch', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules))"
+    done = python("-c", code)
+    assert done.stdout == "set()\n", "the commands import these when they are called"
+    done = python("-m", "sfumato.cli", "--help")
+    assert "Usage: sfumato " in done.stdout
+    assert all(f"\n  {command} " in done.stdout for command in ("explain", "demo", "models", "methods", "layers"))
 
 
 def test_the_demo_with_a_toy(tmp_path, monkeypatch):

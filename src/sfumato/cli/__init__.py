@@ -1,0 +1,42 @@
+"""The command line: `sfumato explain`, `demo`, `models`, `methods` and `layers`, one file a command.
+
+Exit codes: 0 all went well · 1 some pictures could not be read, the others are done · 2 nothing could be done, and one
+sentence on stderr says why · 130 interrupted.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# torch takes seconds to import: what needs it is imported inside the commands.
+from sfumato.cli import demo, explain, layers, lists
+
+DEMO_STEPS = 100
+
+app = typer.Typer(
+    help="Find the smallest part of a picture that a network needs.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """The script `sfumato`."""
+    app(prog_name="sfumato")
+
+
+app.command()(explain.explain)
+
+
+@app.command("demo")
+def _demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sfumato-demo")) -> None:
+    """Explain three sample pictures with the small classifier that comes along."""
+    demo.explain_samples(out, DEMO_STEPS)
+
+
+app.command()(lists.models)
+app.command()(lists.methods)
+app.command()(layers.layers)

@@ -1,0 +1,103 @@
+"""What people type and what it means: methods by their names, with their settings, and numbers."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sfumato.models import Classifier
+
+CAPTUM = "captum:"
+"""Captum's methods go by the names of their classes, as `captum:IntegratedGradients`."""
+
+
+def method_classes() -> dict[str, Any]:
+    """Every method by a short name: that of its file, or of its class where a file holds several."""
+    from sfumato import methods as exported
+
+    classes = [getattr(exported, name) for name in exported.__all__ if isinstance(getattr(exported, name), type)]
+    files = [cls.__module__.rpartition(".")[2].replace("_", "-") for cls in classes]
+    named = {}
+    for cls, file in zip(classes, files, strict=True):
+        short = file if files.count(file) == 1 else _kebab(cls.__name__)
+        named[f"{CAPTUM}NAME" if short == "captum" else short] = cls
+    return named
+
+
+def methods_named(names: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The methods of these names, separated by commas, each with those settings that it takes; one takes each."""
+    classes = _classes_named(names)
+    takes = {name: {field.name for field in fields(cls) if field.init} for name, cls in classes.items()}
+    for setting in settings:
+        if not any(setting in taken for taken in takes.values()):
+            raise ValueError(f"method {names!r} has no {setting}; leave out --{setting}")
+    made = {}
+    for name, cls in classes.items():
+        fitting = {setting: value for setting, value in settings.items() if setting in takes[name]}
+        made[name] = cls(name=name, **fitting) if name.startswith(CAPTUM) else cls(**fitting)
+    return made
+
+
+def _classes_named(names: str) -> dict[str, Any]:
+    """The class for each name between commas, as it was typed."""
+    classes: dict[str, Any] = {}
+    meant = set()
+    for typed in names.split(","):
+        name = typed.strip()
+        if not name:
+            raise ValueError(
+                f"--method names an empty method in {names!r}; expected names separated by commas, e.g. grad-cam,extremal"
+            )
+        cls = _class_named(name)
+        which = name if name.startswith(CAPTUM) else cls  # all of Captum's have one class here
+        if which in meant:
+            raise ValueError(f"method {name!r} is named twice in {names!r}; name each method once")
+        meant.add(which)
+        classes[name] = cls
+    return classes
+
+
+def _class_named(name: str) -> Any:
+    """The class of that short name or class name."""
+    known = method_classes()
+    example = f"{CAPTUM}NAME"
+    if name.startswith(CAPTUM):
+        return known[example]
+    for short, cls in known.items():
+        if name.casefold().replace("_", "-") in (short, cls.__name__.casefold()) and short != example:
+            return cls
+    raise ValueError(f"no method {name!r}; expected one of {', '.join(known)}")
+
+
+def makes_masks(method: Any) -> bool:
+    """Whether the method's results have masks of the picture, not of a layer: of these there is more to say than of a map."""
+    return any(field.name == "mask" for field in fields(method)) and not getattr(method, "layer", "")
+
+
+def with_layer(method: Any, classifier: "Classifier") -> Any:
+    """The method, looking where the classifier says that it should, if it looks into a layer."""
+    layer = classifier.layers.get(type(method).__name__)
+    takes = any(field.name == "layer" for field in fields(method))
+    return replace(method, layer=layer) if takes and layer and not method.layer else method
+
+
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """Numbers between commas, as `option` takes them.
+
+    >>> numbers("0.05,0.1", "--areas")
+    (0.05, 0.1)
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{option} takes numbers separated by commas, e.g. 0.05,0.1,0.2; got {text!r}") from None
+
+
+def _kebab(name: str) -> str:
+    """A class's name as a command line has it.
+
+    >>> _kebab("ExcitationBackprop"), _kebab("GradCAM")
+    ('excitation-backprop', 'grad-cam')
+    """
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()

@@ -1,0 +1,55 @@
+"""What the JSON files say."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sfumato.attribution import Attribution
+    from sfumato.cli.queries import Query
+    from sfumato.models import Classifier
+
+
+def picture(query: "Query", classifier: "Classifier") -> dict[str, Any]:
+    """What there is to say before anything is explained."""
+    return {
+        "picture": str(query.source),
+        "model": classifier.name,
+        "target": {"index": query.target, "label": classifier.labels[query.target]},
+        "top_classes": [
+            {"index": index, "label": classifier.labels[index], "probability": number(probability)}
+            for index, probability in query.top
+        ],
+        "probability": number(query.probabilities[query.target]),
+    }
+
+
+def about(result: "Attribution", query: "Query") -> dict[str, Any]:
+    """How the result was made, with the target of this query where the batch had several."""
+    score = result.about["score"]
+    return {**result.about, "score": score | {"target": query.target} if "target" in score else score}
+
+
+def areas(result: "Attribution", kept: "Tensor") -> list[dict[str, float | None]]:
+    """For each mask of one query, what was asked and what came of it; `kept` `(V,)` are the target's probabilities."""
+    from sfumato import plots
+
+    columns = {
+        "asked": result.achieved[0] if result.areas is None else result.areas,  # type: ignore[index]
+        "achieved": result.achieved[0],  # type: ignore[index]  # methods with masks give all of these
+        "score": result.scores[0],  # type: ignore[index]
+        "share_kept": plots.shares(result)[0],
+        "probability_kept": kept,
+    }
+    rows = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, map(number, row), strict=True)) for row in rows]
+
+
+def number(value: Any) -> float | None:
+    """A number as JSON has them, which has no NaN, to six digits.
+
+    >>> number(1 / 3), number(float("nan"))
+    (0.333333, None)
+    """
+    rounded = float(f"{float(value):.6g}")
+    return rounded if abs(rounded) < float("inf") else None
