@@ -21,7 +21,7 @@ import sfumato
 from sfumato.ascent import EXACTLY, project
 from sfumato.blackbox import EvolutionAscent
 from sfumato.masks import Lattice
-from sfumato.methods.extremal import Search
+from sfumato.search import Search
 from sfumato.methods.rise import RISE
 
 SHARED = Path(os.environ.get("SFUMATO_SHARED", "../shared/data"))

@@ -22,12 +22,14 @@ SETTINGS = {
     "MeaningfulPerturbation": {"steps": 4, "mask": GridMask(scale=3, sigma=2)},
     "RISE": {"samples": 24, "cells": 4},
     "Captum": {"name": "Saliency"},
+    "ExtremalChannels": {"layer": "features.1", "counts": (1, 3), "steps": 4},
     "GradCAM": {"layer": "features.1"},
     "LinearApproximation": {"layer": "features.1"},
     "ExcitationBackprop": {"layer": "features.1"},
     "ContrastiveExcitationBackprop": {"layer": "features.1"},
 }
 EVERY = {name: getattr(methods, name)(**SETTINGS.get(name, {})) for name in methods.__all__}
+EVERY["at a layer"] = replace(EVERY["ExtremalPerturbation"], layer="more", perturbation=None, mask=SmoothMask(6, 12))
 
 
 @pytest.fixture(params=EVERY)

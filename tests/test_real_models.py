@@ -10,7 +10,7 @@ from PIL import Image
 
 import sfumato
 from sfumato.ascent import EXACTLY, project
-from sfumato.methods.extremal import Search
+from sfumato.search import Search
 
 SHARED = Path(os.environ.get("SFUMATO_SHARED", Path(__file__).parents[1] / "../shared/data")) / "imagenet-val-dev"
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no pictures at {SHARED}; set SFUMATO_SHARED")

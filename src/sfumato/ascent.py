@@ -48,6 +48,11 @@ class Problem:
     game: Game
     moves: Iterator[Move]
 
+    @property
+    def near(self) -> float:
+        """How far a mask's area may be off during the ascent."""
+        return min(NEARLY, self.lattice.finest / 20)
+
     def flat(self, value: float) -> Tensor:
         """Parameters `(B · V, 1, *L)`, all of one value."""
         return self.areas.new_full((self.areas.numel(), 1, *self.lattice.size), value)
@@ -106,7 +111,7 @@ class ProjectedAscent:
                 progress = min(1.0, place / arrival) if arrival else 1.0
                 area = first ** (1 - progress) * wanted**progress
                 if place:
-                    parameters = project(problem.lattice, parameters + self.rate * velocity, area, NEARLY)
+                    parameters = project(problem.lattice, parameters + self.rate * velocity, area, problem.near)
                 move = next(problem.moves)
                 values, gradient = _climb(problem, parameters, move)
                 if progress == 1.0 and move.still:
@@ -192,7 +197,7 @@ def _climb(problem: Problem, parameters: Tensor, move: Move) -> tuple[Tensor, Te
 
 
 NEARLY, EXACTLY = 1e-3, 1e-5
-"""How far a mask's area may be off during the ascent, and in its answer."""
+"""How far a mask's area may be off during the ascent at most, and in its answer."""
 
 TRIALS = 24
 """Of a shift, at most; three to five are enough during the ascent."""

@@ -29,9 +29,10 @@ class Attribution:
     map: Tensor
     """One saliency map a query, `(B, 1, *S)`."""
     masks: Tensor | None = None
-    """`(B, V, 1, *S)`, float32 in [0, 1]; 1 keeps a place (in the deletion game: 1 marks what was removed)."""
+    """`(B, V, 1, *S)`, float32 in [0, 1]; 1 keeps a place (in the deletion game: 1 marks what was removed). At a layer
+    `(B, V, 1, *L)`, as large as its maps; of its channels `(B, V, K, 1, …)`."""
     areas: Tensor | None = None
-    """The areas asked for, `(V,)`, fractions of the input."""
+    """The areas asked for, `(V,)`, fractions of the input, or of the channels."""
     achieved: Tensor | None = None
     """The masks' mean over the input, `(B, V)`."""
     scores: Tensor | None = None
@@ -42,6 +43,8 @@ class Attribution:
     r"""$\Phi(x)$, the score of the unperturbed input, `(B,)`."""
     blank: Tensor | None = None
     """The score of the fully perturbed input, `(B,)`."""
+    activation: Tensor | None = None
+    """What the layer puts out for the unperturbed input where channels are masked, `(B, C, *L)`."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """How it was made: the method's configuration, the target, and versions; plain JSON."""
 
@@ -71,6 +74,33 @@ class Attribution:
             if entry.name != "areas" and isinstance(getattr(self, entry.name), Tensor)
         }
         return replace(self, **tensors)
+
+    def channels(self, count: int, variant: int = -1) -> tuple[Tensor, Tensor]:
+        """The channels, or groups of them, that weigh most, and their weights: both `(B, count)`, the largest first.
+
+        The weight is the mean of the masks up to that variant: 1 for a channel which the smallest sets have already. Raises
+        `ValueError` where the masks are not of channels, or have fewer.
+        """
+        masks = self.channel_masks
+        if not 1 <= count <= masks.shape[2]:
+            raise ValueError(f"count must lie between 1 and the {masks.shape[2]} channels; got {count}")
+        last = range(masks.shape[1])[variant]
+        weights, indices = masks[:, : last + 1].mean(1).sort(dim=1, descending=True, stable=True)
+        return indices[:, :count], weights[:, :count]
+
+    def overlay(self, variant: int = -1) -> Tensor:
+        r"""$\sum_k m_k \Phi_k(x)$ for the mask $m$ of one variant, `(B, 1, *L)` (Fong et al. 2019, figure 8).
+
+        Raises `ValueError` where the masks are not of channels.
+        """
+        return overlaid(self.channel_masks[:, variant], self.activation)  # type: ignore[arg-type]  # goes with such masks
+
+    @property
+    def channel_masks(self) -> Tensor:
+        """The masks as `(B, V, K)`, where they are of channels; else a `ValueError`."""
+        if self.masks is None or self.activation is None:
+            raise ValueError("the result has no masks of channels; give one made by ExtremalChannels")
+        return self.masks.flatten(2)
 
     def __len__(self) -> int:
         """The number of queries."""
@@ -102,6 +132,12 @@ def saliency(masks: Tensor, smooth: float = 0.0) -> Tensor:
     """
     mean = masks.mean(1)
     return gaussian_blur(mean, smooth * min(mean.shape[2:])) if smooth else mean
+
+
+def overlaid(masks: Tensor, activation: Tensor) -> Tensor:
+    r"""$\sum_k m_k \Phi_k$ of masks `(N, K)` and activations `(N, C, *L)`: `(N, 1, *L)`. Each of K groups has C / K channels."""
+    weights = masks.repeat_interleave(activation.shape[1] // masks.shape[1], 1)
+    return torch.einsum("nc,nc...->n...", weights, activation.float())[:, None]
 
 
 def versions() -> dict[str, str]:

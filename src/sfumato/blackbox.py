@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sfumato.ascent import EXACTLY, LOWEST, NEARLY, Problem, Step, improves, like, project
+from sfumato.ascent import EXACTLY, LOWEST, Problem, Step, improves, like, project
 from sfumato.configuration import check_number, check_seed
 from sfumato.evaluate import Evaluation
 from sfumato.space import TRUNCATE, gaussian_blur
@@ -73,7 +73,7 @@ class EvolutionAscent:
             progress = min(1.0, index / arrival) if arrival else 1.0
             area = first ** (1 - progress) * wanted**progress
             if index:
-                parameters = project(problem.lattice, parameters + self.rate * velocity, area, NEARLY)
+                parameters = project(problem.lattice, parameters + self.rate * velocity, area, problem.near)
             fields = self.fields(problem.lattice.size, generator).to(parameters)
             tried, values = _tried(problem, parameters, self.deviation * fields, area)
             if progress == 1.0:
@@ -118,7 +118,7 @@ def _tried(problem: Problem, parameters: Tensor, moves: Tensor, areas: Tensor) -
     tried, values = [], []
     for some in moves.split(at_once):
         candidates = (parameters[:, None] + some).flatten(0, 1)
-        candidates = project(problem.lattice, candidates, areas.repeat_interleave(len(some)), NEARLY)
+        candidates = project(problem.lattice, candidates, areas.repeat_interleave(len(some)), problem.near)
         query = problem.evaluation.query.repeat_interleave(len(some))
         value = _value(problem, replace(problem.evaluation, query=query), problem.lattice(candidates))
         tried.append(candidates.unflatten(0, (-1, len(some))))

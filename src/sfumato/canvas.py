@@ -58,6 +58,8 @@ class Canvas:
         order = [*range(1, 2 * axes, 2), *range(0, 2 * axes, 2)]
         self._kernel = kernel(squared.sqrt().permute(order).flatten(0, axes - 1) / family.sigma)
 
+    finest = 0.02
+
     def check(self, areas: Sequence[float]) -> None:
         """The penalty asks for areas but guarantees none, so any will do."""
 

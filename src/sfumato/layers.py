@@ -18,7 +18,7 @@ from sfumato.configuration import as_json, check_number
 from sfumato.inputs import check_batch_axis
 from sfumato.probing import Model, saved_bytes
 from sfumato.rules import EXCITATION, BackwardRules, check_visible
-from sfumato.space import gaussian_blur
+from sfumato.space import enlarged, gaussian_blur
 from sfumato.subject import GIB, Subject
 from sfumato.tokens import laid_out
 
@@ -192,7 +192,7 @@ class Ascent:
                 capture = effects.enter_context(captured(model, self.layer, cut))
             watched = [effects.enter_context(captured(model, each)) for each in self.watch]
             effects.enter_context(BackwardRules(self.rules) if self.rules else nullcontext())
-            outputs = self.subject.outputs(seen)
+            outputs = self.subject.outputs(seen, query)
         scores = self.subject.score(outputs, query).float()
         output = capture.output
         if output.ndim < 3 or len(output) != len(query):
@@ -269,9 +269,8 @@ def explained(
 
 
 def _finished(method: LayerMethod, saliency: Tensor, space: tuple[int, ...]) -> Tensor:
-    if method.resize and saliency.shape[2:] != space:
-        mode = ("linear", "bilinear", "trilinear")[len(space) - 1]
-        saliency = nn.functional.interpolate(saliency, space, mode=mode, align_corners=False)
+    if method.resize:
+        saliency = enlarged(saliency, space)
     if method.smooth:
         saliency = gaussian_blur(saliency, method.smooth * min(saliency.shape[2:]))
     return saliency.contiguous()

@@ -70,11 +70,28 @@ class SmoothMask:
                 check_number(name, length, "a length in places, or one for each axis", above=0)
         check_number("temperature", self.temperature, "the inverse softness of the maximum", above=0)
 
+    def divided(self, stride: Sequence[float]) -> "SmoothMask":
+        """The same family over a layer whose places are `stride` places of the input apart, one number per axis.
+
+        Its lengths are divided by the strides. A step stays at half a place at least, as finer ones could not be seen, and
+        sigma with it.
+        """
+        steps, sigmas = per_axis(self.step, len(stride)), per_axis(self.sigma, len(stride))
+        shrunk = [min(1.0, max(1 / each, HALF / step)) for each, step in zip(stride, steps, strict=True)]
+        return SmoothMask(
+            tuple(step * by for step, by in zip(steps, shrunk, strict=True)),
+            tuple(sigma * by for sigma, by in zip(sigmas, shrunk, strict=True)),
+            self.temperature,
+        )
+
     def on(
         self, shape: Sequence[int], device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> "Lattice":
         """The lattice for inputs whose axes of space have the lengths `shape`."""
         return Lattice(self, tuple(shape), device, dtype)
+
+
+HALF = 0.5
 
 
 class Lattice:
@@ -118,6 +135,9 @@ class Lattice:
         )
         self.everything = self.areas(self.nodes(torch.ones(1, 1, *self.size, device=device, dtype=dtype)))
         """The largest area that a mask of this family has, `(1,)`."""
+
+    finest = 0.02
+    """The smallest area that tells anything, as a fraction of the input."""
 
     def check(self, areas: Sequence[float]) -> None:
         """Raise `ValueError` if no mask of this family covers so much."""

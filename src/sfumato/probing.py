@@ -1,6 +1,6 @@
 """Effects on a user's model, each undone on leaving, also after an exception or an interrupt."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -35,6 +35,22 @@ def frozen(model: Model) -> Iterator[None]:
             module.training = was_training
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+
+
+@contextmanager
+def substituted(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Each of the modules computes with another function than its `forward`; its hooks stay as they are."""
+    before = {module: vars(module).get("forward") for module in forwards}
+    try:
+        for module, forward in forwards.items():
+            vars(module)["forward"] = forward
+        yield
+    finally:
+        for module, own in before.items():
+            if own is None:
+                vars(module).pop("forward", None)
+            else:
+                vars(module)["forward"] = own
 
 
 @dataclass(frozen=True)

@@ -85,3 +85,11 @@ def per_axis(value: float | Sequence[float], axes: int) -> tuple[float, ...]:
             )
         return tuple(value)
     return (value,) * axes
+
+
+def enlarged(x: Tensor, space: Sequence[int]) -> Tensor:
+    """`x` `(N, C, *L)` interpolated linearly to `(N, C, *space)`, or as it is where it is as large."""
+    if x.shape[2:] == tuple(space):
+        return x
+    mode = ("linear", "bilinear", "trilinear")[len(space) - 1]
+    return torch.nn.functional.interpolate(x, tuple(space), mode=mode, align_corners=False)

@@ -48,8 +48,11 @@ class Subject:
         """The index of each input, `(B,)`."""
         return torch.arange(len(self.inputs), device=self.inputs.device)
 
-    def outputs(self, seen: Tensor) -> Any:
-        """The model's outputs for `(N, C, *S)`, in the inputs' precision and under the caller's autocast."""
+    def outputs(self, seen: Tensor, query: Tensor) -> Any:
+        """The model's outputs for `(N, C, *S)`, in the inputs' precision and under the caller's autocast.
+
+        The rows belong to the queries `(N,)`.
+        """
         seen = seen.to(self.inputs.dtype)
         try:
             outputs = self.surroundings.call(self.model, seen.contiguous(memory_format=self.layouts[0]))
@@ -57,12 +60,12 @@ class Subject:
             if len(self.layouts) == 1 or "view size is not compatible" not in str(error):
                 raise
             self.layouts.pop(0)
-            return self.outputs(seen)
+            return self.outputs(seen, query)
         return as_tensors(outputs, self.inputs.device)
 
     def phi(self, seen: Tensor, query: Tensor) -> Tensor:
         """The scores `(N,)` of `seen` `(N, C, *S)`, whose rows belong to the queries `(N,)`."""
-        return self.score(self.outputs(seen), query).float()
+        return self.score(self.outputs(seen, query), query).float()
 
     def whole(self, rows: int | None = None) -> Tensor:
         r"""$\Phi(x)$, `(B,)`, in chunks of `rows`; raises `ValueError` where it is not finite."""
@@ -78,7 +81,7 @@ class Subject:
         with self.surroundings.computing():
             one = self.inputs[:1].clone().requires_grad_()
             try:
-                kept = saved_bytes(lambda: self.outputs(one))
+                kept = saved_bytes(lambda: self.outputs(one, self.query[:1]))
             except (RuntimeError, BufferError) as error:
                 if "grad" in str(error):  # a black box may refuse a tensor with gradients, as numpy does
                     return BLACK_BOX

@@ -1,5 +1,6 @@
 r"""The smallest sufficient area: $a^* = \min \{ a : \Phi(m_a \otimes x) \geq \Phi_0 \}$ (Fong et al. 2019, eq. 3)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,11 +9,16 @@ from torch import Tensor
 
 from sfumato.attribution import Attribution
 from sfumato.games import Game
-from sfumato.methods.extremal import ExtremalPerturbation, Progress, Search, check_areas
+from sfumato.methods.extremal import ExtremalPerturbation, check_areas
+from sfumato.methods.extremal_channels import ExtremalChannels, check_counts
 from sfumato.probing import Model
+from sfumato.search import Progress, Search
 
 CURVE = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
 """Areas at which the score is sampled first, from a small spot to nearly the whole input."""
+
+TOLERANCE = 0.01
+"""Of areas, by default."""
 
 ROUNDING = 1e-6
 """Of areas in float32: a bracket this much wider than the tolerance is as wide."""
@@ -20,7 +26,10 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class SmallestArea:
-    """For each of `B` queries, the smallest area whose mask keeps enough, and the curve that shows how it was found."""
+    """For each of `B` queries, the smallest area whose mask keeps enough, and the curve that shows how it was found.
+
+    Areas of masks of channels are shares of all channels.
+    """
 
     area: Tensor
     """$a^*$ as a fraction of the input, `(B,)`; NaN where no area reaches the wanted score."""
@@ -35,35 +44,47 @@ class SmallestArea:
     """`(n,)`, growing."""
     curve_scores: Tensor
     """The score that the best mask of each of these areas keeps, `(B, n)`."""
+    count: Tensor | None = None
+    """Of masks of channels, how many $a^*$ are, `(B,)`; 0 where no number reaches the wanted score."""
 
 
 def smallest(
-    method: ExtremalPerturbation,
+    method: ExtremalPerturbation | ExtremalChannels,
     model: Model,
     inputs: Tensor,
     targets: Any,
     keep: float = 0.9,
-    tolerance: float = 0.01,
-    areas: tuple[float, ...] = CURVE,
+    tolerance: float | None = None,
+    areas: Sequence[float] | None = None,
     progress: Progress | None = None,
 ) -> SmallestArea:
-    r"""Find $a^*$ for $\Phi_0 = \mathrm{keep} \cdot \Phi(x)$, to within `tolerance` (a fraction of the input).
+    r"""Find $a^*$ for $\Phi_0 = \mathrm{keep} \cdot \Phi(x)$.
 
     The score is sampled at `areas` in one batch; then the bracket around the first area that suffices is halved until it
-    is no wider than `tolerance`. Each halving starts from the mask just above, and takes a quarter of the method's steps.
-    The method's game must be one that only keeps; its own areas are not used.
+    is no wider than `tolerance`, by default 0.01 of the input. Each halving starts from the mask just above, and takes a
+    quarter of the method's steps. The method's game must be one that only keeps; its own areas are not used.
+
+    For `ExtremalChannels` it finds the smallest number of channels, exactly by default; `areas` are then counts, by default
+    1, 2, 5, 10, 20, 50 and so on up to all.
 
     Scores need not grow strictly with the area, as each is found by its own ascent; $a^*$ is the first crossing.
     """
     if not 0 < keep <= 1:
         hint = f". Did you mean {keep / 100:g}?" if 1 < keep <= 100 else ""
         raise ValueError(f"keep is the share of the whole input's score and must lie in (0, 1]; got {keep:g}{hint}")
-    if not 0 < tolerance < 1:
+    if tolerance is not None and not 0 < tolerance < 1:
         raise ValueError(f"tolerance is a fraction of the input and must lie in (0, 1); got {tolerance:g}")
-    areas = check_areas(areas)
     if Game.named(method.game).drop:
         raise ValueError('the smallest sufficient area is defined for game="preserve"; got a game with a drop')
-    with Search.prepared(replace(method, areas=areas), model, inputs, targets) as search:
+    of_channels = isinstance(method, ExtremalChannels)
+    if isinstance(method, ExtremalPerturbation):
+        areas = CURVE if areas is None else check_areas(areas)
+        method = replace(method, areas=areas)
+    elif areas is not None:
+        areas = check_counts(areas)
+    with Search.prepared(method, model, inputs, targets) as search:
+        grain = search.lattice.finest if of_channels else 0.0
+        tolerance = tolerance or grain or TOLERANCE
         batch = len(inputs)
         device = inputs.device
         wanted = keep * search.whole
@@ -72,6 +93,8 @@ def smallest(
                 f"a share of the score means nothing where the whole input's is not positive: {search.whole.tolist()}; "
                 "explain a positive score, e.g. targets=Probability(class)"
             )
+        if of_channels:
+            areas = tuple(count * grain for count in areas or round_numbers(search.lattice.size[0]))
         grid = torch.tensor(areas, device=device)
         sampled = grid.expand(batch, -1)
         parameters = search.ascend(sampled, progress).unflatten(0, (batch, -1))
@@ -85,7 +108,10 @@ def smallest(
         lower = torch.where(first > 0, grid[(first - 1).clamp(min=0)], 0.0)
         lower = torch.where(reached, lower, upper)
         while (open_ := upper - lower > tolerance + ROUNDING).any():
-            middle = torch.where(open_, (lower + upper) / 2, upper)
+            middle = (lower + upper) / 2
+            if grain:
+                middle = (middle / grain + ROUNDING).floor() * grain
+            middle = torch.where(open_, middle, upper)
             found = search.ascend(middle[:, None], progress, warm=best, steps=max(1, method.steps // 4))
             score = search.scores(search.masks(found, middle[:, None]))[:, 0]
             suffices = open_ & (score >= wanted)
@@ -99,4 +125,15 @@ def smallest(
             attribution=search.attribution(best, upper[:, None]),
             curve_areas=grid,
             curve_scores=scores,
+            count=torch.where(reached, (upper / grain).round(), 0).long() if grain else None,
         )
+
+
+def round_numbers(most: int) -> list[int]:
+    """1, 2, 5, 10, 20, 50 and so on up to a number, and that.
+
+    >>> round_numbers(64)
+    [1, 2, 5, 10, 20, 50, 64]
+    """
+    numbers = [digit * 10**zeros for zeros in range(len(str(most))) for digit in (1, 2, 5)]
+    return [number for number in numbers if number < most] + [most]

@@ -4,6 +4,7 @@ from sfumato.methods.captum import Captum
 from sfumato.methods.deconvnet import Deconvnet
 from sfumato.methods.excitation_backprop import ContrastiveExcitationBackprop, ExcitationBackprop
 from sfumato.methods.extremal import ExtremalPerturbation
+from sfumato.methods.extremal_channels import ExtremalChannels
 from sfumato.methods.grad_cam import GradCAM
 from sfumato.methods.gradient import Gradient
 from sfumato.methods.guided_backprop import GuidedBackprop
@@ -17,6 +18,7 @@ __all__ = [
     "ContrastiveExcitationBackprop",
     "Deconvnet",
     "ExcitationBackprop",
+    "ExtremalChannels",
     "ExtremalPerturbation",
     "GradCAM",
     "Gradient",

@@ -4,28 +4,25 @@ R. Fong, M. Patrick, A. Vedaldi: *Understanding deep networks via extremal pertu
 arXiv 1910.08485.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from sfumato.ascent import Ascent, PenalisedAscent, Problem, ProjectedAscent, Step
-from sfumato.attribution import Attribution, saliency, versions
+from sfumato.ascent import Ascent, PenalisedAscent, ProjectedAscent
+from sfumato.attribution import Attribution, saliency
 from sfumato.canvas import Canvas, CanvasMask
-from sfumato.configuration import as_json, check_number, check_seed
-from sfumato.evaluate import Evaluation
+from sfumato.configuration import check_number, check_seed
 from sfumato.games import PRESERVE, Game
 from sfumato.jitter import Jitter, MirrorEvenSteps
 from sfumato.masks import Lattice, SmoothMask
-from sfumato.perturbations import Blur, Perturbation
+from sfumato.perturbations import Blur, Fade, Perturbation, Perturbed
 from sfumato.probing import Model
-from sfumato.subject import Subject
-
-Progress = Callable[[Step], object]
-"""Is told every step: a progress bar, a log, a live picture."""
+from sfumato.search import Progress, Search
+from sfumato.space import enlarged
+from sfumato.upper import check_layer
 
 
 @dataclass(frozen=True)
@@ -37,25 +34,33 @@ class ExtremalPerturbation:
     - `areas`: V fractions of the visible input, in (0, 1), growing.
     - `game`: "preserve" (the mask shows what suffices), "delete" (it covers what is needed), "dual", or a `Game`.
     - `steps`: of the ascent, for each mask.
-    - `perturbation`: what hides a place. `mask`: the family of smooth masks.
+    - `perturbation`: what hides a place; by default `Blur()` of the input, and at a layer `Fade()`, the product with the mask.
+    - `mask`: the family of smooth masks, with lengths in places of the input also at a layer.
     - `ascent`: how the best is sought: `EvolutionAscent()` needs no gradients, for models that have none.
-    - `jitter`: random moves of the perturbed input, or `None`.
+    - `jitter`: random moves of the perturbed input, or `None`. At a layer nothing is moved.
     - `smooth`: width of the Gaussian that smooths `result.map`, the mean of the masks, as a fraction of the input's
       shortest side; TorchRay's pointing game uses 0.09 (its sum of masks is this mean times V).
     - `seed`: of all that is random. The same seed gives the same result, alone or in any batch.
     - `memory`: GiB that the model may keep for its backward pass; more masks than fit go through it in turns.
+    - `layer`: the dotted name of a module whose output is masked in place of the input, or, `at` the "input", what it takes
+      in. The masks are then `(B, V, 1, *L)`, as large as the layer's maps; `map` is as large as the input. A transformer's
+      tokens are masked as the grid that they form in the picture; its leading tokens, such as that of its class, are not.
     """
+
+    by_channel: ClassVar[bool] = False
 
     areas: tuple[float, ...] = (0.05, 0.1, 0.2)
     game: Game | str = PRESERVE
     steps: int = 250
-    perturbation: Perturbation = Blur()
+    perturbation: Perturbation | None = None
     mask: SmoothMask | CanvasMask = SmoothMask()
     ascent: Ascent = ProjectedAscent()
     jitter: Jitter | MirrorEvenSteps | None = Jitter()
     smooth: float = 0.0
     seed: int = 0
     memory: float = 2.0
+    layer: str = ""
+    at: str = "output"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "areas", check_areas(self.areas))
@@ -72,10 +77,14 @@ class ExtremalPerturbation:
             ("jitter", "moves", "Jitter() or None"),
         ):
             value = getattr(self, name)
-            if isinstance(value, type) or not (hasattr(value, does) or (name == "jitter" and value is None)):
+            optional = name in ("jitter", "perturbation")
+            if isinstance(value, type) or not (hasattr(value, does) or (optional and value is None)):
                 raise ValueError(f"{name} must be a configuration such as {example}; got {value!r}")
         if isinstance(self.ascent, PenalisedAscent) != isinstance(self.mask, CanvasMask):
             raise ValueError("PenalisedAscent goes with a CanvasMask, ProjectedAscent with a SmoothMask; give a pair")
+        check_layer(self.layer, self.at)
+        if self.layer and isinstance(self.mask, CanvasMask):
+            raise ValueError(f"a CanvasMask lies over the input only; got layer={self.layer!r}")
 
     @classmethod
     def torchray(cls, areas: Sequence[float] = (0.1,), **changes: Any) -> "ExtremalPerturbation":
@@ -103,6 +112,21 @@ class ExtremalPerturbation:
             areas = torch.tensor(self.areas, device=inputs.device).expand(len(inputs), -1)
             return search.attribution(search.ascend(areas, progress), areas)
 
+    def lattice(self, seen: Tensor, space: Sequence[int]) -> Lattice | Canvas:
+        """The masks' family over what is seen, `(B, C, *L)`, of inputs of `space`."""
+        if not self.layer:
+            return self.mask.on(seen.shape[2:], seen.device)
+        stride = [length / places for length, places in zip(space, seen.shape[2:], strict=True)]
+        return self.mask.divided(stride).on(seen.shape[2:], seen.device)  # type: ignore[union-attr]  # checked at the start
+
+    def hiding(self, seen: Tensor) -> Perturbed:
+        """What masks do to what is seen, `(B, C, *L)`."""
+        return (self.perturbation or (Fade() if self.layer else Blur()))(seen)
+
+    def mapped(self, masks: Tensor, seen: Tensor, space: Sequence[int]) -> dict[str, Tensor]:
+        """The saliency map of masks `(B, V, 1, *L)`, for inputs of `space`."""
+        return {"map": saliency(enlarged(masks.flatten(0, 1), space).unflatten(0, masks.shape[:2]), self.smooth)}
+
 
 def check_areas(areas: Any) -> tuple[float, ...]:
     """Areas as a tuple, if they are growing fractions in (0, 1)."""
@@ -119,86 +143,3 @@ def check_areas(areas: Any) -> tuple[float, ...]:
     if values != growing:
         raise ValueError(f"areas must grow, each named once; got {values}. Did you mean {growing}?")
     return tuple(float(area) for area in values)
-
-
-@dataclass(frozen=True)
-class Search:
-    """A method at work on one batch: what its ascents share."""
-
-    method: ExtremalPerturbation
-    evaluation: Evaluation
-    lattice: Lattice | Canvas
-    shape: tuple[int, ...]
-    whole: Tensor
-    about: dict[str, Any]
-
-    @classmethod
-    @contextmanager
-    def prepared(cls, method: ExtremalPerturbation, model: Model, inputs: Tensor, targets: Any) -> Iterator["Search"]:
-        """Check what was given, look once at the whole inputs, and hold the model frozen for the time of the search."""
-        with Subject.prepared(model, inputs, targets) as subject:
-            with subject.surroundings.computing():
-                lattice = method.mask.on(subject.inputs.shape[2:], subject.inputs.device)
-                lattice.check(method.areas)
-                rows = subject.rows_in_memory(method.memory)
-                perturbed = method.perturbation(subject.inputs)
-            evaluation = Evaluation(subject, perturbed, subject.query, rows)
-            whole = subject.whole(rows)
-            about = {"method": as_json(method), "score": as_json(subject.score), "versions": versions()}
-            yield cls(method, evaluation, lattice, tuple(subject.inputs.shape), whole, about)
-
-    def ascend(
-        self, areas: Tensor, progress: Progress | None = None, warm: Tensor | None = None, steps: int | None = None
-    ) -> Tensor:
-        """Parameters `(B · V, 1, *L)` of the best masks of areas `(B, V)`, from `warm` parameters if there are any."""
-        method = self.method
-        generator = torch.Generator().manual_seed(method.seed)
-        surroundings = self.evaluation.subject.surroundings
-        with surroundings.computing():
-            areas = areas.clone()
-            problem = Problem(
-                evaluation=self._evaluation(areas),
-                lattice=self.lattice,
-                areas=areas,
-                game=Game.named(method.game),
-                moves=(method.jitter or Jitter(0, flip=False)).moves(len(self.shape) - 2, generator),
-            )
-            ascent = method.ascent(problem, steps or method.steps, None if warm is None else warm.clone())
-        step = None
-        for step in surroundings.each(ascent):
-            if progress is not None:
-                progress(step)
-        if step is None:
-            raise RuntimeError("the ascent made no step")
-        return step.parameters
-
-    def masks(self, parameters: Tensor, areas: Tensor) -> Tensor:
-        """Masks `(B, V, 1, *S)` of parameters `(B · V, 1, *L)`."""
-        with self.evaluation.subject.surroundings.computing(), torch.no_grad():
-            masks = self.lattice.masks(self.lattice.nodes(parameters)).clamp(0, 1)
-        return masks.view(*areas.shape, 1, *self.shape[2:])
-
-    def scores(self, masks: Tensor) -> Tensor:
-        """Scores `(B, V)` of what masks `(B, V, 1, *S)` keep."""
-        return self._evaluation(masks).scores(masks.flatten(0, 1)).view(masks.shape[:2])
-
-    def attribution(self, parameters: Tensor, areas: Tensor) -> Attribution:
-        """The result for parameters `(B · V, 1, *L)` that were sought for areas `(B, V)`."""
-        masks = self.masks(parameters, areas)
-        with self.evaluation.subject.surroundings.computing():
-            saliency_map = saliency(masks, self.method.smooth)
-        return Attribution(
-            map=saliency_map,
-            masks=masks,
-            areas=areas.amax(0),
-            achieved=masks.flatten(2).mean(2),
-            scores=self.scores(masks),
-            complements=self.scores(1 - masks),
-            whole=self.whole,
-            blank=self.scores(torch.zeros_like(masks[:, :1]))[:, 0],
-            about=self.about,
-        )
-
-    def _evaluation(self, variants: Tensor) -> Evaluation:
-        """The evaluation for rows in the order of `(B, V)`."""
-        return replace(self.evaluation, query=self.evaluation.query.repeat_interleave(variants.shape[1]))

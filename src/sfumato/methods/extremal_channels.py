@@ -1,0 +1,141 @@
+r"""Extremal channels: among all sets of so many channels of a layer, the one that plays the game best.
+
+$m_a = \arg\max_m \Phi_l(m \otimes \Phi^l(x))$ over $m \in [0, 1]^K$ of mean $a$, where $\Phi^l(x)$ is what layer $l$ puts out
+for $x$, $\Phi_l$ the network above it, and $m$ the same at all places. R. Fong, M. Patrick, A. Vedaldi: *Understanding deep
+networks via extremal perturbations and smooth masks*, ICCV 2019, arXiv 1910.08485, section 4.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sfumato.ascent import Ascent, PenalisedAscent, ProjectedAscent
+from sfumato.attribution import Attribution, overlaid
+from sfumato.channel_mask import Channels
+from sfumato.configuration import check_number, check_seed
+from sfumato.games import PRESERVE, Game
+from sfumato.perturbations import Fade, Perturbation, Perturbed
+from sfumato.probing import Model
+from sfumato.search import Progress, Search
+from sfumato.space import enlarged
+from sfumato.tokens import laid_out
+from sfumato.upper import check_layer
+
+
+@dataclass(frozen=True)
+class ExtremalChannels:
+    """For each count of channels, those of a layer whose mask plays the game best.
+
+    Called with a model, inputs `(B, C, *S)` and targets, it returns an `Attribution` with masks `(B, V, K, 1, …)`, whose
+    `areas` are shares of the K channels. `activation` is what the layer puts out, and `map` the channels' overlay on the
+    input, $\\sum_k m_k \\Phi_k(x)$ for the mean of the masks, enlarged.
+
+    - `layer`: the dotted name of a module whose output is masked, or, `at` the "input", what it takes in; "" means the
+      model's input.
+    - `counts`: V numbers of channels, from 1 up, growing.
+    - `groups`: how many groups of neighbouring channels are masked as one, K then. The heads of an attention are the
+      groups of what its output projection takes in: `layer="blocks.5.attn.proj", at="input", groups=6`.
+    - `binary`: whether masks are sets of channels, of 0 and 1. As published they are in [0, 1] and only add up to the count, so
+      that more channels than that take part; they keep more of the score, as they may also scale channels.
+    - `game`: "preserve" (these channels suffice), "delete" (these are needed), "dual", or a `Game`.
+    - `steps`: of the ascent, for each mask.
+    - `perturbation`: what takes the place of a channel; by default zeros, as published.
+    - `ascent`: how the best is sought.
+    - `seed`: of all that is random. `memory`: GiB that the network above the layer may keep for its backward pass.
+    """
+
+    by_channel: ClassVar[bool] = True
+    jitter: ClassVar[None] = None
+
+    layer: str = ""
+    counts: tuple[int, ...] = (5, 10, 25, 50)
+    game: Game | str = PRESERVE
+    steps: int = 100
+    perturbation: Perturbation = Fade()
+    ascent: Ascent = ProjectedAscent()
+    groups: int | None = None
+    binary: bool = True
+    at: str = "output"
+    seed: int = 0
+    memory: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_layer(self.layer, self.at)
+        object.__setattr__(self, "counts", check_counts(self.counts))
+        object.__setattr__(self, "game", Game.named(self.game))
+        if not isinstance(self.binary, bool):
+            raise ValueError(f"binary is True or False; got {self.binary!r}")
+        for name in ("steps", "groups"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a whole number from 1 up; got {value!r}")
+        if not callable(self.perturbation) or isinstance(self.perturbation, type):
+            raise ValueError(f"perturbation must be a configuration such as Fade(); got {self.perturbation!r}")
+        if not callable(self.ascent) or isinstance(self.ascent, type | PenalisedAscent):
+            raise ValueError(f"ascent must be one that holds areas, such as ProjectedAscent(); got {self.ascent!r}")
+        check_seed(self.seed)
+        check_number("memory", self.memory, "in GiB", above=0)
+
+    def __call__(self, model: Model, inputs: Tensor, targets: Any, progress: Progress | None = None) -> Attribution:
+        """Find the masks for inputs `(B, C, *S)`, prepared as the model wants them.
+
+        `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. `progress` is told each
+        step. Raises `ValueError` where layer, inputs or targets cannot be used; the model comes out as it went in.
+        """
+        with Search.prepared(self, model, inputs, targets) as search:
+            channels = search.lattice.size[0]
+            if max(self.counts) > channels:
+                raise ValueError(
+                    f"layer {self.layer!r} has {channels} channels or groups of them; got counts={self.counts}"
+                )
+            shares = torch.tensor(self.counts, device=inputs.device) / channels
+            areas = shares.expand(len(inputs), -1)
+            return search.attribution(search.ascend(areas, progress), areas)
+
+    def lattice(self, seen: Tensor, space: Sequence[int]) -> Channels:  # noqa: ARG002  # a Seeking
+        """Masks for the channels of what is seen, `(B, C, *L)`, or for their groups."""
+        channels = seen.shape[1]
+        groups = self.groups or channels
+        if channels % groups:
+            raise ValueError(
+                f"{channels} channels do not fall into {groups} groups of one size; give a divisor of {channels}"
+            )
+        return Channels(groups, seen.ndim - 2, self.binary, seen.device)
+
+    def hiding(self, seen: Tensor) -> Perturbed:
+        """What masks `(N, K, 1, …)` do to what is seen, `(B, C, *L)`."""
+        perturbed = self.perturbation(seen)
+        return lambda masks, query: perturbed(spread(masks, seen.shape[1]), query)
+
+    def mapped(self, masks: Tensor, seen: Tensor, space: Sequence[int]) -> dict[str, Tensor]:
+        """The layer's activations, and the overlay of the masks' mean, enlarged to inputs of `space`."""
+        shown = self._placed(seen, space)
+        return {"map": enlarged(overlaid(masks.mean(1).flatten(1), shown), space), "activation": shown}
+
+    def _placed(self, seen: Tensor, space: Sequence[int]) -> Tensor:
+        """What is seen as `(B, C, *L)` with as many axes as the input, or where it has no such places, as its mean."""
+        if seen.ndim == 2 + len(space):
+            return seen
+        try:
+            return laid_out(seen.mT, space, self.layer)
+        except ValueError:
+            return seen.mean(2)[(..., *[None] * len(space))]
+
+
+def spread(masks: Tensor, channels: int) -> Tensor:
+    """Masks of groups `(N, K, 1, …)` as masks of so many channels, `(N, C, 1, …)`."""
+    return masks.repeat_interleave(channels // masks.shape[1], 1)
+
+
+def check_counts(counts: Any) -> tuple[int, ...]:
+    """Counts of channels as a tuple, if they are growing whole numbers from 1 up."""
+    values = tuple(counts) if isinstance(counts, Iterable) else (counts,)
+    for count in values:
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"counts are numbers of channels, whole and from 1 up; got {count!r}")
+    if not values or values != tuple(sorted(set(values))):
+        raise ValueError(f"counts must grow, each named once, and be at least one; got {values}")
+    return values

@@ -1,0 +1,389 @@
+"""The part of a network above a layer, run from the layer's stored activation.
+
+What a network does below a layer is the same for every mask, so it is done once. The modules that are called on the way to
+the layer, and do not lead to it, are skipped from then on: their calls return what they returned at first, or an empty
+stand-in where nothing looks at that. What else is computed there, as adding an embedding, is computed again from these. So
+any network runs with its own code, and shortcuts around the layer carry what they carried.
+"""
+
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+from sfumato.layers import find_layer
+from sfumato.probing import substituted
+from sfumato.subject import Subject
+
+Key = tuple[nn.Module, int]
+"""A module and the number of its call."""
+
+Leaf = Callable[[Tensor], Any]
+"""From the queries `(N,)` of the rows to a value."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Values `(B, rows of a query, …)`; as they are handed out they may be changed in place."""
+
+    values: Tensor
+
+    def __call__(self, query: Tensor) -> Tensor:
+        return self.values[query].flatten(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class StandIn:
+    """Of the right shape and type, and empty: for what nothing looks at."""
+
+    like: Tensor
+    """`(rows of a query, …)`, without memory of its own."""
+
+    @classmethod
+    def of(cls, rows: Rows) -> "StandIn":
+        return cls(rows.values.new_zeros(()).expand(rows.values.shape[1:]))
+
+    def __call__(self, query: Tensor) -> Tensor:
+        rows, *rest = self.like.shape
+        return self.like.new_zeros(()).expand(len(query) * rows, *rest)
+
+
+@dataclass(frozen=True, eq=False)
+class Same:
+    """A value that is the same whatever the queries."""
+
+    value: Any
+
+    def __call__(self, query: Tensor) -> Any:  # noqa: ARG002
+        return self.value.clone() if isinstance(self.value, Tensor) else self.value
+
+
+@dataclass(frozen=True, eq=False)
+class Returned:
+    """What a skipped call returns: its leaves, and how they are nested."""
+
+    leaves: tuple[Leaf, ...]
+    form: Any
+
+    def __call__(self, query: Tensor) -> Any:
+        return tree_unflatten([leaf(query) for leaf in self.leaves], self.form)
+
+
+@dataclass(frozen=True, eq=False)
+class Rest:
+    """The network above a layer: a function of what the layer puts out (or takes in), for rows of given queries."""
+
+    net: nn.Module
+    layer: nn.Module
+    side: str
+    number: int
+    """Of the call of the layer that counts: the last one."""
+    inputs: Leaf
+    skipped: Mapping[Key, Returned]
+
+    def __call__(self, seen: Tensor, query: Tensor) -> Any:
+        """The network's outputs where the layer puts out `seen`, whose rows belong to the queries `(N,)`."""
+        modules = {module for module, _ in self.skipped} | {self.layer}
+        with substituted({module: self._forward(module, seen, query) for module in modules}):
+            return self.net(self.inputs(query))
+
+    def _forward(self, module: nn.Module, seen: Tensor, query: Tensor) -> Callable[..., Any]:
+        own, numbers = module.forward, count()
+
+        def forward(*arguments: Any, **named: Any) -> Any:
+            number = next(numbers)
+            if module is self.layer and number == self.number:
+                return seen if self.side == "output" else own(seen, *arguments[1:], **named)
+            returned = self.skipped.get((module, number))
+            return own(*arguments, **named) if returned is None else returned(query)
+
+        return forward
+
+
+CHUNK = 16
+"""Queries at once, when their activations are stored."""
+
+
+def rest_of(subject: Subject, layer: str, side: str) -> tuple[Rest, Tensor]:
+    """The network above the layer, and what the layer puts out for the subject's inputs, `(B, …)` in its own form.
+
+    A warning says so where the network must be run from its input each time, or a good part of it. Raises `ValueError` where
+    there is no such layer, or none that can be watched.
+    """
+    net, module = subject.model, find_layer(subject.model, layer)
+    assert isinstance(net, nn.Module)  # noqa: S101  # for the type checker: nothing else has layers
+    with subject.surroundings.computing(), torch.no_grad():
+        first = Pass.of(subject, module, side, subject.query[:1])
+        goal = first.goal(layer)
+        whole = Rest(net, module, side, goal.number, Rows(subject.inputs[:, None]), {})
+        plan, products, reason = whole, 0, ""
+        try:
+            plan, products = _planned(subject, whole, first, goal)
+        except Exception as error:  # noqa: BLE001  # whatever a network does not stand, it need not: it runs whole
+            reason = f"{type(error).__name__}: {error}"
+        wanted = [
+            key for key, returned in plan.skipped.items() if any(isinstance(leaf, Rows) for leaf in returned.leaves)
+        ]
+        passes = [Pass.of(subject, module, side, some, wanted) for some in subject.query.split(CHUNK)]
+        activation = torch.cat([each.activation(layer, side) for each in passes])
+        if not reason:
+            plan = _filled(plan, passes, subject.inputs)
+            reason = _difference(subject, plan, activation, passes)
+    if reason:
+        _warn(f"the network runs from its input each time, not from layer {layer!r} ({reason})")
+        return whole, activation
+    if products:
+        _warn(f"below layer {layer!r}, {products} convolutions or products outside of modules are computed each time")
+    return plan, activation
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=2)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call of a module during a pass."""
+
+    module: nn.Module
+    number: int
+    """How many calls of this module went before."""
+    callers: "tuple[Call, ...]"
+    """Those during which it happened, from the outermost."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """What happened while the network ran once, for rows of queries."""
+
+    calls: list[Call]
+    """In the order in which they began."""
+    returned: dict[Key, Any]
+    """Copies of what they returned."""
+    seen: list[tuple[Call, Any]]
+    """The layer's last call, and a copy of what it put out, or took in; empty if there was none."""
+    outputs: Any
+    rows: int
+
+    @classmethod
+    def of(
+        cls, subject: Subject, layer: nn.Module, side: str, query: Tensor, wanted: Collection[Key] | None = None
+    ) -> "Pass":
+        """A pass for the inputs of these queries; copies are kept of what the calls wanted returned, or all."""
+        calls: list[Call] = []
+        stack: list[Call] = []
+        returned: dict[Key, Any] = {}
+        seen: list[tuple[Call, Any]] = []
+
+        def recording(module: nn.Module) -> Callable[..., Any]:
+            own, numbers = module.forward, count()
+
+            def forward(*arguments: Any, **named: Any) -> Any:
+                call = Call(module, next(numbers), tuple(stack))
+                calls.append(call)
+                if module is layer and side == "input":
+                    seen[:] = [(call, _copied(arguments[0] if arguments else None))]
+                stack.append(call)
+                result = own(*arguments, **named)
+                stack.pop()
+                if module is layer and side == "output":
+                    seen[:] = [(call, _copied(result))]
+                if wanted is None or (module, call.number) in wanted:
+                    returned[module, call.number] = tree_map(_copied, result)
+                return result
+
+            return forward
+
+        assert isinstance(subject.model, nn.Module)  # noqa: S101  # for the type checker
+        with substituted({module: recording(module) for module in subject.model.modules()}):
+            outputs = subject.outputs(subject.inputs[query], query)
+        return cls(calls, returned, seen, outputs, len(query))
+
+    def goal(self, layer: str) -> Call:
+        """The layer's last call."""
+        if not self.seen:
+            raise ValueError(
+                f"the model did not call its layer {layer!r}; name one that takes part, and none within a part that is "
+                "compiled or scripted"
+            )
+        return self.seen[0][0]
+
+    def activation(self, layer: str, side: str) -> Tensor:
+        """What the layer put out or took in at its last call, `(rows, …)`."""
+        found = self.seen[0][1]
+        does = "puts out" if side == "output" else "takes in"
+        if not isinstance(found, Tensor) or not found.is_floating_point():
+            kind = found.dtype if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(
+                f"the layer {layer!r} {does} a {kind}, not a tensor of floating-point numbers; name a layer within it"
+            )
+        if found.ndim < 2 or len(found) != self.rows:
+            raise ValueError(
+                f"the layer {layer!r} {does} shape {tuple(found.shape)} for {self.rows} inputs, not (N, C, …); name another"
+            )
+        return found
+
+
+def _copied(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value
+
+
+def _planned(subject: Subject, whole: Rest, first: Pass, goal: Call) -> tuple[Rest, int]:
+    """The rest of the network for the first query, with stand-ins for all that nothing looks at.
+
+    Also how many convolutions and products are computed below the layer all the same.
+    """
+    below = [
+        (call.module, call.number)
+        for call in first.calls[: first.calls.index(goal)]
+        if call.callers == goal.callers[: len(call.callers)] and call not in goal.callers
+    ]
+    pair = Pass.of(subject, whole.layer, whole.side, subject.query[[0, 0]], below)
+    found = {key: _returned(first.returned[key], pair.returned[key]) for key in below}
+    draft = replace(
+        whole,
+        inputs=Rows(subject.inputs[:1, None]),
+        skipped={key: returned for key, returned in found.items() if returned is not None},
+    )
+    seen = first.activation("", whole.side)[[0, 0]]
+    watch = Watch(seen)
+    watched = _with_leaves(draft, watch.over)
+    with watch:
+        outputs = subject.surroundings.call(lambda _: watched(seen, subject.query[[0, 0]]), seen)
+    watch.look(outputs)
+    return _with_leaves(draft, watch.enough), watch.products
+
+
+def _with_leaves(rest: Rest, change: Callable[[Leaf], Leaf]) -> Rest:
+    skipped = {
+        key: replace(returned, leaves=tuple(change(leaf) for leaf in returned.leaves))
+        for key, returned in rest.skipped.items()
+    }
+    return replace(rest, inputs=change(rest.inputs), skipped=skipped)
+
+
+def _returned(one: Any, two: Any) -> Returned | None:
+    """What a call returned for one row, and for two; `None` if that does not tell how it depends on the rows."""
+    leaves: list[Leaf] = []
+    ones, form = tree_flatten(one)
+    twos, other = tree_flatten(two)
+    if form != other:
+        return None
+    for each, pair in zip(ones, twos, strict=True):
+        if not isinstance(each, Tensor):
+            if each != pair or not isinstance(each, int | float | str | None):
+                return None
+            leaves.append(Same(each))
+        elif each.shape == pair.shape:
+            leaves.append(Same(each))
+        elif each.ndim and pair.shape == (2 * each.shape[0], *each.shape[1:]):
+            leaves.append(Rows(each[None]))
+        else:
+            return None
+    return Returned(tuple(leaves), form)
+
+
+class Watch(TorchFunctionMode):
+    """Sees which of the values that are handed out are looked at by torch's functions."""
+
+    def __init__(self, seen: Tensor) -> None:
+        super().__init__()
+        self.seen = seen
+        self.below = True
+        self.products = 0
+        self._handed: dict[int, tuple[Any, Leaf]] = {}
+        self._looked_at: set[Leaf] = set()
+
+    def over(self, leaf: Leaf) -> Leaf:
+        """The leaf, watched."""
+
+        def handed(query: Tensor) -> Any:
+            value = leaf(query)
+            self._handed[id(value)] = (value, leaf)  # with the value, so that no other gets its identity
+            return value
+
+        return handed
+
+    def enough(self, leaf: Leaf) -> Leaf:
+        """A stand-in for a leaf of rows that nothing looked at; else the leaf."""
+        return StandIn.of(leaf) if isinstance(leaf, Rows) and leaf not in self._looked_at else leaf
+
+    def look(self, at: Any) -> None:
+        """Note what was handed out among these values."""
+        for value in tree_leaves(at):
+            if value is self.seen:
+                self.below = False
+            elif id(value) in self._handed:
+                self._looked_at.add(self._handed[id(value)][1])
+
+    def __torch_function__(self, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: Any = None) -> Any:
+        named = named or {}
+        if function not in SHAPES:
+            self.look((arguments, named))
+            weighed = any(isinstance(value, nn.Parameter) for value in tree_leaves((arguments, named)))
+            self.products += self.below and weighed and function in PRODUCTS
+        return function(*arguments, **named)
+
+
+SHAPES = {
+    torch.Tensor.size,
+    torch.Tensor.dim,
+    torch.Tensor.ndimension,
+    torch.Tensor.is_floating_point,
+    *(getattr(torch.Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device", "layout", "is_cuda")),
+}
+"""What tells only of a tensor's shape and kind, which stand-ins have too."""
+
+PRODUCTS = {
+    *(torch.conv1d, torch.conv2d, torch.conv3d, torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.einsum),
+    *(torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.mm, torch.Tensor.bmm),
+    *(nn.functional.linear, nn.functional.scaled_dot_product_attention),
+}
+"""What costs most in networks, if it is done with weights."""
+
+
+def _filled(plan: Rest, passes: Sequence[Pass], inputs: Tensor) -> Rest:
+    """The plan, which has the values of the first query, with those of all queries from the passes."""
+
+    def filled(key: Key, leaves: Sequence[Leaf]) -> Iterator[Leaf]:
+        for place, leaf in enumerate(leaves):
+            if isinstance(leaf, Rows):
+                rows = [tree_leaves(each.returned[key])[place].unflatten(0, (each.rows, -1)) for each in passes]
+                yield Rows(torch.cat(rows))
+            else:
+                yield leaf
+
+    skipped = {key: replace(found, leaves=tuple(filled(key, found.leaves))) for key, found in plan.skipped.items()}
+    return replace(
+        plan, inputs=Rows(inputs[:, None]) if isinstance(plan.inputs, Rows) else plan.inputs, skipped=skipped
+    )
+
+
+def _difference(subject: Subject, rest: Rest, activation: Tensor, passes: Sequence[Pass]) -> str:
+    """How the outputs of the rest, for other rows than at first, differ from the network's; empty if they do not."""
+    query = subject.query[[-1, 0, 0]]
+    found, form = tree_flatten(subject.surroundings.call(lambda seen: rest(seen, query), activation[query]))
+    for place, value in enumerate(found):
+        known = [tree_leaves(each.outputs) for each in passes]
+        if tree_flatten(passes[0].outputs)[1] != form:
+            return "its outputs then have another form"
+        if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
+            continue
+        if not value.ndim or len(value) != len(query):
+            continue
+        expected = torch.cat([leaves[place] for leaves in known])[query]
+        if value.shape != expected.shape:
+            return f"its outputs then have shape {tuple(value.shape)}, not {tuple(expected.shape)}"
+        off = (value - expected).abs().max() / expected.abs().max().clamp(min=TINY)
+        if not off <= torch.finfo(value.dtype).eps ** 0.5:
+            return f"its outputs then differ by {float(off):.1g} of the largest"
+    return ""
+
+
+TINY = 1e-12

@@ -1,0 +1,147 @@
+"""A search for masks at work on one batch: what its ascents share."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sfumato.ascent import Ascent, Problem, Step
+from sfumato.attribution import Attribution, versions
+from sfumato.configuration import as_json
+from sfumato.evaluate import Evaluation
+from sfumato.games import Game
+from sfumato.jitter import Jitter, MirrorEvenSteps
+from sfumato.perturbations import Perturbed
+from sfumato.probing import Model
+from sfumato.subject import Subject
+from sfumato.upper import above
+
+Progress = Callable[[Step], object]
+"""Is told every step: a progress bar, a log, a live picture."""
+
+
+class Seeking(Protocol):
+    """What a method that seeks masks says of itself: `ExtremalPerturbation`, `ExtremalChannels`."""
+
+    @property
+    def by_channel(self) -> bool:
+        """Whether it masks channels, not places."""
+
+    @property
+    def layer(self) -> str: ...
+    @property
+    def at(self) -> str: ...
+    @property
+    def game(self) -> Game | str: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def ascent(self) -> Ascent: ...
+    @property
+    def jitter(self) -> Jitter | MirrorEvenSteps | None: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def memory(self) -> float: ...
+
+    def lattice(self, seen: Tensor, space: Sequence[int]) -> Any:
+        """The masks' family over what is seen, `(B, C, *L)`, of inputs of `space`."""
+
+    def hiding(self, seen: Tensor) -> Perturbed:
+        """What masks do to what is seen."""
+
+    def mapped(self, masks: Tensor, seen: Tensor, space: Sequence[int]) -> dict[str, Tensor]:
+        """The fields of an `Attribution` that show masks `(B, V, …)` in the input."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """A method at work on one batch."""
+
+    method: Seeking
+    evaluation: Evaluation
+    lattice: Any
+    space: tuple[int, ...]
+    """Of the inputs."""
+    whole: Tensor
+    about: dict[str, Any]
+
+    @classmethod
+    @contextmanager
+    def prepared(cls, method: Seeking, model: Model, inputs: Tensor, targets: Any) -> Iterator["Search"]:
+        """Check what was given, look once at the whole inputs, and hold the model frozen for the time of the search."""
+        with Subject.prepared(model, inputs, targets) as given:
+            space = tuple(given.inputs.shape[2:])
+            subject = above(given, method.layer, method.at, method.by_channel) if method.layer else given
+            with subject.surroundings.computing():
+                lattice = method.lattice(subject.inputs, space)
+                rows = subject.rows_in_memory(method.memory)
+                perturbed = method.hiding(subject.inputs)
+            evaluation = Evaluation(subject, perturbed, subject.query, rows)
+            whole = subject.whole(rows)
+            about = {"method": as_json(method), "score": as_json(subject.score), "versions": versions()}
+            yield cls(method, evaluation, lattice, space, whole, about)
+
+    def ascend(
+        self, areas: Tensor, progress: Progress | None = None, warm: Tensor | None = None, steps: int | None = None
+    ) -> Tensor:
+        """Parameters `(B · V, 1, *L)` of the best masks of areas `(B, V)`, from `warm` parameters if there are any."""
+        method = self.method
+        self.lattice.check(areas.flatten().tolist())
+        generator = torch.Generator().manual_seed(method.seed)
+        surroundings = self.evaluation.subject.surroundings
+        with surroundings.computing():
+            areas = areas.clone()
+            problem = Problem(
+                evaluation=self._evaluation(areas),
+                lattice=self.lattice,
+                areas=areas,
+                game=Game.named(method.game),
+                moves=self._jitter().moves(len(self.space), generator),
+            )
+            ascent = method.ascent(problem, steps or method.steps, None if warm is None else warm.clone())
+        step = None
+        for step in surroundings.each(ascent):
+            if progress is not None:
+                progress(step)
+        if step is None:
+            raise RuntimeError("the ascent made no step")
+        return step.parameters
+
+    def masks(self, parameters: Tensor, areas: Tensor) -> Tensor:
+        """Masks `(B, V, 1, *S)`, or of channels `(B, V, K, 1, …)`, of parameters `(B · V, 1, *L)`."""
+        with self.evaluation.subject.surroundings.computing(), torch.no_grad():
+            masks = self.lattice.masks(self.lattice.nodes(parameters)).clamp(0, 1)
+        return masks.unflatten(0, areas.shape)
+
+    def scores(self, masks: Tensor) -> Tensor:
+        """Scores `(B, V)` of what masks `(B, V, …)` keep."""
+        return self._evaluation(masks).scores(masks.flatten(0, 1)).view(masks.shape[:2])
+
+    def attribution(self, parameters: Tensor, areas: Tensor) -> Attribution:
+        """The result for parameters `(B · V, 1, *L)` that were sought for areas `(B, V)`."""
+        masks = self.masks(parameters, areas)
+        with self.evaluation.subject.surroundings.computing():
+            shown = self.method.mapped(masks, self.evaluation.subject.inputs, self.space)
+        return Attribution(
+            **shown,
+            masks=masks,
+            areas=areas.amax(0),
+            achieved=masks.flatten(2).mean(2),
+            scores=self.scores(masks),
+            complements=self.scores(1 - masks),
+            whole=self.whole,
+            blank=self.scores(torch.zeros_like(masks[:, :1]))[:, 0],
+            about=self.about,
+        )
+
+    def _jitter(self) -> Jitter | MirrorEvenSteps:
+        """The method's; none at a layer, whose values do not move as the input does."""
+        return Jitter(0, flip=False) if self.method.layer or self.method.jitter is None else self.method.jitter
+
+    def _evaluation(self, variants: Tensor) -> Evaluation:
+        """The evaluation for rows in the order of `(B, V)`."""
+        return replace(self.evaluation, query=self.evaluation.query.repeat_interleave(variants.shape[1]))
