@@ -4,6 +4,7 @@ import json
 import pickle
 import warnings
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -13,7 +14,6 @@ import sfumato
 from sfumato import ExtremalChannels, ExtremalPerturbation, Fade, Output, smallest
 from sfumato.channel_mask import Channels, largest
 from sfumato.configuration import as_json, from_json
-from sfumato.search import Search
 from sfumato.subject import Subject
 from sfumato.upper import above
 
@@ -211,3 +211,379 @@ def test_what_a_mask_changes_is_what_the_whole_network_would_do(kind, layer, sid
     handle.remove()
     torch.testing.assert_close(score, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found, torch.autograd.grad(expected.sum(), other)[0], rtol=1e-4, atol=1e-6)
+
+
+class Parts(nn.Module):
+    """Eight channels that are copies of the input's, of which class 1 counts numbers 2, 5 and 6, with weights."""
+
+    WEIGHTS: ClassVar = {2: 1.0, 5: 3.0, 6: 2.0}
+
+    def __init__(self):
+        super().__init__()
+        self.channels = nn.Conv2d(1, 8, 1, bias=False)
+        self.relu = nn.ReLU(inplace=True)
+        self.head = nn.Linear(8, 3, bias=False)
+        with torch.no_grad():
+            self.channels.weight.fill_(1.0)
+            self.head.weight.fill_(0.0)
+            for channel, weight in self.WEIGHTS.items():
+                self.head.weight[1, channel] = weight
+
+    def forward(self, x):
+        return self.head(self.relu(self.channels(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("game", ["preserve", "delete", "dual"])
+def test_the_channels_that_count_are_found(binary, game):
+    method = ExtremalChannels(layer="relu", counts=(1, 2, 3), steps=40, game=game, binary=binary)
+    result = method(Parts().eval(), pictures(2, 1, 12, 12).abs(), 1)
+    assert result.masks.shape == (2, 3, 8, 1, 1)
+    for variant, channels in enumerate(([5], [5, 6], [2, 5, 6])):
+        expected = torch.zeros(8)
+        expected[channels] = 1
+        found = result.masks[:, variant, :, 0, 0]
+        torch.testing.assert_close(found, expected.expand(2, 8), atol=0 if binary else 0.005, rtol=0)
+    indices, weights = result.channels(4)
+    assert indices[:, :3].tolist() == [[5, 6, 2]] * 2
+    torch.testing.assert_close(weights, torch.tensor([1, 2 / 3, 1 / 3, 0]).expand(2, 4), atol=0.005, rtol=0)
+    torch.testing.assert_close(result.achieved, torch.tensor([1 / 8, 2 / 8, 3 / 8]).expand(2, 3))
+    torch.testing.assert_close(
+        result.scores, result.whole[:, None] * torch.tensor([3 / 6, 5 / 6, 1.0]), atol=0.01, rtol=0
+    )
+    assert result.complements[:, 2].abs().max() < 1e-3
+
+
+def test_the_smallest_set_of_channels_and_the_curve():
+    x = pictures(2, 1, 12, 12).abs()
+    for keep, count in ((0.4, 1), (0.5, 1), (0.51, 2), (0.9, 3), (1.0, 3)):
+        found = smallest(ExtremalChannels(layer="relu", steps=20), Parts().eval(), x, 1, keep=keep)
+        assert found.count.tolist() == [count, count], keep
+        assert found.curve_areas.tolist() == [1 / 8, 2 / 8, 5 / 8, 1]
+        whole = found.attribution.whole
+        torch.testing.assert_close(found.curve_scores, whole[:, None] * torch.tensor([3 / 6, 5 / 6, 1, 1]))
+        assert torch.equal(found.curve_scores[:, -1], whole), "all channels are the whole"
+        assert found.attribution.masks.flatten(1).sum(1).tolist() == [count, count]
+    sampled = smallest(ExtremalChannels(layer="relu", steps=20), Parts().eval(), x, 1, areas=(2, 8))
+    assert sampled.count.tolist() == [3, 3]
+    with pytest.raises(ValueError, match="counts are numbers of channels"):
+        smallest(ExtremalChannels(layer="relu"), Parts().eval(), x, 1, areas=(0.1,))
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_all_channels_keep_the_full_score(binary):
+    net, x = made(Residual), pictures()
+    result = ExtremalChannels(layer="blocks.1", counts=(3, 6), steps=6, binary=binary)(net, x, [1, 2, 3])
+    torch.testing.assert_close(result.scores[:, 1], net(x)[range(3), [1, 2, 3]].detach())
+    assert torch.equal(result.scores[:, 1], result.whole)
+    assert torch.equal(result.masks[:, 1], torch.ones(3, 6, 1, 1))
+
+
+def test_heads_are_groups_of_what_the_projection_takes_in():
+    """Class 1 is what the second of three heads carries."""
+    torch.manual_seed(0)
+    net = Transformer(width=9, heads=3).eval()
+    with torch.no_grad():
+        net.blocks[1].proj.weight[:, :3] = 0
+        net.blocks[1].proj.weight[:, 6:] = 0
+    method = ExtremalChannels(layer="blocks.1.proj", at="input", groups=3, counts=(1, 2), steps=20, game="dual")
+    x, others = pictures(), torch.tensor([0, 2])
+    score = Output(lambda outputs: outputs[:, 1] ** 2)
+    for row in range(3):
+        result = method(net, x[row : row + 1], score)
+        assert result.masks.shape == (1, 2, 3, 1)
+        # Heads without a way to the score change nothing, whatever the mask.
+        kept = result.masks[0, 0, 1].item()
+        assert torch.isclose(result.scores[0, 0], result.whole[0] if kept else result.blank[0], rtol=1e-4)
+        assert (kept == 1) == bool(result.whole[0] > result.blank[0])
+        assert len(set(result.masks[0, 0, others].flatten().tolist())) <= 2
+    assert result.activation.shape == (1, 9, 4, 4), "the class token has no place"
+    assert result.map.shape == (1, 1, 12, 12)
+
+
+def test_the_overlay_is_the_weighted_sum_of_the_layer_s_maps():
+    net, x = made(Residual), pictures()
+    result = ExtremalChannels(layer="blocks.0", counts=(1, 4), steps=6)(net, x, 1)
+    maps = net.blocks[0](net.stem(x)).detach()
+    torch.testing.assert_close(result.activation, maps)
+    for variant in (0, 1):
+        expected = (result.masks[:, variant] * maps).sum(1, keepdim=True)
+        torch.testing.assert_close(result.overlay(variant), expected)
+    torch.testing.assert_close(result.map, (result.overlay(0) + result.overlay(1)) / 2)
+    with pytest.raises(ValueError, match="no masks of channels"):
+        ExtremalPerturbation((0.3,), steps=2, layer="stem", mask=sfumato.SmoothMask(3, 6))(net, x, 1).overlay()
+
+
+def test_groups_are_masked_as_one():
+    net, x = made(Residual), pictures()
+    result = ExtremalChannels(layer="stem", counts=(1,), groups=3, steps=6)(net, x, 1)
+    assert result.masks.shape == (3, 1, 3, 1, 1)
+    spread = result.masks[:, 0].repeat_interleave(2, 1)
+    expected = (result.activation * spread).sum(1, keepdim=True)
+    torch.testing.assert_close(result.overlay(), expected)
+    # Scored as the network would with these channels.
+    handle = net.stem.register_forward_hook(lambda _, arguments, output: output * spread)
+    torch.testing.assert_close(result.scores[:, 0], net(x)[:, 1].detach(), rtol=1e-5, atol=1e-6)
+    handle.remove()
+
+
+class Corner(nn.Module):
+    """Class 1 is the brightness of one quarter, after a layer of half the input's size."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.AvgPool2d(2)
+
+    def forward(self, x):
+        x = self.pool(x)
+        weights = torch.zeros_like(x)
+        weights[:, :, :8, 8:] = 1
+        score = (x * weights).mean((1, 2, 3))
+        return torch.stack([-score, score], 1)
+
+
+@pytest.mark.parametrize("game", ["preserve", "delete"])
+def test_the_places_that_count_are_found_at_a_layer(game):
+    method = ExtremalPerturbation(areas=(0.1,), steps=80, game=game, layer="pool", mask=sfumato.SmoothMask(4, 6))
+    result = method(Corner().eval(), torch.ones(2, 3, 32, 32), 1)
+    assert result.masks.shape == (2, 1, 1, 16, 16)
+    assert result.map.shape == (2, 1, 32, 32)
+    torch.testing.assert_close(result.achieved, torch.full((2, 1), 0.1), atol=1e-4, rtol=0)
+    inside = result.masks[:, 0, 0, :8, 8:].sum((1, 2)) / result.masks.sum((1, 2, 3, 4))
+    assert (inside > 0.65).all(), "a quarter of it would be chance; the rest is the mask's border"
+    assert result.about["method"]["layer"] == "pool"
+
+
+def test_lengths_of_a_mask_at_a_layer_are_those_of_the_input():
+    for stride, step, sigma in ((1, 7, 16), (2, 3.5, 8), (7, 1, 16 / 7), (14, 0.5, 8 / 7), (32, 0.5, 8 / 7)):
+        mask = sfumato.SmoothMask().divided((stride, stride))
+        assert mask.step == pytest.approx((step, step))
+        assert mask.sigma == pytest.approx((sigma, sigma))
+    uneven = sfumato.SmoothMask(step=(4, 8), sigma=(8, 8)).divided((2, 4))
+    assert (uneven.step, uneven.sigma) == ((2, 2), (4, 2))
+
+
+def test_tokens_are_masked_where_they_lie_and_the_class_token_is_left():
+    net, x = made(Transformer), pictures()
+    result = ExtremalPerturbation(areas=(0.4,), steps=6, layer="blocks.0", mask=sfumato.SmoothMask(3, 6))(net, x, 1)
+    assert result.masks.shape == (3, 1, 1, 4, 4)
+    mask = torch.cat([torch.ones(3, 1), result.masks.flatten(1)], 1)[:, :, None]
+    handle = net.blocks[0].register_forward_hook(lambda _, arguments, output: output * mask)
+    torch.testing.assert_close(result.scores[:, 0], net(x)[:, 1].detach(), rtol=1e-5, atol=1e-5)
+    handle.remove()
+
+
+INSIDE = {
+    "channels": ExtremalChannels(layer="blocks.1", counts=(2, 4), steps=8),
+    "soft channels": ExtremalChannels(layer="blocks.1.two", counts=(2,), steps=8, binary=False, game="dual"),
+    "places": ExtremalPerturbation(areas=(0.2, 0.4), steps=8, layer="blocks.1", mask=sfumato.SmoothMask(3, 6)),
+}
+each_inside = pytest.mark.parametrize("method", INSIDE.values(), ids=INSIDE)
+
+
+@each_inside
+def test_a_query_does_not_depend_on_its_batch(method):
+    net, x, targets = made(Residual), pictures(), torch.tensor([1, 4, 2])
+    together = method(net, x, targets)
+    order = torch.tensor([2, 0, 1])
+    turned = method(net, x[order], targets[order])
+    cramped = replace(method, memory=1e-9)(net, x, targets)
+    for name in ("masks", "scores", "complements", "whole", "blank", "map"):
+        value = getattr(together, name)
+        torch.testing.assert_close(getattr(turned, name), value[order], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(getattr(cramped, name), value, rtol=1e-4, atol=1e-4)
+        for row in range(3):
+            alone = getattr(method(net, x[row : row + 1], targets[row]), name)
+            torch.testing.assert_close(alone, value[row : row + 1], rtol=1e-4, atol=1e-4)
+
+
+@each_inside
+def test_the_result_travels(method, tmp_path):
+    result = method(made(Residual), pictures(), 1)
+    result.save(tmp_path / "inside.safetensors")
+    loaded = sfumato.load(tmp_path / "inside.safetensors")
+    assert torch.equal(loaded.masks, result.masks)
+    assert (loaded.activation is None) == (result.activation is None)
+    assert from_json(json.loads(json.dumps(as_json(method)))) == method
+    assert pickle.loads(pickle.dumps(method)) == method  # noqa: S301
+    assert from_json(loaded.about["method"]) == method
+    assert torch.equal(method(made(Residual), pictures(), 1).masks, result.masks), "the same seed, the same result"
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+@each_inside
+def test_in_any_grad_mode(method, mode):
+    net = made(Residual)
+    with mode():
+        result = method(net, pictures(), 1)
+    assert torch.equal(result.masks, method(made(Residual), pictures(), 1).masks)
+
+
+def test_low_precision_and_autocast():
+    method = INSIDE["channels"]
+    result = method(made(Residual).bfloat16(), pictures().bfloat16(), 1)
+    assert result.masks.dtype == result.map.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        method(made(Residual), pictures(), 1)
+
+
+# Networks that cannot be cut at the layer.
+
+
+class Functional(nn.Module):
+    """All below the layer is computed by functions, with weights of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0)))
+        self.relu = nn.ReLU()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.relu(nn.functional.conv2d(x, self.weight)).mean((2, 3)))
+
+
+class Peeking(nn.Module):
+    """What a skipped module computes also decides, behind torch's back, what comes above."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.second = Remembering()
+        self.layer = nn.Conv2d(4, 4, 3)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.layer(self.second(self.first(x)))
+        return self.head(x.mean((2, 3)) + self.second.last.mean((2, 3)))
+
+
+class Remembering(nn.Module):
+    def forward(self, x):
+        self.last = x
+        return x
+
+
+class Sequence(nn.Module):
+    """The batch is the second axis of what the lower module puts out, and a shortcut carries it upwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.lower = nn.Conv2d(3, 4, 3)
+        self.turn = Turn()
+        self.layer = nn.Conv2d(4, 4, 1)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.lower(x)
+        turned = self.turn(x)
+        return self.head(self.layer(x).mean((2, 3)) + turned.mean(0))
+
+
+class Turn(nn.Module):
+    def forward(self, x):
+        return x.flatten(2).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize(("kind", "layer"), [(Peeking, "layer")])
+def test_where_a_network_cannot_be_cut_it_runs_whole_and_that_is_said(kind, layer):
+    torch.manual_seed(0)
+    net, x = kind().eval(), pictures()
+    method = ExtremalChannels(layer=layer, counts=(2, 4), steps=4)
+    with pytest.warns(UserWarning, match="runs from its input each time, not from layer 'layer'"):
+        result = method(net, x, 1)
+    torch.testing.assert_close(result.scores[:, 1], net(x)[:, 1].detach())
+
+
+def test_a_batch_axis_elsewhere_is_no_obstacle():
+    torch.manual_seed(0)
+    net, x = Sequence().eval(), pictures()
+    result = ExtremalChannels(layer="layer", counts=(2, 4), steps=4)(net, x, 1)
+    torch.testing.assert_close(result.scores[:, 1], net(x)[:, 1].detach())
+
+
+def test_work_below_the_layer_that_must_be_done_again_is_said():
+    net, x = Functional().eval(), pictures()
+    with pytest.warns(UserWarning, match="1 convolutions or products outside of modules"):
+        result = ExtremalChannels(layer="relu", counts=(2, 4), steps=4)(net, x, 1)
+    torch.testing.assert_close(result.scores[:, 1], net(x)[:, 1].detach())
+
+
+def test_what_could_be_cut_says_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        INSIDE["channels"](made(Residual), pictures(), 1)
+
+
+# What is no good.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layer": 3}, "layer is the dotted name"),
+        ({"at": "middle"}, "at must be one of output, input; got 'middle'"),
+        ({"counts": ()}, "counts must grow"),
+        ({"counts": (5, 2)}, "counts must grow"),
+        ({"counts": (0.1,)}, "counts are numbers of channels, whole and from 1 up; got 0.1"),
+        ({"counts": (0,)}, "counts are numbers"),
+        ({"groups": 0}, "groups must be a whole number"),
+        ({"steps": 0}, "steps must be a whole number"),
+        ({"binary": "yes"}, "binary is True or False"),
+        ({"game": "win"}, "game must be one of"),
+        ({"perturbation": Fade}, "perturbation must be a configuration"),
+        ({"ascent": sfumato.ascent.PenalisedAscent()}, "ascent must be one that holds areas"),
+        ({"memory": 0}, "memory is in GiB"),
+        ({"seed": 0.5}, "seed must be a whole number"),
+    ],
+)
+def test_settings_that_cannot_be(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ExtremalChannels(**{"layer": "stem", **arguments})
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (ExtremalChannels(layer="blocks.9"), "no layer 'blocks.9'. Did you mean 'blocks"),
+        (
+            ExtremalChannels(layer="stem", counts=(7,)),
+            r"layer 'stem' has 6 channels or groups of them; got counts=\(7,\)",
+        ),
+        (ExtremalChannels(layer="stem", counts=(1,), groups=4), "6 channels do not fall into 4 groups"),
+        (ExtremalChannels(layer="blocks", counts=(1,)), "did not call its layer 'blocks'"),
+        (ExtremalPerturbation(layer="head"), r"puts out shape \(3, 5\) for inputs with 2 axes of space"),
+        (ExtremalPerturbation(layer="stem", mask=sfumato.SmoothMask(40, 80)), "too small for a mask"),
+    ],
+)
+def test_layers_that_cannot_be(method, message):
+    net, x = made(Residual), pictures()
+    with pytest.raises(ValueError, match=message):
+        method(net, x, 1)
+    with pytest.raises(ValueError, match="names a part of an nn.Module"):
+        method(lambda inputs: net(inputs) + 1, x, 1)
+
+
+def test_torchray_s_masks_lie_over_the_input_only():
+    with pytest.raises(ValueError, match="a CanvasMask lies over the input only; got layer='stem'"):
+        ExtremalPerturbation.torchray(layer="stem")
+
+
+def test_channels_of_the_input():
+    """Without a layer, the input's own channels: class 1 is its green."""
+
+    def green(x):
+        return torch.stack([-x[:, 1].mean((1, 2)), x[:, 1].mean((1, 2))], 1)
+
+    result = ExtremalChannels(counts=(1,), steps=10)(green, torch.ones(1, 3, 8, 8), 1)
+    assert result.masks.flatten().tolist() == [0, 1, 0]
+
+
+def test_the_largest_are_as_many_as_they_add_up_to():
+    weights = torch.tensor([[0.2, 0.9, 0.9, 0.0], [0.1, 0.1, 0.1, 0.1], [1.0, 1.0, 1.0, 1.0]])
+    assert largest(weights).tolist() == [[0, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]]
+    parameters = weights[:, None].requires_grad_()
+    masks = Channels(4, 2, binary=True)(parameters)
+    assert masks.shape == (3, 4, 1, 1)
+    masks.sum().backward()
+    assert torch.equal(parameters.grad, torch.ones(3, 1, 4)), "gradients pass as if the mask were soft"
