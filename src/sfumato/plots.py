@@ -1,9 +1,7 @@
 """Figures of what a method found in pictures. They need matplotlib, and leave its global state alone."""
 
 import math
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,17 +9,33 @@ from torch import Tensor
 
 from sfumato.attribution import Attribution
 from sfumato.configuration import from_json
+from sfumato.panels import (
+    BOUND,
+    CELL,
+    GAP,
+    HEAD,
+    KEPT,
+    LEFT,
+    MARGIN,
+    SMALL,
+    blank,
+    check_matplotlib,
+    overlay,
+    percent,
+    positive,
+    save,
+    show,
+)  # fmt: skip
 from sfumato.perturbations import Blur
+from sfumato.space import enlarged
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CELL, GAP, HEAD, MARGIN = 2.2, 0.12, 0.48, 0.6  # inches: a picture's longer side, between, above and left of pictures
+__all__ = ["Curve", "check_matplotlib", "comparison", "figure", "overview", "percent", "save", "shares"]
+
 NARROW, LOW = 1.75, 1.5  # inches, which the words above a picture and the curve beside it need
-KEPT, LEFT, BOUND = "#b5402a", "#33658a", "#8a8a8a"  # what a mask shows, what it leaves, and their bounds
-SMALL = 9  # points
-PEAKS = 0.995  # of a map's places lie below its brightest colour
 
 Curve = tuple[Tensor, Tensor]
 """Areas `(n,)` and the scores `(n,)` that they keep."""
@@ -48,19 +62,19 @@ def figure(
     left = max(cell[0], 1.2 * CELL)
     top = HEAD + (0.3 if title else 0)
     size = (MARGIN + left + len(masks) * (cell[0] + GAP) + 0.1, top + 3 * cell[1] + 2 * GAP + 0.1)
-    canvas = _figure(size)
+    canvas = blank(size)
 
     def place(x: float, y: float, width: float, height: float) -> "Axes":
         """Axes so far from the left and the top, in inches."""
         return canvas.add_axes((x / size[0], 1 - (y + height) / size[1], width / size[0], height / size[1]))
 
     canvas.suptitle(title, x=MARGIN / size[0], y=1 - 0.1 / size[1], ha="left", va="top", fontsize=12, weight="bold")
-    _show(place(MARGIN, top, left, cell[1]), picture).set_title("the input", fontsize=SMALL)
+    show(place(MARGIN, top, left, cell[1]), picture).set_title("the input", fontsize=SMALL)
     for column, (mask, blurred, head) in enumerate(zip(masks, seen, _heads(result, query), strict=True)):
         x = MARGIN + left + GAP + column * (cell[0] + GAP)
-        _overlay(place(x, top, *cell), picture, mask[0]).set_title(head, fontsize=SMALL)
-        _show(place(x, top + cell[1] + GAP, *cell), picture * mask)
-        _show(place(x, top + 2 * (cell[1] + GAP), *cell), blurred)
+        overlay(place(x, top, *cell), picture, mask[0]).set_title(head, fontsize=SMALL)
+        show(place(x, top + cell[1] + GAP, *cell), picture * mask)
+        show(place(x, top + 2 * (cell[1] + GAP), *cell), blurred)
     legend = 0.95 if keep is None and curve is None else 1.1
     plot = place(MARGIN, top + cell[1] + 3 * GAP, left, 2 * cell[1] - GAP - legend)
     _draw_scores(plot, result, query, keep, curve)
@@ -80,14 +94,14 @@ def overview(results: Sequence[Attribution], pictures: Sequence[Tensor], titles:
     first = _masks(results[0], 0)
     width, height = _cell(first)
     count = len(first)
-    canvas = _figure(((count + 1) * (width + GAP) + 0.2, len(results) * (height + HEAD) + 0.2))
+    canvas = blank(((count + 1) * (width + GAP) + 0.2, len(results) * (height + HEAD) + 0.2))
     axes = canvas.subplots(len(results), count + 1, squeeze=False)
     for row, result, picture, title in zip(axes, results, pictures, titles, strict=True):
         masks = _masks(result, 0)
         shown = _rgb(picture, masks)
-        _show(row[0], shown).set_title(title, fontsize=SMALL, weight="bold")
+        show(row[0], shown).set_title(title, fontsize=SMALL, weight="bold")
         for place, mask, head in zip(row[1:], masks, _heads(result, 0), strict=True):
-            _overlay(place, shown, mask[0]).set_title(head, fontsize=SMALL)
+            overlay(place, shown, mask[0]).set_title(head, fontsize=SMALL)
     canvas.tight_layout(pad=0.5, w_pad=0.6, h_pad=0.8)
     return canvas
 
@@ -99,29 +113,18 @@ def comparison(results: Sequence[Attribution], picture: Tensor, titles: Sequence
     peaks do not hide the rest; what speaks against the class, below 0, is not shown. `picture` is RGB in [0, 1],
     `(3, H, W)`; maps of another size are enlarged to it. `title` stands above all.
     """
-    maps = [_positive(result.map, picture) for result in results]
+    maps = [positive(result.map, picture) for result in results]
     shown = _rgb(picture, maps[0][None])
     width, height = _cell(maps[0][None])
     top = 0.35 if title else 0.0
-    canvas = _figure(((len(maps) + 1) * (width + GAP) + 0.2, height + HEAD + top + 0.2))
+    canvas = blank(((len(maps) + 1) * (width + GAP) + 0.2, height + HEAD + top + 0.2))
     canvas.suptitle(title, fontsize=12, weight="bold")
     axes = canvas.subplots(1, len(maps) + 1, squeeze=False)[0]
-    _show(axes[0], shown).set_title("the input", fontsize=SMALL)
+    show(axes[0], shown).set_title("the input", fontsize=SMALL)
     for place, each, head in zip(axes[1:], maps, titles, strict=True):
-        _overlay(place, shown, each[0], outline=False).set_title(head, fontsize=SMALL)
+        overlay(place, shown, each[0], outline=False).set_title(head, fontsize=SMALL)
     canvas.tight_layout(pad=0.5, w_pad=0.6)
     return canvas
-
-
-def save(figure: "Figure", path: str | os.PathLike[str]) -> None:
-    """Write a PNG, whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        figure.savefig(partial, format="png", dpi=120)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def shares(result: Attribution) -> Tensor:
@@ -135,32 +138,6 @@ def shares(result: Attribution) -> Tensor:
     return (result.scores - result.blank[:, None]) / torch.where(span == 0, math.nan, span)[:, None]
 
 
-def check_matplotlib() -> None:
-    """Raise `ModuleNotFoundError` where matplotlib is missing."""
-    try:
-        import matplotlib  # noqa: F401, ICN001
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'figures need matplotlib, which is not installed; run: pip install "sfumato[plots]"', name="matplotlib"
-        ) from error
-
-
-def percent(share: float | None) -> str:
-    """A share as people read it.
-
-    >>> percent(0.05), percent(0.1234), percent(-0.004), percent(None)
-    ('5 %', '12.3 %', '-0.4 %', '–')
-    """
-    return f"{round(100 * share, 1):g} %" if share is not None and math.isfinite(share) else "–"
-
-
-def _figure(size: tuple[float, float]) -> "Figure":
-    check_matplotlib()
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=size)
-
-
 def _cell(masks: Tensor) -> tuple[float, float]:
     """The width and height given to each picture, in inches."""
     height, width = masks.shape[2:]
@@ -169,7 +146,9 @@ def _cell(masks: Tensor) -> tuple[float, float]:
 
 
 def _masks(result: Attribution, query: int) -> Tensor:
-    """The masks `(V, 1, H, W)` of one query, on the CPU."""
+    """The masks `(V, 1, H, W)` of one query, on the CPU; those at a layer enlarged."""
+    if result.activation is not None:
+        raise ValueError("the result has masks of channels; sfumato.sheets draws these")
     if result.masks is None:
         raise ValueError("the result has no masks to draw; give one made by a method with masks")
     if result.masks.ndim != 5:
@@ -178,16 +157,8 @@ def _masks(result: Attribution, query: int) -> Tensor:
         )
     if not 0 <= query < len(result):
         raise ValueError(f"query {query} is out of range; the result has {len(result)} (0 to {len(result) - 1})")
-    return result.masks[query].detach().float().cpu()
-
-
-def _positive(saliency: Tensor, picture: Tensor) -> Tensor:
-    """One query's map `(1, 1, *L)` as `(1, H, W)` in [0, 1], as large as the picture."""
-    if saliency.ndim != 4 or len(saliency) != 1:
-        raise ValueError(f"a map of one picture is (1, 1, H, W); got shape {tuple(saliency.shape)}")
-    values = saliency.detach().float().cpu().clamp(min=0)
-    values = torch.nn.functional.interpolate(values, picture.shape[-2:], mode="bilinear", align_corners=False)[0]
-    return (values / values.quantile(PEAKS).clamp(min=1e-12)).clamp(max=1)
+    masks = result.masks[query].detach().float().cpu()
+    return enlarged(masks, result.map.shape[2:]) if result.about.get("method", {}).get("layer") else masks
 
 
 def _rgb(picture: Tensor, masks: Tensor) -> Tensor:
@@ -226,23 +197,6 @@ def _achieved(result: Attribution, query: int) -> list[float]:
     if result.achieved is not None:
         return result.achieved[query].tolist()
     return _masks(result, query).flatten(1).mean(1).tolist()
-
-
-def _show(axes: "Axes", picture: Tensor) -> "Axes":
-    axes.imshow(picture.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="lanczos")
-    axes.set_axis_off()
-    return axes
-
-
-def _overlay(axes: "Axes", picture: Tensor, mask: Tensor, outline: bool = True) -> "Axes":
-    """The picture, pale and grey where the mask is low, warm and outlined where it is high."""
-    grey = picture.mean(0, keepdim=True).expand(3, -1, -1)
-    _show(axes, torch.lerp(0.35 + 0.65 * (0.7 * grey + 0.3 * picture), picture, mask))
-    axes.imshow(mask.numpy(), cmap="inferno", vmin=0, vmax=1.2, alpha=(0.45 * mask).numpy())
-    if outline and mask.min() < 0.5 < mask.max():
-        axes.contour(mask.numpy(), levels=[0.5], colors=["white"], linewidths=2.2)
-        axes.contour(mask.numpy(), levels=[0.5], colors=[KEPT], linewidths=1.1)
-    return axes
 
 
 def _draw_scores(axes: "Axes", result: Attribution, query: int, keep: float | None, curve: Curve | None) -> None:

@@ -110,7 +110,7 @@ def smallest(
         while (open_ := upper - lower > tolerance + ROUNDING).any():
             middle = (lower + upper) / 2
             if grain:
-                middle = (middle / grain + ROUNDING).floor() * grain
+                middle = (middle / grain + 0.25).floor() * grain  # of a whole number or a half, the whole
             middle = torch.where(open_, middle, upper)
             found = search.ascend(middle[:, None], progress, warm=best, steps=max(1, method.steps // 4))
             score = search.scores(search.masks(found, middle[:, None]))[:, 0]

@@ -123,7 +123,7 @@ class ExtremalPerturbation:
         """What masks do to what is seen, `(B, C, *L)`."""
         return (self.perturbation or (Fade() if self.layer else Blur()))(seen)
 
-    def mapped(self, masks: Tensor, seen: Tensor, space: Sequence[int]) -> dict[str, Tensor]:
+    def mapped(self, masks: Tensor, seen: Tensor, space: Sequence[int]) -> dict[str, Tensor]:  # noqa: ARG002
         """The saliency map of masks `(B, V, 1, *L)`, for inputs of `space`."""
         return {"map": saliency(enlarged(masks.flatten(0, 1), space).unflatten(0, masks.shape[:2]), self.smooth)}
 

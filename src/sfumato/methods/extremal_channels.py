@@ -5,7 +5,7 @@ for $x$, $\Phi_l$ the network above it, and $m$ the same at all places. R. Fong,
 networks via extremal perturbations and smooth masks*, ICCV 2019, arXiv 1910.08485, section 4.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

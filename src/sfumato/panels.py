@@ -1,0 +1,83 @@
+"""What figures are put together from: pictures, heat maps over them, and words."""
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CELL, GAP, HEAD, MARGIN = 2.2, 0.12, 0.48, 0.6  # inches: a picture's longer side, between, above and left of pictures
+KEPT, LEFT, BOUND = "#b5402a", "#33658a", "#8a8a8a"  # what a mask shows, what it leaves, and their bounds
+SMALL = 9  # points
+PEAKS = 0.995  # of a map's places lie below its brightest colour
+
+
+def check_matplotlib() -> None:
+    """Raise `ModuleNotFoundError` where matplotlib is missing."""
+    try:
+        import matplotlib  # noqa: F401, ICN001
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'figures need matplotlib, which is not installed; run: pip install "sfumato[plots]"', name="matplotlib"
+        ) from error
+
+
+def blank(size: tuple[float, float]) -> "Figure":
+    """An empty figure of so many inches, of which pyplot knows nothing."""
+    check_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size)
+
+
+def save(figure: "Figure", path: str | os.PathLike[str]) -> None:
+    """Write a PNG, whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        figure.savefig(partial, format="png", dpi=120)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def show(axes: "Axes", picture: Tensor) -> "Axes":
+    """A picture `(3, H, W)` in [0, 1]."""
+    axes.imshow(picture.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="lanczos")
+    axes.set_axis_off()
+    return axes
+
+
+def overlay(axes: "Axes", picture: Tensor, mask: Tensor, outline: bool = True) -> "Axes":
+    """The picture, pale and grey where the mask is low, warm and outlined where it is high."""
+    grey = picture.mean(0, keepdim=True).expand(3, -1, -1)
+    show(axes, torch.lerp(0.35 + 0.65 * (0.7 * grey + 0.3 * picture), picture, mask))
+    axes.imshow(mask.numpy(), cmap="inferno", vmin=0, vmax=1.2, alpha=(0.45 * mask).numpy())
+    if outline and mask.min() < 0.5 < mask.max():
+        axes.contour(mask.numpy(), levels=[0.5], colors=["white"], linewidths=2.2)
+        axes.contour(mask.numpy(), levels=[0.5], colors=[KEPT], linewidths=1.1)
+    return axes
+
+
+def positive(saliency: Tensor, picture: Tensor) -> Tensor:
+    """One query's map `(1, 1, *L)` as `(1, H, W)` in [0, 1], as large as the picture."""
+    if saliency.ndim != 4 or len(saliency) != 1:
+        raise ValueError(f"a map of one picture is (1, 1, H, W); got shape {tuple(saliency.shape)}")
+    values = saliency.detach().float().cpu().clamp(min=0)
+    values = torch.nn.functional.interpolate(values, picture.shape[-2:], mode="bilinear", align_corners=False)[0]
+    return (values / values.quantile(PEAKS).clamp(min=1e-12)).clamp(max=1)
+
+
+def percent(share: float | None) -> str:
+    """A share as people read it.
+
+    >>> percent(0.05), percent(0.1234), percent(-0.004), percent(None)
+    ('5 %', '12.3 %', '-0.4 %', '–')
+    """
+    return f"{round(100 * share, 1):g} %" if share is not None and math.isfinite(share) else "–"
