@@ -376,3 +376,65 @@ def test_the_progress_bar_shows_on_a_terminal_only(capsys):
     written = capsys.readouterr().out
     assert "mine · score 3.00 · area 25.0 %" in written
     assert "2/2" in written
+
+
+CHANNELS = ["channels", "--model", "toy_for_cli:deep", "--steps", "3", "--counts", "1,2", "--no-invert"]
+
+
+def test_channels_writes_a_sheet_the_masks_and_a_summary_for_each_picture():
+    done = run(*CHANNELS, "fire.png", "grey.png", "--target", "1", "--out", "out")
+    assert done.exit_code == 0, done.output
+    assert names(Path("out")) == ["fire-green.json", "grey-green.json"]
+    assert names(Path("out"), ".png") == ["fire-green.png", "grey-green.png"]
+    summary = json.loads(Path("out/fire-green.json").read_text())
+    assert summary["method"]["layer"] == "body.20.1", "the model's own"
+    assert summary["channels_of_layer"] == 4
+    assert [each["count"] for each in summary["counts"]] == [1, 2]
+    assert [len(each["channels"]) for each in summary["counts"]] == [1, 2]
+    loaded = sfumato.load("out/fire-green.safetensors")
+    kept = loaded.masks[0, 1].flatten().nonzero().flatten().tolist()
+    assert summary["counts"][1]["channels"] == kept
+    assert summary["counts"][1]["score"] == pytest.approx(loaded.scores[0, 1].item(), rel=1e-5)
+    assert summary["whole"] == pytest.approx(loaded.whole.item(), rel=1e-5)
+    assert "Those that weigh most" in done.output
+    if loaded.whole > 0:
+        assert summary["smallest"]["curve"][-1]["count"] == 4
+        assert summary["smallest"]["curve"][-1]["score"] == pytest.approx(summary["whole"], rel=1e-4)
+    else:
+        assert summary["smallest"] is None
+
+
+def test_channels_of_heads():
+    wanted = ["--layer", "attention.proj", "--at", "input", "--groups", "2", "--counts", "1"]
+    done = run(*CHANNELS[:5], "--no-invert", *wanted, "fire.png", "--game", "delete", "--out", "out")
+    assert done.exit_code == 0, done.output
+    (name,) = names(Path("out"))
+    summary = json.loads((Path("out") / name).read_text())
+    assert (summary["channels_of_layer"], summary["smallest"]) == (2, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["fire.png", "--counts", "some"],
+            "--counts takes whole numbers separated by commas, e.g. 5,10,25; got 'some'",
+        ),
+        (["fire.png", "--counts", "9"], "layer 'body.20.1' has 4 channels or groups of them; got counts=(9,)"),
+        (["fire.png", "--layer", "body.20.2"], "the model has no layer 'body.20.2'. Did you mean"),
+        (["fire.png", "--at", "side"], "at must be one of output, input; got 'side'"),
+        (["fire.png", "--smallest", "2"], "must lie in (0, 1]; got 2"),
+        (["nothing.png"], "nothing.png"),
+    ],
+)
+def test_channels_that_cannot_be(arguments, message):
+    done = run(*CHANNELS, *arguments, "--out", "out")
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())
+    assert "Traceback" not in done.output
+
+
+def test_a_model_without_a_layer_of_its_own_needs_one():
+    done = run("channels", "--model", "toy_for_cli:classifier", "fire.png", "--out", "out")
+    assert done.exit_code == 2
+    assert "names no layer for this; give one with --layer" in " ".join(done.output.split())

@@ -47,6 +47,21 @@ class SmallestArea:
     count: Tensor | None = None
     """Of masks of channels, how many $a^*$ are, `(B,)`; 0 where no number reaches the wanted score."""
 
+    def __getitem__(self, query: int) -> "SmallestArea":
+        """The part that belongs to one query, still with a leading axis of length one."""
+        attribution = self.attribution[query]
+        row = range(len(self.area))[query]
+        rows = slice(row, row + 1)
+        return replace(
+            self,
+            area=self.area[rows],
+            reached=self.reached[rows],
+            wanted=self.wanted[rows],
+            attribution=attribution,
+            curve_scores=self.curve_scores[rows],
+            count=None if self.count is None else self.count[rows],
+        )
+
 
 def smallest(
     method: ExtremalPerturbation | ExtremalChannels,

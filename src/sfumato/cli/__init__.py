@@ -1,4 +1,4 @@
-"""The command line: `sfumato explain`, `demo`, `models`, `methods` and `layers`, one file a command.
+"""The command line: `sfumato explain`, `channels`, `demo`, `models`, `methods` and `layers`, one file a command.
 
 Exit codes: 0 all went well · 1 some pictures could not be read, the others are done · 2 nothing could be done, and one
 sentence on stderr says why · 130 interrupted.
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 # torch takes seconds to import: what needs it is imported inside the commands.
-from sfumato.cli import demo, explain, layers, lists
+from sfumato.cli import channels, demo, explain, layers, lists
 
 DEMO_STEPS = 100
 
@@ -29,6 +29,7 @@ def main() -> None:
 
 
 app.command()(explain.explain)
+app.command()(channels.channels)
 
 
 @app.command("demo")
