@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format bench clean
+.PHONY: help demo test test-all check format docs gallery bench clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -20,22 +20,31 @@ test: $(VENV)/.dev ## run the fast tests
 test-all: $(VENV)/.dev ## run the slow tests too
 	@$(BIN)/pytest -m ""
 
-check: $(VENV)/.dev ## check format, style, types and imports, then run the fast tests
+check: $(VENV)/.dev ## check format, style, types, imports and documentation, then run the fast tests
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
+	@$(MAKE) docs
 	@$(MAKE) test
 
 format: $(VENV)/.dev ## format the code and mend what ruff can
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format --quiet .
 
+docs: $(VENV)/.docs ## build the documentation, where warnings are errors, without running the examples
+	@$(BIN)/sphinx-build -W --keep-going -q -D plot_gallery=0 docs build/docs
+	@echo 'The documentation is in build/docs/index.html'
+
+gallery: $(VENV)/.docs ## build it with all examples run (SCALE=10 takes ten times the pictures)
+	@SFUMATO_SCALE=$(or $(SCALE),1) $(BIN)/sphinx-build -W --keep-going -E -D sphinx_gallery_conf.run_stale_examples=1 docs build/gallery
+	@echo 'The gallery is in build/gallery/auto_examples/index.html'
+
 bench: $(VENV)/.peers ## measure sfumato beside other libraries (ARGS="…" is passed on)
 	@$(BIN)/python bench/run.py $(ARGS)
 
 clean: ## remove all that make made
-	rm -rf $(VENV) build dist .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/auto_examples .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -53,6 +62,11 @@ $(VENV)/.demo: $(VENV)/.created pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.demo
 	@echo 'Installing the development tools …'
 	@$(INSTALL) --group dev
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	@echo 'Installing what builds the documentation …'
+	@$(INSTALL) --group docs
 	@touch $@
 
 $(VENV)/.peers: $(VENV)/.demo

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from sfumato.class_channels import ClassChannels
     from sfumato.sufficient import SmallestArea
 
 PLOT, UNDER = 1.7, 1.2
@@ -43,7 +44,7 @@ def channels(
     above = len(shown) + 1
     wide = 0.1 + above * (CELL + GAP) + MARGIN + PLOT * CELL
     small = min(CELL, (wide - 0.1) / len(indices) - GAP)
-    top = HEAD + (0.25 if title else 0)
+    top = 0.75 if title else HEAD
     size = (wide, top + CELL + UNDER + small + 0.1)
     canvas = blank(size)
     canvas.suptitle(title, x=0.1 / size[0], y=1 - 0.08 / size[1], ha="left", va="top", fontsize=12, weight="bold")
@@ -64,6 +65,55 @@ def channels(
         axes = place(0.1 + column * (small + GAP), top + CELL + UNDER, small, small)
         heat(axes, picture, _map(result, index, masks.shape[2]))
         axes.set_title(f"channel {index}\nweight {weight:.2g}", fontsize=SMALL - 1)
+    return canvas
+
+
+def of_class(
+    found: "ClassChannels",
+    count: int = 5,
+    examples: int = 5,
+    inversions: Mapping[int, Tensor] | None = None,
+    title: str = "",
+) -> "Figure":
+    """The `count` channels that weigh most in a class: how much, and the parts of pictures that excite each most.
+
+    `inversions` are pictures `(3, H, W)` by channel, such as those that excite it alone. Beside them stands how many
+    channels each picture needed.
+    """
+    indices, weights = found.top(count)
+    inverted = inversions or {}
+    columns = examples + bool(inverted)
+    small = 0.6 * CELL
+    top, left = 0.65 if title else 0.3, 1.5
+    wide = left + columns * (small + GAP) + 0.15
+    size = (wide, top + len(indices) * (small + GAP) + 1.75)
+    canvas = blank(size)
+    canvas.suptitle(title, x=0.1 / size[0], y=1 - 0.08 / size[1], ha="left", va="top", fontsize=12, weight="bold")
+
+    def place(x: float, y: float, width: float, height: float) -> "Axes":
+        """Axes so far from the left and the top, in inches."""
+        return canvas.add_axes((x / size[0], 1 - (y + height) / size[1], width / size[0], height / size[1]))
+
+    for row, (channel, weight) in enumerate(zip(indices.tolist(), weights.tolist(), strict=True)):
+        y = top + row * (small + GAP)
+        spread = float(found.spread[channel])
+        words = f"channel {channel}\nweight {weight:.2f}\n± {spread:.2f}"
+        canvas.text(0.1 / size[0], 1 - (y + small / 2) / size[1], words, va="center", fontsize=SMALL)
+        for column, crop in enumerate(found.crops(channel, examples)):
+            axes = place(left + column * (small + GAP), y, small, small)
+            axes.imshow(crop.picture)
+            axes.set_axis_off()
+            axes.set_title(f"{crop.activation:.3g}", fontsize=SMALL - 2, pad=2)
+        if channel in inverted:
+            picture = inverted[channel].detach().float().cpu()
+            axes = show(place(left + examples * (small + GAP), y, small, small), picture)
+            axes.set_title("alone", fontsize=SMALL - 2, pad=2)
+    plot = place(left, top + len(indices) * (small + GAP) + 0.2, wide - left - 0.2, 0.95)
+    plot.hist(found.counts.tolist(), bins=min(20, len(found) + 1), color=KEPT)
+    plot.set_xlabel(f"channels that each of {len(found)} pictures needs", fontsize=SMALL, labelpad=1)
+    plot.set_ylabel("pictures", fontsize=SMALL)
+    plot.tick_params(labelsize=SMALL - 1)
+    plot.spines[["top", "right"]].set_visible(False)
     return canvas
 
 

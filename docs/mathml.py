@@ -1,0 +1,44 @@
+"""Formulas as MathML, which browsers set by themselves: the pages need no script, and nothing from the network."""
+
+import re
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util import logging
+
+_log = logging.getLogger(__name__)
+
+MENDED = (
+    (r"\\dots(?![A-Za-z])", r"\\ldots"),  # what docutils does not know, and what does as well
+    (r"\\big(?![A-Za-z])", ""),
+    (r"(\\(?:bar|hat|tilde)\s*\w)(?=[_^])", r"{\1{}}"),  # else an index is set below the letter
+)
+
+
+def _inline(self: Any, node: nodes.Element) -> None:
+    self.body.append(_set(self, node, as_block=False))
+    raise nodes.SkipNode
+
+
+def _display(self: Any, node: nodes.Element) -> None:
+    self.body.append(f"{self.starttag(node, 'div')}{_set(self, node, as_block=True)}</div>\n")
+    raise nodes.SkipNode
+
+
+def _set(self: Any, node: nodes.Element, as_block: bool) -> str:
+    formula = node.astext()
+    for pattern, instead in MENDED:
+        formula = re.sub(pattern, instead, formula)
+    try:
+        return tex2mathml(formula, as_block=as_block).replace(">‖<", ' stretchy="false">‖<')  # lines as high as letters
+    except MathError as error:
+        _log.warning("docutils cannot set the formula %r: %s", node.astext(), error, location=node)
+        return f"<code>{self.encode(node.astext())}</code>"
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Make it known as the renderer "mathml"."""
+    app.add_html_math_renderer("mathml", (_inline, None), (_display, None))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

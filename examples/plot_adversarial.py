@@ -1,0 +1,126 @@
+"""
+What an adversarial picture is seen by
+======================================
+
+A change too small to be seen makes a network name another class. Where does it see that class? Fong & Vedaldi (ICCV 2017,
+arXiv 1704.03296) explained the wrong class of such pictures, found masks quite unlike those of clean pictures, and
+blurred what they cover: the paper reports that about 40 % of the pictures were then named correctly again. Here the
+masks have a given area (Fong, Patrick & Vedaldi, ICCV 2019), and two other regions of the same area are blurred as well.
+"""
+
+import matplotlib.pyplot as plt
+import torch
+from settings import network, photographs, prepared, settings
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+import sfumato
+from sfumato.space import gaussian_blur
+
+chosen = settings(pictures=8, steps=40)
+AREA = 0.3
+
+# %%
+# The attack
+# ----------
+# Ten signed gradient steps of one grey level (of 255) towards the class that the network held least likely, never more
+# than four levels away from the picture. The network is used as a function of RGB, so that levels are levels.
+
+classifier = network("lite0")
+pictures = photographs(chosen.pictures)
+inputs, targets = prepared(classifier, pictures)
+mean, std = (torch.tensor(values).view(3, 1, 1) for values in (classifier.preparation.mean, classifier.preparation.std))
+
+
+def model(rgb: Tensor) -> Tensor:
+    """Logits of pictures with values in [0, 1]."""
+    return classifier.net((rgb - mean) / std)
+
+
+clean = classifier.restore(inputs)
+with torch.no_grad():
+    wrong = model(clean).argmin(1)
+adversarial = clean
+for _ in range(10):
+    adversarial = adversarial.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(model(adversarial), wrong, reduction="sum"), adversarial)
+    adversarial = adversarial - gradient.sign() / 255
+    adversarial = adversarial.clamp(clean - 4 / 255, clean + 4 / 255).clamp(0, 1).detach()
+
+
+def named(rgb: Tensor) -> Tensor:
+    """The class that the network finds most likely, `(B,)`."""
+    with torch.no_grad():
+        return model(rgb).argmax(1)
+
+
+print(f"{int((named(adversarial) == wrong).sum())} of {len(pictures)} pictures are named as the attack wants it")
+fooled = (named(clean) == targets) & (named(adversarial) == wrong)
+pictures = [picture for picture, kept in zip(pictures, fooled, strict=True) if kept]
+clean, adversarial, targets, wrong = clean[fooled], adversarial[fooled], targets[fooled], wrong[fooled]
+
+# %%
+# Two explanations and a region of no meaning
+# -------------------------------------------
+# In the deletion game a mask covers what a class needs: the wrong class on the adversarial picture, the true one on the
+# clean picture. The third region is chance: where smoothed noise is highest.
+
+blur = sfumato.Blur(max_sigma=10, levels=2)
+method = sfumato.ExtremalPerturbation(areas=(AREA,), game="delete", perturbation=blur, steps=chosen.steps)
+covers = {
+    "the mask of the wrong class": method(model, adversarial, wrong).masks[:, 0],
+    "the mask of the true class on the clean picture": method(model, clean, targets).masks[:, 0],
+}
+generator = torch.Generator().manual_seed(0)
+shifts = torch.randint(clean.shape[-1], (10, 2), generator=generator).tolist()
+moved = [covers["the mask of the wrong class"].flip(3).roll(shift, (2, 3)) for shift in shifts]
+
+# %%
+# Blurring them
+# -------------
+# All in the adversarial picture, with the blur that the masks were made for.
+
+perturbed = blur(adversarial)
+query = torch.arange(len(clean))
+blurred = {what: perturbed(1 - mask, query) for what, mask in covers.items()}
+recovered = {what: (named(picture) == targets).float() for what, picture in blurred.items()}
+recovered["the mask of the wrong class elsewhere (mean of ten places)"] = torch.stack(
+    [(named(perturbed(1 - mask, query)) == targets).float() for mask in moved]
+).mean(0)
+
+# %%
+# The figure
+# ----------
+# Above each picture stands what the network calls it. The difference is shown thirty times as strong.
+
+shown = min(len(pictures), 4)
+repaired = blurred["the mask of the wrong class"]
+figure, rows = plt.subplots(shown, 6, figsize=(12, 2.3 * shown), squeeze=False, layout="constrained")
+for query, row in enumerate(rows):
+    difference = 0.5 + 30 * (adversarial[query] - clean[query])
+    columns = (clean[query], difference, adversarial[query], clean[query], adversarial[query], repaired[query])
+    for axes, picture in zip(row, columns, strict=True):
+        axes.imshow(picture.clamp(0, 1).permute(1, 2, 0))
+        axes.set_axis_off()
+    for axes, mask, colour in zip(row[3:5], reversed(covers.values()), ("tab:green", "tab:red"), strict=True):
+        axes.imshow(mask[query, 0], cmap="gray", alpha=0.6 * (1 - mask[query, 0]).numpy(), vmin=0, vmax=1)
+        axes.contour(mask[query, 0], levels=[0.5], colors=[colour], linewidths=1.5)
+    for place, picture in ((0, clean), (2, adversarial), (5, repaired)):
+        row[place].set_title(classifier.labels[int(named(picture[query : query + 1]))].split(",")[0][:22], fontsize=9)
+    row[3].set_title(f"why {classifier.labels[int(targets[query])].split(',')[0]}"[:26], fontsize=9)
+    row[4].set_title(f"why {classifier.labels[int(wrong[query])].split(',')[0]}"[:26], fontsize=9)
+
+# %%
+# In numbers
+# ----------
+# Recovered means that the most likely class is again the true one. So weak a change cannot stand much: for comparison,
+# the last line blurs the whole adversarial picture by one pixel.
+
+print(f"{len(pictures)} pictures fooled, EfficientNet-Lite0, {chosen.steps} steps, masks of {AREA:.0%} of the picture")
+for what, found in recovered.items():
+    print(f"blurring {what} recovers {found.sum():g} of {len(found)} ({found.mean():.0%})")
+print(
+    f"blurring all of it by one pixel: {int((named(gaussian_blur(adversarial, 1)) == targets).sum())} of {len(pictures)}"
+)
+overlap = torch.minimum(*covers.values()).mean((1, 2, 3)) / AREA
+print(f"the two masks share {overlap.mean():.0%} of their area; chance would be {AREA:.0%}")

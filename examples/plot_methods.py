@@ -1,0 +1,116 @@
+r"""
+Side by side with other methods
+===============================
+
+Ten methods look for what the same network sees of a class: gradients and what was made of them, methods that look into a
+layer, and methods that change the picture. This is figure 2 of *Understanding deep networks via extremal perturbations and
+smooth masks* (Fong, Patrick & Vedaldi, ICCV 2019), with ten methods of this library. They share one call.
+
+The paper judges maps by eye and by the pointing game. Here the boxes that people drew around the objects are at hand, so
+that one can ask how much of a map lies inside them. A map need not lie there to be right about the network: what
+surrounds an object can speak for it.
+"""
+
+import matplotlib.pyplot as plt
+import torch
+from PIL import Image, ImageDraw
+from settings import SHARED, network, photographs, prepared, settings
+
+import sfumato
+from sfumato.plots import percent
+
+chosen = settings(pictures=3, steps=80, samples=500)
+
+# %%
+# Network and pictures
+# --------------------
+# SqueezeNet is made of plain rectifiers, for which all these methods are defined as published. The pictures are of animals,
+# the first 398 classes of ImageNet, that do not fill them.
+
+if SHARED.is_dir():
+    classifier, last, middle = network("squeezenet1_1"), "features.12", "features.7"
+else:
+    print("SqueezeNet is not here: EfficientNet-Lite0 takes its place")
+    classifier, last, middle = network("lite0"), "head", "blocks.10"
+pictures = photographs(chosen.pictures, lambda each: each["label"] < 398 and 0.05 < each["box_cover"] < 0.3)
+inputs, targets = prepared(classifier, pictures)
+
+# %%
+# One call for all
+# ----------------
+# Methods that look into a layer take the last one, as Grad-CAM does, or one in the middle. The perturbation of 2017 seeks one
+# mask where the extremal one seeks three, and is given three times the steps.
+
+methods = {
+    "gradient": sfumato.Gradient(),
+    "deconvnet": sfumato.Deconvnet(),
+    "guided backprop": sfumato.GuidedBackprop(),
+    "Grad-CAM": sfumato.GradCAM(layer=last),
+    "linear approximation": sfumato.LinearApproximation(layer=middle),
+    "excitation backprop": sfumato.ExcitationBackprop(layer=middle),
+    "contrastive excitation": sfumato.ContrastiveExcitationBackprop(layer=middle),
+    "RISE": sfumato.RISE(samples=chosen.samples),
+    "perturbation of 2017": sfumato.MeaningfulPerturbation(steps=3 * chosen.steps),
+    "extremal": sfumato.ExtremalPerturbation(areas=(0.05, 0.1, 0.2), steps=chosen.steps),
+}
+maps = {name: method(classifier.net, inputs, targets).map for name, method in methods.items()}
+
+# %%
+# What speaks against the class, below 0, is left out; where a map is above 0 everywhere, as the mean scores of RISE are, it
+# counts from its lowest value. A blob in the middle, which looks at neither picture nor network, goes along.
+
+across = torch.linspace(-1, 1, inputs.shape[-1])
+blob = torch.exp(-(across[:, None].square() + across.square()) / (2 * 0.5**2))
+maps["the middle"] = blob.expand(len(inputs), 1, -1, -1)
+maps = {name: values - values.amin((2, 3), keepdim=True).clamp(min=0) for name, values in maps.items()}
+maps = {name: values.clamp(min=0) for name, values in maps.items()}
+
+# %%
+# The figure
+# ----------
+
+shown = pictures[:3]
+figure, cells = plt.subplots(2 * len(shown), 6, figsize=(10, 3.7 * len(shown)), layout="constrained")
+for query, photograph in enumerate(shown):
+    picture = classifier.restore(inputs[query])
+    first, *others = cells[2 * query : 2 * query + 2].flat
+    first.imshow(picture.permute(1, 2, 0))
+    first.set_title(photograph.name, fontsize=9, weight="bold")
+    for axes, (name, values) in zip(others, maps.items(), strict=True):
+        heat = values[query, 0] / values[query].quantile(0.995).clamp(min=1e-12)
+        axes.imshow(picture.mean(0), cmap="gray", vmin=-0.5, vmax=1)
+        axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=heat.clamp(0, 1).sqrt())
+        axes.set_title(name, fontsize=9)
+for axes in cells.flat:
+    axes.set_axis_off()
+
+# %%
+# In numbers
+# ----------
+# The boxes, painted and prepared like the pictures, say which places are inside.
+
+
+def inside(photograph):
+    """1 inside the boxes, 0 outside, as large as the inputs."""
+    painted = Image.new("RGB", photograph.picture.size)
+    width, height = painted.size
+    for left, top, right, bottom in photograph.boxes.tolist():
+        ImageDraw.Draw(painted).rectangle((left * width, top * height, right * width, bottom * height), fill="white")
+    return classifier.restore(classifier.prepare(painted)).mean(0).round()
+
+
+answers = classifier.net(inputs).argmax(1)
+print(f"{len(pictures)} pictures, {classifier.name}, right about {int((answers == targets).sum())} of them")
+boxed = [query for query, photograph in enumerate(pictures) if len(photograph.boxes)]
+if boxed:
+    places = torch.stack([inside(pictures[query]) for query in boxed])
+    print(f"{len(boxed)} with boxes, which cover {percent(places.mean().item())} of the picture on average")
+    print("how much of each map lies inside, mean ± standard error, and whether its largest value does:")
+    for name, values in maps.items():
+        mass = values[boxed, 0]
+        share = ((mass * places).sum((1, 2)) / mass.sum((1, 2))).nan_to_num()
+        peak = places.flatten(1).gather(1, mass.flatten(1).argmax(1, keepdim=True))
+        error = f" ± {100 * share.std() / len(boxed) ** 0.5:4.1f}" if len(boxed) > 1 else ""
+        print(f"{name:23}{100 * share.mean():5.1f}{error} % inside, the peak in {int(peak.sum())} of {len(boxed)}")
+else:
+    print("none has boxes, so that nothing can be said of where the maps lie")

@@ -1,0 +1,139 @@
+r"""
+Randomising the weights
+=======================
+
+An explanation of a network should change when the network does. Adebayo et al. (*Sanity checks for saliency maps*, NeurIPS
+2018, arXiv 1810.03292) replace its weights by random ones, from the last layer down, and compare the maps with those of the
+trained network. Fong, Patrick & Vedaldi (ICCV 2019, figure 7) put extremal perturbations to this test.
+
+Here it is done for extremal perturbations, Grad-CAM and guided backpropagation, and maps are compared by the rank
+correlation of their places: 1 for the same order from least to most salient, 0 for none.
+"""
+
+from copy import deepcopy
+
+import matplotlib.pyplot as plt
+import torch
+from settings import SHARED, network, photographs, prepared, settings
+from torch import Tensor, nn
+
+import sfumato
+
+chosen = settings(pictures=2, steps=40)
+
+# %%
+# A network, more and more of it random
+# -------------------------------------
+# The stages cascade: each is a copy of the network in which so many of the last layers are random. New weights are drawn
+# from a normal distribution with the mean and the spread of the layer's own, so that signals keep about their size.
+
+if (SHARED / "zoo.py").is_file():
+    classifier, layer = network("squeezenet1_1"), "features.12"
+else:
+    print("SqueezeNet 1.1 is not at hand; EfficientNet-Lite0 takes its place.")
+    classifier = network("lite0")
+    layer = classifier.layers["GradCAM"]
+pictures = photographs(chosen.pictures)
+inputs, _ = prepared(classifier, pictures)
+with torch.no_grad():
+    targets = classifier.net(inputs).argmax(1)  # stays the class to be explained, whatever the network becomes
+
+layers = [name for name, module in classifier.net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+
+
+def randomised(count: int) -> nn.Module:
+    """A copy of the network whose last so many layers are random."""
+    net = deepcopy(classifier.net)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name in reversed(layers[len(layers) - count :]):
+            for weight in net.get_submodule(name).parameters():
+                noise = torch.randn(weight.shape, generator=generator)
+                weight.copy_(weight.mean() + weight.std(correction=0) * noise)
+    return net
+
+
+stages = {
+    "no layer": 0,
+    "the last": 1,
+    "a quarter": round(len(layers) / 4),
+    "half": round(len(layers) / 2),
+    "all": len(layers),
+}
+
+# %%
+# The maps at every stage
+# -----------------------
+# Extremal perturbations are sought by an ascent with random jitter, so that even the trained network has a slightly
+# different map for another seed: that is the most that can be expected of the rank correlation.
+
+extremal = sfumato.ExtremalPerturbation(areas=(0.05, 0.2), steps=chosen.steps)
+methods = {
+    "extremal": extremal,
+    "Grad-CAM": sfumato.GradCAM(layer=layer),
+    "guided backprop": sfumato.GuidedBackprop(),
+}
+maps = {(name, stage): [] for name in methods for stage in stages}
+for stage, count in stages.items():
+    net = randomised(count)
+    for name, method in methods.items():
+        maps[name, stage] = method(net, inputs, targets).map
+again = sfumato.ExtremalPerturbation(areas=(0.05, 0.2), steps=chosen.steps, seed=1)(classifier.net, inputs, targets).map
+
+
+def ranks(values: Tensor) -> Tensor:
+    """The rank of each of `(n,)` values from the least up; equal ones share the mean of theirs."""
+    _, place, count = values.unique(return_inverse=True, return_counts=True)
+    return (count.cumsum(0) - count / 2)[place]
+
+
+def spearman(first: Tensor, second: Tensor) -> Tensor:
+    """The rank correlation `(B,)` of maps `(B, 1, H, W)`; a map without contrast correlates with none."""
+    pairs = zip(first.flatten(1), second.flatten(1), strict=True)
+    return torch.stack([torch.stack([ranks(one), ranks(other)]).corrcoef()[0, 1] for one, other in pairs]).nan_to_num()
+
+
+original = next(iter(stages))
+correlation = {key: spearman(found, maps[key[0], original]) for key, found in maps.items()}
+ceiling = spearman(again, maps["extremal", original])
+
+# %%
+# The figure
+# ----------
+# Maps of the first picture, each from 0 to the value that one place in two hundred exceeds. Below, the mean correlation with
+# the map of the trained network.
+
+figure = plt.figure(figsize=(10, 8.5), layout="constrained")
+above, below = figure.subfigures(2, 1, height_ratios=(3, 1.5))
+for row, name in zip(above.subplots(len(methods), 1 + len(stages)), methods, strict=True):
+    row[0].imshow(classifier.restore(inputs[0]).permute(1, 2, 0))
+    row[0].set_ylabel(name)
+    for axes, stage in zip(row[1:], stages, strict=True):
+        shown = maps[name, stage][0, 0]
+        axes.imshow(shown, cmap="inferno", vmin=0, vmax=shown.quantile(0.995).item())
+        axes.set_title(f"{stage} random\n{correlation[name, stage][0]:.2f}", fontsize=9)
+    for axes in row:
+        axes.set_xticks([])
+        axes.set_yticks([])
+curves = below.subplots()
+for name in methods:
+    curves.plot([correlation[name, stage].mean().item() for stage in stages], marker="o", label=name)
+curves.axhline(ceiling.mean().item(), color="grey", linestyle=":", label="extremal, another seed")
+curves.set_xticks(range(len(stages)), [f"{stage}\n({count} of {len(layers)})" for stage, count in stages.items()])
+curves.set_xlabel("layers that are random, from the last down")
+curves.set_ylabel("rank correlation")
+curves.legend(fontsize=9, frameon=False)
+curves.spines[["top", "right"]].set_visible(False)
+
+# %%
+# In numbers
+# ----------
+
+print(
+    f"{len(inputs)} pictures, {classifier.name}, {chosen.steps} steps; mean rank correlation with the trained network's map"
+)
+print("random layers   " + "".join(f"{stage:>12s}" for stage in stages))
+for name in methods:
+    means = [correlation[name, stage].mean().item() for stage in stages]
+    print(f"{name:16s}" + "".join(f"{mean:12.2f}" for mean in means))
+print(f"Extremal maps of the trained network with another seed: {ceiling.mean():.2f}.")
