@@ -56,7 +56,12 @@ class Deep(nn.Module):
 
 def deep():
     layers = {"GradCAM": "body.20.1", "ExtremalChannels": "body.20.1", "LinearApproximation": "body"}
-    return Classifier("deep", Deep().eval(), Preparation(32, 32), ("red, crimson", "green", "blue"), layers)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Deep().eval()
+    with torch.no_grad():
+        net.head.bias[1] = 1.0  # so that green has a positive score, of which a share can be kept
+    return Classifier("deep", net, Preparation(32, 32), ("red, crimson", "green", "blue"), layers)
 
 
 @pytest.fixture(autouse=True)
@@ -397,11 +402,8 @@ def test_channels_writes_a_sheet_the_masks_and_a_summary_for_each_picture():
     assert summary["counts"][1]["score"] == pytest.approx(loaded.scores[0, 1].item(), rel=1e-5)
     assert summary["whole"] == pytest.approx(loaded.whole.item(), rel=1e-5)
     assert "Those that weigh most" in done.output
-    if loaded.whole > 0:
-        assert summary["smallest"]["curve"][-1]["count"] == 4
-        assert summary["smallest"]["curve"][-1]["score"] == pytest.approx(summary["whole"], rel=1e-4)
-    else:
-        assert summary["smallest"] is None
+    assert summary["smallest"]["curve"][-1]["count"] == 4
+    assert summary["smallest"]["curve"][-1]["score"] == pytest.approx(summary["whole"], rel=1e-4)
 
 
 def test_channels_of_heads():
@@ -438,3 +440,30 @@ def test_a_model_without_a_layer_of_its_own_needs_one():
     done = run("channels", "--model", "toy_for_cli:classifier", "fire.png", "--out", "out")
     assert done.exit_code == 2
     assert "names no layer for this; give one with --layer" in " ".join(done.output.split())
+
+
+def test_channels_of_a_class(tmp_path):
+    folder = tmp_path / "class"
+    folder.mkdir()
+    for name, colour in (("one", (250, 20, 10)), ("two", (10, 200, 30)), ("three", (90, 90, 240))):
+        Image.new("RGB", (48, 40), colour).save(folder / f"{name}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    arguments = [*CHANNELS, "--per-class", folder, "--target", "1", "--out", "out"]
+    done = run(*arguments)
+    assert done.exit_code == 1, "one picture could not be read"
+    assert "broken.png" in done.output
+    assert names(Path("out")) == ["green.json"]
+    assert names(Path("out"), ".png") == ["green.png"]
+    summary = json.loads(Path("out/green.json").read_text())
+    assert len(summary["pictures"]) + len(summary["left_out"]) == 4
+    assert all(0 < each["weight"] <= 1 for each in summary["channels"])
+    written = {path: path.stat().st_mtime_ns for path in Path("out/masks").iterdir()}
+    assert run(*arguments).exit_code == 1
+    assert written == {path: path.stat().st_mtime_ns for path in Path("out/masks").iterdir()}, "nothing is done twice"
+
+
+@pytest.mark.parametrize("targets", [[], ["--target", "1", "--target", "2"]])
+def test_a_class_must_be_named_once(targets):
+    done = run(*CHANNELS, "--per-class", "fire.png", *targets, "--out", "out")
+    assert done.exit_code == 2
+    assert "--per-class is for the pictures of one class; name it once with --target" in " ".join(done.output.split())

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from sfumato import ExtremalChannels, ExtremalPerturbation, SmoothMask, panels, plots, sheets, smallest
+from sfumato import ExtremalChannels, ExtremalPerturbation, SmoothMask, class_channels, panels, plots, sheets, smallest
+from sfumato.models import Classifier, Preparation
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
 
@@ -75,3 +77,37 @@ def test_what_cannot_be_drawn(network, picture):
     with pytest.raises(ValueError, match="no masks of channels"):
         sheets.channels(at_a_layer, picture)
     assert plots.figure(at_a_layer, picture).axes, "masks of a layer's places are enlarged"
+
+
+def test_a_sheet_of_a_class_has_its_channels_with_their_examples(tmp_path):
+    class Bright(nn.Module):
+        """Class 1 adds up three channels, each a colour; a fourth one plays no part."""
+
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 1, bias=False)
+            with torch.no_grad():
+                self.layer.weight.copy_(torch.eye(4, 3)[:, :, None, None])
+
+        def forward(self, x):
+            values = self.layer(x).mean((2, 3))[:, :3].sum(1)
+            return torch.stack([-values, values], 1)
+
+    pictures = []
+    for number in range(3):
+        values = torch.rand(16, 16, 3, generator=torch.Generator().manual_seed(number))
+        pictures.append(tmp_path / f"{number}.png")
+        Image.fromarray((255 * values).byte().numpy()).save(pictures[-1])
+    classifier = Classifier("bright", Bright().eval(), Preparation(16, None, (0, 0, 0), (1, 1, 1)), ("dark", "bright"))
+    found = class_channels(ExtremalChannels(layer="layer", steps=6), classifier, pictures, 1)
+    figure = sheets.of_class(found, count=2, examples=3, inversions={0: torch.rand(3, 16, 16)}, title="bright")
+    words = [text.get_text() for text in figure.texts]
+    indices, weights = found.top(2)
+    for channel, weight in zip(indices.tolist(), weights.tolist(), strict=True):
+        assert any(text.startswith(f"channel {channel}\nweight {weight:.2f}\n± ") for text in words)
+    titles = [axes.get_title() for axes in figure.axes]
+    expected = [f"{crop.activation:.3g}" for crop in found.crops(int(indices[0]), 3)]
+    assert titles[:3] == expected
+    assert titles.count("alone") == 1
+    assert figure.axes[-1].get_xlabel() == "channels that each of 3 pictures needs"
+    panels.save(figure, tmp_path / "class.png")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sfumato import plots as plots
     from sfumato import quantus as quantus
     from sfumato import samples as samples
+    from sfumato import sheets as sheets
     from sfumato.attribution import Attribution, load
     from sfumato.blackbox import EvolutionAscent
     from sfumato.canvas import CanvasMask
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         LinearApproximation,
         MeaningfulPerturbation,
     )
+    from sfumato.per_class import ClassChannels, class_channels
     from sfumato.perturbations import Blur, Constant, Fade, Noise
     from sfumato.scores import Contrastive, Logit, Output, Probability, Score
     from sfumato.sufficient import SmallestArea, smallest
@@ -59,11 +61,12 @@ HOME = {
         "LinearApproximation",
         "MeaningfulPerturbation",
     ),
+    "per_class": ("ClassChannels", "class_channels"),
     "perturbations": ("Blur", "Constant", "Fade", "Noise"),
     "scores": ("Contrastive", "Logit", "Output", "Probability", "Score"),
     "sufficient": ("SmallestArea", "smallest"),
 }
-MODULES = ("captum", "models", "plots", "quantus", "samples")
+MODULES = ("captum", "models", "plots", "quantus", "samples", "sheets")
 
 __all__ = [
     "DELETE",
@@ -74,6 +77,7 @@ __all__ = [
     "Blur",
     "CanvasMask",
     "Captum",
+    "ClassChannels",
     "Constant",
     "Contrastive",
     "ContrastiveExcitationBackprop",
@@ -99,11 +103,13 @@ __all__ = [
     "SmallestArea",
     "SmoothMask",
     "captum",
+    "class_channels",
     "load",
     "models",
     "plots",
     "quantus",
     "samples",
+    "sheets",
     "smallest",
 ]  # fmt: skip
 

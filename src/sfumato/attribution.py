@@ -135,7 +135,7 @@ def saliency(masks: Tensor, smooth: float = 0.0) -> Tensor:
 
 
 def overlaid(masks: Tensor, activation: Tensor) -> Tensor:
-    r"""$\sum_k m_k \Phi_k$ of masks `(N, K)` and activations `(N, C, *L)`: `(N, 1, *L)`; each of K groups has C / K channels."""
+    r"""$\sum_k m_k \Phi_k$ of masks `(N, K)` and activations `(N, C, *L)`, `(N, 1, *L)`; a group has C / K channels."""
     weights = masks.repeat_interleave(activation.shape[1] // masks.shape[1], 1)
     return torch.einsum("nc,nc...->n...", weights, activation.float())[:, None]
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from sfumato.class_channels import ClassChannels
+    from sfumato.per_class import ClassChannels
     from sfumato.sufficient import SmallestArea
 
 PLOT, UNDER = 1.7, 1.2

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sfumato.cli import naming, summaries
+from sfumato.cli.class_sheet import class_sheet
 from sfumato.cli.files import Names, say_where, write_json
 from sfumato.cli.queries import Batch, Prepared, Query, prepare
 from sfumato.cli.speaking import SOME_FAILED, speaking_plainly
@@ -42,6 +43,10 @@ def channels(
     invert: Annotated[
         bool, typer.Option(help="Draw pictures that excite the layer alike; takes a minute each.")
     ] = True,
+    per_class: Annotated[
+        bool,
+        typer.Option("--per-class", help="Take all pictures as of one class, --target: one sheet for them together."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sfumato-out"),
 ) -> None:
@@ -53,6 +58,13 @@ def channels(
         settings |= {} if counts is None else {"counts": whole_numbers(counts, "--counts")}
         settings |= {} if steps is None else {"steps": steps}
         method = ExtremalChannels(**settings)
+        if per_class:
+            if not target or len(target) > 1:
+                raise ValueError(
+                    f"--per-class is for the pictures of one class; name it once with --target, not {target}"
+                )
+            left_out = class_sheet(images, method, model, target[0], keep, invert, out)
+            raise typer.Exit(SOME_FAILED if left_out else 0)
         prepared = prepare(images, model, target or [], out)
         method = naming.with_layer(method, prepared.classifier)
         if not method.layer:
