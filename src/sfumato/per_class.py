@@ -113,8 +113,8 @@ class ClassChannels:
             raise ValueError(f"side is a share of the picture's shorter side, in (0, 1]; got {side:g}")
         if self.peaks.places.isnan().all():
             raise ValueError(
-                f"the layer {self.about['method']['layer']!r} has no places, so nothing can be cut out about them; name one "
-                "whose output is (N, C, H, W) or a grid of tokens"
+                f"the layer {self.about['method']['layer']!r} has no places, or none where a channel is excited more than "
+                "elsewhere, so nothing can be cut out; name one whose output is (N, C, H, W) or a grid of tokens"
             )
         values, places = self.peaks.values[:, channel], self.peaks.places[:, channel]
         order = self.peaks.around[:, channel].argsort(descending=True, stable=True)

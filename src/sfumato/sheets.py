@@ -82,6 +82,7 @@ def of_class(
     """
     indices, weights = found.top(count)
     inverted = inversions or {}
+    placed = not found.peaks.places.isnan().all()  # else there is nothing to cut out
     columns = examples + bool(inverted)
     small = 0.6 * CELL
     top, left = 0.65 if title else 0.3, 1.5
@@ -99,7 +100,7 @@ def of_class(
         spread = float(found.spread[channel])
         words = f"channel {channel}\nweight {weight:.2f}\n± {spread:.2f}"
         canvas.text(0.1 / size[0], 1 - (y + small / 2) / size[1], words, va="center", fontsize=SMALL)
-        for column, crop in enumerate(found.crops(channel, examples)):
+        for column, crop in enumerate(found.crops(channel, examples) if placed else []):
             axes = place(left + column * (small + GAP), y, small, small)
             axes.imshow(crop.picture)
             axes.set_axis_off()
