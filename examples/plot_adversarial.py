@@ -91,24 +91,29 @@ recovered["the mask of the wrong class elsewhere (mean of ten places)"] = torch.
 # %%
 # The figure
 # ----------
-# Above each picture stands what the network calls it. The difference is shown thirty times as strong.
+# Above a picture stands what the network calls it, green where that is right; above a mask, whose class it deletes and in
+# which picture. The difference is shown fifteen times as strong, around grey.
 
 shown = min(len(pictures), 4)
 repaired = blurred["the mask of the wrong class"]
 figure, rows = plt.subplots(shown, 6, figsize=(12, 2.3 * shown), squeeze=False, layout="constrained")
 for query, row in enumerate(rows):
-    difference = 0.5 + 30 * (adversarial[query] - clean[query])
+    right, fake = (classifier.labels[int(each[query])].split(",")[0][:18] for each in (targets, wrong))
+    difference = 0.5 + 15 * (adversarial[query] - clean[query])
     columns = (clean[query], difference, adversarial[query], clean[query], adversarial[query], repaired[query])
     for axes, picture in zip(row, columns, strict=True):
         axes.imshow(picture.clamp(0, 1).permute(1, 2, 0))
         axes.set_axis_off()
-    for axes, mask, colour in zip(row[3:5], reversed(covers.values()), ("tab:green", "tab:red"), strict=True):
-        axes.imshow(mask[query, 0], cmap="gray", alpha=0.6 * (1 - mask[query, 0]).numpy(), vmin=0, vmax=1)
-        axes.contour(mask[query, 0], levels=[0.5], colors=[colour], linewidths=1.5)
-    for place, picture in ((0, clean), (2, adversarial), (5, repaired)):
-        row[place].set_title(classifier.labels[int(named(picture[query : query + 1]))].split(",")[0][:22], fontsize=9)
-    row[3].set_title(f"why {classifier.labels[int(targets[query])].split(',')[0]}"[:26], fontsize=9)
-    row[4].set_title(f"why {classifier.labels[int(wrong[query])].split(',')[0]}"[:26], fontsize=9)
+    for axes, what, colour in zip(row[3:5], reversed(covers), ("tab:green", "tab:red"), strict=True):
+        mask = covers[what][query, 0]
+        axes.imshow(torch.zeros_like(mask), cmap="gray", alpha=0.6 * (1 - mask).numpy())
+        axes.contour(mask, levels=[0.5], colors=[colour], linewidths=1.5)
+    for axes, picture in zip(row[[0, 2, 5]], (clean, adversarial, repaired), strict=True):
+        found = int(named(picture[query : query + 1]))
+        colour = "tab:green" if found == targets[query] else "tab:red"
+        axes.set_title(classifier.labels[found].split(",")[0][:24], fontsize=9, color=colour)
+    for axes, head in zip(row[[1, 3, 4]], ("difference × 15", f"{right}, clean", f"{fake}, adversarial"), strict=True):
+        axes.set_title(head, fontsize=9)
 
 # %%
 # In numbers

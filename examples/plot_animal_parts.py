@@ -4,8 +4,9 @@ Faces or feet?
 
 Which part of an animal tells a network what it is? Fong & Vedaldi (ICCV 2017, arXiv 1704.03296) laid their masks over
 annotated parts, and report that faces were found more important than feet in 76 classes of 76. Here EfficientNet-Lite0
-sees pictures in which both are visible, its masks have given areas (Fong, Patrick & Vedaldi, ICCV 2019), and a second
-question needs no mask at all: what becomes of the class when the face, or the feet, are blurred?
+sees a few pictures in which both are visible, its masks have given areas (Fong, Patrick & Vedaldi, ICCV 2019), and single
+pictures are counted, which vary more than classes do. A second question needs no mask at all: what becomes of the class
+when the face, or the feet, are blurred?
 """
 
 import json

@@ -468,3 +468,27 @@ def test_a_class_must_be_named_once(targets):
     done = run(*CHANNELS, "--per-class", "fire.png", *targets, "--out", "out")
     assert done.exit_code == 2
     assert "--per-class is for the pictures of one class; name it once with --target" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("more", [[], ["--per-class"]])
+def test_channels_are_inverted(more, monkeypatch):
+    from sfumato.cli import inverted
+
+    monkeypatch.setattr(inverted, "STEPS", 2)
+    Image.linear_gradient("L").save("slope.png")
+    arguments = [word for word in CHANNELS if word != "--no-invert"]
+    done = run(*arguments, *more, "slope.png", "--target", "1", "--out", "out")
+    assert done.exit_code == 0, done.output
+    assert len(names(Path("out"), ".png")) == 1
+
+
+def test_what_a_mask_leaves_nothing_of_is_grey(monkeypatch):
+    from sfumato import ExtremalChannels
+    from sfumato.cli import inverted
+
+    monkeypatch.setattr(inverted, "STEPS", 2)
+    masks = torch.tensor([[1.0, 1, 1, 1], [0, 0, 0, 0]])
+    made = inverted.inverted(deep(), ExtremalChannels(layer="body"), torch.rand(1, 4, 4, 4), masks)
+    assert [picture.shape for picture in made] == [(3, 32, 32)] * 2
+    assert (made[1] == 0.5).all()
+    assert not (made[0] == 0.5).all()

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from sfumato.canvas import CanvasMask
     from sfumato.games import DELETE, DUAL, PRESERVE, Game
     from sfumato.grid_mask import GridMask
+    from sfumato.inversion import Inversion, invert, masked
     from sfumato.jitter import Jitter
+    from sfumato.lower import activations
     from sfumato.masks import SmoothMask
     from sfumato.methods import (
         RISE,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         LinearApproximation,
         MeaningfulPerturbation,
     )
+    from sfumato.natural import Fourier, Pixels
     from sfumato.per_class import ClassChannels, class_channels
     from sfumato.perturbations import Blur, Constant, Fade, Noise
     from sfumato.scores import Contrastive, Logit, Output, Probability, Score
@@ -45,7 +48,9 @@ HOME = {
     "canvas": ("CanvasMask",),
     "games": ("DELETE", "DUAL", "PRESERVE", "Game"),
     "grid_mask": ("GridMask",),
+    "inversion": ("Inversion", "invert", "masked"),
     "jitter": ("Jitter",),
+    "lower": ("activations",),
     "masks": ("SmoothMask",),
     "methods": (
         "RISE",
@@ -61,6 +66,7 @@ HOME = {
         "LinearApproximation",
         "MeaningfulPerturbation",
     ),
+    "natural": ("Fourier", "Pixels"),
     "per_class": ("ClassChannels", "class_channels"),
     "perturbations": ("Blur", "Constant", "Fade", "Noise"),
     "scores": ("Contrastive", "Logit", "Output", "Probability", "Score"),
@@ -87,24 +93,30 @@ __all__ = [
     "ExtremalChannels",
     "ExtremalPerturbation",
     "Fade",
+    "Fourier",
     "Game",
     "GradCAM",
     "Gradient",
     "GridMask",
     "GuidedBackprop",
+    "Inversion",
     "Jitter",
     "LinearApproximation",
     "Logit",
     "MeaningfulPerturbation",
     "Noise",
     "Output",
+    "Pixels",
     "Probability",
     "Score",
     "SmallestArea",
     "SmoothMask",
+    "activations",
     "captum",
     "class_channels",
+    "invert",
     "load",
+    "masked",
     "models",
     "plots",
     "quantus",

@@ -8,6 +8,7 @@ import typer
 from sfumato.cli import naming, summaries
 from sfumato.cli.class_sheet import class_sheet
 from sfumato.cli.files import Names, say_where, write_json
+from sfumato.cli.inverted import inverted
 from sfumato.cli.queries import Batch, Prepared, Query, prepare
 from sfumato.cli.speaking import SOME_FAILED, speaking_plainly
 from sfumato.cli.tables import console, table
@@ -129,8 +130,20 @@ def _smallest(
 def _inverted(
     method: "ExtremalChannels", classifier: "Classifier", inputs: "Tensor", result: "Attribution"
 ) -> "dict[str, Tensor]":
-    """Pictures that excite the layer as the whole picture does, and as its channels do that the largest mask keeps."""
-    return {}
+    """Pictures that excite the layer as the picture does, as the channels of the largest mask do, and as the others do."""
+    import torch
+
+    from sfumato.lower import activations
+
+    full = activations(classifier.net, method.layer, inputs[None], method.at)
+    mask = result.channel_masks[0, -1]
+    kept = round(float(mask.sum()))
+    parts = {
+        "all channels, inverted": torch.ones_like(mask),
+        f"these {kept}, inverted": mask,
+        "the others, inverted": 1 - mask,
+    }
+    return dict(zip(parts, inverted(classifier, method, full, torch.stack(list(parts.values()))), strict=True))
 
 
 def _summary(

@@ -8,6 +8,7 @@ import typer
 
 from sfumato.cli import summaries
 from sfumato.cli.files import check_writable, slug, write_json
+from sfumato.cli.inverted import inverted
 from sfumato.cli.naming import with_layer
 from sfumato.cli.speaking import complain
 
@@ -63,7 +64,18 @@ def _tell(finished: "Finished") -> None:
 
 def _alone(found: "ClassChannels", method: "ExtremalChannels") -> "dict[int, Tensor]":
     """For each channel drawn, a picture that excites it as its best example does, and no other channel."""
-    return {}
+    import torch
+
+    from sfumato import pictures
+    from sfumato.lower import activations
+
+    classifier = found.classifier
+    channels = found.top(min(CHANNELS, len(found.mean)))[0].tolist()
+    best = found.peaks.values.argmax(0)
+    inputs = [classifier.prepare(pictures.read(found.peaks.pictures[best[channel]])) for channel in channels]
+    excited = activations(classifier.net, method.layer, torch.stack(inputs), method.at)
+    masks = torch.eye(len(found.mean))[channels]
+    return dict(zip(channels, inverted(classifier, method, excited, masks), strict=True))
 
 
 def _summary(found: "ClassChannels", label: str, index: int) -> dict[str, Any]:

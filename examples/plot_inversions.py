@@ -1,0 +1,80 @@
+r"""
+What a layer retains
+====================
+
+Figure 9 of the 2019 paper: a picture is sought whose activations at a layer are those of a photograph,
+
+.. math:: \hat I = \arg\min_I \lVert m \otimes \Phi_l(x) - \Phi_l(I) \rVert^2 ,
+
+once with all channels (:math:`m = 1`), once with those that the class needs, once with the others. What the network
+keeps of the photograph at that depth shows in the first; what of it the class rests on, in the second.
+"""
+
+import matplotlib.pyplot as plt
+import torch
+from settings import network, photographs, prepared, settings
+
+import sfumato
+
+asked = settings(pictures=2, steps=60)
+classifier = network("lite0")
+chosen = photographs(asked.pictures)
+inputs, targets = prepared(classifier, chosen)
+preparation = classifier.preparation
+colours = {"mean": preparation.mean, "std": preparation.std}
+
+# %%
+# Deeper and deeper
+# -----------------
+# The same photographs from layers of growing depth.
+
+layers = ("blocks.2", "blocks.5", "blocks.10", "head")
+depths = {}
+for layer in layers:
+    activations = sfumato.activations(classifier.net, layer, inputs)
+    depths[layer] = sfumato.invert(classifier.net, layer, activations, steps=asked.steps, **colours)
+
+
+def rows(columns: dict[str, torch.Tensor]) -> plt.Figure:
+    """A row for each photograph, which comes first, and a picture of each column."""
+    shown, places = plt.subplots(
+        len(chosen), 1 + len(columns), figsize=(2.2 * (1 + len(columns)), 2.3 * len(chosen)), squeeze=False
+    )
+    for row, picture in enumerate(classifier.restore(inputs)):
+        for place, (title, pictures) in zip(places[row], {chosen[row].name: None, **columns}.items(), strict=True):
+            place.imshow((picture if pictures is None else pictures[row]).permute(1, 2, 0))
+            place.set_axis_off()
+            if row == 0 or pictures is None:
+                place.set_title(title, fontsize=9)
+    shown.tight_layout(pad=0.4)
+    return shown
+
+
+figure_depths = rows({layer: found.pictures for layer, found in depths.items()})
+
+# %%
+# With the channels of the class, and without
+# -------------------------------------------
+
+layer, count = "blocks.10", 25
+method = sfumato.ExtremalChannels(layer=layer, counts=(count,), steps=asked.steps)
+masks = method(classifier.net, inputs, targets).masks[:, 0]
+activations = sfumato.activations(classifier.net, layer, inputs)
+wanted = {
+    "all": activations,
+    f"{count} of {masks.shape[1]}": masks * activations,
+    "the others": (1 - masks) * activations,
+}
+parts = {
+    name: sfumato.invert(classifier.net, layer, part, steps=asked.steps, **colours) for name, part in wanted.items()
+}
+figure_parts = rows({name: found.pictures for name, found in parts.items()})
+
+# %%
+# What was measured: the relative error of the activations, and what the network sees in each inversion.
+
+for name, found in (depths | parts).items():
+    with torch.no_grad():
+        probabilities = classifier.net(found.inputs).softmax(1)
+    right = int((probabilities.argmax(1) == targets).sum())
+    print(f"{name}: error {found.errors.mean():.3f}, the class comes first in {right} of {len(chosen)}")

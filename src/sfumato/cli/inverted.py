@@ -1,0 +1,48 @@
+"""Pictures that excite some channels of a layer alone, as sheets show them."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sfumato.methods import ExtremalChannels
+    from sfumato.models import Classifier
+
+STEPS = 100
+
+
+def inverted(
+    classifier: "Classifier", method: "ExtremalChannels", activations: "Tensor", masks: "Tensor"
+) -> "list[Tensor]":
+    """For each mask `(N, K)` a picture `(3, H, W)` that excites the layer as what the mask leaves of the activations.
+
+    These are `(1, …)` for all masks, or `(N, …)`. Where a mask leaves nothing, the picture is grey.
+    """
+    import torch
+
+    from sfumato.inversion import invert, masked
+    from sfumato.progress import progress_bar
+    from sfumato.tokens import channel_layout
+
+    preparation = classifier.preparation
+    shape = (len(preparation.mean), preparation.size, preparation.size)
+    axis = channel_layout(activations.shape, shape[1:]).channels
+    spread = masks.repeat_interleave(activations.shape[axis] // masks.shape[1], 1).to(activations)
+    targets = masked(activations.expand(len(masks), *activations.shape[1:]), spread, axis)
+    something = (targets != 0).flatten(1).any(1)
+    pictures = torch.full((len(masks), *shape), 0.5)
+    with progress_bar("inversion") as progress:
+        found = invert(
+            classifier.net,
+            method.layer,
+            targets[something],
+            shape=shape,
+            mean=preparation.mean,
+            std=preparation.std,
+            at=method.at,
+            steps=STEPS,
+            seed=method.seed,
+            progress=progress,
+        )
+    pictures[something] = found.pictures.float().cpu()
+    return list(pictures.expand(-1, 3, -1, -1))
