@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 
 MENDED = (
     (r"\\dots(?![A-Za-z])", r"\\ldots"),  # what docutils does not know, and what does as well
-    (r"\\big(?![A-Za-z])", ""),
+    (r"\\[Bb]ig(?![A-Za-z])", ""),
     (r"(\\(?:bar|hat|tilde)\s*\w)(?=[_^])", r"{\1{}}"),  # else an index is set below the letter
 )
 

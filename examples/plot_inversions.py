@@ -38,7 +38,11 @@ for layer in layers:
 def rows(columns: dict[str, torch.Tensor]) -> plt.Figure:
     """A row for each photograph, which comes first, and a picture of each column."""
     shown, places = plt.subplots(
-        len(chosen), 1 + len(columns), figsize=(2.2 * (1 + len(columns)), 2.3 * len(chosen)), squeeze=False
+        len(chosen),
+        1 + len(columns),
+        figsize=(2.2 * (1 + len(columns)), 2.3 * len(chosen)),
+        squeeze=False,
+        layout="constrained",
     )
     for row, picture in enumerate(classifier.restore(inputs)):
         for place, (title, pictures) in zip(places[row], {chosen[row].name: None, **columns}.items(), strict=True):
@@ -46,7 +50,6 @@ def rows(columns: dict[str, torch.Tensor]) -> plt.Figure:
             place.set_axis_off()
             if row == 0 or pictures is None:
                 place.set_title(title, fontsize=9)
-    shown.tight_layout(pad=0.4)
     return shown
 
 
