@@ -25,7 +25,8 @@ chosen = settings(pictures=2, steps=100)
 # %%
 # What the masks of 2017 keep
 # ---------------------------
-# The preservation game, with the published weights for tight masks. The mask begins by showing everything.
+# The preservation game, with the weights that were published for localisation, which make the tighter masks. They begin by
+# showing everything.
 
 classifier = network("lite0")
 pictures = photographs(chosen.pictures)
@@ -74,8 +75,8 @@ for query, target in enumerate(targets.tolist()):
 # %%
 # The figure
 # ----------
-# Over each mask stand its area and the probability that it keeps. The fine one is the smallest tried that keeps as much as
-# the older one, or the largest tried if none does.
+# Where the pictures are black, the network saw a blur. Over each stand the mask's area and the probability that it keeps.
+# The fine mask is the smallest tried that keeps as much as the older one, or the largest tried if none does.
 
 shown = min(4, len(inputs))
 figure, rows = plt.subplots(shown, 4, figsize=(9, 2.5 * shown), squeeze=False, layout="constrained")
@@ -112,10 +113,12 @@ print(f"The masks of 2017: mean area {percent(areas.mean().item())}, mean probab
 print(f"Extremal masks as fine keep as much within that area in {reached.sum()} of {count} pictures.")
 if reached.any():
     means = percent(area[reached].mean().item()), percent(areas[reached].mean().item())
-    print(
-        f"  There the mean area is {means[0]}, where those of 2017 take {means[1]}: the mean ratio is {ratio.mean():.2f}"
-    )
-    bounds = (ratio < shares[0] + 1e-4).sum()
-    print(f"  (in {bounds} of them it is at most {shares[0]:.1f}, the least that was tried, and counts as that).")
+    error = f" ± {ratio.std() / len(ratio) ** 0.5:.2f}" if len(ratio) > 1 else ""
+    print(f"  There the mean area is {means[0]}, where those of 2017 take {means[1]};")
+    print(f"  the mean ratio is {ratio.mean():.2f}{error}.")
+    if (bounds := (ratio < shares[0] + 1e-4).sum()) > 0:
+        print(
+            f"  In {bounds} of these the least ratio that was tried, {shares[0]:.1f}, is enough, and counts as the ratio."
+        )
 print(f"Smoother ones of the area of those of 2017 keep a mean probability of {percent(kept.mean().item())},")
 print(f"  and as much as those in {(kept >= wanted).sum()} of {count} pictures.")

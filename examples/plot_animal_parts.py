@@ -59,11 +59,12 @@ regions = {
 # What the masks say
 # ------------------
 # A map is the mean of the masks of two areas. Its mean within a region, over its mean in the whole picture, is 1 for a
-# map that knows nothing.
+# map that knows nothing. What hides a place is the blur of 2017, which blends the picture with one blurred by ten pixels.
 
+blur = sfumato.Blur(max_sigma=10, levels=2)
 maps, value = {}, {}
 for game in ("preserve", "delete"):
-    method = sfumato.ExtremalPerturbation(areas=(0.05, 0.15), game=game, steps=chosen.steps)
+    method = sfumato.ExtremalPerturbation(areas=(0.05, 0.15), game=game, perturbation=blur, steps=chosen.steps)
     maps[game] = method(classifier.net, inputs, targets).map
     for part, region in regions.items():
         within = (maps[game] * region).sum((1, 2, 3)) / region.sum((1, 2, 3))
@@ -72,9 +73,9 @@ for game in ("preserve", "delete"):
 # %%
 # What the network says
 # ---------------------
-# The blur is the strongest that the masks could use.
+# The same blur now takes the boxes, and nothing else.
 
-blurred, query, left = sfumato.Blur()(inputs), torch.arange(len(inputs)), {}
+blurred, query, left = blur(inputs), torch.arange(len(inputs)), {}
 with torch.no_grad():
     for part, region in {"nothing": torch.zeros(len(inputs), 1, height, width), **regions}.items():
         left[part] = classifier.net(blurred(1 - region, query)).softmax(1)[query, targets]
@@ -82,7 +83,7 @@ with torch.no_grad():
 # %%
 # The figure
 # ----------
-# Bright is where the preserving masks lie; red boxes are faces, blue ones feet. On the right each line is a picture.
+# Bright is where the deleting masks lie, as in 2017; red boxes are faces, blue ones feet. On the right each line is a picture.
 
 shown = min(len(pictures), 6)
 columns = min(shown, 3)
@@ -93,7 +94,7 @@ for axes in cells:
     axes.set_axis_off()
 for query, axes in enumerate(sheet.axes[:shown]):
     axes.imshow(classifier.restore(inputs[query]).mean(0), cmap="gray", vmin=-0.3, vmax=1)
-    axes.imshow(maps["preserve"][query, 0], cmap="inferno", alpha=maps["preserve"][query, 0].clamp(max=0.8).numpy())
+    axes.imshow(maps["delete"][query, 0], cmap="inferno", alpha=maps["delete"][query, 0].clamp(max=0.8).numpy())
     axes.set_title(pictures[query].name, fontsize=9)
     for boxes, colour in ((faces[query], "tab:red"), (feet[query], "tab:blue")):
         for x0, y0, x1, y1 in boxes:
@@ -105,16 +106,17 @@ for axes, (title, pair) in zip(dots.subplots(1, 3), pairs.items(), strict=True):
     axes.plot([0, 1], torch.stack(pair), color="0.6", linewidth=1)
     for place, (values, colour) in enumerate(zip(pair, ("tab:red", "tab:blue"), strict=True)):
         axes.scatter([place] * len(values), values, color=colour, zorder=3, s=22)
-    axes.set(title=title, xlim=(-0.4, 1.4), ylim=(0, None), xticks=(0, 1), xticklabels=("face", other))
+    axes.set(xlim=(-0.4, 1.4), ylim=(0, None), xticks=(0, 1), xticklabels=("face", other))
+    axes.set_title(title, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
 
 # %%
 # In numbers
 # ----------
-# A face is often nearer to the middle than a foot. So the same is counted with a map that has seen only the *other*
-# pictures: what is left then is the photographers' habit, not the network's.
+# Faces are higher in pictures than feet, so the same is counted with the mean map of all the *other* pictures. What that
+# finds is due to where photographers put animals; what a picture's own map finds beyond it is due to the network.
 
-print(f"{len(pictures)} pictures, EfficientNet-Lite0, {chosen.steps} steps")
+print(f"{len(pictures)} picture(s), EfficientNet-Lite0, {chosen.steps} steps")
 for game, found in maps.items():
     print(f"the game {game!r}; the mean of a map over the picture is 1")
     for part in regions:
@@ -127,7 +129,9 @@ for game, found in maps.items():
     if len(found) > 1:
         others = (found.sum(0) - found) / (len(found) - 1)
         face, rest = ((others * region).sum((1, 2, 3)) / region.sum((1, 2, 3)) for region in regions.values())
-        print(f"  with the mean map of the other pictures in {int((face > rest).sum())} of {len(found)}")
+        face, rest = face / others.mean((1, 2, 3)), rest / others.mean((1, 2, 3))
+        print(f"  the mean map of the other pictures: {face.mean():.2f} in the face, {rest.mean():.2f} in the {other},")
+        print(f"  more in the face in {int((face > rest).sum())} of {len(found)}")
 print(f"the probability of the class is {left['nothing'].mean():.2f} on average")
 for part, region in regions.items():
     print(f"  with the {part} blurred, {region.mean():.1%} of the picture, {left[part].mean():.2f}")

@@ -26,7 +26,7 @@ chosen = settings(pictures=2, steps=60, area=5)  # the area in percent
 # Four masks of one area
 # ----------------------
 # In the deletion game the mask marks what is blurred away. The fine masks have a seed every two pixels, each with a kernel
-# that hardly reaches the next; the smooth ones are those that every method here has by default.
+# that hardly reaches the next; the smooth ones are the default.
 
 classifier = network("lite0")
 pictures = photographs(chosen.pictures)
@@ -94,8 +94,14 @@ for axes in panels.flat:
 # ----------
 # Of the score, 100 % is the way from the whole picture to the wholly blurred one: a mask can destroy more than that.
 
+
+def mean(values: torch.Tensor) -> str:
+    """The mean of the pictures' shares `(B,)` and its standard error, in percent."""
+    error = f" ± {100 * values.std() / len(values) ** 0.5:.0f}" if len(values) > 1 else ""
+    return f"{100 * values.mean():.0f}{error} %"
+
+
 print(f"{len(inputs)} pictures, EfficientNet-Lite0, deletion masks of {chosen.area} %, {chosen.steps} steps; means.")
-print("with            destroyed   comes back 2 px off   comes back when softer")
+print("with             destroyed   comes back 2 px off   comes back when softer")
 for name in variants:
-    numbers = [percent(values[name].mean().item()) for values in (destroyed, shifted, softer)]
-    print(f"{name:14s}{numbers[0]:>11s}{numbers[1]:>22s}{numbers[2]:>25s}")
+    print(f"{name:12s}{mean(destroyed[name]):>14s}{mean(shifted[name]):>22s}{mean(softer[name]):>25s}")

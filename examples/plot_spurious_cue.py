@@ -145,11 +145,11 @@ axes.legend(frameon=False, fontsize=9)
 # ----------
 # What a class needs and what suffices for it are two questions: the lines with "only" and "neither" ask the second.
 
-print(f"{len(scenes)} pictures, EfficientNet-Lite0")
+print(f"{len(scenes)} picture(s), EfficientNet-Lite0")
 for view, answer in answers.items():
     kept = int((answer.argmax(1) == target).sum())
     print(f"{view}: median probability {answer[:, target].quantile(0.5):.2f}, named so in {kept} of {len(scenes)}")
-print(f"masks of {result.achieved.mean():.0%} for {len(result)} pictures, {chosen.steps} steps")
+print(f"masks of {result.achieved.mean():.0%} for {len(result)} picture(s), {chosen.steps} steps")
 for part, share in shares.items():
     error = f" ± {share.std() / len(share) ** 0.5:.0%}" if len(share) > 1 else ""
     print(f"in the {part}, {regions[part][some].mean():.0%} of the picture: {share.mean():.0%}{error} of the mask")

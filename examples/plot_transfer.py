@@ -104,12 +104,19 @@ panels[0].set_ylabel("learnt with")
 
 print(f"{len(inputs)} pictures, EfficientNet-Lite0, masks of {chosen.area} % of the picture, {chosen.steps} steps.")
 same = torch.eye(len(perturbations), dtype=torch.bool)
+
+
+def average(values: torch.Tensor) -> str:
+    """The mean of the pictures' shares `(B,)` and its standard error, in percent."""
+    error = f" ± {100 * values.std() / len(values) ** 0.5:.0f}" if len(values) > 1 else ""
+    return f"{100 * values.mean():.0f}{error} %"
+
+
 for game, shares in effect.items():
     own, others, nobody = shares[:-1][same].mean(0), shares[:-1][~same].mean(0), shares[-1].mean(0)
     best = sum(mean[:-1].argmax() == column for column, mean in enumerate(shares.mean(2).T))
-    print(f"{game}: {percent(own.mean().item())} under the perturbation that the mask was learnt with,")
-    print(f"  {percent(others.mean().item())} under the other three, {percent(nobody.mean().item())} with the disc.")
     print(
-        f"  Elsewhere the learnt masks did better than the disc in {(others > nobody).sum()} of {len(inputs)} pictures."
+        f"{game}: {average(own)} under the perturbation that the mask was learnt with, {average(others)} under the others;"
     )
-    print(f"  In {best} of {len(perturbations)} columns the mask learnt with the judge did best.")
+    print(f"  the disc, under all of them: {average(nobody)}.")
+    print(f"  The mask learnt with the judge is the best of the four for {best} of {len(perturbations)} judges.")

@@ -11,6 +11,7 @@ correlation of their places: 1 for the same order from least to most salient, 0 
 """
 
 from copy import deepcopy
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import torch
@@ -53,38 +54,29 @@ def randomised(count: int) -> nn.Module:
     return net
 
 
-stages = {
-    "no layer": 0,
-    "the last": 1,
-    "a quarter": round(len(layers) / 4),
-    "half": round(len(layers) / 2),
-    "all": len(layers),
-}
+depths = {"no layer": 0, "the last": 1, "a quarter": len(layers) // 4, "half": len(layers) // 2, "all": len(layers)}
 
 # %%
 # The maps at every stage
 # -----------------------
-# Extremal perturbations are sought by an ascent with random jitter, so that even the trained network has a slightly
-# different map for another seed: that is the most that can be expected of the rank correlation.
+# Extremal perturbations are sought by an ascent with random jitter, so that even the trained network has another
+# map for another seed: their likeness is the most that can be expected of the rank correlation.
 
 extremal = sfumato.ExtremalPerturbation(areas=(0.05, 0.2), steps=chosen.steps)
-methods = {
-    "extremal": extremal,
-    "Grad-CAM": sfumato.GradCAM(layer=layer),
-    "guided backprop": sfumato.GuidedBackprop(),
-}
-maps = {(name, stage): [] for name in methods for stage in stages}
-for stage, count in stages.items():
+cam, guided = sfumato.GradCAM(layer=layer), sfumato.GuidedBackprop()
+methods = {"extremal": extremal, "Grad-CAM": cam, "guided backprop": guided}
+maps = {}
+for stage, count in depths.items():
     net = randomised(count)
     for name, method in methods.items():
         maps[name, stage] = method(net, inputs, targets).map
-again = sfumato.ExtremalPerturbation(areas=(0.05, 0.2), steps=chosen.steps, seed=1)(classifier.net, inputs, targets).map
+again = replace(extremal, seed=1)(classifier.net, inputs, targets).map
 
 
 def ranks(values: Tensor) -> Tensor:
     """The rank of each of `(n,)` values from the least up; equal ones share the mean of theirs."""
     _, place, count = values.unique(return_inverse=True, return_counts=True)
-    return (count.cumsum(0) - count / 2)[place]
+    return (count.cumsum(0) - count / 2).double()[place]
 
 
 def spearman(first: Tensor, second: Tensor) -> Tensor:
@@ -93,9 +85,8 @@ def spearman(first: Tensor, second: Tensor) -> Tensor:
     return torch.stack([torch.stack([ranks(one), ranks(other)]).corrcoef()[0, 1] for one, other in pairs]).nan_to_num()
 
 
-original = next(iter(stages))
-correlation = {key: spearman(found, maps[key[0], original]) for key, found in maps.items()}
-ceiling = spearman(again, maps["extremal", original])
+correlation = {(name, stage): spearman(found, maps[name, "no layer"]) for (name, stage), found in maps.items()}
+ceiling = spearman(again, maps["extremal", "no layer"])
 
 # %%
 # The figure
@@ -105,10 +96,10 @@ ceiling = spearman(again, maps["extremal", original])
 
 figure = plt.figure(figsize=(10, 8.5), layout="constrained")
 above, below = figure.subfigures(2, 1, height_ratios=(3, 1.5))
-for row, name in zip(above.subplots(len(methods), 1 + len(stages)), methods, strict=True):
+for row, name in zip(above.subplots(len(methods), 1 + len(depths)), methods, strict=True):
     row[0].imshow(classifier.restore(inputs[0]).permute(1, 2, 0))
     row[0].set_ylabel(name)
-    for axes, stage in zip(row[1:], stages, strict=True):
+    for axes, stage in zip(row[1:], depths, strict=True):
         shown = maps[name, stage][0, 0]
         axes.imshow(shown, cmap="inferno", vmin=0, vmax=shown.quantile(0.995).item())
         axes.set_title(f"{stage} random\n{correlation[name, stage][0]:.2f}", fontsize=9)
@@ -117,9 +108,9 @@ for row, name in zip(above.subplots(len(methods), 1 + len(stages)), methods, str
         axes.set_yticks([])
 curves = below.subplots()
 for name in methods:
-    curves.plot([correlation[name, stage].mean().item() for stage in stages], marker="o", label=name)
+    curves.plot([correlation[name, stage].mean().item() for stage in depths], marker="o", label=name)
 curves.axhline(ceiling.mean().item(), color="grey", linestyle=":", label="extremal, another seed")
-curves.set_xticks(range(len(stages)), [f"{stage}\n({count} of {len(layers)})" for stage, count in stages.items()])
+curves.set_xticks(range(len(depths)), [f"{stage}\n({count} of {len(layers)})" for stage, count in depths.items()])
 curves.set_xlabel("layers that are random, from the last down")
 curves.set_ylabel("rank correlation")
 curves.legend(fontsize=9, frameon=False)
@@ -129,11 +120,16 @@ curves.spines[["top", "right"]].set_visible(False)
 # In numbers
 # ----------
 
+
+def mean(values: Tensor) -> str:
+    """The mean of the pictures' correlations `(B,)`, and its standard error."""
+    return f"{values.mean():.2f}" + (f" ± {values.std() / len(values) ** 0.5:.2f}" if len(values) > 1 else "")
+
+
 print(
-    f"{len(inputs)} pictures, {classifier.name}, {chosen.steps} steps; mean rank correlation with the trained network's map"
+    f"{len(inputs)} pictures, {classifier.name}, {chosen.steps} steps; rank correlation with the trained network's map"
 )
-print("random layers   " + "".join(f"{stage:>12s}" for stage in stages))
+print("random layers   " + "".join(f"{stage:>15s}" for stage in depths))
 for name in methods:
-    means = [correlation[name, stage].mean().item() for stage in stages]
-    print(f"{name:16s}" + "".join(f"{mean:12.2f}" for mean in means))
-print(f"Extremal maps of the trained network with another seed: {ceiling.mean():.2f}.")
+    print(f"{name:16s}" + "".join(f"{mean(correlation[name, stage]):>15s}" for stage in depths))
+print(f"Extremal maps of the trained network with another seed: {mean(ceiling)}.")
