@@ -42,8 +42,10 @@ def bare(above: nn.Module, activations: Tensor) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=7)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--layers", nargs="+", default=["blocks.4", "blocks.10", "blocks.14", "head"])
+    given = parser.parse_args()
+    repeats = given.repeats
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, EfficientNet-Lite0 at 224²\n")
     print(
         "| layer | pictures | masks of | whole network, ms | part above, ms | an iteration, ms | ratio to the part above |"
@@ -53,7 +55,7 @@ def main() -> None:
     net = subjects.net
     assert isinstance(net, nn.Sequential)
     net.requires_grad_(False)
-    for layer in ("blocks.4", "blocks.10", "blocks.14", "head"):
+    for layer in given.layers:
         for pictures in (1, 4):
             methods = {
                 "channels": (sfumato.ExtremalChannels(layer=layer, counts=COUNTS), COUNTS),

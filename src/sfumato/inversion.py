@@ -72,9 +72,9 @@ def invert(
     - `memory`: GiB that the model may keep for its backward pass. `progress` is told each `Step`.
 
     Departures from the paper. During the first half of the steps only the angle between $\Phi_l(I)$ and the target counts,
-    $1 - \cos$ instead of the relative error: where ReLUs follow, the error alone first makes all activations smaller, until
-    none is left to learn from. Every step is as long as the last (the gradient is divided by its root mean square), with
-    momentum 0.9, at a rate that falls to zero along half a cosine.
+    $1 - \cos$ instead of the relative error: of activations few of which are positive, as behind a ReLU, the error alone
+    first makes all smaller, right and wrong ones, and the way back is long. Every step is as long as the last (the gradient
+    is divided by its root mean square), with momentum 0.9, at a rate that falls to zero along half a cosine.
 
     The model is left as it was. Raises `ValueError` for what cannot be used.
     """

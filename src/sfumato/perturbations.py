@@ -67,9 +67,14 @@ def towards(background: Tensor, x: Tensor) -> Perturbed:
     difference = x.float() - background
 
     def perturbed(masks: Tensor, query: Tensor) -> Tensor:
-        return torch.addcmul(background[query], difference[query], masks)
+        return torch.addcmul(rows(background, query), rows(difference, query), masks)
 
     return perturbed
+
+
+def rows(values: Tensor, query: Tensor) -> Tensor:
+    """The values `(B, …)` of the queries `(N,)`; a single one's are left to broadcast, without a copy."""
+    return values if len(values) == 1 else values[query]
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,8 @@ class Fade:
     """Fade to zero, $m x$: to the mean colour, for inputs that were normalised (Fong et al. 2019, section 3.1)."""
 
     def __call__(self, x: Tensor) -> Perturbed:
-        return towards(torch.zeros_like(x), x)
+        x = x.float()
+        return lambda masks, query: rows(x, query) * masks
 
 
 @dataclass(frozen=True)
