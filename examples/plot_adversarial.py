@@ -91,14 +91,15 @@ recovered["the mask of the wrong class elsewhere (mean of ten places)"] = torch.
 # %%
 # The figure
 # ----------
-# Above a picture stands what the network calls it, green where that is right; above a mask, whose class it deletes and in
-# which picture. The difference is shown fifteen times as strong, around grey.
+# Above a picture stands what the network calls it, green where that is right; above a mask the class that it deletes, the
+# true one in the clean picture and the wrong one in the adversarial. The difference is shown around grey, fifteen times as
+# strong.
 
 shown = min(len(clean), 4)
 repaired = blurred["the mask of the wrong class"]
 figure, rows = plt.subplots(shown, 6, figsize=(12, 2.3 * shown), squeeze=False, layout="constrained")
 for query, row in enumerate(rows):
-    right, fake = (classifier.labels[int(each[query])].split(",")[0][:18] for each in (targets, wrong))
+    right, fake = (classifier.labels[int(each[query])].split(",")[0] for each in (targets, wrong))
     difference = 0.5 + 15 * (adversarial[query] - clean[query])
     columns = (clean[query], difference, adversarial[query], clean[query], adversarial[query], repaired[query])
     for axes, picture in zip(row, columns, strict=True):
@@ -112,7 +113,9 @@ for query, row in enumerate(rows):
         found = int(named(picture[query : query + 1]))
         colour = "tab:green" if found == targets[query] else "tab:red"
         axes.set_title(classifier.labels[found].split(",")[0][:24], fontsize=9, color=colour)
-    for axes, head in zip(row[[1, 3, 4]], ("difference × 15", f"{right}, clean", f"{fake}, adversarial"), strict=True):
+    for axes, head in zip(
+        row[[1, 3, 4]], ("difference × 15", f"mask: {right}"[:28], f"mask: {fake}"[:28]), strict=True
+    ):
         axes.set_title(head, fontsize=9)
 
 # %%
