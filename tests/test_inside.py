@@ -136,7 +136,23 @@ class Shared(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Viewing(nn.Module):
+    """Takes no inputs that lie channels-last, which is found out by its failing."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.second = nn.Conv2d(6, 6, 3, padding=1)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x):
+        x = self.second(self.first(x).relu()).relu()
+        return self.head(x.view(len(x), 6, -1).mean(2))
+
+
 CASES = [
+    (Viewing, "first", "output", ["first"]),
+    (Viewing, "second", "output", ["first", "second"]),
     (Chain, "1", "output", ["0", "1"]),
     (Chain, "3", "output", ["0", "1", "2", "3"]),
     (Chain, "3", "input", ["0", "1", "2"]),

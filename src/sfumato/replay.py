@@ -119,6 +119,8 @@ def rest_of(subject: Subject, layer: str, side: str) -> tuple[Rest, Tensor]:
     net, module = subject.model, find_layer(subject.model, layer)
     assert isinstance(net, nn.Module)  # noqa: S101  # for the type checker: nothing else has layers
     with subject.surroundings.computing(), torch.no_grad():
+        if len(subject.layouts) > 1:
+            subject.outputs(subject.inputs[:1], subject.query[:1])  # settles the layout, before calls are counted
         first = Pass.of(subject, module, side, subject.query[:1])
         goal = first.goal(layer)
         whole = Rest(net, module, side, goal.number, Rows(subject.inputs[:, None]), {})
