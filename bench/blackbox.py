@@ -21,8 +21,8 @@ import sfumato
 from sfumato.ascent import EXACTLY, project
 from sfumato.blackbox import EvolutionAscent
 from sfumato.masks import Lattice
-from sfumato.search import Search
 from sfumato.methods.rise import RISE
+from sfumato.search import Search
 
 SHARED = Path(os.environ.get("SFUMATO_SHARED", "../shared/data"))
 SLOPES = (5.0, 20.0, 100.0)
