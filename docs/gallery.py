@@ -6,7 +6,10 @@ from weakref import WeakSet
 from matplotlib.figure import Figure
 from sphinx_gallery.scrapers import figure_rst
 
-FIRST = ("growing_areas", "methods", "score_against_area", "max_convolution")
+FIRST = (
+    *("growing_areas", "methods", "score_against_area", "max_convolution", "against_2017", "weight_randomisation"),
+    *("channel_counts", "inversions", "class_channels"),
+)
 
 
 def order(name: str) -> tuple[int, str]:
