@@ -123,7 +123,9 @@ def masked(activations: Tensor, mask: Tensor, axis: int = 1) -> Tensor:
 
     `mask` is `(K,)`, or `(B, K)` with one for each row; `axis` is that of the channels: 1 for `(B, K, *L)`, -1 for a
     transformer's tokens `(B, T, K)`. The targets worth inverting side by side are the activations themselves, `masked(a, m)`,
-    its complement `masked(a, 1 - m)`, and with a mask that is 1 at one channel and else 0, that channel alone.
+    its complement `masked(a, 1 - m)`, and with a mask that is 1 at one channel and else 0, that channel alone. Nothing need
+    come near a part: few pictures excite one channel only. Behind a ReLU, a channel that an empty picture leaves silent has no
+    gradient and may stay so, with an error of 1.
 
     >>> masked(torch.ones(1, 3, 2), torch.tensor([0.0, 0.5, 1.0]))
     tensor([[[0.0000, 0.0000],
