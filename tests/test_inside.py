@@ -353,6 +353,16 @@ def test_the_overlay_is_the_weighted_sum_of_the_layer_s_maps():
         ExtremalPerturbation((0.3,), steps=2, layer="stem", mask=sfumato.SmoothMask(3, 6))(net, x, 1).overlay()
 
 
+def test_channels_of_one_weight_are_ordered_by_their_activations():
+    net, x = made(Residual), pictures()
+    result = ExtremalChannels(layer="blocks.0", counts=(6,), steps=2)(net, x, 1)
+    indices, weights = result.channels(6)
+    assert (weights == 1).all()
+    sizes = result.activation.abs().mean((2, 3)).gather(1, indices)
+    assert (sizes.diff(dim=1) <= 0).all()
+    assert indices.sort(1).values.tolist() == [list(range(6))] * 3
+
+
 def test_groups_are_masked_as_one():
     net, x = made(Residual), pictures()
     result = ExtremalChannels(layer="stem", counts=(1,), groups=3, steps=6)(net, x, 1)

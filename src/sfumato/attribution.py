@@ -78,15 +78,20 @@ class Attribution:
     def channels(self, count: int, variant: int = -1) -> tuple[Tensor, Tensor]:
         """The channels, or groups of them, that weigh most, and their weights: both `(B, count)`, the largest first.
 
-        The weight is the mean of the masks up to that variant: 1 for a channel which the smallest sets have already. Raises
-        `ValueError` where the masks are not of channels, or have fewer.
+        The weight is the mean of the masks up to that variant: 1 for a channel which the smallest sets have already. Among
+        channels of one weight, those whose activation is larger on average come first. Raises `ValueError` where the masks
+        are not of channels, or have fewer.
         """
         masks = self.channel_masks
         if not 1 <= count <= masks.shape[2]:
             raise ValueError(f"count must lie between 1 and the {masks.shape[2]} channels; got {count}")
         last = range(masks.shape[1])[variant]
-        weights, indices = masks[:, : last + 1].mean(1).sort(dim=1, descending=True, stable=True)
-        return indices[:, :count], weights[:, :count]
+        weights = masks[:, : last + 1].mean(1)
+        size = self.activation.float().abs().flatten(2).mean(2).unflatten(1, (masks.shape[2], -1)).mean(2)  # type: ignore[union-attr]
+        by_size = size.argsort(dim=1, descending=True, stable=True)
+        order = weights.gather(1, by_size).argsort(dim=1, descending=True, stable=True)
+        indices = by_size.gather(1, order)[:, :count]
+        return indices, weights.gather(1, indices)
 
     def overlay(self, variant: int = -1) -> Tensor:
         r"""$\sum_k m_k \Phi_k(x)$ for the mask $m$ of one variant, `(B, 1, *L)` (Fong et al. 2019, figure 8).
