@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sfumato import labels, models, pictures, samples
-from sfumato.models.anatomy import described
+from sfumato import labels, methods, models, pictures, samples
+from sfumato.models.anatomy import LAYER_METHODS, described
 from sfumato.models.classifier import Preparation
 
 
@@ -84,6 +85,57 @@ def test_the_crop_is_central_and_unresized_pixels_are_exact():
     torch.testing.assert_close(preparation(Image.fromarray(values)), expected)
 
 
+GREY = 255
+SIZES = [(60, 40), (40, 60), (250, 20), (3, 3), (33, 20), (17, 16)]
+PREPARATIONS = [
+    Preparation(size=16, resize=16, mean=(0, 0, 0), std=(1, 1, 1)),
+    Preparation(size=16, resize=20, mean=(0, 0, 0), std=(1, 1, 1)),
+    Preparation(size=16, resize=None, mean=(0, 0, 0), std=(1, 1, 1)),
+    Preparation(size=None, resize=20, mean=(0, 0, 0), std=(1, 1, 1)),
+    Preparation(size=None, resize=20, mean=(0, 0, 0), std=(1, 1, 1), antialias=False),
+]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "preparation", PREPARATIONS, ids=["cut", "resized and cut", "squeezed", "whole", "not antialiased"]
+)
+def test_the_window_is_the_part_of_the_picture_that_the_input_shows(preparation, size):
+    width, height = size
+    left, top, right, bottom = preparation.window(size)
+    assert -1e-9 <= left < right <= width + 1e-9
+    assert -1e-9 <= top < bottom <= height + 1e-9
+    # Every pixel's red is its column and its green its row: what the input shows tells which place it shows.
+    down, across = np.mgrid[:height, :width]
+    ramps = Image.fromarray(np.stack([across, down, 0 * down], -1).astype(np.uint8) * (GREY // max(size)))
+    shown = preparation(ramps) * 255 / (GREY // max(size))
+    for places, (start, stop), length in [
+        (shown[0].mean(0), (left, right), width),
+        (shown[1].mean(1), (top, bottom), height),
+    ]:
+        pixel = (stop - start) / len(places)  # of the input, in pixels of the picture
+        expected = start + (torch.arange(len(places)) + 0.5) * pixel - 0.5
+        inner = (expected > 2 * pixel) & (expected < length - 1 - 2 * pixel)  # the filter is cut off at borders
+        torch.testing.assert_close(places[inner], expected[inner], atol=0.1 + 0.5 / (GREY // max(size)), rtol=0)
+
+
+def test_without_a_size_the_whole_picture_is_shown_with_its_shorter_side_resized():
+    values = np.random.default_rng(0).integers(0, 256, (20, 31, 3), dtype=np.uint8)
+    preparation = Preparation(size=None, resize=20, mean=(0, 0, 0), std=(1, 1, 1))
+    assert preparation.shape == (3, 20, 20)
+    assert preparation.window((31, 20)) == (0, 0, 31, 20)
+    torch.testing.assert_close(preparation(Image.fromarray(values)), torch.from_numpy(values).permute(2, 0, 1) / 255)
+    assert preparation(Image.new("RGB", (80, 40))).shape == (3, 20, 40)
+    assert preparation(Image.new("RGB", (10, 300))).shape == (3, 600, 20)
+
+
+def test_without_antialiasing_an_input_looks_at_the_nearest_pixels_only():
+    values = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    preparation = Preparation(size=20, resize=20, mean=(0, 0, 0), std=(1, 1, 1), antialias=False)
+    expected = values[1::3, 1::3][:, 5:25]  # a third of the size: the middle pixel of each three
+    torch.testing.assert_close(preparation(Image.fromarray(values)), torch.from_numpy(expected).permute(2, 0, 1) / 255)
+
+
 def test_grey_inputs_are_seen_as_rgb():
     preparation = Preparation(size=8, resize=None, mean=(0.5,), std=(0.5,))
     inputs = preparation(Image.new("RGB", (9, 9), "white"))
@@ -98,6 +150,10 @@ def test_preparations_are_validated_values():
         Preparation(resize=200)
     with pytest.raises(ValueError, match="mean and std must have 1 or 3 values"):
         Preparation(mean=(0.5, 0.5))
+    with pytest.raises(ValueError, match="size=None shows the whole picture.*got resize=None"):
+        Preparation(size=None, resize=None)
+    with pytest.raises(ValueError, match="antialias=False is for bilinear resampling; got .*BICUBIC"):
+        Preparation(resampling=Image.Resampling.BICUBIC, antialias=False)
 
 
 # --- networks unknown to us -------------------------------------------------------------------------------------------
@@ -111,8 +167,40 @@ def test_the_last_feature_maps_are_found_and_no_hook_stays():
     assert not any(module.training for module in classifier.net.modules())
 
 
+def test_the_logits_are_the_networks():
+    classifier = described("toy", convnet(), Preparation())
+    inputs = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(classifier.logits(inputs), classifier.net(inputs))
+
+
 def test_a_transformer_has_no_default_layers():
     assert described("toy", Tokens(), Preparation()).layers == {}
+
+
+def test_methods_are_placed_where_the_classifier_says():
+    classifier = described("toy", convnet(), Preparation())
+    for name in LAYER_METHODS:
+        assert classifier.placed(getattr(methods, name)()).layer == "1"
+    assert classifier.placed(methods.GradCAM(layer="0")) == methods.GradCAM(layer="0")
+    assert classifier.placed(methods.GradCAM(resize=False)) == methods.GradCAM(layer="1", resize=False)
+    for method in (
+        methods.RISE(samples=10),
+        methods.Gradient(),
+        methods.ExtremalPerturbation(),
+    ):  # none named for these
+        assert classifier.placed(method) is method
+    unplaced = described("toy", Tokens(), Preparation())
+    assert unplaced.placed(methods.GradCAM()) == methods.GradCAM()
+
+
+def test_every_method_that_must_have_a_layer_has_a_default():
+    """Those that refuse to start without one, or would look at the input where their paper looks into the network."""
+    inputs = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    for name in methods.__all__:
+        cls = getattr(methods, name)
+        if name in LAYER_METHODS or name == "Captum" or not any(field.name == "layer" for field in fields(cls)):
+            continue
+        cls(**({"steps": 1} if any(field.name == "steps" for field in fields(cls)) else {}))(convnet(), inputs, 1)
 
 
 def test_a_module_by_dotted_path(toys):
@@ -132,7 +220,10 @@ def test_a_classifier_by_dotted_path(toys):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("lite1", "no model 'lite1'; did you mean lite0[?]; expected lite0, torchvision:…, timm:…, hf:… or package"),
+        (
+            "lite1",
+            "no model 'lite1'; did you mean lite0[?]; expected lite0, torchvision:…, timm:…, hf:…, torchray:… or package",
+        ),
         ("zebra", "no model 'zebra'; expected"),
         ("absent:net", "no module 'absent' for model"),
         ("absent.inner.innermost:net", "no module 'absent.inner.innermost'"),
@@ -187,6 +278,14 @@ def test_checkpoints_in_every_usual_form(toys, form):
     assert all(torch.equal(loaded[name], value) for name, value in weights.items())
 
 
+def test_an_old_checkpoint_without_counts_of_batches(toys):
+    weights = convnet().state_dict()
+    del weights["1.1.num_batches_tracked"]
+    torch.save(weights, toys / "old.pth")
+    loaded = models.load("toys:net", checkpoint=toys / "old.pth").net.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in weights.items())
+
+
 class Pickled:
     """Something that a checkpoint must not run."""
 
@@ -201,7 +300,7 @@ class Pickled:
         ([1, 2, 3], "holds no state dict"),
         ({"epoch": 3}, "holds no state dict"),
         (convnet(7).state_dict(), r"does not fit Sequential: 4.bias is \(7,\), not \(5,\), 4.weight is"),
-        ({}, "does not fit Sequential: 0.0.bias is missing, 0.0.weight is missing, 1.0.bias is missing and 8 more"),
+        ({}, "does not fit Sequential: 0.0.bias is missing, 0.0.weight is missing, 1.0.bias is missing and 7 more"),
     ],
     ids=["missing", "empty", "text", "objects", "list", "no weights", "other shapes", "no names"],
 )

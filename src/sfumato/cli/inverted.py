@@ -25,7 +25,7 @@ def inverted(
     from sfumato.tokens import channel_layout
 
     preparation = classifier.preparation
-    shape = (len(preparation.mean), preparation.size, preparation.size)
+    shape = preparation.shape
     axis = channel_layout(activations.shape, shape[1:]).channels
     spread = masks.repeat_interleave(activations.shape[axis] // masks.shape[1], 1).to(activations)
     targets = masked(activations.expand(len(masks), *activations.shape[1:]), spread, axis)

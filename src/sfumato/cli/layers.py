@@ -33,8 +33,8 @@ def layers(
         from sfumato.outline import outline
 
         classifier = models.load(model)
-        size, channels = classifier.preparation.size, len(classifier.preparation.mean)
-        found = outline(classifier.net, torch.zeros(2, channels, size, size))
+        shape = classifier.preparation.shape
+        found = outline(classifier.net, torch.zeros(2, *shape))
         if not found:
             raise ValueError(f"model {model!r} has no layers to look into: it is one module without parts")
         matching = [layer for layer in found if like is None or like.casefold() in layer.name.casefold()]
@@ -44,7 +44,7 @@ def layers(
         if depth is None:
             depth = _fitting(matching) if like is None else max(map(_level, matching))
         shown = [layer for layer in matching if _level(layer) <= depth or layer.name in defaults]
-        _print(shown, (size, size), defaults)
+        _print(shown, shape[1:], defaults)
         console().print(f"\n{_summary(len(shown), matching, depth, like)}", soft_wrap=True)
 
 

@@ -107,7 +107,7 @@ def _probabilities(method: Any, classifier: "Classifier", query: Query, result: 
     perturbed = perturbation(query.inputs[None])
     masks = result.masks[0]  # type: ignore[index]  # the method makes them
     with torch.no_grad():
-        outputs = classifier.net(perturbed(masks, torch.zeros(len(masks), dtype=torch.long)))
+        outputs = classifier.logits(perturbed(masks, torch.zeros(len(masks), dtype=torch.long)))
     return outputs.softmax(1)[:, query.target]
 
 

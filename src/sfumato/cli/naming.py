@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -77,9 +77,7 @@ def makes_masks(method: Any) -> bool:
 
 def with_layer(method: Any, classifier: "Classifier") -> Any:
     """The method, looking where the classifier says that it should, if it looks into a layer."""
-    layer = classifier.layers.get(type(method).__name__)
-    takes = any(field.name == "layer" for field in fields(method))
-    return replace(method, layer=layer) if takes and layer and not method.layer else method
+    return classifier.placed(method)
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,12 +71,20 @@ class Prepared:
         import torch
 
         count = len(self.queries)
-        for start in range(0, count, CHUNK):
-            chunk = self.queries[start : start + CHUNK]
+        start = 0
+        while start < count:
+            chunk = _alike(self.queries[start : start + CHUNK])
             inputs = torch.stack([query.inputs for query in chunk])
             targets = torch.tensor([query.target for query in chunk])
             title = f"{start + 1}–{start + len(chunk)} of {count}" if count > CHUNK else ""
             yield Batch(chunk, inputs, targets, title)
+            start += len(chunk)
+
+
+def _alike(queries: Sequence[Query]) -> Sequence[Query]:
+    """Those from the first on whose inputs can be stacked: a preparation without a size leaves pictures their shapes."""
+    shape = queries[0].inputs.shape
+    return list(takewhile(lambda query: query.inputs.shape == shape, queries))
 
 
 def prepare(images: Sequence[Path], model: str, targets: Sequence[str], out: Path) -> Prepared:
@@ -115,7 +124,7 @@ def _prepared(images: Sequence[Path], classifier: "Classifier", targets: Sequenc
                 complain(error)
                 continue
             with torch.no_grad():
-                probabilities = classifier.net(inputs[None])[0].softmax(0)
+                probabilities = classifier.logits(inputs[None])[0].softmax(0)
             for target in targets or [int(probabilities.argmax())]:
                 label = labels.synonyms(classifier.labels[target])[0]
                 queries.append(Query(path, inputs, probabilities, target, label))

@@ -3,18 +3,23 @@
 import os
 from pathlib import Path
 
-from sfumato.models import dotted, hf, lite0, timm, torchvision
+from sfumato.models import dotted, hf, lite0, timm, torchray, torchvision
 from sfumato.models.classifier import Classifier, Preparation
 from sfumato.models.names import near
 
 __all__ = ["NAMES", "SOURCES", "Classifier", "Preparation", "load"]
 
 NAMES = {"lite0": lite0.load}  # models with names of their own
-SOURCES = {"torchvision": torchvision.load, "timm": timm.load, "hf": hf.load}  # models called source:name
+SOURCES = {  # models called source:name
+    "torchvision": torchvision.load,
+    "timm": timm.load,
+    "hf": hf.load,
+    "torchray": torchray.load,
+}
 
 
 def load(name: str, checkpoint: str | os.PathLike[str] | None = None) -> Classifier:
-    """The classifier called "lite0", "torchvision:…", "timm:…", "hf:…", or made by "package.module:factory".
+    """The classifier called "lite0", "torchvision:…", "timm:…", "hf:…", "torchray:…", or by "package.module:factory".
 
     With `checkpoint`, a file written by `torch.save(model.state_dict(), …)` or by safetensors, the architecture is that
     of `name` and the weights are the file's. The network lies on the CPU.

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 SHOWN = 3  # differences named in an error
+UNNEEDED = "num_batches_tracked"
 
 
 @contextmanager
@@ -30,12 +31,17 @@ def load_weights_(net: nn.Module, path: Path) -> None:
     """Puts the weights of a checkpoint, in PyTorch's or the safetensors format, into the network.
 
     The checkpoint is a state dict, or holds one under "state_dict" or "model"; the prefix "module." that data-parallel
-    training leaves is dropped. Its names and shapes must be the network's, all of them.
+    training leaves is dropped. Its names and shapes must be the network's, all of them but the counts of batches seen,
+    which no answer depends on and old files do not have.
     """
-    weights = _state_dict(path)
+    fit_(net, state_dict(path), path)
+
+
+def fit_(net: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Puts the weights, read from a checkpoint at `path`, into the network, if they are all and only the network's."""
     expected = net.state_dict()
     differences = [
-        *(f"{name} is missing" for name in expected.keys() - weights.keys()),
+        *(f"{name} is missing" for name in expected.keys() - weights.keys() if not name.endswith(UNNEEDED)),
         *(f"{name} is not in the model" for name in weights.keys() - expected.keys()),
         *(
             f"{name} is {tuple(weights[name].shape)}, not {tuple(expected[name].shape)}"
@@ -50,7 +56,8 @@ def load_weights_(net: nn.Module, path: Path) -> None:
     net.load_state_dict(weights)
 
 
-def _state_dict(path: Path) -> dict[str, Tensor]:
+def state_dict(path: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint by their names."""
     if not path.is_file():
         raise ValueError(f"no checkpoint {str(path)!r}; expected a file written by torch.save or safetensors")
     content = _content(path)

@@ -1,15 +1,19 @@
 """A network together with all that is needed to show it pictures and to read its answers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+M = TypeVar("M")
 
 
 @dataclass(frozen=True)
@@ -17,26 +21,48 @@ class Preparation:
     """What turns a picture into a network's input, and back; `Preparation()` is what most ImageNet networks expect.
 
     `size` is the input's height and width in pixels. The picture's shorter side becomes `resize` pixels and the centre
-    is cut out; with `resize=None` the whole picture is squeezed into the square instead. `mean` and `std` are for
-    values in [0, 1]; a single one makes the input grey.
+    is cut out; with `resize=None` the whole picture is squeezed into the square instead, and with `size=None` nothing is
+    cut off, so that inputs are as long as their pictures are: (C, H, W) with min(H, W) = `resize`. `mean` and `std` are
+    for values in [0, 1]; a single one makes the input grey. `antialias=False` is for networks trained on pictures that
+    were made smaller by looking at the four nearest pixels only.
     """
 
-    size: int = 224
+    size: int | None = 224
     resize: int | None = 256
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     resampling: Image.Resampling = Image.Resampling.BILINEAR
+    antialias: bool = True
 
     def __post_init__(self) -> None:
-        if self.resize is not None and self.resize < self.size:
+        if self.size is None and self.resize is None:
+            raise ValueError(
+                "size=None shows the whole picture with its shorter side of `resize` pixels; got resize=None"
+            )
+        if self.size is not None and self.resize is not None and self.resize < self.size:
             raise ValueError(f"resize must be at least size = {self.size}, to crop from; got {self.resize}")
         if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std):
             raise ValueError(f"mean and std must have 1 or 3 values each; got {self.mean} and {self.std}")
+        if not self.antialias and self.resampling != Image.Resampling.BILINEAR:
+            raise ValueError(f"antialias=False is for bilinear resampling; got {self.resampling!r}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the input for a square picture, which is every input's unless `size` is None."""
+        side = self.size or self.resize
+        assert side is not None  # noqa: S101  # for the type checker: `__post_init__` has looked
+        return len(self.mean), side, side
 
     def __call__(self, picture: Image.Image) -> Tensor:
-        """The picture as a float tensor (C, size, size), normalised."""
-        picture = self._square(picture.convert("RGB" if len(self.mean) == 3 else "L"))
-        values = torch.from_numpy(np.array(picture)).float().reshape(self.size, self.size, -1).permute(2, 0, 1) / 255
+        """The picture as a float tensor (C, H, W), normalised."""
+        picture = picture.convert("RGB" if len(self.mean) == 3 else "L")
+        (width, height), (left, top, right, bottom) = self._resized(picture.size)
+        if self.antialias:
+            picture = picture.resize((width, height), self.resampling)
+        values = _as_tensor(picture)
+        if not self.antialias:
+            values = interpolate(values[None], (height, width), mode="bilinear", align_corners=False)[0]
+        values = values[:, top:bottom, left:right]
         return (values - _per_channel(self.mean, values)) / _per_channel(self.std, values)
 
     def restore(self, inputs: Tensor) -> Tensor:
@@ -44,22 +70,36 @@ class Preparation:
         values = (inputs * _per_channel(self.std, inputs) + _per_channel(self.mean, inputs)).clamp(0, 1)
         return values.expand(*values.shape[:-3], 3, *values.shape[-2:])
 
-    def _square(self, picture: Image.Image) -> Image.Image:
+    def window(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """The part of a picture of that `size` (width, height) which the input shows: left, top, right, bottom.
+
+        In pixels of the picture: of an input W wide, the pixel of column c covers the picture's width from
+        l + c (r - l) / W to l + (c + 1) (r - l) / W, where l is left and r is right.
+        """
+        (width, height), (left, top, right, bottom) = self._resized(size)
+        across, down = size  # multiplied before it is divided: a border of the picture is met exactly
+        return left * across / width, top * down / height, right * across / width, bottom * down / height
+
+    def _resized(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+        """The (width, height) to which a picture of that size is brought, and the part cut from it: all in whole pixels."""
         if self.resize is None:
-            return picture.resize((self.size, self.size), self.resampling)
-        scale = self.resize / min(picture.size)
-        width, height = (max(self.size, round(side * scale)) for side in picture.size)
+            _, height, width = self.shape
+            return (width, height), (0, 0, width, height)
+        shorter = min(size)
+        if self.size is None:
+            width, height = (side * self.resize // shorter for side in size)
+            return (width, height), (0, 0, width, height)
+        width, height = (max(self.size, round(side * (self.resize / shorter))) for side in size)
         left, top = (width - self.size) // 2, (height - self.size) // 2
-        resized = picture.resize((width, height), self.resampling)
-        return resized.crop((left, top, left + self.size, top + self.size))
+        return (width, height), (left, top, left + self.size, top + self.size)
 
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
     """A network in eval mode, which answers inputs (B, C, H, W) with logits (B, classes).
 
-    `layers` holds by method, e.g. "GradCAM", the dotted name of the module where that method best looks into the
-    network.
+    A fully convolutional one answers with maps of logits (B, classes, h, w), whose mean over space is the score. `layers`
+    holds by method, e.g. "GradCAM", the dotted name of the module where that method best looks into the network.
     """
 
     name: str
@@ -75,6 +115,25 @@ class Classifier:
     def restore(self, inputs: Tensor) -> Tensor:
         """Inputs (…, C, H, W) as they are seen: RGB (…, 3, H, W) in [0, 1]."""
         return self.preparation.restore(inputs)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """One number a class `(B, classes)` for inputs (B, C, H, W): of a map of logits its mean over space."""
+        outputs: Tensor = self.net(inputs)
+        return outputs.flatten(2).mean(2) if outputs.ndim > 2 else outputs
+
+    def placed(self, method: M) -> M:
+        """The method, looking where `layers` says that it should, if it looks into a layer and is not told which."""
+        layer = self.layers.get(type(method).__name__)
+        told = getattr(method, "layer", True)  # a method without a setting of this name looks into none
+        if told or not layer:
+            return method
+        return replace(method, layer=layer)  # type: ignore[type-var]
+
+
+def _as_tensor(picture: Image.Image) -> Tensor:
+    """(C, H, W) in [0, 1]."""
+    width, height = picture.size
+    return torch.from_numpy(np.array(picture)).float().reshape(height, width, -1).permute(2, 0, 1) / 255
 
 
 def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:

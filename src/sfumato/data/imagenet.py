@@ -1,0 +1,198 @@
+"""ImageNet's localisation task (ILSVRC 2012; Russakovsky et al., IJCV 2015), as unpacked from its archives or from Kaggle's."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from sfumato.data import reading
+from sfumato.data.example import Box, Example, Thing
+from sfumato.data.listing import Listing, set_paths_
+from sfumato.data.voc import size_of
+from sfumato.pictures import EXTENSIONS
+
+SYNSETS = ("LOC_synset_mapping.txt", "map_clsloc.txt", "synset_words.txt", "synsets.txt")
+TRUTHS = ("LOC_{split}_solution.csv", "ILSVRC2012_validation_ground_truth.txt")
+ROOTS = ("", "ILSVRC/", "ILSVRC2012_devkit_t12/data/")
+
+
+@dataclass(frozen=True)
+class ImageNet(Listing):
+    """The pictures of one part, with their boxes. A class's index is its place among the sorted WordNet ids.
+
+    A picture's class is its folder's where pictures lie in folders named by WordNet ids, else that of the ground truth, else
+    that of its boxes. A picture without a file of boxes has its class and no place. A box in the files is of whole pixels
+    counted from 0, its last row and column inside; here the last edge is outside.
+    """
+
+    path: str
+    """The folder that all else is seen from: that of `ILSVRC`, `Data` and `Annotations`, or of what the options name."""
+    split: str = "val"
+    pictures: str = ""
+    """A folder of pictures, or of folders named by WordNet ids; else `Data/CLS-LOC/SPLIT`, `ILSVRC2012_img_SPLIT`, `SPLIT`."""
+    boxes: str = ""
+    """A folder of XML files, laid out as the pictures are; else `Annotations/CLS-LOC/SPLIT`, where there is one."""
+    labels: str = ""
+    """The ground truth: Kaggle's `LOC_SPLIT_solution.csv`, or a line for each picture in the order of their names: a WordNet
+    id, or the number that the development kit gives the class (then `synsets` must be `map_clsloc.txt`)."""
+    synsets: str = ""
+    """The classes: a line for each, a WordNet id and names; or `map_clsloc.txt`: WordNet id, the kit's number and a name."""
+
+    def __post_init__(self) -> None:
+        set_paths_(self, "path", "pictures", "boxes", "labels", "synsets")
+        if not (isinstance(self.split, str) and self.split):
+            raise ValueError(f"split is the name of a part such as 'train' or 'val'; got {self.split!r}")
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self._synsets[wnid][0] for wnid in sorted(self._synsets))
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+    def example(self, index: int) -> Example:
+        inside, file = self._listed[index]
+        path = self._folder / inside / file
+        annotation = self._annotation(inside, path.stem)
+        answer = self._truth.get(path.stem) or ([inside] if inside else [])
+        things, size = [], None
+        if annotation is not None:
+            root = reading.xml(annotation)
+            things, size = _things(annotation, root, self._indices), size_of(root)
+        if answer:
+            things += self._answered(path.name, [inside or answer[0], *answer[1:]], things)
+        if not things:
+            raise ValueError(
+                f"nothing says what is in {path.name!r}; "
+                "expected its class in a ground truth (labels=…) or an XML file (boxes=…)"
+            )
+        return Example(f"{inside}/{path.stem}" if inside else path.stem, path, tuple(things), size)
+
+    def _answered(self, picture: str, answer: list[str], known: list[Thing]) -> list[Thing]:
+        """The things that the ground truth adds to those which are known from a file of boxes."""
+        try:
+            label = reading.index_of(answer[0], self._indices)
+            if any(thing.label == label for thing in known):
+                return []
+            return [Thing(label, box) for box in _boxes_in(answer)] or [Thing(label)]
+        except ValueError as error:
+            raise ValueError(f"the ground truth of picture {picture!r}: {error}") from None
+
+    def _annotation(self, inside: str, stem: str) -> Path | None:
+        folder = self._boxes
+        if folder is None:
+            return None
+        candidates = [folder / inside / f"{stem}.xml", folder / f"{stem}.xml"]
+        return next((path for path in candidates if path.is_file()), None)
+
+    @cached_property
+    def _folder(self) -> Path:
+        usual = [
+            f"ILSVRC/Data/CLS-LOC/{self.split}",
+            f"Data/CLS-LOC/{self.split}",
+            f"ILSVRC2012_img_{self.split}",
+            self.split,
+        ]
+        return reading.folder(self.path, [self.pictures] if self.pictures else usual, "pictures")
+
+    @cached_property
+    def _boxes(self) -> Path | None:
+        if self.boxes:
+            return reading.folder(self.path, [self.boxes], "boxes")
+        usual = (f"{root}Annotations/CLS-LOC/{self.split}" for root in ROOTS[:2])
+        return next((path for each in usual if (path := Path(self.path, each)).is_dir()), None)
+
+    @cached_property
+    def _listed(self) -> list[tuple[str, str]]:
+        """The folder within, and the file, of each picture."""
+        entries = reading.inside(self._folder)
+        files = [("", path.name) for path in entries if path.suffix.lower() in EXTENSIONS]
+        for inside in () if files else [path for path in entries if path.is_dir()]:
+            names = [path.name for path in reading.inside(inside) if path.suffix.lower() in EXTENSIONS]
+            files += [(inside.name, name) for name in names]
+        if not files:
+            raise ValueError(f"folder {str(self._folder)!r} holds no pictures; expected .JPEG files or folders of them")
+        return files
+
+    @cached_property
+    def _synsets(self) -> dict[str, tuple[str, int | None]]:
+        """By WordNet id, the class's name and its number in the development kit."""
+        candidates = [self.synsets] if self.synsets else [root + name for root in ROOTS for name in SYNSETS]
+        path = reading.file(self.path, candidates, "list of classes")
+        rows = [(number, line.split(maxsplit=2)) for number, line in enumerate(reading.lines(path), 1) if line.strip()]
+        kit = all(len(row) == 3 and row[1].isdecimal() for _, row in rows)
+        found: dict[str, tuple[str, int | None]] = {}
+        for number, row in rows:
+            if row[0] in found:
+                raise ValueError(
+                    f"{str(path)!r}, line {number}: {row[0]!r} is there twice; expected a line for each class"
+                )
+            name = row[2].replace("_", " ") if kit else " ".join(row[1:]) or row[0]
+            found[row[0]] = (name, int(row[1]) if kit else None)
+        if not found:
+            raise ValueError(f"{str(path)!r} is empty; expected a WordNet id and names on each line")
+        return found
+
+    @cached_property
+    def _indices(self) -> dict[str, int]:
+        return {wnid: index for index, wnid in enumerate(sorted(self._synsets))}
+
+    @cached_property
+    def _truth(self) -> dict[str, list[str]]:
+        """By picture, what the ground truth says: a WordNet id, and maybe boxes, "wnid left top right bottom wnid …"."""
+        if self.labels:
+            path = reading.file(self.path, [self.labels], "ground truth")
+        else:
+            usual = (Path(self.path, root + name.format(split=self.split)) for root in ROOTS for name in TRUTHS)
+            there = next((path for path in usual if path.is_file()), None)
+            if there is None:
+                return {}
+            path = there
+        lines = reading.lines(path)
+        if path.suffix.lower() == ".csv":
+            pairs = (line.partition(",") for line in lines[1:])
+            return {name: rest.split() for name, _, rest in pairs if rest.strip()}
+        return {
+            Path(file).stem: [wnid]
+            for (_, file), wnid in zip(self._listed, self._answers(path, [*filter(None, lines)]), strict=True)
+        }
+
+    def _answers(self, path: Path, answers: list[str]) -> list[str]:
+        """A WordNet id for each picture, from one or the development kit's number on each line."""
+        if len(answers) != len(self):
+            raise ValueError(
+                f"{str(path)!r} has {len(answers)} answers for {len(self)} pictures; expected one for each"
+            )
+        by_number = {str(number): wnid for wnid, (_, number) in self._synsets.items()}
+        if answers[0].isdecimal() and answers[0] not in by_number:
+            raise ValueError(
+                f"{str(path)!r} numbers classes as the development kit does; give its map_clsloc.txt as synsets"
+            )
+        return [by_number.get(answer, answer) for answer in answers]
+
+
+def _boxes_in(words: list[str]) -> list[Box]:
+    """The boxes of "wnid left top right bottom wnid …"."""
+    if len(words) == 1:
+        return []
+    try:
+        return [_box(*map(float, words[start + 1 : start + 5])) for start in range(0, len(words), 5)]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{error}; expected a WordNet id and four numbers for each box") from None
+
+
+def _things(path: Path, root: ET.Element, indices: dict[str, int]) -> list[Thing]:
+    things = []
+    for position, found in enumerate(root.iterfind("object"), 1):
+        corners = found.find("bndbox")
+        try:
+            label = reading.index_of((found.findtext("name") or "").strip(), indices)
+            edges = [reading.number(corners, edge) for edge in ("xmin", "ymin", "xmax", "ymax")]
+            things.append(Thing(label, _box(*edges)))
+        except ValueError as error:
+            raise ValueError(f"{str(path)!r}, object {position}: {error}") from None
+    return things
+
+
+def _box(left: float, top: float, right: float, bottom: float) -> Box:
+    return reading.box(left, top, right + 1, bottom + 1)

@@ -1,0 +1,57 @@
+"""What all data sets have: they are frozen dataclasses of what a plan says, and sequences of examples."""
+
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, overload
+
+from sfumato.data.example import Example
+
+
+class Listing(Sequence[Example]):
+    """Base of the data sets. Their lists are read when first asked for, and not carried to other processes.
+
+    Making one looks only at the settings. Its length, classes and examples raise `ValueError` where the files that list the
+    whole set are missing or damaged; an example alone does where only its own annotation is.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        assert is_dataclass(self)  # noqa: S101  # all that derive from it are
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @abstractmethod
+    def example(self, index: int) -> Example:
+        """The example at an index from 0 up."""
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self.example(each) for each in range(len(self))[index]]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there is no example {index}; expected an index below {len(self)}")
+        return self.example(index % len(self))
+
+
+def set_paths_(settings: Any, *names: str) -> None:
+    """Make text of the paths among the settings, so that a data set is hashed and written as JSON alike, however given."""
+    for name in names:
+        value = getattr(settings, name)
+        if not isinstance(value, str | os.PathLike):
+            raise ValueError(f"{name} is the path of a file or folder; got {value!r}")
+        object.__setattr__(settings, name, os.fspath(value))
+
+
+def set_names_(settings: Any, name: str) -> None:
+    """Make a tuple of the names of classes, each of which is there once."""
+    value = getattr(settings, name)
+    if isinstance(value, str) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"{name} are names of classes, in a list; got {value!r}")
+    if len(set(value)) < len(value):
+        raise ValueError(f"{name} must differ from one another; got {value!r}")
+    object.__setattr__(settings, name, tuple(value))

@@ -1,0 +1,111 @@
+"""VGG16 and ResNet50 as Caffe has them, fully convolutional, with torchvision's names of layers.
+
+Caffe's pooling counts a window that is only partly filled (`ceil_mode`) and pads nothing, its ResNet halves the resolution
+in a block's first convolution, of 1 × 1, and its first convolution has a bias: Simonyan & Zisserman 2015 (arXiv 1409.1556,
+configuration D) and He et al. 2016 (arXiv 1512.03385). Linear layers are convolutions here, so that pictures of any size go
+and the answer is (B, classes, h, w). No activation is computed in place: each stays what its layer put out.
+"""
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+CONVOLUTIONS = (2, 2, 3, 3, 3)  # of VGG16, before each pooling
+BLOCKS = (3, 4, 6, 3)  # of ResNet50, in each stage
+EXPANSION = 4  # a block of ResNet50 puts out so many times as many channels as it computes with
+
+
+class VGG16(nn.Module):
+    """16 layers with weights. A picture's answer has a place for each 7 × 7 of the last maps, which are 32 times smaller.
+
+    `width` is the number of the first layer's channels and `hidden` that of each hidden layer of the classifier; the
+    defaults are VGG16's.
+    """
+
+    def __init__(self, classes: int, width: int = 64, hidden: int = 4096) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for stage, count in enumerate(CONVOLUTIONS):
+            for _ in range(count):
+                wider = width * min(2**stage, 8)
+                layers += [nn.Conv2d(channels, wider, 3, padding=1), nn.ReLU()]
+                channels = wider
+            layers.append(nn.MaxPool2d(2, stride=2, ceil_mode=True))
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(
+            nn.Conv2d(channels, hidden, 7),
+            nn.ReLU(),
+            nn.Dropout(),
+            nn.Conv2d(hidden, hidden, 1),
+            nn.ReLU(),
+            nn.Dropout(),
+            nn.Conv2d(hidden, classes, 1),
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.features(inputs))
+        return logits
+
+
+class Bottleneck(nn.Module):
+    """A block of ResNet50: what three convolutions add to their input. A stride is that of the first."""
+
+    def __init__(self, channels: int, width: int, stride: int, downsample: bool) -> None:
+        super().__init__()
+        wider = width * EXPANSION
+        self.conv1 = nn.Conv2d(channels, width, 1, stride=stride, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu2 = nn.ReLU()
+        self.conv3 = nn.Conv2d(width, wider, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(wider)
+        self.relu3 = nn.ReLU()
+        self.downsample: nn.Module | None = None
+        if downsample:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels, wider, 1, stride=stride, bias=False), nn.BatchNorm2d(wider)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = x if self.downsample is None else self.downsample(x)
+        x = self.relu1(self.bn1(self.conv1(x)))
+        x = self.relu2(self.bn2(self.conv2(x)))
+        added: Tensor = self.relu3(self.bn3(self.conv3(x)) + residual)
+        return added
+
+
+class ResNet50(nn.Module):
+    """50 layers with weights. The last maps, 32 times smaller than the picture, are averaged: the answer has one place.
+
+    `width` is the number of the first layer's channels; the default is ResNet50's.
+    """
+
+    def __init__(self, classes: int, width: int = 64) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+        self.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        widths = [width * 2**stage for stage in range(len(BLOCKS))]
+        self.layer1 = _stage(width, width, BLOCKS[0], stride=1)
+        following = [
+            _stage(before * EXPANSION, after, count, stride=2)
+            for (before, after), count in zip(pairwise(widths), BLOCKS[1:], strict=True)
+        ]
+        self.layer2, self.layer3, self.layer4 = following
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Conv2d(widths[-1] * EXPANSION, classes, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(inputs))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        logits: Tensor = self.fc(self.avgpool(x))
+        return logits
+
+
+def _stage(channels: int, width: int, count: int, stride: int) -> nn.Sequential:
+    first = Bottleneck(channels, width, stride, downsample=True)
+    return nn.Sequential(first, *(Bottleneck(width * EXPANSION, width, 1, downsample=False) for _ in range(count - 1)))

@@ -1,0 +1,155 @@
+"""TorchRay's VGG16 and ResNet50, fine-tuned to say what is in pictures of VOC and COCO, e.g. "torchray:vgg16_voc".
+
+They are those of the pointing game's tables (Fong, Patrick, Vedaldi 2019). Their weights were made with Caffe (Zhang et al.
+2018, arXiv 1608.00507): in the published files the colours are BGR, a normalisation is two layers, and the classifier is
+linear. Here they are converted, so that networks take RGB in 0 … 255 less its mean, of any size whose shorter side is 224.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from sfumato import labels
+from sfumato.models.caffe import VGG16, ResNet50
+from sfumato.models.checkpoint import fit_, state_dict
+from sfumato.models.classifier import Classifier, Preparation
+from sfumato.models.names import near
+
+LABELS = {"voc": labels.VOC, "coco": labels.COCO}  # in the order of the networks' outputs
+
+ADDRESS = "https://dl.fbaipublicfiles.com/torchray/"
+FILES = {
+    "vgg16_voc": "vgg16_voc-b050e8c3.pth.tar",
+    "resnet50_voc": "resnet50_voc-9ca920d6.pth.tar",
+    "vgg16_coco": "vgg16_coco-d82c8150.pth.tar",
+    "resnet50_coco": "resnet50_coco-e99468c5.pth.tar",
+}
+
+PREPARATION = Preparation(
+    size=None,
+    resize=224,
+    mean=(123.68 / 255, 116.779 / 255, 103.939 / 255),
+    std=(1 / 255,) * 3,
+    resampling=Image.Resampling.BILINEAR,
+    antialias=False,
+)
+
+
+class Architecture(NamedTuple):
+    """What differs between the two networks."""
+
+    first: str
+    """The layer that sees the colours."""
+    linear: dict[str, int]
+    """The layers that are linear in the files, each with the side of the square that it looks at."""
+    layers: dict[str, str]
+    """By method, where it looks in TorchRay's benchmark."""
+
+
+ARCHITECTURES = {
+    "vgg16": Architecture(
+        first="features.0",
+        linear={"classifier.0": 7, "classifier.3": 1, "classifier.6": 1},
+        layers={
+            "GradCAM": "features.29",
+            "LinearApproximation": "features.29",
+            "ExcitationBackprop": "features.23",
+            "ContrastiveExcitationBackprop": "features.23",  # contrasted by default at what TorchRay names, classifier.4
+            "ExtremalChannels": "features.29",
+        },
+    ),
+    "resnet50": Architecture(
+        first="conv1",
+        linear={"fc": 1},
+        layers={
+            "GradCAM": "layer4",
+            "LinearApproximation": "layer4",
+            "ExcitationBackprop": "layer3",
+            "ContrastiveExcitationBackprop": "layer3",  # contrasted by default at what TorchRay names, avgpool
+            "ExtremalChannels": "layer4",
+        },
+    ),
+}
+
+
+def load(name: str, checkpoint: Path | None = None) -> Classifier:
+    """The network with TorchRay's weights, downloaded at first use, or with those of a file of the same layout.
+
+    A file may hold a narrower network: its first layer tells how wide it is. It answers inputs (B, 3, H, W) with maps of
+    logits (B, classes, h, w), whose mean over space is the score; for ResNet50 these have one place.
+    """
+    if name not in FILES:
+        names = list(FILES)
+        raise ValueError(f"TorchRay has no model {name!r}{near(name, names)}; expected {', '.join(names)}")
+    kind, _, dataset = name.partition("_")
+    architecture, classes = ARCHITECTURES[kind], LABELS[dataset]
+    path = _downloaded(name) if checkpoint is None else checkpoint
+    weights = _converted(state_dict(path), architecture, path)
+    net = _vgg16(weights, len(classes)) if kind == "vgg16" else _resnet50(weights, len(classes))
+    fit_(net, weights, path)
+    return Classifier(
+        name=f"torchray:{name}",
+        net=net.eval(),
+        preparation=PREPARATION,
+        labels=classes,
+        layers=architecture.layers,
+    )
+
+
+def _converted(weights: dict[str, Tensor], architecture: Architecture, path: Path) -> dict[str, Tensor]:
+    """The published file's weights under the names, in the order of colours and in the shapes of ours."""
+    converted = {_joined(name): value for name, value in weights.items()}
+    for name, side in architecture.linear.items():
+        matrix = converted.get(f"{name}.weight")
+        if matrix is None:  # `fit_` says what is missing
+            continue
+        if matrix.ndim != 2 or matrix.shape[1] % side**2:
+            raise ValueError(
+                f"checkpoint {str(path)!r} is not in TorchRay's layout: {name}.weight is {tuple(matrix.shape)}, not that "
+                f"of a linear layer over {side} × {side} places; expected a file such as {FILES['vgg16_voc']}"
+            )
+        converted[f"{name}.weight"] = matrix.reshape(len(matrix), -1, side, side)
+    first = f"{architecture.first}.weight"
+    if first in converted and converted[first].ndim == 4:
+        converted[first] = converted[first].flip(1)
+    return converted
+
+
+def _joined(name: str) -> str:
+    """The name of a weight where a normalisation is one layer; in Caffe, 0 is for its statistics and 1 for its scale.
+
+    >>> _joined("layer1.0.bn2.0.running_mean"), _joined("layer1.0.downsample.1.1.bias"), _joined("layer1.0.bn2.bias")
+    ('layer1.0.bn2.running_mean', 'layer1.0.downsample.1.bias', 'layer1.0.bn2.bias')
+    """
+    return re.sub(r"\b(bn\d|downsample\.\d)\.[01]\.(?=\w+$)", r"\1.", name)
+
+
+def _vgg16(weights: dict[str, Tensor], classes: int) -> nn.Module:
+    return VGG16(classes, _length(weights, "features.0.bias", 64), _length(weights, "classifier.0.bias", 4096))
+
+
+def _resnet50(weights: dict[str, Tensor], classes: int) -> nn.Module:
+    return ResNet50(classes, _length(weights, "conv1.bias", 64))
+
+
+def _length(weights: dict[str, Tensor], name: str, usual: int) -> int:
+    return len(weights[name]) if name in weights and weights[name].ndim == 1 else usual
+
+
+def _downloaded(name: str) -> Path:
+    """The published file, in torch.hub's folder."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / FILES[name]
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(ADDRESS + FILES[name], os.fspath(path), progress=False)
+        except OSError as error:
+            raise ValueError(
+                f"cannot download {ADDRESS + FILES[name]} ({error}); where you have the file, give it as checkpoint=…"
+            ) from error
+    return path
