@@ -1,6 +1,7 @@
 """Attribution methods, one file a paper."""
 
 from sfumato.methods.captum import Captum
+from sfumato.methods.centre import Centre
 from sfumato.methods.deconvnet import Deconvnet
 from sfumato.methods.excitation_backprop import ContrastiveExcitationBackprop, ExcitationBackprop
 from sfumato.methods.extremal import ExtremalPerturbation
@@ -15,6 +16,7 @@ from sfumato.methods.rise import RISE
 __all__ = [
     "RISE",
     "Captum",
+    "Centre",
     "ContrastiveExcitationBackprop",
     "Deconvnet",
     "ExcitationBackprop",

@@ -1,0 +1,279 @@
+r"""Changes of an input under which a network's answer may stay the same: $x \sim_\theta x'$, related by at most $\theta$.
+
+Each is a configuration with a `strength`; called with one input it draws a change of up to that strength. A weaker one draws
+the same change from the same generator, only weaker: curves over strength are smooth, and their points paired.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sfumato.configuration import check_number
+from sfumato.jitter import Move
+from sfumato.space import gaussian_blur
+from sfumato.transforms import Transform
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What black and white are in the numbers of a model's input: one for each channel."""
+
+    black: tuple[float, ...]
+    white: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Where the chance in a transformation comes from, and what it must know of the input's numbers.
+
+    Without `levels`, brightness counts in the input's own units and nothing is cut off.
+    """
+
+    generator: torch.Generator
+    levels: Levels | None = None
+
+    def either_way(self, count: int) -> list[float]:
+        """Numbers in [-1, 1)."""
+        return (2 * torch.rand(count, generator=self.generator, dtype=torch.float64) - 1).tolist()
+
+    def share(self) -> float:
+        """A number in [0, 1)."""
+        return float(torch.rand((), generator=self.generator, dtype=torch.float64))
+
+    def noise(self, x: Tensor) -> Tensor:
+        """Standard normal numbers, as many as in `x`."""
+        return torch.randn(x.shape, generator=self.generator).to(x)
+
+    def span(self, x: Tensor) -> Tensor:
+        """From black to white, to be added to `x` `(1, C, *S)`."""
+        if self.levels is None:
+            return x.new_ones(1)
+        return _per_channel(self.levels.white, x) - _per_channel(self.levels.black, x)
+
+    def within(self, x: Tensor, changed: Tensor) -> Tensor:
+        """The changed input with all beyond black and white cut off, as in a picture file; what has not changed stays."""
+        if self.levels is None:
+            return changed
+        kept = torch.minimum(
+            torch.maximum(changed, _per_channel(self.levels.black, x)), _per_channel(self.levels.white, x)
+        )
+        return torch.where(changed == x, x, kept)
+
+
+@dataclass(frozen=True)
+class Transformation:
+    """Base of all transformations. `strength` is at least 0, which changes nothing, and at most `most`."""
+
+    strength: float
+
+    unit: ClassVar[str] = ""
+    """What strength is measured in."""
+    most: ClassVar[float] = 1.0
+    """The strongest that means anything, or that a search begins with."""
+    graded: ClassVar[bool] = True
+    """Whether there is anything between doing it and not."""
+    drawn: ClassVar[bool] = True
+    """Whether chance has a part in it, so that several draws say more than one."""
+
+    def __post_init__(self) -> None:
+        check_number("strength", self.strength, f"of {type(self).__name__}, in {self.unit}", least=0)
+        if self.strength > self.most:
+            raise ValueError(
+                f"strength of {type(self).__name__} is in {self.unit}, at most {self.most:g}; got {self.strength:g}"
+            )
+
+    def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
+        """One input `(1, C, *S)`, changed by what is drawn."""
+        raise NotImplementedError
+
+    def at(self, strength: float) -> Self:
+        """The same, of another strength."""
+        return replace(self, strength=strength)
+
+    def scaled(self, share: float) -> Self:
+        """The same, of a share of its strength."""
+        return self.at(self.strength * share)
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__.lower()} up to {self.strength:.3g} {self.unit}"
+
+
+@dataclass(frozen=True)
+class Rotation(Transformation):
+    """A turn about the centre by up to `strength` degrees either way; beyond the edge, the input is reflected.
+
+    Pictures are interpolated cubically, as linear interpolation blurs: networks notice that more than a small turn. What is
+    left of the blur still counts as a change due to the turn, however small this is.
+    """
+
+    strength: float = 15.0
+    unit: ClassVar[str] = "degrees"
+    most: ClassVar[float] = 180.0
+
+    def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
+        if x.ndim < 4:
+            raise ValueError(f"inputs with one axis of space cannot be rotated; got shape {tuple(x.shape)}")
+        return _resampled(x, Transform(angle=self.strength * draw.either_way(1)[0]))
+
+
+@dataclass(frozen=True)
+class Shift(Transformation):
+    """A shift along each axis by up to that fraction of its length, to the nearest whole place; borders reflect."""
+
+    strength: float = 0.05
+    unit: ClassVar[str] = "of the side"
+    most: ClassVar[float] = 0.5
+
+    def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
+        drawn = draw.either_way(x.ndim - 2)
+        return Move(tuple(round(self.strength * u * size) for u, size in zip(drawn, x.shape[2:], strict=True)))(x)
+
+
+@dataclass(frozen=True)
+class Scaling(Transformation):
+    """A change of scale about the centre by a factor from 1 / (1 + strength) to 1 + strength, uniform in its logarithm.
+
+    Interpolated as in `Rotation`; beyond the edge, the input is reflected.
+    """
+
+    strength: float = 0.1
+    unit: ClassVar[str] = "beyond 1"
+
+    def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
+        return _resampled(x, Transform(scale=(1 + self.strength) ** draw.either_way(1)[0]))
+
+
+@dataclass(frozen=True)
+class Flip(Transformation):
+    """Mirrored along the last axis, left to right: always (strength 1) or not (0)."""
+
+    strength: float = 1.0
+    unit: ClassVar[str] = "0 or 1"
+    graded: ClassVar[bool] = False
+    drawn: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.strength not in (0, 1):
+            raise ValueError(f"strength of Flip is 1, or 0 for none; got {self.strength!r}")
+
+    def __call__(self, x: Tensor, _draw: Draw, /) -> Tensor:
+        return x.flip(-1) if self.strength else x
+
+    def scaled(self, share: float) -> Self:
+        """Itself, or none for no share."""
+        return self if share else self.at(0.0)
+
+    def __str__(self) -> str:
+        return "flip"
+
+
+@dataclass(frozen=True)
+class Blurring(Transformation):
+    """A Gaussian blur whose width is up to `strength` places of the model's input."""
+
+    strength: float = 1.0
+    unit: ClassVar[str] = "places"
+    most: ClassVar[float] = 32.0
+
+    def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
+        return gaussian_blur(x, self.strength * draw.share())
+
+
+@dataclass(frozen=True)
+class Brightness(Transformation):
+    """All places brighter or darker by up to `strength`, 1 being from black to white."""
+
+    strength: float = 0.1
+    unit: ClassVar[str] = "of black to white"
+
+    def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
+        change = self.strength * draw.either_way(1)[0]
+        return draw.within(x, x + change * draw.span(x))
+
+
+@dataclass(frozen=True)
+class Contrast(Transformation):
+    """Differences from the mean of each channel multiplied by a factor from 1 / (1 + strength) to 1 + strength."""
+
+    strength: float = 0.2
+    unit: ClassVar[str] = "beyond 1"
+
+    def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
+        factor = (1 + self.strength) ** draw.either_way(1)[0]
+        if factor == 1:
+            return x
+        mean = x.mean(tuple(range(2, x.ndim)), keepdim=True)
+        changed = mean + factor * (x - mean)
+        return draw.within(x, changed)
+
+
+@dataclass(frozen=True)
+class Noisiness(Transformation):
+    """Gaussian noise added to every number, of standard deviation up to `strength`, 1 being from black to white."""
+
+    strength: float = 0.05
+    unit: ClassVar[str] = "of black to white"
+
+    def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
+        width = self.strength * draw.share()
+        return draw.within(x, x + width * draw.noise(x) * draw.span(x))
+
+
+@dataclass(frozen=True)
+class Together(Transformation):
+    """Several, one after the other, each with a share `strength` of its own strength; flips at any share but 0."""
+
+    strength: float = 1.0
+    parts: tuple[Transformation, ...] = ()
+    unit: ClassVar[str] = "of each"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "parts", tuple(self.parts))
+        if len(self.parts) < 2:
+            raise ValueError(f"Together takes at least two transformations; got {self.parts}")
+
+    def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
+        for part in self.parts:
+            x = part.scaled(self.strength)(x, draw)
+        return x
+
+    def __str__(self) -> str:
+        return " + ".join(str(part.scaled(self.strength)) for part in self.parts)
+
+
+TRANSFORMATIONS: dict[str, type[Transformation]] = {
+    "rotation": Rotation,
+    "shift": Shift,
+    "scale": Scaling,
+    "flip": Flip,
+    "blur": Blurring,
+    "brightness": Brightness,
+    "contrast": Contrast,
+    "noise": Noisiness,
+}
+"""By the names that the command line knows."""
+
+
+def _per_channel(values: tuple[float, ...], x: Tensor) -> Tensor:
+    if len(values) != x.shape[1]:
+        raise ValueError(
+            f"Levels has {len(values)} values for an input with {x.shape[1]} channels; give one per channel"
+        )
+    return x.new_tensor(values).view(1, -1, *[1] * (x.ndim - 2))
+
+
+def _resampled(x: Tensor, transform: Transform) -> Tensor:
+    """The transform's turn and scale, of inputs with two axes by cubic interpolation; of others as the transform does it."""
+    if x.ndim != 4 or (not transform.angle and transform.scale == 1):
+        return transform(x)
+    height, width = x.shape[2:]
+    cosine, sine = (part(math.radians(transform.angle)) / transform.scale for part in (math.cos, math.sin))
+    # Where each place comes from, in torch's coordinates: -1 to 1 along either side, whatever their lengths.
+    matrix = x.new_tensor([[[cosine, -sine * height / width, 0], [sine * width / height, cosine, 0]]])
+    grid = functional.affine_grid(matrix, list(x.shape), align_corners=False)
+    return functional.grid_sample(x, grid, "bicubic", "reflection", align_corners=False)

@@ -1,0 +1,66 @@
+r"""The centre: what a map is worth that knows nothing of the picture.
+
+Objects lie in the middle of photographs, so that pointing there hits many; a method is to be judged by how much better
+it does. As a baseline in J. Zhang et al.: *Top-down neural attention by excitation backprop*, ECCV 2016.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfumato.attribution import Attribution, versions
+from sfumato.configuration import as_json, check_number
+from sfumato.probing import Model
+from sfumato.subject import Subject
+
+AT_ONCE = 16
+"""Inputs that go through the model at once; their number changes nothing."""
+
+
+@dataclass(frozen=True)
+class Centre:
+    r"""$S(u) = \exp\bigl(-\tfrac12 \sum_i (u_i - c_i)^2 / (\sigma L_i)^2\bigr)$, the same for every input.
+
+    `sigma`: width of the bump as a fraction of each axis's length $L_i$. Along an axis of even length the two places next to
+    the middle $c_i$ are equally high.
+
+    The model is asked for nothing but `result.whole`, the score of each input, which other methods tell, too.
+    """
+
+    sigma: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_number("sigma", self.sigma, "a fraction of the input's sides", above=0)
+
+    def __call__(
+        self,
+        model: Model,
+        inputs: Tensor,
+        targets: Any,
+        progress: object = None,  # noqa: ARG002  # for the sake of the common call: there are no steps to tell
+    ) -> Attribution:
+        """The map for inputs `(B, C, *S)`, prepared as the model wants them.
+
+        `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. Raises `ValueError` where
+        the inputs or the targets cannot be used. The model comes out as it went in.
+        """
+        with Subject.prepared(model, inputs, targets) as subject:
+            whole = subject.whole(AT_ONCE)
+            with subject.surroundings.computing():
+                x = subject.inputs
+                saliency = bump(x.shape[2:], self.sigma).to(x.device).expand(len(x), 1, *x.shape[2:]).contiguous()
+            about = {"method": as_json(self), "score": as_json(subject.score), "versions": versions()}
+            return Attribution(map=saliency, whole=whole, about=about)
+
+
+def bump(shape: Sequence[int], sigma: float) -> Tensor:
+    """A Gaussian over `(*S)` that is symmetric about the middle, and largest there."""
+    exponent = torch.zeros(tuple(shape))
+    for axis, length in enumerate(shape):
+        offset = torch.arange(length) - (length - 1) / 2  # halves at most: exact
+        away = (offset / (sigma * length)).square() / 2
+        exponent = exponent + away.view(-1, *[1] * (len(shape) - axis - 1))
+    return torch.exp(-exponent)

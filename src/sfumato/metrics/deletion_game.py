@@ -1,0 +1,115 @@
+r"""The deletion game: the smallest box that must be blurred for the class to vanish.
+
+R. Fong, A. Vedaldi: *Interpretable explanations of black boxes by meaningful perturbation*, ICCV 2017, arXiv 1704.03296.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sfumato.configuration import check_number
+from sfumato.evaluate import Evaluation
+from sfumato.metrics.case import Case
+from sfumato.metrics.estimate import Measure, Row, mean
+from sfumato.metrics.pointing import finite_map
+from sfumato.metrics.protocol import Protocol
+from sfumato.metrics.weak_localisation import at_values, boxes_above
+from sfumato.perturbations import Blur, Perturbation
+from sfumato.scores import Probability, Score
+from sfumato.subject import Subject
+
+HEIGHTS = tuple(step / 20 for step in range(20))
+
+
+@dataclass(frozen=True)
+class DeletionGame(Protocol):
+    r"""$\min_h |b_h|$ over boxes whose perturbation leaves $\frac{\Phi(b_h) - \Phi(\emptyset)}{\Phi(x) - \Phi(\emptyset)} \leq
+    1 - s$.
+
+    $b_h$ is the tightest box around the places where the map is no lower than the share h of the way from its least to its
+    largest value; $\Phi(b_h)$ is the score of the input that is perturbed within it, $\Phi(\emptyset)$ that of the input
+    perturbed everywhere. A class means its softmax probability; a `Score` or function, itself.
+
+    - `suppressions`: the shares s of the score that are to go, in (0, 1).
+    - `heights`: the shares h, in [0, 1). The box of all of the input is always among the candidates, and suffices.
+    - `perturbation`: what becomes of the box; as published, the blend with a blur of 10 places.
+    - `batch`: how many boxes go through the model at once; fewer where `memory`, in GiB, would not hold what a
+      differentiable model keeps of them.
+
+    A row holds `pixels 80` and so on, the area in places of the network's input (px²) for each suppression in per cent, and
+    `share 80`, the same as a fraction of the input. Where $\Phi(x) \leq \Phi(\emptyset)$ there is nothing to suppress: all
+    are NaN, for every method alike, and do not count. `whole` and `blank` are the two scores.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"model"})
+
+    suppressions: tuple[float, ...] = (0.8, 0.9, 0.95, 0.99)
+    heights: tuple[float, ...] = HEIGHTS
+    perturbation: Perturbation = Blur(max_sigma=10, levels=2)
+    batch: int = 16
+    memory: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name, meaning in (("suppressions", "shares of the score"), ("heights", "shares of the map's range")):
+            values = getattr(self, name)
+            values = tuple(values) if isinstance(values, Sequence) and not isinstance(values, str) else (values,)
+            for value in values:
+                check_number(name, value, meaning, least=0, below=1)
+            if not values or (name == "suppressions" and 0 in values):
+                raise ValueError(f"{name} are {meaning}, at least one, and none of the score is no goal; got {values}")
+            object.__setattr__(self, name, values)
+        if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
+            raise ValueError(f"batch must be a whole number from 1 up; got {self.batch!r}")
+        check_number("memory", self.memory, "in GiB", above=0)
+
+    def measure(self, case: Case) -> Row:
+        """The smallest boxes. Raises `ValueError` where the model, its inputs or the target are missing."""
+        model, inputs, target = (case.need(name, "the deletion game") for name in ("model", "inputs", "target"))
+        score = target if isinstance(target, Score) or callable(target) else Probability(target)
+        boxes = self.boxes(finite_map(case.map, inputs.shape[2:]))
+        with Subject.prepared(model, inputs, score) as subject:
+            rows = min(self.batch, subject.rows_in_memory(self.memory))
+            with subject.surroundings.computing():
+                evaluation = Evaluation(
+                    subject, self.perturbation(subject.inputs), subject.query.repeat(len(boxes) + 1), rows
+                )
+                kept = [torch.ones(inputs.shape[2:]), *(outside(box, inputs.shape[2:]) for box in boxes)]
+            scores = evaluation.scores(torch.stack(kept)[:, None].to(inputs.device)).double().cpu()
+        if not torch.isfinite(scores).all():
+            raise ValueError("the score of a blurred input is not finite; check the model")
+        whole, blank, scores = scores[0], scores[1], scores[1:]  # the first box is all of the input
+        areas = (boxes[..., 1] - boxes[..., 0]).prod(1)
+        row: dict[str, float] = {}
+        for suppression in self.suppressions:
+            enough = scores - blank <= (1 - suppression) * (whole - blank)
+            area = float(areas[enough].min()) if whole > blank else math.nan
+            row[f"pixels {100 * suppression:g}"] = area
+            row[f"share {100 * suppression:g}"] = area / float(areas[0])
+        return {**row, "whole": float(whole), "blank": float(blank)}
+
+    def boxes(self, saliency: Tensor) -> Tensor:
+        """The candidates `(n, axes, 2)` for a map `(*S)`: all of it, then the boxes that differ from it and each other."""
+        found = boxes_above(saliency, at_values(saliency, self.heights))
+        everything = torch.tensor([[0, length] for length in saliency.shape], dtype=found.dtype)
+        different = torch.unique(found, dim=0)
+        return torch.cat([everything[None], different[(different != everything).flatten(1).any(1)]])
+
+    def measures(self, rows: Sequence[Row]) -> Sequence[Measure]:  # noqa: ARG002  # the same for all
+        """The mean area for each suppression, in places of the input and as a share of it."""
+        levels = [f"{100 * suppression:g}" for suppression in self.suppressions]
+        pixels = [Measure(f"pixels {level}", mean(f"pixels {level}"), higher_is_better=False) for level in levels]
+        shares = [
+            Measure(f"share {level}", mean(f"share {level}"), higher_is_better=False, percent=True) for level in levels
+        ]
+        return (*pixels, *shares)
+
+
+def outside(box: Tensor, shape: Sequence[int]) -> Tensor:
+    """A mask `(*S)` that is 0 within a box `(axes, 2)` and 1 elsewhere."""
+    mask = torch.ones(tuple(shape))
+    mask[tuple(slice(int(first), int(end)) for first, end in box)] = 0
+    return mask

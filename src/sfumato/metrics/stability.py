@@ -1,0 +1,81 @@
+r"""Stability: how much a map changes when a little noise is added to the input.
+
+The measures are those of D. Alvarez-Melis & T. Jaakkola: *On the robustness of interpretability methods*, 2018,
+arXiv 1806.08049 (the quotient), and C.-K. Yeh et al.: *On the (in)fidelity and sensitivity of explanations*, NeurIPS 2019
+(the largest change over a neighbourhood, here estimated from draws).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from sfumato.configuration import check_number
+from sfumato.metrics.case import Case
+from sfumato.metrics.estimate import Measure, Row, mean
+from sfumato.metrics.insertion_deletion import check_count, finite
+from sfumato.metrics.likeness import spearman
+from sfumato.metrics.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class Stability(Protocol):
+    r"""Over draws of Gaussian noise $\epsilon$: the rank correlation of the maps $S(x)$ and $S(x + \epsilon)$, and
+    $\lVert S(x + \epsilon) - S(x) \rVert_2 / \lVert S(x) \rVert_2$.
+
+    - `draws`: how many; the method is called that often. They come from the case's seed, all of one generator in turn.
+    - `noise`: their standard deviation as a fraction of the input's range, its largest less its smallest value.
+
+    The map $S(x)$ is that of the case, so that a method which is random in itself is also judged for that. A row holds
+    `rank_correlation` and `rank_correlation_worst`, the mean and the least Spearman correlation; `change` and `change_worst`,
+    the mean and the largest relative change; and `quotient`, the largest $\lVert S(x + \epsilon) - S(x) \rVert_2 / \lVert
+    \epsilon \rVert_2$, in the map's units over the input's. The correlation is NaN where a map is constant, the change where
+    the map is zero; draws without a correlation do not count.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"model", "method"})
+
+    draws: int = 10
+    noise: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_count("draws", self.draws)
+        check_number("noise", self.noise, "a fraction of the input's range", above=0)
+
+    def measure(self, case: Case) -> Row:
+        method, model, inputs, target = (
+            case.need(name, "Stability") for name in ("method", "model", "inputs", "target")
+        )
+        before = finite(case.map).double()
+        deviation = self.noise * float(inputs.max() - inputs.min())
+        if not deviation > 0:
+            raise ValueError("the input is constant, so that noise has no range to be a fraction of")
+        generator = torch.Generator().manual_seed(case.seed)
+        correlations, changes, quotients = [], [], []
+        for _ in range(self.draws):
+            noise = deviation * torch.randn(inputs.shape, generator=generator, dtype=torch.float32)
+            noisy = inputs + noise.to(inputs)
+            after = finite(Case(method(model, noisy, target), inputs=noisy).map).double()
+            change = float((after - before).norm())
+            correlations.append(spearman(before, after))
+            changes.append(change)
+            quotients.append(change / float((noisy - inputs).double().norm()))
+        known = torch.tensor(correlations, dtype=torch.float64)
+        known = known[~known.isnan()]
+        size = float(before.norm())
+        return {
+            "rank_correlation": float(known.mean()),
+            "rank_correlation_worst": float(known.min()) if len(known) else float("nan"),
+            "change": sum(changes) / len(changes) / size if size else float("nan"),
+            "change_worst": max(changes) / size if size else float("nan"),
+            "quotient": max(quotients),
+        }
+
+    def measures(self, rows: Sequence[Row]) -> Sequence[Measure]:  # noqa: ARG002
+        return (
+            Measure("rank correlation", mean("rank_correlation")),
+            Measure("worst rank correlation", mean("rank_correlation_worst")),
+            Measure("change", mean("change"), higher_is_better=False),
+            Measure("largest change", mean("change_worst"), higher_is_better=False),
+        )
