@@ -7,7 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sfumato import behaviour as behaviour
     from sfumato import captum as captum
+    from sfumato import data as data
+    from sfumato import metrics as metrics
     from sfumato import models as models
     from sfumato import plots as plots
     from sfumato import quantus as quantus
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from sfumato.methods import (
         RISE,
         Captum,
+        Centre,
         ContrastiveExcitationBackprop,
         Deconvnet,
         ExcitationBackprop,
@@ -55,6 +59,7 @@ HOME = {
     "methods": (
         "RISE",
         "Captum",
+        "Centre",
         "ContrastiveExcitationBackprop",
         "Deconvnet",
         "ExcitationBackprop",
@@ -72,7 +77,7 @@ HOME = {
     "scores": ("Contrastive", "Logit", "Output", "Probability", "Score"),
     "sufficient": ("SmallestArea", "smallest"),
 }
-MODULES = ("captum", "models", "plots", "quantus", "samples", "sheets")
+MODULES = ("behaviour", "captum", "data", "metrics", "models", "plots", "quantus", "samples", "sheets")
 
 __all__ = [
     "DELETE",
@@ -83,6 +88,7 @@ __all__ = [
     "Blur",
     "CanvasMask",
     "Captum",
+    "Centre",
     "ClassChannels",
     "Constant",
     "Contrastive",
@@ -112,11 +118,14 @@ __all__ = [
     "SmallestArea",
     "SmoothMask",
     "activations",
+    "behaviour",
     "captum",
     "class_channels",
+    "data",
     "invert",
     "load",
     "masked",
+    "metrics",
     "models",
     "plots",
     "quantus",

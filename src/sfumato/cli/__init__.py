@@ -1,4 +1,4 @@
-"""The command line: `sfumato explain`, `channels`, `demo`, `models`, `methods` and `layers`, one file a command.
+"""The command line: `sfumato explain`, `channels`, `demo`, `models`, `methods`, `layers` and `bench`, one file a command.
 
 Exit codes: 0 all went well · 1 some pictures could not be read, the others are done · 2 nothing could be done, and one
 sentence on stderr says why · 130 interrupted.
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 # torch takes seconds to import: what needs it is imported inside the commands.
-from sfumato.cli import channels, demo, explain, layers, lists
+from sfumato.cli import bench, channels, demo, explain, layers, lists
 
 DEMO_STEPS = 100
 
@@ -41,3 +41,4 @@ def _demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = P
 app.command()(lists.models)
 app.command()(lists.methods)
 app.command()(layers.layers)
+app.add_typer(bench.app, name="bench")

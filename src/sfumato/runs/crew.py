@@ -1,0 +1,305 @@
+"""A crew of workers on a Ray cluster: hired where there is room, given chunks, and replaced when they die."""
+
+import os
+import platform
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sfumato.attribution import Attribution
+from sfumato.runs.cluster import Cluster
+from sfumato.runs.items import Chunk, Unit
+from sfumato.runs.plan import Plan
+from sfumato.runs.session import current
+from sfumato.runs.store import Done
+from sfumato.runs.work import Workbench
+
+LOOK = 2.0
+"""Seconds between looks at which machines there are."""
+
+PATIENCE = 300.0
+"""Seconds to wait for a machine that has room for a worker, where machines may still join."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker says."""
+
+    machine: str
+    done: tuple[Done, ...] = ()
+    results: Mapping[str, Attribution] = field(default_factory=dict)
+    others: tuple[Path, ...] = ()
+    """Pictures that are missing there, or not the files that they were for the driver."""
+    fault: str = ""
+    """Why it cannot work; no item's fault."""
+
+
+class Worker:
+    """A process somewhere on the cluster, which holds the plan's models. It knows of no store: the driver sends it chunks with
+    the items that are wanted, and commits what it answers."""
+
+    def __init__(self, plan: Plan, weights: Mapping[str, str], made_by: Mapping[str, str]) -> None:
+        torch.set_num_threads(1)  # as local workers do, for the same digits
+        self._plan = plan
+        self._made_by = made_by
+        self._bench = Workbench(plan, weights)
+
+    def ready(self) -> Report:
+        """Whether the code is the same here as where the driver is."""
+        here = current()
+        if here == self._made_by:
+            return self._report()
+        differ = ", ".join(f"{name} {here.get(name)}" for name in here if here.get(name) != self._made_by.get(name))
+        return self._report(fault=f"another version is installed there ({differ}); give every machine the driver's")
+
+    def done(self, chunk: Chunk, wanted: frozenset[str]) -> Report:
+        """The chunk's items that are wanted."""
+        try:
+            self._load(chunk)
+            done, results = self._bench.done(chunk, wanted)
+            sent = {key: _whole(result) for key, result in results.items()} if self._plan.masks else {}
+            others = tuple(unit.example.path for unit in chunk.units if unit.example and not _same(unit))
+            return self._report(done=tuple(done), results=sent, others=others)
+        except Exception as error:  # noqa: BLE001  # the driver says it
+            return self._report(fault=_said(error))
+
+    def _load(self, chunk: Chunk) -> None:
+        """Load the chunk's models first, as one that is missing here would be taken for the fault of each item."""
+        protocols = [self._plan.protocols[name] for name in chunk.combination.protocols]
+        for name in {chunk.combination.model, *(other for entry in protocols for other in entry.others)}:
+            try:
+                self._bench.classifier(name)
+            except (ValueError, ImportError, AttributeError) as error:
+                raise ValueError(
+                    f"model {name!r} cannot be loaded there: {_said(error)}; give every machine the same packages and files"
+                ) from error
+
+    def _report(self, **said: Any) -> Report:
+        return Report(platform.node(), **said)
+
+
+def _same(unit: Unit) -> bool:
+    """Whether the picture's file is here what it was where the chunk was made: the copy forgets the hash that came with it."""
+    return replace(unit).identity == unit.identity
+
+
+def _whole(result: Attribution) -> Attribution:
+    """Its tensors on the CPU, each with a memory of its own, as a batch's would travel with each of its queries."""
+    found = {entry.name: getattr(result, entry.name) for entry in fields(result)}
+    tensors: dict[str, Any] = {
+        name: value.detach().cpu().clone() for name, value in found.items() if isinstance(value, Tensor)
+    }
+    return replace(result, **tensors)
+
+
+@dataclass(eq=False)
+class Task:
+    """A chunk on its way, and how many workers have died at it."""
+
+    chunk: Chunk
+    wanted: frozenset[str]
+    deaths: int = 0
+
+
+class Queue(Protocol):
+    """Where tasks come from."""
+
+    def take(self, count: int) -> list[Task]:
+        """At most so many tasks, for now; fewer only where no more are left."""
+        ...
+
+    def again(self, tasks: list[Task]) -> None:
+        """Take tasks back, to be given out first."""
+        ...
+
+
+@dataclass(eq=False)
+class _Member:
+    """A worker, as the driver sees it."""
+
+    actor: Any
+    ready: bool = False
+    tasks: dict[Any, Task] = field(default_factory=dict)
+    """By the references to their answers, in the order in which they are done."""
+
+
+class Crew:
+    """The workers of one run; `hello` is what each is made with."""
+
+    def __init__(self, ray: Any, cluster: Cluster, hello: tuple[Any, ...], patience: float = PATIENCE) -> None:
+        self._ray, self._cluster, self._patience = ray, cluster, patience
+        self._hello = hello
+        paths = os.pathsep.join([*import_paths(), "${PYTHONPATH}"])
+        self._hired = ray.remote(Worker).options(
+            num_cpus=cluster.cpus,
+            num_gpus=cluster.gpus,
+            max_restarts=0,  # a dead one is replaced by another, wherever there is room
+            max_task_retries=0,
+            scheduling_strategy="SPREAD",
+            runtime_env={"env_vars": {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}},
+        )
+        self._members: list[_Member] = []
+        self._out: dict[Any, _Member] = {}
+        self._stillborn = 0
+        self._looked = -LOOK
+        self._roomy = time.monotonic()
+        self._fault = ""
+
+    def through(self, queue: Queue, poll: float) -> Iterator[list[Report]]:
+        """Do all that the queue gives, and yield what is done, at least every `poll` seconds.
+
+        Raises `RuntimeError` where a worker says that something other than an item is wrong, where one chunk's workers die
+        more than `retries` times, and where there is no room for any worker.
+        """
+        while True:
+            self._hire()
+            idle = self._fill(queue)
+            if idle:
+                return
+            yield self._collected(queue, poll)
+            if self._fault:
+                raise RuntimeError(self._fault)
+
+    def close(self) -> None:
+        """Dismiss all."""
+        for member in self._members:
+            self._kill(member)
+        self._members, self._out = [], {}
+
+    def _hire(self) -> None:
+        """See that there are as many workers as there should be."""
+        if time.monotonic() - self._looked < LOOK:
+            return
+        self._looked = time.monotonic()
+        room = self._room()
+        for _ in range((self._cluster.actors or room) - len(self._members)):
+            member = _Member(self._hired.remote(*self._hello))
+            self._members.append(member)
+            self._out[member.actor.ready.remote()] = member
+        if room or any(member.ready for member in self._members):
+            self._roomy = time.monotonic()
+        elif time.monotonic() - self._roomy >= self._patience:
+            wants = f"{self._cluster.cpus:g} CPUs" + (f" and {self._cluster.gpus:g} GPUs" if self._cluster.gpus else "")
+            raise RuntimeError(
+                f"no machine of the cluster has {wants} for a worker; add one, or ask for less under [ray]"
+            )
+
+    def _room(self) -> int:
+        """How many workers the machines that live have room for."""
+        alive = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return sum(self._cluster.fitting(each.get("CPU", 0), each.get("GPU", 0)) for each in alive)
+
+    def _fill(self, queue: Queue) -> bool:
+        """Send tasks to whom has room for them, turn by turn; whether no task is left, nor out."""
+        ready = [member for member in self._members if member.ready]
+        room = [
+            member
+            for turn in range(self._cluster.in_flight)
+            for member in sorted(ready, key=lambda each: len(each.tasks))
+            if len(member.tasks) + turn < self._cluster.in_flight
+        ]
+        tasks = queue.take(len(room)) if room else []
+        for member, task in zip(room, tasks, strict=False):
+            reference = member.actor.done.remote(task.chunk, task.wanted)
+            member.tasks[reference] = task
+            self._out[reference] = member
+        return bool(room) and not any(member.tasks for member in self._members)
+
+    def _collected(self, queue: Queue, poll: float) -> list[Report]:
+        """What has come in after `poll` seconds at most; the tasks of those who died go back."""
+        out = list(self._out)
+        if not out:
+            time.sleep(poll)
+            return []
+        come, _ = self._ray.wait(out, num_returns=1, timeout=poll)
+        if come:
+            come, _ = self._ray.wait(out, num_returns=len(out), timeout=0)
+        reports: list[Report] = []
+        dead: dict[_Member, Exception] = {}
+        for reference in come:
+            member = self._out.pop(reference)
+            try:
+                report = self._ray.get(reference)
+            except self._ray.exceptions.RayTaskError as error:
+                self._fault = self._fault or f"a worker failed: {_said(error)}"
+            except self._ray.exceptions.RayError as error:
+                dead.setdefault(member, error)
+            else:
+                member.tasks.pop(reference, None)
+                self._note(member, report)
+                reports.append(report)
+        for member, cause in dead.items():
+            self._bury(member, cause, queue)
+        return reports
+
+    def _note(self, member: _Member, report: Report) -> None:
+        """Hear what is wrong, if anything is."""
+        if not member.ready:
+            member.ready = True
+            self._stillborn = 0
+        strange = [path for path in report.others if path.exists()]
+        if report.fault:
+            self._fault = self._fault or f"a worker on {report.machine} failed: {report.fault}"
+        elif strange:
+            self._fault = self._fault or (
+                f"{str(strange[0])!r} is missing on {report.machine}, or another file than here; give every machine the same "
+                "data, under the same paths"
+            )
+
+    def _bury(self, member: _Member, error: Exception, queue: Queue) -> None:
+        """What becomes of the tasks of one that died: the first of them was under way, and may be why."""
+        self._members.remove(member)
+        for reference in member.tasks:
+            self._out.pop(reference, None)
+        self._kill(member)
+        self._looked = -LOOK
+        tasks = list(member.tasks.values())
+        if not member.ready:
+            self._stillborn += 1
+            if self._stillborn > self._cluster.retries:
+                self._fault = self._fault or f"no worker can be started: {_said(error)}"
+        if tasks:
+            tasks[0].deaths += 1
+            if tasks[0].deaths > self._cluster.retries:
+                self._fault = self._fault or _deadly(tasks[0], error)
+            queue.again(tasks)
+
+    def _kill(self, member: _Member) -> None:
+        with suppress(Exception):  # it may be dead, or the cluster gone
+            self._ray.kill(member.actor)
+
+
+def _deadly(task: Task, error: Exception) -> str:
+    combination, units = task.chunk.combination, task.chunk.units
+    names = ", ".join(dict.fromkeys(unit.name for unit in units))
+    return (
+        f"{task.deaths} workers died one after another at {combination.method!r} of {combination.model!r} for {names}; "
+        f"the last: {_said(error)}"
+    )
+
+
+def import_paths() -> list[str]:
+    """Where this process imports from, but for its Python's own folders and what is installed there: all of it absolute."""
+    standard = {Path(path).resolve() for path in (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))}
+    found: dict[str, None] = {}
+    for entry in sys.path:
+        path = Path(entry or ".").resolve()
+        installed = {"site-packages", "dist-packages"} & set(path.parts) or {path, path.parent} & standard
+        if path.exists() and not installed:
+            found[str(path)] = None
+    return list(found)
+
+
+def _said(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return (
+        text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
+    )

@@ -1,0 +1,146 @@
+"""A run on this machine: chunk after chunk is claimed, done and committed, until nothing is left."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from sfumato.attribution import Attribution
+from sfumato.runs.items import Chunk
+from sfumato.runs.processes import present
+from sfumato.runs.store import LEASE, Done, Owner, Store
+
+LOOKED_AT = 2000
+"""Keys that are looked up in the store at once."""
+
+BETWEEN_COMMITS = 2.0
+"""Seconds of work that one commit holds, about: what a killed worker loses."""
+
+WAIT = 0.5
+"""Seconds between looks at what others have claimed."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a worker is: items that it has done since it began."""
+
+    done: int
+    failed: int
+    seconds: float
+
+
+Keep = Callable[[Mapping[str, Attribution]], str]
+"""Writes results, by their keys, where they last, and says the name of the shard."""
+
+Work = Callable[[Chunk, frozenset[str]], tuple[list[Done], Mapping[str, Attribution]]]
+"""Does a chunk's items, of those that are wanted."""
+
+
+def execute(
+    plan_chunks: Callable[[], Iterator[Chunk]], work: Work, store: Store, keep: Keep | None = None
+) -> Iterator[Progress]:
+    """Do all that is planned and not yet done, and yield after each commit.
+
+    Any number of processes may do so at once, on one store: each chunk is claimed first. What another has claimed is waited
+    for, and taken over if it dies. However the caller stops, claims are given up, and what was committed is kept.
+    """
+    me = present()
+    began, done, failed = time.monotonic(), 0, 0
+    with renewed(store, me):
+        left = True
+        while left:
+            left, worked = False, False
+            for missing in undone(plan_chunks(), store):
+                parcel = Parcel()
+                for chunk, keys in missing:
+                    claimed = store.claim(keys, me)
+                    if len(claimed) < len(keys):
+                        left = True  # another is at it, or has just finished it
+                    if claimed:
+                        parcel.add(*work(chunk, frozenset(claimed)))
+                        worked = True
+                    if parcel.due:
+                        done, failed = done + len(parcel.done), failed + parcel.failed
+                        parcel.commit(store, keep)
+                        yield Progress(done, failed, time.monotonic() - began)
+                if parcel.done:
+                    done, failed = done + len(parcel.done), failed + parcel.failed
+                    parcel.commit(store, keep)
+                    yield Progress(done, failed, time.monotonic() - began)
+            if left and not worked:
+                time.sleep(WAIT)
+
+
+@dataclass
+class Parcel:
+    """What is done and not yet committed."""
+
+    done: list[Done] = field(default_factory=list)
+    results: dict[str, Attribution] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+
+    def add(self, done: Sequence[Done], results: Mapping[str, Attribution]) -> None:
+        self.done += done
+        self.results |= results
+
+    @property
+    def due(self) -> bool:
+        return bool(self.done) and time.monotonic() - self.began > BETWEEN_COMMITS
+
+    @property
+    def failed(self) -> int:
+        return sum(each.row is None for each in self.done)
+
+    def commit(self, store: Store, keep: Keep | None) -> None:
+        """The results first, so that no row names a shard which is not there."""
+        shard = keep(self.results) if keep is not None and self.results else ""
+        store.commit([_with_masks(each, shard) for each in self.done])
+        self.done, self.results, self.began = [], {}, time.monotonic()
+
+
+def _with_masks(done: Done, shard: str) -> Done:
+    return Done(**{**vars(done), "masks": shard}) if shard and done.row is not None else done
+
+
+def undone(chunks: Iterator[Chunk], store: Store) -> Iterator[list[tuple[Chunk, list[str]]]]:
+    """The chunks of which something is not done, with those keys, some thousands of keys at a time."""
+    while window := _window(chunks):
+        known = store.known([key for chunk in window for key in chunk.all_keys])
+        missing = [(chunk, [key for key in chunk.all_keys if key not in known]) for chunk in window]
+        if missing := [(chunk, keys) for chunk, keys in missing if keys]:
+            yield missing
+
+
+def _window(chunks: Iterator[Chunk]) -> list[Chunk]:
+    window: list[Chunk] = []
+    count = 0
+    for chunk in chunks:
+        window.append(chunk)
+        count += len(chunk.all_keys)
+        if count >= LOOKED_AT:
+            break
+    return window
+
+
+@contextmanager
+def renewed(store: Store, me: Owner) -> Iterator[None]:
+    """The owner's claims last meanwhile, and are given up at the end."""
+    stop = threading.Event()
+
+    def renew() -> None:
+        while not stop.wait(LEASE / 3):
+            try:
+                store.renew(me)
+            except OSError:
+                return  # the next commit says what is wrong
+
+    thread = threading.Thread(target=renew, name="sfumato-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        with suppress(OSError):  # a lost store forgets the claims by itself
+            store.release(me)

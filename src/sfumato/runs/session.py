@@ -1,0 +1,161 @@
+"""A run and its folder: begun, gone on with, looked at."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sfumato.attribution import versions
+from sfumato.runs import items
+from sfumato.runs.execute import Keep, Progress, execute
+from sfumato.runs.items import Chunk
+from sfumato.runs.opened import open_store
+from sfumato.runs.plan import Combination, Plan, parse
+from sfumato.runs.shards import Shards
+from sfumato.runs.source import code
+from sfumato.runs.store import Done, Store, StoreError
+from sfumato.runs.work import Workbench, identity
+
+ANEW, ADOPT = "anew", "adopt"
+"""What may be done with items of another version: done again beside them, or taken as done."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is kept: its folder, and the database for its rows if that is not the folder's own file."""
+
+    folder: Path
+    url: str | None = None
+
+    def store(self) -> AbstractContextManager[Store]:
+        """The run's store, opened."""
+        return open_store(self.folder, self.url)
+
+    def keep(self) -> Keep:
+        """What writes results into the folder, as shards."""
+        return Shards(self.folder / "masks").keep
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """A plan at a place, with the models' identities: all that says which items there are."""
+
+    plan: Plan
+    place: Place
+    weights: Mapping[str, str]
+    made_by: Mapping[str, str]
+    """The versions of which the items are, a part of their keys."""
+
+    @cached_property
+    def recipes(self) -> dict[tuple[Combination, str], dict[str, Any]]:
+        return items.recipes(self.plan, self.weights, self.made_by)
+
+    @cached_property
+    def names(self) -> dict[tuple[Combination, str], str]:
+        """The recipes' hashes."""
+        return {key: items.named(recipe) for key, recipe in self.recipes.items()}
+
+    def chunks(self) -> Iterator[Chunk]:
+        """All that is planned, in order."""
+        return items.chunks(self.plan, self.names)
+
+    @cached_property
+    def keys(self) -> dict[str, set[str]]:
+        """Those of all items, by recipe."""
+        found: dict[str, set[str]] = {name: set() for name in self.names.values()}
+        for data, entry in self.plan.data.items():
+            recipes = [name for (combination, _), name in self.names.items() if combination.data == data]
+            for unit in items.units(entry.data, entry.targets):
+                for recipe in recipes:
+                    found[recipe].add(items.key(recipe, unit))
+        return found
+
+    @property
+    def total(self) -> int:
+        """How many items there are."""
+        return sum(map(len, self.keys.values()))
+
+    def work(self) -> Iterator[Progress]:
+        """Do, in this process, all that is not done."""
+        bench = Workbench(self.plan, self.weights)
+        with self.place.store() as store:
+            yield from execute(self.chunks, bench.done, store, self.place.keep() if self.plan.masks else None)
+
+    def left(self, store: Store) -> int:
+        """How many items are not done."""
+        return self.total - sum(len(store.known(keys)) for keys in self.keys.values())
+
+    def counts(self, store: Store) -> tuple[int, int]:
+        """How many items are done, and how many of these failed: quick, and too high where the plan has become smaller."""
+        counted = [count for recipe, count in store.count().items() if recipe in self.keys]
+        return sum(done for done, _ in counted), sum(failed for _, failed in counted)
+
+    def done(self, store: Store, recipe: str) -> Iterator[Done]:
+        """What is done of a recipe, without what the plan asks for no more."""
+        return (each for each in store.done(recipe) if each.key in self.keys[recipe])
+
+
+def begun(plan: Plan, place: Place, other_version: str | None = None) -> Session:
+    """The session of a plan at a new place, or at one where a run is already: what is done there stays done.
+
+    Loads the models, to know them by their weights. Raises `ValueError` for a run made by another version, unless
+    `other_version` says what is to be done, and `StoreError` where nothing can be kept.
+    """
+    _make_folder(place.folder)
+    bench = Workbench(plan)
+    with place.store() as store:
+        made_by = _version(store.notes().get("made by"), other_version, place.folder)
+        weights = {name: identity(bench.classifier(name)) for name in plan.models}
+        session = Session(plan, place, weights, made_by)
+        store.tell({session.names[key]: recipe for key, recipe in session.recipes.items()})
+        store.note("made by", dict(made_by))
+        store.note("plan", {"text": plan.text, "folder": str(plan.folder)})
+        store.note("weights", dict(weights))
+        store.note(
+            "places", [{**key[0]._asdict(), "protocol": key[1], "recipe": name} for key, name in session.names.items()]
+        )
+    return session
+
+
+def found(place: Place) -> Session:
+    """The session of the run that was last begun at a place, without its models. Raises `ValueError` where there is none."""
+    with place.store() as store:
+        notes = store.notes()
+    if "plan" not in notes:
+        raise ValueError(
+            f"no run was begun in {str(place.folder)!r}; begin one with: sfumato bench run PLAN --out FOLDER"
+        )
+    plan = parse(notes["plan"]["text"], Path(notes["plan"]["folder"]), "the run's plan")
+    return Session(plan, place, notes["weights"], notes["made by"])
+
+
+def current() -> dict[str, str]:
+    """What results depend on besides what a plan says."""
+    known = versions()
+    return {"sfumato": known["sfumato"], "code": code(), "torch": known["torch"]}
+
+
+def _version(before: Mapping[str, str] | None, choice: str | None, folder: Path) -> Mapping[str, str]:
+    now = current()
+    if before is None or before == now or choice == ANEW:
+        return now
+    if choice == ADOPT:
+        return before
+    changed = ", ".join(
+        f"{name} {before.get(name, '?')}, here {now[name]}" for name in now if before.get(name) != now[name]
+    )
+    raise ValueError(
+        f"the run in {str(folder)!r} was made by another version ({changed}); nothing was changed. Go on with that version, or "
+        "with --other-version anew (its items are done again, beside those) or --other-version adopt (those count as done)"
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out must be a folder, or the name of a new one; got the file {str(folder)!r}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot make the folder {str(folder)!r}: {error.strerror}") from error

@@ -1,0 +1,126 @@
+"""What methods found, for many items in one file, which is on the disk before any row names it."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from sfumato.attribution import Attribution
+from sfumato.runs.processes import gone, machine, present
+from sfumato.runs.sqlite import make_folder, sync_folder
+from sfumato.runs.store import Owner, StoreError
+
+FORMAT = "sfumato-shard-1"
+
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A folder of safetensors files, each with the results of some items by their keys: their tensors are `KEY/FIELD`, and the
+    rest is JSON in the metadata `shard`. A file has its name from a hash of what is in it."""
+
+    folder: Path
+
+    def keep(self, results: Mapping[str, Attribution]) -> str:
+        """Write a shard, whole or not at all, and give its name; it outlives a loss of power. Raises `StoreError`."""
+        content = _content(results)
+        name = hashlib.sha256(content).hexdigest()[:32] + SUFFIX
+        partial = self.folder / f".{name}.{_mark(present())}.partial"
+        try:
+            make_folder(self.folder)
+            try:
+                with partial.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.replace(self.folder / name)
+                sync_folder(self.folder)
+            finally:
+                partial.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"cannot keep masks in {str(self.folder)!r}: {error.strerror}; make room or mend the folder, and run the same "
+                "command again, what was committed is kept"
+            ) from error
+        return name
+
+    def read(self, name: str, key: str, device: str | torch.device = "cpu") -> Attribution:
+        """What the shard of that name holds of that item. Raises `StoreError` where it is missing or damaged."""
+        with self._opened(name, device) as (file, about):
+            if key not in about:
+                raise StoreError(
+                    f"the shard {str(self.folder / name)!r} holds nothing of the item {key!r}; forget the item and run again"
+                )
+            # Copies, as each tensor may hold its file open for as long as it lives.
+            tensors = {field: file.get_tensor(f"{key}/{field}").clone() for field in about[key]["tensors"]}
+            return Attribution(**tensors, about=about[key]["about"])
+
+    def keys(self, name: str) -> list[str]:
+        """The items that the shard of that name holds."""
+        with self._opened(name) as (_, about):
+            return sorted(about)
+
+    @contextmanager
+    def _opened(self, name: str, device: str | torch.device = "cpu") -> Iterator[tuple[Any, dict[str, Any]]]:
+        path = self.folder / name
+        try:
+            with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
+                yield file, _about(file.metadata())
+        except StoreError:
+            raise
+        except OSError as error:
+            raise StoreError(
+                f"cannot read the shard {str(path)!r} ({error}); forget its items and run again"
+            ) from error
+        except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"the shard {str(path)!r} is damaged ({error}); forget its items and run again") from error
+
+    def sweep(self) -> None:
+        """Remove what processes of this machine that were killed had begun to write."""
+        for partial in self.folder.glob(".*.partial"):
+            found = re.search(r"\.([0-9a-f]{16})-(\d+)-(\w*)\.partial$", partial.name)
+            if found and found[1] == _hashed(machine()) and gone(Owner(machine(), int(found[2]), found[3])):
+                with suppress(OSError):
+                    partial.unlink()
+
+
+def _content(results: Mapping[str, Attribution]) -> bytes:
+    """The bytes of a shard; the same for the same results, whatever their order."""
+    tensors: dict[str, Tensor] = {}
+    about: dict[str, Any] = {}
+    for key, result in sorted(results.items()):
+        found = {
+            entry.name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for entry in fields(result)
+            if isinstance(value := getattr(result, entry.name), Tensor)
+        }
+        tensors |= {f"{key}/{name}": value for name, value in found.items()}
+        about[key] = {"tensors": list(found), "about": dict(result.about)}
+    # One entry only, as safetensors writes several in no fixed order.
+    return save(tensors, {"shard": json.dumps({"format": FORMAT, "items": about}, sort_keys=True)})
+
+
+def _about(metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    shard = json.loads((metadata or {}).get("shard", "{}"))
+    if shard.get("format") != FORMAT:
+        raise ValueError(f"its format is {shard.get('format')!r}, not {FORMAT!r}")
+    return shard["items"]
+
+
+def _mark(owner: Owner) -> str:
+    return f"{_hashed(owner.machine)}-{owner.process}-{owner.started}"
+
+
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,270 @@
+"""What a worker does with a chunk: pictures in, explanations and measurements out. It knows of no store and no other worker."""
+
+import hashlib
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sfumato import models
+from sfumato.attribution import Attribution
+from sfumato.configuration import as_json
+from sfumato.data import Example, Truth, truth
+from sfumato.metrics.case import Case, Window
+from sfumato.metrics.estimate import Row
+from sfumato.models import Classifier
+from sfumato.pictures import read
+from sfumato.records import fingerprint
+from sfumato.runs.items import PREDICTED_TARGET, Chunk, Unit, seed_of
+from sfumato.runs.plan import Plan
+from sfumato.runs.store import Done
+
+PICTURES = 64
+"""Decoded pictures that are kept, for the methods that follow."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A picture as a model is shown it."""
+
+    inputs: Tensor
+    """`(1, C, H, W)`."""
+    window: Window
+    example: Example
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """A unit that can be explained."""
+
+    unit: Unit
+    seen: Seen
+    target: int
+    """The model's own index of the class."""
+    label: int
+    """The data set's index, or the model's where the target is what it predicts."""
+
+
+@dataclass(eq=False)
+class Workbench:
+    """A plan's models and data, loaded when they are first needed."""
+
+    plan: Plan
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """The models' identities where the run was begun; a worker elsewhere must find the same."""
+    _classifiers: dict[str, Classifier] = field(default_factory=dict)
+    _pictures: "OrderedDict[tuple[str, str], Seen | ValueError]" = field(default_factory=OrderedDict)
+    _classes: dict[tuple[str, str], tuple[int, ...] | ValueError] = field(default_factory=dict)
+
+    def classifier(self, name: str) -> Classifier:
+        """The model by its name in the plan, on the plan's device."""
+        if name not in self._classifiers:
+            entry = self.plan.models[name]
+            classifier = models.load(entry.name, checkpoint=entry.checkpoint)
+            if name in self.weights and identity(classifier) != self.weights[name]:
+                raise ValueError(
+                    f"model {name!r} has other weights here than where the run was planned; give every machine the same"
+                )
+            classifier.net.to(self.plan.device)
+            self._classifiers[name] = classifier
+        return self._classifiers[name]
+
+    def done(self, chunk: Chunk, wanted: frozenset[str] | None = None) -> tuple[list[Done], Mapping[str, Attribution]]:
+        """The chunk's items, of those `wanted`, and the results of its queries by their first key.
+
+        All queries of a chunk go through the method whichever are wanted, so that their digits are the same.
+        """
+        done: list[Done] = []
+        results: dict[str, Attribution] = {}
+        queries: list[tuple[Query, tuple[str, ...]]] = []
+        for unit, keys in zip(chunk.units, chunk.keys, strict=True):
+            try:
+                queries.append((self._query(chunk, unit), keys))
+            except ValueError as error:
+                done += [_failed(key, recipe, unit, error) for key, recipe in zip(keys, chunk.recipes, strict=True)]
+        for query, keys, outcome, seconds in self._explained(chunk, queries):
+            if isinstance(outcome, Exception):
+                done += [
+                    _failed(key, recipe, query.unit, outcome, seconds)
+                    for key, recipe in zip(keys, chunk.recipes, strict=True)
+                ]
+                continue
+            results[keys[0]] = outcome
+            located: list[Truth | ValueError] = []
+            for key, recipe, name in zip(keys, chunk.recipes, chunk.combination.protocols, strict=True):
+                if wanted is None or key in wanted:
+                    done.append(self._measured(chunk, query, outcome, name, (key, recipe), seconds, located))
+        if wanted is not None:
+            done = [each for each in done if each.key in wanted]
+        return done, results
+
+    def _query(self, chunk: Chunk, unit: Unit) -> Query:
+        """What the model is shown; `ValueError` where the picture or its annotation is no good."""
+        if unit.example is None:
+            raise ValueError(unit.reason)
+        combination = chunk.combination
+        classifier = self.classifier(combination.model)
+        seen = self._seen(combination.model, unit.example)
+        if unit.target == PREDICTED_TARGET:
+            with torch.no_grad():
+                predicted = int(classifier.logits(seen.inputs.to(self.plan.device)).argmax())
+            return Query(unit, seen, predicted, predicted)
+        return Query(unit, seen, self._model_index(combination.data, combination.model, unit.target), unit.target)
+
+    def _model_index(self, data: str, model: str, label: int) -> int:
+        """The model's index of a class of the data set."""
+        if (data, model) not in self._classes:
+            labels, classes = list(self.classifier(model).labels), list(self.plan.data[data].data.classes)
+            self._classes[data, model] = matched(classes, labels, data, model)
+        indices = self._classes[data, model]
+        if isinstance(indices, ValueError):
+            raise indices
+        return indices[label]
+
+    def _seen(self, model: str, example: Example) -> Seen:
+        """The picture as the model is shown it, kept for the methods that follow."""
+        place = (model, str(example.path))
+        if place not in self._pictures:
+            self._pictures[place] = self._prepared(model, example)
+            if len(self._pictures) > PICTURES:
+                self._pictures.popitem(last=False)
+        seen = self._pictures[place]
+        if isinstance(seen, ValueError):
+            raise seen
+        return seen
+
+    def _prepared(self, model: str, example: Example) -> Seen | ValueError:
+        classifier = self.classifier(model)
+        try:
+            picture: Image.Image = read(example.path)
+        except ValueError as error:
+            return error
+        window = Window(picture.size, *classifier.preparation.window(picture.size))
+        return Seen(classifier.prepare(picture)[None], window, example)
+
+    def _explained(
+        self, chunk: Chunk, queries: Sequence[tuple[Query, tuple[str, ...]]]
+    ) -> list[tuple[Query, tuple[str, ...], Attribution | Exception, float]]:
+        """The method's result for each query and its share of the time, in batches of one shape; one by one where a batch
+        fails, so that one query's fault is not another's."""
+        method = self._method(chunk)
+        net = self.classifier(chunk.combination.model).net
+        shapes: dict[tuple[int, ...], list[tuple[Query, tuple[str, ...]]]] = {}
+        for entry in queries:
+            shapes.setdefault(tuple(entry[0].seen.inputs.shape), []).append(entry)
+        found: list[tuple[Query, tuple[str, ...], Attribution | Exception, float]] = []
+        for group in shapes.values():
+            began = time.perf_counter()
+            outcomes = self._attempted(method, net, [query for query, _ in group])
+            share = (time.perf_counter() - began) / len(group)
+            found += [(query, keys, outcome, share) for (query, keys), outcome in zip(group, outcomes, strict=True)]
+        return found
+
+    def _attempted(self, method: Any, net: Any, group: Sequence[Query]) -> list[Attribution | Exception]:
+        inputs = torch.cat([query.seen.inputs for query in group]).to(self.plan.device)
+        try:
+            result = method(net, inputs, [query.target for query in group])
+            return [result[index] for index in range(len(group))]
+        except FATAL:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever a method or a model trips over is the item's fault
+            if len(group) == 1:
+                return [error]
+            return [self._attempted(method, net, [query])[0] for query in group]
+
+    def _method(self, chunk: Chunk) -> Callable[..., Attribution]:
+        """The method, at the layer that the model's adapter names for it."""
+        classifier = self.classifier(chunk.combination.model)
+        return classifier.placed(self.plan.methods[chunk.combination.method])
+
+    def _measured(
+        self,
+        chunk: Chunk,
+        query: Query,
+        result: Attribution,
+        protocol_name: str,
+        identity: tuple[str, str],
+        seconds: float,
+        located: list[Truth | ValueError],
+    ) -> Done:
+        """What a protocol finds in a query; what it raises makes the item a failed one."""
+        entry = self.plan.protocols[protocol_name]
+        key, recipe = identity
+        try:
+            where = self._truth(query, located) if "truth" in entry.protocol.needs else None
+            case = Case(
+                attribution=result,
+                model=self.classifier(chunk.combination.model).net,
+                inputs=query.seen.inputs.to(self.plan.device),
+                target=query.target,
+                method=self._method(chunk),
+                truth=where,
+                window=query.seen.window,
+                seed=seed_of(key) ^ self.plan.seed,
+                others={other: self.classifier(other).net for other in entry.others},
+            )
+            row: Row = {
+                "picture": query.unit.name,
+                "label": query.label,
+                **entry.protocol.measure(case),
+            }
+        except FATAL:
+            raise
+        except Exception as error:  # noqa: BLE001  # as above
+            return _failed(key, recipe, query.unit, error, seconds)
+        return Done(key, recipe, query.unit.name, query.unit.target, row, seconds=seconds)
+
+    def _truth(self, query: Query, located: list[Truth | ValueError]) -> Truth:
+        """Where the target is in the picture; found once for all protocols."""
+        if not located:
+            try:
+                located.append(truth(query.seen.example, query.unit.target, query.seen.window.size))
+            except ValueError as error:
+                located.append(error)
+        if isinstance(located[0], ValueError):
+            raise located[0]
+        return located[0]
+
+
+FATAL = (MemoryError, torch.OutOfMemoryError, OSError)
+"""What is the machine's fault and not the item's: the run ends, and may be taken up again."""
+
+
+def identity(classifier: Classifier) -> str:
+    """A hash of all of a model that results depend on: its weights, its preparation, labels and layers."""
+    told = [as_json(classifier.preparation), list(classifier.labels), dict(classifier.layers)]
+    return hashlib.sha256(f"{fingerprint(classifier.net)} {json.dumps(told)}".encode()).hexdigest()[:32]
+
+
+def matched(classes: Sequence[str], labels: Sequence[str], data: str, model: str) -> tuple[int, ...] | ValueError:
+    """The model's index of each of a data set's classes: by their names, or one to one where there are as many of both.
+
+    >>> matched(["dog", "cat"], ["cat", "cow", "dog"], "pets", "net")
+    (2, 0)
+    """
+    plain = {_plain(label): index for index, label in enumerate(labels)}
+    if all(_plain(name) in plain for name in classes):
+        return tuple(plain[_plain(name)] for name in classes)
+    if len(classes) == len(labels):
+        return tuple(range(len(classes)))
+    missing = [name for name in classes if _plain(name) not in plain]
+    return ValueError(
+        f"model {model!r} with its {len(labels)} classes does not know {len(missing)} of the {len(classes)} classes of "
+        f"data set {data!r}, e.g. {missing[0]!r}; name the models that go with it under 'models'"
+    )
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
+def _failed(key: str, recipe: str, unit: Unit, error: Exception, seconds: float = 0.0) -> Done:
+    said = " ".join(str(error).split())
+    reason = said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
+    return Done(key, recipe, unit.name, unit.target, None, reason, seconds)

@@ -1,0 +1,94 @@
+"""Several workers on one machine: processes that share a run's store, and nothing else."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sfumato.runs.plan import parse
+from sfumato.runs.session import Place, Session
+
+POLL = 0.5
+"""Seconds between looks at how far the workers are."""
+
+
+def spread(session: Session, workers: int) -> Iterator[None]:
+    """Do the session's work in so many processes of one thread each, and yield now and then meanwhile.
+
+    Raises `RuntimeError` with what a worker said when it failed; the others then stop, and what is done is kept.
+    """
+    context = multiprocessing.get_context("spawn")
+    told = (session.plan.text, str(session.plan.folder), session.place, dict(session.weights), dict(session.made_by))
+    running: dict[Connection, Any] = {}
+    try:
+        for _ in range(workers):
+            here, there = context.Pipe(duplex=False)
+            process = context.Process(target=_worker, args=(there, *told), daemon=True)
+            process.start()
+            there.close()
+            running[here] = process
+        while running:
+            yield
+            for connection in wait(list(running), timeout=POLL):
+                assert isinstance(connection, Connection)  # noqa: S101  # for the type checker
+                _finished(connection, running.pop(connection))
+    finally:
+        for connection, process in running.items():
+            process.terminate()
+            process.join()
+            connection.close()
+
+
+def _finished(connection: Connection, process: Any) -> None:
+    try:
+        reason = connection.recv()
+    except EOFError:
+        reason = "it was killed"
+    connection.close()
+    process.join()
+    if reason:
+        raise RuntimeError(f"a worker failed: {reason}")
+
+
+def _worker(
+    connection: Connection, text: str, folder: str, place: Place, weights: dict[str, str], made_by: dict[str, str]
+) -> None:
+    """A worker process, from its start to its end."""
+    _end_with(os.getppid())
+    try:
+        with one_thread():
+            for _ in Session(parse(text, Path(folder)), place, weights, made_by).work():
+                pass
+        connection.send("")
+    except KeyboardInterrupt:
+        connection.send("")  # its parent was interrupted too, and says so
+    except Exception as error:  # noqa: BLE001  # the parent says it
+        connection.send(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has died, which a killed parent cannot see to."""
+
+    def watch() -> None:
+        while not threading.Event().wait(1):
+            if os.getppid() != parent:
+                os._exit(1)
+
+    threading.Thread(target=watch, name="sfumato-parent", daemon=True).start()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch computes on one thread meanwhile: so the digits are the same however many workers there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

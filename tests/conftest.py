@@ -1,0 +1,116 @@
+"""What several tests share: a PostgreSQL server of their own."""
+
+# ruff: noqa: S603
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+class PostgresServer:
+    """Debian's PostgreSQL with a fresh cluster on a free port of this machine; it ends with the process that made it."""
+
+    def __init__(self, programs: Path, folder: Path):
+        self.programs, self.folder = programs, folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        # The server refuses root. Its collation is not that of bytes, so that a wrong order shows.
+        self.account = {"user": _account(folder)} if os.geteuid() == 0 else {}
+        made = [
+            programs / "initdb",
+            "-D",
+            folder / "data",
+            "-U",
+            "tester",
+            "--auth=trust",
+            "--no-sync",
+            "--encoding=UTF8",
+        ]
+        made += ["--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en"]
+        subprocess.run(made, check=True, capture_output=True, cwd=folder, timeout=60, **self.account)
+        self.process = None
+
+    def url(self, database="postgres", user="tester"):
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+
+    def start(self):
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": self.port,
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "shared_buffers": "32MB",
+        }
+        command = [self.programs / "postgres", "-D", self.folder / "data"]
+        command += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        # The shell stops the server at the end of its input, which comes even if these tests are killed.
+        watched = ["sh", "-c", '"$@" & read -r _; kill -INT $!; wait $!', "sh", *command]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                watched, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=self.folder, **self.account
+            )
+        ready = [self.programs / "pg_isready", "-h", "127.0.0.1", "-p", str(self.port), "-q"]
+        deadline = time.monotonic() + 60
+        while subprocess.run(ready, check=False).returncode:
+            if time.monotonic() > deadline:
+                pytest.fail(f"PostgreSQL does not start:\n{(self.folder / 'log').read_text()}")
+            time.sleep(0.05)
+
+    def stop(self):
+        if self.process is not None:
+            self.process.stdin.close()
+            self.process.wait(60)
+            self.process = None
+
+
+def _account(folder: Path) -> int:
+    """Somebody who is not root, to whom the folder is given."""
+    for name in ("postgres", "nobody"):
+        try:
+            user = pwd.getpwnam(name).pw_uid
+        except KeyError:
+            continue
+        os.chown(folder, user, -1)
+        return user
+    raise LookupError("there is no user postgres or nobody")
+
+
+def _programs() -> Path | None:
+    """Where the server's programs are."""
+    found = shutil.which("initdb")
+    folders = [Path(found).resolve().parent] if found else []
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((folder for folder in folders if (folder / "postgres").exists()), None)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A running server; the tests that want one are skipped where there is none, but not with CI=true."""
+    programs = _programs()
+    missing = [] if programs else ["the programs of PostgreSQL"]
+    try:
+        import psycopg  # noqa: F401
+    except ImportError:
+        missing.append("psycopg")
+    if missing:
+        reason = f"needs {' and '.join(missing)}"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    folder = Path(tempfile.mkdtemp(prefix="sfumato-postgres-"))
+    try:
+        server = PostgresServer(programs, folder)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder)

@@ -1,0 +1,397 @@
+"""A run on a Ray cluster: whatever dies, its rows are those of an undisturbed run on one machine, to the bit."""
+
+import importlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfumato.runs import execute, on_ray
+from sfumato.runs.cluster import Cluster
+from sfumato.runs.crew import Worker
+from sfumato.runs.plan import parse
+from sfumato.runs.session import Place, Session, begun, current
+from sfumato.runs.store import Owner
+from sfumato.runs.workers import one_thread
+
+HAS_RAY = importlib.util.find_spec("ray") is not None
+
+pytestmark = [
+    pytest.mark.skipif(not HAS_RAY and os.environ.get("CI") != "true", reason="Ray is not installed"),
+]
+
+HERE = Path(__file__).parent
+PICTURES = 24
+BROKEN = "005.png"
+
+PLAN = """
+seed = 3
+batch = 2
+masks = {masks}
+[models]
+small = "{module}:{model}"
+[methods]
+gradient = "Gradient"
+extremal = {{ use = "ExtremalPerturbation", areas = [0.1, 0.3], steps = 5 }}
+[data.drawn]
+use = "sfumato.data.table:Table"
+path = "{table}"
+[protocols]
+accuracy = {{ use = "sfumato.metrics.accuracy:Accuracy", methods = ["gradient"] }}
+pointing = {{ use = "sfumato.metrics.pointing:PointingGame", tolerance = 3 }}
+"""
+
+DRIVER = """
+import sys
+from pathlib import Path
+from sfumato.runs import execute, on_ray
+from sfumato.runs.cluster import Cluster
+from sfumato.runs.plan import parse
+from sfumato.runs.session import Place, begun
+
+execute.BETWEEN_COMMITS = 0.05
+session = begun(parse(Path(sys.argv[1]).read_text(), Path(sys.argv[1]).parent), Place(Path(sys.argv[2])))
+for _ in on_ray.spread(session, sys.argv[3], Cluster(actors=2)):
+    pass
+"""
+
+
+class Bed:
+    """Pictures with their boxes, a module with models, plans over both, and runs of these."""
+
+    def __init__(self, root):
+        self.root = root
+        self.module = f"cluster_subject_{root.name}".replace("-", "_")
+        shutil.copy(HERE / "cluster_subject.py", root / f"{self.module}.py")
+        (root / "deaths").mkdir()
+        drawn = np.random.default_rng(0)
+        lines = ["path,target,boxes"]
+        for index in range(PICTURES):
+            name = f"{index:03}.png"
+            Image.fromarray(drawn.integers(0, 255, (48, 40, 3), dtype=np.uint8)).save(root / name)
+            target = ("disc", "square", "stripes")[index % 3]
+            lines.append(f'{name},{target},"[[4,4,20,20]]"')
+        (root / BROKEN).write_bytes(b"no picture")
+        (root / "table.csv").write_text("\n".join(lines) + "\n")
+
+    def plan(self, model="sound", masks="false", table="table.csv"):
+        text = PLAN.format(module=self.module, model=model, masks=masks, table=self.root / table)
+        (self.root / f"{model}.toml").write_text(text)
+        return parse(text, self.root)
+
+    def session(self, name, **settings):
+        return begun(self.plan(**settings), Place(self.root / name))
+
+    def tokens(self, count):
+        """So many workers will die."""
+        for index in range(count):
+            (self.root / "deaths" / str(index)).touch()
+
+    def local(self, model="sound"):
+        """The rows of a run on this machine that nothing disturbs."""
+        session = self.session(f"local-{model}", model=model)
+        with one_thread():
+            for _ in session.work():
+                pass
+        return rows(session)
+
+
+def rows(session):
+    """All that is done, but for what it took."""
+    with session.place.store() as store:
+        return [
+            (each.key, each.recipe, each.example, each.target, json.dumps(each.row), each.reason)
+            for each in store.done()
+        ]
+
+
+def count(session):
+    with session.place.store() as store:
+        return session.counts(store)[0]
+
+
+def claims(session):
+    """The keys of what a stranger cannot claim, of all that is planned."""
+    keys = [key for chunk in session.chunks() for key in chunk.all_keys]
+    stranger = Owner("elsewhere", 1, "now")
+    with session.place.store() as store:
+        free = store.claim(keys, stranger)
+        store.release(stranger)
+        return set(keys) - set(free) - store.known(keys)
+
+
+@pytest.fixture
+def bed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(execute, "BETWEEN_COMMITS", 0.05)
+    return Bed(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def surroundings():
+    """Ray's own files in a folder that is removed; short, as sockets have their names from it."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory(prefix="sf", ignore_cleanup_errors=True) as folder,
+    ):
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_AUTH_TOKEN_PATH", f"{folder}/token")
+        Path(folder, "token").write_text("0" * 64)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster(surroundings):
+    """A cluster of two machines with room for a worker each, all on this one; tests add others, and remove them."""
+    from ray.cluster_utils import Cluster as Machines
+
+    machines = Machines(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80_000_000})
+    try:
+        add(machines)
+        yield machines
+    finally:
+        machines.shutdown()
+
+
+def add(machines):
+    return machines.add_node(num_cpus=1, object_store_memory=80_000_000)
+
+
+def children(parent):
+    """The processes below one, all generations."""
+    below = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            below += [int(stat.parent.name), *children(int(stat.parent.name))]
+    return below
+
+
+def alive(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def wait_for(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+# Machines and workers die
+
+
+def test_a_machine_dies_in_the_middle(bed, cluster):
+    undisturbed = bed.local()
+    session = bed.session("cluster", masks="true")
+    third, killed = add(cluster), None
+    for _ in on_ray.spread(session, cluster.address):
+        if killed is None and count(session) >= len(undisturbed) // 3:
+            killed = count(session)
+            cluster.remove_node(third, allow_graceful=False)
+    assert killed < len(undisturbed)  # there was something left to do
+    assert rows(session) == undisturbed
+    assert [row[-1] for row in undisturbed if row[2] == BROKEN] == [row[-1] for row in undisturbed if row[-1]] != []
+    with session.place.store() as store:
+        kept = {each.key: each.masks for each in store.done() if each.row is not None}
+    assert all((session.place.folder / "masks" / name).is_file() for name in kept.values())
+    assert not claims(session)
+
+
+def test_workers_die(bed, cluster):
+    undisturbed = bed.local("mortal")
+    session = bed.session("cluster", model="mortal")
+    bed.tokens(2)
+    for _ in on_ray.spread(session, cluster.address, Cluster(actors=2)):
+        pass
+    assert not list((bed.root / "deaths").iterdir())
+    assert rows(session) == undisturbed
+
+
+def test_a_chunk_at_which_every_worker_dies(bed, cluster):
+    session = bed.session("cluster", model="mortal")
+    bed.tokens(20)
+    with pytest.raises(
+        RuntimeError, match=r"2 workers died one after another at 'gradient' of 'small' for 000\.png, 001\.png"
+    ):
+        for _ in on_ray.spread(session, cluster.address, Cluster(actors=1, in_flight=1, retries=1)):
+            pass
+    assert not claims(session)
+
+
+# What is wrong and no item's fault
+
+
+def test_a_model_without_memory_ends_the_run(bed, cluster):
+    session = bed.session("cluster", model="greedy")
+    with pytest.raises(RuntimeError, match=r"a worker on \S+ failed: MemoryError: cannot have 64 GiB"):
+        for _ in on_ray.spread(session, cluster.address, Cluster(actors=1)):
+            pass
+    assert not claims(session)
+
+
+def test_other_files_on_a_machine(bed, cluster):
+    session = bed.session("cluster")
+    made = list(session.chunks())
+    assert all(chunk.keys for chunk in made)  # of the pictures as they are now
+    path = bed.root / "004.png"
+    path.write_bytes(path.read_bytes() + b"more")  # and as workers see them
+
+    class Planned(Session):
+        def chunks(self):
+            return iter(made)
+
+    session = Planned(session.plan, session.place, session.weights, session.made_by)
+    with pytest.raises(
+        RuntimeError, match=r"004\.png' is missing on \S+, or another file than here; give every machine"
+    ):
+        for _ in on_ray.spread(session, cluster.address, Cluster(actors=1)):
+            pass
+
+
+def test_a_worker_says_what_is_wrong(bed):
+    session = bed.session("run")
+    chunk = next(session.chunks())
+    wanted = frozenset(chunk.all_keys[:1])
+    worker = Worker(session.plan, session.weights, current())
+    assert worker.ready().fault == ""
+    assert [each.key for each in worker.done(chunk, wanted).done] == chunk.all_keys[:1]
+    older = Worker(session.plan, session.weights, {**current(), "code": "older"})
+    assert "another version is installed there (code " in older.ready().fault
+    other = Worker(session.plan, {"small": "another"}, current())
+    assert (
+        "model 'small' cannot be loaded there: model 'small' has other weights here" in other.done(chunk, wanted).fault
+    )
+    assert not other.done(chunk, wanted).done
+
+
+def test_settings():
+    with pytest.raises(ValueError, match="actors is a whole number, at least 1; got 0"):
+        Cluster(actors=0)
+    with pytest.raises(ValueError, match="in_flight must be a whole number; got 1.5"):
+        Cluster(in_flight=1.5)
+    with pytest.raises(ValueError, match=r"gpus must be at most 1, or a whole number; got 1\.5"):
+        Cluster(gpus=1.5)
+    with pytest.raises(ValueError, match="a worker needs a part of a machine"):
+        Cluster(cpus=0)
+    with pytest.raises(ValueError, match="needs GPUs, and workers are given none"):
+        Cluster().check_device("cuda")
+    with pytest.raises(ValueError, match="a worker sees its own GPUs only"):
+        Cluster(gpus=1).check_device("cuda:1")
+    assert Cluster(cpus=4, gpus=0.5).fitting(cpus=30, gpus=8) == 7
+    assert Cluster(cpus=0, gpus=2).fitting(cpus=1, gpus=5) == 2
+
+
+def test_no_ray(bed, monkeypatch):
+    session = bed.session("cluster")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'sfumato\[ray\]'"):
+        next(on_ray.spread(session, "ray"))
+
+
+# Drivers
+
+
+def drive(bed, name, address):
+    """A driver in a process of its own."""
+    path = os.pathsep.join([str(bed.root), *(entry for entry in sys.path if entry)])
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(bed.root / "sound.toml"), str(bed.root / name), address],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def at_items(session, process, done):
+    """Wait until so many items are done; what the driver says if it ends before."""
+    wait_for(lambda: process.poll() is not None or count(session) >= done)
+    assert process.poll() is None, process.communicate()[0]
+
+
+def test_the_driver_is_killed_twice(bed, cluster):
+    undisturbed = bed.local()
+    session = bed.session("cluster")
+    drawn = random.Random(4)
+    for kills in (2, 1):
+        before = count(session)
+        process = drive(bed, "cluster", cluster.address)
+        at_items(session, process, before + drawn.uniform(0.1, 0.9) * (len(undisturbed) - before) / (kills + 1))
+        process.kill()
+        process.communicate()
+        assert before < count(session) < len(undisturbed)
+    for _ in on_ray.spread(session, cluster.address, Cluster(actors=2)):
+        pass
+    assert rows(session) == undisturbed
+
+
+def test_two_drivers_on_one_run(bed, cluster):
+    undisturbed = bed.local()
+    session = bed.session("cluster")
+    process = drive(bed, "cluster", cluster.address)
+    at_items(session, process, 1)
+    claimed = set()
+    for _ in on_ray.spread(session, cluster.address, Cluster(actors=1)):
+        claimed |= claims(session)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert rows(session) == undisturbed
+    assert claimed
+    assert not claims(session)
+
+
+def test_ctrl_c_ends_a_cluster_of_its_own(bed, surroundings):
+    session = bed.session("own")
+    process = drive(bed, "own", "ray")
+    at_items(session, process, 1)
+    below = children(process.pid)
+    assert len(below) > 3  # Ray's own, and the workers
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert not claims(session)
+    wait_for(lambda: not any(alive(each) for each in below))
+
+
+@pytest.mark.slow
+def test_the_driver_is_killed_ten_times(bed, cluster):
+    """At random moments, every third time with a cluster of its own, which goes with it."""
+    undisturbed = bed.local()
+    session = bed.session("cluster")
+    drawn = random.Random(7)
+    for left in range(10, 0, -1):
+        before = count(session)
+        own = left % 3 == 0
+        process = drive(bed, "cluster", "ray" if own else cluster.address)
+        if left % 5 == 0:
+            time.sleep(drawn.uniform(0, 8))  # perhaps before it has done anything
+        else:
+            at_items(session, process, before + drawn.uniform(0.1, 1) * (len(undisturbed) - before) / (left + 1))
+        below = children(process.pid)
+        process.kill()
+        process.communicate()
+        wait_for(lambda: not any(alive(each) for each in below))  # noqa: B023
+    assert count(session) < len(undisturbed)
+    for _ in on_ray.spread(session, cluster.address, Cluster(actors=2)):
+        pass
+    assert rows(session) == undisturbed

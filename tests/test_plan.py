@@ -1,0 +1,107 @@
+"""Plans: what a TOML file means, and what is said of one that means nothing."""
+
+from pathlib import Path
+
+import pytest
+
+import sfumato
+from sfumato.metrics import Accuracy
+from sfumato.runs.plan import parse, read
+
+PLAN = """
+batch = 2
+
+[models]
+lite0 = "lite0"
+mine = { use = "my_package.nets:resnet", checkpoint = "weights.pth" }
+
+[methods]
+gradient = "Gradient"
+extremal = { use = "ExtremalPerturbation", areas = [0.1, 0.2], perturbation = { use = "Blur", max_sigma = 10 } }
+
+[data.pictures]
+use = "Folder"
+path = "pictures"
+
+[data.others]
+use = "Folder"
+path = "$ELSEWHERE/pictures"
+models = ["mine"]
+methods = ["gradient"]
+targets = "predicted"
+
+[protocols]
+accuracy = { use = "accuracy", methods = ["gradient"] }
+pointing = { use = "PointingGame", tolerance = 5 }
+"""
+
+
+@pytest.fixture
+def plan(monkeypatch, tmp_path):
+    monkeypatch.setenv("ELSEWHERE", "/elsewhere")
+    (tmp_path / "plan.toml").write_text(PLAN)
+    return read(tmp_path / "plan.toml")
+
+
+def test_entries_become_configurations(plan, tmp_path):
+    assert plan.batch == 2
+    assert plan.models["mine"].checkpoint == tmp_path / "weights.pth"
+    assert plan.methods["extremal"] == sfumato.ExtremalPerturbation(
+        areas=(0.1, 0.2), perturbation=sfumato.Blur(max_sigma=10)
+    )
+    assert plan.protocols["accuracy"].protocol == Accuracy()
+    assert plan.data["pictures"].data.path == str(tmp_path / "pictures")
+    assert plan.data["others"].data.path == "/elsewhere/pictures"
+
+
+def test_combinations_are_those_that_go_together(plan):
+    assert [tuple(each) for each in plan.combinations()] == [
+        ("pictures", "lite0", "gradient", ("accuracy", "pointing")),
+        ("pictures", "lite0", "extremal", ("pointing",)),
+        ("pictures", "mine", "gradient", ("accuracy", "pointing")),
+        ("pictures", "mine", "extremal", ("pointing",)),
+        ("others", "mine", "gradient", ("accuracy", "pointing")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("areas = ", "aeras = "), r"line 10, methods.extremal.aeras: .*no setting 'aeras'; did you mean areas"),
+        (("max_sigma", "max_sgima"), r"line 10, methods.extremal.perturbation.max_sgima: .*did you mean max_sigma"),
+        (("0.1, 0.2", "10, 20"), r"line 10, methods.extremal: areas must lie in \(0, 1\); got 10. Did you mean 0.1"),
+        (('"Gradient"', '"Gradeint"'), r"line 9, methods.gradient: no method 'Gradeint'; did you mean Gradient"),
+        (("[protocols]", "[protokols]"), r"line 23, protokols: a plan has no 'protokols'; did you mean protocols"),
+        (('models = ["mine"]', 'models = ["mien"]'), r"line 19, data.others.models: .*no 'mien'.* did you mean mine"),
+        (('"predicted"', '"guessed"'), r"line 21, data.others.targets: targets are 'present' or 'predicted'"),
+        (("batch = 2", "batch = 0"), r"line 2, batch: batch is a number of queries, at least 1; got 0"),
+        (("batch = 2", "batch = 1.5"), r"line 2, batch: batch must be a whole number; got 1.5"),
+        (("tolerance = 5", "tolerance = -5"), r"line 25, protocols.pointing: tolerance"),
+        (("$ELSEWHERE", "$NOWHERE_AT_ALL"), r"line 18, data.others.path: .*no variable 'NOWHERE_AT_ALL'"),
+        (
+            ('use = "Folder"\npath = "pic', 'use = "Floder"\npath = "pic'),
+            r"line 13, data.pictures.use: no data set 'Floder'",
+        ),
+        (("checkpoint", "chekpoint"), r"line 6, models.mine.chekpoint: .*did you mean checkpoint"),
+        (("batch = 2", "batch = "), r"TOML"),
+        (('"Gradient"', '"no_such_module:Method"'), r"line 9, methods.gradient: .*cannot be imported"),
+    ],
+)
+def test_an_error_names_the_line_and_the_key(monkeypatch, change, said):
+    monkeypatch.setenv("ELSEWHERE", "/elsewhere")
+    assert change[0] in PLAN
+    with pytest.raises(ValueError, match=said):
+        parse(PLAN.replace(*change), Path(), "plan.toml")
+
+
+def test_a_plan_that_lacks_a_kind_says_so():
+    with pytest.raises(ValueError, match=r"plan.toml, methods: a plan needs \[methods\]"):
+        parse('[models]\nlite0 = "lite0"\n', Path(), "plan.toml")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot read the plan .*plan.toml.*: No such file"):
+        read(tmp_path / "plan.toml")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="no UTF-8 text"):
+        read(tmp_path / "binary")

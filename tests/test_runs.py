@@ -1,0 +1,448 @@
+"""Runs: done once, gone on with, the same whoever does them, and summed up."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from sfumato.cli import app
+from sfumato.runs import summary
+from sfumato.runs.export import comma_separated, latex, markdown, records, write
+from sfumato.runs.opened import open_store
+from sfumato.runs.plan import parse
+from sfumato.runs.session import Place, begun, found
+from sfumato.runs.workers import one_thread, spread
+
+SUBJECT = '''
+"""A network that sees colours, and pictures of coloured squares."""
+from dataclasses import dataclass
+from pathlib import Path
+import time
+import torch
+from torch import nn
+from sfumato.data import Example, Thing
+from sfumato.models import Classifier, Preparation
+
+COLOURS = ("red", "green", "blue")
+
+class Seer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        time.sleep(PAUSE)
+        return self.head(self.features(x).mean((2, 3))) + x.mean((2, 3))
+
+PAUSE = 0.0
+
+def seer():
+    preparation = Preparation(size=24, resize=None, mean=(0.5,) * 3, std=(0.25,) * 3)
+    return Classifier("seer", Seer().eval(), preparation, COLOURS, {"GradCAM": "features"})
+
+def slow():
+    global PAUSE
+    PAUSE = 0.02
+    return seer()
+
+@dataclass(frozen=True)
+class Squares:
+    path: str
+    count: int = 12
+    classes = COLOURS
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        if index == 7:
+            raise ValueError("the annotation of example 7 is damaged")
+        label = index % 3
+        left = 4 + index
+        things = (Thing(label, (left, 8, left + 10, 20)), Thing((label + 1) % 3, (0, 30, 6, 36)))
+        return Example(f"square-{index}", Path(self.path) / f"{index}.png", things)
+'''
+
+PLAN = """
+batch = 2
+
+[models]
+seer = "{module}:{model}"
+
+[methods]
+gradient = "Gradient"
+extremal = {{ use = "ExtremalPerturbation", areas = [0.2], steps = 3 }}
+
+[data.squares]
+use = "{module}:Squares"
+path = "pictures"
+
+[protocols]
+pointing = {{ use = "PointingGame", tolerance = 4 }}
+accuracy = {{ use = "Accuracy", methods = ["gradient"] }}
+"""
+
+ITEMS = (
+    23 * 3
+)  # eleven pictures of two targets and one whose annotation is damaged; pointing by two methods, accuracy by one
+
+
+@pytest.fixture
+def subject(tmp_path, monkeypatch):
+    """The folder of a plan, its pictures (one damaged, one missing) and its module, whose name is new each time."""
+    name = f"subject_{tmp_path.name.replace('-', '_')}_{time.monotonic_ns()}"
+    (tmp_path / f"{name}.py").write_text(SUBJECT)
+    monkeypatch.syspath_prepend(tmp_path)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(12):
+        values = np.full((40, 40, 3), 60, np.uint8)
+        values[8:20, 4 + index : 14 + index, index % 3] = 250
+        values[30:36, :6, (index + 1) % 3] = 200
+        Image.fromarray(values).save(pictures / f"{index}.png")
+    (pictures / "3.png").write_bytes(b"no picture")
+    (pictures / "5.png").unlink()
+    return tmp_path, name
+
+
+def planned(subject, model="seer", **changes):
+    folder, name = subject
+    text = PLAN.format(module=name, model=model)
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    return parse(text, folder)
+
+
+def carried_out(plan, folder, **options):
+    session = begun(plan, Place(folder), **options)
+    with one_thread():
+        list(session.work())
+    return session
+
+
+def table(folder):
+    session = found(Place(folder))
+    with session.place.store() as store:
+        return comma_separated(list(summary.rows(session, store)))
+
+
+def test_every_item_is_done_once(subject, tmp_path):
+    session = begun(planned(subject), Place(tmp_path / "run"))
+    assert session.total == ITEMS
+    told = list(session.work())
+    assert told[-1].done == ITEMS
+    with session.place.store() as store:
+        assert session.counts(store) == (ITEMS, told[-1].failed)
+        failures = summary.failures(session, store)
+    assert told[-1].failed == sum(failures.values()) == 3 * (2 + 2 + 1)
+    assert any("not a picture of a known kind" in reason for reason in failures)
+    assert any("no such file" in reason for reason in failures)
+    assert failures["the annotation of example 7 is damaged"] == 3
+    assert list(begun(planned(subject), Place(tmp_path / "run")).work()) == []  # nothing is left
+
+
+def test_rows_do_not_depend_on_who_does_them(subject, tmp_path):
+    carried_out(planned(subject), tmp_path / "alone")
+    session = begun(planned(subject), Place(tmp_path / "many"))
+    list(spread(session, 2))
+    assert table(tmp_path / "many") == table(tmp_path / "alone")
+
+
+def test_a_plan_that_grew_does_only_what_is_new(subject, tmp_path):
+    carried_out(planned(subject), tmp_path / "run")
+    grown = planned(subject, **{"[protocols]": '[protocols]\nenergy = "EnergyPointing"'})
+    session = begun(grown, Place(tmp_path / "run"))
+    assert session.total == ITEMS + 2 * 23
+    assert sum(progress.done for progress in list(session.work())[-1:]) == 2 * 23
+
+
+def test_a_plan_that_shrank_leaves_out_what_it_asks_no_more(subject, tmp_path):
+    carried_out(planned(subject), tmp_path / "run")
+    session = begun(planned(subject, **{'path = "pictures"': 'path = "pictures"\ncount = 2'}), Place(tmp_path / "run"))
+    assert list(session.work()) == []
+    with session.place.store() as store:
+        assert session.left(store) == 0
+        assert {row["example"] for row in summary.rows(session, store)} == {"square-0", "square-1"}
+
+
+def test_renaming_a_method_does_nothing_anew(subject, tmp_path):
+    carried_out(planned(subject), tmp_path / "run")
+    renamed = planned(subject, **{"extremal =": "ours ="})
+    assert list(begun(renamed, Place(tmp_path / "run")).work()) == []
+    session = found(Place(tmp_path / "run"))
+    with session.place.store() as store:
+        assert {line.method for line in summary.lines(session, store)} == {"gradient", "ours"}
+
+
+def test_a_changed_setting_is_another_item(subject, tmp_path):
+    carried_out(planned(subject), tmp_path / "run")
+    session = carried_out(planned(subject, **{"steps = 3": "steps = 4"}), tmp_path / "run")
+    with session.place.store() as store:
+        assert session.counts(store)[0] == ITEMS
+        assert sum(done for done, _ in store.count().values()) == ITEMS + 23
+
+
+COMMAND = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from sfumato.runs.plan import parse
+from sfumato.runs.session import Place, begun
+from sfumato.runs.workers import one_thread
+import sfumato.runs.execute as execute
+execute.BETWEEN_COMMITS = 0.05
+session = begun(parse(Path(sys.argv[2]).read_text(), Path(sys.argv[1])), Place(Path(sys.argv[3])))
+print("begun", flush=True)
+with one_thread():
+    for progress in session.work():
+        print(progress.done, flush=True)
+"""
+
+
+def process(subject, out):
+    folder, name = subject
+    (folder / "plan.toml").write_text(PLAN.format(module=name, model="slow"))
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(folder), str(folder / "plan.toml"), str(out)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(subject, tmp_path):
+    carried_out(planned(subject, "slow"), tmp_path / "undisturbed")
+    with process(subject, tmp_path / "killed") as running:
+        assert running.stdout.readline() == "begun\n"
+        assert int(running.stdout.readline()) > 0
+        running.send_signal(signal.SIGKILL)
+    with open_store(tmp_path / "killed") as store:
+        before = sum(done for done, _ in store.count().values())
+    assert 0 < before < ITEMS
+    carried_out(planned(subject, "slow"), tmp_path / "killed")
+    assert table(tmp_path / "killed") == table(tmp_path / "undisturbed")
+
+
+def test_two_processes_share_a_run(subject, tmp_path):
+    carried_out(planned(subject, "slow"), tmp_path / "alone")
+    with process(subject, tmp_path / "shared") as one, process(subject, tmp_path / "shared") as other:
+        counts = [each.communicate(timeout=120)[0].split() for each in (one, other)]
+    assert sum(int(words[-1]) for words in counts if words[-1] != "begun") == ITEMS  # nothing was done twice
+    assert table(tmp_path / "shared") == table(tmp_path / "alone")
+
+
+def test_masks_are_kept_and_can_be_read(subject, tmp_path):
+    plan = planned(subject, **{"batch = 2": "batch = 2\nmasks = true"})
+    session = carried_out(plan, tmp_path / "run")
+    from sfumato.runs.shards import Shards
+
+    with session.place.store() as store:
+        kept = [each for each in store.done() if each.row is not None]
+    held = {(each.masks, key) for each in kept for key in Shards(tmp_path / "run/masks").keys(each.masks)}
+    assert len(held) == 2 * 18  # a result for each method and query that did not fail
+    name, key = next(iter(held))
+    assert Shards(tmp_path / "run/masks").read(name, key).map.shape == (1, 1, 24, 24)
+
+
+def test_a_run_of_another_version_is_not_touched_unasked(subject, tmp_path):
+    session = carried_out(planned(subject), tmp_path / "run")
+    with session.place.store() as store:
+        store.note("made by", {**session.made_by, "code": "another"})
+    with pytest.raises(ValueError, match=r"another version \(code another, here .*--other-version anew"):
+        begun(planned(subject), session.place)
+    anew = begun(planned(subject), session.place, "anew")
+    with anew.place.store() as store:
+        assert anew.counts(store) == (ITEMS, 15)  # its own items, which this version had made
+
+
+def test_items_of_another_version_can_be_adopted(subject, tmp_path):
+    session = begun(planned(subject), Place(tmp_path / "run"))
+    with session.place.store() as store:
+        store.note("made by", {**session.made_by, "code": "another"})
+    adopted = carried_out(planned(subject), tmp_path / "run", other_version="adopt")
+    assert adopted.made_by["code"] == "another"
+    assert list(begun(planned(subject), session.place, "adopt").work()) == []
+
+
+def test_a_failing_worker_is_reported_and_the_run_goes_on(subject, tmp_path):
+    session = begun(planned(subject), Place(tmp_path / "run"))
+    changed = type(session)(session.plan, session.place, {"seer": "other"}, session.made_by)
+    with pytest.raises(RuntimeError, match="a worker failed: model 'seer' has other weights here"):
+        list(spread(changed, 1))
+    assert carried_out(planned(subject), tmp_path / "run")
+
+
+def test_found_needs_a_run(tmp_path):
+    tmp_path.joinpath("empty").mkdir()
+    with pytest.raises((ValueError, OSError), match="no run"):
+        found(Place(tmp_path / "empty"))
+
+
+@pytest.fixture
+def lines(subject, tmp_path):
+    session = carried_out(planned(subject), tmp_path / "run")
+    with session.place.store() as store:
+        yield session, store, list(summary.lines(session, store))
+
+
+def test_lines_are_the_measures_of_the_rows(lines):
+    session, store, found = lines
+    accuracy = next(line for line in found if line.measure.name == "top 1")
+    ranks = [row["rank"] for row in summary.rows(session, store) if row["protocol"] == "accuracy" and "rank" in row]
+    assert accuracy.estimate.value == np.mean([rank == 1 for rank in ranks])
+    assert accuracy.estimate.count == len(ranks) == 18
+    assert accuracy.failed == 5
+
+
+def test_differences_are_paired(lines):
+    session, store, found = lines
+    value = {
+        line.method: line.estimate.value for line in found if line.protocol == "pointing" and line.measure.name == "all"
+    }
+    (difference, *_) = [
+        line for line in summary.differences(session, store, "extremal", "gradient") if line.measure.name == "all"
+    ]
+    assert difference.estimate.value == pytest.approx(value["extremal"] - value["gradient"])
+    with pytest.raises(ValueError, match="compare two methods or two models of the run; got 'extremal' and 'nothing'"):
+        list(summary.differences(session, store, "extremal", "nothing"))
+
+
+def test_forms_hold_the_table(lines, tmp_path):
+    session, store, found = lines
+    cost = summary.seconds(session, store)
+    assert set(cost) == {("squares", "seer", "gradient"), ("squares", "seer", "extremal")}
+    text = markdown(found, cost)
+    assert text.startswith("### squares, seer\n\n| method | pointing: all")
+    assert text.count("\n| extremal |") == text.count("\n| gradient |") == 1
+    assert "s a query" in text
+    assert r"\begin{tabular}" in latex(found, cost)
+    write(records(found), tmp_path / "table.json")
+    assert len(json.loads((tmp_path / "table.json").read_text())) == len(found)
+    write(records(found), tmp_path / "table.csv")
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == len(found) + 1
+
+
+def test_parquet_can_be_read_back(lines, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    _, _, found = lines
+    write(records(found), tmp_path / "table.parquet")
+    assert parquet.read_table(tmp_path / "table.parquet").to_pylist()[0]["method"] == found[0].method
+
+
+def test_predicted_targets_are_the_models(subject, tmp_path):
+    plan = planned(subject, **{'path = "pictures"': 'path = "pictures"\ntargets = "predicted"'})
+    session = carried_out(plan, tmp_path / "run")
+    with session.place.store() as store:
+        rows = [row for row in summary.rows(session, store) if row["protocol"] == "accuracy"]
+    assert len(rows) == 12
+    assert all(row["rank"] == 1 for row in rows if not row["failed"])
+
+
+def test_folders_that_cannot_be_made_are_named(subject, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="--out must be a folder"):
+        begun(planned(subject), Place(tmp_path / "file"))
+
+
+def typed(*words):
+    return CliRunner().invoke(app, ["bench", *map(str, words)], env={"COLUMNS": "160"})
+
+
+@pytest.fixture
+def written(subject):
+    """The plan as a file."""
+    folder, name = subject
+    (folder / "plan.toml").write_text(PLAN.format(module=name, model="seer"))
+    return folder / "plan.toml"
+
+
+def test_the_command_line_from_plan_to_table(written, tmp_path):
+    out = tmp_path / "out"
+    ended = typed("run", written, "--out", out)
+    assert ended.exit_code == 1  # some items failed
+    assert f"{ITEMS} items are done, {ITEMS} of them now; 15 failed" in ended.output
+    assert "see why with: sfumato bench status" in ended.output
+    again = typed("resume", out)
+    assert f"{ITEMS} items are done, 0 of them now; 15 failed" in again.output
+    status = typed("status", out)
+    assert f"{ITEMS} of {ITEMS} items are done, of which 15 failed" in status.output
+    assert "the annotation of example 7 is damaged" in status.output
+    shown = typed("table", out)
+    assert shown.exit_code == 0
+    assert "squares, seer" in shown.output
+    compared = typed("compare", out, "extremal", "gradient")
+    assert "95 % interval" in compared.output
+    assert "accuracy" not in compared.output  # of one method only
+    for suffix in (".md", ".tex", ".csv", ".json"):
+        assert typed("export", out, tmp_path / f"table{suffix}").exit_code == 0
+        assert "extremal" in (tmp_path / f"table{suffix}").read_text()
+    typed("export", out, tmp_path / "rows.csv", "--rows")
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == ITEMS + 1
+
+
+def test_what_failed_can_be_tried_again(written, tmp_path):
+    typed("run", written, "--out", tmp_path / "out")
+    source, target = tmp_path / "pictures/0.png", tmp_path / "pictures/5.png"
+    target.write_bytes(source.read_bytes())  # the missing picture is there now: another item, as its file has a size
+    ended = typed("run", written, "--out", tmp_path / "out")
+    assert f"{ITEMS} items are done, 6 of them now; 9 failed" in ended.output
+    retried = typed("run", written, "--out", tmp_path / "out", "--retry")
+    assert f"{ITEMS} items are done, 9 of them now; 9 failed" in retried.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "nowhere.toml", "--out", "out"), "cannot read the plan 'nowhere.toml'"),
+        (("status", "nowhere"), "no run in 'nowhere': there is no such folder"),
+        (("table", "nowhere"), "no run in 'nowhere'"),
+        (("resume", "nowhere", "--other-version", "old"), "--other-version takes"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(monkeypatch, tmp_path, words, said):
+    monkeypatch.chdir(tmp_path)
+    ended = typed(*words)
+    assert ended.exit_code == 2
+    assert said in ended.output
+    assert "Traceback" not in ended.output
+
+
+def test_a_table_of_unknown_form_is_refused(written, tmp_path):
+    typed("run", written, "--out", tmp_path / "out")
+    assert "ending in .md, .tex, .csv, .parquet, .json" in typed("export", tmp_path / "out", "table.doc").output
+    assert "ending in .csv, .parquet, .json" in typed("export", tmp_path / "out", "rows.md", "--rows").output
+
+
+def test_an_interrupted_command_says_how_to_go_on(subject, tmp_path):
+    folder, name = subject
+    (folder / "plan.toml").write_text(PLAN.format(module=name, model="slow"))
+    command = [
+        sys.executable,
+        "-m",
+        "sfumato.cli",
+        "bench",
+        "run",
+        str(folder / "plan.toml"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, sys.path)])}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as running:
+        while not (tmp_path / "out/run.sqlite").exists():
+            time.sleep(0.05)
+        time.sleep(1)
+        running.send_signal(signal.SIGINT)
+        said = running.communicate(timeout=60)[1]
+    assert running.returncode == 130
+    assert "interrupted; results written so far are kept" in said
+    assert f"go on with: sfumato bench resume {tmp_path / 'out'}" in said
+    assert "Traceback" not in said
+    assert f"{ITEMS} items are done" in typed("resume", tmp_path / "out").output
