@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from sfumato.models.classifier import Preparation
 
 DEATHS = Path(__file__).with_name("deaths")
 """A folder of tokens: each lets one process die."""
+
+PRESENT = Path(__file__).with_name("present")
+"""A folder of the processes that have come; none is expected where there is no such folder."""
 
 CLASSES = ("disc", "square", "stripes")
 
@@ -55,6 +59,20 @@ def mortal():
 
 def greedy():
     return classifier(_want_memory)
+
+
+def sociable():
+    """Waits until two processes are at work."""
+    return classifier(_meet)
+
+
+def _meet():
+    if PRESENT.exists():
+        (PRESENT / str(os.getpid())).touch()
+        deadline = time.monotonic() + 60
+        while len(list(PRESENT.iterdir())) < 2:
+            assert time.monotonic() < deadline, "nobody else came"
+            time.sleep(0.05)
 
 
 def _die():

@@ -1,7 +1,5 @@
 """What several tests share: a PostgreSQL server of their own."""
 
-# ruff: noqa: S603
-
 import os
 import pwd
 import shutil

@@ -341,7 +341,7 @@ def test_layers_that_cannot_be_listed(arguments, said):
 def python(*arguments):
     """A new interpreter that finds the package."""
     source = Path(sfumato.__file__).parents[1]
-    return subprocess.run([sys.executable, *arguments], cwd=source, capture_output=True, text=True, check=True)  # noqa: S603
+    return subprocess.run([sys.executable, *arguments], cwd=source, capture_output=True, text=True, check=True)
 
 
 def test_help_comes_quickly_and_as_a_module():

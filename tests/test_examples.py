@@ -103,7 +103,7 @@ def test_it_runs_without_shared_data(script, tmp_path):
         "PYTHONPATH": str(Path(sfumato.__file__).parents[1]),
         "SFUMATO_SHARED": str(tmp_path / "nothing-here"),
     }
-    done = subprocess.run(  # noqa: S603  # our own script
+    done = subprocess.run(  # our own script
         [sys.executable, "-W", "error::DeprecationWarning:__main__", script, *flags],
         cwd=tmp_path,
         env=surroundings,

@@ -59,9 +59,17 @@ from sfumato.runs.cluster import Cluster
 from sfumato.runs.plan import parse
 from sfumato.runs.session import Place, begun
 
+plan, folder, address, actors = sys.argv[1:]
 execute.BETWEEN_COMMITS = 0.05
-session = begun(parse(Path(sys.argv[1]).read_text(), Path(sys.argv[1]).parent), Place(Path(sys.argv[2])))
-for _ in on_ray.spread(session, sys.argv[3], Cluster(actors=2)):
+add = execute.Parcel.add
+
+def told(parcel, done, results):
+    add(parcel, done, results)
+    print(*(each.key for each in done))
+
+execute.Parcel.add = told
+session = begun(parse(Path(plan).read_text(), Path(plan).parent), Place(Path(folder)))
+for _ in on_ray.spread(session, address, Cluster(actors=int(actors))):
     pass
 """
 
@@ -86,7 +94,6 @@ class Bed:
 
     def plan(self, model="sound", masks="false", table="table.csv"):
         text = PLAN.format(module=self.module, model=model, masks=masks, table=self.root / table)
-        (self.root / f"{model}.toml").write_text(text)
         return parse(text, self.root)
 
     def session(self, name, **settings):
@@ -310,11 +317,13 @@ def test_no_ray(bed, monkeypatch):
 # Drivers
 
 
-def drive(bed, name, address):
-    """A driver in a process of its own."""
-    path = os.pathsep.join([str(bed.root), *(entry for entry in sys.path if entry)])
+def drive(session, address, actors=2):
+    """A driver in a process of its own, which prints what it has had done."""
+    plan, folder = session.plan.folder / "plan.toml", session.place.folder
+    plan.write_text(session.plan.text)
+    path = os.pathsep.join(entry for entry in sys.path if entry)
     return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(bed.root / "sound.toml"), str(bed.root / name), address],
+        [sys.executable, "-c", DRIVER, str(plan), str(folder), address, str(actors)],
         env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -334,7 +343,7 @@ def test_the_driver_is_killed_twice(bed, cluster):
     drawn = random.Random(4)
     for kills in (2, 1):
         before = count(session)
-        process = drive(bed, "cluster", cluster.address)
+        process = drive(session, cluster.address)
         at_items(session, process, before + drawn.uniform(0.1, 0.9) * (len(undisturbed) - before) / (kills + 1))
         process.kill()
         process.communicate()
@@ -344,24 +353,34 @@ def test_the_driver_is_killed_twice(bed, cluster):
     assert rows(session) == undisturbed
 
 
-def test_two_drivers_on_one_run(bed, cluster):
-    undisturbed = bed.local()
-    session = bed.session("cluster")
-    process = drive(bed, "cluster", cluster.address)
-    at_items(session, process, 1)
-    claimed = set()
+def test_two_drivers_on_one_run(bed, cluster, monkeypatch):
+    """Each does a part, and no item twice."""
+    undisturbed = bed.local("sociable")
+    session = bed.session("cluster", model="sociable")
+    (bed.root / "present").mkdir()
+    process = drive(session, cluster.address, actors=1)
+    ours, add = [], execute.Parcel.add
+
+    def told(parcel, done, results):
+        add(parcel, done, results)
+        ours.extend(each.key for each in done)
+
+    monkeypatch.setattr(execute.Parcel, "add", told)
     for _ in on_ray.spread(session, cluster.address, Cluster(actors=1)):
-        claimed |= claims(session)
+        pass
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0, said
+    theirs = said.split()
+    assert ours
+    assert theirs
+    assert sorted([*ours, *theirs]) == [row[0] for row in undisturbed]
     assert rows(session) == undisturbed
-    assert claimed
     assert not claims(session)
 
 
 def test_ctrl_c_ends_a_cluster_of_its_own(bed, surroundings):
     session = bed.session("own")
-    process = drive(bed, "own", "ray")
+    process = drive(session, "ray")
     at_items(session, process, 1)
     below = children(process.pid)
     assert len(below) > 3  # Ray's own, and the workers
@@ -382,7 +401,7 @@ def test_the_driver_is_killed_ten_times(bed, cluster):
     for left in range(10, 0, -1):
         before = count(session)
         own = left % 3 == 0
-        process = drive(bed, "cluster", "ray" if own else cluster.address)
+        process = drive(session, "ray" if own else cluster.address)
         if left % 5 == 0:
             time.sleep(drawn.uniform(0, 8))  # perhaps before it has done anything
         else:

@@ -26,7 +26,7 @@ def requirements():
 
 @pytest.mark.parametrize("requirement", list(requirements()))
 def test_what_is_installed_is_pinned_at_or_above_its_floor(requirement):
-    name, floor = re.fullmatch(r"([\w.-]+)(?:>=([\d.]+))?", requirement).groups()
+    name, floor = re.fullmatch(r"([\w.-]+)(?:\[\w+\])?(?:>=([\d.]+))?", requirement).groups()
     assert name in PINS
     assert version(PINS[name]) >= version(floor or "0")
 

@@ -3,7 +3,7 @@
 Run as a script, this file is a worker of those tests.
 """
 
-# ruff: noqa: S311, S603, S607, T201
+# ruff: noqa: S607, T201
 
 import contextlib
 import errno

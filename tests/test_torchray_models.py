@@ -185,11 +185,11 @@ def test_preparation_subtracts_the_mean_and_looks_at_the_nearest_pixels():
 
 
 def test_labels_are_those_of_the_data_sets():
-    assert (len(torchray.VOC), len(set(torchray.VOC))) == (20, 20)
-    assert (len(torchray.COCO), len(set(torchray.COCO))) == (80, 80)
-    assert labels.find(torchray.VOC, "person") == 14
-    assert labels.find(torchray.COCO, "toothbrush") == 79
-    assert list(torchray.VOC) == sorted(torchray.VOC)
+    assert (len(labels.VOC), len(set(labels.VOC))) == (20, 20)
+    assert (len(labels.COCO), len(set(labels.COCO))) == (80, 80)
+    assert labels.find(labels.VOC, "person") == 14
+    assert labels.find(labels.COCO, "toothbrush") == 79
+    assert list(labels.VOC) == sorted(labels.VOC)
 
 
 @pytest.mark.parametrize(
