@@ -19,8 +19,8 @@ from sfumato.metrics.insertion_deletion import InsertionDeletion, evenly
 from sfumato.metrics.likeness import order, overlap, spearman, ssim, stretched
 from sfumato.metrics.monotonicity import Monotonicity
 from sfumato.metrics.randomisation import Randomisation, called
-from sfumato.metrics.smallest_area import SufficientArea
 from sfumato.metrics.stability import Stability
+from sfumato.metrics.sufficient_area import SufficientArea
 from sfumato.metrics.transfer import Transfer
 from sfumato.space import gaussian_blur
 

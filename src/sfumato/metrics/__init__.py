@@ -11,8 +11,8 @@ from sfumato.metrics.monotonicity import Monotonicity
 from sfumato.metrics.pointing import PointingGame
 from sfumato.metrics.protocol import Protocol
 from sfumato.metrics.randomisation import Randomisation
-from sfumato.metrics.smallest_area import SufficientArea
 from sfumato.metrics.stability import Stability
+from sfumato.metrics.sufficient_area import SufficientArea
 from sfumato.metrics.transfer import Transfer
 from sfumato.metrics.weak_localisation import WeakLocalisation
 

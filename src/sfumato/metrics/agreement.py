@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 from sfumato.configuration import check_number
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
-from sfumato.metrics.insertion_deletion import finite
 from sfumato.metrics.likeness import overlap, spearman, ssim_of_maps
 from sfumato.metrics.protocol import Protocol
+from sfumato.metrics.question import finite
 
 
 @dataclass(frozen=True)

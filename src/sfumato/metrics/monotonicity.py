@@ -10,15 +10,15 @@ from torch import Tensor
 from sfumato.methods.extremal import check_areas
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
-from sfumato.metrics.insertion_deletion import (
+from sfumato.metrics.likeness import order, spearman
+from sfumato.metrics.protocol import Protocol
+from sfumato.metrics.question import (
     check_perturbation,
     check_score,
     finite,
     masks_of_places,
     questioned,
 )
-from sfumato.metrics.likeness import order, spearman
-from sfumato.metrics.protocol import Protocol
 from sfumato.perturbations import Blur, Perturbation
 
 AREAS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
-from sfumato.metrics.insertion_deletion import check_count, finite
 from sfumato.metrics.likeness import spearman, ssim_of_maps
 from sfumato.metrics.protocol import Protocol
+from sfumato.metrics.question import check_count, finite
 from sfumato.probing import Surroundings, frozen
 
 DRAWS = ("reset", "normal", "permutation")

@@ -14,9 +14,9 @@ import torch
 from sfumato.configuration import check_number
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
-from sfumato.metrics.insertion_deletion import check_count, finite
 from sfumato.metrics.likeness import spearman
 from sfumato.metrics.protocol import Protocol
+from sfumato.metrics.question import check_count, finite
 
 
 @dataclass(frozen=True)

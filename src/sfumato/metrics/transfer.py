@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 from sfumato.configuration import check_number, from_json
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
-from sfumato.metrics.insertion_deletion import (
+from sfumato.metrics.likeness import order
+from sfumato.metrics.protocol import Protocol
+from sfumato.metrics.question import (
     check_perturbation,
     check_positive,
     check_score,
@@ -17,8 +19,6 @@ from sfumato.metrics.insertion_deletion import (
     masks_of_places,
     questioned,
 )
-from sfumato.metrics.likeness import order
-from sfumato.metrics.protocol import Protocol
 from sfumato.perturbations import Blur, Fade, Noise, Perturbation
 
 

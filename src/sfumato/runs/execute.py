@@ -45,7 +45,7 @@ def execute(
     Any number of processes may do so at once, on one store: each chunk is claimed first. What another has claimed is waited
     for, and taken over if it dies. However the caller stops, claims are given up, and what was committed is kept.
     """
-    me = present()
+    me = present(f"{time.time_ns()}-{threading.get_ident()}")
     began, done, failed = time.monotonic(), 0, 0
     with renewed(store, me):
         left = True

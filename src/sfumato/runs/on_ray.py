@@ -53,7 +53,7 @@ def spread(session: Session, address: str, cluster: Cluster | None = None) -> It
 
 
 def _driven(session: Session, store: Store, me: Owner, crew: Crew) -> Iterator[None]:
-    keep = session.place.keep() if session.plan.masks else None
+    keep = session.place.shards.keep if session.plan.masks else None
     parcel = Parcel()
     try:
         while True:

@@ -1,5 +1,6 @@
 """A run and its folder: begun, gone on with, looked at."""
 
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from sfumato.attribution import versions
 from sfumato.runs import items
-from sfumato.runs.execute import Keep, Progress, execute
+from sfumato.runs.execute import Progress, execute
 from sfumato.runs.items import Chunk
 from sfumato.runs.opened import open_store
 from sfumato.runs.plan import Combination, Plan, parse
@@ -29,13 +30,22 @@ class Place:
     folder: Path
     url: str | None = None
 
-    def store(self) -> AbstractContextManager[Store]:
-        """The run's store, opened."""
-        return open_store(self.folder, self.url)
+    def store(self, create: bool = False) -> AbstractContextManager[Store]:
+        """The run's store, opened. Raises `StoreError` where there is none, unless it may be made."""
+        return open_store(self.folder, self.url, self.name if self.url else None, create)
 
-    def keep(self) -> Keep:
-        """What writes results into the folder, as shards."""
-        return Shards(self.folder / "masks").keep
+    @property
+    def name(self) -> str:
+        """By which a database knows the run: that of the folder where it was begun, and a number that no other has."""
+        file = self.folder / "name.txt"
+        if not file.exists():
+            file.write_text(f"{self.folder.resolve().name[:32]}-{secrets.token_hex(4)}\n", encoding="utf-8")
+        return file.read_text(encoding="utf-8").strip()
+
+    @property
+    def shards(self) -> Shards:
+        """Where results are kept, of runs that keep them."""
+        return Shards(self.folder / "masks")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +91,7 @@ class Session:
         """Do, in this process, all that is not done."""
         bench = Workbench(self.plan, self.weights)
         with self.place.store() as store:
-            yield from execute(self.chunks, bench.done, store, self.place.keep() if self.plan.masks else None)
+            yield from execute(self.chunks, bench.done, store, self.place.shards.keep if self.plan.masks else None)
 
     def left(self, store: Store) -> int:
         """How many items are not done."""
@@ -105,7 +115,8 @@ def begun(plan: Plan, place: Place, other_version: str | None = None) -> Session
     """
     _make_folder(place.folder)
     bench = Workbench(plan)
-    with place.store() as store:
+    place.shards.sweep()
+    with place.store(create=True) as store:
         made_by = _version(store.notes().get("made by"), other_version, place.folder)
         weights = {name: identity(bench.classifier(name)) for name in plan.models}
         session = Session(plan, place, weights, made_by)

@@ -16,6 +16,7 @@ from sfumato import models
 from sfumato.attribution import Attribution
 from sfumato.configuration import as_json
 from sfumato.data import Example, Truth, truth
+from sfumato.labels import synonyms
 from sfumato.metrics.case import Case, Window
 from sfumato.metrics.estimate import Row
 from sfumato.models import Classifier
@@ -243,17 +244,22 @@ def identity(classifier: Classifier) -> str:
 
 
 def matched(classes: Sequence[str], labels: Sequence[str], data: str, model: str) -> tuple[int, ...] | ValueError:
-    """The model's index of each of a data set's classes: by their names, or one to one where there are as many of both.
+    """The model's index of each of a data set's classes: by their names or synonyms, where each is one class's alone, or one to
+    one where there are as many of both.
 
-    >>> matched(["dog", "cat"], ["cat", "cow", "dog"], "pets", "net")
+    >>> matched(["dog", "cat"], ["cat, house cat", "cow", "Dog"], "pets", "net")
     (2, 0)
     """
-    plain = {_plain(label): index for index, label in enumerate(labels)}
-    if all(_plain(name) in plain for name in classes):
-        return tuple(plain[_plain(name)] for name in classes)
+    known: dict[str, set[int]] = {}
+    for index, label in enumerate(labels):
+        for name in {label, *synonyms(label)}:
+            known.setdefault(_plain(name), set()).add(index)
+    found = [known.get(_plain(name), set()) for name in classes]
+    if all(len(indices) == 1 for indices in found):
+        return tuple(index for (index,) in found)
     if len(classes) == len(labels):
         return tuple(range(len(classes)))
-    missing = [name for name in classes if _plain(name) not in plain]
+    missing = [name for name, indices in zip(classes, found, strict=True) if len(indices) != 1]
     return ValueError(
         f"model {model!r} with its {len(labels)} classes does not know {len(missing)} of the {len(classes)} classes of "
         f"data set {data!r}, e.g. {missing[0]!r}; name the models that go with it under 'models'"

@@ -9,19 +9,19 @@ import torch
 from sfumato.configuration import check_number
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
-from sfumato.metrics.insertion_deletion import (
+from sfumato.metrics.insertion_deletion import evenly
+from sfumato.metrics.likeness import order
+from sfumato.metrics.protocol import Protocol
+from sfumato.metrics.question import (
     Question,
     check_count,
     check_perturbation,
     check_positive,
     check_score,
-    evenly,
     finite,
     masks_of_places,
     questioned,
 )
-from sfumato.metrics.likeness import order
-from sfumato.metrics.protocol import Protocol
 from sfumato.perturbations import Blur, Perturbation
 
 
