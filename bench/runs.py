@@ -1,7 +1,7 @@
 """What a run costs besides the work: its overhead, a second run, and what a second worker brings.
 
-`python bench/runs.py [--pictures 60] [--repeats 3]` needs the demo's extra only: pictures are variations of the samples. The loop
-that a run is set beside decodes the same pictures, calls the same method and measures the same protocol, on one thread too.
+`python bench/runs.py [--pictures 60] [--repeats 3]` needs the demo's extra only: pictures are variations of the samples.
+The loop beside a run decodes the same pictures, calls the same method and measures the same protocol, on one thread too.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """What the library leaves as it found it, and what it accepts."""
 
 import copy
+import gc
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from sfumato import Blur, CanvasMask, Contrastive, ExtremalPerturbation, Jitter, Logit, Noise, Output, SmoothMask
+from sfumato.probing import saved_bytes
 
 PROJECTED = ExtremalPerturbation(
     areas=(0.1, 0.4), steps=4, perturbation=Blur(3, 3), mask=SmoothMask(step=3, sigma=6), smooth=0.1
@@ -401,3 +403,10 @@ def test_modes_of_a_model_that_cannot_be_frozen():
     with pytest.raises(ValueError, match="uninitialized parameter"):
         PROJECTED(model, pictures(), 1)
     assert all(module.training for module in model.modules())
+
+
+def test_what_was_measured_of_memory_is_freed():
+    """A tensor that is saved by the node that made it must not keep itself alive."""
+    assert saved_bytes(lambda: torch.ones(1003, requires_grad=True).exp()) == 4 * 1003  # exp saves what it gives
+    gc.collect()
+    assert not [thing for thing in gc.get_objects() if type(thing) is torch.Tensor and thing.shape == (1003,)]

@@ -446,3 +446,16 @@ def test_an_interrupted_command_says_how_to_go_on(subject, tmp_path):
     assert f"go on with: sfumato bench resume {tmp_path / 'out'}" in said
     assert "Traceback" not in said
     assert f"{ITEMS} items are done" in typed("resume", tmp_path / "out").output
+
+
+def test_rows_are_the_same_in_a_database(subject, tmp_path, postgres):
+    carried_out(planned(subject), tmp_path / "file")
+    session = begun(planned(subject), Place(tmp_path / "database", postgres.url()))
+    list(spread(session, 2))
+    assert not (tmp_path / "database/run.sqlite").exists()
+    with session.place.store() as store:
+        rows = comma_separated(list(summary.rows(session, store)))
+    assert rows == table(tmp_path / "file")
+    shown = typed("status", tmp_path / "database", "--store", postgres.url())
+    assert f"{ITEMS} of {ITEMS} items are done" in shown.output
+    assert "no run" in typed("status", tmp_path / "database").output  # there is none in the folder itself

@@ -94,14 +94,15 @@ class Surroundings:
 
 def saved_bytes(run: Callable[[], object]) -> int:
     """How much memory a computation keeps for its backward pass."""
-    storages: dict[int, int] = {}
+    alive: list[Tensor] = []  # to the end, so that no later tensor takes the place of one that is counted
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        # Without its history: what a tensor is made by would keep the tensor, and it that, so that neither is ever freed.
+        alive.append(tensor.detach())
+        return alive[-1]
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         result = run()
     del result
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in alive}
     return sum(storages.values())

@@ -78,9 +78,7 @@ class Worker:
             try:
                 self._bench.classifier(name)
             except (ValueError, ImportError, AttributeError) as error:
-                raise ValueError(
-                    f"model {name!r} cannot be loaded there: {_said(error)}; give every machine the same packages and files"
-                ) from error
+                raise ValueError(f"model {name!r} cannot be loaded there: {_said(error)}") from error
 
     def _report(self, **said: Any) -> Report:
         return Report(platform.node(), **said)

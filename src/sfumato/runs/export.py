@@ -18,9 +18,13 @@ def markdown(lines: Iterable[Line], seconds: Mapping[tuple[str, str, str], float
     parts = []
     for (data, model), group in grouped(lines).items():
         header, body = grid(group, seconds)
-        parts.append(f"### {data}, {model}\n")
-        parts.append(_row(header) + _row(["---"] * len(header)) + "".join(_row(cells) for cells in body))
+        parts += [f"### {data}, {model}\n", tabulated(header, body)]
     return "\n".join(parts)
+
+
+def tabulated(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return _row(header) + _row(["---"] * len(header)) + "".join(_row(cells) for cells in body)
 
 
 def latex(lines: Iterable[Line], seconds: Mapping[tuple[str, str, str], float] | None = None) -> str:
