@@ -6,6 +6,7 @@ import pytest
 
 import sfumato
 from sfumato.metrics import Accuracy
+from sfumato.runs.cluster import Cluster
 from sfumato.runs.plan import parse, read
 
 PLAN = """
@@ -97,6 +98,14 @@ def test_an_error_names_the_line_and_the_key(monkeypatch, change, said):
 def test_a_plan_that_lacks_a_kind_says_so():
     with pytest.raises(ValueError, match=r"plan.toml, methods: a plan needs \[methods\]"):
         parse('[models]\nlite0 = "lite0"\n', Path(), "plan.toml")
+
+
+def test_a_cluster_is_no_part_of_what_is_done(monkeypatch):
+    monkeypatch.setenv("ELSEWHERE", "/elsewhere")
+    plan = parse(PLAN + "\n[ray]\ngpus = 0.5\n", Path())
+    assert plan.ray == Cluster(gpus=0.5)
+    with pytest.raises(ValueError, match=r"line 28, ray.gpsu: Cluster has no setting 'gpsu'; did you mean gpus"):
+        parse(PLAN + "\n[ray]\ngpsu = 0.5\n", Path())
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -1,7 +1,8 @@
 """`sfumato bench`: judge methods on whole data sets, in runs that go on where they were."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,9 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+PATIENCE = 20.0
+"""Times as long as counting takes, until the next count: a store of many rows has other things to do."""
 
 TOLD = 10
 """Reasons for failures that `status` shows."""
@@ -204,9 +208,9 @@ def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool)
             )
         left = session.left(opened)
         if left:
-            with _progress(session, session.total - left) as told:
-                for _ in _worked(session, workers, on):
-                    told(*session.counts(opened))
+            with _progress(session, session.total - left) as told, closing(_worked(session, workers, on)) as work:
+                for _ in work:
+                    told(opened)
         done = session.total - session.left(opened)
         failed = sum(each.row is None for name in session.keys for each in session.done(opened, name))
     console().print(f"{done} items are done, {done - session.total + left} of them now; {failed} failed")
@@ -215,17 +219,17 @@ def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool)
         raise typer.Exit(SOME_FAILED)
 
 
-def _worked(session: "Session", workers: int, on: str | None) -> Iterator[object]:
+def _worked(session: "Session", workers: int, on: str | None) -> "Generator[object]":
     if on is not None:
         from sfumato.runs.on_ray import spread as on_cluster
 
-        return on_cluster(session, on)
+        return on_cluster(session, on, session.plan.ray)
     from sfumato.runs.workers import one_thread, spread
 
     if workers > 1:
         return spread(session, workers)
 
-    def alone() -> Iterator[object]:
+    def alone() -> "Generator[object]":
         with one_thread():
             yield from session.work()
 
@@ -256,7 +260,14 @@ def _progress(session: "Session", before: int) -> Iterator[Any]:
     with Progress(*columns, console=_stderr()) as bar:
         task = bar.add_task("items", total=session.total, completed=before, rate="", failed="")
 
-        def told(done: int, failed: int) -> None:
+        ready = 0.0
+
+        def told(store: Any) -> None:
+            nonlocal ready
+            if (now := time.monotonic()) < ready:
+                return
+            done, failed = session.counts(store)
+            ready = now + PATIENCE * (time.monotonic() - now)
             elapsed = bar.tasks[task].elapsed or 0
             rate = f"{(done - before) / elapsed:.3g} a second" if elapsed else ""
             bar.update(task, completed=done, rate=rate, failed=f"{failed} failed" if failed else "")

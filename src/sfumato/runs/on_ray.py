@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -33,7 +33,7 @@ LOCAL = "ray"
 """The address of a cluster that is started on this machine, for this run alone."""
 
 
-def spread(session: Session, address: str, cluster: Cluster | None = None) -> Iterator[None]:
+def spread(session: Session, address: str, cluster: Cluster | None = None) -> Generator[None]:
     """Do the session's work on a Ray cluster, and yield now and then meanwhile.
 
     `address` is "ray" for a cluster of this machine's own, which ends with the run; "auto", "HOST:PORT" or "ray://HOST:PORT"

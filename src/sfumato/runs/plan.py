@@ -1,5 +1,6 @@
 """A plan: models × methods × data × protocols, from a TOML file.
 
+```toml
 seed = 0                                  # of all that protocols draw
 batch = 1                                 # queries that go through a method together
 device = "cpu"
@@ -15,13 +16,17 @@ extremal = { use = "ExtremalPerturbation", areas = [0.05, 0.1], perturbation = {
 
 [data.voc]
 use = "VOC"
-root = "$DATA/VOCdevkit"                  # relative to the plan's folder; variables of the environment are filled in
+path = "$DATA/VOCdevkit"                  # relative to the plan's folder; variables of the environment are filled in
 models = ["mine"]                         # all, unless said otherwise; and so with protocols and methods
 targets = "present"                       # each class that is there, or the "predicted" one
 
 [protocols]
 pointing = "PointingGame"
 accuracy = { use = "Accuracy", methods = ["grad-cam"] }
+
+[ray]                                     # for runs on a cluster
+gpus = 0.5                                # of a worker: two share a GPU
+```
 """
 
 import os
@@ -37,6 +42,7 @@ from sfumato.data import Data
 from sfumato.metrics.protocol import Protocol
 from sfumato.models.names import near
 from sfumato.runs.catalogue import USE, SettingError, exported, made
+from sfumato.runs.cluster import Cluster
 
 PRESENT, PREDICTED = "present", "predicted"
 
@@ -93,6 +99,8 @@ class Plan:
     text: str = field(default="", compare=False)
     """The file's, and the folder that its paths are relative to."""
     folder: Path = field(default=Path(), compare=False)
+    ray: Cluster = Cluster()
+    """How the work is spread where it is done on a cluster; no outcome depends on it."""
 
     def combinations(self) -> Iterator[Combination]:
         """All that is planned, in order: a data set and model after the other."""
@@ -132,12 +140,14 @@ def parse(text: str, folder: Path, name: str = "the plan") -> Plan:
 
 KINDS = ("models", "methods", "data", "protocols")
 OPTIONS = ("seed", "batch", "device", "masks")
+CLUSTER = "ray"
+KEYS = (*KINDS, *OPTIONS, CLUSTER)
 
 
 def _plan(content: Mapping[str, Any], folder: Path, text: str) -> Plan:
     for key in content:
-        if key not in (*KINDS, *OPTIONS):
-            raise SettingError((key,), f"a plan has no {key!r}{near(key, (*KINDS, *OPTIONS))}")
+        if key not in KEYS:
+            raise SettingError((key,), f"a plan has no {key!r}{near(key, KEYS)}")
     for kind in KINDS:
         if not isinstance(content.get(kind), Mapping) or not content[kind]:
             raise SettingError((kind,), f"a plan needs [{kind}], each with a name of its own; this has none")
@@ -156,7 +166,8 @@ def _plan(content: Mapping[str, Any], folder: Path, text: str) -> Plan:
         name: _data(spec, ("data", name), folder, models=models, methods=methods, protocols=protocols)
         for name, spec in content["data"].items()
     }
-    return Plan(models, methods, data, protocols, **options, text=text, folder=folder)
+    cluster = made({USE: "Cluster", **content.get(CLUSTER, {})}, {"Cluster": Cluster}, (CLUSTER,), "cluster")
+    return Plan(models, methods, data, protocols, **options, text=text, folder=folder, ray=cluster)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -18,7 +18,7 @@ POLL = 0.5
 """Seconds between looks at how far the workers are."""
 
 
-def spread(session: Session, workers: int) -> Iterator[None]:
+def spread(session: Session, workers: int) -> Generator[None]:
     """Do the session's work in so many processes of one thread each, and yield now and then meanwhile.
 
     Raises `RuntimeError` with what a worker said when it failed; the others then stop, and what is done is kept.
