@@ -63,8 +63,8 @@ class PostgresStore(SqlStore):
         if not run or "\0" in run or len(run.encode(errors="replace")) > LONGEST:
             raise ValueError(f"a run's name in a database has 1 to {LONGEST} bytes; got {run!r}")
         try:
-            given = psycopg.conninfo.conninfo_to_dict(url)
-            self._conninfo = psycopg.conninfo.make_conninfo(**{**LINK, **given, "client_encoding": "UTF8"})
+            given: dict[str, Any] | None = psycopg.conninfo.conninfo_to_dict(url)
+            self._conninfo = psycopg.conninfo.make_conninfo("", **{**LINK, **(given or {}), "client_encoding": "UTF8"})
         except psycopg.Error:
             given = None
         if given is None or not _is_plain(given):
