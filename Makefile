@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format docs gallery bench clean
+.PHONY: help demo test test-all check format docs gallery bench results clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -42,6 +42,11 @@ gallery: $(VENV)/.docs ## build it with all examples run (SCALE=10 takes ten tim
 
 bench: $(VENV)/.peers ## measure sfumato beside other libraries (ARGS="…" is passed on)
 	@$(BIN)/python bench/run.py $(ARGS)
+
+results: $(VENV)/.demo ## measure all methods on the models and pictures of SFUMATO_SHARED (hours), and write docs/results.md
+	@test -n "$$SFUMATO_SHARED" || { echo 'SFUMATO_SHARED must name the folder of models and pictures' >&2; exit 1; }
+	@PYTHONPATH=bench $(BIN)/sfumato bench run bench/results.toml --out build/results --workers $(or $(WORKERS),2) || test $$? = 1  # some items failed
+	@$(BIN)/python bench/results.py build/results docs/results.md
 
 clean: ## remove all that make made
 	rm -rf $(VENV) build dist docs/auto_examples .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,11 +1,13 @@
 """Plans: what a TOML file means, and what is said of one that means nothing."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 import sfumato
 from sfumato.metrics import Accuracy
+from sfumato.runs import plan as plan_module
 from sfumato.runs.cluster import Cluster
 from sfumato.runs.plan import parse, read
 
@@ -114,3 +116,19 @@ def test_a_missing_file_is_named(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="no UTF-8 text"):
         read(tmp_path / "binary")
+
+
+def test_the_plans_of_the_documentation_are_plans(monkeypatch):
+    monkeypatch.setenv("DATA", "/data")
+    page = (Path(__file__).parents[1] / "docs/runs.md").read_text(encoding="utf-8")
+    first, *more = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    for text in (first, *(f"{first}\n{part}" for part in more)):
+        assert list(parse(text, Path()).combinations())
+    described = re.search(r"```toml\n(.*?)```", plan_module.__doc__, re.DOTALL)[1]
+    assert parse(described, Path()).ray == Cluster(gpus=0.5)
+
+
+def test_the_plan_of_the_results_is_one(monkeypatch):
+    monkeypatch.setenv("SFUMATO_SHARED", "/shared")
+    results = read(Path(__file__).parents[1] / "bench/results.toml")
+    assert {each.method for each in results.combinations()} == set(results.methods)
