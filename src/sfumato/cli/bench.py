@@ -24,6 +24,9 @@ app = typer.Typer(
 PATIENCE = 20.0
 """Times as long as counting takes, until the next count: a store of many rows has other things to do."""
 
+FEW = 10
+"""Queries of which an interval says little."""
+
 TOLD = 10
 """Reasons for failures that `status` shows."""
 
@@ -150,6 +153,8 @@ def compare(
         )
         for line in lines:
             estimate, scale = line.estimate, 100 if line.measure.percent else 1
+            if not estimate.count:
+                continue
             better = estimate.low > 0 or estimate.high < 0
             ahead = (estimate.value > 0) == line.measure.higher_is_better
             shown.add_row(
@@ -161,7 +166,7 @@ def compare(
                 f"{scale * estimate.value:+.3g}",
                 f"{scale * estimate.low:+.3g} to {scale * estimate.high:+.3g}",
                 str(estimate.count),
-                (one if ahead else other) if better else "tied",
+                "too few" if estimate.count < FEW else (one if ahead else other) if better else "tied",
             )
         console().print(shown)
 
