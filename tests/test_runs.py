@@ -1,6 +1,7 @@
 """Runs: done once, gone on with, the same whoever does them, and summed up."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -278,6 +279,33 @@ def test_a_failing_worker_is_reported_and_the_run_goes_on(subject, tmp_path):
     with pytest.raises(RuntimeError, match="a worker failed: model 'seer' has other weights here"):
         list(spread(changed, 1))
     assert carried_out(planned(subject), tmp_path / "run")
+
+
+def test_a_worker_that_is_killed_is_replaced(subject, tmp_path):
+    carried_out(planned(subject, "slow"), tmp_path / "alone")
+    session = begun(planned(subject, "slow"), Place(tmp_path / "run"))
+    killed = 0
+    with session.place.store() as store:
+        for _ in spread(session, 1):
+            if not killed and session.counts(store)[0]:
+                for worker in multiprocessing.active_children():
+                    worker.kill()
+                    killed += 1
+        assert killed == 1
+        assert session.left(store) == 0
+    assert table(tmp_path / "run") == table(tmp_path / "alone")
+
+
+def test_workers_that_are_killed_again_and_again_end_the_run(subject, tmp_path):
+    session = begun(planned(subject, "slow"), Place(tmp_path / "run"))
+
+    def deadly():
+        for _ in spread(session, 1):
+            for worker in multiprocessing.active_children():
+                worker.kill()
+
+    with pytest.raises(RuntimeError, match="4 workers were killed, maybe for want of memory; take fewer workers"):
+        deadly()
 
 
 def test_found_needs_a_run(tmp_path):

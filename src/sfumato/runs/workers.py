@@ -18,26 +18,42 @@ POLL = 0.5
 """Seconds between looks at how far the workers are."""
 
 
+DEATHS = 3
+"""Workers that may be killed, by want of memory for instance, and are replaced: one more ends the run."""
+
+
 def spread(session: Session, workers: int) -> Generator[None]:
     """Do the session's work in so many processes of one thread each, and yield now and then meanwhile.
 
-    Raises `RuntimeError` with what a worker said when it failed; the others then stop, and what is done is kept.
+    A worker that is killed is replaced. Raises `RuntimeError` with what a worker said when it failed, or where too many are
+    killed; the others then stop, and what is done is kept.
     """
     context = multiprocessing.get_context("spawn")
     told = (session.plan.text, str(session.plan.folder), session.place, dict(session.weights), dict(session.made_by))
     running: dict[Connection, Any] = {}
+
+    def start() -> None:
+        here, there = context.Pipe(duplex=False)
+        process = context.Process(target=_worker, args=(there, *told), daemon=True)
+        process.start()
+        there.close()
+        running[here] = process
+
     try:
         for _ in range(workers):
-            here, there = context.Pipe(duplex=False)
-            process = context.Process(target=_worker, args=(there, *told), daemon=True)
-            process.start()
-            there.close()
-            running[here] = process
+            start()
+        deaths = 0
         while running:
             yield
             for connection in wait(list(running), timeout=POLL):
                 assert isinstance(connection, Connection)  # noqa: S101  # for the type checker
-                _finished(connection, running.pop(connection))
+                if _was_killed(connection, running.pop(connection)):
+                    deaths += 1
+                    if deaths > DEATHS:
+                        raise RuntimeError(
+                            f"{deaths} workers were killed, maybe for want of memory; take fewer workers"
+                        )
+                    start()
     finally:
         for connection, process in running.items():
             process.terminate()
@@ -45,15 +61,17 @@ def spread(session: Session, workers: int) -> Generator[None]:
             connection.close()
 
 
-def _finished(connection: Connection, process: Any) -> None:
+def _was_killed(connection: Connection, process: Any) -> bool:
+    """Whether a worker that is no more was killed; raises `RuntimeError` where it failed and could say why."""
     try:
         reason = connection.recv()
     except EOFError:
-        reason = "it was killed"
+        reason = None
     connection.close()
     process.join()
     if reason:
         raise RuntimeError(f"a worker failed: {reason}")
+    return reason is None
 
 
 def _worker(
