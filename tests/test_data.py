@@ -742,3 +742,15 @@ def test_shared_pictures(shared):
     assert (len(masked), masked.classes) == (20, ("apple", "basketball"))
     assert all(0 < truth(each, each.targets[0], (224, 224)).share < 1 for each in masked)
     assert all(each.path.is_file() for data in (coco, squashed, masked) for each in data)
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_category_names_are_read_however_they_are_escaped(tmp_path, ascii_only):
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 4, "height": 4}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [0, 0, 2, 2]}],
+        "categories": [{"id": 7, "name": "café ✓"}],
+    }
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content, ensure_ascii=ascii_only), encoding="utf-8")
+    assert COCO(str(tmp_path), annotations="instances.json", pictures=".").classes == ("café ✓",)

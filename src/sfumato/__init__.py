@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sfumato import annotations as annotations
     from sfumato import behaviour as behaviour
     from sfumato import captum as captum
     from sfumato import data as data
@@ -77,7 +78,7 @@ HOME = {
     "scores": ("Contrastive", "Logit", "Output", "Probability", "Score"),
     "sufficient": ("SmallestArea", "smallest"),
 }
-MODULES = ("behaviour", "captum", "data", "metrics", "models", "plots", "quantus", "samples", "sheets")
+MODULES = ("annotations", "behaviour", "captum", "data", "metrics", "models", "plots", "quantus", "samples", "sheets")
 
 __all__ = [
     "DELETE",
@@ -118,6 +119,7 @@ __all__ = [
     "SmallestArea",
     "SmoothMask",
     "activations",
+    "annotations",
     "behaviour",
     "captum",
     "class_channels",

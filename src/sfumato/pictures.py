@@ -1,5 +1,6 @@
 """Pictures from files of any kind, as people have them: always RGB, upright, 8 bits a channel."""
 
+import io
 import os
 import warnings
 from collections.abc import Iterable
@@ -59,19 +60,36 @@ def read(path: AnyPath) -> Image.Image:
         raise _unreadable(path, "there is no such file", "the path of a picture")
     if not path.is_file():  # a pipe or device would block
         raise _unreadable(path, "it is a folder" if path.is_dir() else "it is not a regular file", "a picture file")
-    picture = _decoded(path)
+    return _upright_rgb(path, path)
+
+
+def decoded(content: bytes, name: str, formats: tuple[str, ...] | None = None, most: int | None = None) -> Image.Image:
+    """As `read`, for a file's bytes, called `name` in what is said of them.
+
+    With `formats`, Pillow's names, only of these; with `most`, only of so many pixels, which is looked at before anything is
+    decoded.
+    """
+    return _upright_rgb(io.BytesIO(content), name, formats, most)
+
+
+def _upright_rgb(
+    source: Path | io.BytesIO, path: AnyPath, formats: tuple[str, ...] | None = None, most: int | None = None
+) -> Image.Image:
+    picture = _decoded(source, path, formats, most)
     try:
         return _rgb(picture)
     except ValueError as error:
         raise _unreadable(path, str(error), "grey, RGB or CMYK values from 0 up") from error
 
 
-def _decoded(path: Path) -> Image.Image:
+def _decoded(source: Path | io.BytesIO, path: AnyPath, formats: tuple[str, ...] | None, most: int | None) -> Image.Image:
     """The first picture of the file, upright, in its own mode."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
+            with Image.open(source, formats=formats) as picture:
+                if most is not None and picture.width * picture.height > most:
+                    raise Image.DecompressionBombError
                 picture.load()
                 frames = getattr(picture, "n_frames", 1)
                 layout = picture.format
@@ -79,18 +97,18 @@ def _decoded(path: Path) -> Image.Image:
     except UnidentifiedImageError:
         raise _unreadable(path, "it is not a picture of a known kind", "e.g. a JPEG, PNG, TIFF or WebP file") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        limit = f"at most {Image.MAX_IMAGE_PIXELS} pixels"
-        raise _unreadable(path, "it claims to be huge", f"{limit} (PIL.Image.MAX_IMAGE_PIXELS)") from error
+        limit = f"{most} pixels" if most else f"{Image.MAX_IMAGE_PIXELS} pixels (PIL.Image.MAX_IMAGE_PIXELS)"
+        raise _unreadable(path, "it claims to be huge", f"at most {limit}") from error
     except PermissionError as error:
         raise _unreadable(path, "permission is denied", "a file that you may read") from error
     except Exception as error:  # on a damaged file, a decoder raises whatever it trips over
         raise _unreadable(path, str(error) or type(error).__name__, "an undamaged picture") from error
     if frames > 1 and layout != "MPO":  # a phone's MPO file is one photograph with a depth map or a second view
-        warnings.warn(f"{path} holds {frames} pictures; only the first is used.", stacklevel=3)
+        warnings.warn(f"{path} holds {frames} pictures; only the first is used.", stacklevel=4)
     return upright
 
 
-def _unreadable(path: Path, reason: str, expected: str) -> ValueError:
+def _unreadable(path: AnyPath, reason: str, expected: str) -> ValueError:
     return ValueError(f"cannot read picture {str(path)!r}: {reason}; expected {expected}")
 
 

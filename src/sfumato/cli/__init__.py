@@ -1,4 +1,4 @@
-"""The command line: `sfumato explain`, `channels`, `demo`, `models`, `methods`, `layers` and `bench`, one file a command.
+"""The command line, one file a command: `sfumato explain`, `channels`, `demo`, `models`, `methods`, `layers`, `bench`, `serve`.
 
 Exit codes: 0 all went well · 1 some pictures could not be read, the others are done · 2 nothing could be done, and one
 sentence on stderr says why · 130 interrupted.
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 # torch takes seconds to import: what needs it is imported inside the commands.
-from sfumato.cli import bench, channels, demo, explain, layers, lists
+from sfumato.cli import bench, channels, demo, explain, layers, lists, serve
 
 DEMO_STEPS = 100
 
@@ -42,3 +42,4 @@ app.command()(lists.models)
 app.command()(lists.methods)
 app.command()(layers.layers)
 app.add_typer(bench.app, name="bench")
+app.command()(serve.serve)

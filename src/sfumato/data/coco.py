@@ -117,7 +117,8 @@ def _indexed(path: Path) -> _Index:
     ids = {"images": array("q"), "annotations": array("q")}
     for name, start, length, value in elements(path):
         if name == "categories":
-            categories |= _category(path, value)
+            with path.open("rb") as source:
+                categories |= _category(path, element(source, start, length))
         elif name in spans:
             key = value.get("id" if name == "images" else "image_id") if isinstance(value, dict) else None
             spans[name].extend((start, length))
@@ -140,7 +141,7 @@ def _indexed(path: Path) -> _Index:
 
 def _category(path: Path, value: Any) -> dict[int, str]:
     try:
-        return {int(value["id"]): str(value["name"]).encode("latin-1").decode("utf-8")}
+        return {int(value["id"]): str(value["name"])}
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{str(path)!r} has the category {value!r:.80}; expected an id and a name") from None
 

@@ -1,0 +1,180 @@
+"""What a job does: a method is asked about a picture, and the page is told of each step and of the answer."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfumato.attribution import Attribution
+from sfumato.methods import ExtremalChannels, ExtremalPerturbation, extremal
+from sfumato.models import Classifier
+from sfumato.runs.catalogue import exported, made
+from sfumato.scores import Contrastive, Logit, Score
+from sfumato.sufficient import smallest
+from sfumato.web.desk import DONE, STEP, Event, Job
+from sfumato.web.images import SMALL, grey, stretched
+from sfumato.web.tabs import Shown
+
+BETWEEN = 0.1
+"""Seconds between two looks at an evolving mask, at least: making them takes time from the search."""
+
+MOST_STEPS, MOST_AREAS, MOST_SAMPLES = 1000, 12, 20_000
+"""What one may ask of a page: a job is to end."""
+
+TOP = 12
+"""Channels that are shown."""
+
+AREAS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What somebody wants to know of a picture."""
+
+    method: Any
+    score: Score
+    target: int
+    keep: float | None
+    """The share of the score for which the smallest area is sought; `None` to look at the method's areas."""
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any], classifier: Classifier) -> "Asked":
+        """What the page says. Raises `ValueError` for what cannot be asked."""
+        target = _class(said.get("target"), "target", classifier)
+        against = None if said.get("against") is None else _class(said["against"], "against", classifier)
+        if against == target:
+            raise ValueError("the two classes are the same; choose another one to set it against")
+        score: Score = Logit(target) if against is None else Contrastive(target, against=against)
+        keep = said.get("keep")
+        if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 < keep <= 1):
+            raise ValueError(f"keep is a share of the score, in (0, 1]; got {keep!r}")
+        method = classifier.placed(_method(said.get("method", "ExtremalPerturbation"), said.get("settings") or {}))
+        if keep is not None and not isinstance(method, ExtremalPerturbation | ExtremalChannels):
+            raise ValueError("the smallest area is sought by extremal perturbations only")
+        return cls(method, score, target, keep)
+
+    def work(self, classifier: Classifier, shown: Shown) -> Callable[[Job], Event]:
+        """What the desk is to do."""
+
+        def done(job: Job) -> Event:
+            net, watch = classifier.net, Watch(self.method, shown.inputs, job)
+            if self.keep is not None:
+                found = smallest(self.method, net, shown.inputs, self.score, keep=self.keep, progress=watch)
+                job.result = found.attribution
+                curve = {
+                    "areas": found.curve_areas.tolist(),
+                    "scores": found.curve_scores[0].tolist(),
+                    "smallest": None if found.area[0].isnan() else float(found.area[0]),
+                    "wanted": float(found.wanted[0]),
+                    "count": None if found.count is None else int(found.count[0]),
+                }
+                return {"type": DONE, "curve": curve, **answer(found.attribution, classifier)}
+            job.result = self.method(net, shown.inputs, self.score, progress=watch)
+            return {"type": DONE, "curve": None, **answer(job.result, classifier)}
+
+        return done
+
+
+@dataclass
+class Watch:
+    """Told of each step of a method, it tells the page, with the masks as they are."""
+
+    method: Any
+    inputs: Tensor
+    job: Job
+    ready: float = 0.0
+
+    def __call__(self, step: Any) -> None:
+        event: dict[str, Any] = {"type": STEP, "index": step.index + 1, "steps": step.steps}
+        if time.monotonic() >= self.ready:
+            if (masks := self._masks(step)) is not None:
+                event |= {
+                    "masks": [grey(mask, SMALL) for mask in masks],
+                    "areas": step.areas.tolist(),
+                    "values": step.values.tolist(),
+                }
+            self.job.tell(event)
+            self.ready = time.monotonic() + BETWEEN
+        elif self.job.unwanted.is_set():
+            self.job.tell(event)
+
+    def _masks(self, step: Any) -> Tensor | None:
+        """The masks `(V, H, W)` of a step, of methods that seek some over the input."""
+        if not isinstance(self.method, ExtremalPerturbation) or self.method.layer:
+            return None
+        lattice = self.method.mask.on(self.inputs.shape[2:], self.inputs.device)
+        with torch.no_grad():
+            return lattice.masks(lattice.nodes(step.parameters))[:, 0]
+
+
+def answer(result: Attribution, classifier: Classifier) -> dict[str, Any]:
+    """A result of one query as the page shows it."""
+    found: dict[str, Any] = {"map": grey(stretched(result.map[0, 0])), "masks": [], "channels": []}
+    for name in ("areas", "achieved", "scores", "complements", "whole", "blank"):
+        value = getattr(result, name)
+        if value is not None:
+            found[name] = value.tolist() if name == "areas" else value[0].tolist()
+    if result.activation is not None and result.masks is not None:
+        indices, weights = result.channels(min(TOP, result.channel_masks.shape[2]))
+        activation = result.activation[0].float()
+        each = activation.shape[0] // result.channel_masks.shape[2]
+        for index, weight in zip(indices[0].tolist(), weights[0].tolist(), strict=True):
+            seen = activation[index * each : (index + 1) * each].sum(0)
+            picture = grey(stretched(seen)) if seen.ndim == 2 else None
+            found["channels"].append({"index": index, "weight": weight, "map": picture})
+    elif result.masks is not None:
+        found["masks"] = [grey(mask) for mask in result.masks[0, :, 0]]
+    found["labels"] = len(classifier.labels)
+    return found
+
+
+def choices(classifier: Classifier) -> list[dict[str, Any]]:
+    """The methods that a page offers, with the settings that it has fields for."""
+    found = []
+    for name, cls in exported("sfumato.methods", "__call__").items():
+        settings: dict[str, Any] = {field.name: field.default for field in fields(cls) if field.init}  # type: ignore[arg-type]
+        if name == "Captum":
+            continue
+        offered: dict[str, Any] = {}
+        for setting in ("steps", "samples"):
+            if isinstance(settings.get(setting), int):
+                offered[setting] = min(settings[setting], 500)
+        if name == "ExtremalPerturbation":
+            offered |= {"areas": AREAS, "game": "preserve", "steps": 60}
+        if name == "ExtremalChannels":
+            offered |= {"steps": 60}
+        if "layer" in settings:
+            offered["layer"] = classifier.layers.get(name, "")
+        found.append({"name": name, "settings": offered, "masks": name == "ExtremalPerturbation"})
+    return sorted(found, key=lambda each: each["name"] != "ExtremalPerturbation")
+
+
+def _method(name: Any, settings: Any) -> Any:
+    if not isinstance(name, str) or ":" in name:  # a dotted path would import what the page names
+        raise ValueError(f"no method {name!r}")
+    if name.casefold() == "captum":
+        raise ValueError("Captum's methods are not offered on the page; use Python for them")
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"settings are names and values; got {settings!r}")
+    allowed = {"steps", "samples", "areas", "game", "layer", "seed", "counts"}
+    if unknown := set(settings) - allowed:
+        raise ValueError(f"the page cannot set {', '.join(sorted(map(str, unknown)))}; use Python for it")
+    for setting, most in (("steps", MOST_STEPS), ("samples", MOST_SAMPLES)):
+        value = settings.get(setting, 1)
+        if isinstance(value, int) and value > most:
+            raise ValueError(f"{setting} may be at most {most} here; got {value}")
+    if "areas" in settings and len(extremal.check_areas(settings["areas"])) > MOST_AREAS:
+        raise ValueError(f"at most {MOST_AREAS} areas at once")
+    method = made({"use": name, **settings}, exported("sfumato.methods", "__call__"), ("methods", name), "method")
+    return (
+        replace(method, areas=AREAS) if isinstance(method, ExtremalPerturbation) and "areas" not in settings else method
+    )
+
+
+def _class(value: Any, name: str, classifier: Classifier) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(classifier.labels):
+        raise ValueError(f"{name} is the index of one of the {len(classifier.labels)} classes; got {value!r}")
+    return value

@@ -1,0 +1,433 @@
+"""The explorer's server: whom it serves, in what turn, and what it makes of what strangers send."""
+
+import io
+import json
+import struct
+import threading
+import time
+import zlib
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+pytest.importorskip("starlette", reason="the page needs starlette")
+pytest.importorskip("httpx2", reason="the test client of starlette needs httpx2")
+
+from starlette.testclient import TestClient
+
+import sfumato
+from sfumato.models import Classifier, Preparation
+from sfumato.web import uploads
+from sfumato.web.app import Explorer
+from sfumato.web.desk import AT_ONCE, BusyError, Desk, Job
+from sfumato.web.tabs import JOBS, PICTURES, TABS, Tabs
+
+HOST = "127.0.0.1:8765"
+
+
+class Toy(nn.Module):
+    """Logits of red, green and blue: each is a channel's mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Conv2d(3, 6, 1)
+
+    def forward(self, inputs):
+        return 4 * inputs.mean((2, 3)) + 0 * self.features(inputs).mean()
+
+
+def classifier():
+    torch.manual_seed(0)
+    preparation = Preparation(32, None, mean=(0.5,) * 3, std=(0.25,) * 3)
+    layers = {"GradCAM": "features", "ExtremalChannels": "features"}
+    return Classifier("toy", Toy().eval(), preparation, ("red, crimson", "green", "blue"), layers)
+
+
+@pytest.fixture
+def client():
+    explorer = Explorer(classifier(), [HOST])
+    with TestClient(explorer.app(), base_url=f"http://{HOST}") as opened:
+        yield opened
+
+
+@pytest.fixture
+def tab(client):
+    return opened(client)
+
+
+def opened(client):
+    told = client.post("/api/tabs", headers={"x-sfumato": "new"}).json()
+    return {"x-sfumato": told["tab"]}
+
+
+def encoded(picture, kind="PNG", **settings):
+    file = io.BytesIO()
+    picture.save(file, kind, **settings)
+    return file.getvalue()
+
+
+def square(colour="red", size=(40, 30)):
+    return Image.new("RGB", size, colour)
+
+
+def handed_in(client, tab, content=None):
+    return client.post("/api/pictures", content=encoded(square()) if content is None else content, headers=tab)
+
+
+def asked(client, tab, content=None, **question):
+    said = {
+        "picture": handed_in(client, tab, content).json()["picture"],
+        "target": 0,
+        "settings": {"steps": 3, "areas": [0.2, 0.5]},
+    }
+    return client.post("/api/jobs", content=json.dumps(said | question), headers=tab)
+
+
+def heard(client, tab, job):
+    with client.stream("GET", f"/api/jobs/{job}/events", headers=tab) as answer:
+        return [json.loads(line) for line in answer.iter_lines()]
+
+
+def ended(client, tab, **question):
+    """The last that is told of a job."""
+    answer = asked(client, tab, **question)
+    assert answer.status_code == 201, answer.text
+    return answer.json()["job"], heard(client, tab, answer.json()["job"])[-1]
+
+
+# Pictures
+
+
+def test_a_picture_is_told_by_its_classes(client, tab):
+    told = handed_in(client, tab).json()
+    assert told["top"][0]["label"] == "red, crimson"
+    assert sum(each["share"] for each in told["top"]) == pytest.approx(1)
+    assert told["seen"].startswith("data:image/jpeg;base64,")
+    assert (told["width"], told["height"]) == (32, 32)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20000, 20), (3, 4000)])
+def test_pictures_of_any_shape_are_served(client, tab, size):
+    assert handed_in(client, tab, encoded(square(size=size))).status_code == 200
+
+
+def claiming(width, height):
+    """A small PNG that says it is large."""
+
+    def part(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", zlib.compress(b"\0" * 100)) + part(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "said"),
+    [
+        (b"", 422, "the file is empty"),
+        (
+            b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
+            422,
+            "not a picture of a known kind",
+        ),
+        (b"<!doctype html><script>alert(1)</script>", 422, "not a picture of a known kind"),
+        (b"%PDF-1.4 not a picture", 422, "not a picture of a known kind"),
+        (b"GIF89a" + b"\xff" * 50, 422, "cannot read picture 'the upload'"),
+        (encoded(square())[:60], 422, "cannot read picture 'the upload'"),
+        (claiming(60_000, 60_000), 422, "claims to be huge; expected at most 40000000 pixels"),
+        (claiming(7_000, 7_000), 422, "claims to be huge"),
+        (b"x" * (uploads.MOST_BYTES + 1), 413, "more than 20 MB"),
+    ],
+    ids=["empty", "svg", "html", "pdf", "broken gif", "truncated png", "bomb", "large", "too many bytes"],
+)
+def test_hostile_uploads_are_refused_in_a_sentence(client, tab, content, status, said):
+    answer = handed_in(client, tab, content)
+    assert answer.status_code == status
+    assert said in answer.json()["message"]
+    assert handed_in(client, tab).status_code == 200  # and the next one is served
+
+
+def test_a_body_without_a_length_is_cut_off(client, tab):
+    def endless():
+        for _ in range(uploads.MOST_BYTES // 2**20 + 2):
+            yield b"\0" * 2**20
+
+    assert client.post("/api/pictures", content=endless(), headers=tab).status_code == 413
+
+
+def test_metadata_does_not_come_back(client, tab):
+    picture = square()
+    exif = picture.getexif()
+    exif[0x010E] = "<script>alert('exif')</script>"
+    answer = handed_in(client, tab, encoded(picture, "JPEG", exif=exif, comment=b"<script>comment</script>"))
+    assert answer.status_code == 200
+    assert "script" not in answer.text
+    assert b"script" not in Image.open(io.BytesIO(b64(answer.json()["seen"]))).tobytes()
+
+
+def b64(address):
+    import base64
+
+    return base64.b64decode(address.partition(",")[2])
+
+
+def test_samples_are_served_by_name_only(client, tab):
+    assert client.get("/samples/chelsea").status_code == 200
+    for name in ("nothing", "..%2f__init__.py", "%2e%2e/SOURCES.md"):
+        assert client.get(f"/samples/{name}").status_code == 404
+    assert client.post("/api/pictures?sample=chelsea", headers=tab).status_code == 200
+    assert client.post("/api/pictures?sample=../x", headers=tab).status_code == 404
+
+
+# Questions
+
+
+def test_an_explanation_evolves_and_ends(client, tab):
+    job = asked(client, tab).json()["job"]
+    events = heard(client, tab, job)
+    done = events[-1]
+    assert done["type"] == "done"
+    assert done["achieved"] == pytest.approx([0.2, 0.5], abs=1e-3)
+    assert len(done["masks"]) == 2
+    assert Image.open(io.BytesIO(b64(done["masks"][0]))).size == (32, 32)
+
+
+@pytest.mark.parametrize("method", ["Gradient", "GradCAM", "RISE", "MeaningfulPerturbation", "Centre"])
+def test_other_methods_give_maps(client, tab, method):
+    settings = {"RISE": {"samples": 20}, "MeaningfulPerturbation": {"steps": 2}}.get(method, {})
+    _, done = ended(client, tab, method=method, settings=settings)
+    assert done["type"] == "done", done
+    assert Image.open(io.BytesIO(b64(done["map"]))).size == (32, 32)
+
+
+def test_channels_of_a_layer(client, tab):
+    _, done = ended(client, tab, method="ExtremalChannels", settings={"steps": 2, "counts": [1, 3]})
+    assert done["type"] == "done", done
+    assert len(done["channels"]) == 6
+    assert done["masks"] == []
+
+
+def test_the_smallest_area_comes_with_its_curve(client, tab):
+    _, done = ended(client, tab, keep=0.5, settings={"steps": 3})
+    assert done["type"] == "done", done
+    assert len(done["curve"]["areas"]) == len(done["curve"]["scores"])
+    assert 0 < done["curve"]["smallest"] <= 1
+
+
+def test_a_contrast_is_another_score(client, tab):
+    _, plain = ended(client, tab)
+    _, contrast = ended(client, tab, against=1)
+    assert contrast["whole"] != plain["whole"]
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ({"target": 3}, "target is the index of one of the 3 classes; got 3"),
+        ({"target": "red"}, "target is the index"),
+        ({"against": 0}, "the two classes are the same"),
+        ({"method": "os:system"}, "no method 'os:system'"),
+        ({"method": "Nothing"}, "no method 'Nothing'"),
+        ({"method": "Captum", "settings": {}}, "Captum"),
+        ({"settings": {"areas": [20]}}, "areas must lie in (0, 1); got 20. Did you mean 0.2"),
+        ({"settings": {"areas": [i / 20 for i in range(1, 16)]}}, "at most 12 areas"),
+        ({"settings": {"steps": 10**6}}, "steps may be at most 1000 here"),
+        ({"settings": {"perturbation": {"use": "os:system"}}}, "the page cannot set perturbation"),
+        ({"settings": "steps"}, "settings are names and values"),
+        ({"keep": 90}, "keep is a share"),
+        ({"keep": 0.9, "method": "Gradient", "settings": {}}, "by extremal perturbations only"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(client, tab, question, said):
+    answer = asked(client, tab, **question)
+    assert answer.status_code == 422
+    assert said in answer.json()["message"]
+
+
+def test_what_fails_within_a_job_is_said(client, tab):
+    _, told = ended(client, tab, method="GradCAM", settings={"layer": "nowhere"})
+    assert told["type"] == "failed"
+    assert "nowhere" in told["message"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no JSON", b"[1]", b"[" * 30_000])
+def test_words_that_are_none(client, tab, content):
+    assert client.post("/api/jobs", content=content, headers=tab).status_code == 400
+
+
+def test_classes_are_found_by_name(client):
+    headers = {"x-sfumato": "new"}
+    assert client.get("/api/classes?q=crim", headers=headers).json() == [{"index": 0, "label": "red, crimson"}]
+    assert [each["index"] for each in client.get("/api/classes?q=e", headers=headers).json()] == [0, 1, 2]
+    assert client.get("/api/classes?q=2", headers=headers).json()[0]["label"] == "blue"
+
+
+# What is taken away
+
+
+def test_exports(client, tab, tmp_path):
+    noise = Image.effect_noise((40, 40), 80).convert("RGB")
+    job, _ = ended(client, tab, content=encoded(noise), settings={"steps": 3, "areas": [0.5, 0.8]})
+    answers = {
+        kind: client.get(f"/api/jobs/{job}/export/{kind}", headers=tab)
+        for kind in ("safetensors", "coco", "apng", "gif")
+    }
+    assert all(answer.status_code == 200 for answer in answers.values()), answers
+    (tmp_path / "result.safetensors").write_bytes(answers["safetensors"].content)
+    assert sfumato.load(tmp_path / "result.safetensors").masks.shape == (1, 2, 1, 32, 32)
+    assert len(answers["coco"].json()["annotations"]) == 2
+    for kind in ("apng", "gif"):
+        assert Image.open(io.BytesIO(answers[kind].content)).n_frames == 3
+    assert client.get(f"/api/jobs/{job}/export/exe", headers=tab).status_code == 404
+
+
+# Strangers
+
+
+def test_nobody_else_reaches_a_tabs_pictures_and_jobs(client, tab):
+    job, _ = ended(client, tab)
+    picture = handed_in(client, tab).json()["picture"]
+    other = opened(client)
+    assert client.get(f"/api/jobs/{job}/events", headers=other).status_code == 404
+    assert client.get(f"/api/jobs/{job}/export/safetensors", headers=other).status_code == 404
+    assert client.delete(f"/api/jobs/{job}", headers=other).status_code == 404
+    answer = client.post("/api/jobs", content=json.dumps({"picture": picture, "target": 0}), headers=other)
+    assert answer.status_code == 404
+    assert client.post("/api/pictures", content=b"x", headers={"x-sfumato": "guessed"}).status_code == 410
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},  # no header of the page's own: a form of another page
+        {"x-sfumato": "new", "origin": "https://elsewhere.example"},
+        {"x-sfumato": "new", "origin": "null"},
+        {"x-sfumato": "new", "host": "rebound.example:8765"},
+        {"x-sfumato": "new", "host": "127.0.0.1:1"},
+    ],
+)
+def test_other_pages_are_turned_away(client, headers):
+    answer = client.post("/api/tabs", headers=headers)
+    assert answer.status_code == 403
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_every_answer_protects_the_page(client, tab):
+    pages = [client.get(path) for path in ("/", "/app.js", "/nowhere")]
+    for answer in (*pages, handed_in(client, tab), client.post("/api/tabs")):
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+
+
+def test_the_page_is_light_and_names_no_other_machine(client):
+    parts = [client.get(path) for path in ("/", "/app.js", "/style.css", "/icon.svg")]
+    assert sum(len(part.content) for part in parts) < 300_000
+    for part in parts:
+        text = part.text.replace("http://www.w3.org/2000/svg", "")
+        assert "http://" not in text
+        assert "https://" not in text
+
+
+# Turns
+
+
+def waiting(desk, *tabs):
+    """Jobs of these tabs, behind one that holds the desk until it is let go."""
+    order, let_go, begun = [], threading.Event(), threading.Event()
+
+    def held(_):
+        begun.set()
+        let_go.wait(10)
+        return {"type": "done"}
+
+    desk.take(Job("first", held))
+    begun.wait(10)
+    jobs = []
+    for tab in tabs:
+        jobs.append(Job(tab, lambda job: order.append(job.tab) or {"type": "done"}))
+        desk.take(jobs[-1])
+    return jobs, order, let_go
+
+
+def finished(jobs):
+    deadline = time.monotonic() + 10
+    while not all(job.ended for job in jobs):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_tabs_take_turns():
+    desk = Desk()
+    jobs, order, let_go = waiting(desk, "a", "a", "a", "b", "c", "b")
+    assert [desk.place(job) for job in jobs] == [1, 4, 6, 2, 3, 5]
+    let_go.set()
+    finished(jobs)
+    desk.close()
+    assert order == ["a", "b", "c", "a", "b", "a"]
+
+
+def test_a_job_that_waits_can_be_cancelled():
+    desk = Desk()
+    jobs, order, let_go = waiting(desk, "a", "b")
+    desk.cancel(jobs[0])
+    assert jobs[0].told == {"type": "cancelled"}
+    let_go.set()
+    finished(jobs)
+    desk.close()
+    assert order == ["b"]
+
+
+def test_a_job_under_way_ends_with_its_next_step():
+    desk = Desk()
+
+    def work(job):
+        for index in range(1000):
+            job.tell({"type": "step", "index": index, "steps": 1000})
+            time.sleep(0.01)
+
+    job = Job("a", work)
+    desk.take(job)
+    while job.told.get("index", 0) < 2:
+        time.sleep(0.01)
+    desk.cancel(job)
+    finished([job])
+    desk.close()
+    assert job.told == {"type": "cancelled"}
+
+
+def test_a_tab_has_its_share_only():
+    desk = Desk()
+    jobs, _, let_go = waiting(desk, *["a"] * AT_ONCE)
+    with pytest.raises(BusyError, match=f"{AT_ONCE} jobs of this tab are waiting"):
+        desk.take(Job("a", lambda _: {}))
+    desk.take(other := Job("b", lambda _: {"type": "done"}))
+    let_go.set()
+    finished([*jobs, other])
+    desk.close()
+
+
+def test_a_tab_that_is_closed_ends_its_job(client, tab):
+    job = asked(client, tab, settings={"steps": 1000, "areas": [0.2]}).json()["job"]
+    with client.stream("GET", f"/api/jobs/{job}/events", headers=tab) as answer:
+        next(answer.iter_lines())
+    assert heard(client, tab, job)[-1]["type"] == "cancelled"
+
+
+def test_what_is_kept_is_bounded():
+    tabs = Tabs()
+    first = tabs.open()
+    for _ in range(TABS):
+        last = tabs.open()
+    assert tabs.of(first.name) is None
+    assert tabs.of(last.name) is last
+    for index in range(PICTURES + 3):
+        last.keep_picture(type("Shown", (), {"name": str(index)}))
+    assert len(last.pictures) == PICTURES
+    for _ in range(JOBS + 3):
+        job = Job("a", lambda _: {"type": "done"})
+        job.run()
+        last.keep_job(job)
+    assert len(last.jobs) == JOBS
