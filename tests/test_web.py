@@ -272,7 +272,7 @@ def test_exports(client, tab, tmp_path):
     job, _ = ended(client, tab, content=encoded(noise), settings={"steps": 3, "areas": [0.5, 0.8]})
     answers = {
         kind: client.get(f"/api/jobs/{job}/export/{kind}", headers=tab)
-        for kind in ("safetensors", "coco", "apng", "gif")
+        for kind in ("safetensors", "coco", "apng", "gif", "html")
     }
     assert all(answer.status_code == 200 for answer in answers.values()), answers
     (tmp_path / "result.safetensors").write_bytes(answers["safetensors"].content)
@@ -280,6 +280,7 @@ def test_exports(client, tab, tmp_path):
     assert len(answers["coco"].json()["annotations"]) == 2
     for kind in ("apng", "gif"):
         assert Image.open(io.BytesIO(answers[kind].content)).n_frames == 3
+    assert "red, crimson" in answers["html"].text
     assert client.get(f"/api/jobs/{job}/export/exe", headers=tab).status_code == 404
 
 

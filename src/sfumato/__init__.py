@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sfumato import models as models
     from sfumato import plots as plots
     from sfumato import quantus as quantus
+    from sfumato import report as report
     from sfumato import samples as samples
     from sfumato import sheets as sheets
     from sfumato.attribution import Attribution, load
@@ -78,7 +79,19 @@ HOME = {
     "scores": ("Contrastive", "Logit", "Output", "Probability", "Score"),
     "sufficient": ("SmallestArea", "smallest"),
 }
-MODULES = ("annotations", "behaviour", "captum", "data", "metrics", "models", "plots", "quantus", "samples", "sheets")
+MODULES = (
+    "annotations",
+    "behaviour",
+    "captum",
+    "data",
+    "metrics",
+    "models",
+    "plots",
+    "quantus",
+    "report",
+    "samples",
+    "sheets",
+)
 
 __all__ = [
     "DELETE",
@@ -131,6 +144,7 @@ __all__ = [
     "models",
     "plots",
     "quantus",
+    "report",
     "samples",
     "sheets",
     "smallest",

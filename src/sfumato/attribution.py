@@ -111,6 +111,12 @@ class Attribution:
         """The number of queries."""
         return len(self.map)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the masks, with a slider through their areas."""
+        from sfumato.report.notebook import notebook
+
+        return notebook(self)
+
 
 def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Attribution:
     """Read what `Attribution.save` wrote."""

@@ -82,7 +82,9 @@ def _upright_rgb(
         raise _unreadable(path, str(error), "grey, RGB or CMYK values from 0 up") from error
 
 
-def _decoded(source: Path | io.BytesIO, path: AnyPath, formats: tuple[str, ...] | None, most: int | None) -> Image.Image:
+def _decoded(
+    source: Path | io.BytesIO, path: AnyPath, formats: tuple[str, ...] | None, most: int | None
+) -> Image.Image:
     """The first picture of the file, upright, in its own mode."""
     try:
         with warnings.catch_warnings():

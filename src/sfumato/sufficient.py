@@ -62,6 +62,12 @@ class SmallestArea:
             count=None if self.count is None else self.count[rows],
         )
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the mask, and the curve with $a^*$."""
+        from sfumato.report.notebook import notebook
+
+        return notebook(self)
+
 
 def smallest(
     method: ExtremalPerturbation | ExtremalChannels,

@@ -1,4 +1,5 @@
-"""The command line, one file a command: `sfumato explain`, `channels`, `demo`, `models`, `methods`, `layers`, `bench`, `serve`.
+"""The command line, one file a command: `sfumato explain`, `channels`, `demo`, `models`, `methods`, `layers`, `bench`, `report`
+and `serve`.
 
 Exit codes: 0 all went well · 1 some pictures could not be read, the others are done · 2 nothing could be done, and one
 sentence on stderr says why · 130 interrupted.
@@ -10,7 +11,7 @@ from typing import Annotated
 import typer
 
 # torch takes seconds to import: what needs it is imported inside the commands.
-from sfumato.cli import bench, channels, demo, explain, layers, lists, serve
+from sfumato.cli import bench, channels, demo, explain, layers, lists, report, serve
 
 DEMO_STEPS = 100
 
@@ -42,4 +43,5 @@ app.command()(lists.models)
 app.command()(lists.methods)
 app.command()(layers.layers)
 app.add_typer(bench.app, name="bench")
+app.command()(report.report)
 app.command()(serve.serve)

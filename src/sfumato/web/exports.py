@@ -14,6 +14,7 @@ from PIL import Image
 from sfumato.annotations import annotated, as_coco
 from sfumato.attribution import Attribution
 from sfumato.models import Classifier
+from sfumato.report import html
 from sfumato.web.desk import Job
 from sfumato.web.images import blurred
 
@@ -70,6 +71,14 @@ def gif(job: Job, classifier: Classifier) -> File:
     return File("masks.gif", "image/gif", file.getvalue())
 
 
+def report(job: Job, classifier: Classifier) -> File:
+    """A page with the slider that needs no server."""
+    asked, shown = job.about
+    label = classifier.labels[asked.target]
+    content = html(job.result, shown.inputs, classifier, label=label)
+    return File("report.html", "text/html; charset=utf-8", content.encode())
+
+
 def _frames(result: Attribution, classifier: Classifier, job: Job) -> list[Image.Image]:
     """The picture with what each mask hides blurred, and the whole picture last."""
     if result.masks is None or result.activation is not None:
@@ -88,5 +97,6 @@ KINDS: dict[str, Callable[[Job, Classifier], File]] = {
     "coco": coco,
     "apng": animation,
     "gif": gif,
+    "html": report,
 }
 """By the last part of their address."""

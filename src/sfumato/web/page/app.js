@@ -411,7 +411,7 @@ class Pane {
   }
 
   offer(job) {
-    const exports = [["png", "PNG of this view"], ["safetensors", "safetensors"]];
+    const exports = [["png", "PNG of this view"], ["safetensors", "safetensors"], ["html", "HTML report"]];
     if (this.masks.length) exports.push(["apng", "animated PNG"], ["gif", "GIF"], ["coco", "COCO annotation"]);
     this.part(".exports").replaceChildren(...exports.map(([kind, words]) => made("button", {
       textContent: words,

@@ -1,0 +1,81 @@
+"""What a run's protocols found, case by case."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from sfumato.labels import synonyms
+from sfumato.metrics.estimate import Measure, Row
+from sfumato.report.cases import Key, by_case
+from sfumato.runs import summary
+from sfumato.runs.session import Session
+from sfumato.runs.store import Store
+from sfumato.runs.summary import Where
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What a protocol found on a data set and a model, by method."""
+
+    data: str
+    model: str
+    protocol: str
+    measure: Measure
+    """The first of the protocol's, by which its cases are ordered."""
+    rows: Mapping[str, Mapping[Key, Row]]
+    values: Mapping[str, Mapping[Key, float]]
+    """The measure of each case alone."""
+    names: Mapping[int, str]
+    """The classes' names."""
+    kept: Mapping[str, Mapping[Key, tuple[str, str]]]
+    """Where results are kept: the shard, and the item's key in it."""
+
+    def named(self, case: Key) -> str:
+        """The example and the class, by the words that people know."""
+        label = next((rows[case].get("label") for rows in self.rows.values() if case in rows), case[1])
+        return f"{case[0]}, {self.names.get(case[1], f'class {label}')}"
+
+    def shown(self, value: float | None) -> str:
+        if value is None:
+            return "–"
+        return f"{100 * value:.3g}\N{NO-BREAK SPACE}%" if self.measure.percent else f"{value:.3g}"
+
+
+def judged(session: Session, store: Store, data: str, model: str) -> Iterator[Judged]:
+    """What each protocol found, as far as anything is done."""
+    everywhere = [where for where in summary.places(session) if (where.data, where.model) == (data, model)]
+    kept = _kept(session, store, everywhere)
+    classes = {index: synonyms(name)[0] for index, name in enumerate(session.plan.data[data].data.classes)}
+    for protocol in dict.fromkeys(where.protocol for where in everywhere):
+        rows: dict[str, dict[Key, Row]] = {}
+        for where in everywhere:
+            if where.protocol == protocol:
+                done = session.done(store, where.recipe)
+                rows[where.method] = {(each.example, each.target): each.row for each in done if each.row is not None}
+        measures = session.plan.protocols[protocol].protocol.measures(
+            [row for each in rows.values() for row in each.values()]
+        )
+        if not measures or not any(rows.values()):
+            continue
+        values = {method: by_case(measures[0], found) if found else {} for method, found in rows.items()}
+        yield Judged(data, model, protocol, measures[0], rows, values, classes, kept)
+
+
+def _kept(session: Session, store: Store, places: Sequence[Where]) -> dict[str, dict[Key, tuple[str, str]]]:
+    """Where the results of each method's cases are: under the key of the first protocol's item, in the shard that any names."""
+    if not session.plan.masks:
+        return {}
+    keys: dict[str, dict[Key, str]] = {}
+    shards: dict[str, dict[Key, str]] = {}
+    for where in places:
+        first = where.method not in keys
+        for each in session.done(store, where.recipe):
+            case = (each.example, each.target)
+            if first:
+                keys.setdefault(where.method, {})[case] = each.key
+            if each.masks:
+                shards.setdefault(where.method, {})[case] = each.masks
+        keys.setdefault(where.method, {})
+    return {
+        method: {case: (shard, keys[method][case]) for case, shard in found.items() if case in keys[method]}
+        for method, found in shards.items()
+    }

@@ -1,0 +1,131 @@
+"""The numbers of one query: a row for each mask, in the order of the areas that they show."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sfumato.attribution import Attribution
+from sfumato.panels import percent
+from sfumato.sufficient import SmallestArea
+
+
+@dataclass(frozen=True)
+class MaskRow:
+    """What a mask was asked to be, and what came of it; `None` where that is not known."""
+
+    variant: int
+    """Its place among the result's masks."""
+    asked: float | None
+    achieved: float
+    score: float | None
+    share: float | None
+    r"""$(\Phi(m \otimes x) - \Phi_0) / (\Phi(x) - \Phi_0)$, where $\Phi_0$ is the score of the fully perturbed input."""
+    complement: float | None
+    count: int | None = None
+    """Of masks of channels, how many they are."""
+
+    @property
+    def said(self) -> str:
+        """In a sentence: "10 % of the picture keeps 95 % of the score (9.98); without it 2.1 is left"."""
+        size = f"{percent(self.achieved)} of the picture"
+        if self.count is not None:
+            size = f"{self.count} {'channel' if self.count == 1 else 'channels'}"
+        verb = "keeps" if self.count in (None, 1) else "keep"
+        parts = [size if self.score is None else f"{size} {verb} a score of {figure(self.score)}"]
+        if self.share is not None:
+            parts = [f"{size} {verb} {percent(round(self.share, 3))} of the score ({figure(self.score)})"]
+        if self.complement is not None:
+            parts.append(f"without {'it' if verb == 'keeps' else 'them'} {figure(self.complement)} is left")
+        return "; ".join(parts)
+
+
+def mask_rows(result: Attribution) -> list[MaskRow]:
+    """Of a result of one query, by growing area; none for a method without masks."""
+    if result.masks is None:
+        return []
+    masks = result.masks[0].detach().float()
+    achieved = result.achieved[0].tolist() if result.achieved is not None else masks.flatten(1).mean(1).tolist()
+    asked = [None] * len(masks) if result.areas is None else list(map(number, result.areas))
+    channels = masks.shape[1] if result.activation is not None else None
+    whole, blank = bound(result.whole), bound(result.blank)
+    rows = []
+    for variant, area in enumerate(achieved):
+        score, complement = (
+            None if values is None else number(values[0, variant]) for values in (result.scores, result.complements)
+        )
+        share = None
+        if score is not None and whole is not None and blank is not None and whole != blank:
+            share = (score - blank) / (whole - blank)
+        count = None if channels is None else round(area * channels)
+        rows.append(MaskRow(variant, asked[variant], area, score, share, complement, count))
+    return sorted(rows, key=lambda row: (row.achieved, row.variant))
+
+
+@dataclass(frozen=True)
+class Sought:
+    """What came of a search for the smallest area, as far as it is known."""
+
+    wanted: float | None
+    """The score to be kept."""
+    area: float | None
+    """The smallest that keeps it; `None` where none does."""
+    tried: Sequence[tuple[float, float]] = ()
+    """Areas with the scores that they keep."""
+    count: int | None = None
+    """Of masks of channels, how many they are."""
+
+
+def sought(result: Attribution, search: SmallestArea | None) -> Sought | None:
+    """The search's outcome, or what a result of one query tells of it, as those of `sfumato explain --smallest` do."""
+    if search is not None:
+        pairs = zip(search.curve_areas.tolist(), map(number, search.curve_scores[0]), strict=True)
+        return Sought(
+            bound(search.wanted),
+            bound(search.area) if bool(search.reached[0]) else None,
+            [(area, score) for area, score in pairs if score is not None],
+            None if search.count is None else int(search.count[0]),
+        )
+    told = result.about.get("smallest")
+    if not isinstance(told, Mapping):
+        return None
+    keep, area, whole = told.get("keep"), told.get("area"), bound(result.whole)
+    return Sought(
+        keep * whole if isinstance(keep, int | float) and whole is not None else None,
+        float(area) if isinstance(area, int | float) and 0 <= area <= 1 else None,
+    )
+
+
+def bound(values: Tensor | None) -> float | None:
+    """The number of the one query, `(1,)`."""
+    return None if values is None else number(values[0])
+
+
+def number(value: float | Tensor) -> float | None:
+    """A number, if it is one: neither infinite nor NaN."""
+    plain = float(value.detach()) if isinstance(value, torch.Tensor) else float(value)
+    return plain if math.isfinite(plain) else None
+
+
+def figure(value: float | None) -> str:
+    """A score as people read it.
+
+    >>> figure(2.5310), figure(-0.00012345), figure(None)
+    ('2.53', '-0.000123', '–')
+    """
+    return "–" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def ticks(low: float, high: float, most: int = 5) -> Sequence[float]:
+    """Round numbers between two, no more than so many and at least one.
+
+    >>> ticks(0, 10.5), ticks(0.31, 0.35)
+    ([0.0, 2.5, 5.0, 7.5, 10.0], [0.31, 0.32, 0.33, 0.34, 0.35])
+    """
+    span = high - low
+    digit = 10.0 ** math.floor(math.log10(span / most))
+    step = next(digit * times for times in (1, 2, 2.5, 5, 10, 20) if span / (digit * times) <= most)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]

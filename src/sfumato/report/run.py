@@ -1,0 +1,152 @@
+"""A report on a run: its tables, where each method does best and worst, and where methods disagree."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sfumato.metrics.estimate import Estimate, Measure, estimates
+from sfumato.report.judged import Judged, judged
+from sfumato.report.markup import Html, tag
+from sfumato.report.page import page, wide
+from sfumato.report.telling import disagreeing, extremes
+from sfumato.report.thumbnails import Sheet, Thumbnails
+from sfumato.runs import session as sessions
+from sfumato.runs import summary
+from sfumato.runs.export import grid, grouped
+from sfumato.runs.session import Place, Session
+from sfumato.runs.store import Store
+from sfumato.runs.summary import Line
+
+REASONS = 10
+"""Why items failed, that are told."""
+
+
+def for_run(folder: str | os.PathLike[str], store: str | None = None, title: str | None = None) -> str:
+    """A page about the run in a folder, as far as it is; `store` is the address of its database, if its rows are in one.
+
+    Raises `ValueError` where no run is. Pictures are shown where they can be read, with the methods' maps where the run keeps
+    them and its model can be loaded.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise ValueError(f"no run in {str(path)!r}: there is no such folder; expected one that sfumato bench run made")
+    sheet = Sheet()
+    parts = sections(sessions.found(Place(path, store)), sheet)
+    return page(title or path.resolve().name, *parts, style=sheet.style())
+
+
+def sections(session: Session, sheet: Sheet, heading: str = "", place: int = 0) -> list[Html]:
+    """What the page says: how far the run is, then a section for each data set and model. Where the page is about several runs,
+    each has a `heading` and a `place`."""
+    thumbnails = Thumbnails(session, sheet)
+    with session.place.store() as store:
+        parts = [_progress(session, store, heading)]
+        cost = summary.seconds(session, store)
+        lines = grouped(summary.lines(session, store))
+        for number, ((data, model), group) in enumerate(lines.items()):
+            identity = f"r{place}-{number}"
+            found_here = list(judged(session, store, data, model))
+            told = [tag("h2", f"{data}, {model}", id=identity), _cost(data, model, cost)]
+            for each in found_here:
+                table = [line for line in group if line.protocol == each.protocol]
+                told += _protocol(each, table, thumbnails)
+            if not found_here:
+                told.append(tag("p", "No item is done yet."))
+            parts.append(tag("section", *told, aria_labelledby=identity))
+    return parts
+
+
+def _progress(session: Session, store: Store, heading: str) -> Html:
+    """How far the run is, and why items failed."""
+    reasons = summary.failures(session, store)
+    done = session.total - session.left(store)
+    parts = [tag("h2", f"Run {heading}")] if heading else []
+    parts.append(tag("p", f"{done} of {session.total} items are done, of which {sum(reasons.values())} failed."))
+    if reasons:
+        listed = [tag("li", f"{count} × {reason}") for reason, count in list(reasons.items())[:REASONS]]
+        if len(reasons) > REASONS:
+            listed.append(tag("li", f"… and {len(reasons) - REASONS} other reasons"))
+        parts.append(tag("details", tag("summary", "Why items failed"), tag("ul", *listed)))
+    made = [tag("tr", tag("th", name, scope="row"), tag("td", value)) for name, value in dict(session.made_by).items()]
+    table = wide("Versions", tag("table", tag("tbody", *made)))
+    parts.append(
+        tag(
+            "details",
+            tag("summary", "How it was made"),
+            table,
+            tag("pre", session.plan.text, class_="wide", tabindex=0),
+        )
+    )
+    return tag("section", *parts, aria_label="The run")
+
+
+def _cost(data: str, model: str, cost: Mapping[tuple[str, str, str], float]) -> Html | None:
+    told = [f"{method} {taken:.2g}" for (where, by, method), taken in cost.items() if (where, by) == (data, model)]
+    return tag("p", f"Seconds a query: {', '.join(told)}.", class_="small") if told else None
+
+
+def _protocol(found: Judged, lines: Sequence[Line], thumbnails: Thumbnails) -> list[Html | None]:
+    """A protocol's table, how sure the order is, and its cases."""
+    name = f"{found.protocol} on {found.data}, {found.model}"
+    header, body = grid(lines, best="{} *")
+    header = [words.removeprefix(f"{found.protocol}: ") for words in header]
+    rows = [
+        tag(
+            "tr",
+            tag("th", cells[0], scope="row"),
+            *(tag("td", cell, class_="best" if cell.endswith(" *") else None) for cell in cells[1:]),
+        )
+        for cells in body
+    ]
+    head = tag("tr", *(tag("th", words, scope="col") for words in header))
+    note = "With 95 % intervals; ↑ more is better, ↓ less is; * the best of a column."
+    return [
+        tag("h3", found.protocol),
+        wide(f"Results, {name}", tag("table", tag("thead", head), tag("tbody", *rows))),
+        tag("p", note, class_="small"),
+        _differences(found, name),
+        extremes(found, thumbnails),
+        disagreeing(found, thumbnails, name),
+    ]
+
+
+def _differences(found: Judged, name: str) -> Html | None:
+    """The paired differences of the leading method from each other, on the cases that both have."""
+    measure = found.measure
+    whole = {
+        method: estimates([measure], list(rows.values()), resamples=1)[0] for method, rows in found.rows.items() if rows
+    }
+    known = {method: each.value for method, each in whole.items() if each.value == each.value}
+    if len(known) < 2:
+        return None
+    leader = (max if measure.higher_is_better else min)(known, key=lambda method: known[method])
+    rows = []
+    for other in known:
+        both = sorted(found.rows[leader].keys() & found.rows[other].keys())
+        if other == leader or not both:
+            continue
+        first, second = ([found.rows[method][case] for case in both] for method in (leader, other))
+        rows.append(_difference(other, estimates([measure], first, second)[0], measure))
+    head = tag("tr", *(tag("th", words, scope="col") for words in ("less", "difference", "95 % interval", "cases", "")))
+    table = tag("table", tag("thead", head), tag("tbody", *rows))
+    return tag(
+        "details",
+        tag("summary", f"Is {leader} ahead by more than chance? ({measure.name})"),
+        tag("p", f"{leader} less each other method, on the same cases.", class_="small"),
+        wide(f"Differences, {name}", table),
+    )
+
+
+def _difference(other: str, estimate: Estimate, measure: Measure) -> Html:
+    scale = 100 if measure.percent else 1
+    unit = " %" if measure.percent else ""
+    cells = [
+        f"{scale * estimate.value:+.3g}{unit}",
+        f"{scale * estimate.low:+.3g} to {scale * estimate.high:+.3g}{unit}",
+        str(estimate.count),
+        "yes" if estimate.low > 0 or estimate.high < 0 else "tied",
+    ]
+    return tag("tr", tag("th", other, scope="row"), *(tag("td", cell) for cell in cells))
+
+
+__all__ = ["for_run", "sections"]
