@@ -209,7 +209,7 @@ def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool)
     with session.place.store() as opened:
         if retry:
             opened.forget(
-                [each.key for name in session.keys for each in session.done(opened, name) if each.row is None]
+                [each.key for name in session.data_of for each in session.done(opened, name) if each.row is None]
             )
         left = session.left(opened)
         if left:
@@ -217,7 +217,7 @@ def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool)
                 for _ in work:
                     told(opened)
         done = session.total - session.left(opened)
-        failed = sum(each.row is None for name in session.keys for each in session.done(opened, name))
+        failed = sum(each.row is None for name in session.data_of for each in session.done(opened, name))
     console().print(f"{done} items are done, {done - session.total + left} of them now; {failed} failed")
     if failed:
         complain(f"{failed} items failed; see why with: sfumato bench status {session.place.folder}")

@@ -58,16 +58,16 @@ class Chunk:
     @cached_property
     def keys(self) -> tuple[tuple[str, ...], ...]:
         """By unit, one a protocol."""
-        return tuple(tuple(key(recipe, unit) for recipe in self.recipes) for unit in self.units)
+        return tuple(tuple(key(recipe, unit.identity) for recipe in self.recipes) for unit in self.units)
 
     @property
     def all_keys(self) -> list[str]:
         return [key for keys in self.keys for key in keys]
 
 
-def key(recipe: str, unit: Unit) -> str:
-    """By what an item goes: a hash of all that its outcome depends on."""
-    return hashlib.sha256(f"{recipe} {unit.identity}".encode()).hexdigest()[:DIGITS]
+def key(recipe: str, identity: str) -> str:
+    """By what an item goes, of a recipe and a unit's identity: a hash of all that its outcome depends on."""
+    return hashlib.sha256(f"{recipe} {identity}".encode()).hexdigest()[:DIGITS]
 
 
 def units(data: Data, targets: str) -> Iterator[Unit]:

@@ -72,20 +72,26 @@ class Session:
         return items.chunks(self.plan, self.names)
 
     @cached_property
-    def keys(self) -> dict[str, set[str]]:
-        """Those of all items, by recipe."""
-        found: dict[str, set[str]] = {name: set() for name in self.names.values()}
-        for data, entry in self.plan.data.items():
-            recipes = [name for (combination, _), name in self.names.items() if combination.data == data]
-            for unit in items.units(entry.data, entry.targets):
-                for recipe in recipes:
-                    found[recipe].add(items.key(recipe, unit))
-        return found
+    def identities(self) -> dict[str, list[str]]:
+        """Those of all queries, by data set, each once: of a million some hundred megabytes; all keys would be many times that."""
+        return {
+            name: list(dict.fromkeys(unit.identity for unit in items.units(entry.data, entry.targets)))
+            for name, entry in self.plan.data.items()
+        }
+
+    @cached_property
+    def data_of(self) -> dict[str, str]:
+        """The data set of each recipe, by the recipe's hash."""
+        return {name: combination.data for (combination, _), name in self.names.items()}
+
+    def keys(self, recipe: str) -> set[str]:
+        """Those of a recipe's items."""
+        return {items.key(recipe, identity) for identity in self.identities[self.data_of[recipe]]}
 
     @property
     def total(self) -> int:
         """How many items there are."""
-        return sum(map(len, self.keys.values()))
+        return sum(len(self.identities[data]) for data in self.data_of.values())
 
     def work(self) -> Iterator[Progress]:
         """Do, in this process, all that is not done."""
@@ -95,16 +101,17 @@ class Session:
 
     def left(self, store: Store) -> int:
         """How many items are not done."""
-        return self.total - sum(len(store.known(keys)) for keys in self.keys.values())
+        return self.total - sum(len(store.known(self.keys(recipe))) for recipe in self.data_of)
 
     def counts(self, store: Store) -> tuple[int, int]:
         """How many items are done, and how many of these failed: quick, and too high where the plan has become smaller."""
-        counted = [count for recipe, count in store.count().items() if recipe in self.keys]
+        counted = [count for recipe, count in store.count().items() if recipe in self.data_of]
         return sum(done for done, _ in counted), sum(failed for _, failed in counted)
 
     def done(self, store: Store, recipe: str) -> Iterator[Done]:
         """What is done of a recipe, without what the plan asks for no more."""
-        return (each for each in store.done(recipe) if each.key in self.keys[recipe])
+        keys = self.keys(recipe)
+        return (each for each in store.done(recipe) if each.key in keys)
 
 
 def begun(plan: Plan, place: Place, other_version: str | None = None) -> Session:
