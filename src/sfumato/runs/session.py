@@ -73,7 +73,10 @@ class Session:
 
     @cached_property
     def identities(self) -> dict[str, list[str]]:
-        """Those of all queries, by data set, each once. Of a million these are some hundred megabytes; all keys would be many."""
+        """Those of all queries, by data set, each once.
+
+        Of a million queries these are some hundred megabytes, and their keys for all recipes would be many times that.
+        """
         return {
             name: list(dict.fromkeys(unit.identity for unit in items.units(entry.data, entry.targets)))
             for name, entry in self.plan.data.items()
