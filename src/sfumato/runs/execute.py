@@ -17,6 +17,9 @@ LOOKED_AT = 2000
 BETWEEN_COMMITS = 2.0
 """Seconds of work that one commit holds, about: what a killed worker loses."""
 
+AT_ONCE = 256
+"""Chunks that are claimed at once, at most."""
+
 WAIT = 0.5
 """Seconds between looks at what others have claimed."""
 
@@ -46,28 +49,29 @@ def execute(
     for, and taken over if it dies. However the caller stops, claims are given up, and what was committed is kept.
     """
     me = present(f"{time.time_ns()}-{threading.get_ident()}")
-    began, done, failed = time.monotonic(), 0, 0
+    began, done, failed, together = time.monotonic(), 0, 0, 1
     with renewed(store, me):
         left = True
         while left:
             left, worked = False, False
             for missing in undone(plan_chunks(), store):
-                parcel = Parcel()
-                for chunk, keys in missing:
-                    claimed = store.claim(keys, me)
-                    if len(claimed) < len(keys):
-                        left = True  # another is at it, or has just finished it
-                    if claimed:
-                        parcel.add(*work(chunk, frozenset(claimed)))
-                        worked = True
-                    if parcel.due:
+                place = 0
+                while some := missing[place : place + together]:
+                    place += len(some)
+                    parcel = Parcel()
+                    mine = frozenset(store.claim([key for _, keys in some for key in keys], me))
+                    for chunk, keys in some:
+                        claimed = mine.intersection(keys)
+                        if len(claimed) < len(keys):
+                            left = True  # another is at it, or has just finished it
+                        if claimed:
+                            parcel.add(*work(chunk, claimed))
+                            worked = True
+                    together = parcel.next_size(len(some))
+                    if parcel.done:
                         done, failed = done + len(parcel.done), failed + parcel.failed
                         parcel.commit(store, keep)
                         yield Progress(done, failed, time.monotonic() - began)
-                if parcel.done:
-                    done, failed = done + len(parcel.done), failed + parcel.failed
-                    parcel.commit(store, keep)
-                    yield Progress(done, failed, time.monotonic() - began)
             if left and not worked:
                 time.sleep(WAIT)
 
@@ -87,6 +91,12 @@ class Parcel:
     @property
     def due(self) -> bool:
         return bool(self.done) and time.monotonic() - self.began > BETWEEN_COMMITS
+
+    def next_size(self, chunks: int) -> int:
+        """How many chunks to claim next, where so many were just done: so many as take the time between two commits. They grow
+        no more than twofold, as the next ones may be of a slower method."""
+        each = (time.monotonic() - self.began) / chunks
+        return max(1, min(2 * chunks, AT_ONCE, int(BETWEEN_COMMITS / max(each, 1e-6))))
 
     @property
     def failed(self) -> int:
