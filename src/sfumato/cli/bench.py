@@ -41,6 +41,7 @@ Store = Annotated[
 OtherVersion = Annotated[
     str | None, typer.Option(help='What to do with items of another version: "anew" or "adopt".', show_default=False)
 ]
+Retry = Annotated[bool, typer.Option("--retry", help="Try items again that failed before.")]
 Workers = Annotated[int, typer.Option(help="Processes, of one thread each.", min=1)]
 On = Annotated[
     str | None,
@@ -57,7 +58,7 @@ def run(
     workers: Workers = 1,
     on: On = None,
     store: Store = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Try items again that failed before.")] = False,
+    retry: Retry = False,
     other_version: OtherVersion = None,
 ) -> None:
     """Do all of a plan that is not done yet; the same command goes on with a run that was broken off."""
@@ -75,7 +76,7 @@ def resume(
     workers: Workers = 1,
     on: On = None,
     store: Store = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Try items again that failed before.")] = False,
+    retry: Retry = False,
     other_version: OtherVersion = None,
 ) -> None:
     """Go on with the run in a folder, by the plan that it was begun with."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from sfumato.attribution import Attribution
 from sfumato.data.truth import Truth
-from sfumato.perturbations import Perturbation
 from sfumato.probing import Model
 from sfumato.space import enlarged
 
@@ -85,6 +84,3 @@ def placed(values: Tensor, window: Window) -> Tensor:
     )[0, 0]
     seen = ((y >= 0) & (y <= 1))[:, None] & ((x >= 0) & (x <= 1))
     return torch.where(seen, sampled, values.min())
-
-
-__all__ = ["Case", "Method", "Perturbation", "Window", "placed"]

@@ -16,27 +16,29 @@ SMALL_QUALITY = 80
 
 def jpeg(picture: Tensor, quality: int = QUALITY) -> str:
     """RGB `(3, H, W)` in [0, 1]."""
-    return _address(Image.fromarray(_bytes(picture).transpose(1, 2, 0)), "JPEG", quality=quality)
+    return address(Image.fromarray(eight_bits(picture).transpose(1, 2, 0)), "JPEG", quality=quality)
 
 
 def png(mask: Tensor) -> str:
     """A mask `(H, W)` in [0, 1], in 255 steps."""
-    return _address(Image.fromarray(_bytes(mask)), "PNG", optimize=True)
+    return address(Image.fromarray(eight_bits(mask)), "PNG", optimize=True)
 
 
 def thumbnail(picture: Image.Image, side: int) -> str:
     """An RGB picture, its longer side no more than so many pixels."""
     small = picture.copy()
     small.thumbnail((side, side))
-    return _address(small, "JPEG", quality=SMALL_QUALITY)
+    return address(small, "JPEG", quality=SMALL_QUALITY)
 
 
-def _bytes(values: Tensor) -> np.ndarray:
+def eight_bits(values: Tensor) -> np.ndarray:
+    """Values in [0, 1] as whole numbers to 255; what is no number is 0."""
     bounded = values.detach().float().cpu().nan_to_num(0.0).clamp(0, 1)
     return np.ascontiguousarray(bounded.mul(255).round().byte().numpy())
 
 
-def _address(picture: Image.Image, kind: str, **settings: int | bool) -> str:
+def address(picture: Image.Image, kind: str, **settings: int | bool) -> str:
+    """A picture as a data address; the settings are of its kind of file."""
     stream = io.BytesIO()
     picture.save(stream, kind, **settings)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"

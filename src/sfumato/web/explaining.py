@@ -71,9 +71,9 @@ class Asked:
                     "wanted": float(found.wanted[0]),
                     "count": None if found.count is None else int(found.count[0]),
                 }
-                return {"type": DONE, "curve": curve, **answer(found.attribution, classifier)}
+                return {"type": DONE, "curve": curve, **answer(found.attribution)}
             job.result = self.method(net, shown.inputs, self.score, progress=watch)
-            return {"type": DONE, "curve": None, **answer(job.result, classifier)}
+            return {"type": DONE, "curve": None, **answer(job.result)}
 
         return done
 
@@ -110,7 +110,7 @@ class Watch:
             return lattice.masks(lattice.nodes(step.parameters))[:, 0]
 
 
-def answer(result: Attribution, classifier: Classifier) -> dict[str, Any]:
+def answer(result: Attribution) -> dict[str, Any]:
     """A result of one query as the page shows it."""
     found: dict[str, Any] = {"map": grey(stretched(result.map[0, 0])), "masks": [], "channels": []}
     for name in ("areas", "achieved", "scores", "complements", "whole", "blank"):
@@ -127,7 +127,6 @@ def answer(result: Attribution, classifier: Classifier) -> dict[str, Any]:
             found["channels"].append({"index": index, "weight": weight, "map": picture})
     elif result.masks is not None:
         found["masks"] = [grey(mask) for mask in result.masks[0, :, 0]]
-    found["labels"] = len(classifier.labels)
     return found
 
 
@@ -148,7 +147,7 @@ def choices(classifier: Classifier) -> list[dict[str, Any]]:
             offered |= {"steps": 60}
         if "layer" in settings:
             offered["layer"] = classifier.layers.get(name, "")
-        found.append({"name": name, "settings": offered, "masks": name == "ExtremalPerturbation"})
+        found.append({"name": name, "settings": offered})
     return sorted(found, key=lambda each: each["name"] != "ExtremalPerturbation")
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -15,6 +14,7 @@ from sfumato.annotations import annotated, as_coco
 from sfumato.attribution import Attribution
 from sfumato.models import Classifier
 from sfumato.report import html
+from sfumato.report.encoded import eight_bits
 from sfumato.web.desk import Job
 from sfumato.web.images import blurred
 
@@ -87,9 +87,7 @@ def _frames(result: Attribution, classifier: Classifier, job: Job) -> list[Image
     hidden = blurred(picture)
     masks = torch.cat([result.masks[0, :, 0].cpu(), torch.ones(1, *picture.shape[1:])])
     shown = [mask * picture + (1 - mask) * hidden for mask in masks]
-    return [
-        Image.fromarray((each.clamp(0, 1).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)) for each in shown
-    ]
+    return [Image.fromarray(eight_bits(each.permute(1, 2, 0))) for each in shown]
 
 
 KINDS: dict[str, Callable[[Job, Classifier], File]] = {
