@@ -19,7 +19,7 @@ import sfumato
 from sfumato import annotations
 from sfumato.annotations import Annotation, annotated, as_coco, as_cvat, as_labelme, as_png, write
 from sfumato.annotations.outlines import is_hole, outlines, polygons
-from sfumato.annotations.runs import compressed, lengths
+from sfumato.annotations.run_lengths import compressed, lengths
 from sfumato.attribution import Attribution
 from sfumato.data import COCO, Masked, truth
 from sfumato.data.coco import decompressed

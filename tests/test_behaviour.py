@@ -594,6 +594,16 @@ def test_a_file_says_rules_and_data(folder):
     assert presence["settings"]["threshold"] == 0.5
 
 
+def test_paths_within_a_file_begin_at_it(folder):
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "rules.toml").write_text(
+        '[data]\nuse = "Subset"\nfirst = 5\n[data.data]\nuse = "Folder"\npath = "../pictures"\n[[rule]]\nrule = "flip"\n'
+    )
+    done = run("--file", "elsewhere/rules.toml", "--out", "found")
+    assert done.exit_code == 0, done.output
+    assert json.loads((folder / "found" / "rules.json").read_text())["pictures"] == 5
+
+
 def test_a_broken_picture_is_reported_once_and_the_rest_is_tested(folder):
     (folder / "pictures" / "blue" / "broken.png").write_bytes(b"not a picture")
     done = run("pictures", "--rule", "flip", "--rule", "rotation:5", "--out", "found")
@@ -607,7 +617,7 @@ def test_a_rule_that_cannot_be_tested_leaves_the_others(folder):
     done = run("pictures", "--rule", "presence:red", "--learn", "0.01", "--rule", "flip", "--out", "found")
     assert done.exit_code == 1
     assert "6 pictures with 'crimson' cannot be parted" in done.stderr
-    assert not (folder / "found" / ".rules.csv.partial").exists()
+    assert sorted(path.name for path in (folder / "found").iterdir()) == ["pictures.csv", "rules.csv", "rules.json"]
     (only,) = json.loads((folder / "found" / "rules.json").read_text())["rules"]
     assert only["rule"] == "flip"
 

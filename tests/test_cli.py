@@ -268,6 +268,67 @@ def test_the_smallest_area_is_found_and_told(tmp_path):
     assert ("No area reaches 50 %" in done.stdout) is not told["reached"]
 
 
+def test_the_report_of_a_search_shows_its_curve(tmp_path):
+    done = run("explain", "grey.png", *QUICK, "--areas", "0.2,0.9", "--smallest", "0.1")
+    assert done.exit_code == 0, done.output
+    (file,) = (tmp_path / "sfumato-out").glob("*.safetensors")
+    done = run("report", file, "--model", "toy_for_cli:classifier", "-o", "page.html")
+    assert done.exit_code == 0, done.output
+    page = Path("page.html").read_text()
+    assert page.count('class="tried"') == 2
+    told = sfumato.load(file).about["smallest"]
+    assert told["reached"] is ('class="least"' in page)
+
+
+def biased():
+    """The weights of `deep`, but for the last bias, with which everything is blue."""
+    weights = deep().net.state_dict()
+    return weights | {"head.bias": torch.tensor([0.0, 0.0, 50.0])}
+
+
+def test_a_checkpoint_gives_a_model_its_weights(tmp_path):
+    torch.save(biased(), "blue.pth")
+    model = ["--model", "toy_for_cli:deep", "--checkpoint", "blue.pth"]
+    done = run("explain", "fire.png", *model, "--steps", "2", "--areas", "0.2")
+    assert done.exit_code == 0, done.output
+    summary = json.loads((tmp_path / "sfumato-out" / "fire-blue.json").read_text())
+    assert summary["checkpoint"] == "blue.pth"
+    assert summary["probability"] > 0.99
+    grad_cam = run("explain", "fire.png", *model, "--method", "grad-cam")
+    channels = run("channels", "fire.png", *model, "--steps", "2", "--counts", "1", "--no-invert")
+    assert all(done.exit_code == 0 and "blue (2)" in done.stdout for done in (grad_cam, channels)), channels.output
+    whole = run("channels", "fire.png", *model, "--steps", "2", "--no-invert", "--per-class", "--target", "blue")
+    assert whole.exit_code == 0, whole.output
+    assert run("layers", *model[1:]).exit_code == 0
+
+
+class Code:
+    def __reduce__(self):
+        return (Path.touch, (Path("ran"),))
+
+
+@pytest.mark.parametrize(
+    "command", [("explain", "fire.png", "--model"), ("serve", "--port", "0", "--model"), ("layers",)]
+)
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no checkpoint 'given.pth'; expected a file written by torch.save or safetensors"),
+        (Code(), "holds Python objects, which are not loaded because they can run code"),
+        ({"body": torch.zeros(1)}, "does not fit Deep: "),
+        ([1, 2], "holds no state dict"),
+    ],
+)
+def test_checkpoints_that_are_no_good(command, content, said):
+    if command[0] == "serve":
+        pytest.importorskip("starlette", reason="the page needs starlette")
+        pytest.importorskip("uvicorn", reason="the page needs uvicorn")
+    if content is not None:
+        torch.save(content, "given.pth")
+    assert said in sentence(run(*command, "toy_for_cli:deep", "--checkpoint", "given.pth"))
+    assert not Path("ran").exists()
+
+
 def test_lists_of_models_and_methods():
     assert all(name in run("models").stdout for name in ("lite0", "torchvision:", "package.module:factory"))
     assert all(word in run("methods").stdout for word in ("extremal", f"steps={sfumato.ExtremalPerturbation().steps}"))
@@ -354,7 +415,7 @@ def test_help_comes_quickly_and_as_a_module():
 
 
 def test_the_demo_with_a_toy(tmp_path, monkeypatch):
-    monkeypatch.setattr(sfumato.models, "load", lambda name: classifier())
+    monkeypatch.setattr(sfumato.models, "load", lambda *_: classifier())
     monkeypatch.setattr(cli, "DEMO_STEPS", 2)
     done = run("demo", "--out", "shown")
     assert done.exit_code == 0, done.output

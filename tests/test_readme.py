@@ -5,9 +5,12 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from torch import nn
 from typer.testing import CliRunner
 
-from sfumato import cli, samples
+from sfumato import cli, models, samples
+from sfumato.models import Classifier, Preparation
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -55,6 +58,19 @@ def test_commands_run(command, monkeypatch):
         words += ["--steps", "2"]
     done = CliRunner().invoke(cli.app, words)
     assert done.exit_code == 0, done.output
+
+
+def test_the_figure_is_one_that_the_demo_draws(monkeypatch):
+    ((words, place),) = re.findall(r"^!\[(.+)\]\((.+)\)$", README, re.MULTILINE)
+    assert len(words) > 50
+    assert (ROOT / place).stat().st_size < 300_000
+    colours = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    toy = Classifier("toy", colours.eval(), Preparation(32, None), ("red", "green", "blue"))
+    monkeypatch.setattr(models, "load", lambda *_: toy)
+    monkeypatch.setattr(cli, "DEMO_STEPS", 2)
+    assert CliRunner().invoke(cli.app, ["demo", "--out", "shown"]).exit_code == 0
+    with Image.open("shown/demo.png") as drawn, Image.open(ROOT / place) as kept:
+        assert kept.size == drawn.size
 
 
 def test_targets_of_make_exist():

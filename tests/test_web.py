@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import struct
 import threading
 import time
@@ -19,9 +20,10 @@ from starlette.testclient import TestClient
 
 import sfumato
 from sfumato.models import Classifier, Preparation
-from sfumato.web import uploads
+from sfumato.web import app as answers
+from sfumato.web import explaining, uploads
 from sfumato.web.app import Explorer
-from sfumato.web.desk import AT_ONCE, BusyError, Desk, Job
+from sfumato.web.desk import AT_ONCE, BusyError, CancelledError, Desk, Job
 from sfumato.web.tabs import JOBS, PICTURES, TABS, Tabs
 
 HOST = "127.0.0.1:8765"
@@ -216,6 +218,39 @@ def test_the_smallest_area_comes_with_its_curve(client, tab):
     assert 0 < done["curve"]["smallest"] <= 1
 
 
+def test_the_report_of_a_search_shows_its_curve(client, tab, tmp_path):
+    job, done = ended(client, tab, keep=0.5, settings={"steps": 3})
+    page = client.get(f"/api/jobs/{job}/export/html", headers=tab).text
+    assert page.count('class="tried"') == len(done["curve"]["areas"])
+    assert 'class="least"' in page
+    assert "The smallest area that keeps the score wanted" in page
+    (tmp_path / "result.safetensors").write_bytes(
+        client.get(f"/api/jobs/{job}/export/safetensors", headers=tab).content
+    )
+    told = sfumato.load(tmp_path / "result.safetensors").about["smallest"]
+    assert told["scores"] == pytest.approx(done["curve"]["scores"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["GradientShap", "InputXGradient", "IntegratedGradients", "Occlusion"])
+def test_methods_of_captum_s_that_need_no_arguments(client, tab, name):
+    pytest.importorskip("captum", reason="Captum is not installed")
+    offered = client.post("/api/tabs", headers={"x-sfumato": "new"}).json()["methods"]
+    assert {"name": f"captum:{name}", "settings": {}} in offered
+    _, done = ended(client, tab, method=f"captum:{name}", settings={})
+    assert done["type"] == "done", done
+    assert Image.open(io.BytesIO(b64(done["map"]))).size == (32, 32)
+
+
+def test_a_method_that_tells_no_steps_ends_with_the_network_s_next_answer():
+    net, job = Toy(), Job("a", lambda _: {})
+    with explaining.leaving(net, job):
+        net(torch.zeros(1, 3, 8, 8))
+        job.unwanted.set()
+        with pytest.raises(CancelledError):
+            net(torch.zeros(1, 3, 8, 8))
+    net(torch.zeros(1, 3, 8, 8))  # and is left as it was
+
+
 def test_a_contrast_is_another_score(client, tab):
     _, plain = ended(client, tab)
     _, contrast = ended(client, tab, against=1)
@@ -230,7 +265,8 @@ def test_a_contrast_is_another_score(client, tab):
         ({"against": 0}, "the two classes are the same"),
         ({"method": "os:system"}, "no method 'os:system'"),
         ({"method": "Nothing"}, "no method 'Nothing'"),
-        ({"method": "Captum", "settings": {}}, "Captum"),
+        ({"method": "Captum", "settings": {}}, "of Captum's methods the page offers a few"),
+        ({"method": "captum:DeepLift", "settings": {}}, "no method 'captum:DeepLift'"),
         ({"settings": {"areas": [20]}}, "areas must lie in (0, 1); got 20. Did you mean 0.2"),
         ({"settings": {"areas": [i / 20 for i in range(1, 16)]}}, "at most 12 areas"),
         ({"settings": {"steps": 10**6}}, "steps may be at most 1000 here"),
@@ -332,6 +368,100 @@ def test_the_page_is_light_and_names_no_other_machine(client):
         assert "https://" not in text
 
 
+# Slow ones
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """An explorer that waits for nobody long, and its address."""
+    patience = pytest.importorskip("sfumato.web.patience", reason="the page is served by uvicorn")
+    monkeypatch.setattr(answers, "SLOW", 0.5)
+    monkeypatch.setattr(patience, "GRACE", 0.2)
+    monkeypatch.setattr(patience, "FAIR", 0.1)
+    monkeypatch.setattr(patience, "CONNECTIONS", 8)
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        address = listener.getsockname()
+        explorer = Explorer(classifier(), [f"127.0.0.1:{address[1]}"])
+        server = patience.server(explorer.app())
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield explorer, address
+        server.should_exit = True
+        thread.join(timeout=30)
+
+
+def request(address, line, *headers):
+    own = f"host: 127.0.0.1:{address[1]}"
+    return "\r\n".join([f"{line} HTTP/1.1", own, *headers, "", ""]).encode()
+
+
+def until_cut_off(address, begun, more):
+    """What is heard on a connection, on which every now and then more is said, until the server ends it."""
+    heard, deadline = b"", time.monotonic() + 20
+    with socket.create_connection(address) as line:
+        line.settimeout(0.05)
+        line.sendall(begun)
+        while time.monotonic() < deadline:
+            try:
+                line.sendall(more)
+                part = line.recv(65536)
+            except TimeoutError:
+                continue
+            except OSError:
+                return heard
+            if not part:
+                return heard
+            heard += part
+    pytest.fail("the server still listens")
+
+
+def test_who_sends_a_byte_at_a_time_is_cut_off(served):
+    explorer, address = served
+    tab = f"x-sfumato: {explorer.tabs.open().name}"
+    assert until_cut_off(address, b"", b"") == b""
+    assert until_cut_off(address, request(address, "GET /")[:-2] + b"x: ", b"x") == b""
+    length = "content-length: 10000"
+    assert b"200 OK" in until_cut_off(address, request(address, "GET /", length), b"x")
+    told = until_cut_off(address, request(address, "POST /api/pictures", tab, length), b"x")
+    assert b"that took more than 0.5 seconds; try again" in told
+
+
+def test_who_never_reads_is_cut_off_and_the_job_ends(served, monkeypatch):
+    monkeypatch.setattr(explaining, "BETWEEN", 0)
+    explorer, address = served
+    tab = explorer.tabs.open()
+
+    def said(path, content=b""):
+        with socket.create_connection(address) as line:
+            headers = (f"x-sfumato: {tab.name}", f"content-length: {len(content)}", "connection: close")
+            line.sendall(request(address, f"POST {path}", *headers) + content)
+            return json.loads(line.makefile("rb").read().partition(b"\r\n\r\n")[2])
+
+    picture = said("/api/pictures", encoded(Image.effect_noise((40, 40), 80).convert("RGB")))["picture"]
+    settings = {"steps": 1000, "areas": [place / 13 for place in range(1, 13)]}
+    name = said("/api/jobs", json.dumps({"picture": picture, "target": 0, "settings": settings}).encode())["job"]
+    with socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        line.connect(address)
+        line.sendall(request(address, f"GET /api/jobs/{name}/events", f"x-sfumato: {tab.name}"))
+        finished([tab.jobs[name]], 60)
+    assert tab.jobs[name].told["type"] == "cancelled"
+
+
+def test_a_crowd_that_says_nothing_stops_nobody(served):
+    _, address = served
+    crowd = [socket.create_connection(address) for _ in range(10)]
+    time.sleep(0.3)  # longer than what is fair, and shorter than what is patient
+    answer = until_cut_off(address, request(address, "GET /", "connection: close"), b"")
+    for each in crowd:
+        each.close()
+    assert b"200 OK" in answer
+
+
 # Turns
 
 
@@ -353,8 +483,8 @@ def waiting(desk, *tabs):
     return jobs, order, let_go
 
 
-def finished(jobs):
-    deadline = time.monotonic() + 10
+def finished(jobs, seconds=10):
+    deadline = time.monotonic() + seconds
     while not all(job.ended for job in jobs):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sfumato.space import gaussian_blur
+from sfumato.whole import written
 
 FORMAT = "sfumato-attribution-1"
 
@@ -50,18 +51,13 @@ class Attribution:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file, whole or not at all; `about` travels inside."""
-        path = Path(path)
         tensors = {
             entry.name: getattr(self, entry.name).detach().cpu().clone(memory_format=torch.contiguous_format)
             for entry in fields(self)
             if isinstance(getattr(self, entry.name), Tensor)
         }
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
+        with written(path) as partial:
             save_file(tensors, partial, metadata={"format": FORMAT, "about": json.dumps(dict(self.about))})
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def __getitem__(self, query: int) -> "Attribution":
         """The part that belongs to one query, still with a leading axis of length one."""
@@ -135,14 +131,23 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> At
     return Attribution(**tensors, about=json.loads(metadata["about"]))
 
 
-def saliency(masks: Tensor, smooth: float = 0.0) -> Tensor:
-    """One map a query `(B, 1, *S)` from its masks `(B, V, 1, *S)`: their mean, smoothed.
+def saliency(masks: Tensor, smooth: float = 0.0, evenly: bool = False) -> Tensor:
+    r"""One map a query `(B, 1, *S)` from its masks `(B, V, 1, *S)`: their mean, smoothed.
 
     `smooth` is the Gaussian's width as a fraction of the shortest side. TorchRay's pointing game sums the masks, each
-    smoothed with 0.09; that is this map times V, with the same maximum.
+    smoothed with 0.09; that is this map times V, with the same maximum. `evenly` weighs each mask with $1 / \lVert m \rVert_1$,
+    so that all have the same share in the map's sum; in the plain mean the largest has most.
     """
     mean = masks.mean(1)
+    if evenly:
+        weights = 1 / masks.flatten(2).mean(2).clamp(min=TINY)
+        weights = weights / weights.sum(1, keepdim=True)
+        mean = (masks * weights.view(*weights.shape, *[1] * (masks.ndim - 2))).sum(1)
     return gaussian_blur(mean, smooth * min(mean.shape[2:])) if smooth else mean
+
+
+TINY = 1e-6
+"""Keeps the weight of a mask that shows nothing finite."""
 
 
 def overlaid(masks: Tensor, activation: Tensor) -> Tensor:

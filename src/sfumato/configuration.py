@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -70,6 +71,32 @@ def from_json(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(from_json(item) for item in value)
     return value
+
+
+def line_of(text: str, keys: tuple[str | int, ...]) -> int | None:
+    """The line of a TOML file where a key stands, or the nearest table about it; of a table `[[name]]` with its index.
+
+    >>> line_of("[[rule]]\\n[[rule]]\\nrule = 'flip'", ("rule", 1, "rule"))
+    3
+    """
+    best: int | None = None
+    depth = 0
+    table: tuple[str | int, ...] = ()
+    counts: dict[tuple[str | int, ...], int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*(\[+)\s*([^\]]+?)\s*\]+", line):
+            table = tuple(part.strip().strip("\"'") for part in header[2].split("."))
+            if header[1] == "[[":
+                counts[table] = counts.get(table, -1) + 1
+                table = (*table, counts[table])
+            here = table
+        elif key := re.match(r"\s*([\w\-\"'.]+)\s*=", line):
+            here = (*table, *(part.strip("\"'") for part in key[1].split(".")))
+        else:
+            continue
+        if here == keys[: len(here)] and len(here) > depth:
+            best, depth = number, len(here)
+    return best
 
 
 def dotted_path(thing: type | Callable[..., Any]) -> str:

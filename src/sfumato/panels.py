@@ -1,12 +1,14 @@
-"""What figures are put together from: pictures, heat maps over them, and words."""
+"""What figures are put together from: pictures, heat maps over them, numbers and words."""
 
 import math
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from sfumato.attribution import Attribution
+from sfumato.whole import written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,13 +40,8 @@ def blank(size: tuple[float, float]) -> "Figure":
 
 def save(figure: "Figure", path: str | os.PathLike[str]) -> None:
     """Write a PNG, whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with written(path) as partial:
         figure.savefig(partial, format="png", dpi=120)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def show(axes: "Axes", picture: Tensor) -> "Axes":
@@ -72,6 +69,17 @@ def positive(saliency: Tensor, picture: Tensor) -> Tensor:
     values = saliency.detach().float().cpu().clamp(min=0)
     values = torch.nn.functional.interpolate(values, picture.shape[-2:], mode="bilinear", align_corners=False)[0]
     return (values / values.quantile(PEAKS).clamp(min=1e-12)).clamp(max=1)
+
+
+def shares(result: Attribution) -> Tensor:
+    r"""The share of the score that each mask keeps, $(\Phi(m \otimes x) - \Phi_0) / (\Phi(x) - \Phi_0)$, `(B, V)`.
+
+    $\Phi_0$ is the score of the fully perturbed input. NaN where that is as good as the whole input.
+    """
+    if result.scores is None or result.whole is None or result.blank is None:
+        raise ValueError("the result has no scores; give one made by a method with masks")
+    span = result.whole - result.blank
+    return (result.scores - result.blank[:, None]) / torch.where(span == 0, math.nan, span)[:, None]
 
 
 def percent(share: float | None) -> str:

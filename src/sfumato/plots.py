@@ -1,6 +1,5 @@
 """Figures of what a method found in pictures. They need matplotlib, and leave its global state alone."""
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from sfumato.panels import (
     percent,
     positive,
     save,
+    shares,
     show,
 )  # fmt: skip
 from sfumato.perturbations import Blur
@@ -125,17 +125,6 @@ def comparison(results: Sequence[Attribution], picture: Tensor, titles: Sequence
         overlay(place, shown, each[0], outline=False).set_title(head, fontsize=SMALL)
     canvas.tight_layout(pad=0.5, w_pad=0.6)
     return canvas
-
-
-def shares(result: Attribution) -> Tensor:
-    r"""The share of the score that each mask keeps, $(\Phi(m \otimes x) - \Phi_0) / (\Phi(x) - \Phi_0)$, `(B, V)`.
-
-    $\Phi_0$ is the score of the fully perturbed input. NaN where that is as good as the whole input.
-    """
-    if result.scores is None or result.whole is None or result.blank is None:
-        raise ValueError("the result has no scores; give one made by a method with masks")
-    span = result.whole - result.blank
-    return (result.scores - result.blank[:, None]) / torch.where(span == 0, math.nan, span)[:, None]
 
 
 def _cell(masks: Tensor) -> tuple[float, float]:

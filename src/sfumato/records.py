@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import chain
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from sfumato.configuration import dotted_path
 from sfumato.pictures import AnyPath
+from sfumato.whole import written
 
 FORMAT = "sfumato-record-1"
 
@@ -50,7 +50,8 @@ class Records:
         record = _read(path, words)
         if record is None:
             record = compute()
-            _write(path, words, record)
+            with written(path) as partial:
+                save_file({name: tensor.contiguous() for name, tensor in record.items()}, partial, {"about": words})
         return record
 
 
@@ -64,16 +65,6 @@ def _read(path: Path, about: str) -> Record | None:
     except (OSError, safetensors.SafetensorError):
         pass
     return None
-
-
-def _write(path: Path, about: str, record: Record) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in record.items()}, partial, metadata={"about": about})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def fingerprint(net: nn.Module) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from sfumato.annotations.annotation import Annotation
 from sfumato.annotations.forms import by_picture, drawn
-from sfumato.annotations.runs import compressed, lengths
+from sfumato.annotations.run_lengths import compressed, lengths
 from sfumato.attribution import versions
 
 

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 from sfumato.annotations.annotation import Annotation
 from sfumato.annotations.forms import by_picture, drawn
-from sfumato.annotations.runs import lengths
+from sfumato.annotations.run_lengths import lengths
 
 
 def as_cvat(annotations: Iterable[Annotation], form: str = "either") -> str:

@@ -1,13 +1,11 @@
-"""Files that are there whole or not at all."""
+"""Annotations as files."""
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from sfumato.pictures import AnyPath
+from sfumato.whole import written
 
 
 def write(content: Mapping[str, Any] | str | bytes, path: AnyPath) -> None:
@@ -15,18 +13,11 @@ def write(content: Mapping[str, Any] | str | bytes, path: AnyPath) -> None:
 
     Raises `ValueError` where the folder is missing or cannot be written.
     """
-    path = Path(path)
     if isinstance(content, Mapping):
         content = json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
     data = content.encode() if isinstance(content, str) else content
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(data)
-        partial.replace(path)
+        with written(path) as partial:
+            partial.write_bytes(data)
     except OSError as error:
-        raise ValueError(
-            f"cannot write {str(path)!r}: {error.strerror or error}; expected a folder to write to"
-        ) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+        raise ValueError(str(error)) from error

@@ -11,7 +11,6 @@ presence:tabby=cat       the model's class "tabby", which the data set calls "ca
 In a file, each is a table `[[rule]]` with `rule = "rotation:15"` and settings of its own; those above the tables are for all.
 """
 
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,7 @@ from sfumato import labels
 from sfumato.behaviour.invariance import Invariance
 from sfumato.behaviour.presence import Presence
 from sfumato.behaviour.transformations import TRANSFORMATIONS, Together, Transformation
-from sfumato.configuration import check_number
+from sfumato.configuration import check_number, line_of
 from sfumato.models.names import near
 
 PRESENCE = "presence"
@@ -173,17 +172,8 @@ def _table(path: Path, text: str, index: int, table: Mapping[str, Any], settings
 
 def _at(path: Path, text: str, index: int | None, key: str, message: str) -> ValueError:
     """The error with its place: the key above all tables, or in the table `[[rule]]` of that index."""
-    table = -1
-    found = 0
-    for number, line in enumerate(text.splitlines(), 1):
-        if re.match(r"\s*\[", line):
-            table += bool(re.match(r"\s*\[\[\s*rule\s*\]\]", line))
-            if index is not None and table == index and not found:
-                found = number  # the table, where the key is not to be found
-        elif re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line) and table == (-1 if index is None else index):
-            found = number
-            break
-    return ValueError(f"{path}, line {found}, {key}: {message}" if found else f"{path}, {key}: {message}")
+    line = line_of(text, (key,) if index is None else ("rule", index, key))
+    return ValueError(f"{path}, line {line}, {key}: {message}" if line else f"{path}, {key}: {message}")
 
 
 def _presence(text: str, rest: str, settings: Mapping[str, Any]) -> Asked:

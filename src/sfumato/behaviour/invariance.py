@@ -51,11 +51,10 @@ class Invariance:
     def rows(self, watched: Watched) -> list[Row]:
         r"""For each picture, over its draws: the mean of $|f(x) - f(x')|$ (`change`), its largest (`worst`), the share beyond
         ε (`beyond`) and the share in which another class comes first (`top1`)."""
-        kind = "probability" if self.response == "top1" else self.response
-        whole = watched.whole(kind)
+        whole = watched.whole(self.response)
         draws = self.draws if self.transformation.drawn else 1
         rows: list[Row] = []
-        for picture, answers in watched.changed(self.transformation, draws, self.seed, kind):
+        for picture, answers in watched.changed(self.transformation, draws, self.seed, self.response):
             before = whole[picture.name]
             first = int(before.argmax())
             target = first if self.target is None else self.target
@@ -78,10 +77,6 @@ class Invariance:
     def error_column(self) -> str:
         """The column whose mean ε bounds."""
         return "top1" if self.response == "top1" else "change"
-
-    def error(self, rows: Sequence[Row]) -> Estimate:
-        """The error that ε bounds."""
-        return self.tested(rows)[self.error_column]
 
     def tested(self, rows: Sequence[Row]) -> Mapping[str, Estimate]:
         """Mean change, share of changes beyond ε, share of changes of the top class: the first of them the error."""

@@ -45,7 +45,7 @@ class Watched:
     _whole: dict[str, dict[str, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def whole(self, response: str) -> dict[str, Tensor]:
-        """The answers `(K,)` to the pictures as they are, by the pictures' names."""
+        """The answers `(K,)` to the pictures as they are, by the pictures' names: logits for "logit", else probabilities."""
         kind = "logit" if response == "logit" else "probability"
         if kind not in self._whole:
             known: dict[str, Tensor] = {}

@@ -1,7 +1,6 @@
 """`sfumato bench rules`: rules that explain a network by predicting it, tested on pictures."""
 
 import csv
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sfumato.cli.files import check_writable, say_where, write_json
+from sfumato.cli.naming import Checkpoint
 from sfumato.cli.speaking import FAILED, SOME_FAILED, complain, speaking_plainly
 from sfumato.cli.summaries import number
 from sfumato.cli.tables import console, table
+from sfumato.whole import written
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,6 +42,7 @@ def rules(
         typer.Option(help="A TOML file of rules, [[rule]], and maybe of a data set, [data].", show_default=False),
     ] = None,
     model: Annotated[str, typer.Option(help="A model; see `sfumato models`.")] = "lite0",
+    checkpoint: Checkpoint = None,
     epsilon: Annotated[float, typer.Option(help="How large an invariance's error may be.")] = 0.05,
     response: Annotated[str, typer.Option(help="What of the model: probability, logit or top1.")] = "probability",
     target: Annotated[
@@ -73,10 +75,11 @@ def rules(
 
         from sfumato import models
         from sfumato.behaviour import Watched
+        from sfumato.data import Subset
 
-        classifier = models.load(model)
+        classifier = models.load(model, checkpoint)
         ready = [(one, _ready(one, classifier, data)) for one in wanted]
-        read = _Read(data, classifier, _sampled(data, sample, seed))
+        read = _Read(data if sample is None else Subset(data, sample=sample, seed=seed), classifier)
         watched = Watched(classifier.net, read, _levels(classifier))
         tests, failed = _tests(ready, watched)
         if not tests:
@@ -131,17 +134,13 @@ def _in_folder(path: Path) -> "Data":
 
 
 def _described(settings: Mapping[str, Any], file: Path) -> "Data":
-    """The data set that a file's [data] says; a relative `root` or `path` begins at the file."""
+    """The data set that a file's [data] says, as a plan does; a relative path begins at the file."""
     from sfumato.runs.catalogue import SettingError, exported, made
+    from sfumato.runs.plan import with_paths
 
-    filled = {
-        key: str(file.parent / Path(os.path.expandvars(value)).expanduser())
-        if key in ("root", "path") and isinstance(value, str)
-        else value
-        for key, value in settings.items()
-    }
     try:
-        return made(filled, exported("sfumato.data"), ("data",), "data set")
+        filled = with_paths(settings, file.parent, ("data",))
+        return made(filled, exported("sfumato.data", "classes"), ("data",), "data set")
     except SettingError as error:
         raise ValueError(f"{file}, {'.'.join(error.keys)}: {error}") from error
 
@@ -159,17 +158,16 @@ class _Read:
 
     data: "Data"
     classifier: "Classifier"
-    indices: Sequence[int]
     failed: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
-        return len(self.indices) - len(self.failed)
+        return len(self.data) - len(self.failed)
 
     def __iter__(self) -> "Iterator[Picture]":
         from sfumato import pictures
         from sfumato.behaviour import Picture
 
-        for index in self.indices:
+        for index in range(len(self.data)):
             if index in self.failed:
                 continue
             try:
@@ -184,17 +182,6 @@ class _Read:
             yield Picture(
                 example.name, inputs, present, frozenset(classes[thing.label] for thing in example.things) - present
             )
-
-
-def _sampled(data: "Data", count: int | None, seed: int) -> Sequence[int]:
-    """The indices of so many examples at random, in their order; of all without a count."""
-    import numpy as np
-
-    if not len(data):
-        raise ValueError("the data set has no pictures")
-    if count is None or count >= len(data):
-        return range(len(data))
-    return sorted(np.random.default_rng(seed).choice(len(data), count, replace=False).tolist())
 
 
 def _levels(classifier: "Classifier") -> "Levels":
@@ -342,7 +329,8 @@ def _write(tests: Sequence[_Test], out: Path, about: Mapping[str, Any]) -> None:
 def _as_json(test: _Test) -> dict[str, Any]:
     from sfumato.configuration import as_json
 
-    found: dict[str, Any] = {"rule": test.asked.text, "settings": as_json(test.rule)}
+    rule: Any = test.rule
+    found: dict[str, Any] = {"rule": test.asked.text, "settings": as_json(rule)}
     if test.estimates:
         found |= {"tested": _numbers(test.estimates), "pictures": len(test.rows)}
     if test.verdict:
@@ -350,7 +338,7 @@ def _as_json(test: _Test) -> dict[str, Any]:
     if (search := test.strongest) is not None:
         found["strongest"] = {
             "strength": number(search.strength),
-            "unit": getattr(test.rule, "transformation").unit,  # noqa: B009  # only invariances are searched
+            "unit": rule.transformation.unit,
             "fails": None if search.fails is None else number(search.fails),
             "rises": search.rises,
             "tested": _numbers(search.tested),
@@ -405,13 +393,7 @@ def _write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     if not lines:
         path.unlink(missing_ok=True)
         return
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as stream:
-            columns = list(dict.fromkeys(name for line in lines for name in line))
-            writer = csv.DictWriter(stream, columns)
-            writer.writeheader()
-            writer.writerows(lines)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with written(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(dict.fromkeys(name for line in lines for name in line)))
+        writer.writeheader()
+        writer.writerows(lines)

@@ -32,6 +32,7 @@ def channels(
     at: Annotated[str, typer.Option(help="Mask what the layer puts out (output) or takes in (input).")] = "output",
     groups: Annotated[int | None, typer.Option(help="Mask so many groups of channels, as attention heads.")] = None,
     model: Annotated[str, typer.Option(help="A model; see `sfumato models`.")] = "lite0",
+    checkpoint: naming.Checkpoint = None,
     target: Annotated[
         list[str] | None, typer.Option(help="A class, by index or label; may be repeated. [default: the top class]")
     ] = None,
@@ -64,10 +65,10 @@ def channels(
                 raise ValueError(
                     f"--per-class is for the pictures of one class; name it once with --target, not {target}"
                 )
-            left_out = class_sheet(images, method, model, target[0], keep, invert, out)
+            left_out = class_sheet(images, method, model, checkpoint, target[0], keep, invert, out)
             raise typer.Exit(SOME_FAILED if left_out else 0)
-        prepared = prepare(images, model, target or [], out)
-        method = naming.with_layer(method, prepared.classifier)
+        prepared = prepare(images, model, target or [], out, checkpoint)
+        method = prepared.classifier.placed(method)
         if not method.layer:
             raise ValueError(
                 f"model {model!r} names no layer for this; give one with --layer; see: sfumato layers {model}"

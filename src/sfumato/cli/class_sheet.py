@@ -9,7 +9,6 @@ import typer
 from sfumato.cli import summaries
 from sfumato.cli.files import check_writable, slug, write_json
 from sfumato.cli.inverted import inverted
-from sfumato.cli.naming import with_layer
 from sfumato.cli.speaking import complain
 
 if TYPE_CHECKING:
@@ -22,7 +21,14 @@ CHANNELS, EXAMPLES = 6, 6  # drawn
 
 
 def class_sheet(
-    images: Sequence[Path], method: "ExtremalChannels", model: str, target: str, keep: float, invert: bool, out: Path
+    images: Sequence[Path],
+    method: "ExtremalChannels",
+    model: str,
+    checkpoint: Path | None,
+    target: str,
+    keep: float,
+    invert: bool,
+    out: Path,
 ) -> int:
     """Find and draw the channels of one class; returns how many pictures could not be used.
 
@@ -33,10 +39,10 @@ def class_sheet(
 
     panels.check_matplotlib()
     check_writable(out)
-    classifier = models.load(model)
+    classifier = models.load(model, checkpoint)
     index = labels.find(classifier.labels, target)
     label = labels.synonyms(classifier.labels[index])[0]
-    method = with_layer(method, classifier)
+    method = classifier.placed(method)
     if not method.layer:
         raise ValueError(f"model {model!r} names no layer for this; give one with --layer; see: sfumato layers {model}")
     found = class_channels(method, classifier, images, index, keep=keep, out=out / "masks", progress=_tell)

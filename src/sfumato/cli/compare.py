@@ -9,7 +9,6 @@ import typer
 
 from sfumato.cli import summaries
 from sfumato.cli.files import Names, say_where, slug, write_json
-from sfumato.cli.naming import with_layer
 from sfumato.cli.queries import Batch, prepare
 
 if TYPE_CHECKING:
@@ -17,13 +16,20 @@ if TYPE_CHECKING:
     from sfumato.models import Classifier
 
 
-def compare(images: Sequence[Path], model: str, targets: Sequence[str], methods: Mapping[str, Any], out: Path) -> int:
+def compare(
+    images: Sequence[Path],
+    model: str,
+    targets: Sequence[str],
+    methods: Mapping[str, Any],
+    out: Path,
+    checkpoint: Path | None = None,
+) -> int:
     """Run the methods, by name, on all pictures and draw their maps; returns how many pictures failed."""
     from sfumato import plots
 
-    prepared = prepare(images, model, targets, out)
+    prepared = prepare(images, model, targets, out, checkpoint)
     classifier = prepared.classifier
-    methods = {name: with_layer(method, classifier) for name, method in methods.items()}
+    methods = {name: classifier.placed(method) for name, method in methods.items()}
     names = Names()
     for batch in prepared.batches():
         found = {name: _timed(name, method, classifier, batch) for name, method in methods.items()}

@@ -14,6 +14,7 @@ from sfumato.cli.speaking import SOME_FAILED, speaking_plainly
 def explain(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of them.")],
     model: Annotated[str, typer.Option(help="A model; see `sfumato models`.")] = "lite0",
+    checkpoint: naming.Checkpoint = None,
     target: Annotated[
         list[str] | None, typer.Option(help="A class, by index or label; may be repeated. [default: the top class]")
     ] = None,
@@ -48,8 +49,8 @@ def explain(
                 f"--smallest is for one method that makes masks of an area, e.g. --method extremal{without}"
             )
         if not alone:
-            failed = compare(images, model, target or [], made, out)
+            failed = compare(images, model, target or [], made, out, checkpoint)
         else:
-            failed, _ = explain_with_masks(images, model, target or [], first, out, smallest, shown)
+            failed, _ = explain_with_masks(images, model, target or [], first, out, smallest, shown, checkpoint)
     if failed:
         raise typer.Exit(SOME_FAILED)

@@ -9,6 +9,8 @@ from typing import Any
 
 import typer
 
+from sfumato.whole import written
+
 
 def check_writable(out: Path) -> None:
     """Make the folder and try it, before the work begins."""
@@ -52,12 +54,9 @@ def slug(label: str) -> str:
 
 def write_json(path: Path, summary: Mapping[str, Any]) -> None:
     """Whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    content = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with written(path) as partial:
+        partial.write_text(content, encoding="utf-8")
 
 
 def say_where(results: int, out: Path) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sfumato.cli.naming import Checkpoint
 from sfumato.cli.speaking import speaking_plainly
 from sfumato.cli.tables import console, table
 
@@ -17,6 +18,7 @@ SCREEN = 40  # layers listed where nobody says how deep
 
 def layers(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model; see `sfumato models`.")] = "lite0",
+    checkpoint: Checkpoint = None,
     depth: Annotated[
         int | None, typer.Option(help="Levels of parts within parts. [default: as many as fit a screen]")
     ] = None,
@@ -32,7 +34,7 @@ def layers(
         from sfumato import models
         from sfumato.outline import outline
 
-        classifier = models.load(model)
+        classifier = models.load(model, checkpoint)
         shape = classifier.preparation.shape
         found = outline(classifier.net, torch.zeros(2, *shape))
         if not found:

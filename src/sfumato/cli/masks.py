@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from sfumato.cli import summaries
 from sfumato.cli.files import Names, say_where, write_json
-from sfumato.cli.naming import with_layer
 from sfumato.cli.queries import Batch, Query, prepare
 from sfumato.cli.tables import console, table
 
@@ -42,6 +41,7 @@ def explain_with_masks(
     out: Path,
     keep: float | None = None,
     sampled: tuple[float, ...] | None = None,
+    checkpoint: Path | None = None,
 ) -> tuple[int, list[Explained]]:
     """Explain all pictures; returns how many failed, and what was found.
 
@@ -49,9 +49,9 @@ def explain_with_masks(
     """
     from sfumato.progress import progress_bar
 
-    prepared = prepare(images, model, targets, out)
+    prepared = prepare(images, model, targets, out, checkpoint)
     classifier = prepared.classifier
-    method = with_layer(method, classifier)
+    method = classifier.placed(method)
     names = Names()
     done: list[Explained] = []
     for batch in prepared.batches():
@@ -87,11 +87,11 @@ def _run(
         part = result[index]
         about: dict[str, Any] = {}
         curve = None
-        if search is not None:
+        if search is not None and keep is not None:
+            from sfumato.report.numbers import told
+
             part = replace(part, areas=part.achieved[0].clone())  # the search asked each query for its own area
-            reached = bool(search.reached[index])
-            area = float(search.area[index]) if reached else None
-            about = {"smallest": {"keep": keep, "reached": reached, "area": area}}
+            about = {"smallest": told(search[index], keep)}
             curve = (search.curve_areas, search.curve_scores[index])
         kept = _probabilities(method, classifier, query, part)
         yield Explained(query, classifier.restore(query.inputs), part, kept, about, curve)

@@ -3,13 +3,24 @@
 import re
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Annotated, Any
 
-if TYPE_CHECKING:
-    from sfumato.models import Classifier
+import typer
 
 CAPTUM = "captum:"
 """Captum's methods go by the names of their classes, as `captum:IntegratedGradients`."""
+
+
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Weights for the model, as torch.save or safetensors writes a state dict; code in it is not run. "
+        "[default: the model's own]",
+    ),
+]
+"""The option that goes with --model."""
 
 
 def method_classes() -> dict[str, Any]:
@@ -73,11 +84,6 @@ def _class_named(name: str) -> Any:
 def makes_masks(method: Any) -> bool:
     """Whether the method's results have masks of the picture, not of a layer: of these there is more to say than of a map."""
     return any(field.name == "mask" for field in fields(method)) and not getattr(method, "layer", "")
-
-
-def with_layer(method: Any, classifier: "Classifier") -> Any:
-    """The method, looking where the classifier says that it should, if it looks into a layer."""
-    return classifier.placed(method)
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:

@@ -29,6 +29,8 @@ class Query:
     probabilities: "Tensor"
     target: int
     label: str
+    checkpoint: Path | None = None
+    """Where the model's weights are from, if they are not its own."""
 
     @property
     def title(self) -> str:
@@ -87,18 +89,22 @@ def _alike(queries: Sequence[Query]) -> Sequence[Query]:
     return list(takewhile(lambda query: query.inputs.shape == shape, queries))
 
 
-def prepare(images: Sequence[Path], model: str, targets: Sequence[str], out: Path) -> Prepared:
+def prepare(
+    images: Sequence[Path], model: str, targets: Sequence[str], out: Path, checkpoint: Path | None = None
+) -> Prepared:
     """The classifier of that name, and each picture with each target; what cannot work fails before the work begins."""
     from sfumato import labels, models, plots
 
     plots.check_matplotlib()
     check_writable(out)
-    classifier = models.load(model)
+    classifier = models.load(model, checkpoint)
     wanted = [labels.find(classifier.labels, text) for text in targets]
-    return _prepared(images, classifier, list(dict.fromkeys(wanted)))
+    return _prepared(images, classifier, list(dict.fromkeys(wanted)), checkpoint)
 
 
-def _prepared(images: Sequence[Path], classifier: "Classifier", targets: Sequence[int]) -> Prepared:
+def _prepared(
+    images: Sequence[Path], classifier: "Classifier", targets: Sequence[int], checkpoint: Path | None
+) -> Prepared:
     """Each picture with each target, or with its top class; pictures that cannot be used are reported and counted."""
     import torch
 
@@ -127,7 +133,7 @@ def _prepared(images: Sequence[Path], classifier: "Classifier", targets: Sequenc
                 probabilities = classifier.logits(inputs[None])[0].softmax(0)
             for target in targets or [int(probabilities.argmax())]:
                 label = labels.synonyms(classifier.labels[target])[0]
-                queries.append(Query(path, inputs, probabilities, target, label))
+                queries.append(Query(path, inputs, probabilities, target, label, checkpoint))
     if not queries:
         raise typer.Exit(FAILED)  # each failure has been reported
     return Prepared(classifier, queries, failed)

@@ -105,7 +105,7 @@ class Pictures:
 
     picture: Path | None
     model: str | None
-    _classifiers: "dict[str, Classifier | str]" = field(default_factory=dict)
+    _classifiers: "dict[tuple[str, Path | None], Classifier | str]" = field(default_factory=dict)
 
     def of(self, found: Found) -> "tuple[Tensor | None, Classifier | None, str]":
         """The inputs `(1, C, H, W)`, or why there are none."""
@@ -113,7 +113,7 @@ class Pictures:
         if self.picture is None and not isinstance(told, str):
             return None, None, "No picture is known; --picture names it."
         name = self.model or str(found.story.get("model", ""))
-        classifier = self._classifier(name)
+        classifier = self._classifier(name, found.story.get("checkpoint"))
         if isinstance(classifier, str):
             return None, None, classifier
         try:
@@ -132,13 +132,16 @@ class Pictures:
             return read(self.picture)
         return read(told if told.exists() or not (beside.parent / told.name).exists() else beside.parent / told.name)
 
-    def _classifier(self, name: str) -> "Classifier | str":
-        """The model, or why there is none. A file's word is not enough to run somebody's code."""
-        if name not in self._classifiers:
-            self._classifiers[name] = self._loaded(name)
-        return self._classifiers[name]
+    def _classifier(self, name: str, told: Any) -> "Classifier | str":
+        """The model, with the weights of which a file tells, as far as these are here; or why there is none."""
+        checkpoint = Path(told) if isinstance(told, str) and Path(told).is_file() else None
+        key = name, checkpoint
+        if key not in self._classifiers:
+            self._classifiers[key] = self._loaded(name, checkpoint)
+        return self._classifiers[key]
 
-    def _loaded(self, name: str) -> "Classifier | str":
+    def _loaded(self, name: str, checkpoint: Path | None) -> "Classifier | str":
+        """A file's word is not enough to run somebody's code."""
         from sfumato import models
 
         if not name:
@@ -147,7 +150,7 @@ class Pictures:
         if not known and self.model is None:
             return f"The picture is not shown: it takes the model {name!r}, which --model must allow."
         try:
-            return models.load(name)
+            return models.load(name, checkpoint)
         except (ValueError, OSError, ImportError) as error:
             if self.model is not None:
                 raise

@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
+from sfumato.cli.naming import Checkpoint
 from sfumato.cli.speaking import speaking_plainly
 from sfumato.cli.tables import console
 
 
 def serve(
     model: Annotated[str, typer.Option(help="A model; see `sfumato models`.")] = "lite0",
+    checkpoint: Checkpoint = None,
     host: Annotated[
         str, typer.Option(help="Where to listen; by default this machine alone can reach it.")
     ] = "127.0.0.1",
@@ -20,9 +22,8 @@ def serve(
     """Open a page on which one looks at what a network needs to see; Ctrl-C ends it."""
     with speaking_plainly():
         try:
-            import uvicorn
-
             from sfumato.web.app import serving
+            from sfumato.web.patience import server
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 f'the page needs {error.name}, which is not installed; run: pip install "sfumato[ui]"', name=error.name
@@ -31,17 +32,11 @@ def serve(
 
         with _listening(host, port) as listener:
             port = listener.getsockname()[1]
-            classifier = models.load(model)
+            classifier = models.load(model, checkpoint)
             classifier.net.to(device)
             shown = f"[{host}]" if ":" in host else host
             console().print(f"http://{shown}:{port}/ shows what {classifier.name} needs to see; Ctrl-C ends it")
-            config = uvicorn.Config(
-                serving(classifier, shown, port),
-                log_level="warning",
-                limit_concurrency=200,
-                timeout_graceful_shutdown=2,
-            )
-            uvicorn.Server(config).run(sockets=[listener])
+            server(serving(classifier, shown, port)).run(sockets=[listener])
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -15,6 +15,7 @@ def picture(query: "Query", classifier: "Classifier") -> dict[str, Any]:
     return {
         "picture": str(query.source),
         "model": classifier.name,
+        **({} if query.checkpoint is None else {"checkpoint": str(query.checkpoint)}),
         "target": {"index": query.target, "label": classifier.labels[query.target]},
         "top_classes": [
             {"index": index, "label": classifier.labels[index], "probability": number(probability)}

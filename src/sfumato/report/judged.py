@@ -27,7 +27,7 @@ class Judged:
     names: Mapping[int, str]
     """The classes' names."""
     kept: Mapping[str, Mapping[Key, tuple[str, str]]]
-    """Where results are kept: the shard, and the item's key in it."""
+    """Where results are kept: the shard, and the key in it."""
 
     def named(self, case: Key) -> str:
         """The example and the class, by the words that people know."""
@@ -61,21 +61,13 @@ def judged(session: Session, store: Store, data: str, model: str) -> Iterator[Ju
 
 
 def _kept(session: Session, store: Store, places: Sequence[Where]) -> dict[str, dict[Key, tuple[str, str]]]:
-    """Where the results of each method's cases are: under the key of the first protocol's item, in the shard that any names."""
+    """Where the results of each method's cases are: where any of their rows says."""
     if not session.plan.masks:
         return {}
-    keys: dict[str, dict[Key, str]] = {}
-    shards: dict[str, dict[Key, str]] = {}
+    kept: dict[str, dict[Key, tuple[str, str]]] = {}
     for where in places:
-        first = where.method not in keys
         for each in session.done(store, where.recipe):
-            case = (each.example, each.target)
-            if first:
-                keys.setdefault(where.method, {})[case] = each.key
             if each.masks:
-                shards.setdefault(where.method, {})[case] = each.masks
-        keys.setdefault(where.method, {})
-    return {
-        method: {case: (shard, keys[method][case]) for case, shard in found.items() if case in keys[method]}
-        for method, found in shards.items()
-    }
+                shard, _, key = each.masks.partition("/")
+                kept.setdefault(where.method, {})[each.example, each.target] = (shard, key)
+    return kept

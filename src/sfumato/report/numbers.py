@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.panels import percent
+from sfumato.panels import percent, shares
 from sfumato.sufficient import SmallestArea
 
 
@@ -50,17 +51,15 @@ def mask_rows(result: Attribution) -> list[MaskRow]:
     achieved = result.achieved[0].tolist() if result.achieved is not None else masks.flatten(1).mean(1).tolist()
     asked = [None] * len(masks) if result.areas is None else list(map(number, result.areas))
     channels = masks.shape[1] if result.activation is not None else None
-    whole, blank = bound(result.whole), bound(result.blank)
+    complete = all(each is not None for each in (result.scores, result.whole, result.blank))
+    kept = shares(result)[0].tolist() if complete else [math.nan] * len(masks)
     rows = []
     for variant, area in enumerate(achieved):
         score, complement = (
             None if values is None else number(values[0, variant]) for values in (result.scores, result.complements)
         )
-        share = None
-        if score is not None and whole is not None and blank is not None and whole != blank:
-            share = (score - blank) / (whole - blank)
         count = None if channels is None else round(area * channels)
-        rows.append(MaskRow(variant, asked[variant], area, score, share, complement, count))
+        rows.append(MaskRow(variant, asked[variant], area, score, number(kept[variant]), complement, count))
     return sorted(rows, key=lambda row: (row.achieved, row.variant))
 
 
@@ -78,8 +77,20 @@ class Sought:
     """Of masks of channels, how many they are."""
 
 
+def told(search: SmallestArea, keep: float) -> dict[str, Any]:
+    """What a result of one query tells of the search for it, under "smallest", in plain JSON; `sought` reads it."""
+    return {
+        "keep": keep,
+        "reached": bool(search.reached[0]),
+        "area": _short(search.area[0]),
+        "count": None if search.count is None else int(search.count[0]),
+        "areas": list(map(_short, search.curve_areas)),
+        "scores": list(map(_short, search.curve_scores[0])),
+    }
+
+
 def sought(result: Attribution, search: SmallestArea | None) -> Sought | None:
-    """The search's outcome, or what a result of one query tells of it, as those of `sfumato explain --smallest` do."""
+    """The search's outcome, or what a result of one query tells of it, as `told` does."""
     if search is not None:
         pairs = zip(search.curve_areas.tolist(), map(number, search.curve_scores[0]), strict=True)
         return Sought(
@@ -88,13 +99,17 @@ def sought(result: Attribution, search: SmallestArea | None) -> Sought | None:
             [(area, score) for area, score in pairs if score is not None],
             None if search.count is None else int(search.count[0]),
         )
-    told = result.about.get("smallest")
-    if not isinstance(told, Mapping):
+    about = result.about.get("smallest")
+    if not isinstance(about, Mapping):
         return None
-    keep, area, whole = told.get("keep"), told.get("area"), bound(result.whole)
+    keep, count, whole = _known(about.get("keep")), _known(about.get("count")), bound(result.whole)
+    areas, scores = (each if isinstance(each := about.get(name), list) else [] for name in ("areas", "scores"))
+    points = [(_known(area, 0, 1), _known(score)) for area, score in zip(areas, scores, strict=False)]
     return Sought(
-        keep * whole if isinstance(keep, int | float) and whole is not None else None,
-        float(area) if isinstance(area, int | float) and 0 <= area <= 1 else None,
+        None if keep is None or whole is None else keep * whole,
+        _known(about.get("area"), 0, 1),
+        [(area, score) for area, score in points if area is not None and score is not None],
+        None if count is None else int(count),
     )
 
 
@@ -107,6 +122,17 @@ def number(value: float | Tensor) -> float | None:
     """A number, if it is one: neither infinite nor NaN."""
     plain = float(value.detach()) if isinstance(value, torch.Tensor) else float(value)
     return plain if math.isfinite(plain) else None
+
+
+def _short(value: Tensor) -> float | None:
+    """A number as a file tells it, to six digits."""
+    plain = number(value)
+    return None if plain is None else float(f"{plain:.6g}")
+
+
+def _known(value: Any, low: float = -1e30, high: float = 1e30) -> float | None:
+    """What a file tells, if it is a number that may be; a file may tell anything."""
+    return float(value) if isinstance(value, int | float) and low <= value <= high else None
 
 
 def figure(value: float | None) -> str:

@@ -5,10 +5,10 @@ import hashlib
 import os
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 
 from sfumato.attribution import versions
 from sfumato.report.markup import Html, joined, tag
+from sfumato.whole import written
 
 
 def page(title: str, *parts: str | None, style: str = "") -> str:
@@ -35,13 +35,8 @@ def page(title: str, *parts: str | None, style: str = "") -> str:
 
 def write_page(content: str, path: str | os.PathLike[str]) -> None:
     """Write a page, whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with written(path) as partial:
         partial.write_text(content, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def wide(label: str, *parts: str | None) -> Html:

@@ -42,7 +42,7 @@ BEAT = 5.0
 """Seconds without news after which a word is sent all the same, so that a tab that was closed is noticed."""
 
 SLOW = 30.0
-"""Seconds that an upload may take."""
+"""Seconds that an upload may take, and that an answer may wait to be read."""
 
 MOST_WORDS = 65536
 """Bytes of what a page may say besides pictures."""

@@ -1,20 +1,23 @@
 """What a job does: a method is asked about a picture, and the page is told of each step and of the answer."""
 
+import importlib.util
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfumato.attribution import Attribution
-from sfumato.methods import ExtremalChannels, ExtremalPerturbation, extremal
+from sfumato.methods import Captum, ExtremalChannels, ExtremalPerturbation, extremal
 from sfumato.models import Classifier
+from sfumato.report.numbers import told
 from sfumato.runs.catalogue import exported, made
 from sfumato.scores import Contrastive, Logit, Score
 from sfumato.sufficient import smallest
-from sfumato.web.desk import DONE, STEP, Event, Job
+from sfumato.web.desk import DONE, STEP, CancelledError, Event, Job
 from sfumato.web.images import SMALL, grey, stretched
 from sfumato.web.tabs import Shown
 
@@ -51,7 +54,9 @@ class Asked:
         keep = said.get("keep")
         if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 < keep <= 1):
             raise ValueError(f"keep is a share of the score, in (0, 1]; got {keep!r}")
-        method = classifier.placed(_method(said.get("method", "ExtremalPerturbation"), said.get("settings") or {}))
+        method = classifier.placed(
+            _method(said.get("method", "ExtremalPerturbation"), said.get("settings") or {}, classifier)
+        )
         if keep is not None and not isinstance(method, ExtremalPerturbation | ExtremalChannels):
             raise ValueError("the smallest area is sought by extremal perturbations only")
         return cls(method, score, target, keep)
@@ -60,10 +65,15 @@ class Asked:
         """What the desk is to do."""
 
         def done(job: Job) -> Event:
+            with leaving(classifier.net, job):
+                return sought(job)
+
+        def sought(job: Job) -> Event:
             net, watch = classifier.net, Watch(self.method, shown.inputs, job)
             if self.keep is not None:
                 found = smallest(self.method, net, shown.inputs, self.score, keep=self.keep, progress=watch)
-                job.result = found.attribution
+                about = {**found.attribution.about, "smallest": told(found, self.keep)}
+                job.result = replace(found.attribution, about=about)
                 curve = {
                     "areas": found.curve_areas.tolist(),
                     "scores": found.curve_scores[0].tolist(),
@@ -76,6 +86,21 @@ class Asked:
             return {"type": DONE, "curve": None, **answer(job.result)}
 
         return done
+
+
+@contextmanager
+def leaving(net: nn.Module, job: Job) -> Iterator[None]:
+    """Ends a job that nobody wants any more at the network's next answer: not every method tells its steps."""
+
+    def check(*_: object) -> None:
+        if job.unwanted.is_set():
+            raise CancelledError
+
+    hook = net.register_forward_pre_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @dataclass
@@ -148,14 +173,35 @@ def choices(classifier: Classifier) -> list[dict[str, Any]]:
         if "layer" in settings:
             offered["layer"] = classifier.layers.get(name, "")
         found.append({"name": name, "settings": offered})
+    found += [{"name": name, "settings": {}} for name in captum(classifier)]
     return sorted(found, key=lambda each: each["name"] != "ExtremalPerturbation")
 
 
-def _method(name: Any, settings: Any) -> Any:
+def captum(classifier: Classifier) -> dict[str, Captum]:
+    """Of Captum's methods, where it is installed, those that need to be told nothing, or no more than the input's size."""
+    if importlib.util.find_spec("captum") is None:
+        return {}
+    channels, *sides = classifier.preparation.shape
+    windows = {
+        name: (channels, *(max(1, side // parts) for side in sides))
+        for name, parts in (("sliding_window_shapes", 7), ("strides", 14))
+    }
+    found = (
+        Captum("captum:GradientShap"),
+        Captum("captum:InputXGradient"),
+        Captum("captum:IntegratedGradients", arguments={"internal_batch_size": 8}),
+        Captum("captum:Occlusion", arguments=windows),
+    )
+    return {each.name: each for each in found}
+
+
+def _method(name: Any, settings: Any, classifier: Classifier) -> Any:
+    if settings == {} and (one := captum(classifier).get(name)) is not None:
+        return one
     if not isinstance(name, str) or ":" in name:  # a dotted path would import what the page names
         raise ValueError(f"no method {name!r}")
     if name.casefold() == "captum":
-        raise ValueError("Captum's methods are not offered on the page; use Python for them")
+        raise ValueError("of Captum's methods the page offers a few, by name; use Python for the others")
     if not isinstance(settings, Mapping):
         raise ValueError(f"settings are names and values; got {settings!r}")
     allowed = {"steps", "samples", "areas", "game", "layer", "seed", "counts"}
