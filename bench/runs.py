@@ -20,8 +20,8 @@ from sfumato import metrics
 from sfumato.data import Table
 from sfumato.data.truth import truth
 from sfumato.pictures import read
-from sfumato.runs.plan import parse
-from sfumato.runs.session import Place, Session, begun
+from sfumato.runs.plan import Plan, parse
+from sfumato.runs.session import Place, begun
 from sfumato.runs.workers import one_thread, spread
 
 PLAN = """
@@ -67,9 +67,10 @@ def looped(folder: Path) -> float:
     return time.perf_counter() - began
 
 
-def carried_out(session: Session) -> float:
+def carried_out(plan: Plan, place: Place) -> float:
+    """Seconds that a run takes, with loading the model, which it does once."""
     began = time.perf_counter()
-    assert sum(1 for _ in session.work())
+    assert sum(1 for _ in begun(plan, place).work())
     return time.perf_counter() - began
 
 
@@ -90,8 +91,7 @@ def main() -> None:
         written(folder, asked.pictures)
         plan = parse(PLAN, folder)
         for repeat in range(asked.repeats):
-            session = begun(plan, Place(folder / f"run-{repeat}"))
-            run, loop = carried_out(session), looped(folder)
+            run, loop = carried_out(plan, Place(folder / f"run-{repeat}")), looped(folder)
             ratios.append(run / loop)
             print(f"loop {loop:.2f} s, run {run:.2f} s, ratio {ratios[-1]:.3f}", flush=True)
         for repeat in range(asked.repeats):

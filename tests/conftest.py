@@ -1,4 +1,4 @@
-"""What several tests share: a PostgreSQL server of their own."""
+"""What several tests share: a PostgreSQL server of their own, and surroundings for Ray."""
 
 import os
 import pwd
@@ -112,3 +112,18 @@ def postgres() -> Iterator[PostgresServer]:
             server.stop()
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def surroundings():
+    """Ray's own files in a folder that is removed; short, as sockets have their names from it."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory(prefix="sf", ignore_cleanup_errors=True) as folder,
+    ):
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_AUTH_TOKEN_PATH", f"{folder}/token")
+        Path(folder, "token").write_text("0" * 64)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield

@@ -1,4 +1,4 @@
-"""What the tutorial, the explorer's page and the how-to guides show runs, each page from top to bottom."""
+"""What the tutorial, the explorer's page, the how-to guides and the methods' pages show runs, each from top to bottom."""
 
 import re
 import sys
@@ -7,8 +7,15 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = [DOCS / "tutorial.md", DOCS / "explorer.md", *sorted((DOCS / "howto").glob("*.md"))]
+FOLDERS = ("howto", "methods")
+PAGES = [
+    DOCS / "tutorial.md",
+    DOCS / "explorer.md",
+    *(page for each in FOLDERS for page in sorted((DOCS / each).glob("*.md"))),
+]
 WITH_CODE = [page for page in PAGES if "```python\n" in page.read_text(encoding="utf-8")]
+CLUSTER = DOCS / "howto/cluster.md"
+"""Its own takes half a minute to start."""
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 MODULE = re.compile(r"# (\w+)\.py\n")
 WRITTEN = re.compile(r'"([\w-]+\.(?:png|html|json|pth|safetensors))"')
@@ -37,7 +44,7 @@ def run_all_blocks(text: str) -> None:
             exec(compile(block, "page.md", "exec", dont_inherit=True), names)  # noqa: S102
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [page for page in WITH_CODE if page != CLUSTER], ids=lambda page: page.stem)
 def test_code_blocks_run_in_order_and_write_what_they_name(page):
     text = page.read_text(encoding="utf-8")
     run_all_blocks(re.sub(r"(steps|samples)=\d+", r"\1=2", text))
@@ -47,14 +54,17 @@ def test_code_blocks_run_in_order_and_write_what_they_name(page):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
-def test_code_blocks_run_as_written(page):
+def test_code_blocks_run_as_written(page, request):
+    if page == CLUSTER:
+        pytest.importorskip("ray", reason="Ray is not installed")
+        request.getfixturevalue("surroundings")
     run_all_blocks(page.read_text(encoding="utf-8"))
 
 
-def test_every_guide_is_in_the_list_of_guides_and_has_code():
-    listed = re.search(
-        r"```\{toctree\}\n(.*?)```", (DOCS / "howto" / "index.md").read_text(encoding="utf-8"), re.DOTALL
-    )
-    guides = {page.stem for page in (DOCS / "howto").glob("*.md")} - {"index"}
-    assert set(re.findall(r"^\w+$", listed[1], re.MULTILINE)) == guides
-    assert {page.stem for page in WITH_CODE} >= guides | {"tutorial", "explorer"}
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_page_is_in_its_list_and_has_code(folder):
+    text = (DOCS / folder / "index.md").read_text(encoding="utf-8")
+    listed = re.search(r"```\{toctree\}\n(.*?)```", text, re.DOTALL)
+    pages = {page.stem for page in (DOCS / folder).glob("*.md")} - {"index"}
+    assert set(re.findall(r"^\w+$", listed[1], re.MULTILINE)) == pages
+    assert {page.stem for page in WITH_CODE} >= pages | {"tutorial", "explorer"}

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -145,21 +144,6 @@ def bed(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def surroundings():
-    """Ray's own files in a folder that is removed; short, as sockets have their names from it."""
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        tempfile.TemporaryDirectory(prefix="sf", ignore_cleanup_errors=True) as folder,
-    ):
-        patch.setenv("RAY_TMPDIR", folder)
-        patch.setenv("RAY_AUTH_TOKEN_PATH", f"{folder}/token")
-        Path(folder, "token").write_text("0" * 64)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-
-
-@pytest.fixture(scope="module")
 def cluster(surroundings):
     """A cluster of two machines with room for a worker each, all on this one; tests add others, and remove them."""
     from ray.cluster_utils import Cluster as Machines
@@ -222,8 +206,23 @@ def test_a_machine_dies_in_the_middle(bed, cluster):
     assert [row[-1] for row in undisturbed if row[2] == BROKEN] == [row[-1] for row in undisturbed if row[-1]] != []
     with session.place.store() as store:
         kept = {each.key: each.masks for each in store.done() if each.row is not None}
-    assert all((session.place.folder / "masks" / name).is_file() for name in kept.values())
+    assert all((session.place.folder / "masks" / name).parent.is_file() for name in kept.values())
     assert not claims(session)
+
+
+def test_a_protocol_that_is_added_judges_the_masks_that_were_kept(bed, cluster):
+    undisturbed = bed.local()
+    session = bed.session("cluster", masks="true")
+    for _ in on_ray.spread(session, cluster.address, Cluster(actors=2)):
+        pass
+    with session.place.store() as store:
+        places = {each.key: each.masks for each in store.done()}
+        store.forget([each.key for each in store.done() if each.row and "rank" in each.row])
+    for _ in on_ray.spread(session, cluster.address, Cluster(actors=2)):
+        pass
+    assert rows(session) == undisturbed
+    with session.place.store() as store:
+        assert {each.key: each.masks for each in store.done()} == places
 
 
 def test_workers_die(bed, cluster):
@@ -234,6 +233,18 @@ def test_workers_die(bed, cluster):
         pass
     assert not list((bed.root / "deaths").iterdir())
     assert rows(session) == undisturbed
+
+
+def test_rows_are_the_same_in_a_database(bed, cluster, postgres):
+    undisturbed = bed.local("mortal")
+    session = begun(bed.plan("mortal"), Place(bed.root / "database", postgres.url()))
+    bed.tokens(1)
+    for _ in on_ray.spread(session, cluster.address, Cluster(actors=2)):
+        pass
+    assert not list((bed.root / "deaths").iterdir())
+    assert not (session.place.folder / "run.sqlite").exists()
+    assert rows(session) == undisturbed
+    assert not claims(session)
 
 
 def test_a_chunk_at_which_every_worker_dies(bed, cluster):
@@ -283,14 +294,15 @@ def test_a_worker_says_what_is_wrong(bed):
     wanted = frozenset(chunk.all_keys[:1])
     worker = Worker(session.plan, session.weights, current())
     assert worker.ready().fault == ""
-    assert [each.key for each in worker.done(chunk, wanted).done] == chunk.all_keys[:1]
+    assert [each.key for each in worker.done(chunk, wanted, {}).done] == chunk.all_keys[:1]
     older = Worker(session.plan, session.weights, {**current(), "code": "older"})
     assert "another version is installed there (code " in older.ready().fault
     other = Worker(session.plan, {"small": "another"}, current())
     assert (
-        "model 'small' cannot be loaded there: model 'small' has other weights here" in other.done(chunk, wanted).fault
+        "model 'small' cannot be loaded there: model 'small' has other weights here"
+        in other.done(chunk, wanted, {}).fault
     )
-    assert not other.done(chunk, wanted).done
+    assert not other.done(chunk, wanted, {}).done
 
 
 def test_settings():

@@ -13,12 +13,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from sfumato import models
 from sfumato.cli import app
 from sfumato.runs import summary
 from sfumato.runs.export import comma_separated, latex, markdown, records, write
 from sfumato.runs.opened import open_store
 from sfumato.runs.plan import parse
 from sfumato.runs.session import Place, begun, found
+from sfumato.runs.work import Workbench
 from sfumato.runs.workers import one_thread, spread
 
 SUBJECT = '''
@@ -243,14 +245,82 @@ def test_two_processes_share_a_run(subject, tmp_path):
 def test_masks_are_kept_and_can_be_read(subject, tmp_path):
     plan = planned(subject, **{"batch = 2": "batch = 2\nmasks = true"})
     session = carried_out(plan, tmp_path / "run")
-    from sfumato.runs.shards import Shards
-
     with session.place.store() as store:
-        kept = [each for each in store.done() if each.row is not None]
-    held = {(each.masks, key) for each in kept for key in Shards(tmp_path / "run/masks").keys(each.masks)}
-    assert len(held) == 2 * 18  # a result for each method and query that did not fail
-    name, key = next(iter(held))
-    assert Shards(tmp_path / "run/masks").read(name, key).map.shape == (1, 1, 24, 24)
+        places = {each.masks for each in store.done() if each.row is not None}
+    assert len(places) == 2 * 18  # a result for each method and query that did not fail
+    for place in places:
+        assert session.place.shards.read(*place.split("/")).map.shape == (1, 1, 24, 24)
+
+
+def explanations(monkeypatch):
+    """The chunks that a method is asked to explain, from now on."""
+    asked = []
+    explained = Workbench._attempted
+
+    def counted(bench, method, net, group):
+        asked.append([query.unit.name for query in group])
+        return explained(bench, method, net, group)
+
+    monkeypatch.setattr(Workbench, "_attempted", counted)
+    return asked
+
+
+KEPT = {"batch = 2": "batch = 2\nmasks = true"}
+ADDED = {
+    **KEPT,
+    "[protocols]": '[protocols]\nenergy = "EnergyPointing"\ngame = { use = "InsertionDeletion", steps = 4 }',
+}
+
+
+def test_a_protocol_that_is_added_judges_the_masks_that_were_kept(subject, tmp_path, monkeypatch):
+    carried_out(planned(subject, **ADDED), tmp_path / "fresh")
+    carried_out(planned(subject, **KEPT), tmp_path / "run")
+    asked = explanations(monkeypatch)
+    session = carried_out(planned(subject, **ADDED), tmp_path / "run")
+    assert not asked
+    assert table(tmp_path / "run") == table(tmp_path / "fresh")
+    with session.place.store() as store:
+        places = {each.masks for each in store.done() if each.row is not None}
+        cost = summary.seconds(session, store)
+    assert len(places) == 2 * 18  # those of the first plan
+    assert all(cost.values())  # what the methods took then
+    carried_out(planned(subject, **{**ADDED, "steps = 3": "steps = 4"}), tmp_path / "run")
+    assert len([name for names in asked for name in names]) == 18  # those of another method are others
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "changed"])
+def test_damaged_masks_are_computed_anew(subject, tmp_path, monkeypatch, damage):
+    carried_out(planned(subject, **ADDED), tmp_path / "fresh")
+    session = carried_out(planned(subject, **KEPT), tmp_path / "run")
+    for shard in session.place.shards.folder.iterdir():
+        content = shard.read_bytes()
+        if damage == "missing":
+            shard.unlink()
+        else:
+            shard.write_bytes(content[:-1] + (b"" if damage == "short" else bytes([content[-1] ^ 1])))
+    asked = explanations(monkeypatch)
+    with pytest.warns(UserWarning, match=r"the shard .*; what it held is computed anew where the run needs it"):
+        carried_out(planned(subject, **ADDED), tmp_path / "run")
+    assert asked
+    assert table(tmp_path / "run") == table(tmp_path / "fresh")
+
+
+def test_without_masks_a_protocol_that_is_added_has_all_explained(subject, tmp_path, monkeypatch):
+    carried_out(planned(subject), tmp_path / "run")
+    asked = explanations(monkeypatch)
+    carried_out(planned(subject, **{**ADDED, "batch = 2": "batch = 2"}), tmp_path / "run")
+    assert asked
+
+
+def test_models_are_loaded_once(subject, tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        models, "load", lambda *words, load=models.load, **more: loaded.append(words) or load(*words, **more)
+    )
+    session = carried_out(planned(subject), tmp_path / "run")
+    assert len(loaded) == 1
+    list(spread(session, 2))
+    assert session.bench._classifiers == {}  # the workers hold them
 
 
 def test_a_run_of_another_version_is_not_touched_unasked(subject, tmp_path):

@@ -200,6 +200,12 @@ def test_reading_half_of_the_rows_keeps_nobody_from_writing(store):
     assert store.known([*keys(3), "more"]) == {"more"}
 
 
+def test_items_are_looked_up_by_their_keys(store):
+    store.commit([an_item("b", recipe="one"), an_item("a", recipe="two", masks="shard/a"), a_failure("c")])
+    assert [each.key for each in store.look_up(["c", "none", "a"])] == ["a", "c"]
+    assert next(store.look_up(["a"])) == an_item("a", recipe="two", masks="shard/a")
+
+
 def test_counts_are_by_recipe(store):
     assert store.count() == {}
     store.commit([an_item(key, recipe="one") for key in keys(5)])
@@ -891,6 +897,17 @@ def test_missing_and_damaged_shards(tmp_path):
     with pytest.raises(StoreError) as caught:
         shards.keys("other.safetensors")
     assert "is damaged" in said(caught)
+
+
+def test_a_shard_is_what_was_written(tmp_path):
+    shards = Shards(tmp_path)
+    name = shards.keep({"a": an_attribution()})
+    shards.check(name)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert shards.read(name, "a")  # nothing is missing, but a number has changed
+    with pytest.raises(StoreError, match="its content is not what it was"):
+        shards.check(name)
 
 
 def test_sweeping_spares_what_is_being_written(tmp_path):

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from sfumato.attribution import Attribution
 from sfumato.runs.cluster import Cluster
+from sfumato.runs.execute import Results
 from sfumato.runs.items import Chunk, Unit
+from sfumato.runs.kept import Explained
 from sfumato.runs.plan import Plan
 from sfumato.runs.session import current
 from sfumato.runs.store import Done
@@ -35,7 +37,7 @@ class Report:
 
     machine: str
     done: tuple[Done, ...] = ()
-    results: Mapping[str, Attribution] = field(default_factory=dict)
+    results: Results = field(default_factory=dict)
     others: tuple[Path, ...] = ()
     """Pictures that are missing there, or not the files that they were for the driver."""
     fault: str = ""
@@ -60,12 +62,12 @@ class Worker:
         differ = ", ".join(f"{name} {here.get(name)}" for name in here if here.get(name) != self._made_by.get(name))
         return self._report(fault=f"another version is installed there ({differ}); give every machine the driver's")
 
-    def done(self, chunk: Chunk, wanted: frozenset[str]) -> Report:
+    def done(self, chunk: Chunk, wanted: frozenset[str], kept: Mapping[str, Explained]) -> Report:
         """The chunk's items that are wanted."""
         try:
             self._load(chunk)
-            done, results = self._bench.done(chunk, wanted)
-            sent = {key: _whole(result) for key, result in results.items()} if self._plan.masks else {}
+            done, results = self._bench.done(chunk, wanted, kept)
+            sent = {keys: _whole(result) for keys, result in results.items()} if self._plan.masks else {}
             others = tuple(unit.example.path for unit in chunk.units if unit.example and not _same(unit))
             return self._report(done=tuple(done), results=sent, others=others)
         except Exception as error:  # noqa: BLE001  # the driver says it
@@ -104,6 +106,8 @@ class Task:
 
     chunk: Chunk
     wanted: frozenset[str]
+    kept: Mapping[str, Explained]
+    """The results that the run has already."""
     deaths: int = 0
 
 
@@ -206,7 +210,7 @@ class Crew:
         ]
         tasks = queue.take(len(room)) if room else []
         for member, task in zip(room, tasks, strict=False):
-            reference = member.actor.done.remote(task.chunk, task.wanted)
+            reference = member.actor.done.remote(task.chunk, task.wanted, task.kept)
             member.tasks[reference] = task
             self._out[reference] = member
         return bool(room) and not any(member.tasks for member in self._members)

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sfumato.attribution import Attribution
 from sfumato.runs.items import Chunk
@@ -36,8 +36,11 @@ class Progress:
 Keep = Callable[[Mapping[str, Attribution]], str]
 """Writes results, by their keys, where they last, and says the name of the shard."""
 
-Work = Callable[[Chunk, frozenset[str]], tuple[list[Done], Mapping[str, Attribution]]]
-"""Does a chunk's items, of those that are wanted."""
+Results = Mapping[tuple[str, ...], Attribution]
+"""What a method found, each by the keys of the items that rest on it."""
+
+Work = Callable[[Chunk, frozenset[str]], tuple[list[Done], Results]]
+"""Does a chunk's items, of those that are wanted, and gives the results that are not kept yet."""
 
 
 def execute(
@@ -81,10 +84,10 @@ class Parcel:
     """What is done and not yet committed."""
 
     done: list[Done] = field(default_factory=list)
-    results: dict[str, Attribution] = field(default_factory=dict)
+    results: dict[tuple[str, ...], Attribution] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
-    def add(self, done: Sequence[Done], results: Mapping[str, Attribution]) -> None:
+    def add(self, done: Sequence[Done], results: Results) -> None:
         self.done += done
         self.results |= results
 
@@ -104,13 +107,14 @@ class Parcel:
 
     def commit(self, store: Store, keep: Keep | None) -> None:
         """The results first, so that no row names a shard which is not there."""
-        shard = keep(self.results) if keep is not None and self.results else ""
-        store.commit([_with_masks(each, shard) for each in self.done])
+        places: dict[str, str] = {}
+        if keep is not None and self.results:
+            shard = keep({keys[0]: result for keys, result in self.results.items()})
+            places = {key: f"{shard}/{keys[0]}" for keys in self.results for key in keys}
+        store.commit(
+            [each if each.row is None else replace(each, masks=places.get(each.key, each.masks)) for each in self.done]
+        )
         self.done, self.results, self.began = [], {}, time.monotonic()
-
-
-def _with_masks(done: Done, shard: str) -> Done:
-    return Done(**{**vars(done), "masks": shard}) if shard and done.row is not None else done
 
 
 def undone(chunks: Iterator[Chunk], store: Store) -> Iterator[list[tuple[Chunk, list[str]]]]:

@@ -127,6 +127,11 @@ def named(recipe: Mapping[str, Any]) -> str:
     return _digest(recipe)
 
 
+def explanation(recipe: Mapping[str, Any]) -> str:
+    """A hash of that part of a recipe on which a method's result depends: of all but the protocol."""
+    return _digest({name: value for name, value in recipe.items() if name not in ("protocol", "others")})
+
+
 def seed_of(key: str) -> int:
     """The seed of what an item draws."""
     return int(key[:15], 16)

@@ -21,6 +21,7 @@ from sfumato.runs.cluster import Cluster
 from sfumato.runs.crew import PATIENCE, Crew, Task
 from sfumato.runs.execute import WAIT, Parcel, renewed, undone
 from sfumato.runs.items import Chunk
+from sfumato.runs.kept import Kept
 from sfumato.runs.plan import Plan
 from sfumato.runs.processes import present
 from sfumato.runs.session import Session, current
@@ -42,6 +43,8 @@ def spread(session: Session, address: str, cluster: Cluster | None = None) -> Ge
     """
     cluster = cluster or Cluster()
     cluster.check_device(session.plan.device)
+    if session.bench is not None:
+        session.bench.let_go()
     with session.place.store() as store:
         if next(undone(session.chunks(), store), None) is None:
             return  # no cluster is needed to do nothing
@@ -57,7 +60,7 @@ def _driven(session: Session, store: Store, me: Owner, crew: Crew) -> Iterator[N
     parcel = Parcel()
     try:
         while True:
-            queue = Claims(undone(session.chunks(), store), store, me)
+            queue = Claims(undone(session.chunks(), store), store, me, session.kept(store))
             for reports in crew.through(queue, POLL):
                 for report in reports:
                     parcel.add(report.done, report.results)
@@ -82,9 +85,9 @@ def _driven(session: Session, store: Store, me: Owner, crew: Crew) -> Iterator[N
 class Claims:
     """The tasks of a run: what is not done, each chunk claimed when it is about to be sent."""
 
-    def __init__(self, windows: Iterator[list[tuple[Chunk, list[str]]]], store: Store, me: Owner) -> None:
+    def __init__(self, windows: Iterator[list[tuple[Chunk, list[str]]]], store: Store, me: Owner, kept: Kept) -> None:
         self._rest = chain.from_iterable(windows)
-        self._store, self._me = store, me
+        self._store, self._me, self._kept = store, me, kept
         self._back: deque[Task] = deque()
         self.contended = False
         """Whether another has claimed, or has just done, some of it: there will be a second look at these."""
@@ -95,10 +98,10 @@ class Claims:
         while lot := list(islice(self._rest, count - len(tasks))):
             mine = set(self._store.claim([key for _, keys in lot for key in keys], self._me))
             for chunk, keys in lot:
-                wanted = mine.intersection(keys)
+                wanted = frozenset(mine.intersection(keys))
                 self.contended |= len(wanted) < len(set(keys))
                 if wanted:
-                    tasks.append(Task(chunk, frozenset(wanted)))
+                    tasks.append(Task(chunk, wanted, self._kept.of(chunk, wanted)))
         self.given += len(tasks)
         return tasks
 

@@ -37,7 +37,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sfumato.configuration import check_number, check_seed
+from sfumato.configuration import check_number, check_seed, line_of
 from sfumato.data import Data
 from sfumato.metrics.protocol import Protocol
 from sfumato.models.names import near
@@ -133,7 +133,7 @@ def parse(text: str, folder: Path, name: str = "the plan") -> Plan:
     try:
         return _plan(content, folder, text)
     except SettingError as error:
-        line = _line(text, error.keys)
+        line = line_of(text, error.keys)
         where = f"{name}, line {line}" if line else name
         raise ValueError(f"{where}, {'.'.join(error.keys)}: {error}") from error
 
@@ -220,18 +220,18 @@ def _data(spec: Any, keys: tuple[str, ...], folder: Path, **names: Mapping[str, 
     if targets not in (PRESENT, PREDICTED):
         raise SettingError((*keys, "targets"), f"targets are {PRESENT!r} or {PREDICTED!r}; got {targets!r}")
     return DataEntry(
-        made(_with_paths(settings, folder, keys), exported("sfumato.data", "classes"), keys, "data set"),
+        made(with_paths(settings, folder, keys), exported("sfumato.data", "classes"), keys, "data set"),
         **chosen,
         targets=targets,
     )
 
 
-def _with_paths(settings: Mapping[str, Any], folder: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+def with_paths(settings: Mapping[str, Any], folder: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     """The settings with each "path" taken from the plan's folder."""
     return {
         key: str(_path(value, folder, (*keys, key)))
         if key == "path"
-        else _with_paths(value, folder, (*keys, key))
+        else with_paths(value, folder, (*keys, key))
         if isinstance(value, Mapping)
         else value
         for key, value in settings.items()
@@ -263,21 +263,3 @@ def _chosen(
                 f"the plan has no {name!r} among its {key}{near(str(name), known)}; it has {', '.join(known)}",
             )
     return tuple(names)
-
-
-def _line(text: str, keys: tuple[str, ...]) -> int | None:
-    """The line where a key stands, or the nearest table about it."""
-    best: int | None = None
-    depth = 0
-    table: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
-            table = tuple(part.strip().strip("\"'") for part in header[1].split("."))
-            here = table
-        elif key := re.match(r"\s*([\w\-\"'.]+)\s*=", line):
-            here = (*table, *(part.strip("\"'") for part in key[1].split(".")))
-        else:
-            continue
-        if here == keys[: len(here)] and len(here) > depth:
-            best, depth = number, len(here)
-    return best

@@ -12,6 +12,7 @@ from sfumato.attribution import versions
 from sfumato.runs import items
 from sfumato.runs.execute import Progress, execute
 from sfumato.runs.items import Chunk
+from sfumato.runs.kept import Kept
 from sfumato.runs.opened import open_store
 from sfumato.runs.plan import Combination, Plan, parse
 from sfumato.runs.shards import Shards
@@ -57,6 +58,8 @@ class Session:
     weights: Mapping[str, str]
     made_by: Mapping[str, str]
     """The versions of which the items are, a part of their keys."""
+    bench: Workbench | None = None
+    """The models, where they are loaded in this process already."""
 
     @cached_property
     def recipes(self) -> dict[tuple[Combination, str], dict[str, Any]]:
@@ -98,9 +101,24 @@ class Session:
 
     def work(self) -> Iterator[Progress]:
         """Do, in this process, all that is not done."""
-        bench = Workbench(self.plan, self.weights)
+        bench = self.bench or Workbench(self.plan, self.weights)
         with self.place.store() as store:
-            yield from execute(self.chunks, bench.done, store, self.place.shards.keep if self.plan.masks else None)
+            kept = self.kept(store)
+            yield from execute(
+                self.chunks,
+                lambda chunk, wanted: bench.done(chunk, wanted, kept.of(chunk, wanted)),
+                store,
+                self.place.shards.keep if self.plan.masks else None,
+            )
+
+    def kept(self, store: Store) -> Kept:
+        """The results that the run has kept; none of a run that keeps none."""
+        alike: dict[str, list[str]] = {}
+        if self.plan.masks:
+            for name, recipe in store.recipes().items():
+                alike.setdefault(items.explanation(recipe), []).append(name)
+        by_recipe = {name: names for names in alike.values() for name in names}
+        return Kept(store, self.place.shards, by_recipe)
 
     def left(self, store: Store) -> int:
         """How many items are not done."""
@@ -129,7 +147,7 @@ def begun(plan: Plan, place: Place, other_version: str | None = None) -> Session
     with place.store(create=True) as store:
         made_by = _version(store.notes().get("made by"), other_version, place.folder)
         weights = {name: identity(bench.classifier(name)) for name in plan.models}
-        session = Session(plan, place, weights, made_by)
+        session = Session(plan, place, weights, made_by, bench)
         store.tell({session.names[key]: recipe for key, recipe in session.recipes.items()})
         store.note("made by", dict(made_by))
         store.note("plan", {"text": plan.text, "folder": str(plan.folder)})

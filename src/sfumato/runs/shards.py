@@ -24,6 +24,8 @@ FORMAT = "sfumato-shard-1"
 
 SUFFIX = ".safetensors"
 
+ANEW = "what it held is computed anew where the run needs it"
+
 
 @dataclass(frozen=True)
 class Shards:
@@ -59,12 +61,16 @@ class Shards:
         """What the shard of that name holds of that item. Raises `StoreError` where it is missing or damaged."""
         with self._opened(name, device) as (file, about):
             if key not in about:
-                raise StoreError(
-                    f"the shard {str(self.folder / name)!r} holds nothing of the item {key!r}; forget the item and run again"
-                )
+                raise StoreError(f"the shard {str(self.folder / name)!r} holds nothing of the item {key!r}; {ANEW}")
             # Copies, as each tensor may hold its file open for as long as it lives.
             tensors = {field: file.get_tensor(f"{key}/{field}").clone() for field in about[key]["tensors"]}
             return Attribution(**tensors, about=about[key]["about"])
+
+    def check(self, name: str) -> None:
+        """Raise `StoreError` where the shard of that name is missing, or is not what was written."""
+        with self._read(name), (self.folder / name).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest()[:32] + SUFFIX != name:
+                raise ValueError("its content is not what it was")
 
     def keys(self, name: str) -> list[str]:
         """The items that the shard of that name holds."""
@@ -73,18 +79,24 @@ class Shards:
 
     @contextmanager
     def _opened(self, name: str, device: str | torch.device = "cpu") -> Iterator[tuple[Any, dict[str, Any]]]:
+        with (
+            self._read(name),
+            safetensors.safe_open(self.folder / name, framework="pt", device=str(device)) as file,
+        ):
+            yield file, _about(file.metadata())
+
+    @contextmanager
+    def _read(self, name: str) -> Iterator[None]:
+        """What goes wrong with that shard meanwhile is a `StoreError`."""
         path = self.folder / name
         try:
-            with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
-                yield file, _about(file.metadata())
+            yield
         except StoreError:
             raise
         except OSError as error:
-            raise StoreError(
-                f"cannot read the shard {str(path)!r} ({error}); forget its items and run again"
-            ) from error
+            raise StoreError(f"cannot read the shard {str(path)!r} ({error}); {ANEW}") from error
         except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"the shard {str(path)!r} is damaged ({error}); forget its items and run again") from error
+            raise StoreError(f"the shard {str(path)!r} is damaged ({error}); {ANEW}") from error
 
     def sweep(self) -> None:
         """Remove what processes of this machine that were killed had begun to write."""

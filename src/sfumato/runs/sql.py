@@ -113,6 +113,11 @@ class SqlStore(ABC):
             found.update(key for (key,) in self._read(statement, part))
         return found
 
+    def look_up(self, keys: Collection[str]) -> Iterator[Done]:
+        statement = f"SELECT {COLUMNS} FROM done WHERE key IN (SELECT listed.value FROM $keys) ORDER BY key"  # noqa: S608
+        for part in _parts(keys, PAGE):
+            yield from map(self._done, self._read(statement, part))
+
     def claim(self, keys: Sequence[str], owner: Owner, lease: float = LEASE) -> list[str]:
         check_number("lease", lease, "a time in seconds", above=0)
 
@@ -177,9 +182,7 @@ class SqlStore(ABC):
 
     def _done_of(self, recipe: str) -> Iterator[Done]:
         keys = [key for (key,) in self._read("SELECT key FROM done WHERE recipe = ? ORDER BY key", recipe)]
-        statement = f"SELECT {COLUMNS} FROM done WHERE key IN (SELECT listed.value FROM $keys) ORDER BY key"  # noqa: S608
-        for part in _parts(keys, PAGE):
-            yield from map(self._done, self._read(statement, part))
+        return self.look_up(keys)
 
     def count(self) -> dict[str, tuple[int, int]]:
         statement = "SELECT recipe, count(*), sum(failed) FROM done GROUP BY recipe ORDER BY recipe"

@@ -33,7 +33,7 @@ class Done:
     seconds: float = 0.0
     """What the method took for this query: of a batch, its share."""
     masks: str = ""
-    """The shard that holds the method's result, if it was kept."""
+    """Where the method's result is, if it was kept: `SHARD/KEY`, the shard and the key in it."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ class Store(Protocol):
 
     def known(self, keys: Collection[str]) -> set[str]:
         """Those of the keys whose items are done."""
+        ...
+
+    def look_up(self, keys: Collection[str]) -> Iterator[Done]:
+        """Those of the items that are done."""
         ...
 
     def claim(self, keys: Sequence[str], owner: Owner, lease: float = LEASE) -> list[str]:

@@ -5,7 +5,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from sfumato.models import Classifier
 from sfumato.pictures import read
 from sfumato.records import fingerprint
 from sfumato.runs.items import PREDICTED_TARGET, Chunk, Unit, seed_of
+from sfumato.runs.kept import Explained
 from sfumato.runs.plan import Plan
 from sfumato.runs.store import Done
 
@@ -76,31 +77,40 @@ class Workbench:
             self._classifiers[name] = classifier
         return self._classifiers[name]
 
-    def done(self, chunk: Chunk, wanted: frozenset[str] | None = None) -> tuple[list[Done], Mapping[str, Attribution]]:
-        """The chunk's items, of those `wanted`, and the results of its queries by their first key.
+    def let_go(self) -> None:
+        """Forget the models, where other processes are to hold them."""
+        self._classifiers.clear()
 
-        All queries of a chunk go through the method whichever are wanted, so that their digits are the same.
+    def done(
+        self, chunk: Chunk, wanted: frozenset[str] | None = None, kept: Mapping[str, Explained] | None = None
+    ) -> tuple[list[Done], dict[tuple[str, ...], Attribution]]:
+        """The chunk's items, of those `wanted`, and the method's results that are new, each by its items' keys.
+
+        All queries of a chunk go through the method whichever are wanted, so that their digits are the same; none does where
+        the results of all are among the `kept` ones, by the units' identities.
         """
+        self.classifier(chunk.combination.model)  # a model that is not the planned one is no item's fault
         done: list[Done] = []
-        results: dict[str, Attribution] = {}
+        results: dict[tuple[str, ...], Attribution] = {}
         queries: list[tuple[Query, tuple[str, ...]]] = []
         for unit, keys in zip(chunk.units, chunk.keys, strict=True):
             try:
                 queries.append((self._query(chunk, unit), keys))
             except ValueError as error:
                 done += [_failed(key, recipe, unit, error) for key, recipe in zip(keys, chunk.recipes, strict=True)]
-        for query, keys, outcome, seconds in self._explained(chunk, queries):
-            if isinstance(outcome, Exception):
+        for query, keys, explained in self._explained(chunk, queries, kept or {}):
+            if isinstance(explained.outcome, Exception):
                 done += [
-                    _failed(key, recipe, query.unit, outcome, seconds)
+                    _failed(key, recipe, query.unit, explained.outcome, explained.seconds)
                     for key, recipe in zip(keys, chunk.recipes, strict=True)
                 ]
                 continue
-            results[keys[0]] = outcome
+            if not explained.masks:
+                results[keys] = explained.outcome
             located: list[Truth | ValueError] = []
             for key, recipe, name in zip(keys, chunk.recipes, chunk.combination.protocols, strict=True):
                 if wanted is None or key in wanted:
-                    done.append(self._measured(chunk, query, outcome, name, (key, recipe), seconds, located))
+                    done.append(self._measured(chunk, query, explained, name, (key, recipe), located))
         if wanted is not None:
             done = [each for each in done if each.key in wanted]
         return done, results
@@ -150,21 +160,25 @@ class Workbench:
         return Seen(classifier.prepare(picture)[None], window, example)
 
     def _explained(
-        self, chunk: Chunk, queries: Sequence[tuple[Query, tuple[str, ...]]]
-    ) -> list[tuple[Query, tuple[str, ...], Attribution | Exception, float]]:
+        self, chunk: Chunk, queries: Sequence[tuple[Query, tuple[str, ...]]], kept: Mapping[str, Explained]
+    ) -> list[tuple[Query, tuple[str, ...], Explained]]:
         """The method's result for each query and its share of the time, in batches of one shape; one by one where a batch
         fails, so that one query's fault is not another's."""
+        if all(query.unit.identity in kept for query, _ in queries):
+            return [(query, keys, kept[query.unit.identity]) for query, keys in queries]
         method = self._method(chunk)
         net = self.classifier(chunk.combination.model).net
         shapes: dict[tuple[int, ...], list[tuple[Query, tuple[str, ...]]]] = {}
         for entry in queries:
             shapes.setdefault(tuple(entry[0].seen.inputs.shape), []).append(entry)
-        found: list[tuple[Query, tuple[str, ...], Attribution | Exception, float]] = []
+        found: list[tuple[Query, tuple[str, ...], Explained]] = []
         for group in shapes.values():
             began = time.perf_counter()
             outcomes = self._attempted(method, net, [query for query, _ in group])
             share = (time.perf_counter() - began) / len(group)
-            found += [(query, keys, outcome, share) for (query, keys), outcome in zip(group, outcomes, strict=True)]
+            found += [
+                (query, keys, Explained(outcome, share)) for (query, keys), outcome in zip(group, outcomes, strict=True)
+            ]
         return found
 
     def _attempted(self, method: Any, net: Any, group: Sequence[Query]) -> list[Attribution | Exception]:
@@ -188,10 +202,9 @@ class Workbench:
         self,
         chunk: Chunk,
         query: Query,
-        result: Attribution,
+        explained: Explained,
         protocol_name: str,
         identity: tuple[str, str],
-        seconds: float,
         located: list[Truth | ValueError],
     ) -> Done:
         """What a protocol finds in a query; what it raises makes the item a failed one."""
@@ -200,7 +213,7 @@ class Workbench:
         try:
             where = self._truth(query, located) if "truth" in entry.protocol.needs else None
             case = Case(
-                attribution=result,
+                attribution=_settled(explained.outcome, self.plan.device),
                 model=self.classifier(chunk.combination.model).net,
                 inputs=query.seen.inputs.to(self.plan.device),
                 target=query.target,
@@ -218,8 +231,10 @@ class Workbench:
         except FATAL:
             raise
         except Exception as error:  # noqa: BLE001  # as above
-            return _failed(key, recipe, query.unit, error, seconds)
-        return Done(key, recipe, query.unit.name, query.unit.target, row, seconds=seconds)
+            return _failed(key, recipe, query.unit, error, explained.seconds)
+        return Done(
+            key, recipe, query.unit.name, query.unit.target, row, seconds=explained.seconds, masks=explained.masks
+        )
 
     def _truth(self, query: Query, located: list[Truth | ValueError]) -> Truth:
         """Where the target is in the picture; found once for all protocols."""
@@ -268,6 +283,15 @@ def matched(classes: Sequence[str], labels: Sequence[str], data: str, model: str
 
 def _plain(name: str) -> str:
     return "".join(character for character in name.casefold() if character.isalnum())
+
+
+def _settled(result: Any, device: str) -> Attribution:
+    """A result on the device, laid out as if it had been kept and read: for the same digits, whether it was or not."""
+    found = {entry.name: getattr(result, entry.name) for entry in fields(result)}
+    tensors: dict[str, Any] = {
+        name: value.to(device).contiguous() for name, value in found.items() if isinstance(value, Tensor)
+    }
+    return replace(result, **tensors)
 
 
 def _failed(key: str, recipe: str, unit: Unit, error: Exception, seconds: float = 0.0) -> Done:

@@ -28,6 +28,8 @@ def spread(session: Session, workers: int) -> Generator[None]:
     A worker that is killed is replaced. Raises `RuntimeError` with what a worker said when it failed, or where too many are
     killed; the others then stop, and what is done is kept.
     """
+    if session.bench is not None:
+        session.bench.let_go()
     context = multiprocessing.get_context("spawn")
     told = (session.plan.text, str(session.plan.folder), session.place, dict(session.weights), dict(session.made_by))
     running: dict[Connection, Any] = {}

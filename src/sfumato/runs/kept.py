@@ -1,0 +1,54 @@
+"""What methods found and a run has kept, for the protocols that are added to its plan."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sfumato.attribution import Attribution
+from sfumato.runs.items import Chunk, key
+from sfumato.runs.shards import Shards
+from sfumato.runs.store import Store, StoreError
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """A method's result for one query, or why there is none."""
+
+    outcome: Attribution | Exception
+    seconds: float
+    """What the method took for it: of a batch, its share."""
+    masks: str = ""
+    """Where it is kept already, as `Done` says it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """The results that the rows of a run name."""
+
+    store: Store
+    shards: Shards
+    alike: Mapping[str, Sequence[str]]
+    """By recipe, all those that differ in no more than the protocol."""
+    _sound: set[str] = field(default_factory=set)
+
+    def of(self, chunk: Chunk, wanted: frozenset[str]) -> dict[str, Explained]:
+        """Those of a chunk's units, by their identities, that rows other than the wanted ones name. What a missing or damaged
+        shard held is left out, with a warning."""
+        found: dict[str, Explained] = {}
+        recipes = self.alike.get(chunk.recipes[0], ())
+        for unit in chunk.units:
+            keys = {key(recipe, unit.identity) for recipe in recipes} - wanted
+            for done in self.store.look_up(keys):
+                if done.masks and unit.identity not in found:
+                    try:
+                        found[unit.identity] = Explained(self._read(done.masks), done.seconds, done.masks)
+                    except StoreError as error:
+                        warnings.warn(str(error), stacklevel=1)
+        return found
+
+    def _read(self, masks: str) -> Attribution:
+        shard, _, name = masks.partition("/")
+        if shard not in self._sound:
+            self.shards.check(shard)
+            self._sound.add(shard)
+        return self.shards.read(shard, name)
