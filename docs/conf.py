@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))  # gallery.py, mathml.py and pages.py, beside this file
+sys.path.insert(0, str(HERE))  # drawn.py, gallery.py, mathml.py and pages.py, beside this file
 
 project = "sfumato"
 author = "the authors of sfumato"
@@ -17,7 +17,7 @@ html_copy_source = False
 html_static_path = ["_static"]
 html_css_files = ["gallery.css"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_gallery.gen_gallery", "mathml", "pages"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_gallery.gen_gallery", "drawn", "mathml", "pages"]
 html_math_renderer = "mathml"
 
 myst_enable_extensions = ["dollarmath"]

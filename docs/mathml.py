@@ -32,7 +32,9 @@ def _set(self: Any, node: nodes.Element, as_block: bool) -> str:
     for pattern, instead in MENDED:
         formula = re.sub(pattern, instead, formula)
     try:
-        return tex2mathml(formula, as_block=as_block).replace(">‖<", ' stretchy="false">‖<')  # lines as high as letters
+        found = tex2mathml(formula, as_block=as_block)
+        found = found.replace('"mathopen">|', '"mathopen" form="prefix">|')  # not spaced as a relation is
+        return found.replace(">‖<", ' stretchy="false">‖<')  # lines as high as letters
     except MathError as error:
         _log.warning("docutils cannot set the formula %r: %s", node.astext(), error, location=node)
         return f"<code>{self.encode(node.astext())}</code>"
