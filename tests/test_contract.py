@@ -410,3 +410,39 @@ def test_what_was_measured_of_memory_is_freed():
     assert saved_bytes(lambda: torch.ones(1003, requires_grad=True).exp()) == 4 * 1003  # exp saves what it gives
     gc.collect()
     assert not [thing for thing in gc.get_objects() if type(thing) is torch.Tensor and thing.shape == (1003,)]
+
+
+@pytest.mark.parametrize(
+    ("score", "of"),
+    [
+        ("logit", lambda outputs: outputs),
+        ("probability", lambda outputs: outputs.softmax(1)),
+        ("log-probability", lambda outputs: outputs.log_softmax(1)),
+    ],
+)
+def test_what_a_class_index_means(score, of):
+    model, inputs = network(), pictures()
+    method = replace(PROJECTED, score=score)
+    result = method(model, inputs, [1, 3])
+    torch.testing.assert_close(result.whole, of(model(inputs).detach())[range(2), [1, 3]])
+    torch.testing.assert_close(method(model, inputs, Logit(1)).whole, model(inputs).detach()[:, 1])  # itself
+
+
+def test_each_mask_has_the_same_share_of_an_even_map():
+    model, inputs = network(), pictures()
+    method = replace(PROJECTED, smooth=0.0)
+    plain, even = method(model, inputs, 1), replace(method, evenly=True)(model, inputs, 1)
+    assert torch.equal(plain.masks, even.masks)
+    torch.testing.assert_close(plain.map, plain.masks.mean(1))
+    weights = 1 / even.achieved
+    weights = (weights / weights.sum(1, keepdim=True))[:, :, None, None, None]
+    torch.testing.assert_close(even.map, (weights * even.masks).sum(1))
+    shares = (weights * even.masks).flatten(2).sum(2)
+    torch.testing.assert_close(shares[:, 0], shares[:, 1])
+    assert even.map.amax() <= 1
+
+
+def test_the_settings_for_maps_can_be_changed():
+    method = ExtremalPerturbation.for_maps(areas=(0.1, 0.4), steps=7)
+    assert (method.areas, method.steps, method.score, method.evenly) == ((0.1, 0.4), 7, "log-probability", True)
+    assert method.perturbation == Blur(max_sigma=5)

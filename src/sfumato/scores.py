@@ -4,7 +4,7 @@ A score maps outputs of `N` evaluations and the index `(N,)` of the query that e
 add, subtract and scale: `Logit(281) - 0.5 * Logit(282)`. Targets are one class for all queries or one per query.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -143,6 +143,14 @@ class Probability(OfClass):
 
 
 @dataclass(frozen=True)
+class LogProbability(OfClass):
+    """The logarithm of the class's softmax probability, at most 0; it grows as rivals fall, and does not saturate near 0."""
+
+    def __call__(self, outputs: Any, query: Tensor) -> Tensor:
+        return mean_over_space(class_scores(outputs).log_softmax(1).gather(1, self.column(outputs, query)))
+
+
+@dataclass(frozen=True)
 class Contrastive(OfClass):
     r"""The class's logit less its rival's: $y_c - \max_{c' \neq c} y_{c'}$, or $y_c - y_{\mathrm{against}}$."""
 
@@ -192,17 +200,25 @@ def as_target(target: Any) -> Target:
     return tuple(target) if isinstance(target, Sequence) else target
 
 
-def as_score(targets: Any, queries: int) -> Score:
+OF_A_CLASS: Mapping[str, type[OfClass]] = {
+    "logit": Logit,
+    "probability": Probability,
+    "log-probability": LogProbability,
+}
+"""What a class index may mean, by its name."""
+
+
+def as_score(targets: Any, queries: int, meaning: str = "logit") -> Score:
     """The score that `targets` means, for so many queries.
 
-    A class index, one per query, or a tensor `(B,)` of them mean `Logit`; a `Score` means itself; any other callable is a
-    function of the model's outputs.
+    A class index, one per query, or a tensor `(B,)` of them mean the `meaning` of `OF_A_CLASS`; a `Score` means itself; any
+    other callable is a function of the model's outputs.
     """
     if isinstance(targets, Score):
         score = targets
     elif callable(targets):
         score = Output(targets)
     else:
-        score = Logit(targets)
+        score = OF_A_CLASS[meaning](targets)
     score.check(queries)
     return score

@@ -37,6 +37,10 @@ class Seeking(Protocol):
     @property
     def game(self) -> Game | str: ...
     @property
+    def score(self) -> str:
+        """What a class index means, of `OF_A_CLASS`."""
+
+    @property
     def steps(self) -> int: ...
     @property
     def ascent(self) -> Ascent: ...
@@ -73,7 +77,7 @@ class Search:
     @contextmanager
     def prepared(cls, method: Seeking, model: Model, inputs: Tensor, targets: Any) -> Iterator["Search"]:
         """Check what was given, look once at the whole inputs, and hold the model frozen for the time of the search."""
-        with Subject.prepared(model, inputs, targets) as given:
+        with Subject.prepared(model, inputs, targets, method.score) as given:
             space = tuple(given.inputs.shape[2:])
             subject = above(given, method.layer, method.at, method.by_channel) if method.layer else given
             with subject.surroundings.computing():

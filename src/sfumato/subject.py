@@ -32,11 +32,14 @@ class Subject:
 
     @classmethod
     @contextmanager
-    def prepared(cls, model: Model, inputs: Tensor, targets: Any) -> Iterator["Subject"]:
-        """Check what was given, and hold the model frozen meanwhile. Raises `ValueError` for what cannot be used."""
+    def prepared(cls, model: Model, inputs: Tensor, targets: Any, meaning: str = "logit") -> Iterator["Subject"]:
+        """Check what was given, and hold the model frozen meanwhile. Raises `ValueError` for what cannot be used.
+
+        `meaning` is that of a class index, of `OF_A_CLASS`.
+        """
         inputs = check_inputs(inputs)
         check_model(model, inputs)
-        score = as_score(targets, len(inputs))
+        score = as_score(targets, len(inputs), meaning)
         surroundings = Surroundings.now(inputs.device)
         with frozen(model):
             with surroundings.computing():

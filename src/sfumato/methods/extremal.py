@@ -20,6 +20,7 @@ from sfumato.jitter import Jitter, MirrorEvenSteps
 from sfumato.masks import Lattice, SmoothMask
 from sfumato.perturbations import Blur, Fade, Perturbation, Perturbed
 from sfumato.probing import Model
+from sfumato.scores import OF_A_CLASS
 from sfumato.search import Progress, Search
 from sfumato.space import enlarged
 from sfumato.upper import check_layer
@@ -33,6 +34,7 @@ class ExtremalPerturbation:
 
     - `areas`: V fractions of the visible input, in (0, 1), growing.
     - `game`: "preserve" (the mask shows what suffices), "delete" (it covers what is needed), "dual", or a `Game`.
+    - `score`: what a class index means, "logit", "probability" or "log-probability"; any other target is a score itself.
     - `steps`: of the ascent, for each mask.
     - `perturbation`: what hides a place; by default `Blur()` of the input, and at a layer `Fade()`, the product with the mask.
     - `mask`: the family of smooth masks, with lengths in places of the input also at a layer.
@@ -40,6 +42,7 @@ class ExtremalPerturbation:
     - `jitter`: random moves of the perturbed input, or `None`. At a layer nothing is moved.
     - `smooth`: width of the Gaussian that smooths `result.map`, the mean of the masks, as a fraction of the input's
       shortest side; TorchRay's pointing game uses 0.09 (its sum of masks is this mean times V).
+    - `evenly`: whether each mask has the same share in `result.map`'s sum, instead of the largest the most.
     - `seed`: of all that is random. The same seed gives the same result, alone or in any batch.
     - `memory`: GiB that the model may keep for its backward pass; more masks than fit go through it in turns.
     - `layer`: the dotted name of a module whose output is masked in place of the input, or, `at` the "input", what it takes
@@ -51,12 +54,14 @@ class ExtremalPerturbation:
 
     areas: tuple[float, ...] = (0.05, 0.1, 0.2)
     game: Game | str = PRESERVE
+    score: str = "logit"
     steps: int = 250
     perturbation: Perturbation | None = None
     mask: SmoothMask | CanvasMask = SmoothMask()
     ascent: Ascent = ProjectedAscent()
     jitter: Jitter | MirrorEvenSteps | None = Jitter()
     smooth: float = 0.0
+    evenly: bool = False
     seed: int = 0
     memory: float = 2.0
     layer: str = ""
@@ -65,9 +70,13 @@ class ExtremalPerturbation:
     def __post_init__(self) -> None:
         object.__setattr__(self, "areas", check_areas(self.areas))
         object.__setattr__(self, "game", Game.named(self.game))
+        if self.score not in OF_A_CLASS:
+            raise ValueError(f"score must be one of {', '.join(OF_A_CLASS)}; got {self.score!r}")
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise ValueError(f"steps must be a whole number from 1 up; got {self.steps!r}")
         check_number("smooth", self.smooth, "a fraction of the input's shortest side", least=0)
+        if not isinstance(self.evenly, bool):
+            raise ValueError(f"evenly is True or False; got {self.evenly!r}")
         check_number("memory", self.memory, "in GiB", above=0)
         check_seed(self.seed)
         for name, does, example in (
@@ -102,6 +111,17 @@ class ExtremalPerturbation:
         )
         return replace(published, **changes)
 
+    @classmethod
+    def for_maps(cls, areas: Sequence[float] = (0.05, 0.2, 0.5), **changes: Any) -> "ExtremalPerturbation":
+        """The settings whose `result.map` orders and locates places best; masks that suffice alone are the defaults' matter.
+
+        A class index means its log-probability, so that rivals count; a weak blur hides details and leaves the surroundings
+        as they are; areas up to a half order the background too; and all masks have the same share in the map. See "Results"
+        in the documentation for how it compares.
+        """
+        method = cls(areas=tuple(areas), score="log-probability", perturbation=Blur(max_sigma=5), evenly=True)
+        return replace(method, **changes)
+
     def __call__(self, model: Model, inputs: Tensor, targets: Any, progress: Progress | None = None) -> Attribution:
         """Find the masks for inputs `(B, C, *S)`, prepared as the model wants them.
 
@@ -125,7 +145,8 @@ class ExtremalPerturbation:
 
     def mapped(self, masks: Tensor, seen: Tensor, space: Sequence[int]) -> dict[str, Tensor]:  # noqa: ARG002
         """The saliency map of masks `(B, V, 1, *L)`, for inputs of `space`."""
-        return {"map": saliency(enlarged(masks.flatten(0, 1), space).unflatten(0, masks.shape[:2]), self.smooth)}
+        shown = enlarged(masks.flatten(0, 1), space).unflatten(0, masks.shape[:2])
+        return {"map": saliency(shown, self.smooth, self.evenly)}
 
 
 def check_areas(areas: Any) -> tuple[float, ...]:

@@ -49,6 +49,7 @@ class ExtremalChannels:
 
     by_channel: ClassVar[bool] = True
     jitter: ClassVar[None] = None
+    score: ClassVar[str] = "logit"
 
     layer: str = ""
     counts: tuple[int, ...] = (5, 10, 25, 50)
