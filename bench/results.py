@@ -4,7 +4,9 @@ What is said about the numbers stands in `results.md` beside this file; the numb
 """
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from sfumato.runs import session as sessions
@@ -19,7 +21,7 @@ Place = tuple[str, str, str, str]
 FEW = 10
 """Queries of which an interval says little."""
 
-LEADER = "extremal"
+LEADER = "extremal-map"
 TELLING = ("energy", "insertion", "insertion-logit", "localisation", "pointing")
 """The protocols for which the method is set beside every other."""
 
@@ -52,34 +54,79 @@ def sections(session: Session, store: Store, left_out: set[Place]) -> Iterator[s
             yield f"### {protocol}\n\n" + tabulated([words.removeprefix(f"{protocol}: ") for words in header], body)
 
 
-def standings(session: Session, store: Store, left_out: set[Place]) -> Iterator[str]:
-    """Where the leader is behind, by paired differences whose interval does not hold 0, and where ahead."""
-    counts: dict[str, list[str]] = {"ahead": [], "tied": [], "behind": []}
+@dataclass(frozen=True)
+class Standing:
+    """The leader beside one other method, by one measure: the paired difference, with its interval."""
+
+    other: str
+    line: summary.Line
+
+    @property
+    def verdict(self) -> str:
+        """Tied where the interval holds 0."""
+        low, high = self.line.estimate.low, self.line.estimate.high
+        if not (low > 0 or high < 0):
+            return "tied"
+        return "ahead" if self.gain > 0 else "behind"
+
+    @property
+    def gain(self) -> float:
+        """By how much the leader is better."""
+        return self.line.estimate.value if self.line.measure.higher_is_better else -self.line.estimate.value
+
+    @property
+    def told(self) -> str:
+        scale, unit = (100, " points") if self.line.measure.percent else (1, "")
+        value, low, high = (
+            scale * each for each in (self.line.estimate.value, self.line.estimate.low, self.line.estimate.high)
+        )
+        return f"{value:+.3g}{unit} [{low:+.3g}, {high:+.3g}]"
+
+
+def standings(session: Session, store: Store, left_out: set[Place]) -> list[Standing]:
+    """The leader beside every other method by all that tells."""
+    found = []
     for other in session.plan.methods:
-        if other == LEADER:
-            continue
-        for line in summary.differences(session, store, LEADER, other):
-            one, two = place(line), (line.data, line.model, other, line.protocol)
-            if line.protocol in TELLING and line.estimate.count >= FEW and not {one, two} & left_out:
-                low, high = line.estimate.low, line.estimate.high
-                sign = 1 if line.measure.higher_is_better else -1
-                stands = (
-                    "tied" if not (low > 0 or high < 0) else "ahead" if sign * line.estimate.value > 0 else "behind"
-                )
-                scale, unit = (100, " points") if line.measure.percent else (1, "")
-                counts[stands].append(
-                    f"{line.data}, {line.model}, {line.protocol} ({line.measure.name}): {other}, "
-                    f"{scale * line.estimate.value:+.3g}{unit} [{scale * low:+.3g}, {scale * high:+.3g}]"
-                )
-    total = sum(map(len, counts.values()))
-    yield (
-        f"Of {total} paired comparisons with another method (each data set, model and measure, on at least {FEW} queries), "
-        f"{LEADER} is ahead in "
-        f"{len(counts['ahead'])}, behind in {len(counts['behind'])}, and tied in {len(counts['tied'])}: the 95 % interval of "
-        "the difference holds 0. No correction is made for their number."
+        if other != LEADER:
+            for line in summary.differences(session, store, LEADER, other):
+                one, two = place(line), (line.data, line.model, other, line.protocol)
+                if line.protocol in TELLING and line.estimate.count >= FEW and not {one, two} & left_out:
+                    found.append(Standing(other, line))
+    return found
+
+
+def closest(found: list[Standing]) -> str:
+    """For each data set, model and measure the method that does best beside the leader."""
+    best: dict[tuple[str, str, str, str], Standing] = {}
+    for each in found:
+        where = (each.line.data, each.line.model, each.line.protocol, each.line.measure.name)
+        if where not in best or each.gain < best[where].gain:
+            best[where] = each
+    header = ["data, model", "measure", f"{LEADER} is", "beside the best other", "by"]
+    return tabulated(
+        header,
+        [
+            [f"{data}, {model}", name, each.verdict, each.other, each.told]
+            for (data, model, _, name), each in best.items()
+        ],
     )
+
+
+def told(found: list[Standing]) -> Iterator[str]:
+    """In how many comparisons the leader is ahead and behind, and where it is behind."""
+    counts = Counter(each.verdict for each in found)
+    yield (
+        f"Of {len(found)} paired comparisons with another method (each data set, model and measure, on at least {FEW} "
+        f"queries), {LEADER} is ahead in {counts['ahead']}, behind in {counts['behind']}, and tied in {counts['tied']}: the "
+        "95 % interval of the difference holds 0. No correction is made for their number.\n"
+    )
+    yield closest(found)
     if counts["behind"]:
-        yield "\nBehind:\n\n" + "\n".join(f"- {each}" for each in counts["behind"])
+        yield "\nBehind:\n"
+        for each in found:
+            if each.verdict == "behind":
+                line = each.line
+                yield f"- {line.data}, {line.model}, {line.protocol} ({line.measure.name}): {each.other}, {each.told}"
 
 
 def main(folder: str, page: str) -> None:
@@ -89,7 +136,7 @@ def main(folder: str, page: str) -> None:
         left_out = unfinished(session, store)
         for each in sorted({each[:3] for each in left_out}):
             print("left out, as it is not finished:", *each)
-        text = said.replace("{standings}", "\n".join(standings(session, store, left_out)))
+        text = said.replace("{standings}", "\n".join(told(standings(session, store, left_out))))
         text = text.replace("{sections}", "\n".join(sections(session, store, left_out)))
     Path(page).write_text(text.rstrip() + "\n", encoding="utf-8")
 

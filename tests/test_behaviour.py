@@ -39,6 +39,7 @@ from sfumato.behaviour.transformations import TRANSFORMATIONS, Draw
 from sfumato.cli import bench_rules
 from sfumato.metrics.estimate import Estimate, turned
 from sfumato.models import Classifier, Preparation
+from sfumato.probing import device_of
 
 EACH = [
     Rotation(15),
@@ -55,6 +56,13 @@ EACH = [
 
 def name(value):
     return type(value).__name__
+
+
+def test_a_model_is_where_its_parameters_or_buffers_are():
+    model = nn.Module()
+    assert device_of(model) == device_of(len) == torch.device("cpu")
+    model.register_buffer("scale", torch.ones(1, device="meta"))
+    assert device_of(model) == torch.device("meta")
 
 
 def pictures(count, shape=(3, 12, 16), seed=0):

@@ -417,7 +417,7 @@ def test_what_was_measured_of_memory_is_freed():
     [
         ("logit", lambda outputs: outputs),
         ("probability", lambda outputs: outputs.softmax(1)),
-        ("log-probability", lambda outputs: outputs.log_softmax(1)),
+        ("log-odds", lambda outputs: outputs.softmax(1).logit()),
     ],
 )
 def test_what_a_class_index_means(score, of):
@@ -444,5 +444,5 @@ def test_each_mask_has_the_same_share_of_an_even_map():
 
 def test_the_settings_for_maps_can_be_changed():
     method = ExtremalPerturbation.for_maps(areas=(0.1, 0.4), steps=7)
-    assert (method.areas, method.steps, method.score, method.evenly) == ((0.1, 0.4), 7, "log-probability", True)
+    assert (method.areas, method.steps, method.score, method.evenly) == ((0.1, 0.4), 7, "log-odds", True)
     assert method.perturbation == Blur(max_sigma=5)

@@ -67,6 +67,10 @@ def test_a_result_without_scores_draws(tmp_path):
     plots.save(plots.figure(given, torch.rand(3, 24, 32)), tmp_path / "figure.png")
 
 
+def test_a_result_that_tells_no_settings_of_its_method_draws():
+    plots.figure(replace(result(), about={"method": "RISE"}), torch.rand(3, 24, 32))
+
+
 def test_an_overview_has_a_row_a_result():
     figure = plots.overview([result()[0], result()[1]], [torch.rand(3, 24, 32)] * 2, ["one", "two"])
     assert len(figure.axes) == 8

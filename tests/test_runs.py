@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from sfumato import models
 from sfumato.cli import app
-from sfumato.runs import summary
+from sfumato.runs import source, summary
 from sfumato.runs.export import comma_separated, latex, markdown, records, write
 from sfumato.runs.opened import open_store
 from sfumato.runs.plan import parse
@@ -332,6 +332,30 @@ def test_a_run_of_another_version_is_not_touched_unasked(subject, tmp_path):
     anew = begun(planned(subject), session.place, "anew")
     with anew.place.store() as store:
         assert anew.counts(store) == (ITEMS, 15)  # its own items, which this version had made
+
+
+def test_what_only_shows_results_is_no_part_of_their_version(tmp_path, monkeypatch):
+    for name in ("plots.py", "annotations/png.py", "methods/rise.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    monkeypatch.setattr(source, "__file__", str(tmp_path / "runs/source.py"))
+    before = source.code.__wrapped__()
+    for name in ("plots.py", "annotations/png.py"):
+        (tmp_path / name).write_text("changed")
+    assert source.code.__wrapped__() == before
+    (tmp_path / "methods/rise.py").write_text("changed")
+    assert source.code.__wrapped__() != before
+
+
+def test_results_come_from_nothing_that_only_shows_them():
+    words = (
+        "import importlib, pkgutil, sys, sfumato; from sfumato.runs.source import ABOVE\n"
+        "above = {f'sfumato.{name}' for name in ABOVE}\n"
+        "sys.modules |= dict.fromkeys(above - {'sfumato.runs'})  # so that to import one of them fails\n"
+        "for package in ('data', 'methods', 'metrics', 'models', 'runs.work'):\n"
+        "    importlib.import_module(f'sfumato.{package}')\n"
+    )
+    subprocess.run([sys.executable, "-c", words], check=True)
 
 
 def test_items_of_another_version_can_be_adopted(subject, tmp_path):

@@ -8,9 +8,10 @@ import threading
 import time
 import zlib
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 from torch import nn
 
 pytest.importorskip("starlette", reason="the page needs starlette")
@@ -19,12 +20,15 @@ pytest.importorskip("httpx2", reason="the test client of starlette needs httpx2"
 from starlette.testclient import TestClient
 
 import sfumato
+from sfumato.attribution import Attribution
+from sfumato.configuration import as_json
+from sfumato.methods import ExtremalPerturbation
 from sfumato.models import Classifier, Preparation
 from sfumato.web import app as answers
-from sfumato.web import explaining, uploads
+from sfumato.web import explaining, exports, uploads
 from sfumato.web.app import Explorer
 from sfumato.web.desk import AT_ONCE, BusyError, CancelledError, Desk, Job
-from sfumato.web.tabs import JOBS, PICTURES, TABS, Tabs
+from sfumato.web.tabs import JOBS, PICTURES, TABS, Shown, Tabs
 
 HOST = "127.0.0.1:8765"
 
@@ -263,14 +267,20 @@ def test_a_contrast_is_another_score(client, tab):
         ({"target": 3}, "target is the index of one of the 3 classes; got 3"),
         ({"target": "red"}, "target is the index"),
         ({"against": 0}, "the two classes are the same"),
-        ({"method": "os:system"}, "no method 'os:system'"),
+        ({"method": "os:system"}, "no method 'os:system'; expected one of RISE, "),
+        ({"method": ["RISE"], "settings": {}}, "no method ['RISE']; expected one of"),
         ({"method": "Nothing"}, "no method 'Nothing'"),
-        ({"method": "Captum", "settings": {}}, "of Captum's methods the page offers a few"),
+        ({"method": "Captum", "settings": {}}, "no method 'Captum'; expected one of"),
         ({"method": "captum:DeepLift", "settings": {}}, "no method 'captum:DeepLift'"),
         ({"settings": {"areas": [20]}}, "areas must lie in (0, 1); got 20. Did you mean 0.2"),
         ({"settings": {"areas": [i / 20 for i in range(1, 16)]}}, "at most 12 areas"),
         ({"settings": {"steps": 10**6}}, "steps may be at most 1000 here"),
         ({"settings": {"perturbation": {"use": "os:system"}}}, "the page cannot set perturbation"),
+        *(
+            ({"settings": {setting: value}}, f"{setting} is a text, a number or a list of numbers here; got {value}")
+            for setting in ("game", "seed", "layer")
+            for value in ({"use": "builtins:print"}, [{"use": "builtins:print"}])
+        ),
         ({"settings": "steps"}, "settings are names and values"),
         ({"keep": 90}, "keep is a share"),
         ({"keep": 0.9, "method": "Gradient", "settings": {}}, "by extremal perturbations only"),
@@ -318,6 +328,20 @@ def test_exports(client, tab, tmp_path):
         assert Image.open(io.BytesIO(answers[kind].content)).n_frames == 3
     assert "red, crimson" in answers["html"].text
     assert client.get(f"/api/jobs/{job}/export/exe", headers=tab).status_code == 404
+
+
+@pytest.mark.parametrize("game", ["preserve", "delete"])
+def test_an_animation_shows_what_the_network_saw(game):
+    noise = Image.effect_noise((32, 32), 80).convert("RGB")
+    masks = torch.zeros(1, 1, 1, 8, 8)  # at a layer
+    masks[..., :4] = 1
+    about = {"method": as_json(ExtremalPerturbation(game=game))}
+    result = Attribution(map=torch.zeros(1, 1, 32, 32), masks=masks, about=about)
+    found = explaining.Found(None, Shown("noise", noise, classifier().prepare(noise)[None]), result)
+    file = exports.animation("PNG", "image/apng", found, classifier())
+    seen, whole = (np.asarray(frame.copy()) for frame in ImageSequence.Iterator(Image.open(io.BytesIO(file.content))))
+    same = [np.array_equal(seen[:, columns], whole[:, columns]) for columns in (slice(12), slice(20, 32))]
+    assert same == [game == "preserve", game == "delete"]
 
 
 # Strangers

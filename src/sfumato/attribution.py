@@ -71,6 +71,12 @@ class Attribution:
         }
         return replace(self, **tensors)
 
+    @property
+    def method(self) -> Mapping[str, Any]:
+        """The configuration of the method that made it, as `about` tells it; `{}` where it tells none."""
+        method = self.about.get("method")
+        return method if isinstance(method, Mapping) else {}
+
     def channels(self, count: int, variant: int = -1) -> tuple[Tensor, Tensor]:
         """The channels, or groups of them, that weigh most, and their weights: both `(B, count)`, the largest first.
 

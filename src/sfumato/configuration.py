@@ -42,6 +42,16 @@ def check_number(
         )
 
 
+def number(value: Any, digits: int = 6) -> float | None:
+    """A number as JSON has them, which has neither NaN nor infinity, to so many digits.
+
+    >>> number(1 / 3), number(float("nan"))
+    (0.333333, None)
+    """
+    rounded = float(f"{float(value):.{digits}g}")
+    return rounded if math.isfinite(rounded) else None
+
+
 def check_seed(seed: Any) -> None:
     """Raise `ValueError` unless it is a whole number."""
     if isinstance(seed, bool) or not isinstance(seed, int):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from sfumato.attribution import versions
 from sfumato.configuration import as_json
@@ -26,7 +26,7 @@ from sfumato.methods.extremal_channels import ExtremalChannels
 from sfumato.models.classifier import Classifier
 from sfumato.peaks import Peaks, peaks_of
 from sfumato.pictures import AnyPath, find, read
-from sfumato.probing import Surroundings
+from sfumato.probing import Surroundings, device_of
 from sfumato.records import Record, Records, check_told, fingerprint
 from sfumato.scores import Score, as_score
 from sfumato.subject import Subject
@@ -271,7 +271,7 @@ class Study:
         if out is not None:
             check_told("method", method)
             check_told("target", score)
-        surroundings = Surroundings.now(_device(classifier.net))
+        surroundings = Surroundings.now(device_of(classifier.net))
         network = {
             "model": classifier.name,
             "weights": fingerprint(classifier.net),
@@ -286,7 +286,7 @@ class Study:
 
     @property
     def device(self) -> torch.device:
-        return _device(self.classifier.net)
+        return device_of(self.classifier.net)
 
     def mask(self, picture: Seen) -> Record:
         """The picture's mask `(K,)`, the count of its channels, and the scores of what it keeps and of the whole."""
@@ -343,11 +343,6 @@ class Study:
                 return self.records.of(about, lambda: computed(picture))
 
             yield peak
-
-
-def _device(net: nn.Module) -> torch.device:
-    tensor = next(chain(net.parameters(), net.buffers()), None)
-    return torch.device("cpu") if tensor is None else tensor.device
 
 
 def _files(paths: AnyPath | Iterable[AnyPath], name: str) -> tuple[list[Path], dict[Path, str]]:

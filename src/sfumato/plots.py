@@ -147,7 +147,7 @@ def _masks(result: Attribution, query: int) -> Tensor:
     if not 0 <= query < len(result):
         raise ValueError(f"query {query} is out of range; the result has {len(result)} (0 to {len(result) - 1})")
     masks = result.masks[query].detach().float().cpu()
-    return enlarged(masks, result.map.shape[2:]) if result.about.get("method", {}).get("layer") else masks
+    return enlarged(masks, result.map.shape[2:]) if result.method.get("layer") else masks
 
 
 def _rgb(picture: Tensor, masks: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ def _rgb(picture: Tensor, masks: Tensor) -> Tensor:
 
 def _blur(result: Attribution) -> Blur:
     """The blur that the method used: in RGB it looks as the network saw it. The default one if it used none."""
-    used = result.about.get("method", {}).get("perturbation")
+    used = result.method.get("perturbation")
     perturbation = from_json(used) if isinstance(used, dict) else None
     return perturbation if isinstance(perturbation, Blur) else Blur()
 

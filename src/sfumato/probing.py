@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -10,6 +11,12 @@ from torch import Tensor, nn
 
 Model = Callable[[Tensor], Any]
 T = TypeVar("T")
+
+
+def device_of(model: Model) -> torch.device:
+    """Where a model's first parameter or buffer is; the CPU for what has neither."""
+    tensors = chain(model.parameters(), model.buffers()) if isinstance(model, nn.Module) else ()
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 @contextmanager

@@ -143,11 +143,17 @@ class Probability(OfClass):
 
 
 @dataclass(frozen=True)
-class LogProbability(OfClass):
-    """The logarithm of the class's softmax probability, at most 0; it grows as rivals fall, and does not saturate near 0."""
+class LogOdds(OfClass):
+    r"""The class's logit against all others': $y_c - \log \sum_{c' \neq c} e^{y_{c'}} = \log \frac{p_c}{1 - p_c}$.
+
+    It grows with the softmax probability $p_c$, and does not flatten where that is near 0 or 1.
+    """
 
     def __call__(self, outputs: Any, query: Tensor) -> Tensor:
-        return mean_over_space(class_scores(outputs).log_softmax(1).gather(1, self.column(outputs, query)))
+        logits = class_scores(outputs)
+        column = self.column(outputs, query)
+        rivals = logits.scatter(1, column, -torch.inf).logsumexp(1, keepdim=True)
+        return mean_over_space(logits.gather(1, column) - rivals)
 
 
 @dataclass(frozen=True)
@@ -203,7 +209,7 @@ def as_target(target: Any) -> Target:
 OF_A_CLASS: Mapping[str, type[OfClass]] = {
     "logit": Logit,
     "probability": Probability,
-    "log-probability": LogProbability,
+    "log-odds": LogOdds,
 }
 """What a class index may mean, by its name."""
 

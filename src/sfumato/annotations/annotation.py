@@ -1,6 +1,5 @@
 """What annotation tools want to know of a mask: which picture, which class, which pixels, and how it was come by."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from sfumato.attribution import Attribution, versions
-from sfumato.configuration import check_number
+from sfumato.configuration import check_number, number
 from sfumato.data.truth import within
 from sfumato.metrics.case import Window, placed
 from sfumato.models import Classifier
@@ -127,7 +126,7 @@ def _masks(result: Attribution, classifier: Classifier, picture: Image.Image) ->
     if not masks.isfinite().all():
         raise ValueError("the masks must be finite; they hold NaN or infinity")
     found, expected = tuple(masks.shape[3:]), tuple(classifier.prepare(picture).shape[1:])
-    at_layer = bool(_method(result).get("layer"))
+    at_layer = bool(result.method.get("layer"))
     if found != expected and not (at_layer and found[0] <= expected[0] and found[1] <= expected[1]):
         raise ValueError(
             f"the masks are of inputs of {found[1]} × {found[0]} pixels; a picture of {picture.width} × {picture.height} "
@@ -143,7 +142,7 @@ def _about(result: Attribution, model: str, weights: str, variant: int, label: i
     return {
         "model": model,
         "weights": weights,
-        "method": dict(_method(result)) or None,
+        "method": dict(result.method) or None,
         "score": score,
         "area_asked": _number(result.areas, variant),
         "area_achieved": _number(result.achieved, 0, variant),
@@ -154,14 +153,6 @@ def _about(result: Attribution, model: str, weights: str, variant: int, label: i
     }
 
 
-def _method(result: Attribution) -> Mapping[str, Any]:
-    method = result.about.get("method")
-    return method if isinstance(method, Mapping) else {}
-
-
 def _number(values: Tensor | None, *place: int) -> float | None:
-    """A number as JSON has them, which has no NaN, to the six digits or so that float32 has."""
-    if values is None:
-        return None
-    value = float(f"{float(values[place]):.7g}")
-    return value if math.isfinite(value) else None
+    """A number as JSON has them, to the digits that float32 has."""
+    return None if values is None else number(values[place], 7)

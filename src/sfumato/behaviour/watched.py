@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sfumato.behaviour.transformations import Draw, Levels, Transformation
-from sfumato.probing import Model
+from sfumato.probing import Model, device_of
 from sfumato.scores import class_scores
 from sfumato.subject import Subject
 
@@ -76,7 +76,7 @@ class Watched:
 
     def _answers(self, inputs: Tensor, kind: str) -> Tensor:
         """`(N, K)` of inputs `(N, C, *S)`; where the model's outputs are maps, their mean over space."""
-        inputs = inputs.to(_device(self.model))
+        inputs = inputs.to(device_of(self.model))
         with Subject.prepared(self.model, inputs, 0) as subject, subject.surroundings.computing(), torch.no_grad():
             chunks = []
             for chunk in subject.query.split(self.rows):
@@ -113,12 +113,6 @@ def _alike(pictures: Iterable[Picture], count: int) -> Iterator[list[Picture]]:
         batch.append(picture)
     if batch:
         yield batch
-
-
-def _device(model: Model) -> torch.device:
-    parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
-    first = next(parameters, None)
-    return torch.device("cpu") if first is None else first.device
 
 
 def _number(text: str) -> int:

@@ -12,6 +12,7 @@ from sfumato.cli.inverted import inverted
 from sfumato.cli.queries import Batch, Prepared, Query, prepare
 from sfumato.cli.speaking import SOME_FAILED, speaking_plainly
 from sfumato.cli.tables import console, table
+from sfumato.configuration import number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -158,19 +159,19 @@ def _summary(
     assert complements is not None  # noqa: S101
     rows = zip(kept, scores[0].tolist(), complements[0].tolist(), strict=True)
     return summaries.picture(query, classifier) | {
-        "whole": summaries.number(result.whole),
-        "blank": summaries.number(result.blank),
+        "whole": number(result.whole),
+        "blank": number(result.blank),
         "channels_of_layer": masks.shape[1],
         "counts": [
             {
                 "count": len(channels),
                 "channels": channels,
-                "score": summaries.number(score),
-                "without": summaries.number(rest),
+                "score": number(score),
+                "without": number(rest),
             }
             for channels, score, rest in rows
         ],
-        "top": [{"channel": channel, "weight": summaries.number(weight)} for channel, weight in _top(result)],
+        "top": [{"channel": channel, "weight": number(weight)} for channel, weight in _top(result)],
         "smallest": None if found is None else {"keep": keep, "count": _count(found), "curve": _curve(found)},
         **summaries.about(result, query),
     }
@@ -188,7 +189,7 @@ def _count(found: "SmallestArea") -> int | None:
 def _curve(found: "SmallestArea") -> list[dict[str, Any]]:
     """The score against the number of channels."""
     counts = (found.curve_areas * found.attribution.channel_masks.shape[2]).round().int().tolist()
-    scores = map(summaries.number, found.curve_scores[0].tolist())
+    scores = map(number, found.curve_scores[0].tolist())
     return [{"count": count, "score": score} for count, score in zip(counts, scores, strict=True)]
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sfumato.cli import summaries
 from sfumato.cli.files import check_writable, slug, write_json
 from sfumato.cli.inverted import inverted
 from sfumato.cli.speaking import complain
+from sfumato.configuration import number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,12 +92,12 @@ def _summary(found: "ClassChannels", label: str, index: int) -> dict[str, Any]:
     return {
         "target": {"index": index, "label": label},
         "pictures": [
-            {"picture": str(path), "count": count, "score": summaries.number(score), "whole": summaries.number(whole)}
+            {"picture": str(path), "count": count, "score": number(score), "whole": number(whole)}
             for path, count, score, whole in each
         ],
         "left_out": [{"picture": str(path), "reason": reason} for path, reason in found.left_out],
         "channels": [
-            {"channel": channel, "weight": summaries.number(weight), "spread": summaries.number(spread)}
+            {"channel": channel, "weight": number(weight), "spread": number(spread)}
             for channel, weight, spread in rows
             if weight > 0
         ],

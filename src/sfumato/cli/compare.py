@@ -10,6 +10,7 @@ import typer
 from sfumato.cli import summaries
 from sfumato.cli.files import Names, say_where, slug, write_json
 from sfumato.cli.queries import Batch, prepare
+from sfumato.configuration import number
 
 if TYPE_CHECKING:
     from sfumato.attribution import Attribution
@@ -43,7 +44,7 @@ def compare(
             for name, result in results.items():
                 result.save(out / f"{stem}-{slug(name)}.safetensors")
             told = {
-                name: {"seconds": summaries.number(seconds[name]), **summaries.about(result, query)}
+                name: {"seconds": number(seconds[name]), **summaries.about(result, query)}
                 for name, result in results.items()
             }
             write_json(out / f"{stem}.json", summaries.picture(query, classifier) | {"methods": told})

@@ -9,6 +9,7 @@ from sfumato.cli import summaries
 from sfumato.cli.files import Names, say_where, write_json
 from sfumato.cli.queries import Batch, Query, prepare
 from sfumato.cli.tables import console, table
+from sfumato.configuration import number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,8 +119,8 @@ def _write(each: Explained, classifier: "Classifier", out: Path, stem: str, keep
     picture = summaries.picture(each.query, classifier)
     story = picture | each.search | summaries.about(each.result, each.query)
     numbers = {
-        "whole": summaries.number(each.result.whole),
-        "blank": summaries.number(each.result.blank),
+        "whole": number(each.result.whole),
+        "blank": number(each.result.blank),
         "areas": summaries.areas(each.result, each.kept),
     }
     drawn = plots.figure(each.result, each.picture, title=each.query.title, keep=keep, curve=each.curve)

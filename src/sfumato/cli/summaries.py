@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from sfumato.configuration import number
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -44,13 +46,3 @@ def areas(result: "Attribution", kept: "Tensor") -> list[dict[str, float | None]
     }
     rows = zip(*columns.values(), strict=True)
     return [dict(zip(columns, map(number, row), strict=True)) for row in rows]
-
-
-def number(value: Any) -> float | None:
-    """A number as JSON has them, which has no NaN, to six digits.
-
-    >>> number(1 / 3), number(float("nan"))
-    (0.333333, None)
-    """
-    rounded = float(f"{float(value):.6g}")
-    return rounded if abs(rounded) < float("inf") else None

@@ -34,7 +34,7 @@ class ExtremalPerturbation:
 
     - `areas`: V fractions of the visible input, in (0, 1), growing.
     - `game`: "preserve" (the mask shows what suffices), "delete" (it covers what is needed), "dual", or a `Game`.
-    - `score`: what a class index means, "logit", "probability" or "log-probability"; any other target is a score itself.
+    - `score`: what a class index means, "logit", "probability" or "log-odds"; any other target is a score itself.
     - `steps`: of the ascent, for each mask.
     - `perturbation`: what hides a place; by default `Blur()` of the input, and at a layer `Fade()`, the product with the mask.
     - `mask`: the family of smooth masks, with lengths in places of the input also at a layer.
@@ -115,11 +115,11 @@ class ExtremalPerturbation:
     def for_maps(cls, areas: Sequence[float] = (0.05, 0.2, 0.5), **changes: Any) -> "ExtremalPerturbation":
         """The settings whose `result.map` orders and locates places best; masks that suffice alone are the defaults' matter.
 
-        A class index means its log-probability, so that rivals count; a weak blur hides details and leaves the surroundings
+        A class index means its log-odds, so that rivals count; a weak blur hides details and leaves the surroundings
         as they are; areas up to a half order the background too; and all masks have the same share in the map. See "Results"
         in the documentation for how it compares.
         """
-        method = cls(areas=tuple(areas), score="log-probability", perturbation=Blur(max_sigma=5), evenly=True)
+        method = cls(areas=tuple(areas), score="log-odds", perturbation=Blur(max_sigma=5), evenly=True)
         return replace(method, **changes)
 
     def __call__(self, model: Model, inputs: Tensor, targets: Any, progress: Progress | None = None) -> Attribution:

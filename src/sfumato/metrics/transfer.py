@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sfumato.attribution import Attribution
 from sfumato.configuration import check_number, from_json
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
@@ -79,7 +80,7 @@ class Transfer(Protocol):
         if parts is None:
             importance = order(finite(case.map))
             parts = (importance < max(1, round(self.area * importance.numel())))[None, None].float()
-        home = self.home or learnt_with(case.attribution.about)
+        home = self.home or learnt_with(case.attribution)
         with questioned(case, self.score, "Transfer") as question:
             check_positive(question.whole)
             kept = [
@@ -105,13 +106,13 @@ class Transfer(Protocol):
         )
 
 
-def learnt_with(about: Any) -> Perturbation | None:
+def learnt_with(result: Attribution) -> Perturbation | None:
     """The perturbation that a result was made with, as it says itself; `None` where it says nothing of one.
 
     Raises `ValueError` for a perturbation of another package, which cannot be built from its name.
     """
-    method = about.get("method")
-    if not isinstance(method, dict) or "perturbation" not in method or method.get("layer"):
+    method = result.method
+    if "perturbation" not in method or method.get("layer"):
         return None  # what hides places of a layer hides none of the picture
     described = method["perturbation"]
     if described is None:

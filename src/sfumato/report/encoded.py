@@ -19,9 +19,12 @@ def jpeg(picture: Tensor, quality: int = QUALITY) -> str:
     return address(Image.fromarray(eight_bits(picture).transpose(1, 2, 0)), "JPEG", quality=quality)
 
 
-def png(mask: Tensor) -> str:
-    """A mask `(H, W)` in [0, 1], in 255 steps."""
-    return address(Image.fromarray(eight_bits(mask)), "PNG", optimize=True)
+def png(mask: Tensor, most: int | None = None) -> str:
+    """A mask `(H, W)` in [0, 1], in 255 steps; made smaller where a side is longer than `most`."""
+    picture = Image.fromarray(eight_bits(mask))
+    if most is not None:
+        picture.thumbnail((most, most), Image.Resampling.BILINEAR)
+    return address(picture, "PNG")
 
 
 def thumbnail(picture: Image.Image, side: int) -> str:
@@ -37,7 +40,7 @@ def eight_bits(values: Tensor) -> np.ndarray:
     return np.ascontiguousarray(bounded.mul(255).round().byte().numpy())
 
 
-def address(picture: Image.Image, kind: str, **settings: int | bool) -> str:
+def address(picture: Image.Image, kind: str, **settings: int) -> str:
     """A picture as a data address; the settings are of its kind of file."""
     stream = io.BytesIO()
     picture.save(stream, kind, **settings)

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sfumato.attribution import Attribution
+from sfumato.configuration import number
 from sfumato.panels import percent, shares
 from sfumato.sufficient import SmallestArea
 
@@ -82,10 +82,10 @@ def told(search: SmallestArea, keep: float) -> dict[str, Any]:
     return {
         "keep": keep,
         "reached": bool(search.reached[0]),
-        "area": _short(search.area[0]),
+        "area": number(search.area[0]),
         "count": None if search.count is None else int(search.count[0]),
-        "areas": list(map(_short, search.curve_areas)),
-        "scores": list(map(_short, search.curve_scores[0])),
+        "areas": list(map(number, search.curve_areas)),
+        "scores": list(map(number, search.curve_scores[0])),
     }
 
 
@@ -116,18 +116,6 @@ def sought(result: Attribution, search: SmallestArea | None) -> Sought | None:
 def bound(values: Tensor | None) -> float | None:
     """The number of the one query, `(1,)`."""
     return None if values is None else number(values[0])
-
-
-def number(value: float | Tensor) -> float | None:
-    """A number, if it is one: neither infinite nor NaN."""
-    plain = float(value.detach()) if isinstance(value, torch.Tensor) else float(value)
-    return plain if math.isfinite(plain) else None
-
-
-def _short(value: Tensor) -> float | None:
-    """A number as a file tells it, to six digits."""
-    plain = number(value)
-    return None if plain is None else float(f"{plain:.6g}")
 
 
 def _known(value: Any, low: float = -1e30, high: float = 1e30) -> float | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -33,28 +34,25 @@ class Panel:
 
     def views(self) -> list[str]:
         """Those that there are, by name."""
-        shown = self.frames()
-        if shown is None:
+        if self.frames is None:
             return []
         if self.picture is None:
             return ["heat"]
-        if not shown.are_masks or self.layer:
+        if not self.frames.are_masks or self.layer:
             return ["overlay", "heat"]
         return [name for name in VIEWS if name != "seen" or self.perturbed is not None]
 
     @property
     def layer(self) -> str:
         """The layer that the masks lie at, whose values they hide; nothing for masks of the picture."""
-        method = self.result.about.get("method")
-        layer = method.get("layer") if isinstance(method, Mapping) else None
-        return str(layer or "") if self.result.masks is not None else ""
+        return str(self.result.method.get("layer") or "") if self.result.masks is not None else ""
 
     @property
     def slides(self) -> bool:
         """Whether there is more than one mask to move through."""
-        shown = self.frames()
-        return shown is not None and len(shown.values) > 1
+        return self.frames is not None and len(self.frames.values) > 1
 
+    @cached_property
     def frames(self) -> Frames | None:
         return frames(self.result, mask_rows(self.result), self.picture)
 
@@ -64,7 +62,7 @@ class Panel:
         start = len(rows) // 2
         search = sought(self.result, self.search)
         parts: list[Html | None] = [tag("h3", self.name, id=f"{identity}-name")]
-        shown = self.frames()
+        shown = self.frames
         if shown is not None:
             parts.append(self._figure(shown, rows, start, identity))
         drawn = curve(rows, bound(self.result.whole), bound(self.result.blank), search, start, self._said(rows))

@@ -135,7 +135,7 @@ def _controls(panels: Sequence[Panel], identity: str) -> Html | None:
         ]
         parts.append(tag("fieldset", tag("legend", "Show"), *choices))
     if "black" in offered:
-        dropped = all(_deletes(panel.result) for panel in panels if "black" in panel.views())
+        dropped = all(deletes(panel.result) for panel in panels if "black" in panel.views())
         parts.append(tag("label", tag("input", type="checkbox", data_role="rest", checked=dropped), "all but the mask"))
     if sum(panel.slides for panel in panels) > 1:
         parts.append(
@@ -150,8 +150,7 @@ def attribution(result: Result) -> Attribution:
 
 def method_name(result: Result) -> str:
     """The class of the method that made it, if the result tells."""
-    method = attribution(result).about.get("method")
-    told = method.get("class") if isinstance(method, Mapping) else None
+    told = attribution(result).method.get("class")
     return str(told).rpartition(":")[2] if told else "result"
 
 
@@ -168,8 +167,7 @@ def target_name(about: Mapping[str, Any], query: int, classifier: Classifier | N
     return f"{synonyms(classifier.labels[target])[0]} ({target})"
 
 
-def _deletes(result: Attribution) -> bool:
+def deletes(result: Attribution) -> bool:
     """Whether a mask marks what was removed and nothing that was kept."""
-    method = result.about.get("method")
-    game = method.get("game") if isinstance(method, Mapping) else None
+    game = result.method.get("game")
     return isinstance(game, Mapping) and not game.get("keep") and bool(game.get("drop"))

@@ -1,5 +1,6 @@
 """A report on a run: its tables, where each method does best and worst, and where methods disagree."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -116,7 +117,7 @@ def _differences(found: Judged, name: str) -> Html | None:
     whole = {
         method: estimates([measure], list(rows.values()), resamples=1)[0] for method, rows in found.rows.items() if rows
     }
-    known = {method: each.value for method, each in whole.items() if each.value == each.value}
+    known = {method: each.value for method, each in whole.items() if math.isfinite(each.value)}
     if len(known) < 2:
         return None
     leader = (max if measure.higher_is_better else min)(known, key=lambda method: known[method])
@@ -147,6 +148,3 @@ def _difference(other: str, estimate: Estimate, measure: Measure) -> Html:
         "yes" if estimate.low > 0 or estimate.high < 0 else "tied",
     ]
     return tag("tr", tag("th", other, scope="row"), *(tag("td", cell) for cell in cells))
-
-
-__all__ = ["for_run", "sections"]

@@ -90,10 +90,8 @@ def _rgb(levels: Tensor) -> Tensor:
 def _perturbation(result: Attribution, side: int) -> Perturbation:
     """The method's own, or the default blur where it had none that can be made again. A file may ask for anything: what would
     take long is not made."""
-    used = result.about.get("method", {})
-    told = used.get("perturbation") if isinstance(used, dict) else None
     try:
-        found = from_json(told)
+        found = from_json(result.method.get("perturbation"))
     except (ValueError, TypeError, AttributeError, KeyError, ImportError):
         return Blur()
     if isinstance(found, Blur):

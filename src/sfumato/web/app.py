@@ -23,11 +23,13 @@ from sfumato import samples
 from sfumato.labels import synonyms
 from sfumato.models import Classifier
 from sfumato.pictures import read
+from sfumato.probing import device_of
+from sfumato.report.encoded import jpeg
 from sfumato.web import exports, uploads
 from sfumato.web.desk import QUEUED, BusyError, Desk, Job
 from sfumato.web.explaining import Asked, choices
 from sfumato.web.guard import LOOPBACK, Guard
-from sfumato.web.images import blurred, colours
+from sfumato.web.images import blurred
 from sfumato.web.tabs import Shown, Tab, Tabs
 
 PAGE = Path(__file__).parent / "page"
@@ -136,7 +138,7 @@ class Explorer:
 
     def _look(self, picture: Image.Image) -> tuple[Shown, dict[str, Any]]:
         classifier = self._eyes
-        inputs = classifier.prepare(picture)[None].to(_device(classifier))
+        inputs = classifier.prepare(picture)[None].to(device_of(classifier.net))
         with torch.no_grad():
             logits = classifier.logits(inputs)[0].float().cpu()
         shares = logits.softmax(0)
@@ -145,8 +147,8 @@ class Explorer:
         top = logits.topk(min(TOP, len(logits))).indices.tolist()
         return shown, {
             "picture": shown.name,
-            "seen": colours(seen),
-            "blurred": colours(blurred(seen)),
+            "seen": jpeg(seen),
+            "blurred": jpeg(blurred(seen)),
             "width": seen.shape[2],
             "height": seen.shape[1],
             "top": [  # the likeliest first
@@ -168,7 +170,7 @@ class Explorer:
         if shown is None:
             raise RefusedError(404, "the picture is not here any more; choose it again")
         asked = Asked.of(said, self.classifier)
-        job = Job(tab.name, asked.work(self.classifier, shown), about=(asked, shown))
+        job = Job(tab.name, asked.work(self.classifier, shown))
         self.desk.take(job)
         tab.keep_job(job)
         return JSONResponse({"job": job.name}, 201)
@@ -207,12 +209,12 @@ class Explorer:
     async def export(self, request: Request) -> Response:
         """A result, to be taken away."""
         job = self._job(request)
-        if job.result is None:
+        if job.found is None:
             raise RefusedError(409, "there is no result yet; wait for the end")
         kind = request.path_params["kind"]
         if kind not in exports.KINDS:
             raise RefusedError(404, f"there is no export {kind!r}; choose one of {', '.join(exports.KINDS)}")
-        file = await anyio.to_thread.run_sync(exports.KINDS[kind], job, self.classifier)
+        file = await anyio.to_thread.run_sync(exports.KINDS[kind], job.found, self.classifier)
         return Response(
             file.content, media_type=file.type, headers={"content-disposition": f'attachment; filename="{file.name}"'}
         )
@@ -286,7 +288,3 @@ async def _words(request: Request) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise RefusedError(400, "expected names and values")
     return said
-
-
-def _device(classifier: Classifier) -> torch.device:
-    return next((tensor.device for tensor in classifier.net.parameters()), torch.device("cpu"))

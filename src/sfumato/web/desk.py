@@ -5,7 +5,10 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sfumato.web.explaining import Found
 
 Event = Mapping[str, Any]
 """What is told of a job: plain JSON with a "type"."""
@@ -36,9 +39,8 @@ class Job:
     told: Event = field(default_factory=lambda: {"type": QUEUED})
     version: int = 0
     """Grows with each event: who looks seldom sees the latest only."""
-    about: Any = None
-    """What was asked, for who takes the result away."""
-    result: Any = None
+    found: "Found | None" = None
+    """For who takes it away."""
     unwanted: threading.Event = field(default_factory=threading.Event)
 
     def tell(self, event: Event) -> None:

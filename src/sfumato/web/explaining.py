@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from sfumato.attribution import Attribution
 from sfumato.methods import Captum, ExtremalChannels, ExtremalPerturbation, extremal
 from sfumato.models import Classifier
+from sfumato.report.encoded import png
 from sfumato.report.numbers import told
 from sfumato.runs.catalogue import exported, made
 from sfumato.scores import Contrastive, Logit, Score
 from sfumato.sufficient import smallest
 from sfumato.web.desk import DONE, STEP, CancelledError, Event, Job
-from sfumato.web.images import SMALL, grey, stretched
+from sfumato.web.images import SMALL, stretched
 from sfumato.web.tabs import Shown
 
 BETWEEN = 0.1
@@ -73,7 +74,7 @@ class Asked:
             if self.keep is not None:
                 found = smallest(self.method, net, shown.inputs, self.score, keep=self.keep, progress=watch)
                 about = {**found.attribution.about, "smallest": told(found, self.keep)}
-                job.result = replace(found.attribution, about=about)
+                job.found = Found(self, shown, replace(found.attribution, about=about))
                 curve = {
                     "areas": found.curve_areas.tolist(),
                     "scores": found.curve_scores[0].tolist(),
@@ -82,10 +83,20 @@ class Asked:
                     "count": None if found.count is None else int(found.count[0]),
                 }
                 return {"type": DONE, "curve": curve, **answer(found.attribution)}
-            job.result = self.method(net, shown.inputs, self.score, progress=watch)
-            return {"type": DONE, "curve": None, **answer(job.result)}
+            result = self.method(net, shown.inputs, self.score, progress=watch)
+            job.found = Found(self, shown, result)
+            return {"type": DONE, "curve": None, **answer(result)}
 
         return done
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What was asked of a picture, and what came of it."""
+
+    asked: Asked
+    shown: Shown
+    result: Attribution
 
 
 @contextmanager
@@ -117,7 +128,7 @@ class Watch:
         if time.monotonic() >= self.ready:
             if (masks := self._masks(step)) is not None:
                 event |= {
-                    "masks": [grey(mask, SMALL) for mask in masks],
+                    "masks": [png(mask, SMALL) for mask in masks],
                     "areas": step.areas.tolist(),
                     "values": step.values.tolist(),
                 }
@@ -137,7 +148,7 @@ class Watch:
 
 def answer(result: Attribution) -> dict[str, Any]:
     """A result of one query as the page shows it."""
-    found: dict[str, Any] = {"map": grey(stretched(result.map[0, 0])), "masks": [], "channels": []}
+    found: dict[str, Any] = {"map": png(stretched(result.map[0, 0])), "masks": [], "channels": []}
     for name in ("areas", "achieved", "scores", "complements", "whole", "blank"):
         value = getattr(result, name)
         if value is not None:
@@ -148,20 +159,18 @@ def answer(result: Attribution) -> dict[str, Any]:
         each = activation.shape[0] // result.channel_masks.shape[2]
         for index, weight in zip(indices[0].tolist(), weights[0].tolist(), strict=True):
             seen = activation[index * each : (index + 1) * each].sum(0)
-            picture = grey(stretched(seen)) if seen.ndim == 2 else None
+            picture = png(stretched(seen)) if seen.ndim == 2 else None
             found["channels"].append({"index": index, "weight": weight, "map": picture})
     elif result.masks is not None:
-        found["masks"] = [grey(mask) for mask in result.masks[0, :, 0]]
+        found["masks"] = [png(mask) for mask in result.masks[0, :, 0]]
     return found
 
 
 def choices(classifier: Classifier) -> list[dict[str, Any]]:
     """The methods that a page offers, with the settings that it has fields for."""
     found = []
-    for name, cls in exported("sfumato.methods", "__call__").items():
+    for name, cls in methods().items():
         settings: dict[str, Any] = {field.name: field.default for field in fields(cls) if field.init}  # type: ignore[arg-type]
-        if name == "Captum":
-            continue
         offered: dict[str, Any] = {}
         for setting in ("steps", "samples"):
             if isinstance(settings.get(setting), int):
@@ -175,6 +184,11 @@ def choices(classifier: Classifier) -> list[dict[str, Any]]:
         found.append({"name": name, "settings": offered})
     found += [{"name": name, "settings": {}} for name in captum(classifier)]
     return sorted(found, key=lambda each: each["name"] != "ExtremalPerturbation")
+
+
+def methods() -> dict[str, Callable[..., Any]]:
+    """Those that are offered with settings, by name: of Captum's a few are, as they are."""
+    return {name: each for name, each in exported("sfumato.methods", "__call__").items() if each is not Captum}
 
 
 def captum(classifier: Classifier) -> dict[str, Captum]:
@@ -196,24 +210,27 @@ def captum(classifier: Classifier) -> dict[str, Captum]:
 
 
 def _method(name: Any, settings: Any, classifier: Classifier) -> Any:
-    if settings == {} and (one := captum(classifier).get(name)) is not None:
-        return one
-    if not isinstance(name, str) or ":" in name:  # a dotted path would import what the page names
-        raise ValueError(f"no method {name!r}")
-    if name.casefold() == "captum":
-        raise ValueError("of Captum's methods the page offers a few, by name; use Python for the others")
+    own, others = methods(), captum(classifier)
+    if not isinstance(name, str) or name not in {**own, **others}:  # a dotted path would import what the page names
+        raise ValueError(f"no method {name!r:.80}; expected one of {', '.join([*own, *others])}")
     if not isinstance(settings, Mapping):
         raise ValueError(f"settings are names and values; got {settings!r}")
-    allowed = {"steps", "samples", "areas", "game", "layer", "seed", "counts"}
+    allowed = {"steps", "samples", "areas", "game", "layer", "seed", "counts"} if name in own else set()
     if unknown := set(settings) - allowed:
         raise ValueError(f"the page cannot set {', '.join(sorted(map(str, unknown)))}; use Python for it")
+    if name in others:
+        return others[name]
+    for setting, value in settings.items():
+        if any(isinstance(each, Mapping | list) for each in (value if isinstance(value, list) else [value])):
+            # A table would be made into what it names, which may run anything.
+            raise ValueError(f"{setting} is a text, a number or a list of numbers here; got {value!r:.80}")
     for setting, most in (("steps", MOST_STEPS), ("samples", MOST_SAMPLES)):
         value = settings.get(setting, 1)
         if isinstance(value, int) and value > most:
             raise ValueError(f"{setting} may be at most {most} here; got {value}")
     if "areas" in settings and len(extremal.check_areas(settings["areas"])) > MOST_AREAS:
         raise ValueError(f"at most {MOST_AREAS} areas at once")
-    method = made({"use": name, **settings}, exported("sfumato.methods", "__call__"), ("methods", name), "method")
+    method = made({"use": name, **settings}, own, ("methods", name), "method")
     return (
         replace(method, areas=AREAS) if isinstance(method, ExtremalPerturbation) and "areas" not in settings else method
     )

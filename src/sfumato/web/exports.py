@@ -4,6 +4,7 @@ import io
 import json
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +12,12 @@ import torch
 from PIL import Image
 
 from sfumato.annotations import annotated, as_coco
-from sfumato.attribution import Attribution
 from sfumato.models import Classifier
 from sfumato.report import html
 from sfumato.report.encoded import eight_bits
-from sfumato.web.desk import Job
+from sfumato.report.results import deletes
+from sfumato.space import enlarged
+from sfumato.web.explaining import Found
 from sfumato.web.images import blurred
 
 LEVEL = 0.5
@@ -33,68 +35,61 @@ class File(NamedTuple):
     content: bytes
 
 
-def safetensors(job: Job, _: Classifier) -> File:
+def safetensors(found: Found, _: Classifier) -> File:
     """All of the result, as `sfumato.load` reads it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.safetensors"
-        job.result.save(path)
+        found.result.save(path)
         return File("result.safetensors", "application/octet-stream", path.read_bytes())
 
 
-def coco(job: Job, classifier: Classifier) -> File:
+def coco(found: Found, classifier: Classifier) -> File:
     """The masks as COCO annotations of the picture."""
-    asked, shown = job.about
-    masks = job.result.masks
-    if masks is None or job.result.activation is not None:
+    masks = found.result.masks
+    if masks is None or found.result.activation is not None:
         raise ValueError("only masks of the picture can be annotations; this result has none")
     clear = [variant for variant, mask in enumerate(masks[0]) if mask.max() >= LEVEL]
     if not clear:
         raise ValueError("no mask is clear enough to have an outline; take more steps")
-    found = annotated(job.result, classifier, shown.picture, "picture.png", asked.target, LEVEL, clear)
-    content = as_coco(found, labels=classifier.labels)
+    each = annotated(found.result, classifier, found.shown.picture, "picture.png", found.asked.target, LEVEL, clear)
+    content = as_coco(each, labels=classifier.labels)
     return File("annotations.json", "application/json", json.dumps(content, indent=1).encode())
 
 
-def animation(job: Job, classifier: Classifier) -> File:
-    """What the masks show, from the smallest area to the whole picture, as an animated PNG."""
-    frames = _frames(job.result, classifier, job)
+def animation(kind: str, media: str, found: Found, classifier: Classifier) -> File:
+    """What the network saw with each mask, from the smallest area on, and the whole picture last; a GIF has 256 colours."""
+    frames = _frames(found, classifier)
     file = io.BytesIO()
-    frames[0].save(file, "PNG", save_all=True, append_images=frames[1:], duration=FRAME, loop=0)
-    return File("masks.png", "image/apng", file.getvalue())
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:], duration=FRAME, loop=0)
+    return File(f"masks.{kind.lower()}", media, file.getvalue())
 
 
-def gif(job: Job, classifier: Classifier) -> File:
-    """The same as a GIF, with 256 colours."""
-    frames = _frames(job.result, classifier, job)
-    file = io.BytesIO()
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=FRAME, loop=0)
-    return File("masks.gif", "image/gif", file.getvalue())
-
-
-def report(job: Job, classifier: Classifier) -> File:
+def report(found: Found, classifier: Classifier) -> File:
     """A page with the slider that needs no server."""
-    asked, shown = job.about
-    label = classifier.labels[asked.target]
-    content = html(job.result, shown.inputs, classifier, label=label)
+    label = classifier.labels[found.asked.target]
+    content = html(found.result, found.shown.inputs, classifier, label=label)
     return File("report.html", "text/html; charset=utf-8", content.encode())
 
 
-def _frames(result: Attribution, classifier: Classifier, job: Job) -> list[Image.Image]:
-    """The picture with what each mask hides blurred, and the whole picture last."""
+def _frames(found: Found, classifier: Classifier) -> list[Image.Image]:
+    """The picture with what each mask hides blurred, in the deletion game what it marks; and the whole picture last."""
+    result = found.result
     if result.masks is None or result.activation is not None:
         raise ValueError("only masks of the picture can be shown one after the other; this result has none")
-    picture = classifier.restore(job.about[1].inputs)[0].cpu()
+    picture = classifier.restore(found.shown.inputs)[0].cpu()
     hidden = blurred(picture)
-    masks = torch.cat([result.masks[0, :, 0].cpu(), torch.ones(1, *picture.shape[1:])])
+    masks = 1 - result.masks if deletes(result) else result.masks
+    masks = enlarged(masks[0].cpu(), picture.shape[1:])  # at a layer they are smaller
+    masks = torch.cat([masks, torch.ones(1, *masks.shape[1:])])
     shown = [mask * picture + (1 - mask) * hidden for mask in masks]
     return [Image.fromarray(eight_bits(each.permute(1, 2, 0))) for each in shown]
 
 
-KINDS: dict[str, Callable[[Job, Classifier], File]] = {
+KINDS: dict[str, Callable[[Found, Classifier], File]] = {
     "safetensors": safetensors,
     "coco": coco,
-    "apng": animation,
-    "gif": gif,
+    "apng": partial(animation, "PNG", "image/apng"),
+    "gif": partial(animation, "GIF", "image/gif"),
     "html": report,
 }
 """By the last part of their address."""

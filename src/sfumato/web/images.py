@@ -1,14 +1,9 @@
 """Masks and maps as what a page can show."""
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from sfumato.perturbations import Blur
-from sfumato.report.encoded import address, eight_bits, jpeg
-
-QUALITY = 88
-"""Of JPEGs."""
 
 SMALL = 112
 """Pixels along the longer side of a mask that is still evolving."""
@@ -17,24 +12,11 @@ BLUR = 10.0
 """Width of the blur in which what is hidden is shown, in pixels of the network's input."""
 
 
-def grey(values: Tensor, most: int | None = None) -> str:
-    """Values `(H, W)` in [0, 1] as the address of a grey PNG, made smaller where a side is longer than `most`."""
-    picture = Image.fromarray(eight_bits(values))
-    if most is not None and max(picture.size) > most:
-        picture.thumbnail((most, most), Image.Resampling.BILINEAR)
-    return address(picture, "PNG")
-
-
 def stretched(values: Tensor) -> Tensor:
     """Values brought to [0, 1]; zeros where all are equal."""
     values = values.detach().float().cpu()
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else torch.zeros_like(values)
-
-
-def colours(picture: Tensor) -> str:
-    """RGB `(3, H, W)` in [0, 1] as the address of a JPEG."""
-    return jpeg(picture, QUALITY)
 
 
 def blurred(picture: Tensor) -> Tensor:

@@ -73,6 +73,3 @@ class Tabs:
             tab.seen = time.monotonic()
             self._tabs.move_to_end(name)
         return tab
-
-    def close(self, tab: Tab) -> None:
-        self._tabs.pop(tab.name, None)
