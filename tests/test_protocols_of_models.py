@@ -652,7 +652,10 @@ def test_maps_and_masks_that_mean_nothing(protocol):
     [
         (lambda: InsertionDeletion(steps=0), "steps must be a whole number from 1 up; got 0"),
         (lambda: InsertionDeletion(insertion=Blur), "insertion must be a perturbation such as Blur"),
-        (lambda: InsertionDeletion(score="softmax"), "score must be one of probability, logit; got 'softmax'"),
+        (
+            lambda: InsertionDeletion(score="softmax"),
+            "score must be one of logit, probability, log-odds; got 'softmax'",
+        ),
         (lambda: SufficientArea(keep=90), "must lie in"),
         (lambda: Monotonicity(areas=(0.1,)), "two or more"),
         (lambda: Transfer(perturbations=()), "one or more"),

@@ -214,6 +214,12 @@ OF_A_CLASS: Mapping[str, type[OfClass]] = {
 """What a class index may mean, by its name."""
 
 
+def check_meaning(score: Any) -> None:
+    """Raise `ValueError` unless it names what a class index may mean."""
+    if not isinstance(score, str) or score not in OF_A_CLASS:
+        raise ValueError(f"score must be one of {', '.join(OF_A_CLASS)}; got {score!r}")
+
+
 def as_score(targets: Any, queries: int, meaning: str = "logit") -> Score:
     """The score that `targets` means, for so many queries.
 

@@ -20,7 +20,7 @@ from sfumato.jitter import Jitter, MirrorEvenSteps
 from sfumato.masks import Lattice, SmoothMask
 from sfumato.perturbations import Blur, Fade, Perturbation, Perturbed
 from sfumato.probing import Model
-from sfumato.scores import OF_A_CLASS
+from sfumato.scores import check_meaning
 from sfumato.search import Progress, Search
 from sfumato.space import enlarged
 from sfumato.upper import check_layer
@@ -70,8 +70,7 @@ class ExtremalPerturbation:
     def __post_init__(self) -> None:
         object.__setattr__(self, "areas", check_areas(self.areas))
         object.__setattr__(self, "game", Game.named(self.game))
-        if self.score not in OF_A_CLASS:
-            raise ValueError(f"score must be one of {', '.join(OF_A_CLASS)}; got {self.score!r}")
+        check_meaning(self.score)
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise ValueError(f"steps must be a whole number from 1 up; got {self.steps!r}")
         check_number("smooth", self.smooth, "a fraction of the input's shortest side", least=0)

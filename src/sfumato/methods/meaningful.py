@@ -21,7 +21,6 @@ from sfumato.jitter import Move
 from sfumato.perturbations import Blur, Perturbation
 from sfumato.priors import l1, total_variation
 from sfumato.probing import Model
-from sfumato.scores import Probability, Score
 from sfumato.subject import Subject
 
 STARTS = ("circle", "ones")
@@ -133,8 +132,7 @@ class Descent:
         cls, method: MeaningfulPerturbation, model: Model, inputs: Tensor, targets: Any
     ) -> Iterator["Descent"]:
         """Check what was given, look once at the whole inputs, and hold the model frozen for the time of the descent."""
-        score = targets if isinstance(targets, Score) or callable(targets) else Probability(targets)
-        with Subject.prepared(model, inputs, score) as subject:
+        with Subject.prepared(model, inputs, targets, "probability") as subject:
             with subject.surroundings.computing():
                 grid = method.mask.on(subject.inputs.shape[2:], subject.inputs.device)
                 rows = subject.rows_in_memory(method.memory)

@@ -17,7 +17,6 @@ from sfumato.configuration import as_json, check_number, check_seed
 from sfumato.evaluate import Evaluation
 from sfumato.perturbations import Fade, Perturbation
 from sfumato.probing import Model
-from sfumato.scores import Output, Probability, Score
 from sfumato.space import per_axis
 from sfumato.subject import Subject
 
@@ -119,8 +118,7 @@ class RISE:
         `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. `progress` is told each
         `Round`. Raises `ValueError` where the inputs or targets cannot be used; the model comes out as it went in.
         """
-        score = _score(targets)
-        with Subject.prepared(model, inputs, score) as subject:
+        with Subject.prepared(model, inputs, targets, "probability") as subject:
             rows = _rows(subject, self.batch, self.memory)
             whole = subject.whole(rows)
             last = None
@@ -133,7 +131,7 @@ class RISE:
                 saliency_map = saliency(last.map[:, None], self.smooth)
             about = {
                 "method": as_json(self),
-                "score": as_json(score),
+                "score": as_json(subject.score),
                 "versions": versions(),
                 "samples": last.samples.tolist(),
                 "standard_error": _root_mean_square(last.error).tolist(),
@@ -285,12 +283,6 @@ class Sums:
             values=(self.score / self.count + self.origin)[:, 0].float(),
             areas=(self.m.mean(1) / self.count[:, 0]).float(),
         )
-
-
-def _score(targets: Any) -> Score:
-    if isinstance(targets, Score):
-        return targets
-    return Output(targets) if callable(targets) else Probability(targets)
 
 
 def _rows(subject: Subject, batch: int | None, gib: float) -> int:

@@ -19,7 +19,6 @@ from sfumato.metrics.pointing import finite_map
 from sfumato.metrics.protocol import Protocol
 from sfumato.metrics.weak_localisation import at_values, boxes_above
 from sfumato.perturbations import Blur, Perturbation
-from sfumato.scores import Probability, Score
 from sfumato.subject import Subject
 
 HEIGHTS = tuple(step / 20 for step in range(20))
@@ -69,9 +68,8 @@ class DeletionGame(Protocol):
     def measure(self, case: Case) -> Row:
         """The smallest boxes. Raises `ValueError` where the model, its inputs or the target are missing."""
         model, inputs, target = (case.need(name, "the deletion game") for name in ("model", "inputs", "target"))
-        score = target if isinstance(target, Score) or callable(target) else Probability(target)
         boxes = self.boxes(finite_map(case.map, inputs.shape[2:]))
-        with Subject.prepared(model, inputs, score) as subject:
+        with Subject.prepared(model, inputs, target, "probability") as subject:
             rows = min(self.batch, subject.rows_in_memory(self.memory))
             with subject.surroundings.computing():
                 evaluation = Evaluation(

@@ -15,8 +15,9 @@ from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.likeness import order
 from sfumato.metrics.protocol import Protocol
-from sfumato.metrics.question import check_count, check_perturbation, check_score, finite, questioned
+from sfumato.metrics.question import check_count, check_perturbation, finite, questioned
 from sfumato.perturbations import Blur, Constant, Perturbation
+from sfumato.scores import check_meaning
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class InsertionDeletion(Protocol):
     - `insertion`: what hides the places that are not yet inserted; a Gaussian blur of 5 places, as with the authors' code,
       which cuts its kernel off at 11 places and so blurs less. `deletion`: what hides those that are deleted; as there, zero,
       which is the mean colour of pictures that were normalised.
-    - `score`: "probability" (published) or "logit" of a class index; any other target is a score itself, and stays.
+    - `score`: "probability" (published), "logit" or "log-odds" of a class index; any other target is a score itself, and stays.
     - `curves`: whether a row also holds `insertion_curve` and `deletion_curve`, lists of `steps + 1` scores.
 
     Of places with one value the earlier go first. A row holds `insertion`, `deletion`, their `difference`, and `whole`, the
@@ -51,7 +52,7 @@ class InsertionDeletion(Protocol):
         check_count("steps", self.steps)
         check_perturbation("insertion", self.insertion)
         check_perturbation("deletion", self.deletion)
-        check_score(self.score)
+        check_meaning(self.score)
 
     def measure(self, case: Case) -> Row:
         importance = order(finite(case.map))

@@ -14,12 +14,12 @@ from sfumato.metrics.likeness import order, spearman
 from sfumato.metrics.protocol import Protocol
 from sfumato.metrics.question import (
     check_perturbation,
-    check_score,
     finite,
     masks_of_places,
     questioned,
 )
 from sfumato.perturbations import Blur, Perturbation
+from sfumato.scores import check_meaning
 
 AREAS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
 
@@ -31,8 +31,8 @@ class Monotonicity(Protocol):
     - `masks`: whether the method's own masks are looked at, where it has two or more, with the scores that it reports for
       them; otherwise, and for all other methods, $m_a$ is the highest share a of the map's places.
     - `areas`: those shares.
-    - `perturbation`: what hides the rest, and `score`: "probability" or "logit" of a class index, any other target being a
-      score itself: both for what the method has not reported itself.
+    - `perturbation`: what hides the rest, and `score`: "probability", "logit" or "log-odds" of a class index, any other
+      target being a score itself: both for what the method has not reported itself.
 
     A row holds `rank_correlation` (Spearman's; NaN where all scores are equal), `strict`, whether each larger area has a
     larger score, `growing`, the share of neighbouring areas of which the larger has the larger score, and `masks`, whether
@@ -53,7 +53,7 @@ class Monotonicity(Protocol):
         if len(self.areas) < 2:
             raise ValueError(f"areas must be two or more, to see whether the score grows; got {self.areas}")
         check_perturbation("perturbation", self.perturbation)
-        check_score(self.score)
+        check_meaning(self.score)
 
     def measure(self, case: Case) -> Row:
         found = case.attribution

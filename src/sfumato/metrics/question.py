@@ -12,11 +12,8 @@ from sfumato.evaluate import Evaluation
 from sfumato.methods.rise import IN_CACHE
 from sfumato.metrics.case import Case
 from sfumato.perturbations import Perturbation
-from sfumato.scores import Logit, Probability, Score
 from sfumato.space import enlarged
 from sfumato.subject import Subject
-
-SCORES = ("probability", "logit")
 
 AT_ONCE = 128
 """Rows at once through the model where it is not on a processor; fewer where memory is short."""
@@ -66,17 +63,10 @@ def questioned(case: Case, score: str, who: str) -> Iterator[Question]:
     model, inputs, target = (case.need(name, who) for name in ("model", "inputs", "target"))
     if len(inputs) != 1:
         raise ValueError(f"a case is one query, with inputs (1, C, *S); got {len(inputs)} of them")
-    with Subject.prepared(model, inputs, scored(target, score)) as subject:
+    with Subject.prepared(model, inputs, target, score) as subject:
         at_once = IN_CACHE if inputs.device.type == "cpu" else AT_ONCE
         rows = min(at_once, subject.rows_in_memory(MEMORY))
         yield Question(subject, rows, float(subject.whole()))
-
-
-def scored(target: Any, score: str) -> Any:
-    """What is asked of the model: the probability or the logit of a class, or the target itself where it is no class."""
-    if isinstance(target, Score) or callable(target):
-        return target
-    return Probability(target) if score == "probability" else Logit(target)
 
 
 def masks_of_places(case: Case) -> Tensor | None:
@@ -108,11 +98,6 @@ def check_positive(whole: float) -> None:
             f"a share of the score means nothing where the whole picture's is not positive: {whole:g}; "
             'take a positive score, e.g. score="probability"'
         )
-
-
-def check_score(score: Any) -> None:
-    if score not in SCORES:
-        raise ValueError(f"score must be one of {', '.join(SCORES)}; got {score!r}")
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:

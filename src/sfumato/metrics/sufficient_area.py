@@ -17,12 +17,12 @@ from sfumato.metrics.question import (
     check_count,
     check_perturbation,
     check_positive,
-    check_score,
     finite,
     masks_of_places,
     questioned,
 )
 from sfumato.perturbations import Blur, Perturbation
+from sfumato.scores import check_meaning
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class SufficientArea(Protocol):
     - `keep`: the share of the whole picture's score that suffices.
     - `steps`: areas are tried from 0 upwards, 1 / `steps` apart, up to the first that suffices; the bracket before it is
       then halved until it is 1 / (16 `steps`) wide, or one place.
-    - `perturbation`: what hides the rest. `score`: "probability" or "logit" of a class index; any other target is a score
-      itself, and stays.
+    - `perturbation`: what hides the rest. `score`: "probability", "logit" or "log-odds" of a class index; any other
+      target is a score itself, and stays.
     - `masks`: whether the method's own masks are tried, where it has some, in place of the map's parts: the answer is then
       the area of the smallest that suffices, or 1, the whole picture, where none does.
 
@@ -59,7 +59,7 @@ class SufficientArea(Protocol):
             )
         check_count("steps", self.steps)
         check_perturbation("perturbation", self.perturbation)
-        check_score(self.score)
+        check_meaning(self.score)
 
     def measure(self, case: Case) -> Row:
         masks = masks_of_places(case) if self.masks else None

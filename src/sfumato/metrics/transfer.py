@@ -15,12 +15,12 @@ from sfumato.metrics.protocol import Protocol
 from sfumato.metrics.question import (
     check_perturbation,
     check_positive,
-    check_score,
     finite,
     masks_of_places,
     questioned,
 )
 from sfumato.perturbations import Blur, Fade, Noise, Perturbation
+from sfumato.scores import check_meaning
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Transfer(Protocol):
     - `home`: the one that the masks were learnt with; by default what the result says of itself. A map of a method that
       perturbs nothing has none, nor have masks of a layer.
     - `area`: of a method without masks, the highest share of the map's places is the mask.
-    - `score`: "probability" or "logit" of a class index; any other target is a score itself, and stays.
+    - `score`: "probability", "logit" or "log-odds" of a class index; any other target is a score itself, and stays.
 
     A row holds, each as a mean over the method's masks and a fraction of the whole picture's score: `kept NAME` for every
     perturbation, by the name of its class, numbered where it comes again; `home`, what is kept under the one at home;
@@ -57,7 +57,7 @@ class Transfer(Protocol):
         if self.home is not None:
             check_perturbation("home", self.home)
         check_number("area", self.area, "the share of the map's places that is kept", above=0, below=1)
-        check_score(self.score)
+        check_meaning(self.score)
 
     @property
     def names(self) -> tuple[str, ...]:
