@@ -25,6 +25,18 @@ LEADER = "extremal-map"
 TELLING = ("energy", "insertion", "insertion-logit", "localisation", "pointing")
 """The protocols for which the method is set beside every other."""
 
+MAIN = (
+    "all",
+    "energy",
+    "insertion",
+    "deletion",
+    "insertion - deletion",
+    "error by value",
+    "error by energy",
+    "error by mean",
+)
+"""The measures of which the best other method is named; the rest are these for fewer cases or against chance."""
+
 
 def unfinished(session: Session, store: Store) -> set[Place]:
     """The places of which something is not done: they have no place in a table beside those that rest on all queries."""
@@ -99,6 +111,8 @@ def closest(found: list[Standing]) -> str:
     """For each data set, model and measure the method that does best beside the leader."""
     best: dict[tuple[str, str, str, str], Standing] = {}
     for each in found:
+        if each.line.measure.name not in MAIN:
+            continue
         where = (each.line.data, each.line.model, each.line.protocol, each.line.measure.name)
         if where not in best or each.gain < best[where].gain:
             best[where] = each
@@ -120,7 +134,7 @@ def told(found: list[Standing]) -> Iterator[str]:
         f"queries), {LEADER} is ahead in {counts['ahead']}, behind in {counts['behind']}, and tied in {counts['tied']}: the "
         "95 % interval of the difference holds 0. No correction is made for their number.\n"
     )
-    yield closest(found)
+    yield closest(found).rstrip()
     if counts["behind"]:
         yield "\nBehind:\n"
         for each in found:

@@ -112,7 +112,7 @@ class ExtremalPerturbation:
 
     @classmethod
     def for_maps(cls, areas: Sequence[float] = (0.05, 0.2, 0.5), **changes: Any) -> "ExtremalPerturbation":
-        """The settings whose `result.map` orders and locates places best; masks that suffice alone are the defaults' matter.
+        """The settings whose `result.map` orders places best; masks that suffice alone are the defaults' matter.
 
         A class index means its log-odds, so that rivals count; a weak blur hides details and leaves the surroundings
         as they are; areas up to a half order the background too; and all masks have the same share in the map. See "Results"
