@@ -132,3 +132,4 @@ def test_the_plan_of_the_results_is_one(monkeypatch):
     monkeypatch.setenv("SFUMATO_SHARED", "/shared")
     results = read(Path(__file__).parents[1] / "bench/results.toml")
     assert {each.method for each in results.combinations()} == set(results.methods)
+    assert results.methods["extremal-map"] == sfumato.ExtremalPerturbation.for_maps(steps=100)

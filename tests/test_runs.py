@@ -510,6 +510,18 @@ def test_the_command_line_from_plan_to_table(written, tmp_path):
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == ITEMS + 1
 
 
+def test_an_export_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "rows.json"
+    write([{"value": 1.0}], path)
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        write([{"value": 2.0}, {"value": object()}], path)
+    with pytest.raises(FileNotFoundError, match="cannot write .*nowhere/rows.csv'"):
+        write([{"value": 1.0}], tmp_path / "nowhere/rows.csv")
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_what_failed_can_be_tried_again(written, tmp_path):
     typed("run", written, "--out", tmp_path / "out")
     source, target = tmp_path / "pictures/0.png", tmp_path / "pictures/5.png"

@@ -144,11 +144,12 @@ def saliency(masks: Tensor, smooth: float = 0.0, evenly: bool = False) -> Tensor
     smoothed with 0.09; that is this map times V, with the same maximum. `evenly` weighs each mask with $1 / \lVert m \rVert_1$,
     so that all have the same share in the map's sum; in the plain mean the largest has most.
     """
-    mean = masks.mean(1)
     if evenly:
         weights = 1 / masks.flatten(2).mean(2).clamp(min=TINY)
         weights = weights / weights.sum(1, keepdim=True)
         mean = (masks * weights.view(*weights.shape, *[1] * (masks.ndim - 2))).sum(1)
+    else:
+        mean = masks.mean(1)
     return gaussian_blur(mean, smooth * min(mean.shape[2:])) if smooth else mean
 
 

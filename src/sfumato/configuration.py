@@ -93,7 +93,7 @@ def line_of(text: str, keys: tuple[str | int, ...]) -> int | None:
     depth = 0
     table: tuple[str | int, ...] = ()
     counts: dict[tuple[str | int, ...], int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for place, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*(\[+)\s*([^\]]+?)\s*\]+", line):
             table = tuple(part.strip().strip("\"'") for part in header[2].split("."))
             if header[1] == "[[":
@@ -105,7 +105,7 @@ def line_of(text: str, keys: tuple[str | int, ...]) -> int | None:
         else:
             continue
         if here == keys[: len(here)] and len(here) > depth:
-            best, depth = number, len(here)
+            best, depth = place, len(here)
     return best
 
 

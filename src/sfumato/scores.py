@@ -126,6 +126,11 @@ def mean_over_space(values: Tensor) -> Tensor:
     return values.flatten(1).mean(1)
 
 
+def without(logits: Tensor, column: Tensor) -> Tensor:
+    """The rivals of each evaluation's class: `(N, K, …)` with minus infinity in that class's place."""
+    return logits.scatter(1, column, -torch.inf)
+
+
 @dataclass(frozen=True)
 class Logit(OfClass):
     """The class's own output, before any softmax; its mean over space where the outputs are maps."""
@@ -152,7 +157,7 @@ class LogOdds(OfClass):
     def __call__(self, outputs: Any, query: Tensor) -> Tensor:
         logits = class_scores(outputs)
         column = self.column(outputs, query)
-        rivals = logits.scatter(1, column, -torch.inf).logsumexp(1, keepdim=True)
+        rivals = without(logits, column).logsumexp(1, keepdim=True)
         return mean_over_space(logits.gather(1, column) - rivals)
 
 
@@ -178,7 +183,7 @@ class Contrastive(OfClass):
         logits = class_scores(outputs)
         column = self.column(outputs, query)
         if self.against is None:
-            rival = logits.scatter(1, column, -torch.inf).amax(1, keepdim=True)
+            rival = without(logits, column).amax(1, keepdim=True)
         else:
             rival = logits.gather(1, self.column(outputs, query, self.against))
         return mean_over_space(logits.gather(1, column) - rival)

@@ -186,6 +186,7 @@ def export(
         from sfumato.runs import export as forms
         from sfumato.runs import summary
         from sfumato.runs.session import found
+        from sfumato.whole import written
 
         if to.suffix not in forms.SUFFIXES or (rows and to.suffix in (".md", ".tex")):
             kinds = [suffix for suffix in forms.SUFFIXES if not (rows and suffix in (".md", ".tex"))]
@@ -196,7 +197,9 @@ def export(
                 forms.write(list(summary.rows(session, opened)), to)
             elif to.suffix in (".md", ".tex"):
                 form = forms.markdown if to.suffix == ".md" else forms.latex
-                to.write_text(form(summary.lines(session, opened), summary.seconds(session, opened)), encoding="utf-8")
+                content = form(summary.lines(session, opened), summary.seconds(session, opened))
+                with written(to) as partial:
+                    partial.write_text(content, encoding="utf-8")
             else:
                 forms.write(forms.records(summary.lines(session, opened)), to)
         console().print(str(to))

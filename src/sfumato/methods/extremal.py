@@ -101,7 +101,7 @@ class ExtremalPerturbation:
         For comparison with it. The areas are those of its canvas, so that more of the input shows: see `achieved`.
         """
         published = cls(
-            areas=tuple(areas),
+            areas=check_areas(areas),
             steps=800,
             perturbation=Blur(max_sigma=20, levels=8, border="zeros"),
             mask=CanvasMask(),
@@ -118,7 +118,7 @@ class ExtremalPerturbation:
         as they are; areas up to a half order the background too; and all masks have the same share in the map. See "Results"
         in the documentation for how it compares.
         """
-        method = cls(areas=tuple(areas), score="log-odds", perturbation=Blur(max_sigma=5), evenly=True)
+        method = cls(areas=check_areas(areas), score="log-odds", perturbation=Blur(max_sigma=5), evenly=True)
         return replace(method, **changes)
 
     def __call__(self, model: Model, inputs: Tensor, targets: Any, progress: Progress | None = None) -> Attribution:

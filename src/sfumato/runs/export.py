@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.runs.summary import Line
+from sfumato.whole import written
 
 SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".parquet": "parquet", ".json": "json"}
 
@@ -67,13 +68,14 @@ def records(lines: Iterable[Line]) -> list[dict[str, Any]]:
 
 
 def write(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Records as CSV, Parquet or JSON, as the file's name ends."""
-    if path.suffix == ".parquet":
-        _parquet(records, path)
-    elif path.suffix == ".json":
-        path.write_text(json.dumps([_plain(each) for each in records], indent=1) + "\n", encoding="utf-8")
-    else:
-        path.write_text(comma_separated(records), encoding="utf-8")
+    """Records as CSV, Parquet or JSON, as the file's name ends; whole or not at all."""
+    with written(path) as partial:
+        if path.suffix == ".parquet":
+            _parquet(records, partial)
+        elif path.suffix == ".json":
+            partial.write_text(json.dumps([_plain(each) for each in records], indent=1) + "\n", encoding="utf-8")
+        else:
+            partial.write_text(comma_separated(records), encoding="utf-8")
 
 
 def comma_separated(records: Sequence[Mapping[str, Any]]) -> str:
