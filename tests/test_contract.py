@@ -412,6 +412,15 @@ def test_what_was_measured_of_memory_is_freed():
     assert not [thing for thing in gc.get_objects() if type(thing) is torch.Tensor and thing.shape == (1003,)]
 
 
+@pytest.mark.parametrize(("inputs", "calls"), [(1, 2), (2, 3)])
+def test_a_search_begins_soon(inputs, calls):
+    """One look measures the memory and scores a single input; of several, the first is looked at for its memory alone."""
+    model, called, begun = network(), [], []
+    model.register_forward_hook(lambda *_: called.append(1))
+    replace(PROJECTED, steps=1)(model, pictures()[:inputs], 1, progress=lambda _: begun.append(len(called)))
+    assert begun == [calls]
+
+
 @pytest.mark.parametrize(
     ("score", "of"),
     [

@@ -7,6 +7,8 @@ import struct
 import threading
 import time
 import zlib
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,14 +20,16 @@ pytest.importorskip("starlette", reason="the page needs starlette")
 pytest.importorskip("httpx2", reason="the test client of starlette needs httpx2")
 
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 import sfumato
+from sfumato import cli
 from sfumato.attribution import Attribution
 from sfumato.configuration import as_json
 from sfumato.methods import ExtremalPerturbation
 from sfumato.models import Classifier, Preparation
 from sfumato.web import app as answers
-from sfumato.web import explaining, exports, uploads
+from sfumato.web import explaining, exports, rehearsal, uploads
 from sfumato.web.app import Explorer
 from sfumato.web.desk import AT_ONCE, BusyError, CancelledError, Desk, Job
 from sfumato.web.tabs import JOBS, PICTURES, TABS, Shown, Tabs
@@ -484,6 +488,34 @@ def test_a_crowd_that_says_nothing_stops_nobody(served):
     for each in crowd:
         each.close()
     assert b"200 OK" in answer
+
+
+# The rehearsal
+
+
+def test_a_search_is_rehearsed_before_the_page_is_served(monkeypatch, tmp_path):
+    pytest.importorskip("uvicorn", reason="the page is served by uvicorn")
+    said = []
+    known = classifier()
+    known.net.register_forward_hook(lambda *_: said.append("gradients" if torch.is_grad_enabled() else "scores"))
+    monkeypatch.setattr("sfumato.models.load", lambda *_: known)
+    monkeypatch.setattr("sfumato.web.patience.server", lambda _: SimpleNamespace(run=lambda **_: said.append("served")))
+    result = CliRunner().invoke(cli.app, ["serve", "--port", "0"])
+    assert result.exit_code == 0, result.output
+    assert said[-1] == "served"
+    assert said.count("gradients") == 2  # of one row, whose memory is measured, and of the step
+
+
+def test_a_rehearsal_that_takes_long_is_given_up(monkeypatch):
+    monkeypatch.setattr(rehearsal, "LONGEST", 0.05)
+    known, calls = classifier(), []
+    known.net.register_forward_hook(lambda *_: calls.append(time.sleep(0.2)))
+    assert rehearsal.rehearse(known) == {"type": "cancelled"}
+    assert len(calls) == 1
+
+
+def test_a_rehearsal_that_fails_keeps_nobody_from_the_page():
+    assert rehearsal.rehearse(replace(classifier(), net=nn.Conv2d(1, 1, 1)))["type"] == "failed"
 
 
 # Turns

@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -165,8 +166,13 @@ def overlaid(masks: Tensor, activation: Tensor) -> Tensor:
 
 def versions() -> dict[str, str]:
     """What a result was made with."""
+    return {"sfumato": _own_version(), "torch": torch.__version__, "python": platform.python_version()}
+
+
+@cache
+def _own_version() -> str:
+    """Looked up once, as that takes milliseconds."""
     try:
-        own = version("sfumato")
+        return version("sfumato")
     except PackageNotFoundError:
-        own = "unknown"
-    return {"sfumato": own, "torch": torch.__version__, "python": platform.python_version()}
+        return "unknown"

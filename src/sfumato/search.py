@@ -82,10 +82,9 @@ class Search:
             subject = above(given, method.layer, method.at, method.by_channel) if method.layer else given
             with subject.surroundings.computing():
                 lattice = method.lattice(subject.inputs, space)
-                rows = subject.rows_in_memory(method.memory)
+                rows, whole = subject.looked_at(method.memory)
                 perturbed = method.hiding(subject.inputs)
             evaluation = Evaluation(subject, perturbed, subject.query, rows)
-            whole = subject.whole(rows)
             about = {"method": as_json(method), "score": as_json(subject.score), "versions": versions()}
             yield cls(method, evaluation, lattice, space, whole, about)
 

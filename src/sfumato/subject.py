@@ -1,6 +1,6 @@
 """What is explained: a model, its inputs, and the score of its outputs. Every method begins here."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -74,23 +74,38 @@ class Subject:
         r"""$\Phi(x)$, `(B,)`, in chunks of `rows`; raises `ValueError` where it is not finite."""
         with self.surroundings.computing(), torch.no_grad():
             chunks = self.query.split(rows or len(self.inputs))
-            whole = torch.cat([self.phi(self.inputs[chunk], chunk) for chunk in chunks])
-        if not torch.isfinite(whole).all():
-            raise ValueError(f"the score of the whole inputs is not finite: {whole.tolist()}; check the model")
-        return whole
+            return _finite(torch.cat([self.phi(self.inputs[chunk], chunk) for chunk in chunks]))
 
     def rows_in_memory(self, gib: float) -> int:
         """How many rows may go through the model at once if what it keeps for a backward pass is to fit into so many GiB."""
+        return self._rows(gib, lambda one: self.outputs(one, self.query[:1]))
+
+    def looked_at(self, gib: float) -> tuple[int, Tensor]:
+        """`rows_in_memory` and `whole`: of a single input in one pass, so that a search begins soon."""
+        seen: list[Tensor] = []
+        if len(self.inputs) == 1:
+            rows = self._rows(gib, lambda one: seen.append(self.phi(one, self.query).detach()))
+        else:
+            rows = self.rows_in_memory(gib)
+        return rows, _finite(seen[0]) if seen else self.whole(rows)
+
+    def _rows(self, gib: float, run: Callable[[Tensor], object]) -> int:
         with self.surroundings.computing():
             one = self.inputs[:1].clone().requires_grad_()
             try:
-                kept = saved_bytes(lambda: self.outputs(one, self.query[:1]))
+                kept = saved_bytes(lambda: run(one))
             except (RuntimeError, BufferError) as error:
                 if "grad" in str(error):  # a black box may refuse a tensor with gradients, as numpy does
                     return BLACK_BOX
                 check_batch_axis(tuple(self.inputs.shape), error)
                 raise
         return max(1, int(gib * GIB / max(kept, one.nbytes)))
+
+
+def _finite(whole: Tensor) -> Tensor:
+    if not torch.isfinite(whole).all():
+        raise ValueError(f"the score of the whole inputs is not finite: {whole.tolist()}; check the model")
+    return whole
 
 
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}

@@ -1,6 +1,5 @@
 """What came of rules: tables on the terminal, and files."""
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,10 +196,10 @@ def _line(
 
 def _write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Whole or not at all; the header names all columns that any line has. Without lines, no file."""
+    from sfumato.runs.export import comma_separated
+
     if not lines:
         path.unlink(missing_ok=True)
         return
-    with written(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, list(dict.fromkeys(name for line in lines for name in line)))
-        writer.writeheader()
-        writer.writerows(lines)
+    with written(path) as partial:
+        partial.write_text(comma_separated(lines), encoding="utf-8")

@@ -24,6 +24,7 @@ def serve(
         try:
             from sfumato.web.app import serving
             from sfumato.web.patience import server
+            from sfumato.web.rehearsal import rehearse
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 f'the page needs {error.name}, which is not installed; run: pip install "sfumato[ui]"', name=error.name
@@ -34,6 +35,7 @@ def serve(
             port = listener.getsockname()[1]
             classifier = models.load(model, checkpoint)
             classifier.net.to(device)
+            rehearse(classifier)
             shown = f"[{host}]" if ":" in host else host
             console().print(f"http://{shown}:{port}/ shows what {classifier.name} needs to see; Ctrl-C ends it")
             server(serving(classifier, shown, port)).run(sockets=[listener])

@@ -135,11 +135,11 @@ class Descent:
         with Subject.prepared(model, inputs, targets, "probability") as subject:
             with subject.surroundings.computing():
                 grid = method.mask.on(subject.inputs.shape[2:], subject.inputs.device)
-                rows = subject.rows_in_memory(method.memory)
+                rows, whole = subject.looked_at(method.memory)
                 perturbed = [perturbation(subject.inputs) for perturbation in method.perturbations]
             evaluations = tuple(Evaluation(subject, each, subject.query, rows) for each in perturbed)
             about = {"method": as_json(method), "score": as_json(subject.score), "versions": versions()}
-            yield cls(method, evaluations, grid, subject.whole(rows), about)
+            yield cls(method, evaluations, grid, whole, about)
 
     def run(self, progress: Callable[[Step], object] | None = None) -> Tensor:
         """The marks `(B, 1, *L)` that the steps lead to."""

@@ -65,8 +65,8 @@ def questioned(case: Case, score: str, who: str) -> Iterator[Question]:
         raise ValueError(f"a case is one query, with inputs (1, C, *S); got {len(inputs)} of them")
     with Subject.prepared(model, inputs, target, score) as subject:
         at_once = IN_CACHE if inputs.device.type == "cpu" else AT_ONCE
-        rows = min(at_once, subject.rows_in_memory(MEMORY))
-        yield Question(subject, rows, float(subject.whole()))
+        rows, whole = subject.looked_at(MEMORY)
+        yield Question(subject, min(at_once, rows), float(whole))
 
 
 def masks_of_places(case: Case) -> Tensor | None:
