@@ -514,6 +514,22 @@ def test_a_rehearsal_that_takes_long_is_given_up(monkeypatch):
     assert len(calls) == 1
 
 
+def test_a_rehearsal_that_is_broken_off_leaves_no_timer():
+    known = classifier()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    known.net.register_forward_hook(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rehearsal.rehearse(known)
+    assert not [
+        thread
+        for thread in threading.enumerate()
+        if isinstance(thread, threading.Timer) and not thread.finished.is_set()
+    ]
+
+
 def test_a_rehearsal_that_fails_keeps_nobody_from_the_page():
     assert rehearsal.rehearse(replace(classifier(), net=nn.Conv2d(1, 1, 1)))["type"] == "failed"
 

@@ -25,6 +25,8 @@ def rehearse(classifier: Classifier) -> Event:
     job = Job("", work)
     limit = threading.Timer(LONGEST, job.unwanted.set)
     limit.start()
-    job.run()
-    limit.cancel()
+    try:
+        job.run()
+    finally:
+        limit.cancel()  # also when it is broken off, which is not to wait for the timer
     return job.told
