@@ -474,8 +474,8 @@ def test_folders_that_cannot_be_made_are_named(subject, tmp_path):
         begun(planned(subject), Place(tmp_path / "file"))
 
 
-def typed(*words):
-    return CliRunner().invoke(app, ["bench", *map(str, words)], env={"COLUMNS": "160"})
+def typed(*words, columns=160):
+    return CliRunner().invoke(app, ["bench", *map(str, words)], env={"COLUMNS": str(columns)})
 
 
 @pytest.fixture
@@ -500,7 +500,9 @@ def test_the_command_line_from_plan_to_table(written, tmp_path):
     shown = typed("table", out)
     assert shown.exit_code == 0
     assert "squares, seer" in shown.output
-    compared = typed("compare", out, "extremal", "gradient")
+    compared = typed("compare", out, "extremal", "gradient", columns=80)
+    assert "\nsquares, seer\n" in compared.output
+    assert "…" not in compared.output  # nothing is cut off on a narrow screen
     assert "95 % interval" in compared.output
     assert "accuracy" not in compared.output  # of one method only
     for suffix in (".md", ".tex", ".csv", ".json"):

@@ -14,6 +14,7 @@ from sfumato.cli.tables import console, table
 
 if TYPE_CHECKING:
     from sfumato.runs.session import Session
+    from sfumato.runs.summary import Line
 
 app = typer.Typer(
     help="Judge methods on whole data sets, in runs that go on where they were.",
@@ -149,27 +150,30 @@ def compare(
         session = found(_existing(folder, store))
         with session.place.store() as opened:
             lines = list(summary.differences(session, opened, one, other))
-        shown = table(
-            "data", "model", "method", "protocol", "measure", "difference", "95 % interval", "queries", "better"
-        )
+        groups: dict[str, list[Line]] = {}
         for line in lines:
-            estimate, scale = line.estimate, 100 if line.measure.percent else 1
-            if not estimate.count:
-                continue
-            better = estimate.low > 0 or estimate.high < 0
-            ahead = (estimate.value > 0) == line.measure.higher_is_better
-            shown.add_row(
-                line.data,
-                "–" if line.model == one else line.model,
-                "–" if line.method == one else line.method,
-                line.protocol,
-                line.measure.name + (" %" if line.measure.percent else ""),
-                f"{scale * estimate.value:+.3g}",
-                f"{scale * estimate.low:+.3g} to {scale * estimate.high:+.3g}",
-                str(estimate.count),
-                "too few" if estimate.count < FEW else (one if ahead else other) if better else "tied",
-            )
-        console().print(shown)
+            if line.estimate.count:
+                groups.setdefault(f"{line.data}, {line.method if line.model == one else line.model}", []).append(line)
+        for where, group in groups.items():
+            shown = table("protocol", "measure", "difference", "95 % interval", "queries", "better")
+            for line in group:
+                shown.add_row(*_difference(line, one, other))
+            console().print(f"\n{where}")
+            console().print(shown)
+
+
+def _difference(line: "Line", one: str, other: str) -> list[str]:
+    estimate, scale = line.estimate, 100 if line.measure.percent else 1
+    ahead = (estimate.value > 0) == line.measure.higher_is_better
+    settled = estimate.low > 0 or estimate.high < 0
+    return [
+        line.protocol,
+        line.measure.name + (" %" if line.measure.percent else ""),
+        f"{scale * estimate.value:+.3g}",
+        f"{scale * estimate.low:+.3g} to {scale * estimate.high:+.3g}",
+        str(estimate.count),
+        "too few" if estimate.count < FEW else (one if ahead else other) if settled else "tied",
+    ]
 
 
 @app.command()
