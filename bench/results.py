@@ -76,8 +76,7 @@ class Standing:
     @property
     def verdict(self) -> str:
         """Tied where the interval holds 0."""
-        low, high = self.line.estimate.low, self.line.estimate.high
-        if not (low > 0 or high < 0):
+        if not self.line.estimate.settled:
             return "tied"
         return "ahead" if self.gain > 0 else "behind"
 

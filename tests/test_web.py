@@ -493,7 +493,7 @@ def test_a_crowd_that_says_nothing_stops_nobody(served):
 # The rehearsal
 
 
-def test_a_search_is_rehearsed_before_the_page_is_served(monkeypatch, tmp_path):
+def test_a_search_is_rehearsed_before_the_page_is_served(monkeypatch):
     pytest.importorskip("uvicorn", reason="the page is served by uvicorn")
     said = []
     known = classifier()

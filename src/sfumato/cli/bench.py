@@ -163,16 +163,14 @@ def compare(
 
 
 def _difference(line: "Line", one: str, other: str) -> list[str]:
-    estimate, scale = line.estimate, 100 if line.measure.percent else 1
+    estimate = line.estimate
     ahead = (estimate.value > 0) == line.measure.higher_is_better
-    settled = estimate.low > 0 or estimate.high < 0
     return [
         line.protocol,
         line.measure.name + (" %" if line.measure.percent else ""),
-        f"{scale * estimate.value:+.3g}",
-        f"{scale * estimate.low:+.3g} to {scale * estimate.high:+.3g}",
+        *line.measure.signed(estimate),
         str(estimate.count),
-        "too few" if estimate.count < FEW else (one if ahead else other) if settled else "tied",
+        "too few" if estimate.count < FEW else (one if ahead else other) if estimate.settled else "tied",
     ]
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from sfumato.cli.files import say_where, write_json
 from sfumato.cli.tables import console, table
 from sfumato.configuration import number
-from sfumato.whole import written
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -196,10 +195,9 @@ def _line(
 
 def _write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Whole or not at all; the header names all columns that any line has. Without lines, no file."""
-    from sfumato.runs.export import comma_separated
+    from sfumato.runs import export
 
-    if not lines:
+    if lines:
+        export.write(lines, path)
+    else:
         path.unlink(missing_ok=True)
-        return
-    with written(path) as partial:
-        partial.write_text(comma_separated(lines), encoding="utf-8")

@@ -48,6 +48,11 @@ class Estimate:
     count: int
     """Rows that it rests on."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether a difference is more than chance: its interval does not hold 0."""
+        return self.low > 0 or self.high < 0
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -58,6 +63,12 @@ class Measure:
     higher_is_better: bool = True
     percent: bool = False
     """Whether it is a share, to be shown in per cent."""
+
+    def signed(self, difference: Estimate) -> tuple[str, str]:
+        """A difference of two such numbers and its interval, as they are shown, without the unit."""
+        scale = 100 if self.percent else 1
+        low, value, high = (f"{scale * each:+.3g}" for each in (difference.low, difference.value, difference.high))
+        return value, f"{low} to {high}"
 
 
 @dataclass(frozen=True)

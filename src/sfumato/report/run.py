@@ -139,12 +139,10 @@ def _differences(found: Judged, name: str) -> Html | None:
 
 
 def _difference(other: str, estimate: Estimate, measure: Measure) -> Html:
-    scale = 100 if measure.percent else 1
     unit = " %" if measure.percent else ""
     cells = [
-        f"{scale * estimate.value:+.3g}{unit}",
-        f"{scale * estimate.low:+.3g} to {scale * estimate.high:+.3g}{unit}",
+        *(words + unit for words in measure.signed(estimate)),
         str(estimate.count),
-        "yes" if estimate.low > 0 or estimate.high < 0 else "tied",
+        "yes" if estimate.settled else "tied",
     ]
     return tag("tr", tag("th", other, scope="row"), *(tag("td", cell) for cell in cells))
