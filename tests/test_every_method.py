@@ -252,3 +252,48 @@ def test_two_threads_with_different_methods_do_not_meet(method):
         assert len(found[place]) == 3
         for each in found[place]:
             torch.testing.assert_close(each, expected[place])
+
+
+def test_eight_threads_share_one_model_in_training_mode(method):
+    """Each gets what it would get alone, and the model comes out as it went in, whoever leaves last."""
+    model, inputs = Network(), pictures()
+    targets = [place % 5 for place in range(8)]
+    expected = [method(Network(), inputs, target) for target in targets]
+    before = state(model, inputs)
+    results = in_threads([lambda target=target: method(model, inputs, target) for target in targets])
+    assert_unchanged(before, state(model, inputs))
+    for result, alone in zip(results, expected, strict=True):
+        torch.testing.assert_close(result.map, alone.map, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(result.whole, alone.whole)
+
+
+def test_a_thread_that_fails_leaves_the_model_to_the_others(method):
+    model, inputs = Network(), pictures()
+    before = state(model, inputs)
+    alone = method(model, inputs, 1)
+
+    def fails():
+        with pytest.raises(ValueError, match="out of range"):
+            method(model, inputs, 7)
+
+    work = [fails, lambda: method(model, inputs, 1)] * 4
+    results = in_threads(work)
+    assert_unchanged(before, state(model, inputs))
+    for result in results[1::2]:
+        torch.testing.assert_close(result.map, alone.map, atol=1e-4, rtol=1e-3)
+
+
+def in_threads(work):
+    """What functions return that begin together, each in a thread of its own."""
+    together, results = threading.Barrier(len(work)), [None] * len(work)
+
+    def run(place):
+        together.wait()
+        results[place] = work[place]()
+
+    threads = [threading.Thread(target=run, args=(place,)) for place in range(len(work))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results

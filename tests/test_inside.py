@@ -571,7 +571,7 @@ def test_what_could_be_cut_says_nothing():
     ("arguments", "message"),
     [
         ({"layer": 3}, "layer is the dotted name"),
-        ({"at": "middle"}, "at must be one of output, input; got 'middle'"),
+        ({"at": "middle"}, "at must be one of 'output', 'input'; got 'middle'"),
         ({"counts": ()}, "counts must grow"),
         ({"counts": (5, 2)}, "counts must grow"),
         ({"counts": (0.1,)}, "counts are numbers of channels, whole and from 1 up; got 0.1"),

@@ -200,7 +200,7 @@ def test_a_layer_given_no_positional_tensor_is_refused():
             return self.layer(input=x)
 
     assert activations(Keywords(), "layer", inputs()).shape == inputs().shape
-    with pytest.raises(ValueError, match="is given, as its first positional argument, a NoneType"):
+    with pytest.raises(ValueError, match="takes in, as its first positional argument, a NoneType"):
         activations(Keywords(), "layer", inputs(), at="input")
 
 

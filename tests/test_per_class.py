@@ -368,6 +368,7 @@ class Halved:
         return lambda masks, query: masks * seen[query] / 2
 
 
+@pytest.mark.filterwarnings("ignore:the score of input")  # of the picture without blue
 def test_where_no_count_keeps_enough(folder, tmp_path):
     """The score is the blue channel and a number that needs none, which suffices for pictures without blue."""
     net = Colours()

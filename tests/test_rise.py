@@ -86,6 +86,7 @@ def test_every_place_shows_as_often_as_kept(draw):
         torch.testing.assert_close(share, torch.full((count,), 1 / count), atol=0.03, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:the score of input")  # one of them saturates
 @pytest.mark.parametrize(("shape", "cells"), SHAPES)
 def test_map_and_error_against_loops(shape, cells):
     method = RISE(samples=40, cells=cells, perturbation=Constant(0.5), batch=7)
@@ -237,6 +238,7 @@ def test_a_seed_decides_everything_and_nothing_else_changes(draw):
         assert torch.equal(first.map, method(net, x, 2).map)
 
 
+@pytest.mark.filterwarnings("ignore:the score of input")  # one of them is flat
 def test_an_early_stop_is_the_same_run_cut_short():
     x, base = inputs(1, 1, 12, 12), linear((12, 12))
     found, last = run(RISE(samples=5000, cells=3, tolerance=0.05), base, x)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sfumato import report as report
     from sfumato import samples as samples
     from sfumato import sheets as sheets
+    from sfumato.arguments import Shared, WithArguments
     from sfumato.attribution import Attribution, load
     from sfumato.blackbox import EvolutionAscent
     from sfumato.canvas import CanvasMask
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from sfumato.sufficient import SmallestArea, smallest
 
 HOME = {
+    "arguments": ("Shared", "WithArguments"),
     "attribution": ("Attribution", "load"),
     "blackbox": ("EvolutionAscent",),
     "canvas": ("CanvasMask",),
@@ -130,8 +132,10 @@ __all__ = [
     "Pixels",
     "Probability",
     "Score",
+    "Shared",
     "SmallestArea",
     "SmoothMask",
+    "WithArguments",
     "activations",
     "annotations",
     "behaviour",

@@ -5,14 +5,14 @@
 """
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from sfumato.arguments import Shared, WithArguments
 from sfumato.attribution import Attribution
 from sfumato.inputs import described
 from sfumato.probing import Model
@@ -62,53 +62,27 @@ class CaptumFace:
         `inputs` is `(B, C, *S)`, alone or as the only one of a tuple, and so is what is returned. `target` is what Captum
         takes: an index, one per input, an index into outputs with several axes as a tuple, or a list of such tuples;
         `None` where the model gives one number per input; also a `Score`. `additional_forward_args` are handed to the
-        model after the inputs; tensors with a row for each input go with their input, which is then explained alone.
+        model after the inputs; tensors with a row for each input go with their input: see `WithArguments`.
         """
         (x,) = inputs if isinstance(inputs, tuple) and len(inputs) == 1 else (inputs,)
         if not isinstance(x, Tensor):
             raise ValueError(f"methods here explain one input tensor (B, C, *S); got {described(inputs)}")
         more = additional_forward_args
         more = () if more is None else more if isinstance(more, tuple) else (more,)
-        goal = _targets(target)
-        if any(isinstance(each, Tensor) and each.ndim and len(each) == len(x) > 1 for each in more):
-            maps = [
-                self._map(x[row : row + 1], _row(goal, row), tuple(_rows(each, row, len(x)) for each in more))
-                for row in range(len(x))
-            ]
-        else:
-            maps = [self._map(x, goal, more)]
-        attributions = torch.cat(maps).to(x.dtype).expand(x.shape).contiguous()
+        model = (
+            WithArguments(self.forward_func, *(_argument(each, len(x)) for each in more)) if more else self.forward_func
+        )
+        attributions = self.method(model, x, _targets(target)).map.to(x.dtype).expand(x.shape).contiguous()
         return (attributions,) if isinstance(inputs, tuple) else attributions
 
-    def _map(self, inputs: Tensor, targets: Any, more: tuple[Any, ...]) -> Tensor:
-        if not more:
-            return self.method(self.forward_func, inputs, targets).map
-        with _given(self.forward_func, more) as model:
-            return self.method(model, inputs, targets).map
 
-
-@contextmanager
-def _given(model: Model, more: tuple[Any, ...]) -> Iterator[Model]:
-    """The model with more arguments after its input; those with one row serve all rows of the input."""
-
-    def extended(inputs: Tensor) -> tuple[Any, ...]:
-        fitting = (
-            each.expand(len(inputs), *each.shape[1:])
-            if isinstance(each, Tensor) and each.ndim and len(each) == 1
-            else each
-            for each in more
-        )
-        return (inputs, *fitting)
-
-    if not isinstance(model, nn.Module):
-        yield lambda inputs: model(*extended(inputs))
-        return
-    # A hook and no wrapper, so that the names of the model's layers stay.
-    handle = model.register_forward_pre_hook(lambda _, arguments: extended(*arguments))
-    try:
-        yield model
-    finally:
-        handle.remove()
+def _argument(value: Any, batch: int) -> Any:
+    """An additional argument of Captum's as one of `WithArguments`: with a row for each input, or shared by all."""
+    if not isinstance(value, Tensor) or not value.ndim:
+        return Shared(value)
+    if len(value) == 1:
+        return value.expand(batch, *value.shape[1:])
+    return value if len(value) == batch else Shared(value)
 
 
 def _targets(target: Any) -> Any:
@@ -124,20 +98,6 @@ def _targets(target: Any) -> Any:
     if isinstance(target, list) and target and all(isinstance(each, tuple) for each in target):
         return Entry(tuple(target))
     return target
-
-
-def _row(target: Any, row: int) -> Any:
-    """The target of one query."""
-    if isinstance(target, Entry):
-        return Entry((target.indices[row if len(target.indices) > 1 else 0],))
-    if isinstance(target, list):
-        return target[row]
-    return int(target[row]) if isinstance(target, Tensor) and target.ndim else target
-
-
-def _rows(value: Any, row: int, batch: int) -> Any:
-    """The row of a value that has one for each query."""
-    return value[row : row + 1] if isinstance(value, Tensor) and value.ndim and len(value) == batch else value
 
 
 def _only(outputs: Any) -> Tensor:

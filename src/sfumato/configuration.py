@@ -58,6 +58,12 @@ def check_seed(seed: Any) -> None:
         raise ValueError(f"seed must be a whole number; got {seed!r}")
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Raise `ValueError` unless it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is True or False; got {value!r}")
+
+
 def as_json(value: Any) -> Any:
     """A configuration as numbers, strings, lists and dicts; anything else as the dotted path of it or of its class."""
     if is_dataclass(value) and not isinstance(value, type):

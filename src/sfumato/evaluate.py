@@ -9,7 +9,7 @@ from torch import Tensor
 from sfumato.games import Game
 from sfumato.jitter import Move
 from sfumato.perturbations import Perturbed
-from sfumato.subject import Subject
+from sfumato.subject import Subject, backward_pass
 
 STILL = Move()
 
@@ -64,7 +64,10 @@ class Evaluation:
 
 
 def _gradient(value: Tensor, masks: Tensor) -> Tensor:
-    gradient = torch.autograd.grad(value.sum(), masks, allow_unused=True)[0] if value.requires_grad else None
+    gradient = None
+    if value.requires_grad:
+        with backward_pass():
+            (gradient,) = torch.autograd.grad(value.sum(), masks, allow_unused=True)
     if gradient is None:
         raise ValueError(f"the score has no gradient with respect to the input; {DIFFERENTIABLE}")
     if not torch.isfinite(gradient).all():

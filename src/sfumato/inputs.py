@@ -1,9 +1,11 @@
 """Checks of what a user hands over, before any work is done."""
 
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 
 def check_inputs(inputs: Any) -> Tensor:
@@ -34,13 +36,22 @@ def check_model(model: Any, inputs: Tensor) -> None:
     if inputs.is_meta:
         raise ValueError("inputs are on the meta device, which holds no numbers; move inputs and model to a real one")
     if isinstance(model, nn.Module):
+        if any(is_lazy(tensor) for tensor in [*model.parameters(), *model.buffers()]):
+            raise ValueError(
+                "the model has layers whose sizes are not known yet (lazy modules); run it once on an input, e.g. "
+                "model(inputs), before it is explained"
+            )
         if any(parameter.is_inference() for parameter in model.parameters()):
             raise ValueError(
                 "the model was made under torch.inference_mode(), so that nothing can be differentiated through it; "
                 "make it outside"
             )
         devices = {str(parameter.device) for parameter in model.parameters()}
-        if devices and devices != {str(inputs.device)}:
+        if "meta" in devices:
+            raise ValueError(
+                "the model has parameters on the meta device, which holds no numbers; load its weights before it is explained"
+            )
+        if len(devices) == 1 and devices != {str(inputs.device)}:  # on several, it sees to that itself
             raise ValueError(
                 f"the model is on {', '.join(sorted(devices))} and the inputs are on {inputs.device}; "
                 "move both to one device, e.g. inputs.to(device)"
@@ -53,6 +64,22 @@ def check_batch_axis(shape: tuple[int, ...], error: Exception) -> None:
         raise ValueError(
             f"the model fails on inputs of shape {shape}; if this is one picture, add the batch axis: inputs[None] ({error})"
         ) from error
+
+
+def warn_of_no_effect(queries: Tensor, layer: str) -> None:
+    """Warn of the queries, marked in `(B,)`, whose score stays the same whatever is done to the places of the layer."""
+    if queries.any():
+        rows = ", ".join(map(str, queries.nonzero().flatten().tolist()))
+        where = f"the places of layer {layer!r}" if layer else "the input"
+        remedy = (
+            "name a layer further down, e.g. one before the last attention where only the class token is read"
+            if layer
+            else "see that the score depends on the input, and is not saturated"
+        )
+        warnings.warn(
+            f"the score of input {rows} does not change with {where}, so that the result says nothing of it; {remedy}",
+            stacklevel=3,
+        )
 
 
 def described(value: Any) -> str:

@@ -47,6 +47,7 @@ def invert(
     mean: tuple[float, ...] | None = IMAGENET_MEAN,
     std: tuple[float, ...] | None = IMAGENET_STD,
     at: str = "output",
+    call: int = -1,
     prior: Prior = Fourier(),
     steps: int = 200,
     rate: float | None = None,
@@ -61,7 +62,7 @@ def invert(
 
     A target is what the layer makes of a picture, which `lower.activations` tells, or a part of it, which `masked` makes.
 
-    - `layer`, `at`: as for `lower.activations`; "" is the model's input.
+    - `layer`, `at`, `call`: as for `lower.activations`; "" is the model's input.
     - `shape`: of a picture, `(C, *S)`, with up to three axes of space.
     - `mean`, `std`: the network sees $(I - mean) / std$ of pictures in [0, 1]; one number per channel. With None for both,
       what is found is the network's input itself, of any value.
@@ -91,15 +92,24 @@ def invert(
     if rate is not None:
         prior = replace(prior, rate=rate)  # type: ignore[type-var]  # a dataclass, as are all configurations
     target = _checked_target(activations)
-    about = {"layer": layer, "at": at, "shape": shape, "mean": mean, "std": std, "prior": prior, "steps": steps}
+    about = {
+        "layer": layer,
+        "at": at,
+        "call": call,
+        "shape": shape,
+        "mean": mean,
+        "std": std,
+        "prior": prior,
+        "steps": steps,
+    }
     about = as_json(about | {"seed": seed}) | {"versions": versions()}
 
     example = torch.zeros(1, *shape, dtype=_dtype(model), device=target.device)
-    with Subject.prepared(model, example, 0) as subject:  # no score is asked for, hence any
+    with Subject.prepared(model, example, 0, seed=seed) as subject:  # no score is asked for, hence any
         surroundings, run = subject.surroundings, lambda seen: subject.outputs(seen, subject.query)
         with surroundings.computing(), torch.no_grad():
             run(subject.inputs)  # settles how inputs are to lie in memory, before calls of the layer are counted
-        with lower(model, layer, at, run) as phi:
+        with lower(subject.model, layer, at, run, call) as phi:
             with surroundings.computing():
                 target = target.clone().to(torch.promote_types(target.dtype, torch.float32))
                 kept = saved_bytes(lambda: _fitting(phi, subject.inputs.clone().requires_grad_(), target, layer, at))

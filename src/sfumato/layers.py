@@ -4,94 +4,23 @@ All methods that read one backward pass share `explained`: they differ in the ru
 make a map of activations and gradients.
 """
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sfumato.attribution import Attribution, versions
+from sfumato.capture import Capture, captured, check_layer, number_of_call
 from sfumato.configuration import as_json, check_number
-from sfumato.inputs import check_batch_axis
+from sfumato.inputs import check_batch_axis, warn_of_no_effect
 from sfumato.probing import Model, saved_bytes
 from sfumato.rules import EXCITATION, BackwardRules, check_visible
 from sfumato.space import enlarged, gaussian_blur
-from sfumato.subject import GIB, Subject
+from sfumato.subject import GIB, Subject, backward_pass
 from sfumato.tokens import laid_out
-
-
-class Capture:
-    """What a layer puts out, once the model has run."""
-
-    def __init__(self, layer: str) -> None:
-        self.layer = layer
-        self._output: Tensor | None = None
-
-    @property
-    def output(self) -> Tensor:
-        """The layer's output; of its last call if the model calls it several times."""
-        if self._output is None:
-            raise ValueError(
-                f"the model did not call its layer {self.layer!r}; name one that takes part, and none within a part that is "
-                "compiled or scripted"
-            )
-        return self._output
-
-    def keep(self, output: Any, cut: bool) -> Tensor:
-        """Remember the output; what the model is to go on with, a copy, may be changed in place."""
-        if not isinstance(output, Tensor) or not output.is_floating_point():
-            kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(
-                f"the layer {self.layer!r} puts out a {kind}, not a tensor of floating-point numbers; name a layer within it"
-            )
-        self._output = output.detach().requires_grad_() if cut else output
-        return self._output.clone()
-
-
-@contextmanager
-def captured(model: Model, layer: str, cut: bool = False) -> Iterator[Capture]:
-    """Capture the output of a submodule, named as in `model.named_modules()`; "" means the model's input.
-
-    With `cut`, what is captured is a new leaf of the graph that requires gradients: nothing flows back below the layer.
-    The hook goes when the context is left. Raises `ValueError` where there is no such layer, or none that can be watched.
-    """
-    capture = Capture(layer)
-    module = find_layer(model, layer)
-    if layer:
-        handle = module.register_forward_hook(lambda _module, _inputs, output: capture.keep(output, cut))
-    else:
-        handle = module.register_forward_pre_hook(
-            lambda _, arguments: (capture.keep(arguments[0], cut), *arguments[1:])
-        )
-    try:
-        yield capture
-    finally:
-        handle.remove()
-
-
-def find_layer(model: Model, layer: str) -> nn.Module:
-    """The submodule of this name."""
-    if not isinstance(model, nn.Module):
-        raise ValueError(
-            f"layer={layer!r} names a part of an nn.Module; the model is a {type(model).__name__}, which has none"
-        )
-    if hasattr(model, "_orig_mod"):
-        raise ValueError(
-            "the model is compiled by torch.compile, inside which no layer can be watched; give the one from before, "
-            "model._orig_mod"
-        )
-    modules = dict(model.named_modules(remove_duplicate=False))
-    if layer not in modules:
-        names = [name for name in modules if name]
-        close = difflib.get_close_matches(layer, names, n=5, cutoff=0.5) or names[-5:]
-        raise ValueError(
-            f"the model has no layer {layer!r}. Did you mean {' or '.join(map(repr, close)) or 'none: it has no layers'}? "
-            "All: [name for name, _ in model.named_modules()]"
-        )
-    return modules[layer]
 
 
 @dataclass(frozen=True)
@@ -120,11 +49,12 @@ def flowing(of: Sequence[Tensor], to: Sequence[Tensor], signals: Sequence[Tensor
     """`torch.autograd.grad`, keeping the graph, with an error that says what is the matter where nothing flows."""
     found: Sequence[Tensor | None] = [None]
     if all(each.requires_grad for each in of):
-        found = torch.autograd.grad(of, to, signals, retain_graph=True, allow_unused=True)
+        with backward_pass():
+            found = torch.autograd.grad(of, to, signals, retain_graph=True, allow_unused=True)
     if any(each is None for each in found):
         raise ValueError(
-            "the score does not depend on the layer, as far as gradients tell; name a layer that lies between the input "
-            "and the score, and see that the model does not compute it under torch.no_grad()"
+            "the score does not depend on the layer, or the input, as far as gradients tell; name a layer that lies between "
+            "the input and the score, and see that the model is differentiable from there (no .detach(), no torch.no_grad())"
         )
     return tuple(each for each in found if each is not None)
 
@@ -136,28 +66,46 @@ def flows(
     memory: float,
     watch: Sequence[str] = (),
     descent: Descent = gradient,
+    call: int = -1,
 ) -> Iterator[Flow]:
     """For every query what flows through the layer, in chunks of queries that fit into `memory` GiB.
 
     The first goes alone and tells how much the others need, so that no pass is made for that alone.
     """
-    ascent = Ascent(subject, layer, rules, watch)
+    ascent = Ascent(subject, layer, rules, watch, call)
     start, rows = 0, 1
     while start < len(subject.inputs):
-        query = subject.query[start : start + rows]
+        query = subject.query[start : start + (1 if subject.habits.alone else rows)]
         with subject.surroundings.computing():
             if start == 0 and len(subject.inputs) > 1:
-                (scores, output, watched), kept = _measured(subject, ascent, query)
+                climbed, kept = _measured(subject, ascent, query)
                 rows = max(1, int(memory * GIB / max(kept, subject.inputs[0].nbytes)))
             else:
-                scores, output, watched = ascent(query)
-            flow = Flow(output.detach(), descent(scores, output, watched).detach(), scores.detach())
+                try:
+                    climbed = ascent(query)
+                except Exception as error:
+                    if not subject.takes_one(query, error):
+                        raise
+                    continue
+            if not subject.look_beside(query, climbed.outputs):
+                continue
+            signal = descent(climbed.scores, climbed.output, climbed.watched)
+            flow = Flow(climbed.output.detach(), signal.detach(), climbed.scores.detach())
         yield flow
         start += len(query)
 
 
-Climbed = tuple[Tensor, Tensor, list[Tensor]]
-"""Scores `(N,)`, the layer's output, and those of the layers watched, with their graph."""
+class Climbed(NamedTuple):
+    """What a pass gives, with its graph."""
+
+    outputs: Any
+    """The model's."""
+    scores: Tensor
+    """`(N,)`"""
+    output: Tensor
+    """The layer's."""
+    watched: list[Tensor]
+    """The outputs of the other layers watched."""
 
 
 def _measured(subject: Subject, ascent: Callable[[Tensor], Climbed], query: Tensor) -> tuple[Climbed, int]:
@@ -179,17 +127,21 @@ class Ascent:
     layer: str
     rules: str | None
     watch: Sequence[str]
+    call: int
 
     def __call__(self, query: Tensor) -> Climbed:
         model, seen = self.subject.model, self.subject.inputs[query]
+        call = self.call
+        if self.layer and call < -1:  # which one that is shows when the network has run
+            call = number_of_call(model, self.layer, call, lambda: self.subject.outputs(seen, query))
         # Excitation shares out among all that comes from the input, also by ways that go round the layer.
         cut = self.rules != EXCITATION
         with ExitStack() as effects:
-            capture = Capture("")
+            capture = Capture("", cut=True)
             if not (self.layer and cut):  # needs no hook, so that any callable will do
-                seen = capture.keep(seen, cut=True)
+                seen = capture.keep(seen)
             if self.layer:
-                capture = effects.enter_context(captured(model, self.layer, cut))
+                capture = effects.enter_context(captured(model, self.layer, cut, call))
             watched = [effects.enter_context(captured(model, each)) for each in self.watch]
             effects.enter_context(BackwardRules(self.rules) if self.rules else nullcontext())
             outputs = self.subject.outputs(seen, query)
@@ -200,13 +152,14 @@ class Ascent:
                 f"the layer {self.layer!r} puts out shape {tuple(output.shape)} for {len(query)} inputs, not (N, C, *L): it "
                 "has no places to show; name a layer further down"
             )
-        return scores, output, [each.output for each in watched]
+        return Climbed(outputs, scores, output, [each.output for each in watched])
 
 
 class LayerMethod(Protocol):
     """What the methods here have in common.
 
     - `layer`: the dotted name of the module at whose output the method looks, "" for the model's input.
+    - `call`: which of its calls, if the model calls the layer several times: from 0, or from -1, the last, backwards.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
     - `memory`: GiB that the model may keep for its backward pass; more queries than fit go through it in turns.
@@ -214,6 +167,8 @@ class LayerMethod(Protocol):
 
     @property
     def layer(self) -> str: ...
+    @property
+    def call(self) -> int: ...
     @property
     def smooth(self) -> float: ...
     @property
@@ -224,8 +179,7 @@ class LayerMethod(Protocol):
 
 def check_options(method: LayerMethod) -> None:
     """Raise `ValueError` unless the options that the methods share can be used."""
-    if not isinstance(method.layer, str):
-        raise ValueError(f'layer is the dotted name of a module, "" for the input; got {method.layer!r}')
+    check_layer(method.layer, call=method.call)
     if not isinstance(method.resize, bool):
         raise ValueError(f"resize is True or False; got {method.resize!r}")
     check_number("smooth", method.smooth, "a fraction of the map's shortest side", least=0)
@@ -250,13 +204,14 @@ def explained(
         check_visible(model)
     with Subject.prepared(model, inputs, targets) as subject:
         space = tuple(subject.inputs.shape[2:])
-        maps, whole = [], []
-        for flow in flows(subject, method.layer, rules, method.memory, watch, descent):
+        maps, whole, without = [], [], []
+        for flow in flows(subject, method.layer, rules, method.memory, watch, descent, method.call):
             with subject.surroundings.computing(), torch.no_grad():
                 activation, found = (
                     laid_out(each.float() if each.itemsize < 4 else each, space, method.layer)
                     for each in (flow.activation, flow.gradient)
                 )
+                without.append((found == 0).flatten(1).all(1))
                 maps.append(_finished(method, read(activation, found).float(), space))
             whole.append(flow.scores)
         about = {"method": as_json(method), "score": as_json(subject.score), "versions": versions()}
@@ -265,6 +220,7 @@ def explained(
             if not torch.isfinite(torch.cat(whole)).all():
                 scores = torch.cat(whole).tolist()
                 raise ValueError(f"the score of the whole inputs is not finite: {scores}; check the model")
+            warn_of_no_effect(torch.cat(without), method.layer)
     return attribution
 
 

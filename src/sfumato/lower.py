@@ -8,114 +8,93 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sfumato.arguments import parted
+from sfumato.capture import CallChooser, check_layer, find_layer, floating, watched
 from sfumato.inputs import check_inputs, check_model
-from sfumato.layers import find_layer
-from sfumato.probing import Model, Surroundings, frozen
-
-SIDES = ("output", "input")
+from sfumato.probing import Model, frozen
+from sfumato.surroundings import Surroundings
 
 
-def activations(model: Model, layer: str, inputs: Tensor, at: str = "output") -> Tensor:
+def activations(model: Model, layer: str, inputs: Tensor, at: str = "output", call: int = -1) -> Tensor:
     r"""What the layer makes of inputs `(B, C, *S)`, $\Phi_l(x)$, or with `at="input"` what it is given.
 
     `layer` is named as in `model.named_modules()`; "" means the model's input. At "input" it is the first positional
     argument that counts: for the projection that ends an attention layer, say, what its heads put out. If the model calls
-    the layer several times, it is the last call. The model runs in evaluation mode, under the caller's autocast, and is
-    left as it was; nothing of the result requires gradients.
+    the layer several times, `call` says which of them is meant: from 0, or from -1, the last, backwards. The model runs in
+    evaluation mode, under the caller's autocast, and is left as it was; nothing of the result requires gradients.
 
     Raises `ValueError` where there is no such layer, the model does not call it, or what it has there is no tensor.
     """
     inputs = check_inputs(inputs)
-    check_model(model, inputs)
+    net, more = parted(model)
+    check_model(net, inputs)
+    if more is not None:
+        more.check(len(inputs))
     surroundings = Surroundings.now(inputs.device)
-    call = partial(surroundings.call, model)
-    with lower(model, layer, at, call) as phi, surroundings.computing(), torch.no_grad():
+    run = partial(surroundings.call, model)
+    with lower(net, layer, at, run, call) as phi, surroundings.computing(), torch.no_grad():
         return phi(inputs)
 
 
 @contextmanager
 def lower(
-    model: Model, layer: str, at: str = "output", call: Callable[[Tensor], Any] | None = None
+    model: Model, layer: str, at: str = "output", run: Callable[[Tensor], Any] | None = None, call: int = -1
 ) -> Iterator[Callable[[Tensor], Tensor]]:
     r"""The function $\Phi_l$ from inputs `(N, C, *S)` to the layer's activations, through which gradients flow.
 
-    `layer` and `at` are those of `activations`. Where the layer ends, the model's forward pass is broken off: nothing above
-    it is computed. Only the first call runs the whole model once, without gradients, to count how often it calls the layer,
-    because the last call is the one that counts. Meanwhile the model is frozen: in evaluation mode, with parameters that
-    need no gradients. `call` runs the model where `model(inputs)` is not what is wanted.
+    `layer`, `at` and `call` are those of `activations`. Where the layer ends, the model's forward pass is broken off: nothing
+    above it is computed. Only the first time the whole model runs once, without gradients, to count how often it calls the
+    layer, where `call` counts backwards. Meanwhile the model is frozen: in evaluation mode, with parameters that need no
+    gradients. `run` runs the model where `model(inputs)` is not what is wanted.
 
     >>> net = nn.Sequential(nn.Conv1d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2))
     >>> with lower(net, "1") as phi:
     ...     phi(torch.zeros(5, 1, 8)).shape
     torch.Size([5, 4, 6])
     """
-    if at not in SIDES:
-        raise ValueError(f"at must be one of {', '.join(map(repr, SIDES))}; got {at!r}")
+    check_layer(layer, at, call)
     module = find_layer(model, layer)
     with frozen(model):
-        yield Lower(module, layer, at if layer else "input", call or model)
+        yield Lower(module, layer, at if layer else "input", run or (lambda inputs: model(inputs.clone())), call)
 
 
 class Lower:
     """A model that runs as far as its layer."""
 
-    def __init__(self, module: nn.Module, layer: str, at: str, call: Callable[[Tensor], Any]) -> None:
-        self.module, self.layer, self.at, self.call = module, layer, at, call
-        self.calls: int | None = None
-        """How often the model calls the layer, once that is known."""
+    def __init__(self, module: nn.Module, layer: str, at: str, run: Callable[[Tensor], Any], call: int) -> None:
+        self.module, self.layer, self.at, self.run, self.call = module, layer, at, run, call
+        self.number = call if call >= 0 else None
+        """Of the layer's call, from 0, once that is known."""
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """The activations for inputs `(N, C, *S)`."""
-        if self.calls is None:
-            self.calls = self._count(inputs) if self.layer else 1
-        seen = 0
+        if not self.layer:
+            return self._reached(inputs, 0)
+        if self.number is None:
+            chooser = CallChooser(self.layer, self.call)
+            with watched(self.module, self.at, lambda _: chooser.show(None)), torch.no_grad():
+                self.run(inputs)
+            self.number = chooser.number
+        return self._reached(inputs, self.number)
+
+    def _reached(self, inputs: Tensor, number: int) -> Tensor:
+        chooser = CallChooser(self.layer, number)
 
         def stop(values: Any) -> None:
-            nonlocal seen
-            seen += 1
-            if seen == self.calls:
-                raise _ReachedError(self._checked(values))
+            if chooser.calls == number:
+                raise _ReachedError(floating(values, self.layer, self.at))
+            chooser.show(None)
 
         try:
-            with self._watched(stop):
-                self.call(inputs)
+            with watched(self.module, self.at, stop):
+                self.run(inputs)
         except _ReachedError as reached:
             return reached.activation
+        if self.call >= 0:
+            _ = chooser.number  # says that there are not so many calls
         raise ValueError(
-            f"the model called its layer {self.layer!r} {self.calls} times at first and now {seen} times; name a layer "
-            "that it calls equally often for all inputs"
-        )
-
-    def _count(self, inputs: Tensor) -> int:
-        calls: list[None] = []
-        with self._watched(lambda _: calls.append(None)), torch.no_grad():
-            self.call(inputs)
-        if not calls:
-            raise ValueError(
-                f"the model did not call its layer {self.layer!r}; name one that takes part, and none within a part that "
-                "is compiled or scripted"
-            )
-        return len(calls)
-
-    @contextmanager
-    def _watched(self, see: Callable[[Any], None]) -> Iterator[None]:
-        """Show what the layer is given, or what it puts out, at each of its calls; both leave it as it is."""
-        if self.at == "input":
-            handle = self.module.register_forward_pre_hook(lambda _, given: see(given[0] if given else None))
-        else:
-            handle = self.module.register_forward_hook(lambda _, _given, output: see(output))
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def _checked(self, values: Any) -> Tensor:
-        if isinstance(values, Tensor) and values.is_floating_point():
-            return values
-        kind = values.dtype if isinstance(values, Tensor) else type(values).__name__
-        does = "puts out" if self.at == "output" else "is given, as its first positional argument,"
-        raise ValueError(
-            f"the layer {self.layer!r} {does} a {kind}, not a tensor of floating-point numbers; name a layer within it"
+            f"the model called its layer {self.layer!r} {number + 1} times at first and now {chooser.calls} times; name a "
+            "layer that it calls equally often for all inputs"
         )
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.inputs import check_batch_axis, check_inputs, check_model
-from sfumato.probing import Model, Surroundings, frozen
+from sfumato.probing import Model, frozen, hooked
+from sfumato.surroundings import Surroundings
 from sfumato.tokens import layout
 
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "h")
@@ -53,10 +54,10 @@ def outline(model: Model, inputs: Tensor) -> tuple[LayerShape, ...]:
     calls: dict[str, int] = {}
     outputs: dict[str, tuple[int, ...] | None] = {}
 
-    def began(name: str, _module: nn.Module, _arguments: Any) -> None:
+    def began(name: str, _arguments: Any) -> None:
         calls[name] = calls.get(name, 0) + 1
 
-    def ended(name: str, _module: nn.Module, _arguments: Any, output: Any) -> None:
+    def ended(name: str, output: Any) -> None:
         batched = isinstance(output, Tensor) and output.shape[:1] == inputs.shape[:1]
         outputs[name] = tuple(output.shape[1:]) if batched else None
 
@@ -65,8 +66,7 @@ def outline(model: Model, inputs: Tensor) -> tuple[LayerShape, ...]:
         for effect in (frozen(net), surroundings.computing(), torch.no_grad()):
             effects.enter_context(effect)
         for name, module in list(modules.items())[1:]:  # the first is the model itself
-            effects.callback(module.register_forward_pre_hook(partial(began, name)).remove)
-            effects.callback(module.register_forward_hook(partial(ended, name)).remove)
+            effects.enter_context(hooked(module, partial(began, name), partial(ended, name)))
         try:
             surroundings.call(net, inputs)
         except (RuntimeError, ValueError) as error:

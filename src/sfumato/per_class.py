@@ -26,11 +26,12 @@ from sfumato.methods.extremal_channels import ExtremalChannels
 from sfumato.models.classifier import Classifier
 from sfumato.peaks import Peaks, peaks_of
 from sfumato.pictures import AnyPath, find, read
-from sfumato.probing import Surroundings, device_of
+from sfumato.probing import device_of
 from sfumato.records import Record, Records, check_told, fingerprint
 from sfumato.scores import Score, as_score
 from sfumato.subject import Subject
 from sfumato.sufficient import smallest
+from sfumato.surroundings import Surroundings
 
 TOLD = 3
 """Reasons in an error, at most."""
@@ -280,7 +281,7 @@ class Study:
             "versions": {name: version for name, version in versions().items() if name != "python"},
         }
         own = {"method": as_json(method), "score": as_json(score), "keep": None if keep is None else float(keep)}
-        layer = {"layer": method.layer, "at": method.at, "groups": method.groups}
+        layer = {"layer": method.layer, "at": method.at, "call": method.call, "groups": method.groups}
         plain = (json.loads(json.dumps(about)) for about in (own | network, layer | network))
         return cls(method, classifier, score, keep, Records.at(out), *plain)
 
@@ -332,7 +333,7 @@ class Study:
         """What finds the peaks of a picture: their values `(K,)` and places `(K, 2)`."""
         net, method = self.classifier.net, self.method
         surroundings = Surroundings.now(self.device)
-        with lower(net, method.layer, method.at, lambda seen: surroundings.call(net, seen)) as phi:
+        with lower(net, method.layer, method.at, lambda seen: surroundings.call(net, seen), method.call) as phi:
 
             def computed(picture: Seen) -> Record:
                 with surroundings.computing(), torch.no_grad():

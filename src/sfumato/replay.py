@@ -7,9 +7,9 @@ any network runs with its own code, and shortcuts around the layer carry what th
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import Any
 
 import torch
@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from sfumato.layers import find_layer
-from sfumato.probing import substituted
-from sfumato.subject import Subject
+from sfumato.arguments import WithArguments
+from sfumato.capture import CallChooser, find_layer, floating
+from sfumato.probing import Substitution, substituted
+from sfumato.subject import Subject, alike
 
 Key = tuple[nn.Module, int]
-"""A module and the number of its call."""
+"""A module and the number of its call, counted over the whole pass, in calls that are skipped too."""
 
 Leaf = Callable[[Tensor], Any]
 """From the queries `(N,)` of the rows to a value."""
@@ -70,6 +71,8 @@ class Returned:
 
     leaves: tuple[Leaf, ...]
     form: Any
+    within: Mapping[nn.Module, int]
+    """How often it calls other modules, which do not count themselves while it is skipped."""
 
     def __call__(self, query: Tensor) -> Any:
         return tree_unflatten([leaf(query) for leaf in self.leaves], self.form)
@@ -83,60 +86,78 @@ class Rest:
     layer: nn.Module
     side: str
     number: int
-    """Of the call of the layer that counts: the last one."""
+    """Of the call of the layer that counts."""
     inputs: Leaf
     skipped: Mapping[Key, Returned]
+    more: WithArguments | None = None
+    """What the network needs besides its input."""
 
     def __call__(self, seen: Tensor, query: Tensor) -> Any:
         """The network's outputs where the layer puts out `seen`, whose rows belong to the queries `(N,)`."""
+        calls: Counter[nn.Module] = Counter()
         modules = {module for module, _ in self.skipped} | {self.layer}
-        with substituted({module: self._forward(module, seen, query) for module in modules}):
-            return self.net(self.inputs(query))
+        arguments, named = self.more.of(query) if self.more is not None else ((), {})
+        with substituted({module: self._forward(module, seen, query, calls) for module in modules}):
+            return self.net(self.inputs(query), *arguments, **named)
 
-    def _forward(self, module: nn.Module, seen: Tensor, query: Tensor) -> Callable[..., Any]:
-        own, numbers = module.forward, count()
+    def _forward(self, module: nn.Module, seen: Tensor, query: Tensor, calls: Counter[nn.Module]) -> Substitution:
+        def substitution(own: Callable[..., Any]) -> Callable[..., Any]:
+            def forward(*arguments: Any, **named: Any) -> Any:
+                number = calls[module]
+                calls[module] += 1
+                if module is self.layer and number == self.number:
+                    return seen if self.side == "output" else own(seen, *arguments[1:], **named)
+                returned = self.skipped.get((module, number))
+                if returned is None:
+                    return own(*arguments, **named)
+                calls.update(returned.within)
+                return returned(query)
 
-        def forward(*arguments: Any, **named: Any) -> Any:
-            number = next(numbers)
-            if module is self.layer and number == self.number:
-                return seen if self.side == "output" else own(seen, *arguments[1:], **named)
-            returned = self.skipped.get((module, number))
-            return own(*arguments, **named) if returned is None else returned(query)
+            return forward
 
-        return forward
+        return substitution
 
 
 CHUNK = 16
 """Queries at once, when their activations are stored."""
 
 
-def rest_of(subject: Subject, layer: str, side: str) -> tuple[Rest, Tensor]:
-    """The network above the layer, and what the layer puts out for the subject's inputs, `(B, …)` in its own form.
+def rest_of(subject: Subject, layer: str, side: str, call: int = -1) -> tuple[Rest, Tensor]:
+    """The network above a call of the layer, and what the layer puts out for the subject's inputs, `(B, …)` in its own form.
 
     A warning says so where the network must be run from its input each time, or a good part of it. Raises `ValueError` where
-    there is no such layer, or none that can be watched.
+    there is no such layer, or none that can be watched, or the network does not take the layer's own output in its place.
     """
     net, module = subject.model, find_layer(subject.model, layer)
     assert isinstance(net, nn.Module)  # noqa: S101  # for the type checker: nothing else has layers
+    watching = Watching(subject, module, layer, side, call)
     with subject.surroundings.computing(), torch.no_grad():
-        if len(subject.layouts) > 1:
+        if len(subject.habits.layouts) > 1:
             subject.outputs(subject.inputs[:1], subject.query[:1])  # settles the layout, before calls are counted
-        first = Pass.of(subject, module, side, subject.query[:1])
-        goal = first.goal(layer)
-        whole = Rest(net, module, side, goal.number, Rows(subject.inputs[:, None]), {})
+        first = watching.over(subject.query[:1])
+        whole = Rest(net, module, side, first.goal.number, Rows(subject.inputs[:, None]), {}, subject.more)
         plan, products, reason = whole, 0, ""
         try:
-            plan, products = _planned(subject, whole, first, goal)
+            plan, products = _planned(subject, watching, whole, first)
         except Exception as error:  # noqa: BLE001  # whatever a network does not stand, it need not: it runs whole
             reason = f"{type(error).__name__}: {error}"
         wanted = [
             key for key, returned in plan.skipped.items() if any(isinstance(leaf, Rows) for leaf in returned.leaves)
         ]
-        passes = [Pass.of(subject, module, side, some, wanted) for some in subject.query.split(CHUNK)]
+        chunk = 1 if subject.habits.alone else CHUNK
+        passes = [watching.over(some, wanted) for some in subject.query.split(chunk)]
         activation = torch.cat([each.activation(layer, side) for each in passes])
         if not reason:
             plan = _filled(plan, passes, subject.inputs)
             reason = _difference(subject, plan, activation, passes)
+        apart = _difference(subject, whole, activation, passes) if reason else ""
+        if apart and alike(
+            first.outputs, watching.over(subject.query[:1], ()).outputs, subject.surroundings.rounding
+        ):  # not by chance
+            raise ValueError(
+                f"the network cannot be run with the {side} of its layer {layer!r} put back in its place ({apart}); name "
+                "another layer"
+            )
     if reason:
         _warn(f"the network runs from its input each time, not from layer {layer!r} ({reason})")
         return whole, activation
@@ -168,86 +189,93 @@ class Pass:
     """In the order in which they began."""
     returned: dict[Key, Any]
     """Copies of what they returned."""
-    seen: list[tuple[Call, Any]]
-    """The layer's last call, and a copy of what it put out, or took in; empty if there was none."""
+    goal: Call
+    """The layer's call that counts."""
+    seen: Any
+    """A copy of what the layer put out there, or took in."""
     outputs: Any
     rows: int
 
-    @classmethod
-    def of(
-        cls, subject: Subject, layer: nn.Module, side: str, query: Tensor, wanted: Collection[Key] | None = None
-    ) -> "Pass":
+    def activation(self, layer: str, side: str) -> Tensor:
+        """What the layer put out or took in, `(rows, …)`."""
+        seen = floating(self.seen, layer, side)
+        if seen.ndim < 2 or len(seen) != self.rows:
+            does = "puts out" if side == "output" else "takes in"
+            raise ValueError(
+                f"the layer {layer!r} {does} shape {tuple(seen.shape)} for {self.rows} inputs, not (N, C, …); name another"
+            )
+        return seen
+
+    def within(self, key: Key) -> dict[nn.Module, int]:
+        """How often a call, or calls within it, called each module."""
+        inside = (call.module for call in self.calls if any((by.module, by.number) == key for by in call.callers))
+        return dict(Counter(inside))
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Passes of a subject's network in which all calls are seen, and one call of a layer above all."""
+
+    subject: Subject
+    layer: nn.Module
+    name: str
+    side: str
+    call: int
+
+    def over(self, query: Tensor, wanted: Collection[Key] | None = None) -> Pass:
         """A pass for the inputs of these queries; copies are kept of what the calls wanted returned, or all."""
+        numbers: Counter[nn.Module] = Counter()
         calls: list[Call] = []
         stack: list[Call] = []
         returned: dict[Key, Any] = {}
-        seen: list[tuple[Call, Any]] = []
+        chooser = CallChooser(self.name, self.call)
 
-        def recording(module: nn.Module) -> Callable[..., Any]:
-            own, numbers = module.forward, count()
+        def recording(module: nn.Module) -> Substitution:
+            def substitution(own: Callable[..., Any]) -> Callable[..., Any]:
+                def forward(*arguments: Any, **named: Any) -> Any:
+                    call = Call(module, numbers[module], tuple(stack))
+                    numbers[module] += 1
+                    calls.append(call)
+                    if module is self.layer and self.side == "input":
+                        chooser.show((call, _copied(arguments[0] if arguments else None)))
+                    stack.append(call)
+                    result = own(*arguments, **named)
+                    stack.pop()
+                    if module is self.layer and self.side == "output":
+                        chooser.show((call, _copied(result)))
+                    if wanted is None or (module, call.number) in wanted:
+                        returned[module, call.number] = tree_map(_copied, result)
+                    return result
 
-            def forward(*arguments: Any, **named: Any) -> Any:
-                call = Call(module, next(numbers), tuple(stack))
-                calls.append(call)
-                if module is layer and side == "input":
-                    seen[:] = [(call, _copied(arguments[0] if arguments else None))]
-                stack.append(call)
-                result = own(*arguments, **named)
-                stack.pop()
-                if module is layer and side == "output":
-                    seen[:] = [(call, _copied(result))]
-                if wanted is None or (module, call.number) in wanted:
-                    returned[module, call.number] = tree_map(_copied, result)
-                return result
+                return forward
 
-            return forward
+            return substitution
 
-        assert isinstance(subject.model, nn.Module)  # noqa: S101  # for the type checker
-        with substituted({module: recording(module) for module in subject.model.modules()}):
-            outputs = subject.outputs(subject.inputs[query], query)
-        return cls(calls, returned, seen, outputs, len(query))
-
-    def goal(self, layer: str) -> Call:
-        """The layer's last call."""
-        if not self.seen:
-            raise ValueError(
-                f"the model did not call its layer {layer!r}; name one that takes part, and none within a part that is "
-                "compiled or scripted"
-            )
-        return self.seen[0][0]
-
-    def activation(self, layer: str, side: str) -> Tensor:
-        """What the layer put out or took in at its last call, `(rows, …)`."""
-        found = self.seen[0][1]
-        does = "puts out" if side == "output" else "takes in"
-        if not isinstance(found, Tensor) or not found.is_floating_point():
-            kind = found.dtype if isinstance(found, Tensor) else type(found).__name__
-            raise ValueError(
-                f"the layer {layer!r} {does} a {kind}, not a tensor of floating-point numbers; name a layer within it"
-            )
-        if found.ndim < 2 or len(found) != self.rows:
-            raise ValueError(
-                f"the layer {layer!r} {does} shape {tuple(found.shape)} for {self.rows} inputs, not (N, C, …); name another"
-            )
-        return found
+        net = self.subject.model
+        assert isinstance(net, nn.Module)  # noqa: S101  # for the type checker
+        with substituted({module: recording(module) for module in net.modules()}):
+            outputs = self.subject.outputs(self.subject.inputs[query], query)
+        goal, seen = chooser.chosen
+        return Pass(calls, returned, goal, seen, outputs, len(query))
 
 
 def _copied(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
-def _planned(subject: Subject, whole: Rest, first: Pass, goal: Call) -> tuple[Rest, int]:
+def _planned(subject: Subject, watching: Watching, whole: Rest, first: Pass) -> tuple[Rest, int]:
     """The rest of the network for the first query, with stand-ins for all that nothing looks at.
 
     Also how many convolutions and products are computed below the layer all the same.
     """
+    goal = first.goal
     below = [
         (call.module, call.number)
         for call in first.calls[: first.calls.index(goal)]
         if call.callers == goal.callers[: len(call.callers)] and call not in goal.callers
     ]
-    pair = Pass.of(subject, whole.layer, whole.side, subject.query[[0, 0]], below)
-    found = {key: _returned(first.returned[key], pair.returned[key]) for key in below}
+    pair = watching.over(subject.query[[0, 0]], below)
+    found = {key: _returned(first.returned[key], pair.returned[key], first.within(key)) for key in below}
     draft = replace(
         whole,
         inputs=Rows(subject.inputs[:1, None]),
@@ -256,8 +284,8 @@ def _planned(subject: Subject, whole: Rest, first: Pass, goal: Call) -> tuple[Re
     seen = first.activation("", whole.side)[[0, 0]]
     watch = Watch(seen)
     watched = _with_leaves(draft, watch.over)
-    with watch:
-        outputs = subject.surroundings.call(lambda _: watched(seen, subject.query[[0, 0]]), seen)
+    with subject.surroundings.calling(), watch:
+        outputs = watched(seen, subject.query[[0, 0]])
     watch.look(outputs)
     return _with_leaves(draft, watch.enough), watch.products
 
@@ -270,7 +298,7 @@ def _with_leaves(rest: Rest, change: Callable[[Leaf], Leaf]) -> Rest:
     return replace(rest, inputs=change(rest.inputs), skipped=skipped)
 
 
-def _returned(one: Any, two: Any) -> Returned | None:
+def _returned(one: Any, two: Any, within: Mapping[nn.Module, int]) -> Returned | None:
     """What a call returned for one row, and for two; `None` if that does not tell how it depends on the rows."""
     leaves: list[Leaf] = []
     ones, form = tree_flatten(one)
@@ -288,7 +316,7 @@ def _returned(one: Any, two: Any) -> Returned | None:
             leaves.append(Rows(each[None]))
         else:
             return None
-    return Returned(tuple(leaves), form)
+    return Returned(tuple(leaves), form, within)
 
 
 class Watch(TorchFunctionMode):
@@ -369,7 +397,7 @@ def _filled(plan: Rest, passes: Sequence[Pass], inputs: Tensor) -> Rest:
 
 def _difference(subject: Subject, rest: Rest, activation: Tensor, passes: Sequence[Pass]) -> str:
     """How the outputs of the rest, for other rows than at first, differ from the network's; empty if they do not."""
-    query = subject.query[[-1, 0, 0]]
+    query = subject.query[-1:] if subject.habits.alone else subject.query[[-1, 0, 0]]
     found, form = tree_flatten(subject.surroundings.call(lambda seen: rest(seen, query), activation[query]))
     for place, value in enumerate(found):
         known = [tree_leaves(each.outputs) for each in passes]

@@ -13,6 +13,7 @@ from sfumato.attribution import Attribution, versions
 from sfumato.configuration import as_json
 from sfumato.evaluate import Evaluation
 from sfumato.games import Game
+from sfumato.inputs import warn_of_no_effect
 from sfumato.jitter import Jitter, MirrorEvenSteps
 from sfumato.perturbations import Perturbed
 from sfumato.probing import Model
@@ -34,6 +35,12 @@ class Seeking(Protocol):
     def layer(self) -> str: ...
     @property
     def at(self) -> str: ...
+    @property
+    def call(self) -> int:
+        """Which of the layer's calls."""
+
+    @property
+    def deterministic(self) -> bool: ...
     @property
     def game(self) -> Game | str: ...
     @property
@@ -77,9 +84,12 @@ class Search:
     @contextmanager
     def prepared(cls, method: Seeking, model: Model, inputs: Tensor, targets: Any) -> Iterator["Search"]:
         """Check what was given, look once at the whole inputs, and hold the model frozen for the time of the search."""
-        with Subject.prepared(model, inputs, targets, method.score) as given:
+        with Subject.prepared(model, inputs, targets, method.score, method.seed, method.deterministic) as given:
             space = tuple(given.inputs.shape[2:])
-            subject = above(given, method.layer, method.at, method.by_channel) if method.layer else given
+            subject = given
+            if method.layer:
+                given.looked_at(method.memory)
+                subject = above(given, method.layer, method.at, method.by_channel, method.call)
             with subject.surroundings.computing():
                 lattice = method.lattice(subject.inputs, space)
                 rows, whole = subject.looked_at(method.memory)
@@ -129,15 +139,17 @@ class Search:
         masks = self.masks(parameters, areas)
         with self.evaluation.subject.surroundings.computing():
             shown = self.method.mapped(masks, self.evaluation.subject.inputs, self.space)
+        scores, blank = self.scores(masks), self.scores(torch.zeros_like(masks[:, :1]))[:, 0]
+        warn_of_no_effect((blank == self.whole) & (scores == blank[:, None]).all(1), self.method.layer)
         return Attribution(
             **shown,
             masks=masks,
             areas=areas.amax(0),
             achieved=masks.flatten(2).mean(2),
-            scores=self.scores(masks),
+            scores=scores,
             complements=self.scores(1 - masks),
             whole=self.whole,
-            blank=self.scores(torch.zeros_like(masks[:, :1]))[:, 0],
+            blank=blank,
             about=self.about,
         )
 

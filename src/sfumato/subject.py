@@ -1,5 +1,6 @@
 """What is explained: a model, its inputs, and the score of its outputs. Every method begins here."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,15 +9,30 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
+from sfumato.arguments import WithArguments, parted
 from sfumato.inputs import check_batch_axis, check_inputs, check_model
-from sfumato.probing import Model, Surroundings, frozen, saved_bytes
+from sfumato.probing import Model, frozen, saved_bytes
 from sfumato.scores import Score, as_score
+from sfumato.surroundings import Surroundings
 
 GIB = 2**30
 
 BLACK_BOX = 16
 """Rows at once through a model of whose memory nothing can be seen."""
+
+
+@dataclass
+class Habits:
+    """What is found out about a model while it is called."""
+
+    layouts: list[torch.memory_format]
+    """How the numbers of what the model sees may lie in memory; what it cannot take is dropped."""
+    together: bool = False
+    """Whether it has taken several rows at once."""
+    alone: bool = False
+    """Whether rows go through it one by one: it takes no more, or lets the rows of a batch change one another's outputs."""
 
 
 @dataclass(frozen=True)
@@ -27,24 +43,36 @@ class Subject:
     inputs: Tensor
     score: Score
     surroundings: Surroundings
-    layouts: list[torch.memory_format]
-    """How the numbers of what the model sees may lie in memory; what it cannot take is dropped."""
+    habits: Habits
+    more: WithArguments | None
+    """What the model needs besides its input."""
 
     @classmethod
     @contextmanager
-    def prepared(cls, model: Model, inputs: Tensor, targets: Any, meaning: str = "logit") -> Iterator["Subject"]:
+    def prepared(
+        cls,
+        model: Model,
+        inputs: Tensor,
+        targets: Any,
+        meaning: str = "logit",
+        seed: int = 0,
+        deterministic: bool = False,
+    ) -> Iterator["Subject"]:
         """Check what was given, and hold the model frozen meanwhile. Raises `ValueError` for what cannot be used.
 
-        `meaning` is that of a class index, of `OF_A_CLASS`.
+        `meaning` is that of a class index, of `OF_A_CLASS`. `seed` is that of a model which draws random numbers.
         """
         inputs = check_inputs(inputs)
+        model, more = parted(model)
         check_model(model, inputs)
+        if more is not None:
+            more.check(len(inputs))
         score = as_score(targets, len(inputs), meaning)
-        surroundings = Surroundings.now(inputs.device)
+        surroundings = Surroundings.now(inputs.device, seed, deterministic)
         with frozen(model):
             with surroundings.computing():
                 inputs = inputs.clone()  # what was made in inference mode cannot serve a backward pass
-            yield cls(model, inputs, score, surroundings, _layouts(model, inputs))
+            yield cls(model, inputs, score, surroundings, Habits(_layouts(model, inputs)), more)
 
     @property
     def query(self) -> Tensor:
@@ -56,19 +84,61 @@ class Subject:
 
         The rows belong to the queries `(N,)`.
         """
-        seen = seen.to(self.inputs.dtype)
+        seen, layouts = seen.to(self.inputs.dtype), self.habits.layouts
+        arguments, named = self.more.of(query) if self.more is not None else ((), {})
         try:
-            outputs = self.surroundings.call(self.model, seen.contiguous(memory_format=self.layouts[0]))
+            laid = seen.contiguous(memory_format=layouts[0])
+            outputs = self.surroundings.call(self.model, laid, *arguments, **named)
         except RuntimeError as error:
-            if len(self.layouts) == 1 or "view size is not compatible" not in str(error):
+            if len(layouts) == 1 or "view size is not compatible" not in str(error):
                 raise
-            self.layouts.pop(0)
+            layouts.pop(0)
             return self.outputs(seen, query)
         return as_tensors(outputs, self.inputs.device)
 
     def phi(self, seen: Tensor, query: Tensor) -> Tensor:
         """The scores `(N,)` of `seen` `(N, C, *S)`, whose rows belong to the queries `(N,)`."""
-        return self.score(self.outputs(seen, query), query).float()
+        if self.habits.alone and len(seen) > 1:
+            one_by_one = zip(seen.split(1), query.split(1), strict=True)
+            return torch.cat([self.phi(row, its_query) for row, its_query in one_by_one])
+        try:
+            outputs = self.outputs(seen, query)
+        except Exception as error:
+            if not self.takes_one(query, error, seen):
+                raise
+            return self.phi(seen, query)
+        self.habits.together |= len(seen) > 1
+        return self.score(outputs, query).float()
+
+    def takes_one(self, query: Tensor, error: Exception, seen: Tensor | None = None) -> bool:
+        """Whether the model, which failed with this error on the rows of `query`, takes a single one. Then they go one by one.
+
+        As through a program that was exported for a batch of one. `seen` is what it failed on, by default the inputs.
+        """
+        broken = isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError)
+        if len(query) == 1 or self.habits.together or broken:
+            return False
+        try:
+            with torch.no_grad():
+                self.outputs(self.inputs[query[:1]] if seen is None else seen[:1], query[:1])
+        except Exception:  # noqa: BLE001  # then the number of rows was not what was wrong
+            return False
+        self.habits.alone = True
+        return True
+
+    def look_beside(self, query: Tensor, outputs: Any) -> bool:
+        """Whether the outputs of these inputs, had together, are those that they have alone; the first tells for all.
+
+        Where they are not, rows go one by one from now on. Once several have gone together well, this is not looked at again.
+        """
+        if len(query) > 1 and not self.habits.together:
+
+            def first() -> Any:
+                with torch.no_grad():
+                    return self.outputs(self.inputs[query[:1]], query[:1])
+
+            self._judge(first(), outputs, first)
+        return len(query) == 1 or not self.habits.alone
 
     def whole(self, rows: int | None = None) -> Tensor:
         r"""$\Phi(x)$, `(B,)`, in chunks of `rows`; raises `ValueError` where it is not finite."""
@@ -76,18 +146,27 @@ class Subject:
             chunks = self.query.split(rows or len(self.inputs))
             return _finite(torch.cat([self.phi(self.inputs[chunk], chunk) for chunk in chunks]))
 
-    def rows_in_memory(self, gib: float) -> int:
-        """How many rows may go through the model at once if what it keeps for a backward pass is to fit into so many GiB."""
-        return self._rows(gib, lambda one: self.outputs(one, self.query[:1]))
-
     def looked_at(self, gib: float) -> tuple[int, Tensor]:
-        """`rows_in_memory` and `whole`: of a single input in one pass, so that a search begins soon."""
-        seen: list[Tensor] = []
-        if len(self.inputs) == 1:
-            rows = self._rows(gib, lambda one: seen.append(self.phi(one, self.query).detach()))
-        else:
-            rows = self.rows_in_memory(gib)
-        return rows, _finite(seen[0]) if seen else self.whole(rows)
+        r"""How many rows may go through the model at once, if what it keeps for a backward pass is to fit into so many GiB,
+        and `whole`.
+
+        A single row goes first, which shows whether the score can be had of it, and then a pair, which shows whether the
+        rows of a batch leave one another alone.
+        """
+        outputs: list[Any] = []
+        query = self.query[:1]
+
+        def run(one: Tensor) -> None:
+            outputs.append(self.outputs(one, query))
+
+        rows = self._rows(gib, run)
+        with self.surroundings.computing(), torch.no_grad():
+            if not outputs:
+                run(self.inputs[:1])
+            first = self.score(outputs[0], query).float()
+            torch.rand(1)  # a model that draws must not draw the same again
+            self._look_at_a_pair(outputs[0])
+        return rows, _finite(first) if len(self.inputs) == 1 else self.whole(rows)
 
     def _rows(self, gib: float, run: Callable[[Tensor], object]) -> int:
         with self.surroundings.computing():
@@ -101,11 +180,72 @@ class Subject:
                 raise
         return max(1, int(gib * GIB / max(kept, one.nbytes)))
 
+    def _look_at_a_pair(self, alone: Any) -> None:
+        """Find out whether the first input has the outputs that it has `alone` also beside another one."""
+        pair = torch.stack([self.inputs[0], self.inputs[-1] if len(self.inputs) > 1 else self.inputs[0] / 2])
+        query = self.query[[0, -1]]
+        try:
+            beside = self.outputs(pair, query)
+        except Exception as error:
+            if not self.takes_one(query, error, pair):
+                raise
+            return
+        self._judge(alone, beside, lambda: self.outputs(pair[:1], query[:1]))
+
+    def _judge(self, alone: Any, beside: Any, again: Callable[[], Any]) -> None:
+        """Rows go together if one has the same outputs beside others as alone; else one by one, if it has them again."""
+        rounding = self.surroundings.rounding
+        if alike(alone, beside, rounding):
+            self.habits.together = True
+        elif alike(alone, again(), rounding):
+            self.habits.alone = True
+        else:
+            self.habits.together = True
+            warnings.warn(
+                "the model gives another answer each time that it sees the same input (dropout that stays on in evaluation "
+                "mode?); its random numbers begin with the method's seed at every step",
+                stacklevel=2,
+            )
+
+
+def alike(one: Any, several: Any, rounding: float) -> bool:
+    """Whether the first row of all tensors among some outputs is that of others, which may have more rows.
+
+    `rounding` is how far apart they may be, as a share of the largest value. Values that are not finite are for others to see.
+    """
+    ones, form = tree_flatten(one)
+    others, other_form = tree_flatten(several)
+    if form != other_form:
+        return True  # lists of findings, as detectors give, whose rows cannot be told
+    for value, other in zip(ones, others, strict=True):
+        if not (isinstance(value, Tensor) and isinstance(other, Tensor) and value.is_floating_point() and value.ndim):
+            continue
+        if len(value) != 1 or not len(other) or not value.numel() or value.shape[1:] != other.shape[1:]:
+            continue
+        limit = max(rounding, torch.finfo(value.dtype).eps ** 0.5) * value.abs().amax()
+        if ((value - other[:1]).abs() > limit).any():
+            return False
+    return True
+
 
 def _finite(whole: Tensor) -> Tensor:
     if not torch.isfinite(whole).all():
         raise ValueError(f"the score of the whole inputs is not finite: {whole.tolist()}; check the model")
     return whole
+
+
+@contextmanager
+def backward_pass() -> Iterator[None]:
+    """Around a backward pass through a model, to say what is the matter where the model computes parts again in it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "checkpoint" not in str(error):
+            raise
+        raise ValueError(
+            "the model computes a part of itself again in the backward pass (torch.utils.checkpoint), without what a method "
+            "did to it; turn checkpointing off, e.g. model.gradient_checkpointing_disable()"
+        ) from error
 
 
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -127,7 +267,9 @@ def _layouts(model: Model, inputs: Tensor) -> list[torch.memory_format]:
 
 
 def as_tensors(outputs: Any, device: torch.device) -> Any:
-    """The outputs with numpy arrays, also those in a list, tuple or dict, as tensors."""
+    """The outputs with numpy arrays, also those in a list, tuple or dict, as tensors on the device."""
+    if isinstance(outputs, Tensor):
+        return outputs.to(device)  # of a model that spreads over several
     if isinstance(outputs, np.ndarray):
         array = torch.from_numpy(np.array(outputs))  # a copy, as a session's own may be read-only or change
         return array.to(device, torch.float32 if array.is_floating_point() else array.dtype)

@@ -7,10 +7,8 @@ import torch
 from torch import Tensor
 
 from sfumato.replay import Rest, rest_of
-from sfumato.subject import LAST, Subject
+from sfumato.subject import LAST, Subject, as_tensors
 from sfumato.tokens import Layout, channel_layout, layout
-
-SIDES = ("output", "input")
 
 
 @dataclass(frozen=True)
@@ -26,19 +24,17 @@ class Upper(Subject):
 
     def outputs(self, seen: Tensor, query: Tensor) -> Any:
         """The model's outputs for activations `(N, C, *L)`, whose rows belong to the queries `(N,)`."""
-        if seen.is_leaf:
-            seen = seen.clone()  # the network may change it in place
         own = self.layout.own(seen.to(self.inputs.dtype), self.leading[query]).contiguous(memory_format=self.format)
-        return self.surroundings.call(lambda own: self.rest(own, query), own)
+        return as_tensors(self.surroundings.call(lambda own: self.rest(own, query), own), self.inputs.device)
 
 
-def above(subject: Subject, layer: str, at: str = "output", by_channel: bool = False) -> Upper:
+def above(subject: Subject, layer: str, at: str = "output", by_channel: bool = False, call: int = -1) -> Upper:
     """The subject as seen from the output of a layer, or, `at` the "input", from what the layer takes in.
 
     For a transformer, whose tokens are `(N, tokens, C)`, `(N, C, *L)` are the tokens with a place in the picture; with
     `by_channel`, `(N, C, tokens)` are all of them.
     """
-    rest, activation = rest_of(subject, layer, at)
+    rest, activation = rest_of(subject, layer, at, call)
     space = subject.inputs.shape[2:]
     laid = channel_layout(activation.shape, space) if by_channel else layout(activation.shape, space, layer)
     last = LAST.get(activation.ndim)
@@ -48,17 +44,10 @@ def above(subject: Subject, layer: str, at: str = "output", by_channel: bool = F
         inputs=laid.places(activation),
         score=subject.score,
         surroundings=subject.surroundings,
-        layouts=subject.layouts,
+        habits=subject.habits,
+        more=subject.more,
         rest=rest,
         layout=laid,
         leading=activation[:, : laid.leading],
         format=last if last is not None and channels_last else torch.contiguous_format,
     )
-
-
-def check_layer(layer: Any, at: Any) -> None:
-    """Raise `ValueError` unless they can name a layer and its side."""
-    if not isinstance(layer, str):
-        raise ValueError(f'layer is the dotted name of a module, "" for the input; got {layer!r}')
-    if at not in SIDES:
-        raise ValueError(f"at must be one of {', '.join(SIDES)}; got {at!r}")

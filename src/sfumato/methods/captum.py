@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.attribution import Attribution, versions
+from sfumato.capture import find_layer
 from sfumato.configuration import as_json, check_seed
 from sfumato.inputs import described
-from sfumato.layers import find_layer
 from sfumato.probing import Model
 from sfumato.subject import Subject
+
+MEMORY = 2.0
+"""GiB."""
 
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sum": lambda values: values.sum(1, keepdim=True),
@@ -78,11 +82,11 @@ class Captum:
                 if wants_layer
                 else f"{self.name} looks into no layer; leave out layer={self.layer!r}"
             )
-        with Subject.prepared(model, inputs, targets) as subject:
-            whole = subject.whole()
+        with Subject.prepared(model, inputs, targets, seed=self.seed) as subject:
+            _, whole = subject.looked_at(MEMORY)
             scored = _Scored(subject)
-            constructed = {"layer": find_layer(model, self.layer)} if wants_layer else {}
-            with subject.surroundings.computing(), _left_alone(model), _seeded(self.seed):
+            constructed = {"layer": find_layer(subject.model, self.layer)} if wants_layer else {}
+            with subject.surroundings.computing(), ONE_AT_A_TIME, _left_alone(subject.model), _seeded(self.seed):
                 x = subject.inputs.clone().requires_grad_()
                 made, called = self._divided(kind, x)
                 found = kind(scored, **constructed, **made).attribute(
@@ -171,6 +175,9 @@ class _Scored(nn.Module):
         return self.subject.phi(seen, query)
 
 
+ONE_AT_A_TIME = threading.RLock()
+"""Captum marks modules, and draws from the process's random numbers: its methods take turns where threads share them."""
+
 MARKS = ("input", "output", "rule", "activations")
 """Attributes with which Captum marks modules. Some stay behind, and a `rule` that the user gave is taken away."""
 
@@ -182,7 +189,12 @@ def _left_alone(model: Model) -> Iterator[None]:
         yield
         return
     modules = list(model.modules())
-    hooks = [(each, dict(each)) for module in modules for name, each in vars(module).items() if "_hooks" in name]
+    hooks = [
+        (each, dict(each))
+        for module in modules
+        for name, each in vars(module).items()
+        if "_hooks" in name and isinstance(each, dict)
+    ]
     data = [(parameter, parameter.data) for parameter in model.parameters()]
     marks = [(module, {name: vars(module)[name] for name in MARKS if name in vars(module)}) for module in modules]
     try:

@@ -16,8 +16,8 @@ from sfumato.configuration import as_json, check_number
 from sfumato.probing import Model
 from sfumato.subject import Subject
 
-AT_ONCE = 16
-"""Inputs that go through the model at once; their number changes nothing."""
+MEMORY = 2.0
+"""GiB that the model may keep."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Centre:
         the inputs or the targets cannot be used. The model comes out as it went in.
         """
         with Subject.prepared(model, inputs, targets) as subject:
-            whole = subject.whole(AT_ONCE)
+            _, whole = subject.looked_at(MEMORY)
             with subject.surroundings.computing():
                 x = subject.inputs
                 saliency = bump(x.shape[2:], self.sigma).to(x.device).expand(len(x), 1, *x.shape[2:]).contiguous()

@@ -28,6 +28,7 @@ class ExcitationBackprop:
     At every layer the probabilities sum to one, less what reached units that nothing excites.
 
     - `layer`: the dotted name of the module whose output is $a$; "" for the input, where only positive values can win.
+    - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
     - `memory`: GiB that the model may keep for its backward pass; more inputs than fit go through it in turns.
@@ -37,6 +38,7 @@ class ExcitationBackprop:
     smooth: float = 0.0
     resize: bool = True
     memory: float = 2.0
+    call: int = -1
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -67,6 +69,7 @@ class ContrastiveExcitationBackprop:
     - `layer`: the dotted name of the module whose output is $a$; "" for the input, where only positive values can win.
     - `contrast_layer`: the dotted name of the module at whose output the two are subtracted, above `layer` and below the
       top; "" for what goes into the model's last layer with weights, as published.
+    - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
     - `memory`: GiB that the model may keep for its backward pass; more inputs than fit go through it in turns.
@@ -77,6 +80,7 @@ class ContrastiveExcitationBackprop:
     smooth: float = 0.0
     resize: bool = True
     memory: float = 2.0
+    call: int = -1
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -14,7 +14,8 @@ from torch import Tensor
 from sfumato.ascent import Ascent, PenalisedAscent, ProjectedAscent
 from sfumato.attribution import Attribution, saliency
 from sfumato.canvas import Canvas, CanvasMask
-from sfumato.configuration import check_number, check_seed
+from sfumato.capture import check_layer
+from sfumato.configuration import check_flag, check_number, check_seed
 from sfumato.games import PRESERVE, Game
 from sfumato.jitter import Jitter, MirrorEvenSteps
 from sfumato.masks import Lattice, SmoothMask
@@ -23,7 +24,6 @@ from sfumato.probing import Model
 from sfumato.scores import check_meaning
 from sfumato.search import Progress, Search
 from sfumato.space import enlarged
-from sfumato.upper import check_layer
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ class ExtremalPerturbation:
     - `layer`: the dotted name of a module whose output is masked in place of the input, or, `at` the "input", what it takes
       in. The masks are then `(B, V, 1, *L)`, as large as the layer's maps; `map` is as large as the input. A transformer's
       tokens are masked as the grid that they form in the picture; its leading tokens, such as that of its class, are not.
+    - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
+    - `deterministic`: on a GPU, compute in full float32 and by deterministic kernels, so that a query has the same masks alone
+      and in a batch to within rounding; slower. See "Reproducibility" in the documentation.
     """
 
     by_channel: ClassVar[bool] = False
@@ -66,6 +69,8 @@ class ExtremalPerturbation:
     memory: float = 2.0
     layer: str = ""
     at: str = "output"
+    call: int = -1
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "areas", check_areas(self.areas))
@@ -74,8 +79,8 @@ class ExtremalPerturbation:
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise ValueError(f"steps must be a whole number from 1 up; got {self.steps!r}")
         check_number("smooth", self.smooth, "a fraction of the input's shortest side", least=0)
-        if not isinstance(self.evenly, bool):
-            raise ValueError(f"evenly is True or False; got {self.evenly!r}")
+        check_flag("evenly", self.evenly)
+        check_flag("deterministic", self.deterministic)
         check_number("memory", self.memory, "in GiB", above=0)
         check_seed(self.seed)
         for name, does, example in (
@@ -90,7 +95,7 @@ class ExtremalPerturbation:
                 raise ValueError(f"{name} must be a configuration such as {example}; got {value!r}")
         if isinstance(self.ascent, PenalisedAscent) != isinstance(self.mask, CanvasMask):
             raise ValueError("PenalisedAscent goes with a CanvasMask, ProjectedAscent with a SmoothMask; give a pair")
-        check_layer(self.layer, self.at)
+        check_layer(self.layer, self.at, self.call)
         if self.layer and isinstance(self.mask, CanvasMask):
             raise ValueError(f"a CanvasMask lies over the input only; got layer={self.layer!r}")
 

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from sfumato.ascent import Ascent, PenalisedAscent, ProjectedAscent
 from sfumato.attribution import Attribution, overlaid
+from sfumato.capture import check_layer
 from sfumato.channel_mask import Channels
-from sfumato.configuration import check_number, check_seed
+from sfumato.configuration import check_flag, check_number, check_seed
 from sfumato.games import PRESERVE, Game
 from sfumato.perturbations import Fade, Perturbation, Perturbed
 from sfumato.probing import Model
 from sfumato.search import Progress, Search
 from sfumato.space import enlarged
 from sfumato.tokens import laid_out
-from sfumato.upper import check_layer
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class ExtremalChannels:
     - `steps`: of the ascent, for each mask.
     - `perturbation`: what takes the place of a channel; by default zeros, as published.
     - `ascent`: how the best is sought.
+    - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
+    - `deterministic`: on a GPU, compute in full float32 and by deterministic kernels.
     - `seed`: of all that is random. `memory`: GiB that the network above the layer may keep for its backward pass.
     """
 
@@ -60,15 +62,17 @@ class ExtremalChannels:
     groups: int | None = None
     binary: bool = True
     at: str = "output"
+    call: int = -1
     seed: int = 0
     memory: float = 2.0
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
-        check_layer(self.layer, self.at)
+        check_layer(self.layer, self.at, self.call)
         object.__setattr__(self, "counts", check_counts(self.counts))
         object.__setattr__(self, "game", Game.named(self.game))
-        if not isinstance(self.binary, bool):
-            raise ValueError(f"binary is True or False; got {self.binary!r}")
+        check_flag("binary", self.binary)
+        check_flag("deterministic", self.deterministic)
         for name in ("steps", "groups"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

@@ -20,6 +20,7 @@ class Gradient:
 
     - `layer`: the dotted name of the module at whose output the gradient is taken; "" for the input.
     - `reduction`: from channels to one number a place: "max_abs" (published), "sum_abs", "norm", or the signed "sum".
+    - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
     - `memory`: GiB that the model may keep for its backward pass; more inputs than fit go through it in turns.
@@ -33,6 +34,7 @@ class Gradient:
     smooth: float = 0.0
     resize: bool = True
     memory: float = 2.0
+    call: int = -1
 
     def __post_init__(self) -> None:
         check_options(self)

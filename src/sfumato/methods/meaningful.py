@@ -132,7 +132,7 @@ class Descent:
         cls, method: MeaningfulPerturbation, model: Model, inputs: Tensor, targets: Any
     ) -> Iterator["Descent"]:
         """Check what was given, look once at the whole inputs, and hold the model frozen for the time of the descent."""
-        with Subject.prepared(model, inputs, targets, "probability") as subject:
+        with Subject.prepared(model, inputs, targets, "probability", method.seed) as subject:
             with subject.surroundings.computing():
                 grid = method.mask.on(subject.inputs.shape[2:], subject.inputs.device)
                 rows, whole = subject.looked_at(method.memory)

@@ -15,6 +15,7 @@ from torch import Tensor
 from sfumato.attribution import Attribution, saliency, versions
 from sfumato.configuration import as_json, check_number, check_seed
 from sfumato.evaluate import Evaluation
+from sfumato.inputs import warn_of_no_effect
 from sfumato.perturbations import Fade, Perturbation
 from sfumato.probing import Model
 from sfumato.space import per_axis
@@ -118,9 +119,9 @@ class RISE:
         `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. `progress` is told each
         `Round`. Raises `ValueError` where the inputs or targets cannot be used; the model comes out as it went in.
         """
-        with Subject.prepared(model, inputs, targets, "probability") as subject:
-            rows = _rows(subject, self.batch, self.memory)
-            whole = subject.whole(rows)
+        with Subject.prepared(model, inputs, targets, "probability", self.seed) as subject:
+            rows, whole = subject.looked_at(self.memory)
+            rows = min(self.batch or (IN_CACHE if inputs.device.type == "cpu" else ROUND), rows)
             last = None
             for last in subject.surroundings.each(self._rounds(subject, rows)):
                 if progress is not None:
@@ -129,6 +130,8 @@ class RISE:
                 raise RuntimeError("no masks were drawn")
             with subject.surroundings.computing(), torch.no_grad():
                 saliency_map = saliency(last.map[:, None], self.smooth)
+                still = last.map.flatten(1)
+                warn_of_no_effect((still == still[:, :1]).all(1), "")
             about = {
                 "method": as_json(self),
                 "score": as_json(subject.score),
@@ -283,13 +286,6 @@ class Sums:
             values=(self.score / self.count + self.origin)[:, 0].float(),
             areas=(self.m.mean(1) / self.count[:, 0]).float(),
         )
-
-
-def _rows(subject: Subject, batch: int | None, gib: float) -> int:
-    """How many rows go through the model at once."""
-    if batch is None:
-        batch = IN_CACHE if subject.inputs.device.type == "cpu" else ROUND
-    return min(batch, subject.rows_in_memory(gib))
 
 
 def _root_mean_square(error: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ class DeletionGame(Protocol):
         model, inputs, target = (case.need(name, "the deletion game") for name in ("model", "inputs", "target"))
         boxes = self.boxes(finite_map(case.map, inputs.shape[2:]))
         with Subject.prepared(model, inputs, target, "probability") as subject:
-            rows = min(self.batch, subject.rows_in_memory(self.memory))
+            rows = min(self.batch, subject.looked_at(self.memory)[0])
             with subject.surroundings.computing():
                 evaluation = Evaluation(
                     subject, self.perturbation(subject.inputs), subject.query.repeat(len(boxes) + 1), rows

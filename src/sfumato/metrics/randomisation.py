@@ -7,7 +7,9 @@ arXiv 1810.03292, section 4.1.
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -18,7 +20,8 @@ from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.likeness import spearman, ssim_of_maps
 from sfumato.metrics.protocol import Protocol
 from sfumato.metrics.question import check_count, finite
-from sfumato.probing import Surroundings, frozen
+from sfumato.probing import frozen, hooked
+from sfumato.surroundings import Surroundings
 
 DRAWS = ("reset", "normal", "permutation")
 
@@ -122,19 +125,22 @@ def called(network: nn.Module, inputs: Tensor) -> list[tuple[str, nn.Module]]:
     }
     names = {module: name for name, module in network.named_modules()}
     order: dict[str, None] = {}
-    handles = [module.register_forward_pre_hook(lambda module, _: order.setdefault(names[module])) for module in names]
     surroundings = Surroundings.now(inputs.device)
-    try:
-        with frozen(network), surroundings.computing(), torch.no_grad():
-            surroundings.call(network, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as effects:
+        for module, name in names.items():
+            effects.enter_context(hooked(module, before=partial(_first, order, name)))
+        for effect in (frozen(network), surroundings.computing(), torch.no_grad()):
+            effects.enter_context(effect)
+        surroundings.call(network, inputs)
     found: list[tuple[str, nn.Module]] = []
     for name in order:
         silent = [other for other in owning if other not in order and _nearest(other, order) == name]
         found += [(each, owning[each]) for each in (name, *silent) if each in owning]
     return found
+
+
+def _first(order: dict[str, None], name: str, _arguments: tuple[Any, ...]) -> None:
+    order.setdefault(name)
 
 
 def randomise_(layer: nn.Module, draw: str) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sfumato import labels as class_labels
 from sfumato.models.classifier import Classifier, Preparation
+from sfumato.probing import hooked
 
 LAYER_METHODS = (
     "GradCAM",
@@ -49,8 +50,8 @@ def _traced(net: nn.Module, example: Tensor) -> tuple[Any, str | None]:
     """
     outputs: list[tuple[str, tuple[int, ...]]] = []
 
-    def recorder(name: str) -> Callable[..., None]:
-        def record(_module: nn.Module, _args: Any, output: Any) -> None:
+    def recorder(name: str) -> Callable[[Any], None]:
+        def record(output: Any) -> None:
             if isinstance(output, Tensor):
                 outputs.append((name, tuple(output.shape)))
 
@@ -59,7 +60,7 @@ def _traced(net: nn.Module, example: Tensor) -> tuple[Any, str | None]:
     with ExitStack() as hooks, torch.no_grad():
         for name, module in net.named_modules():
             if name:
-                hooks.callback(module.register_forward_hook(recorder(name)).remove)
+                hooks.enter_context(hooked(module, after=recorder(name)))
         logits = net(example)
     return logits, _last_spatial(outputs)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sfumato.attribution import Attribution
 from sfumato.methods import Captum, ExtremalChannels, ExtremalPerturbation, extremal
 from sfumato.models import Classifier
+from sfumato.probing import hooked
 from sfumato.report.encoded import png
 from sfumato.report.numbers import told
 from sfumato.runs.catalogue import exported, made
@@ -107,11 +108,8 @@ def leaving(net: nn.Module, job: Job) -> Iterator[None]:
         if job.unwanted.is_set():
             raise CancelledError
 
-    hook = net.register_forward_pre_hook(check)
-    try:
+    with hooked(net, before=check):
         yield
-    finally:
-        hook.remove()
 
 
 @dataclass
