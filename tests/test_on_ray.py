@@ -30,6 +30,7 @@ pytestmark = [
 ]
 
 HERE = Path(__file__).parent
+LONG = 600  # seconds, for a machine that is busy
 PICTURES = 24
 BROKEN = "005.png"
 
@@ -148,8 +149,9 @@ def cluster(surroundings):
     """A cluster of two machines with room for a worker each, all on this one; tests add others, and remove them."""
     from ray.cluster_utils import Cluster as Machines
 
-    machines = Machines(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80_000_000})
+    machines = Machines()
     try:
+        add(machines)  # the first is the head
         add(machines)
         yield machines
     finally:
@@ -157,7 +159,17 @@ def cluster(surroundings):
 
 
 def add(machines):
-    return machines.add_node(num_cpus=1, object_store_memory=80_000_000)
+    """One more machine. Ray gives each half a minute to start, which it may need longer for on a busy one."""
+    for _ in range(20):
+        try:
+            machine = machines.add_node(wait=False, num_cpus=1, object_store_memory=80_000_000)
+        except Exception as error:  # noqa: BLE001  # Ray has no class for it
+            if "timed out" not in str(error):
+                raise
+        else:
+            machines.wait_for_nodes(LONG)
+            return machine
+    pytest.fail("Ray starts no machine")
 
 
 def children(parent):
@@ -183,7 +195,7 @@ def alive(process):
         return False
 
 
-def wait_for(condition, seconds=60.0):
+def wait_for(condition, seconds=LONG):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
@@ -383,7 +395,7 @@ def test_two_drivers_on_one_run(bed, cluster, monkeypatch):
     monkeypatch.setattr(execute.Parcel, "add", told)
     for _ in on_ray.spread(session, cluster.address, Cluster(actors=1)):
         pass
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=LONG)
     assert process.returncode == 0, said
     theirs = said.split()
     assert ours
@@ -400,7 +412,7 @@ def test_ctrl_c_ends_a_cluster_of_its_own(bed, surroundings):
     below = children(process.pid)
     assert len(below) > 3  # Ray's own, and the workers
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=LONG)
     assert process.returncode != 0
     assert said.rstrip().endswith("KeyboardInterrupt")
     assert not claims(session)
