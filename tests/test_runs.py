@@ -258,6 +258,7 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(subject, tmp_path):
     assert table(tmp_path / "killed") == table(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow  # two processes share a store in tests/test_store.py, and workers a run above
 def test_two_processes_share_a_run(subject, tmp_path):
     carried_out(planned(subject, "slow"), tmp_path / "alone")
     with process(subject, tmp_path / "shared") as one, process(subject, tmp_path / "shared") as other:
@@ -399,6 +400,7 @@ def test_a_failing_worker_is_reported_and_the_run_goes_on(subject, tmp_path):
     assert carried_out(planned(subject), tmp_path / "run")
 
 
+@pytest.mark.slow  # the next one kills workers too
 def test_a_worker_that_is_killed_is_replaced(subject, tmp_path):
     carried_out(planned(subject, "slow"), tmp_path / "alone")
     session = begun(planned(subject, "slow"), Place(tmp_path / "run"))
@@ -608,10 +610,12 @@ def test_an_interrupted_command_says_how_to_go_on(subject, tmp_path):
     assert f"{ITEMS} items are done" in typed("resume", tmp_path / "out").output
 
 
-def test_rows_are_the_same_in_a_database(subject, tmp_path, postgres):
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_rows_are_the_same_in_a_database(subject, tmp_path, postgres, workers):
     carried_out(planned(subject), tmp_path / "file")
     session = begun(planned(subject), Place(tmp_path / "database", postgres.url()))
-    list(spread(session, 2))
+    with one_thread():
+        list(spread(session, workers) if workers else session.work())
     assert not (tmp_path / "database/run.sqlite").exists()
     with session.place.store() as store:
         rows = comma_separated(list(summary.rows(session, store)))

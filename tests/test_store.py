@@ -77,6 +77,11 @@ def place(request, tmp_path):
     return Place(tmp_path / "run", url)
 
 
+quick_in_a_file = pytest.mark.parametrize(
+    "place", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True
+)
+
+
 @pytest.fixture
 def store(place):
     with place.open() as opened:
@@ -333,6 +338,7 @@ def test_without_proc_a_process_lives_as_long_as_its_number(monkeypatch, tmp_pat
         assert not gone(Owner(machine(), odd, "?"))
 
 
+@quick_in_a_file
 def test_many_processes_never_get_one_item_twice(place):
     worker = place.start("share", 5, 400)
     out, _ = worker.communicate(timeout=LONG)
@@ -370,6 +376,7 @@ def test_threads_share_a_store(store):
 # Deaths
 
 
+@quick_in_a_file
 def test_a_process_killed_at_any_moment_leaves_nothing_half_done(place):
     """A worker commits batches of 20 rows, each batch with one shard; children of it are killed in the midst, 16 times."""
     worker = place.start("die", 16)
@@ -989,7 +996,7 @@ def die(place, count):
         if not child:
             os.close(hear)
             with contextlib.suppress(BaseException):
-                work_on(place, lambda: os.write(tell, b"."))
+                work_on(place, lambda: os.write(tell, b"."))  # noqa: B023
             os._exit(1)
         os.close(tell)
         for _ in range(moments.randint(1, 15)):
