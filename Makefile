@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
+TEST := $(BIN)/pytest --numprocesses=$(or $(PROCESSES),2) --dist=loadgroup
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all check format docs gallery bench results clean
 MAKEFLAGS += --no-print-directory
@@ -14,19 +16,19 @@ help: ## list the targets
 demo: $(VENV)/.demo ## explain three sample pictures with a small classifier
 	@$(BIN)/sfumato demo
 
-test: $(VENV)/.dev ## run the fast tests
-	@$(BIN)/pytest
+test: $(VENV)/.dev ## run the fast tests, in two processes (PROCESSES=4 takes more, PROCESSES=0 one alone)
+	@$(TEST)
 
 test-all: $(VENV)/.dev ## run the slow tests too
-	@$(BIN)/pytest -m ""
+	@$(TEST) -m ""
 
-check: $(VENV)/.dev ## check format, style, types, imports and documentation, then run the fast tests
+check: $(VENV)/.dev ## check format, style, types, imports and documentation, then run the fast tests (ALL=1: all tests)
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
 	@$(MAKE) docs
-	@$(MAKE) test
+	@$(MAKE) $(if $(ALL),test-all,test)
 
 format: $(VENV)/.dev ## format the code and mend what ruff can
 	@$(BIN)/ruff check --fix --quiet . || true

@@ -10,7 +10,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+LONG = 600  # seconds, for a machine that is busy: nothing here is late before
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
+
+# Before torch is imported, and for the processes that tests start: their networks are so small that handing work from
+# thread to thread takes longer than doing it. OMP_NUM_THREADS=2 make test tries it with two.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 class PostgresServer:
@@ -34,7 +47,7 @@ class PostgresServer:
             "--encoding=UTF8",
         ]
         made += ["--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en"]
-        subprocess.run(made, check=True, capture_output=True, cwd=folder, timeout=60, **self.account)
+        subprocess.run(made, check=True, capture_output=True, cwd=folder, timeout=LONG, **self.account)
         self.process = None
 
     def url(self, database="postgres", user="tester"):
@@ -57,7 +70,7 @@ class PostgresServer:
                 watched, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=self.folder, **self.account
             )
         ready = [self.programs / "pg_isready", "-h", "127.0.0.1", "-p", str(self.port), "-q"]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + LONG
         while subprocess.run(ready, check=False).returncode:
             if time.monotonic() > deadline:
                 pytest.fail(f"PostgreSQL does not start:\n{(self.folder / 'log').read_text()}")
@@ -66,7 +79,7 @@ class PostgresServer:
     def stop(self):
         if self.process is not None:
             self.process.stdin.close()
-            self.process.wait(60)
+            self.process.wait(LONG)
             self.process = None
 
 
@@ -125,5 +138,6 @@ def surroundings():
         patch.setenv("RAY_AUTH_TOKEN_PATH", f"{folder}/token")
         Path(folder, "token").write_text("0" * 64)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_gcs_server_port_wait_time_s", str(LONG))
         patch.setenv("OMP_NUM_THREADS", "1")
         yield

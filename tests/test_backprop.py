@@ -466,7 +466,7 @@ def test_backward_within_the_context_is_not_ruled_again():
         (within,) = torch.autograd.grad(net(inputs), inputs, torch.eye(4)[[1, 2]])
         outputs = net(inputs)
     (outside,) = torch.autograd.grad(outputs, inputs, torch.eye(4)[[1, 2]])
-    assert torch.equal(within, outside)
+    torch.testing.assert_close(within, outside)
     assert within.any()
 
 
@@ -610,7 +610,7 @@ def test_reductions(reduction):
             "norm": sum(values**2) ** 0.5,
             "sum": sum(values),
         }[reduction]
-        assert found[0, 0, u, v].item() == pytest.approx(expected, rel=1e-4, abs=1e-7)
+        assert found[0, 0, u, v].item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 # What is left behind.
@@ -678,7 +678,9 @@ def test_threads_do_not_notice_each_other():
 
     def work(name):
         start.wait()
-        wrong.extend(name for _ in range(10) if not torch.equal(METHODS[name](nets[name], inputs, 1).map, alone[name]))
+        for _ in range(10):
+            found = METHODS[name](nets[name], inputs, 1).map  # another rule's signals differ by far more than rounding
+            wrong.extend([name] if not torch.allclose(found, alone[name], rtol=1e-4, atol=1e-5) else [])
 
     threads = [threading.Thread(target=work, args=(name,)) for name in METHODS]
     for thread in threads:

@@ -330,8 +330,7 @@ def test_kinds_of_model(method):
     def function(inputs):
         return model(inputs)
 
-    assert torch.equal(method(nn.Sequential(model, nn.Identity()), inputs, 1).masks, expected.masks)
-    for other in (function, Called(), model.forward):
+    for other in (nn.Sequential(model, nn.Identity()), function, Called(), model.forward):
         torch.testing.assert_close(method(other, inputs, 1).masks, expected.masks, atol=1e-4, rtol=0)
 
 
@@ -345,6 +344,12 @@ def test_a_compiled_model():
     torch.testing.assert_close(PROJECTED(compiled, inputs, 1).masks, expected.masks, atol=1e-5, rtol=0)
     assert all(parameter.requires_grad for parameter in compiled.parameters())
     assert all("eval_frame" not in kind for kind in vars(model))
+
+
+def assert_alike(result, expected):
+    """Equal but for rounding: convolutions of channels that come last in memory are others than of those that come first."""
+    torch.testing.assert_close(result.masks, expected.masks, atol=1e-4, rtol=0)
+    torch.testing.assert_close(result.scores, expected.scores, atol=1e-4, rtol=0)
 
 
 class ReturningDict(nn.Module):
@@ -362,20 +367,18 @@ def test_functions_of_the_outputs(method):
     expected = method(model.network, inputs, 3)
     for score in (lambda outputs: outputs["logits"][:, 3], Output(lambda outputs: outputs["logits"][:, 3])):
         result = method(model, inputs, score)
-        assert torch.equal(result.masks, expected.masks)
-        assert torch.equal(result.scores, expected.scores)
-        assert torch.equal(result.whole, model(inputs)["logits"][:, 3])
+        assert_alike(result, expected)
+        torch.testing.assert_close(result.whole, model(inputs)["logits"][:, 3].detach())
 
 
 @every_method
 def test_targets_of_each_query(method):
     model, inputs = network(), pictures()
     expected = method(model, inputs, [0, 4])
-    assert torch.equal(expected.whole, torch.stack([model(inputs)[0, 0], model(inputs)[1, 4]]))
+    torch.testing.assert_close(expected.whole, model(inputs).detach()[range(2), [0, 4]])
     for targets in ((0, 4), torch.tensor([0, 4]), torch.tensor([0, 4], dtype=torch.int32), Logit([0, 4])):
         result = method(model, inputs, targets)
-        assert torch.equal(result.masks, expected.masks)
-        assert torch.equal(result.scores, expected.scores)
+        assert_alike(result, expected)
     for row, target in enumerate([0, 4]):
         alone = method(model, inputs[row : row + 1], target)
         torch.testing.assert_close(alone.masks[0], expected.masks[row], atol=1e-4, rtol=0)

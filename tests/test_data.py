@@ -1,5 +1,6 @@
 """Data sets, from small files of their true layouts; masks and outlines beside slow ones, and beside pycocotools."""
 
+import itertools
 import json
 import os
 import pickle
@@ -682,7 +683,7 @@ def border(mask):
 def test_polygons_of_pycocotools(shared):
     mask = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed")
     overlaps = []
-    for example in Annotated(shared / "coco-val-free"):
+    for example in itertools.islice(Annotated(shared / "coco-val-free"), 0, None, 4):
         (person,) = (thing for thing in example.things if thing.polygons)
         width, height = example.size
         wanted = mask.decode(mask.merge(mask.frPyObjects(list(map(list, person.polygons)), height, width))).astype(bool)

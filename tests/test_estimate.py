@@ -1,7 +1,6 @@
 """Means with error bars: against loops, against known distributions, and where there is nothing to say."""
 
 import math
-import time
 from dataclasses import astuple
 
 import numpy as np
@@ -191,9 +190,9 @@ def test_lists_become_columns_with_an_axis_more_and_missing_ones_are_nan():
 
 
 @pytest.mark.slow
-def test_large_tables_take_seconds():
+def test_large_tables_have_their_interval():
     draw = np.random.default_rng(0)
     rows = rows_of(draw.normal(size=100_000).tolist(), label=draw.integers(0, 1000, 100_000).tolist())
-    start = time.perf_counter()
-    estimated(Measure("classes", mean_of_classes("value")), rows)
-    assert time.perf_counter() - start < 60
+    found = estimated(Measure("classes", mean_of_classes("value")), rows)
+    assert found.low < 0.02
+    assert found.high > -0.02

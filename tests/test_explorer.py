@@ -21,14 +21,17 @@ for package in ("playwright", "uvicorn", "starlette", "efficientnet_lite0_pytorc
         MISSING.append(package)
 if MISSING and os.environ.get("CI") == "true":
     pytest.fail(f"these tests must run here, and want {', '.join(MISSING)}")
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
+pytestmark = [
+    pytest.mark.xdist_group("browser"),  # one browser and one server for all
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
+]
 
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 SHOTS = Path(__file__).parents[1] / "build/screenshots"
-LONG = 120_000  # milliseconds, for a machine that is busy
+LONG = 600_000  # milliseconds, for a machine that is busy
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def address():
             time.sleep(0.02)
         yield f"http://127.0.0.1:{port}/"
         server.should_exit = True
-        thread.join(timeout=30)
+        thread.join(timeout=LONG / 1000)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +73,7 @@ def page(browser, address):
 
 def paged(browser, address, **settings):
     context = browser.new_context(accept_downloads=True, **{"viewport": {"width": 1200, "height": 950}, **settings})
+    context.set_default_timeout(LONG)
     opened = context.new_page()
     complaints, elsewhere = [], []
     opened.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)

@@ -16,6 +16,8 @@ PAGES = [
 WITH_CODE = [page for page in PAGES if "```python\n" in page.read_text(encoding="utf-8")]
 CLUSTER = DOCS / "howto/cluster.md"
 """Its own takes half a minute to start."""
+LONG = (DOCS / "howto/curve.md", DOCS / "howto/areas.md")
+"""Search for masks of many areas, and take seconds even with two steps."""
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 MODULE = re.compile(r"# (\w+)\.py\n")
 WRITTEN = re.compile(r'"([\w-]+\.(?:png|html|json|pth|safetensors))"')
@@ -44,7 +46,11 @@ def run_all_blocks(text: str) -> None:
             exec(compile(block, "page.md", "exec", dont_inherit=True), names)  # noqa: S102
 
 
-@pytest.mark.parametrize("page", [page for page in WITH_CODE if page != CLUSTER], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if page in LONG else ()) for page in WITH_CODE if page != CLUSTER],
+    ids=lambda page: page.stem,
+)
 def test_code_blocks_run_in_order_and_write_what_they_name(page):
     text = page.read_text(encoding="utf-8")
     run_all_blocks(re.sub(r"(steps|samples)=\d+", r"\1=2", text))
@@ -53,7 +59,11 @@ def test_code_blocks_run_in_order_and_write_what_they_name(page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.xdist_group("ray") if page == CLUSTER else ()) for page in WITH_CODE],
+    ids=lambda page: page.stem,
+)
 def test_code_blocks_run_as_written(page, request):
     if page == CLUSTER:
         pytest.importorskip("ray", reason="Ray is not installed")

@@ -278,7 +278,7 @@ def test_the_smallest_set_of_channels_and_the_curve():
         assert found.curve_areas.tolist() == [1 / 8, 2 / 8, 5 / 8, 1]
         whole = found.attribution.whole
         torch.testing.assert_close(found.curve_scores, whole[:, None] * torch.tensor([3 / 6, 5 / 6, 1, 1]))
-        assert torch.equal(found.curve_scores[:, -1], whole), "all channels are the whole"
+        torch.testing.assert_close(found.curve_scores[:, -1], whole)  # all channels are the whole
         assert found.attribution.masks.flatten(1).sum(1).tolist() == [count, count]
     sampled = smallest(ExtremalChannels(layer="relu", steps=20), Parts().eval(), x, 1, areas=(2, 8))
     assert sampled.count.tolist() == [3, 3]
@@ -314,7 +314,7 @@ def test_all_channels_keep_the_full_score(binary):
     net, x = made(Residual), pictures()
     result = ExtremalChannels(layer="blocks.1", counts=(3, 6), steps=6, binary=binary)(net, x, [1, 2, 3])
     torch.testing.assert_close(result.scores[:, 1], net(x)[range(3), [1, 2, 3]].detach())
-    assert torch.equal(result.scores[:, 1], result.whole)
+    torch.testing.assert_close(result.scores[:, 1], result.whole)
     assert torch.equal(result.masks[:, 1], torch.ones(3, 6, 1, 1))
 
 

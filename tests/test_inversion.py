@@ -271,7 +271,7 @@ def test_fourier_pictures_are_those_of_numpys_transform(shape, bounded):
 
 def test_steps_in_all_coefficients_go_further_at_low_frequencies():
     falling = amplitudes((16, 16), 1.0)
-    assert torch.equal(falling[0, 0], falling[0, 1])
+    assert falling[0, 0].item() == pytest.approx(falling[0, 1].item())
     assert (falling[0, 1] / falling[0, 8]).item() == pytest.approx(8)
     assert (falling[0].diff()[1:] < 0).all()
 
@@ -402,7 +402,7 @@ def test_nothing_of_the_model_changes_whatever_the_callers_mode(prior, mode):
         before = state(net)
         result = invert(net, "second", wanted, prior=prior, every=3, **SMALL)
         assert state(net) == before
-    assert torch.equal(result.pictures, expected)
+    torch.testing.assert_close(result.pictures, expected, atol=1e-4, rtol=0)
     assert not result.pictures.requires_grad
     assert not result.errors.requires_grad
 

@@ -40,6 +40,26 @@ def pictures(classifier):
     return torch.stack(inputs), [entry["label"] for entry in entries], boxes
 
 
+def test_a_mask_beats_random_ones(classifier, pictures):
+    """The quick one: of one photograph, after few steps."""
+    inputs, labels, _ = pictures
+    method = sfumato.ExtremalPerturbation(areas=(AREA,), steps=12)
+    result = method(classifier.net, inputs[:1], labels[:1])
+    assert (result.achieved - AREA).abs().max() < 0.005
+    assert (result.scores > at_random(method, classifier.net, inputs[:1], labels[:1], 4)).all()
+
+
+def at_random(method, net, inputs, labels, count):
+    """The best score `(B, 1)` of so many random masks for each input."""
+    with Search.prepared(method, net, inputs, labels) as search:
+        places = (count * len(inputs), 1, *search.lattice.size)
+        noise = torch.rand(places, generator=torch.Generator().manual_seed(0)) * 4 - 2
+        areas = torch.full((len(inputs), count), AREA)
+        parameters = project(search.lattice, noise.clamp(0, 1), areas.flatten(), EXACTLY)
+        return search.scores(search.masks(parameters, areas)).amax(1, keepdim=True)
+
+
+@pytest.mark.slow
 def test_masks_lie_on_the_object_and_beat_random_ones(classifier, pictures):
     inputs, labels, boxes = pictures
     method = sfumato.ExtremalPerturbation(areas=(AREA,), steps=60)
@@ -47,18 +67,14 @@ def test_masks_lie_on_the_object_and_beat_random_ones(classifier, pictures):
     assert (result.achieved - AREA).abs().max() < 0.005
     inside = (result.masks[:, 0, 0] * boxes).mean((1, 2)) / result.achieved[:, 0]
     assert (inside > boxes.mean((1, 2)) + 0.2).all(), inside
-
-    with Search.prepared(method, classifier.net, inputs, labels) as search:
-        noise = torch.rand(16, 1, *search.lattice.size, generator=torch.Generator().manual_seed(0)) * 4 - 2
-        areas = torch.full((4, 4), AREA)
-        parameters = project(search.lattice, noise.clamp(0, 1), areas.flatten(), EXACTLY)
-        random = search.scores(search.masks(parameters, areas))
-    assert (result.scores > random.amax(1, keepdim=True)).all()
+    assert (result.scores > at_random(method, classifier.net, inputs, labels, 4)).all()
 
 
-def test_a_query_is_the_same_alone_and_in_a_batch(classifier, pictures):
+@pytest.mark.parametrize(("steps", "count"), [(3, 2), pytest.param(20, 3, marks=pytest.mark.slow)])
+def test_a_query_is_the_same_alone_and_in_a_batch(classifier, pictures, steps, count):
+    """But for the rounding of other batch sizes, which the steps magnify: kernels that are alike give 1e-6 here."""
     inputs, labels, _ = pictures
-    method = sfumato.ExtremalPerturbation(areas=(0.05, AREA), steps=20)
-    together = method(classifier.net, inputs[:3], labels[:3])
+    method = sfumato.ExtremalPerturbation(areas=(0.05, AREA), steps=steps)
+    together = method(classifier.net, inputs[:count], labels[:count])
     alone = method(classifier.net, inputs[1:2], labels[1])
-    torch.testing.assert_close(alone.masks, together.masks[1:2], atol=1e-4, rtol=0)
+    torch.testing.assert_close(alone.masks, together.masks[1:2], atol=0.01, rtol=0)

@@ -373,7 +373,7 @@ def in_browser(content, script, folder):
     path.write_text(content.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
     command += ["--dump-dom", path.as_uri()]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     return json.loads(Parsed(ended.stdout).one("title")["words"])
 
 
@@ -437,7 +437,7 @@ def test_the_page_s_own_policy_lets_it_run(tmp_path):
     path.write_text(report.html(result(), pictures(), title=HOSTILE), encoding="utf-8")
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--enable-logging=stderr", "--dump-dom", path.as_uri()]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     assert Parsed(ended.stdout).one("section")["@class"] == "query live"
     assert "CONSOLE" not in ended.stderr
 

@@ -246,10 +246,10 @@ def test_an_early_stop_is_the_same_run_cut_short():
     assert used % ROUND == 0
     assert ROUND < used < 5000
     assert last.relative <= 0.05
-    assert torch.equal(found, run(RISE(samples=used, cells=3), base, x)[0])
+    torch.testing.assert_close(found, run(RISE(samples=used, cells=3), base, x)[0], atol=1e-6, rtol=0)
     flat, last = run(RISE(samples=5000, cells=3, tolerance=0.01), lambda seen: seen.new_ones(len(seen), 1), x)
     assert last.samples.item() == ROUND
-    assert torch.equal(flat, torch.ones_like(flat))
+    torch.testing.assert_close(flat, torch.ones_like(flat))
 
 
 def test_never_more_evaluations_than_asked_and_never_all_masks_at_once():

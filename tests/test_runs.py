@@ -43,18 +43,29 @@ class Seer(nn.Module):
         self.head = nn.Linear(8, 3)
 
     def forward(self, x):
-        time.sleep(PAUSE)
+        held()
         return self.head(self.features(x).mean((2, 3))) + x.mean((2, 3))
 
-PAUSE = 0.0
+HERE = Path(__file__).parent
+CALLS = iter(range(10**9))
+SLOW = False
+
+def held():
+    """Takes a moment; while there is a file called hold, the tenth call says so and waits for what comes."""
+    if SLOW:
+        time.sleep(0.002)
+        if next(CALLS) >= 10 and (HERE / "hold").exists():
+            (HERE / "held").touch()
+            while (HERE / "hold").exists():
+                time.sleep(0.01)
 
 def seer():
     preparation = Preparation(size=24, resize=None, mean=(0.5,) * 3, std=(0.25,) * 3)
     return Classifier("seer", Seer().eval(), preparation, COLOURS, {"GradCAM": "features"})
 
 def slow():
-    global PAUSE
-    PAUSE = 0.02
+    global SLOW
+    SLOW = True
     return seer()
 
 @dataclass(frozen=True)
@@ -93,6 +104,8 @@ path = "pictures"
 pointing = {{ use = "PointingGame", tolerance = 4 }}
 accuracy = {{ use = "Accuracy", methods = ["gradient"] }}
 """
+
+LONG = 600  # seconds, for a machine that is busy
 
 ITEMS = (
     23 * 3
@@ -221,12 +234,23 @@ def process(subject, out):
     )
 
 
+def until_held(folder, running):
+    """Wait until a process is in the midst of its run, where it stays until `hold` goes."""
+    deadline = time.monotonic() + LONG
+    while not (folder / "held").exists():
+        assert running.poll() is None, "it ended before"
+        assert time.monotonic() < deadline, "it does not begin"
+        time.sleep(0.01)
+
+
 def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(subject, tmp_path):
     carried_out(planned(subject, "slow"), tmp_path / "undisturbed")
+    (tmp_path / "hold").touch()
     with process(subject, tmp_path / "killed") as running:
         assert running.stdout.readline() == "begun\n"
-        assert int(running.stdout.readline()) > 0
+        until_held(tmp_path, running)
         running.send_signal(signal.SIGKILL)
+    (tmp_path / "hold").unlink()
     with open_store(tmp_path / "killed") as store:
         before = sum(done for done, _ in store.count().values())
     assert 0 < before < ITEMS
@@ -234,10 +258,11 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(subject, tmp_path):
     assert table(tmp_path / "killed") == table(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow  # two processes share a store in tests/test_store.py, and workers a run above
 def test_two_processes_share_a_run(subject, tmp_path):
     carried_out(planned(subject, "slow"), tmp_path / "alone")
     with process(subject, tmp_path / "shared") as one, process(subject, tmp_path / "shared") as other:
-        counts = [each.communicate(timeout=120)[0].split() for each in (one, other)]
+        counts = [each.communicate(timeout=LONG)[0].split() for each in (one, other)]
     assert sum(int(words[-1]) for words in counts if words[-1] != "begun") == ITEMS  # nothing was done twice
     assert table(tmp_path / "shared") == table(tmp_path / "alone")
 
@@ -375,6 +400,7 @@ def test_a_failing_worker_is_reported_and_the_run_goes_on(subject, tmp_path):
     assert carried_out(planned(subject), tmp_path / "run")
 
 
+@pytest.mark.slow  # the next one kills workers too
 def test_a_worker_that_is_killed_is_replaced(subject, tmp_path):
     carried_out(planned(subject, "slow"), tmp_path / "alone")
     session = begun(planned(subject, "slow"), Place(tmp_path / "run"))
@@ -570,13 +596,13 @@ def test_an_interrupted_command_says_how_to_go_on(subject, tmp_path):
         "--out",
         str(tmp_path / "out"),
     ]
+    (tmp_path / "hold").touch()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, sys.path)])}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as running:
-        while not (tmp_path / "out/run.sqlite").exists():
-            time.sleep(0.05)
-        time.sleep(1)
+        until_held(tmp_path, running)
         running.send_signal(signal.SIGINT)
-        said = running.communicate(timeout=60)[1]
+        said = running.communicate(timeout=LONG)[1]
+    (tmp_path / "hold").unlink()
     assert running.returncode == 130
     assert "interrupted; results written so far are kept" in said
     assert f"go on with: sfumato bench resume {tmp_path / 'out'}" in said
@@ -584,10 +610,12 @@ def test_an_interrupted_command_says_how_to_go_on(subject, tmp_path):
     assert f"{ITEMS} items are done" in typed("resume", tmp_path / "out").output
 
 
-def test_rows_are_the_same_in_a_database(subject, tmp_path, postgres):
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_rows_are_the_same_in_a_database(subject, tmp_path, postgres, workers):
     carried_out(planned(subject), tmp_path / "file")
     session = begun(planned(subject), Place(tmp_path / "database", postgres.url()))
-    list(spread(session, 2))
+    with one_thread():
+        list(spread(session, workers) if workers else session.work())
     assert not (tmp_path / "database/run.sqlite").exists()
     with session.place.store() as store:
         rows = comma_separated(list(summary.rows(session, store)))

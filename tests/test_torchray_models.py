@@ -168,10 +168,11 @@ def test_pictures_of_any_size_are_shown_whole(tmp_path, size, space):
     windows = functional.unfold(maps, 7).mT[0].unflatten(1, (-1, 7, 7))
     with torch.no_grad():
         expected = classifier.net.classifier(windows)
-    torch.testing.assert_close(answer[0].flatten(1).T, expected.flatten(1), atol=1e-4, rtol=1e-4)
+    # Sums of up to 25,088 products in float32, in another order.
+    torch.testing.assert_close(answer[0].flatten(1).T, expected.flatten(1), atol=1e-3, rtol=1e-3)
     score = Logit(3)(answer, torch.zeros(1, dtype=torch.long))
-    torch.testing.assert_close(score, classifier.logits(inputs[None])[:, 3].detach())
-    torch.testing.assert_close(score, expected[:, 3].mean().reshape(1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(score, classifier.logits(inputs[None])[:, 3].detach(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(score, expected[:, 3].mean().reshape(1), atol=1e-3, rtol=1e-3)
 
 
 def test_preparation_subtracts_the_mean_and_looks_at_the_nearest_pixels():

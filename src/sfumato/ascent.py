@@ -104,8 +104,8 @@ class ProjectedAscent:
         for length in self._lengths(steps) if warm is None else [steps]:
             if index:
                 first = (self.regrowth * wanted).clamp(max=self.start).maximum(wanted)
-            arrival = round(self.approach * length) if warm is None else 0
-            parameters = project(problem.lattice, best, first, EXACTLY)
+            arrival = min(round(self.approach * length), length - 1) if warm is None else 0
+            parameters = project(problem.lattice, best, first if arrival else wanted, EXACTLY)
             velocity = torch.zeros_like(parameters)
             for place in range(length):
                 progress = min(1.0, place / arrival) if arrival else 1.0

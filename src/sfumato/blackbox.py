@@ -65,8 +65,9 @@ class EvolutionAscent:
         generator = torch.Generator().manual_seed(self.seed)
         wanted = problem.areas.flatten()
         first = wanted.clamp(min=self.start) if warm is None else wanted
-        arrival = round(self.approach * steps) if warm is None else 0
-        parameters = project(problem.lattice, problem.flat(0.5) if warm is None else warm, first, EXACTLY)
+        arrival = min(round(self.approach * steps), steps - 1) if warm is None else 0
+        begin = problem.flat(0.5) if warm is None else warm
+        parameters = project(problem.lattice, begin, first if arrival else wanted, EXACTLY)
         velocity = torch.zeros_like(parameters)
         best, best_value = parameters, torch.full_like(wanted, LOWEST)
         for index in range(steps):
