@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sfumato.natural import Fourier, Pixels
     from sfumato.per_class import ClassChannels, class_channels
     from sfumato.perturbations import Blur, Constant, Fade, Noise
-    from sfumato.scores import Contrastive, Logit, LogOdds, Output, Probability, Score
+    from sfumato.scores import Contrastive, Logit, LogOdds, Output, Probability, Score, Sigmoid
     from sfumato.sufficient import SmallestArea, smallest
 
 HOME = {
@@ -76,7 +76,7 @@ HOME = {
     "natural": ("Fourier", "Pixels"),
     "per_class": ("ClassChannels", "class_channels"),
     "perturbations": ("Blur", "Constant", "Fade", "Noise"),
-    "scores": ("Contrastive", "LogOdds", "Logit", "Output", "Probability", "Score"),
+    "scores": ("Contrastive", "LogOdds", "Logit", "Output", "Probability", "Score", "Sigmoid"),
     "sufficient": ("SmallestArea", "smallest"),
 }
 MODULES = (
@@ -130,6 +130,7 @@ __all__ = [
     "Pixels",
     "Probability",
     "Score",
+    "Sigmoid",
     "SmallestArea",
     "SmoothMask",
     "activations",

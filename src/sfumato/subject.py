@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from sfumato.inputs import check_batch_axis, check_inputs, check_model
 from sfumato.probing import Model, Surroundings, frozen, saved_bytes
-from sfumato.scores import Score, as_score
+from sfumato.scores import Score, as_score, check_finite
 
 GIB = 2**30
+
+WHOLE = "the whole inputs"
+"""What messages call them."""
 
 BLACK_BOX = 16
 """Rows at once through a model of whose memory nothing can be seen."""
@@ -29,6 +32,8 @@ class Subject:
     surroundings: Surroundings
     layouts: list[torch.memory_format]
     """How the numbers of what the model sees may lie in memory; what it cannot take is dropped."""
+    _resolved: list[Score] = field(default_factory=list, kw_only=True, repr=False)
+    """`used_score`, once outputs have been seen."""
 
     @classmethod
     @contextmanager
@@ -68,13 +73,25 @@ class Subject:
 
     def phi(self, seen: Tensor, query: Tensor) -> Tensor:
         """The scores `(N,)` of `seen` `(N, C, *S)`, whose rows belong to the queries `(N,)`."""
-        return self.score(self.outputs(seen, query), query).float()
+        return self.scored(self.outputs(seen, query), query)
+
+    def scored(self, outputs: Any, query: Tensor) -> Tensor:
+        """The scores `(N,)` of the model's outputs for rows of the queries `(N,)`."""
+        scores = self.score(outputs, query).float()
+        if not self._resolved:
+            self._resolved.append(self.score.resolve(outputs))
+        return scores
+
+    @property
+    def used_score(self) -> Score:
+        """The score as it was read for the model's outputs: what a result says of itself."""
+        return self._resolved[0] if self._resolved else self.score
 
     def whole(self, rows: int | None = None) -> Tensor:
         r"""$\Phi(x)$, `(B,)`, in chunks of `rows`; raises `ValueError` where it is not finite."""
         with self.surroundings.computing(), torch.no_grad():
             chunks = self.query.split(rows or len(self.inputs))
-            return _finite(torch.cat([self.phi(self.inputs[chunk], chunk) for chunk in chunks]))
+            return check_finite(torch.cat([self.phi(self.inputs[chunk], chunk) for chunk in chunks]), WHOLE)
 
     def rows_in_memory(self, gib: float) -> int:
         """How many rows may go through the model at once if what it keeps for a backward pass is to fit into so many GiB."""
@@ -87,7 +104,7 @@ class Subject:
             rows = self._rows(gib, lambda one: seen.append(self.phi(one, self.query).detach()))
         else:
             rows = self.rows_in_memory(gib)
-        return rows, _finite(seen[0]) if seen else self.whole(rows)
+        return rows, check_finite(seen[0], WHOLE) if seen else self.whole(rows)
 
     def _rows(self, gib: float, run: Callable[[Tensor], object]) -> int:
         with self.surroundings.computing():
@@ -100,12 +117,6 @@ class Subject:
                 check_batch_axis(tuple(self.inputs.shape), error)
                 raise
         return max(1, int(gib * GIB / max(kept, one.nbytes)))
-
-
-def _finite(whole: Tensor) -> Tensor:
-    if not torch.isfinite(whole).all():
-        raise ValueError(f"the score of the whole inputs is not finite: {whole.tolist()}; check the model")
-    return whole
 
 
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}

@@ -1,5 +1,6 @@
 r"""The smallest sufficient area: $a^* = \min \{ a : \Phi(m_a \otimes x) \geq \Phi_0 \}$ (Fong et al. 2019, eq. 3)."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -139,14 +140,29 @@ def smallest(
             best = torch.where(suffices.view(-1, *[1] * (best.ndim - 1)), found, best)
             lower = torch.where(open_ & ~suffices, middle, lower)
             upper = torch.where(suffices, middle, upper)
+        attribution = search.attribution(best, upper[:, None])
+        _warn_where_nothing_is_needed(attribution, wanted, reached)
         return SmallestArea(
             area=torch.where(reached, upper, torch.nan),
             reached=reached,
             wanted=wanted,
-            attribution=search.attribution(best, upper[:, None]),
+            attribution=attribution,
             curve_areas=grid,
             curve_scores=scores,
             count=torch.where(reached, (upper / grain).round(), 0).long() if grain else None,
+        )
+
+
+def _warn_where_nothing_is_needed(attribution: Attribution, wanted: Tensor, reached: Tensor) -> None:
+    """Warn where the fully perturbed inputs have the wanted scores `(B,)` as well: no area is needed, whatever the mask."""
+    assert attribution.blank is not None  # noqa: S101  # for the type checker: searches give it
+    needless = (reached & (attribution.blank >= wanted)).nonzero().flatten().tolist()
+    if needless:
+        warnings.warn(
+            f"the fully perturbed input keeps the wanted share of the score by itself (input {', '.join(map(str, needless))}), "
+            "so that the smallest area says nothing of the input; take another perturbation, or a score that falls with it, "
+            "e.g. targets=LogOdds(class)",
+            stacklevel=3,
         )
 
 

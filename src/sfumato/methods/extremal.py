@@ -34,7 +34,7 @@ class ExtremalPerturbation:
 
     - `areas`: V fractions of the visible input, in (0, 1), growing.
     - `game`: "preserve" (the mask shows what suffices), "delete" (it covers what is needed), "dual", or a `Game`.
-    - `score`: what a class index means, "logit", "probability" or "log-odds"; any other target is a score itself.
+    - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     - `steps`: of the ascent, for each mask.
     - `perturbation`: what hides a place; by default `Blur()` of the input, and at a layer `Fade()`, the product with the mask.
     - `mask`: the family of smooth masks, with lengths in places of the input also at a layer.

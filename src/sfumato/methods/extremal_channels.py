@@ -19,6 +19,7 @@ from sfumato.configuration import check_number, check_seed
 from sfumato.games import PRESERVE, Game
 from sfumato.perturbations import Fade, Perturbation, Perturbed
 from sfumato.probing import Model
+from sfumato.scores import check_meaning
 from sfumato.search import Progress, Search
 from sfumato.space import enlarged
 from sfumato.tokens import laid_out
@@ -45,11 +46,11 @@ class ExtremalChannels:
     - `perturbation`: what takes the place of a channel; by default zeros, as published.
     - `ascent`: how the best is sought.
     - `seed`: of all that is random. `memory`: GiB that the network above the layer may keep for its backward pass.
+    - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     """
 
     by_channel: ClassVar[bool] = True
     jitter: ClassVar[None] = None
-    score: ClassVar[str] = "logit"
 
     layer: str = ""
     counts: tuple[int, ...] = (5, 10, 25, 50)
@@ -62,6 +63,7 @@ class ExtremalChannels:
     at: str = "output"
     seed: int = 0
     memory: float = 2.0
+    score: str = "logit"
 
     def __post_init__(self) -> None:
         check_layer(self.layer, self.at)
@@ -79,6 +81,7 @@ class ExtremalChannels:
             raise ValueError(f"ascent must be one that holds areas, such as ProjectedAscent(); got {self.ascent!r}")
         check_seed(self.seed)
         check_number("memory", self.memory, "in GiB", above=0)
+        check_meaning(self.score)
 
     def __call__(self, model: Model, inputs: Tensor, targets: Any, progress: Progress | None = None) -> Attribution:
         """Find the masks for inputs `(B, C, *S)`, prepared as the model wants them.
