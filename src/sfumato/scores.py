@@ -455,7 +455,7 @@ def quantity(about: Any) -> str:
     ('sigmoid probability', 'logit')
     """
     path = about.get("class", "") if isinstance(about, Mapping) else ""
-    link = about.get("link", AUTO) if isinstance(about, Mapping) else AUTO
+    link = about.get("link", SOFTMAX) if isinstance(about, Mapping) else AUTO  # files from before links have a softmax
     words = QUANTITIES.get(path, path.rpartition(":")[2] or "score of its own")
     if words == QUANTITIES[dotted_path(LogOdds)] and link == SIGMOID:
         return QUANTITIES[dotted_path(Logit)]  # the same number
