@@ -270,10 +270,7 @@ def test_crops_are_of_the_picture_as_the_network_sees_it(tmp_path):
     with torch.no_grad():
         net.head.weight[1, 3:] = 0
     toy = Classifier("toy", net.eval(), seen, ("dark", "bright", "grey"))
-    with pytest.warns(UserWarning, match="keeps the wanted share of the score by itself"):
-        found = class_channels(
-            METHOD, toy, [tmp_path / "wide.png"], Output(lambda outputs: outputs[:, 1] + 10), keep=0.1
-        )
+    found = class_channels(METHOD, toy, [tmp_path / "wide.png"], Output(lambda outputs: outputs[:, 1] + 10), keep=0.1)
     crop = np.asarray(found.crops(0, 1, side=1)[0].picture).astype(int)
     expected = seen.restore(seen(wide)).permute(1, 2, 0).numpy() * 255
     assert np.abs(crop - expected).max() <= 0.5
@@ -379,8 +376,7 @@ def test_where_no_count_keeps_enough(folder, tmp_path):
     with torch.no_grad():
         net.head.weight[1] = torch.tensor([0.0, 0, 1, 0, 0])
         net.head.bias = nn.Parameter(torch.tensor([0.0, 0.1, 0.0]))
-    with pytest.warns(UserWarning, match="keeps the wanted share of the score by itself"):
-        found = class_channels(method, toy, folder, score)
+    found = class_channels(method, toy, folder, score)
     assert [path.name for path in found.pictures] == ["1.png", "2.png", "3.png"]
     ((path, reason),) = found.left_out
     assert path.name == "4.png"

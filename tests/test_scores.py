@@ -566,8 +566,10 @@ class TestNumbers:
             return inputs.mean((1, 2, 3))[:, None].expand(-1, 2) + 20
 
         method = ExtremalPerturbation(steps=2, perturbation=Fade(), mask=SmoothMask(3, 6), jitter=None)
-        with pytest.warns(UserWarning, match=r"keeps the wanted share of the score by itself \(input 0\)"):
-            smallest(method, bright, torch.ones(1, 1, 12, 12), 0, tolerance=0.2)
+        found = smallest(method, bright, torch.ones(1, 1, 12, 12), 0, tolerance=0.2)
+        assert (found.reached.item(), found.blank_suffices.item(), found[0].blank_suffices.item()) == (True, True, True)
+        dark = smallest(method, lambda x: bright(x) - 20, torch.ones(1, 1, 12, 12), 0, tolerance=0.2)
+        assert (dark.reached.item(), dark.blank_suffices.item()) == (True, False)
 
 
 def two():

@@ -138,6 +138,14 @@ def test_a_head_of_several_labels_is_told_to_be_one():
     assert told["areas"][0]["probability_kept"] == pytest.approx(told["areas"][0]["score"], rel=1e-4)
 
 
+def test_a_smallest_area_that_says_nothing_is_told_to():
+    """The grey picture's mean, which blur keeps, is all that the network looks at."""
+    said, _ = explained("two", "--steps", "2", "--smallest", "0.9", "--areas", "0.3,0.9")
+    assert "The wholly perturbed picture keeps as much: this area says nothing of the picture." in " ".join(
+        said.split()
+    )
+
+
 def test_channels_take_the_score_too():
     done = run(
         *("channels", "grey.png", "--model", "toy_for_scores:two", "--layer", "layer", "--counts", "1", "--steps", "2"),

@@ -1,6 +1,5 @@
 r"""The smallest sufficient area: $a^* = \min \{ a : \Phi(m_a \otimes x) \geq \Phi_0 \}$ (Fong et al. 2019, eq. 3)."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -48,6 +47,15 @@ class SmallestArea:
     count: Tensor | None = None
     """Of masks of channels, how many $a^*$ are, `(B,)`; 0 where no number reaches the wanted score."""
 
+    @property
+    def blank_suffices(self) -> Tensor:
+        """Whether the fully perturbed input has the wanted score as well, `(B,)`: then $a^*$ says nothing of the input.
+
+        Another perturbation, or a score that falls with it such as `LogOdds`, may tell more.
+        """
+        assert self.attribution.blank is not None  # noqa: S101  # for the type checker: a search gives it
+        return self.attribution.blank >= self.wanted
+
     def __getitem__(self, query: int) -> "SmallestArea":
         """The part that belongs to one query, still with a leading axis of length one."""
         attribution = self.attribution[query]
@@ -89,6 +97,9 @@ def smallest(
     For `ExtremalChannels` it finds the smallest number of channels, exactly by default; `areas` are then counts, by default
     1, 2, 5, 10, 20, 50 and so on up to all.
 
+    Raises `ValueError` where the whole input's score is not positive: a share of it means nothing. Where the score of the fully
+    perturbed input suffices, `blank_suffices` says so.
+
     Scores need not grow strictly with the area, as each is found by its own ascent; $a^*$ is the first crossing.
     """
     if not 0 < keep <= 1:
@@ -113,7 +124,7 @@ def smallest(
         if (search.whole <= 0).any():
             raise ValueError(
                 f"a share of the score means nothing where the whole input's is not positive: {search.whole.tolist()}; "
-                "explain a positive score, e.g. targets=Probability(class)"
+                "explain a positive score, e.g. targets=Probability(class), or of several labels Sigmoid(class)"
             )
         if of_channels:
             areas = tuple(count * grain for count in areas or round_numbers(search.lattice.size[0]))
@@ -140,29 +151,14 @@ def smallest(
             best = torch.where(suffices.view(-1, *[1] * (best.ndim - 1)), found, best)
             lower = torch.where(open_ & ~suffices, middle, lower)
             upper = torch.where(suffices, middle, upper)
-        attribution = search.attribution(best, upper[:, None])
-        _warn_where_nothing_is_needed(attribution, wanted, reached)
         return SmallestArea(
             area=torch.where(reached, upper, torch.nan),
             reached=reached,
             wanted=wanted,
-            attribution=attribution,
+            attribution=search.attribution(best, upper[:, None]),
             curve_areas=grid,
             curve_scores=scores,
             count=torch.where(reached, (upper / grain).round(), 0).long() if grain else None,
-        )
-
-
-def _warn_where_nothing_is_needed(attribution: Attribution, wanted: Tensor, reached: Tensor) -> None:
-    """Warn where the fully perturbed inputs have the wanted scores `(B,)` as well: no area is needed, whatever the mask."""
-    assert attribution.blank is not None  # noqa: S101  # for the type checker: searches give it
-    needless = (reached & (attribution.blank >= wanted)).nonzero().flatten().tolist()
-    if needless:
-        warnings.warn(
-            f"the fully perturbed input keeps the wanted share of the score by itself (input {', '.join(map(str, needless))}), "
-            "so that the smallest area says nothing of the input; take another perturbation, or a score that falls with it, "
-            "e.g. targets=LogOdds(class)",
-            stacklevel=3,
         )
 
 

@@ -214,4 +214,6 @@ def _print(result: "Attribution", found: "SmallestArea | None", query: Query, ke
         count = _count(found)
         reach = "No number of channels reaches" if count is None else f"{count} channels keep"
         plain.print(f"{reach} {percent(keep)} of the score.")
+        if count is not None and found.blank_suffices:
+            plain.print("No channel at all keeps as much: this number says nothing of the picture.")
     plain.print()

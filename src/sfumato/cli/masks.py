@@ -158,4 +158,6 @@ def _print(each: Explained, classifier: "Classifier") -> None:
             screen.print(f"No area reaches {keep} of the score; the mask that came nearest is shown.")
         else:
             screen.print(f"The smallest area that keeps {keep} of the score: {percent(area)} of the input.")
+            if float(each.result.blank) >= each.search["smallest"]["keep"] * float(each.result.whole):  # type: ignore[arg-type]
+                screen.print("The wholly perturbed picture keeps as much: this area says nothing of the picture.")
     screen.print()
