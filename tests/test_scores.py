@@ -384,6 +384,15 @@ class TestRows:
             torch.testing.assert_close(result.whole, expected.whole)
             torch.testing.assert_close(result.map, expected.map)
 
+    def test_a_function_of_other_rows(self):
+        """It is the model that has other rows, not the function that is wrong."""
+        with pytest.raises(
+            ValueError, match=r"of shape \(6, 4\) for 3 inputs, not one row for each; .*len\(outputs\) // 2, 3"
+        ):
+            Output(lambda outputs: outputs[:, 3])(torch.zeros(6, 4), torch.arange(3))
+        with pytest.raises(ValueError, match="a score function must return one number per evaluation"):
+            Output(lambda outputs: outputs)(torch.zeros(3, 4), torch.arange(3))
+
     def test_one_row_for_a_batch(self):
         with pytest.raises(
             ValueError, match=r"of shape \(1, 4\) for 3 inputs, .* answer each input of a batch by itself"

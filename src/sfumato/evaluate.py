@@ -60,7 +60,7 @@ class Evaluation:
             if "that requires grad" in str(error):  # as numpy says
                 raise ValueError(f"the model refuses inputs that require gradients; {DIFFERENTIABLE}") from error
             raise
-        return check_finite(scores, "a masked input", lambda row: _seen(masks[row], query[row]))
+        return check_finite(scores, "a masked input", lambda row: _seen(masks[row], query[row]), OTHERWISE)
 
     def _chunks(self, count: int) -> Iterator[slice]:
         for start in range(0, count, self.rows):
@@ -68,10 +68,14 @@ class Evaluation:
 
 
 def _seen(mask: Tensor, query: Tensor) -> str:
-    """Which input it is and how much of it the mask shows, and what may help where that has no score."""
+    """Which input it is, and how much of it the mask shows."""
     area = float(mask.detach().mean())
     shown = "none of it shown" if area == 0 else "all of it shown" if area == 1 else f"{area:.2g} of it shown"
-    return f" for input {int(query)}, with {shown}; another perturbation may serve, e.g. Noise(), or"
+    return f"input {int(query)}, with {shown}"
+
+
+OTHERWISE = "check the model, or take another perturbation, e.g. perturbation=Noise()"
+"""What may help where what a mask shows has no score."""
 
 
 def _gradient(value: Tensor, masks: Tensor) -> Tensor:

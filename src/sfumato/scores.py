@@ -76,6 +76,8 @@ class Output(Score):
     def __call__(self, outputs: Any, query: Tensor) -> Tensor:
         values = self.function(outputs)
         if not isinstance(values, Tensor) or values.shape != query.shape:
+            if isinstance(outputs, Tensor) and outputs.ndim > 1:
+                check_rows(outputs, len(query))  # where it is the model that has other rows, say so
             found = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
             raise ValueError(
                 f"a score function must return one number per evaluation, a tensor of shape ({len(query)},); got {found}"
@@ -434,16 +436,19 @@ def as_score(targets: Any, queries: int, meaning: str = "logit") -> Score:
     return score
 
 
-def check_finite(scores: Tensor, of: str, about: Callable[[int], str] | None = None) -> Tensor:
+def check_finite(
+    scores: Tensor, of: str, where: Callable[[int], str] | None = None, remedy: str = "check the model"
+) -> Tensor:
     """The scores `(N,)` themselves; `ValueError` where one is NaN or infinite.
 
-    `of` says what they are the scores of; `about` tells more of the first row that is not finite.
+    `of` says what they are the scores of, `where` tells of the first row that is not finite, by default its number.
     """
     finite = torch.isfinite(scores)
     if not finite.all():
-        row = int(finite.flatten().int().argmin())
-        where = (f" for input {row}" if len(scores) > 1 else "") + ";" if about is None else about(row)
-        raise ValueError(f"the score of {of} is not finite: {scores.flatten()[row]:g}{where} check the model")
+        row = int(finite.int().argmin())
+        place = where(row) if where is not None else f"input {row}" if len(scores) > 1 else ""
+        value = f"{float(scores[row].detach()):g}" + (f" for {place}" if place else "")
+        raise ValueError(f"the score of {of} is not finite: {value}; {remedy}")
     return scores
 
 

@@ -30,10 +30,10 @@ def compare(
     Where they explain different quantities, the pictures' titles, the files and the terminal say so.
     """
     from sfumato import plots
-    from sfumato.scores import differing, link_of_meaning, quantity
+    from sfumato.scores import AUTO, SIGMOID, differing, link_of_meaning, quantity
 
     links = {link_of_meaning(method.score) for method in methods.values()}
-    prepared = prepare(images, model, targets, out, checkpoint, max(links))  # a sigmoid where any method explains one
+    prepared = prepare(images, model, targets, out, checkpoint, SIGMOID if SIGMOID in links else AUTO)
     classifier = prepared.classifier
     methods = {name: classifier.placed(method) for name, method in methods.items()}
     names, difference = Names(), ""
