@@ -11,9 +11,10 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
-from sfumato import ExtremalPerturbation, Gradient, Logit, SmoothMask, cli, report
+from sfumato import RISE, ExtremalPerturbation, Gradient, Logit, SmoothMask, cli, report
+from sfumato.configuration import as_key
 from sfumato.models import Classifier, Preparation
-from sfumato.runs import export, summary
+from sfumato.runs import export, items, summary
 from sfumato.runs.plan import parse
 from sfumato.runs.session import Place, begun
 from sfumato.runs.workers import one_thread
@@ -245,6 +246,30 @@ def test_the_predicted_class_of_one_output(tmp_path):
     assert (accuracy["label"], accuracy["rank"], accuracy["first"]) == (0, 2, False)
     whole = [row["whole"] for row in rows if row["protocol"] == "energy"]
     assert whole == pytest.approx([float(outputs(one)[0].sigmoid())] * 2, rel=1e-4)
+
+
+def test_rows_from_before_the_setting_count(tmp_path):
+    """The keys of items were made of all settings; one that came later must not change them while it has its default."""
+    (tmp_path / "pictures").mkdir()
+    Image.linear_gradient("L").save(tmp_path / "pictures" / "a.png")
+    known = {name: recipe["method"] for name, recipe in _recipes(planned(tmp_path)).items()}
+    assert known["gradient"] == {
+        "class": "sfumato.methods.gradient:Gradient",
+        "layer": "",
+        "reduction": "max_abs",
+        "smooth": 0.0,
+        "resize": True,
+        "memory": 2.0,
+    }
+    assert "score" not in known["rise"]
+    assert _recipes(planned(tmp_path, 'score = "sigmoid"'))["rise"]["method"]["score"] == "sigmoid"
+    assert as_key(ExtremalPerturbation())["score"] == "logit", "which had the setting before"
+    assert as_key((RISE(), [Gradient(score="log-odds")]))[1][0]["score"] == "log-odds"
+
+
+def _recipes(plan):
+    made = items.recipes(plan, dict.fromkeys(plan.models, "weights"), {})
+    return {combination.method: recipe for (combination, _), recipe in made.items()}
 
 
 # Pages.

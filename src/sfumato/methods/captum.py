@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.attribution import Attribution, versions
-from sfumato.configuration import as_json, check_seed
+from sfumato.configuration import as_json, check_seed, later
 from sfumato.inputs import described
 from sfumato.layers import find_layer
 from sfumato.probing import Model
@@ -50,7 +50,7 @@ class Captum:
     arguments: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
     channels: str = "sum"
     seed: int = 0
-    score: str = "logit"
+    score: str = later("logit")
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.removeprefix("captum:"):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sfumato.attribution import Attribution, versions
-from sfumato.configuration import as_json, check_number
+from sfumato.configuration import as_json, check_number, later
 from sfumato.probing import Model
 from sfumato.scores import check_meaning
 from sfumato.subject import Subject
@@ -33,7 +33,7 @@ class Centre:
     """
 
     sigma: float = 0.25
-    score: str = "logit"
+    score: str = later("logit")
 
     def __post_init__(self) -> None:
         check_number("sigma", self.sigma, "a fraction of the input's sides", above=0)

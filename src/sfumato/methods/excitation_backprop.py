@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from sfumato.attribution import Attribution
+from sfumato.configuration import later
 from sfumato.layers import check_options, explained, flowing
 from sfumato.probing import Model
 from sfumato.rules import negated, top_layers
@@ -38,7 +39,7 @@ class ExcitationBackprop:
     smooth: float = 0.0
     resize: bool = True
     memory: float = 2.0
-    score: str = "logit"
+    score: str = later("logit")
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -80,7 +81,7 @@ class ContrastiveExcitationBackprop:
     smooth: float = 0.0
     resize: bool = True
     memory: float = 2.0
-    score: str = "logit"
+    score: str = later("logit")
 
     def __post_init__(self) -> None:
         check_options(self)

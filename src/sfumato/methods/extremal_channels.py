@@ -15,7 +15,7 @@ from torch import Tensor
 from sfumato.ascent import Ascent, PenalisedAscent, ProjectedAscent
 from sfumato.attribution import Attribution, overlaid
 from sfumato.channel_mask import Channels
-from sfumato.configuration import check_number, check_seed
+from sfumato.configuration import check_number, check_seed, later
 from sfumato.games import PRESERVE, Game
 from sfumato.perturbations import Fade, Perturbation, Perturbed
 from sfumato.probing import Model
@@ -63,7 +63,7 @@ class ExtremalChannels:
     at: str = "output"
     seed: int = 0
     memory: float = 2.0
-    score: str = "logit"
+    score: str = later("logit")
 
     def __post_init__(self) -> None:
         check_layer(self.layer, self.at)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from sfumato.attribution import Attribution
+from sfumato.configuration import later
 from sfumato.layers import CHANNELS, check_options, check_reduction, explained
 from sfumato.probing import Model
 
@@ -34,7 +35,7 @@ class Gradient:
     smooth: float = 0.0
     resize: bool = True
     memory: float = 2.0
-    score: str = "logit"
+    score: str = later("logit")
 
     def __post_init__(self) -> None:
         check_options(self)

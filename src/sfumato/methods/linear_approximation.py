@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from sfumato.attribution import Attribution
+from sfumato.configuration import later
 from sfumato.layers import check_options, explained
 from sfumato.probing import Model
 
@@ -33,7 +34,7 @@ class LinearApproximation:
     smooth: float = 0.0
     resize: bool = True
     memory: float = 2.0
-    score: str = "logit"
+    score: str = later("logit")
 
     def __post_init__(self) -> None:
         check_options(self)

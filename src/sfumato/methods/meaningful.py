@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sfumato.ascent import Step
 from sfumato.attribution import Attribution, saliency, versions
-from sfumato.configuration import as_json, check_number, check_seed
+from sfumato.configuration import as_json, check_number, check_seed, later
 from sfumato.evaluate import Evaluation
 from sfumato.games import DELETE, Game
 from sfumato.grid_mask import Grid, GridMask
@@ -69,7 +69,7 @@ class MeaningfulPerturbation:
     smooth: float = 0.0
     seed: int = 0
     memory: float = 2.0
-    score: str = "probability"
+    score: str = later("probability")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "game", Game.named(self.game))

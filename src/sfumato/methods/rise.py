@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sfumato.attribution import Attribution, saliency, versions
-from sfumato.configuration import as_json, check_number, check_seed
+from sfumato.configuration import as_json, check_number, check_seed, later
 from sfumato.evaluate import Evaluation
 from sfumato.perturbations import Fade, Perturbation
 from sfumato.probing import Model
@@ -94,7 +94,7 @@ class RISE:
     smooth: float = 0.0
     seed: int = 0
     memory: float = 2.0
-    score: str = "probability"
+    score: str = later("probability")
 
     def __post_init__(self) -> None:
         if isinstance(self.cells, Sequence):

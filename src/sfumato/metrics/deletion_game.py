@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sfumato.configuration import check_number
+from sfumato.configuration import check_number, later
 from sfumato.evaluate import Evaluation
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
@@ -54,7 +54,7 @@ class DeletionGame(Protocol):
     perturbation: Perturbation = Blur(max_sigma=10, levels=2)
     batch: int = 16
     memory: float = 2.0
-    score: str = "probability"
+    score: str = later("probability")
 
     def __post_init__(self) -> None:
         for name, meaning in (("suppressions", "shares of the score"), ("heights", "shares of the map's range")):
