@@ -39,7 +39,8 @@ inputs, targets = prepared(classifier, pictures)
 # One call for all
 # ----------------
 # Methods that look into a layer take the last one, as Grad-CAM does, or one in the middle. The perturbation of 2017 seeks one
-# mask where the extremal one seeks three, and is given three times the steps.
+# mask where the extremal one seeks three, and is given three times the steps. It and RISE explain the class's probability, as
+# published, and the others its logit; ``score`` is the setting by which all would explain one.
 
 methods = {
     "gradient": sfumato.Gradient(),

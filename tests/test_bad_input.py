@@ -59,7 +59,7 @@ def test_an_area_that_no_mask_reaches():
         ({"steps": 2.5}, "steps must be a whole number"),
         ({"steps": True}, "steps must be a whole number"),
         ({"smooth": -0.1}, "smooth is a fraction"),
-        ({"score": "chance"}, "score must be one of logit, probability, log-odds; got 'chance'"),
+        ({"score": "chance"}, "score must be one of logit, probability, log-odds, sigmoid; got 'chance'"),
         ({"evenly": 1}, "evenly is True or False; got 1"),
         ({"memory": 0}, "memory is in GiB"),
         ({"memory": "2"}, "memory is in GiB, more than 0; got '2'"),

@@ -159,7 +159,7 @@ def test_brightness_counts_from_black_to_white_and_stays_within():
         (lambda: Brightness()(torch.zeros(1, 3, 2, 2), GREY), "Levels has 1 values for an input with 3 channels"),
         (lambda: Invariance(Flip(), epsilon=0), "epsilon is how large an error may be, more than 0; got 0"),
         (lambda: Invariance(Flip(), draws=0), "draws must be a whole number from 1 up"),
-        (lambda: Invariance(Flip(), response="loss"), "response must be one of probability, logit, top1"),
+        (lambda: Invariance(Flip(), response="loss"), "response must be one of probability, sigmoid, logit, top1"),
         (lambda: Invariance(Flip(), target=True), "target is a class index"),
         (lambda: Presence(0, "cat", learn=1.0), "learn is the share of pictures to learn from"),
         (lambda: Presence(0, "cat", threshold="high"), "threshold is in the response's units"),

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from sfumato.natural import Fourier, Pixels
     from sfumato.per_class import ClassChannels, class_channels
     from sfumato.perturbations import Blur, Constant, Fade, Noise
-    from sfumato.scores import Contrastive, Logit, LogOdds, Output, Probability, Score
+    from sfumato.scores import Contrastive, Logit, LogOdds, Output, Probability, Score, Sigmoid
     from sfumato.sufficient import SmallestArea, smallest
 
 HOME = {
@@ -78,7 +78,7 @@ HOME = {
     "natural": ("Fourier", "Pixels"),
     "per_class": ("ClassChannels", "class_channels"),
     "perturbations": ("Blur", "Constant", "Fade", "Noise"),
-    "scores": ("Contrastive", "LogOdds", "Logit", "Output", "Probability", "Score"),
+    "scores": ("Contrastive", "LogOdds", "Logit", "Output", "Probability", "Score", "Sigmoid"),
     "sufficient": ("SmallestArea", "smallest"),
 }
 MODULES = (
@@ -133,6 +133,7 @@ __all__ = [
     "Probability",
     "Score",
     "Shared",
+    "Sigmoid",
     "SmallestArea",
     "SmoothMask",
     "WithArguments",

@@ -126,7 +126,7 @@ class Entry(Score):
             )
 
     def __call__(self, outputs: Any, query: Tensor) -> Tensor:
-        values = class_scores(outputs)
+        values = class_scores(outputs, len(query))
         wanted = torch.tensor(self.indices, device=values.device).expand(
             max(len(self.indices), int(query.max()) + 1), -1
         )

@@ -4,10 +4,12 @@ import importlib
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
-from typing import Any
+from dataclasses import Field, field, fields, is_dataclass
+from typing import Any, TypeVar
 
 CLASS = "class"
+
+T = TypeVar("T")
 
 
 def check_number(
@@ -64,16 +66,35 @@ def check_flag(name: str, value: Any) -> None:
         raise ValueError(f"{name} is True or False; got {value!r}")
 
 
+LATER = "later"
+
+
+def later(default: T) -> T:
+    """A setting that a class got after runs were made with it, in place of its default: `as_key` passes over it there."""
+    return field(default=default, metadata={LATER: True})
+
+
 def as_json(value: Any) -> Any:
     """A configuration as numbers, strings, lists and dicts; anything else as the dotted path of it or of its class."""
+    return _plain(value, as_json, lambda _: True)
+
+
+def as_key(value: Any) -> Any:
+    """As `as_json`, but without settings that came `later` and are at their defaults, so that rows of earlier runs count."""
+    return _plain(
+        value, as_key, lambda each: not (each.metadata.get(LATER) and getattr(value, each.name) == each.default)
+    )
+
+
+def _plain(value: Any, inner: Callable[[Any], Any], counts: Callable[["Field[Any]"], bool]) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {CLASS: dotted_path(type(value))} | {
-            field.name: as_json(getattr(value, field.name)) for field in fields(value) if field.init
+            each.name: inner(getattr(value, each.name)) for each in fields(value) if each.init and counts(each)
         }
     if isinstance(value, tuple | list):
-        return [as_json(item) for item in value]
+        return [inner(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): as_json(item) for key, item in value.items()}
+        return {str(key): inner(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return dotted_path(value if hasattr(value, "__qualname__") else type(value))

@@ -9,6 +9,7 @@ from torch import Tensor
 from sfumato.games import Game
 from sfumato.jitter import Move
 from sfumato.perturbations import Perturbed
+from sfumato.scores import check_finite
 from sfumato.subject import Subject, backward_pass
 
 STILL = Move()
@@ -40,27 +41,41 @@ class Evaluation:
         with self.subject.surroundings.computing():
             for rows in self._chunks(len(masks)):
                 chunk = masks[rows].detach().requires_grad_()
-                value = torch.zeros(len(chunk), device=chunk.device)
-                if game.keep:
-                    value = value + game.keep * self._phi(chunk, rows, move)
-                if game.drop:
-                    value = value - game.drop * self._phi(1 - chunk, rows, move)
-                values.append(value.detach())
-                gradients.append(_gradient(value, chunk))
+                value, gradient = torch.zeros(len(chunk), device=chunk.device), torch.zeros_like(chunk)
+                # One after the other: `rows` is how many fit into memory with the graph of a single pass.
+                for weight, drops in ((game.keep, False), (-game.drop, True)):
+                    if weight:
+                        part = weight * self._phi(1 - chunk if drops else chunk, rows, move)
+                        gradient += _gradient(part, chunk)
+                        value += part.detach()
+                values.append(value)
+                gradients.append(gradient)
         return torch.cat(values), torch.cat(gradients)
 
     def _phi(self, masks: Tensor, rows: slice, move: Move) -> Tensor:
         query = self.query[rows]
         try:
-            return self.subject.phi(move(self.perturbed(masks, query)), query)
+            scores = self.subject.phi(move(self.perturbed(masks, query)), query)
         except RuntimeError as error:
             if "that requires grad" in str(error):  # as numpy says
                 raise ValueError(f"the model refuses inputs that require gradients; {DIFFERENTIABLE}") from error
             raise
+        return check_finite(scores, "a masked input", lambda row: _seen(masks[row], query[row]), OTHERWISE)
 
     def _chunks(self, count: int) -> Iterator[slice]:
         for start in range(0, count, self.rows):
             yield slice(start, min(start + self.rows, count))
+
+
+def _seen(mask: Tensor, query: Tensor) -> str:
+    """Which input it is, and how much of it the mask shows."""
+    area = float(mask.detach().mean())
+    shown = "none of it shown" if area == 0 else "all of it shown" if area == 1 else f"{area:.2g} of it shown"
+    return f"input {int(query)}, with {shown}"
+
+
+OTHERWISE = "check the model, or take another perturbation, e.g. perturbation=Noise()"
+"""What may help where what a mask shows has no score."""
 
 
 def _gradient(value: Tensor, masks: Tensor) -> Tensor:

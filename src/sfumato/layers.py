@@ -18,8 +18,9 @@ from sfumato.configuration import as_json, check_number
 from sfumato.inputs import check_batch_axis, warn_of_no_effect
 from sfumato.probing import Model, saved_bytes
 from sfumato.rules import EXCITATION, BackwardRules, check_visible
+from sfumato.scores import check_finite, check_meaning
 from sfumato.space import enlarged, gaussian_blur
-from sfumato.subject import GIB, Subject, backward_pass
+from sfumato.subject import GIB, WHOLE, Subject, backward_pass
 from sfumato.tokens import laid_out
 
 
@@ -145,7 +146,7 @@ class Ascent:
             watched = [effects.enter_context(captured(model, each)) for each in self.watch]
             effects.enter_context(BackwardRules(self.rules) if self.rules else nullcontext())
             outputs = self.subject.outputs(seen, query)
-        scores = self.subject.score(outputs, query).float()
+        scores = self.subject.scored(outputs, query)
         output = capture.output
         if output.ndim < 3 or len(output) != len(query):
             raise ValueError(
@@ -163,6 +164,7 @@ class LayerMethod(Protocol):
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
     - `memory`: GiB that the model may keep for its backward pass; more queries than fit go through it in turns.
+    - `score`: what a class index means, of `scores.OF_A_CLASS`; any other target is a score itself.
     """
 
     @property
@@ -175,6 +177,8 @@ class LayerMethod(Protocol):
     def resize(self) -> bool: ...
     @property
     def memory(self) -> float: ...
+    @property
+    def score(self) -> str: ...
 
 
 def check_options(method: LayerMethod) -> None:
@@ -184,6 +188,7 @@ def check_options(method: LayerMethod) -> None:
         raise ValueError(f"resize is True or False; got {method.resize!r}")
     check_number("smooth", method.smooth, "a fraction of the map's shortest side", least=0)
     check_number("memory", method.memory, "in GiB", above=0)
+    check_meaning(method.score)
 
 
 def explained(
@@ -202,10 +207,16 @@ def explained(
     """
     if rules:
         check_visible(model)
-    with Subject.prepared(model, inputs, targets) as subject:
+    with Subject.prepared(model, inputs, targets, method.score) as subject:
         space = tuple(subject.inputs.shape[2:])
         maps, whole, without = [], [], []
         for flow in flows(subject, method.layer, rules, method.memory, watch, descent, method.call):
+            whole.append(flow.scores)
+            check_finite(torch.cat(whole), WHOLE)
+            if not torch.isfinite(flow.gradient).all():
+                raise ValueError(
+                    "what flows back from the score is not finite; check the model, or use a wider type than its present one"
+                )
             with subject.surroundings.computing(), torch.no_grad():
                 activation, found = (
                     laid_out(each.float() if each.itemsize < 4 else each, space, method.layer)
@@ -213,15 +224,10 @@ def explained(
                 )
                 without.append((found == 0).flatten(1).all(1))
                 maps.append(_finished(method, read(activation, found).float(), space))
-            whole.append(flow.scores)
-        about = {"method": as_json(method), "score": as_json(subject.score), "versions": versions()}
+        about = {"method": as_json(method), "score": as_json(subject.used_score), "versions": versions()}
         with subject.surroundings.computing(), torch.no_grad():
-            attribution = Attribution(map=torch.cat(maps), whole=torch.cat(whole), about=about)
-            if not torch.isfinite(torch.cat(whole)).all():
-                scores = torch.cat(whole).tolist()
-                raise ValueError(f"the score of the whole inputs is not finite: {scores}; check the model")
             warn_of_no_effect(torch.cat(without), method.layer)
-    return attribution
+            return Attribution(map=torch.cat(maps), whole=torch.cat(whole), about=about)
 
 
 def _finished(method: LayerMethod, saliency: Tensor, space: tuple[int, ...]) -> Tensor:

@@ -268,7 +268,8 @@ class Study:
             method = replace(method, counts=method.counts[-1:])
         elif isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 < keep <= 1:
             raise ValueError(f"keep is a share of the whole picture's score, in (0, 1], or None; got {keep!r}")
-        score = as_score(target, 1)
+        labels = torch.empty(1, len(classifier.labels), device="cpu")  # one an output
+        score = as_score(target, 1, method.score).resolve(labels)
         if out is not None:
             check_told("method", method)
             check_told("target", score)

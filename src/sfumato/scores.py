@@ -2,16 +2,22 @@ r"""What is explained: a scalar $\Phi$ of the model's outputs for every query.
 
 A score maps outputs of `N` evaluations and the index `(N,)` of the query that each belongs to, to `(N,)` numbers. Scores
 add, subtract and scale: `Logit(281) - 0.5 * Logit(282)`. Targets are one class for all queries or one per query.
+
+A model with one output $z$ per input, `(N, 1, …)`, is read as one with two classes: class 0 is the output itself, with the
+probability $\sigma(z) = 1 / (1 + e^{-z})$, and class 1 is its complement, with $1 - \sigma(z)$. These are the softmax of the
+logits $z$ and 0, so that the same class index means the same in all scores.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from sfumato.configuration import dotted_path
 
 Target = int | tuple[int, ...]
 
@@ -24,6 +30,10 @@ class Score:
 
     def check(self, queries: int) -> None:
         """Raise `ValueError` if this score cannot serve so many queries."""
+
+    def resolve(self, outputs: Any) -> "Score":  # noqa: ARG002
+        """The score as it is read for such outputs, with no setting left to "auto": what a result's file says."""
+        return self
 
     def __add__(self, other: "Score") -> "Score":
         return Combined(((1.0, self), (1.0, other)))
@@ -53,6 +63,9 @@ class Combined(Score):
         for _, score in self.terms:
             score.check(queries)
 
+    def resolve(self, outputs: Any) -> "Combined":
+        return replace(self, terms=tuple((weight, score.resolve(outputs)) for weight, score in self.terms))
+
 
 @dataclass(frozen=True)
 class Output(Score):
@@ -63,6 +76,8 @@ class Output(Score):
     def __call__(self, outputs: Any, query: Tensor) -> Tensor:
         values = self.function(outputs)
         if not isinstance(values, Tensor) or values.shape != query.shape:
+            if isinstance(outputs, Tensor) and outputs.ndim > 1:
+                check_rows(outputs, len(query))  # where it is the model that has other rows, say so
             found = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
             raise ValueError(
                 f"a score function must return one number per evaluation, a tensor of shape ({len(query)},); got {found}"
@@ -87,24 +102,63 @@ class OfClass(Score):
 
     @cached_property
     def _highest(self) -> int:
-        return max(self.target) if isinstance(self.target, tuple) else self.target
+        return _largest(self.target)
 
     def column(self, outputs: Any, query: Tensor, target: Target | None = None) -> Tensor:
-        """Each evaluation's class in `outputs` `(N, K, …)`, as an index that `gather(1, …)` takes."""
-        logits = class_scores(outputs)
+        """Each evaluation's class in `outputs` `(N, K, …)`, as an index that `gather(1, …)` takes.
+
+        Raises `ValueError` where there is no such class, or not one row for each of the `N` evaluations.
+        """
+        logits = class_scores(outputs, len(query))
+        highest = self._highest if target is None else _largest(target)
         target = self.target if target is None else target
-        highest = self._highest if target is self.target else (max(target) if isinstance(target, tuple) else target)
         if highest >= logits.shape[1]:
-            raise ValueError(
-                f"target {highest} is out of range: the model has {logits.shape[1]} outputs (0 to {logits.shape[1] - 1})"
-            )
+            raise ValueError(_out_of_range(highest, logits.shape[1]))
         wanted = torch.as_tensor(target, device=logits.device)
         wanted = wanted[query] if wanted.ndim else wanted.expand(len(query))
         return wanted.view(-1, *[1] * (logits.ndim - 1)).expand(-1, 1, *logits.shape[2:])
 
+    def logits(self, outputs: Any, query: Tensor, target: Target | None = None) -> Tensor:
+        """The logits `(N, K, …)` of two classes or more: those of one output $z$ are $z$ and 0.
 
-def class_scores(outputs: Any) -> Tensor:
-    """The outputs, if they are a tensor `(N, K, …)`; otherwise a `ValueError` that says how to pick from them."""
+        Raises `ValueError` where the highest class, or the highest of `target`, is none of the two.
+        """
+        logits = class_scores(outputs, len(query))
+        if logits.shape[1] != 1:
+            return logits
+        highest = self._highest if target is None else max(self._highest, _largest(target))
+        if highest > 1:
+            raise ValueError(f"target {highest} is out of range: {ONE_OUTPUT}")
+        return two_classes(logits)
+
+
+ONE_OUTPUT = (
+    "the model has one output per input; class 0 is that output, with the probability sigmoid(output), and class 1 its "
+    "complement"
+)
+
+
+def _largest(target: Target) -> int:
+    return max(target) if isinstance(target, tuple) else target
+
+
+def _out_of_range(target: int, classes: int) -> str:
+    if classes == 1:
+        remedy = ". For the complement write targets=-Logit(0), Probability(1) or LogOdds(1)" if target == 1 else ""
+        return f"target {target} is out of range: {ONE_OUTPUT}{remedy}"
+    return f"target {target} is out of range: the model has {classes} outputs (0 to {classes - 1})"
+
+
+def two_classes(logits: Tensor) -> Tensor:
+    """Logits of two classes or more: for one output $z$, `(N, 1, …)`, the logits $z$ and 0, `(N, 2, …)`; others as they are."""
+    return torch.cat([logits, torch.zeros_like(logits)], 1) if logits.shape[1] == 1 else logits
+
+
+def class_scores(outputs: Any, rows: int | None = None) -> Tensor:
+    """The outputs for `rows` inputs, if they are a real tensor `(rows, K, …)`, in float32.
+
+    Otherwise a `ValueError` says how to pick from them.
+    """
     if not isinstance(outputs, Tensor):
         kind = type(outputs).__name__
         keys = f" with keys {', '.join(map(repr, outputs))}" if isinstance(outputs, dict) else ""
@@ -118,7 +172,43 @@ def class_scores(outputs: Any) -> Tensor:
             f"the model returns a tensor of shape {tuple(outputs.shape)}, not (N, classes); say what to explain with a "
             "function of the outputs, e.g. targets=Output(lambda outputs: outputs)"
         )
+    if rows is not None:
+        check_rows(outputs, rows)
+    if outputs.is_complex():
+        raise ValueError(
+            f"the model returns complex numbers ({outputs.dtype}), which have no order; say what to explain with a function of "
+            "the outputs, e.g. targets=Output(lambda outputs: outputs[:, 281].abs())"
+        )
+    if outputs.is_quantized:
+        outputs = outputs.dequantize()
+    elif outputs.layout != torch.strided:
+        outputs = outputs.to_dense()
     return outputs.float()
+
+
+def check_rows(outputs: Tensor, rows: int) -> None:
+    """Raise `ValueError` unless the outputs `(N, …)` have one row for each of so many inputs."""
+    count = len(outputs)
+    if count == rows:
+        return
+    if outputs.ndim > 2 and outputs.shape[1] == rows:
+        pick = f"outputs.mean(0)[:, {min(281, outputs.shape[2] - 1)}]"
+    elif count > rows and count % rows == 0:
+        pick = f"outputs[:len(outputs) // {count // rows}, {min(281, outputs.shape[1] - 1)}]"
+    else:
+        raise ValueError(
+            f"the model returns a tensor of shape {tuple(outputs.shape)} for {_inputs(rows)}, not one row for each; a model "
+            "must answer each input of a batch by itself: wrap one that does not, e.g. model=lambda inputs: "
+            "torch.cat([net(one) for one in inputs.split(1)])"
+        )
+    raise ValueError(
+        f"the model returns a tensor of shape {tuple(outputs.shape)} for {_inputs(rows)}, not one row for each; say which of "
+        f"its numbers count with a function of the outputs, e.g. targets=Output(lambda outputs: {pick})"
+    )
+
+
+def _inputs(count: int) -> str:
+    return "1 input" if count == 1 else f"{count} inputs"
 
 
 def mean_over_space(values: Tensor) -> Tensor:
@@ -131,39 +221,132 @@ def without(logits: Tensor, column: Tensor) -> Tensor:
     return logits.scatter(1, column, -torch.inf)
 
 
+SOFTMAX, SIGMOID, AUTO = "softmax", "sigmoid", "auto"
+
+LINKS = (AUTO, SOFTMAX, SIGMOID)
+"""What makes probabilities of logits: one softmax over all classes, of which one is right; a sigmoid for each class, of
+which several may be right; or, "auto", the softmax, but for one output the sigmoid."""
+
+
+def check_link(link: Any) -> None:
+    """Raise `ValueError` unless it is one of `LINKS`."""
+    if not isinstance(link, str) or link not in LINKS:
+        raise ValueError(f"link must be one of {', '.join(LINKS)}; got {link!r}")
+
+
+def link_of(link: str, classes: int) -> str:
+    """The link that is meant for so many outputs: "softmax" or "sigmoid". Raises `ValueError` for a softmax over one."""
+    if link == SOFTMAX and classes == 1:
+        raise ValueError(
+            'link="softmax" over the only output of a model is 1 whatever the input; give link="sigmoid" or leave it out'
+        )
+    return link if link != AUTO else SIGMOID if classes == 1 else SOFTMAX
+
+
+def probabilities(logits: Tensor, link: str = AUTO) -> Tensor:
+    """The probabilities `(N, K, …)` of classes with logits `(N, K, …)`; that of one output is its sigmoid, `(N, 1, …)`."""
+    return logits.sigmoid() if link_of(link, logits.shape[1]) == SIGMOID else logits.softmax(1)
+
+
+def top_class(scores: Tensor) -> int:
+    """The class with the largest of scores `(K,)`: logits or probabilities. Raises `ValueError` where one is NaN.
+
+    A model with one output has one class to name, 0, whatever its score.
+    """
+    if scores.isnan().any():
+        raise ValueError(
+            f"{int(scores.isnan().sum())} of the model's {len(scores)} outputs are NaN, so that no class comes first; check "
+            "the model and how the input was prepared"
+        )
+    return int(scores.argmax())
+
+
 @dataclass(frozen=True)
 class Logit(OfClass):
-    """The class's own output, before any softmax; its mean over space where the outputs are maps."""
+    """The class's own output, before any softmax or sigmoid; its mean over space where the outputs are maps.
 
-    def __call__(self, outputs: Any, query: Tensor) -> Tensor:
-        return mean_over_space(class_scores(outputs).gather(1, self.column(outputs, query)))
-
-
-@dataclass(frozen=True)
-class Probability(OfClass):
-    """The class's softmax probability."""
-
-    def __call__(self, outputs: Any, query: Tensor) -> Tensor:
-        return mean_over_space(class_scores(outputs).softmax(1).gather(1, self.column(outputs, query)))
-
-
-@dataclass(frozen=True)
-class LogOdds(OfClass):
-    r"""The class's logit against all others': $y_c - \log \sum_{c' \neq c} e^{y_{c'}} = \log \frac{p_c}{1 - p_c}$.
-
-    It grows with the softmax probability $p_c$, and does not flatten where that is near 0 or 1.
+    A model with one output has `Logit(0)` alone; `-Logit(0)` is for the complement.
     """
 
     def __call__(self, outputs: Any, query: Tensor) -> Tensor:
-        logits = class_scores(outputs)
-        column = self.column(outputs, query)
+        return mean_over_space(class_scores(outputs, len(query)).gather(1, self.column(outputs, query)))
+
+
+@dataclass(frozen=True)
+class Sigmoid(OfClass):
+    r"""The class's own probability, whatever the others have: $\sigma(y_c) = 1 / (1 + e^{-y_c})$.
+
+    For networks trained to say yes or no to each of several classes, and those with one output $z$, whose class 0 has
+    $\sigma(z)$ and class 1 the complement $1 - \sigma(z)$.
+    """
+
+    def __call__(self, outputs: Any, query: Tensor) -> Tensor:
+        return mean_over_space(_own_log_odds(self, outputs, query).sigmoid())
+
+
+@dataclass(frozen=True)
+class Linked(OfClass):
+    """Base of scores of a class's probability; `link`, of `LINKS`, says how probabilities are made of the outputs."""
+
+    link: str = AUTO
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_link(self.link)
+
+    def resolve(self, outputs: Any) -> "Linked":
+        return replace(self, link=link_of(self.link, class_scores(outputs).shape[1]))
+
+
+@dataclass(frozen=True)
+class Probability(Linked):
+    """The class's probability: its softmax, or with `link="sigmoid"` its own sigmoid.
+
+    Give `link="sigmoid"` for a head of several labels, each with a yes or no of its own. By default, "auto", it is the
+    softmax, and for a model with one output the sigmoid: class 0 has that, and class 1 its complement.
+    """
+
+    def __call__(self, outputs: Any, query: Tensor) -> Tensor:
+        logits = class_scores(outputs, len(query))
+        if link_of(self.link, logits.shape[1]) == SIGMOID:
+            return mean_over_space(_own_log_odds(self, logits, query).sigmoid())
+        return mean_over_space(logits.softmax(1).gather(1, self.column(logits, query)))
+
+
+@dataclass(frozen=True)
+class LogOdds(Linked):
+    r"""The class's logit against all others': $y_c - \log \sum_{c' \neq c} e^{y_{c'}} = \log \frac{p_c}{1 - p_c}$.
+
+    It grows with the softmax probability $p_c$, and does not flatten where that is near 0 or 1. With `link="sigmoid"`, for a
+    head of several labels, $p_c$ is the class's own sigmoid, and its log-odds are the logit $y_c$ itself. So they are for a
+    model with one output $z$: $z$ for class 0, and $-z$ for class 1.
+    """
+
+    def __call__(self, outputs: Any, query: Tensor) -> Tensor:
+        logits = class_scores(outputs, len(query))
+        if link_of(self.link, logits.shape[1]) == SIGMOID:
+            return mean_over_space(_own_log_odds(self, logits, query))
+        column = self.column(logits, query)
         rivals = without(logits, column).logsumexp(1, keepdim=True)
         return mean_over_space(logits.gather(1, column) - rivals)
 
 
+def _own_log_odds(score: OfClass, outputs: Any, query: Tensor) -> Tensor:
+    """`(N, 1, …)`: the class's logit; of one output $z$, $z$ for class 0 and $-z$ for class 1."""
+    logits = class_scores(outputs, len(query))
+    if logits.shape[1] == 1:
+        logits = score.logits(logits, query)
+        column = score.column(logits, query)
+        return logits.gather(1, column) - logits.gather(1, 1 - column)
+    return logits.gather(1, score.column(logits, query))
+
+
 @dataclass(frozen=True)
 class Contrastive(OfClass):
-    r"""The class's logit less its rival's: $y_c - \max_{c' \neq c} y_{c'}$, or $y_c - y_{\mathrm{against}}$."""
+    r"""The class's logit less its rival's: $y_c - \max_{c' \neq c} y_{c'}$, or $y_c - y_{\mathrm{against}}$.
+
+    Of a model with one output $z$ the two classes have the logits $z$ and 0: the contrast is $z$ for class 0, $-z$ for class 1.
+    """
 
     against: Target | None = None
 
@@ -180,12 +363,12 @@ class Contrastive(OfClass):
             )
 
     def __call__(self, outputs: Any, query: Tensor) -> Tensor:
-        logits = class_scores(outputs)
-        column = self.column(outputs, query)
+        logits = self.logits(outputs, query, self.against)
+        column = self.column(logits, query)
         if self.against is None:
             rival = without(logits, column).amax(1, keepdim=True)
         else:
-            rival = logits.gather(1, self.column(outputs, query, self.against))
+            rival = logits.gather(1, self.column(logits, query, self.against))
         return mean_over_space(logits.gather(1, column) - rival)
 
 
@@ -199,24 +382,36 @@ def as_target(target: Any) -> Target:
                 f"targets must be integers of shape () or (B,); got {target.dtype} of shape {tuple(target.shape)}"
             )
         target = target.tolist()
-    if isinstance(target, bool) or not isinstance(target, int | Sequence) or isinstance(target, str):
+    if isinstance(target, bool) or not isinstance(target, int | Sequence) or isinstance(target, str | bytes):
         raise ValueError(
             f"a target is a class index, one per input, a Score or a function of the outputs; got {target!r}"
         )
-    for index in target if isinstance(target, Sequence) else (target,):
-        if isinstance(index, bool) or not isinstance(index, int):
-            raise ValueError(f"a target is an integer class index; got {index!r}")
-        if index < 0:
-            raise ValueError(f"a target is a class index from 0 up; got {index}")
-    return tuple(target) if isinstance(target, Sequence) else target
+    return tuple(map(_index, target)) if isinstance(target, Sequence) else _index(target)
+
+
+def _index(value: Any) -> int:
+    """A class index as an int: also numpy's and torch's integers, as a list may hold them."""
+    scalar = isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0)
+    plain = value.item() if scalar else value
+    if isinstance(plain, bool) or not isinstance(plain, int):
+        raise ValueError(f"a target is an integer class index; got {value!r}")
+    if plain < 0:
+        raise ValueError(f"a target is a class index from 0 up; got {plain}")
+    return plain
 
 
 OF_A_CLASS: Mapping[str, type[OfClass]] = {
     "logit": Logit,
     "probability": Probability,
     "log-odds": LogOdds,
+    "sigmoid": Sigmoid,
 }
 """What a class index may mean, by its name."""
+
+
+def link_of_meaning(meaning: str) -> str:
+    """The link, of `LINKS`, by which a table of probabilities goes with what a class index means."""
+    return SIGMOID if OF_A_CLASS[meaning] is Sigmoid else AUTO
 
 
 def check_meaning(score: Any) -> None:
@@ -239,3 +434,62 @@ def as_score(targets: Any, queries: int, meaning: str = "logit") -> Score:
         score = OF_A_CLASS[meaning](targets)
     score.check(queries)
     return score
+
+
+def check_finite(
+    scores: Tensor, of: str, where: Callable[[int], str] | None = None, remedy: str = "check the model"
+) -> Tensor:
+    """The scores `(N,)` themselves; `ValueError` where one is NaN or infinite.
+
+    `of` says what they are the scores of, `where` tells of the first row that is not finite, by default its number.
+    """
+    finite = torch.isfinite(scores)
+    if not finite.all():
+        row = int(finite.int().argmin())
+        place = where(row) if where is not None else f"input {row}" if len(scores) > 1 else ""
+        value = f"{float(scores[row].detach()):g}" + (f" for {place}" if place else "")
+        raise ValueError(f"the score of {of} is not finite: {value}; {remedy}")
+    return scores
+
+
+def quantity(about: Any) -> str:
+    """What a score is, in words, from its JSON in a result's `about["score"]`.
+
+    >>> from sfumato.configuration import as_json
+    >>> quantity(as_json(Probability(3, link="sigmoid"))), quantity(as_json(Logit(3)))
+    ('sigmoid probability', 'logit')
+    """
+    path = about.get("class", "") if isinstance(about, Mapping) else ""
+    link = about.get("link", SOFTMAX) if isinstance(about, Mapping) else AUTO  # files from before links have a softmax
+    words = QUANTITIES.get(path, path.rpartition(":")[2] or "score of its own")
+    if words == QUANTITIES[dotted_path(LogOdds)] and link == SIGMOID:
+        return QUANTITIES[dotted_path(Logit)]  # the same number
+    if words == QUANTITIES[dotted_path(Probability)]:
+        return {SIGMOID: QUANTITIES[dotted_path(Sigmoid)], SOFTMAX: f"softmax {words}"}.get(link, words)
+    return words
+
+
+QUANTITIES: Mapping[str, str] = {
+    dotted_path(Logit): "logit",
+    dotted_path(Probability): "probability",
+    dotted_path(LogOdds): "log-odds",
+    dotted_path(Sigmoid): "sigmoid probability",
+    dotted_path(Contrastive): "contrast with a rival",
+    dotted_path(Combined): "sum of scores",
+    dotted_path(Output): "function of the outputs",
+}
+"""What scores are called in tables."""
+
+
+def differing(quantities: Mapping[str, str]) -> str:
+    """A sentence that says which quantity each method explains, by the methods' names; empty where all explain the same.
+
+    >>> differing({"grad-cam": "logit", "rise": "probability"})
+    'The methods explain different quantities: grad-cam the logit, rise the probability.'
+    >>> differing({"grad-cam": "logit", "gradient": "logit"})
+    ''
+    """
+    if len(set(quantities.values())) < 2:
+        return ""
+    listed = ", ".join(f"{name} the {words}" for name, words in quantities.items())
+    return f"The methods explain different quantities: {listed}."

@@ -95,7 +95,7 @@ class Search:
                 rows, whole = subject.looked_at(method.memory)
                 perturbed = method.hiding(subject.inputs)
             evaluation = Evaluation(subject, perturbed, subject.query, rows)
-            about = {"method": as_json(method), "score": as_json(subject.score), "versions": versions()}
+            about = {"method": as_json(method), "score": as_json(subject.used_score), "versions": versions()}
             yield cls(method, evaluation, lattice, space, whole, about)
 
     def ascend(

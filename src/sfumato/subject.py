@@ -14,10 +14,13 @@ from torch.utils._pytree import tree_flatten
 from sfumato.arguments import WithArguments, parted
 from sfumato.inputs import check_batch_axis, check_inputs, check_model
 from sfumato.probing import Model, frozen, saved_bytes
-from sfumato.scores import Score, as_score
+from sfumato.scores import Score, as_score, check_finite
 from sfumato.surroundings import Surroundings
 
 GIB = 2**30
+
+WHOLE = "the whole inputs"
+"""What messages call them."""
 
 BLACK_BOX = 16
 """Rows at once through a model of whose memory nothing can be seen."""
@@ -31,6 +34,8 @@ class Habits:
     """How the numbers of what the model sees may lie in memory; what it cannot take is dropped."""
     together: bool = False
     """Whether it has taken several rows at once."""
+    score: Score | None = None
+    """The score as it is read for the model's outputs, once there are some."""
     alone: bool = False
     """Whether rows go through it one by one: it takes no more, or lets the rows of a batch change one another's outputs."""
 
@@ -108,7 +113,19 @@ class Subject:
                 raise
             return self.phi(seen, query)
         self.habits.together |= len(seen) > 1
-        return self.score(outputs, query).float()
+        return self.scored(outputs, query)
+
+    def scored(self, outputs: Any, query: Tensor) -> Tensor:
+        """The scores `(N,)` of the model's outputs for rows of the queries `(N,)`."""
+        scores = self.score(outputs, query).float()
+        if self.habits.score is None:
+            self.habits.score = self.score.resolve(outputs)
+        return scores
+
+    @property
+    def used_score(self) -> Score:
+        """The score as it was read for the model's outputs: what a result says of itself."""
+        return self.habits.score or self.score
 
     def takes_one(self, query: Tensor, error: Exception, seen: Tensor | None = None) -> bool:
         """Whether the model, which failed with this error on the rows of `query`, takes a single one. Then they go one by one.
@@ -144,7 +161,7 @@ class Subject:
         r"""$\Phi(x)$, `(B,)`, in chunks of `rows`; raises `ValueError` where it is not finite."""
         with self.surroundings.computing(), torch.no_grad():
             chunks = self.query.split(rows or len(self.inputs))
-            return _finite(torch.cat([self.phi(self.inputs[chunk], chunk) for chunk in chunks]))
+            return check_finite(torch.cat([self.phi(self.inputs[chunk], chunk) for chunk in chunks]), WHOLE)
 
     def looked_at(self, gib: float) -> tuple[int, Tensor]:
         r"""How many rows may go through the model at once, if what it keeps for a backward pass is to fit into so many GiB,
@@ -163,10 +180,10 @@ class Subject:
         with self.surroundings.computing(), torch.no_grad():
             if not outputs:
                 run(self.inputs[:1])
-            first = self.score(outputs[0], query).float()
+            first = self.scored(outputs[0], query)
             torch.rand(1)  # a model that draws must not draw the same again
             self._look_at_a_pair(outputs[0])
-        return rows, _finite(first) if len(self.inputs) == 1 else self.whole(rows)
+        return rows, check_finite(first, WHOLE) if len(self.inputs) == 1 else self.whole(rows)
 
     def _rows(self, gib: float, run: Callable[[Tensor], object]) -> int:
         with self.surroundings.computing():
@@ -226,12 +243,6 @@ def alike(one: Any, several: Any, rounding: float) -> bool:
         if ((value - other[:1]).abs() > limit).any():
             return False
     return True
-
-
-def _finite(whole: Tensor) -> Tensor:
-    if not torch.isfinite(whole).all():
-        raise ValueError(f"the score of the whole inputs is not finite: {whole.tolist()}; check the model")
-    return whole
 
 
 @contextmanager

@@ -47,6 +47,15 @@ class SmallestArea:
     count: Tensor | None = None
     """Of masks of channels, how many $a^*$ are, `(B,)`; 0 where no number reaches the wanted score."""
 
+    @property
+    def blank_suffices(self) -> Tensor:
+        """Whether the fully perturbed input has the wanted score as well, `(B,)`: then $a^*$ says nothing of the input.
+
+        Another perturbation, or a score that falls with it such as `LogOdds`, may tell more.
+        """
+        assert self.attribution.blank is not None  # noqa: S101  # for the type checker: a search gives it
+        return self.attribution.blank >= self.wanted
+
     def __getitem__(self, query: int) -> "SmallestArea":
         """The part that belongs to one query, still with a leading axis of length one."""
         attribution = self.attribution[query]
@@ -88,6 +97,9 @@ def smallest(
     For `ExtremalChannels` it finds the smallest number of channels, exactly by default; `areas` are then counts, by default
     1, 2, 5, 10, 20, 50 and so on up to all.
 
+    Raises `ValueError` where the whole input's score is not positive: a share of it means nothing. Where the score of the fully
+    perturbed input suffices, `blank_suffices` says so.
+
     Scores need not grow strictly with the area, as each is found by its own ascent; $a^*$ is the first crossing.
     """
     if not 0 < keep <= 1:
@@ -112,7 +124,7 @@ def smallest(
         if (search.whole <= 0).any():
             raise ValueError(
                 f"a share of the score means nothing where the whole input's is not positive: {search.whole.tolist()}; "
-                "explain a positive score, e.g. targets=Probability(class)"
+                "explain a positive score, e.g. targets=Probability(class), or of several labels Sigmoid(class)"
             )
         if of_channels:
             areas = tuple(count * grain for count in areas or round_numbers(search.lattice.size[0]))

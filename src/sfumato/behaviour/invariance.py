@@ -22,8 +22,8 @@ HOLDS, BROKEN, UNDECIDED = "holds", "broken", "undecided"
 class Invariance:
     r"""f is the model's `response` for class `target`; by default for that class which comes first in the picture as it is.
 
-    - `response`: "probability" and "logit" have the error $\mathbb{E}\,|f(x) - f(x')|$; "top1" the share of changed pictures in
-      which another class comes first. Outputs that are no softmax's logits, as of several labels, want "logit".
+    - `response`: "probability", "sigmoid" and "logit" have the error $\mathbb{E}\,|f(x) - f(x')|$; "top1" the share of changed
+      pictures in which another class comes first. Outputs of several labels want "sigmoid" or "logit".
     - `epsilon`: how large the error may be, in the response's units (a share for "top1").
     - `draws`: changed versions of each picture, drawn with `seed` and the picture's name.
     """

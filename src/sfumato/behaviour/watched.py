@@ -9,11 +9,15 @@ from torch import Tensor
 
 from sfumato.behaviour.transformations import Draw, Levels, Transformation
 from sfumato.probing import Model, device_of
-from sfumato.scores import class_scores
+from sfumato.scores import AUTO, SIGMOID, class_scores, probabilities, two_classes
 from sfumato.subject import Subject
 
-RESPONSES = ("probability", "logit", "top1")
-"""A class's softmax probability, its own output, or which class comes first."""
+RESPONSES = ("probability", "sigmoid", "logit", "top1")
+"""A class's softmax probability, its own sigmoid, its own output, or which class comes first.
+
+A model with one output has two classes, see `sfumato.scores`: class 0 with the sigmoid of the output, and class 1 with the
+complement. Only "logit" knows class 0 alone.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +50,7 @@ class Watched:
 
     def whole(self, response: str) -> dict[str, Tensor]:
         """The answers `(K,)` to the pictures as they are, by the pictures' names: logits for "logit", else probabilities."""
-        kind = "logit" if response == "logit" else "probability"
+        kind = _kind(response)
         if kind not in self._whole:
             known: dict[str, Tensor] = {}
             for pictures in _alike(self.pictures, self.rows):
@@ -64,7 +68,7 @@ class Watched:
         self, transformation: Transformation, draws: int, seed: int, response: str
     ) -> Iterator[tuple[Picture, Tensor]]:
         """Each picture with the answers `(draws, K)` to so many changed versions, which its name and `seed` decide."""
-        kind = "logit" if response == "logit" else "probability"
+        kind = _kind(response)
         for pictures in _alike(self.pictures, max(1, self.rows // draws)):
             inputs = []
             for picture in pictures:
@@ -80,13 +84,20 @@ class Watched:
         with Subject.prepared(self.model, inputs, 0) as subject, subject.surroundings.computing(), torch.no_grad():
             chunks = []
             for chunk in subject.query.split(self.rows):
-                values = class_scores(subject.outputs(subject.inputs[chunk], chunk))
-                values = values.softmax(1) if kind == "probability" else values
+                values = class_scores(subject.outputs(subject.inputs[chunk], chunk), len(chunk))
+                if kind != "logit":
+                    one = values.shape[1] == 1
+                    values = probabilities(two_classes(values), SIGMOID if kind == "sigmoid" and not one else AUTO)
                 chunks.append(values.flatten(2).mean(2) if values.ndim > 2 else values)
         found = torch.cat(chunks).cpu()
         if not torch.isfinite(found).all():
             raise ValueError("the model's answers are not finite; check the model")
         return found
+
+
+def _kind(response: str) -> str:
+    """What numbers a response is made of: of which class comes first, probabilities."""
+    return "probability" if response == "top1" else response
 
 
 def check_response(response: str) -> None:

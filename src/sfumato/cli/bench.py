@@ -3,6 +3,7 @@
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,6 +121,8 @@ def show(folder: Folder, store: Store = None) -> None:
             lines, cost = list(summary.lines(session, opened)), summary.seconds(session, opened)
         for (data, model), group in grouped(lines).items():
             console().print(f"\n{data}, {model}" + _costs(session, data, model, cost))
+            if note := summary.quantities(session, data, model):
+                console().print(note)
             for protocol in dict.fromkeys(line.protocol for line in group):  # a table each, to fit a screen
                 header, body = grid([line for line in group if line.protocol == protocol], best="{} *")
                 shown = table(*(words.removeprefix(f"{protocol}: ") for words in header))
@@ -199,9 +202,10 @@ def export(
                 forms.write(list(summary.rows(session, opened)), to)
             elif to.suffix in (".md", ".tex"):
                 form = forms.markdown if to.suffix == ".md" else forms.latex
-                content = form(summary.lines(session, opened), summary.seconds(session, opened))
-                with written(to) as partial:
-                    partial.write_text(content, encoding="utf-8")
+                notes = partial(summary.quantities, session)
+                content = form(summary.lines(session, opened), summary.seconds(session, opened), notes)
+                with written(to) as unfinished:
+                    unfinished.write_text(content, encoding="utf-8")
             else:
                 forms.write(forms.records(summary.lines(session, opened)), to)
         console().print(str(to))

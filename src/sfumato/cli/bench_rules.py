@@ -39,7 +39,9 @@ def rules(
     model: Annotated[str, typer.Option(help="A model; see `sfumato models`.")] = "lite0",
     checkpoint: Checkpoint = None,
     epsilon: Annotated[float, typer.Option(help="How large an invariance's error may be.")] = 0.05,
-    response: Annotated[str, typer.Option(help="What of the model: probability, logit or top1.")] = "probability",
+    response: Annotated[
+        str, typer.Option(help="What of the model: probability, sigmoid, logit or top1.")
+    ] = "probability",
     target: Annotated[
         str | None, typer.Option(help="The class that invariances are about. [default: each picture's top class]")
     ] = None,

@@ -43,6 +43,10 @@ def channels(
         float, typer.Option("--smallest", metavar="KEEP", help="The share of the score that the smallest set keeps.")
     ] = 0.9,
     steps: Annotated[int | None, typer.Option(help="Steps of the ascent. [default: the method's]")] = None,
+    score: Annotated[
+        str,
+        typer.Option(help="What a class means: logit, probability, log-odds, or sigmoid for heads of several labels."),
+    ] = "logit",
     invert: Annotated[
         bool, typer.Option(help="Draw pictures that excite the layer alike; takes a minute each.")
     ] = True,
@@ -56,8 +60,10 @@ def channels(
     """Find the channels of a layer that a class needs: writes a sheet, the masks and a summary for each picture."""
     with speaking_plainly():
         from sfumato.methods import ExtremalChannels
+        from sfumato.scores import link_of_meaning
 
         settings: dict[str, Any] = {"layer": layer or "", "at": at, "groups": groups, "game": game, "seed": seed}
+        settings["score"] = score
         settings |= {} if counts is None else {"counts": whole_numbers(counts, "--counts")}
         settings |= {} if steps is None else {"steps": steps}
         method = ExtremalChannels(**settings)
@@ -68,7 +74,7 @@ def channels(
                 )
             left_out = class_sheet(images, method, model, checkpoint, target[0], keep, invert, out)
             raise typer.Exit(SOME_FAILED if left_out else 0)
-        prepared = prepare(images, model, target or [], out, checkpoint)
+        prepared = prepare(images, model, target or [], out, checkpoint, link_of_meaning(score))
         method = prepared.classifier.placed(method)
         if not method.layer:
             raise ValueError(
@@ -208,4 +214,6 @@ def _print(result: "Attribution", found: "SmallestArea | None", query: Query, ke
         count = _count(found)
         reach = "No number of channels reaches" if count is None else f"{count} channels keep"
         plain.print(f"{reach} {percent(keep)} of the score.")
+        if count is not None and found.blank_suffices:
+            plain.print("No channel at all keeps as much: this number says nothing of the picture.")
     plain.print()

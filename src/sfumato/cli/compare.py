@@ -25,30 +25,46 @@ def compare(
     out: Path,
     checkpoint: Path | None = None,
 ) -> int:
-    """Run the methods, by name, on all pictures and draw their maps; returns how many pictures failed."""
-    from sfumato import plots
+    """Run the methods, by name, on all pictures and draw their maps; returns how many pictures failed.
 
-    prepared = prepare(images, model, targets, out, checkpoint)
+    Where they explain different quantities, the pictures' titles, the files and the terminal say so.
+    """
+    from sfumato import plots
+    from sfumato.scores import AUTO, SIGMOID, differing, link_of_meaning, quantity
+
+    links = {link_of_meaning(method.score) for method in methods.values()}
+    prepared = prepare(images, model, targets, out, checkpoint, SIGMOID if SIGMOID in links else AUTO)
     classifier = prepared.classifier
     methods = {name: classifier.placed(method) for name, method in methods.items()}
-    names = Names()
+    names, difference = Names(), ""
     for batch in prepared.batches():
         found = {name: _timed(name, method, classifier, batch) for name, method in methods.items()}
         seconds = {name: each for name, (_, each) in found.items()}
         for place, query in enumerate(batch.queries):
             results = {name: result[place] for name, (result, _) in found.items()}
             stem = names.unused(query.stem)
-            heads = [f"{name}\n{_duration(seconds[name])}" for name in results]
+            quantities = {name: quantity(result.about["score"]) for name, result in results.items()}
+            difference = differing(quantities)
+            heads = [
+                f"{name}\n" + (f"{quantities[name]}, " if difference else "") + _duration(seconds[name])
+                for name in results
+            ]
             drawn = plots.comparison(list(results.values()), classifier.restore(query.inputs), heads, query.title)
             plots.save(drawn, out / f"{stem}.png")
             for name, result in results.items():
                 result.save(out / f"{stem}-{slug(name)}.safetensors")
             told = {
-                name: {"seconds": number(seconds[name]), **summaries.about(result, query)}
+                name: {
+                    "seconds": number(seconds[name]),
+                    "explains": quantities[name],
+                    **summaries.about(result, query),
+                }
                 for name, result in results.items()
             }
             write_json(out / f"{stem}.json", summaries.picture(query, classifier) | {"methods": told})
             typer.echo(f"{query.title}: " + ", ".join(f"{name} {_duration(each)}" for name, each in seconds.items()))
+    if difference:
+        typer.echo(f"{difference} --score sets one for all.")
     say_where(len(prepared.queries), out)
     return prepared.failed
 

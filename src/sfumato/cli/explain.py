@@ -33,13 +33,20 @@ def explain(
         float | None,
         typer.Option(metavar="KEEP", help="Find the smallest area that keeps this share of the score, e.g. 0.9."),
     ] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(
+            help="What a class means, to all methods: logit, probability, log-odds, or sigmoid, for heads of several labels. "
+            "[default: the method's]"
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all that is random. [default: the method's]")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sfumato-out"),
 ) -> None:
     """Explain what a network sees in pictures: writes a figure, the masks and a summary for each picture and target."""
     with speaking_plainly():
         shown = None if areas is None else naming.numbers(areas, "--areas")
-        settings = {"areas": shown, "game": game, "steps": steps, "seed": seed, "layer": layer}
+        settings = {"areas": shown, "game": game, "steps": steps, "seed": seed, "layer": layer, "score": score}
         made = naming.methods_named(method, {name: value for name, value in settings.items() if value is not None})
         (first, *others) = made.values()
         alone = not others and naming.makes_masks(first)

@@ -49,8 +49,10 @@ def explain_with_masks(
     With `keep`, the smallest area that keeps this share of the score is sought, from the areas `sampled` if given.
     """
     from sfumato.progress import progress_bar
+    from sfumato.scores import link_of_meaning
 
-    prepared = prepare(images, model, targets, out, checkpoint)
+    link = link_of_meaning(method.score)
+    prepared = prepare(images, model, targets, out, checkpoint, link)
     classifier = prepared.classifier
     method = classifier.placed(method)
     names = Names()
@@ -103,13 +105,14 @@ def _probabilities(method: Any, classifier: "Classifier", query: Query, result: 
     import torch
 
     from sfumato.perturbations import Blur
+    from sfumato.scores import link_of_meaning, probabilities
 
     perturbation = method.perturbation or Blur()
     perturbed = perturbation(query.inputs[None])
     masks = result.masks[0]  # type: ignore[index]  # the method makes them
     with torch.no_grad():
         outputs = classifier.logits(perturbed(masks, torch.zeros(len(masks), dtype=torch.long)))
-    return outputs.softmax(1)[:, query.target]
+    return probabilities(outputs, link_of_meaning(method.score))[:, query.target]
 
 
 def _write(each: Explained, classifier: "Classifier", out: Path, stem: str, keep: float | None) -> None:
@@ -155,4 +158,6 @@ def _print(each: Explained, classifier: "Classifier") -> None:
             screen.print(f"No area reaches {keep} of the score; the mask that came nearest is shown.")
         else:
             screen.print(f"The smallest area that keeps {keep} of the score: {percent(area)} of the input.")
+            if float(each.result.blank) >= each.search["smallest"]["keep"] * float(each.result.whole):  # type: ignore[arg-type]
+                screen.print("The wholly perturbed picture keeps as much: this area says nothing of the picture.")
     screen.print()

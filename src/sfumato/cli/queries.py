@@ -22,7 +22,10 @@ TOP = 5  # classes named
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One picture `(C, H, W)` with one target; `probabilities` `(classes,)` are the model's for the whole picture."""
+    """One picture `(C, H, W)` with one target; `probabilities` `(classes,)` are the model's for the whole picture.
+
+    Of a model with one output there is one class, 0, with the output's sigmoid.
+    """
 
     source: Path
     inputs: "Tensor"
@@ -90,25 +93,34 @@ def _alike(queries: Sequence[Query]) -> Sequence[Query]:
 
 
 def prepare(
-    images: Sequence[Path], model: str, targets: Sequence[str], out: Path, checkpoint: Path | None = None
+    images: Sequence[Path],
+    model: str,
+    targets: Sequence[str],
+    out: Path,
+    checkpoint: Path | None = None,
+    link: str = "auto",
 ) -> Prepared:
-    """The classifier of that name, and each picture with each target; what cannot work fails before the work begins."""
+    """The classifier of that name, and each picture with each target; what cannot work fails before the work begins.
+
+    `link` is how probabilities are made of the outputs, of `scores.LINKS`.
+    """
     from sfumato import labels, models, plots
 
     plots.check_matplotlib()
     check_writable(out)
     classifier = models.load(model, checkpoint)
     wanted = [labels.find(classifier.labels, text) for text in targets]
-    return _prepared(images, classifier, list(dict.fromkeys(wanted)), checkpoint)
+    return _prepared(images, classifier, list(dict.fromkeys(wanted)), checkpoint, link)
 
 
 def _prepared(
-    images: Sequence[Path], classifier: "Classifier", targets: Sequence[int], checkpoint: Path | None
+    images: Sequence[Path], classifier: "Classifier", targets: Sequence[int], checkpoint: Path | None, link: str
 ) -> Prepared:
     """Each picture with each target, or with its top class; pictures that cannot be used are reported and counted."""
     import torch
 
     from sfumato import labels, pictures
+    from sfumato.scores import probabilities, top_class
 
     queries, failed = [], 0
     seen: set[Path] = set()
@@ -125,15 +137,16 @@ def _prepared(
             seen.add(path.resolve())
             try:
                 inputs = classifier.prepare(pictures.read(path))
+                with torch.no_grad():
+                    shares = probabilities(classifier.logits(inputs[None]), link)[0]
+                likeliest = top_class(shares)
             except ValueError as error:
                 failed += 1
                 complain(error)
                 continue
-            with torch.no_grad():
-                probabilities = classifier.logits(inputs[None])[0].softmax(0)
-            for target in targets or [int(probabilities.argmax())]:
+            for target in targets or [likeliest]:
                 label = labels.synonyms(classifier.labels[target])[0]
-                queries.append(Query(path, inputs, probabilities, target, label, checkpoint))
+                queries.append(Query(path, inputs, shares, target, label, checkpoint))
     if not queries:
         raise typer.Exit(FAILED)  # each failure has been reported
     return Prepared(classifier, queries, failed)

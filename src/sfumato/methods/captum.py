@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from sfumato.attribution import Attribution, versions
 from sfumato.capture import find_layer
-from sfumato.configuration import as_json, check_seed
+from sfumato.configuration import as_json, check_seed, later
 from sfumato.inputs import described
 from sfumato.probing import Model
+from sfumato.scores import check_meaning
 from sfumato.subject import Subject
 
 MEMORY = 2.0
@@ -43,6 +44,7 @@ class Captum:
     - `channels`: how one channel is made of many. "sum" (keeps the sum of all attributions, which many methods define),
       "absolute" (the sum of absolute values) or "largest" (absolute value; Simonyan et al. 2014).
     - `seed`: of what the method draws.
+    - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
 
     The explained score is the outputs' only axis for Captum, so that any `Score` and targets of each query serve.
     """
@@ -52,6 +54,7 @@ class Captum:
     arguments: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
     channels: str = "sum"
     seed: int = 0
+    score: str = later("logit")
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.removeprefix("captum:"):
@@ -61,6 +64,7 @@ class Captum:
         if self.channels not in REDUCTIONS:
             raise ValueError(f"channels must be one of {', '.join(REDUCTIONS)}; got {self.channels!r}")
         check_seed(self.seed)
+        check_meaning(self.score)
 
     def __call__(
         self,
@@ -82,7 +86,7 @@ class Captum:
                 if wants_layer
                 else f"{self.name} looks into no layer; leave out layer={self.layer!r}"
             )
-        with Subject.prepared(model, inputs, targets, seed=self.seed) as subject:
+        with Subject.prepared(model, inputs, targets, self.score, self.seed) as subject:
             _, whole = subject.looked_at(MEMORY)
             scored = _Scored(subject)
             constructed = {"layer": find_layer(subject.model, self.layer)} if wants_layer else {}
@@ -93,7 +97,7 @@ class Captum:
                     x, additional_forward_args=(subject.query,), **called
                 )
                 saliency = self._map(found, x)
-        about = {"method": as_json(self), "score": as_json(subject.score), "versions": versions()}
+        about = {"method": as_json(self), "score": as_json(subject.used_score), "versions": versions()}
         return Attribution(map=saliency, whole=whole, about=about)
 
     def _class(self) -> Callable[..., Any]:

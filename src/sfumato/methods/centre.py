@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from sfumato.attribution import Attribution, versions
-from sfumato.configuration import as_json, check_number
+from sfumato.configuration import as_json, check_number, later
 from sfumato.probing import Model
+from sfumato.scores import check_meaning
 from sfumato.subject import Subject
 
 MEMORY = 2.0
@@ -27,13 +28,16 @@ class Centre:
     `sigma`: width of the bump as a fraction of each axis's length $L_i$. Along an axis of even length the two places next to
     the middle $c_i$ are equally high.
 
-    The model is asked for nothing but `result.whole`, the score of each input, which other methods tell, too.
+    The model is asked for nothing but `result.whole`, the score of each input, which other methods tell, too. `score`: what a
+    class index means there, "logit", "probability", "log-odds" or "sigmoid".
     """
 
     sigma: float = 0.25
+    score: str = later("logit")
 
     def __post_init__(self) -> None:
         check_number("sigma", self.sigma, "a fraction of the input's sides", above=0)
+        check_meaning(self.score)
 
     def __call__(
         self,
@@ -47,12 +51,12 @@ class Centre:
         `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. Raises `ValueError` where
         the inputs or the targets cannot be used. The model comes out as it went in.
         """
-        with Subject.prepared(model, inputs, targets) as subject:
+        with Subject.prepared(model, inputs, targets, self.score) as subject:
             _, whole = subject.looked_at(MEMORY)
             with subject.surroundings.computing():
                 x = subject.inputs
                 saliency = bump(x.shape[2:], self.sigma).to(x.device).expand(len(x), 1, *x.shape[2:]).contiguous()
-            about = {"method": as_json(self), "score": as_json(subject.score), "versions": versions()}
+            about = {"method": as_json(self), "score": as_json(subject.used_score), "versions": versions()}
             return Attribution(map=saliency, whole=whole, about=about)
 
 

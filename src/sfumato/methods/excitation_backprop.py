@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from sfumato.attribution import Attribution
+from sfumato.configuration import later
 from sfumato.layers import check_options, explained, flowing
 from sfumato.probing import Model
 from sfumato.rules import negated, top_layers
@@ -32,13 +33,15 @@ class ExcitationBackprop:
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
     - `memory`: GiB that the model may keep for its backward pass; more inputs than fit go through it in turns.
+    - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     """
 
     layer: str = ""
     smooth: float = 0.0
     resize: bool = True
     memory: float = 2.0
-    call: int = -1
+    call: int = later(-1)
+    score: str = later("logit")
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -73,6 +76,7 @@ class ContrastiveExcitationBackprop:
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
     - `memory`: GiB that the model may keep for its backward pass; more inputs than fit go through it in turns.
+    - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     """
 
     layer: str = ""
@@ -80,7 +84,8 @@ class ContrastiveExcitationBackprop:
     smooth: float = 0.0
     resize: bool = True
     memory: float = 2.0
-    call: int = -1
+    call: int = later(-1)
+    score: str = later("logit")
 
     def __post_init__(self) -> None:
         check_options(self)

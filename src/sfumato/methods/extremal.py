@@ -15,7 +15,7 @@ from sfumato.ascent import Ascent, PenalisedAscent, ProjectedAscent
 from sfumato.attribution import Attribution, saliency
 from sfumato.canvas import Canvas, CanvasMask
 from sfumato.capture import check_layer
-from sfumato.configuration import check_flag, check_number, check_seed
+from sfumato.configuration import check_flag, check_number, check_seed, later
 from sfumato.games import PRESERVE, Game
 from sfumato.jitter import Jitter, MirrorEvenSteps
 from sfumato.masks import Lattice, SmoothMask
@@ -34,7 +34,7 @@ class ExtremalPerturbation:
 
     - `areas`: V fractions of the visible input, in (0, 1), growing.
     - `game`: "preserve" (the mask shows what suffices), "delete" (it covers what is needed), "dual", or a `Game`.
-    - `score`: what a class index means, "logit", "probability" or "log-odds"; any other target is a score itself.
+    - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     - `steps`: of the ascent, for each mask.
     - `perturbation`: what hides a place; by default `Blur()` of the input, and at a layer `Fade()`, the product with the mask.
     - `mask`: the family of smooth masks, with lengths in places of the input also at a layer.
@@ -69,8 +69,8 @@ class ExtremalPerturbation:
     memory: float = 2.0
     layer: str = ""
     at: str = "output"
-    call: int = -1
-    deterministic: bool = False
+    call: int = later(-1)
+    deterministic: bool = later(False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "areas", check_areas(self.areas))

@@ -16,10 +16,11 @@ from sfumato.ascent import Ascent, PenalisedAscent, ProjectedAscent
 from sfumato.attribution import Attribution, overlaid
 from sfumato.capture import check_layer
 from sfumato.channel_mask import Channels
-from sfumato.configuration import check_flag, check_number, check_seed
+from sfumato.configuration import check_flag, check_number, check_seed, later
 from sfumato.games import PRESERVE, Game
 from sfumato.perturbations import Fade, Perturbation, Perturbed
 from sfumato.probing import Model
+from sfumato.scores import check_meaning
 from sfumato.search import Progress, Search
 from sfumato.space import enlarged
 from sfumato.tokens import laid_out
@@ -47,11 +48,11 @@ class ExtremalChannels:
     - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
     - `deterministic`: on a GPU, compute in full float32 and by deterministic kernels.
     - `seed`: of all that is random. `memory`: GiB that the network above the layer may keep for its backward pass.
+    - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     """
 
     by_channel: ClassVar[bool] = True
     jitter: ClassVar[None] = None
-    score: ClassVar[str] = "logit"
 
     layer: str = ""
     counts: tuple[int, ...] = (5, 10, 25, 50)
@@ -62,10 +63,11 @@ class ExtremalChannels:
     groups: int | None = None
     binary: bool = True
     at: str = "output"
-    call: int = -1
+    call: int = later(-1)
     seed: int = 0
     memory: float = 2.0
-    deterministic: bool = False
+    deterministic: bool = later(False)
+    score: str = later("logit")
 
     def __post_init__(self) -> None:
         check_layer(self.layer, self.at, self.call)
@@ -83,6 +85,7 @@ class ExtremalChannels:
             raise ValueError(f"ascent must be one that holds areas, such as ProjectedAscent(); got {self.ascent!r}")
         check_seed(self.seed)
         check_number("memory", self.memory, "in GiB", above=0)
+        check_meaning(self.score)
 
     def __call__(self, model: Model, inputs: Tensor, targets: Any, progress: Progress | None = None) -> Attribution:
         """Find the masks for inputs `(B, C, *S)`, prepared as the model wants them.

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from sfumato.attribution import Attribution
+from sfumato.configuration import later
 from sfumato.layers import check_options, explained
 from sfumato.probing import Model
 
@@ -28,13 +29,15 @@ class GradCAM:
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
     - `memory`: GiB that the model may keep for its backward pass; more inputs than fit go through it in turns.
+    - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     """
 
     layer: str = ""
     smooth: float = 0.0
     resize: bool = True
     memory: float = 2.0
-    call: int = -1
+    call: int = later(-1)
+    score: str = later("logit")
 
     def __post_init__(self) -> None:
         check_options(self)

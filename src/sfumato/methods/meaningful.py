@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sfumato.ascent import Step
 from sfumato.attribution import Attribution, saliency, versions
-from sfumato.configuration import as_json, check_number, check_seed
+from sfumato.configuration import as_json, check_number, check_seed, later
 from sfumato.evaluate import Evaluation
 from sfumato.games import DELETE, Game
 from sfumato.grid_mask import Grid, GridMask
@@ -21,6 +21,7 @@ from sfumato.jitter import Move
 from sfumato.perturbations import Blur, Perturbation
 from sfumato.priors import l1, total_variation
 from sfumato.probing import Model
+from sfumato.scores import check_meaning
 from sfumato.subject import Subject
 
 STARTS = ("circle", "ones")
@@ -50,9 +51,9 @@ class MeaningfulPerturbation:
       the whole input over that of the fully perturbed one; or "ones", $m = 1$, from where all of the input shows.
     - `smooth`: width of the Gaussian that smooths `result.map`, as a fraction of the input's shortest side.
     - `seed`: of all that is random. `memory`: GiB that the model may keep for its backward pass.
-
-    A target that is a class means its softmax probability here, as in the paper, for which the weights are meant: the
-    model is to return logits. Give a `Score` to explain another, and weights that suit its range.
+    - `score`: what a class index means: "probability", as in the paper, for which the weights are meant and the model is to
+      return logits; or "logit", "log-odds" or "sigmoid", with weights that suit their range. Any other target is a score
+      itself.
     """
 
     game: Game | str = DELETE
@@ -68,6 +69,7 @@ class MeaningfulPerturbation:
     smooth: float = 0.0
     seed: int = 0
     memory: float = 2.0
+    score: str = later("probability")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "game", Game.named(self.game))
@@ -90,6 +92,7 @@ class MeaningfulPerturbation:
             raise ValueError(f"start must be one of {', '.join(STARTS)}; got {self.start!r}")
         check_number("smooth", self.smooth, "a fraction of the input's shortest side", least=0)
         check_number("memory", self.memory, "in GiB", above=0)
+        check_meaning(self.score)
 
     @classmethod
     def localisation(cls, **changes: Any) -> "MeaningfulPerturbation":
@@ -132,13 +135,13 @@ class Descent:
         cls, method: MeaningfulPerturbation, model: Model, inputs: Tensor, targets: Any
     ) -> Iterator["Descent"]:
         """Check what was given, look once at the whole inputs, and hold the model frozen for the time of the descent."""
-        with Subject.prepared(model, inputs, targets, "probability", method.seed) as subject:
+        with Subject.prepared(model, inputs, targets, method.score, method.seed) as subject:
             with subject.surroundings.computing():
                 grid = method.mask.on(subject.inputs.shape[2:], subject.inputs.device)
                 rows, whole = subject.looked_at(method.memory)
                 perturbed = [perturbation(subject.inputs) for perturbation in method.perturbations]
             evaluations = tuple(Evaluation(subject, each, subject.query, rows) for each in perturbed)
-            about = {"method": as_json(method), "score": as_json(subject.score), "versions": versions()}
+            about = {"method": as_json(method), "score": as_json(subject.used_score), "versions": versions()}
             yield cls(method, evaluations, grid, whole, about)
 
     def run(self, progress: Callable[[Step], object] | None = None) -> Tensor:

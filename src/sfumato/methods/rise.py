@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from sfumato.attribution import Attribution, saliency, versions
-from sfumato.configuration import as_json, check_number, check_seed
+from sfumato.configuration import as_json, check_number, check_seed, later
 from sfumato.evaluate import Evaluation
 from sfumato.inputs import warn_of_no_effect
 from sfumato.perturbations import Fade, Perturbation
 from sfumato.probing import Model
+from sfumato.scores import check_meaning
 from sfumato.space import per_axis
 from sfumato.subject import Subject
 
@@ -58,9 +59,9 @@ class RISE:
     \approx \sum_i \Phi(M_i \otimes x)\, M_i(\lambda) \big/ \sum_i M_i(\lambda)$ over random masks $M_i$.
 
     Called with a model, inputs `(B, C, *S)` and targets, it returns an `Attribution` with `map` `(B, 1, *S)`, in the score's
-    units. A class index means its softmax `Probability`, as published; for a model that already returns probabilities,
-    or for raw outputs, give `Logit(index)`, the output as it is. Gradients are neither needed nor computed, and arrays that
-    the model returns become tensors.
+    units. A class index means its `Probability`, as published; for a model that already returns probabilities, or for raw
+    outputs, take `score="logit"`, the output as it is. Gradients are neither needed nor computed, and arrays that the model
+    returns become tensors.
 
     - `samples`: masks for each query. `batch`: how many rows go through the model at once, by default 16 on a processor and
       128 elsewhere; fewer where `memory`, in GiB, would not hold what a differentiable model keeps of them.
@@ -74,6 +75,8 @@ class RISE:
       no larger; looked at every 128 masks, 0 for never. For "sobol" that error is an upper bound in practice.
     - `smooth`: width of a Gaussian that smooths the map, as a fraction of the input's shortest side.
     - `seed`: of the masks, which all queries share, so that no result depends on its batch.
+    - `score`: what a class index means, "probability" (published), "logit", "log-odds" or "sigmoid"; any other target is a
+      score itself.
 
     The paper divides by $N\,\mathbb{E}[M]$, which is N times `keep` at every place; the masks' own sum has the same limit but
     cancels the noise of places that happened to be shown more often. The paper's cell of $\lfloor H/h \rfloor$ places cannot
@@ -92,6 +95,7 @@ class RISE:
     smooth: float = 0.0
     seed: int = 0
     memory: float = 2.0
+    score: str = later("probability")
 
     def __post_init__(self) -> None:
         if isinstance(self.cells, Sequence):
@@ -109,6 +113,7 @@ class RISE:
         check_number("tolerance", self.tolerance, "a fraction of the map's range, 0 for never", least=0, below=1)
         check_number("smooth", self.smooth, "a fraction of the input's shortest side", least=0)
         check_number("memory", self.memory, "in GiB", above=0)
+        check_meaning(self.score)
         check_seed(self.seed)
 
     def __call__(
@@ -119,7 +124,7 @@ class RISE:
         `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. `progress` is told each
         `Round`. Raises `ValueError` where the inputs or targets cannot be used; the model comes out as it went in.
         """
-        with Subject.prepared(model, inputs, targets, "probability", self.seed) as subject:
+        with Subject.prepared(model, inputs, targets, self.score, self.seed) as subject:
             rows, whole = subject.looked_at(self.memory)
             rows = min(self.batch or (IN_CACHE if inputs.device.type == "cpu" else ROUND), rows)
             last = None
@@ -134,7 +139,7 @@ class RISE:
                 warn_of_no_effect((still == still[:, :1]).all(1), "")
             about = {
                 "method": as_json(self),
-                "score": as_json(subject.score),
+                "score": as_json(subject.used_score),
                 "versions": versions(),
                 "samples": last.samples.tolist(),
                 "standard_error": _root_mean_square(last.error).tolist(),
@@ -184,8 +189,6 @@ class RISE:
                 scores = Evaluation(subject, perturbed, active.repeat(len(masks)), rows).scores(every)
                 sums.add(masks, scores.view(len(masks), -1), active)
             estimate = sums.round(index, steps)
-            if not torch.isfinite(estimate.values).all():
-                raise ValueError("the score of a masked input is not finite; check the model")
             yield estimate
             active = active[estimate.relative[active] > self.tolerance] if self.tolerance else active
             if not len(active):

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sfumato.configuration import check_number
+from sfumato.configuration import check_number, later
 from sfumato.evaluate import Evaluation
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
@@ -19,6 +19,7 @@ from sfumato.metrics.pointing import finite_map
 from sfumato.metrics.protocol import Protocol
 from sfumato.metrics.weak_localisation import at_values, boxes_above
 from sfumato.perturbations import Blur, Perturbation
+from sfumato.scores import check_meaning
 from sfumato.subject import Subject
 
 HEIGHTS = tuple(step / 20 for step in range(20))
@@ -31,13 +32,15 @@ class DeletionGame(Protocol):
 
     $b_h$ is the tightest box around the places where the map is no lower than the share h of the way from its least to its
     largest value; $\Phi(b_h)$ is the score of the input that is perturbed within it, $\Phi(\emptyset)$ that of the input
-    perturbed everywhere. A class means its softmax probability; a `Score` or function, itself.
+    perturbed everywhere.
 
     - `suppressions`: the shares s of the score that are to go, in (0, 1).
     - `heights`: the shares h, in [0, 1). The box of all of the input is always among the candidates, and suffices.
     - `perturbation`: what becomes of the box; as published, the blend with a blur of 10 places.
     - `batch`: how many boxes go through the model at once; fewer where `memory`, in GiB, would not hold what a
       differentiable model keeps of them.
+    - `score`: what a class index means, "probability" (published), "logit", "log-odds" or "sigmoid"; any other target is a
+      score itself.
 
     A row holds `pixels 80` and so on, the area in places of the network's input (px²) for each suppression in per cent, and
     `share 80`, the same as a fraction of the input. Where $\Phi(x) \leq \Phi(\emptyset)$ there is nothing to suppress: all
@@ -51,6 +54,7 @@ class DeletionGame(Protocol):
     perturbation: Perturbation = Blur(max_sigma=10, levels=2)
     batch: int = 16
     memory: float = 2.0
+    score: str = later("probability")
 
     def __post_init__(self) -> None:
         for name, meaning in (("suppressions", "shares of the score"), ("heights", "shares of the map's range")):
@@ -64,12 +68,13 @@ class DeletionGame(Protocol):
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
             raise ValueError(f"batch must be a whole number from 1 up; got {self.batch!r}")
         check_number("memory", self.memory, "in GiB", above=0)
+        check_meaning(self.score)
 
     def measure(self, case: Case) -> Row:
         """The smallest boxes. Raises `ValueError` where the model, its inputs or the target are missing."""
         model, inputs, target = (case.need(name, "the deletion game") for name in ("model", "inputs", "target"))
         boxes = self.boxes(finite_map(case.map, inputs.shape[2:]))
-        with Subject.prepared(model, inputs, target, "probability") as subject:
+        with Subject.prepared(model, inputs, target, self.score) as subject:
             rows = min(self.batch, subject.looked_at(self.memory)[0])
             with subject.surroundings.computing():
                 evaluation = Evaluation(
@@ -77,8 +82,6 @@ class DeletionGame(Protocol):
                 )
                 kept = [torch.ones(inputs.shape[2:]), *(outside(box, inputs.shape[2:]) for box in boxes)]
             scores = evaluation.scores(torch.stack(kept)[:, None].to(inputs.device)).double().cpu()
-        if not torch.isfinite(scores).all():
-            raise ValueError("the score of a blurred input is not finite; check the model")
         whole, blank, scores = scores[0], scores[1], scores[1:]  # the first box is all of the input
         areas = (boxes[..., 1] - boxes[..., 0]).prod(1)
         row: dict[str, float] = {}

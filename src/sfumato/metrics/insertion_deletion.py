@@ -33,7 +33,7 @@ class InsertionDeletion(Protocol):
     - `insertion`: what hides the places that are not yet inserted; a Gaussian blur of 5 places, as with the authors' code,
       which cuts its kernel off at 11 places and so blurs less. `deletion`: what hides those that are deleted; as there, zero,
       which is the mean colour of pictures that were normalised.
-    - `score`: "probability" (published), "logit" or "log-odds" of a class index; any other target is a score itself, and stays.
+    - `score`: "probability" (published), "logit", "log-odds" or "sigmoid" of a class index; any other target stays.
     - `curves`: whether a row also holds `insertion_curve` and `deletion_curve`, lists of `steps + 1` scores.
 
     Of places with one value the earlier go first. A row holds `insertion`, `deletion`, their `difference`, and `whole`, the

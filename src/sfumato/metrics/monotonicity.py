@@ -19,7 +19,7 @@ from sfumato.metrics.question import (
     questioned,
 )
 from sfumato.perturbations import Blur, Perturbation
-from sfumato.scores import check_meaning
+from sfumato.scores import check_finite, check_meaning
 
 AREAS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
 
@@ -31,8 +31,8 @@ class Monotonicity(Protocol):
     - `masks`: whether the method's own masks are looked at, where it has two or more, with the scores that it reports for
       them; otherwise, and for all other methods, $m_a$ is the highest share a of the map's places.
     - `areas`: those shares.
-    - `perturbation`: what hides the rest, and `score`: "probability", "logit" or "log-odds" of a class index, any other
-      target being a score itself: both for what the method has not reported itself.
+    - `perturbation`: what hides the rest, and `score`: "probability", "logit", "log-odds" or "sigmoid" of a class index, any
+      other target being a score itself: both for what the method has not reported itself.
 
     A row holds `rank_correlation` (Spearman's; NaN where all scores are equal), `strict`, whether each larger area has a
     larger score, `growing`, the share of neighbouring areas of which the larger has the larger score, and `masks`, whether
@@ -62,8 +62,7 @@ class Monotonicity(Protocol):
             areas, scores = found.achieved[0].detach().double().cpu(), found.scores[0].detach().double().cpu()
         else:
             areas, scores = self._asked(case, of_masks)
-        if not torch.isfinite(scores).all():
-            raise ValueError("the score of a mask is not finite; check the model")
+        check_finite(scores, "a mask")
         by_area = scores[areas.argsort(stable=True)]
         growing = by_area[1:] > by_area[:-1]
         return {

@@ -51,10 +51,7 @@ class Question:
         for some in masks:
             query = torch.zeros(len(some), dtype=torch.long, device=some.device)
             scores.append(Evaluation(self.subject, perturbed, query, self.rows).scores(some))
-        values = torch.cat(scores).double().cpu()
-        if not torch.isfinite(values).all():
-            raise ValueError("the score of a part of the picture is not finite; check the model")
-        return values
+        return torch.cat(scores).double().cpu()
 
 
 @contextmanager

@@ -33,8 +33,8 @@ class SufficientArea(Protocol):
     - `keep`: the share of the whole picture's score that suffices.
     - `steps`: areas are tried from 0 upwards, 1 / `steps` apart, up to the first that suffices; the bracket before it is
       then halved until it is 1 / (16 `steps`) wide, or one place.
-    - `perturbation`: what hides the rest. `score`: "probability", "logit" or "log-odds" of a class index; any other
-      target is a score itself, and stays.
+    - `perturbation`: what hides the rest. `score`: "probability", "logit", "log-odds" or "sigmoid" of a class
+      index; any other target is a score itself, and stays.
     - `masks`: whether the method's own masks are tried, where it has some, in place of the map's parts: the answer is then
       the area of the smallest that suffices, or 1, the whole picture, where none does.
 

@@ -31,7 +31,7 @@ class Transfer(Protocol):
     - `home`: the one that the masks were learnt with; by default what the result says of itself. A map of a method that
       perturbs nothing has none, nor have masks of a layer.
     - `area`: of a method without masks, the highest share of the map's places is the mask.
-    - `score`: "probability", "logit" or "log-odds" of a class index; any other target is a score itself, and stays.
+    - `score`: "probability", "logit", "log-odds" or "sigmoid" of a class index; any other target is a score itself.
 
     A row holds, each as a mean over the method's masks and a fraction of the whole picture's score: `kept NAME` for every
     perturbation, by the name of its class, numbered where it comes again; `home`, what is kept under the one at home;

@@ -10,6 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from sfumato.scores import class_scores
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -118,7 +120,7 @@ class Classifier:
 
     def logits(self, inputs: Tensor) -> Tensor:
         """One number a class `(B, classes)` for inputs (B, C, H, W): of a map of logits its mean over space."""
-        outputs: Tensor = self.net(inputs)
+        outputs = class_scores(self.net(inputs), len(inputs))
         return outputs.flatten(2).mean(2) if outputs.ndim > 2 else outputs
 
     def placed(self, method: M) -> M:

@@ -15,6 +15,7 @@ from sfumato.report.markup import Html, tag
 from sfumato.report.page import page, write_page
 from sfumato.report.panel import VIEWS, Panel
 from sfumato.report.shown import perturbed, restored
+from sfumato.scores import differing, quantity
 from sfumato.sufficient import SmallestArea
 
 TITLE = "What the network needs to see"
@@ -109,6 +110,9 @@ def section(entry: Entry, place: int) -> Html:
     identity = f"q{place}"
     head = entry.label or f"query {place + 1}"
     parts: list[Html | None] = [tag("h2", head, id=identity), tag("p", entry.note) if entry.note else None]
+    scores = {name: attribution(each).about.get("score") for name, each in entry.results.items()}
+    said = differing({name: quantity(score) for name, score in scores.items() if score is not None})
+    parts.append(tag("p", said) if said else None)
     if picture is not None:
         parts.append(
             tag("div", tag("img", src=jpeg(picture), alt=f"The input: {head}", data_role="picture"), class_="sources")

@@ -48,6 +48,8 @@ def sections(session: Session, sheet: Sheet, heading: str = "", place: int = 0) 
             identity = f"r{place}-{number}"
             found_here = list(judged(session, store, data, model))
             told = [tag("h2", f"{data}, {model}", id=identity), _cost(data, model, cost)]
+            if note := summary.quantities(session, data, model):
+                told.append(tag("p", note, class_="small"))
             for each in found_here:
                 table = [line for line in group if line.protocol == each.protocol]
                 told += _protocol(each, table, thumbnails)

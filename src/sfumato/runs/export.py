@@ -14,12 +14,21 @@ from sfumato.whole import written
 SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".parquet": "parquet", ".json": "json"}
 
 
-def markdown(lines: Iterable[Line], seconds: Mapping[tuple[str, str, str], float] | None = None) -> str:
+Notes = Callable[[str, str], str]
+"""A sentence to stand under the table of a data set and a model, by their names; empty for none."""
+
+
+def markdown(
+    lines: Iterable[Line],
+    seconds: Mapping[tuple[str, str, str], float] | None = None,
+    notes: Notes = lambda data, model: "",  # noqa: ARG005
+) -> str:
     """Tables for each data set and model: a row a method, a column a measure; the best of each column in bold."""
     parts = []
     for (data, model), group in grouped(lines).items():
         header, body = grid(group, seconds)
         parts += [f"### {data}, {model}\n", tabulated(header, body)]
+        parts += [f"{note}\n"] if (note := notes(data, model)) else []
     return "\n".join(parts)
 
 
@@ -28,7 +37,11 @@ def tabulated(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return _row(header) + _row(["---"] * len(header)) + "".join(_row(cells) for cells in body)
 
 
-def latex(lines: Iterable[Line], seconds: Mapping[tuple[str, str, str], float] | None = None) -> str:
+def latex(
+    lines: Iterable[Line],
+    seconds: Mapping[tuple[str, str, str], float] | None = None,
+    notes: Notes = lambda data, model: "",  # noqa: ARG005
+) -> str:
     """The same tables for LaTeX, with the rules of the package booktabs."""
     parts = []
     for (data, model), group in grouped(lines).items():
@@ -43,6 +56,7 @@ def latex(lines: Iterable[Line], seconds: Mapping[tuple[str, str, str], float] |
             *(" & ".join(map(_escaped, cells)) + r" \\" for cells in body),
             r"\bottomrule",
             r"\end{tabular}",
+            *([_escaped(note)] if (note := notes(data, model)) else []),
             "",
         ]
     return "\n".join(parts)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sfumato.configuration import as_json
+from sfumato.configuration import as_json, as_key
 from sfumato.data import Data, Example, Thing
 from sfumato.runs.plan import PREDICTED, Combination, Plan
 
@@ -113,8 +113,8 @@ def recipes(
                 "classes": _digest(list(plan.data[each.data].data.classes)),
                 "targets": plan.data[each.data].targets,
                 "model": weights[each.model],
-                "method": as_json(plan.methods[each.method]),
-                "protocol": as_json(entry.protocol),
+                "method": as_key(plan.methods[each.method]),
+                "protocol": as_key(entry.protocol),
                 "others": [weights[other] for other in entry.others],
                 "seed": plan.seed,
                 "device": plan.device,

@@ -5,6 +5,7 @@ seed = 0                                  # of all that protocols draw
 batch = 1                                 # queries that go through a method together
 device = "cpu"
 masks = false                             # whether the methods' results are kept
+score = "logit"                           # what a class means to all methods; without it each has its own default
 
 [models]
 lite0 = "lite0"                           # as `sfumato.models.load` takes it
@@ -18,7 +19,7 @@ extremal = { use = "ExtremalPerturbation", areas = [0.05, 0.1], perturbation = {
 use = "VOC"
 path = "$DATA/VOCdevkit"                  # relative to the plan's folder; variables of the environment are filled in
 models = ["mine"]                         # all, unless said otherwise; and so with protocols and methods
-targets = "present"                       # each class that is there, or the "predicted" one
+targets = "present"                       # each class that is there, or the "predicted" one: 0 where there is one output
 
 [protocols]
 pointing = "PointingGame"
@@ -33,7 +34,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,8 +141,9 @@ def parse(text: str, folder: Path, name: str = "the plan") -> Plan:
 
 KINDS = ("models", "methods", "data", "protocols")
 OPTIONS = ("seed", "batch", "device", "masks")
+SCORE = "score"
 CLUSTER = "ray"
-KEYS = (*KINDS, *OPTIONS, CLUSTER)
+KEYS = (*KINDS, *OPTIONS, SCORE, CLUSTER)
 
 
 def _plan(content: Mapping[str, Any], folder: Path, text: str) -> Plan:
@@ -153,10 +155,8 @@ def _plan(content: Mapping[str, Any], folder: Path, text: str) -> Plan:
             raise SettingError((kind,), f"a plan needs [{kind}], each with a name of its own; this has none")
     options = {key: content[key] for key in OPTIONS if key in content}
     _check_options(options)
-    methods = {
-        name: made(spec, exported("sfumato.methods", "__call__"), ("methods", name), "method")
-        for name, spec in content["methods"].items()
-    }
+    score = content.get(SCORE)
+    methods = {name: _method(spec, ("methods", name), score) for name, spec in content["methods"].items()}
     models = {name: _model(spec, ("models", name), folder) for name, spec in content["models"].items()}
     protocols = {
         name: _protocol(spec, ("protocols", name), list(methods), list(models))
@@ -184,6 +184,17 @@ def _check_options(options: Mapping[str, Any]) -> None:
     except ValueError as error:
         key = str(error).split()[0]
         raise SettingError((key,), str(error)) from error
+
+
+def _method(spec: Any, keys: tuple[str, ...], score: Any) -> Any:
+    """The method, with the plan's `score` where it has such a setting and says nothing else."""
+    method = made(spec, exported("sfumato.methods", "__call__"), keys, "method")
+    if score is None or not hasattr(method, SCORE) or (isinstance(spec, Mapping) and SCORE in spec):
+        return method
+    try:
+        return replace(method, score=score)
+    except ValueError as error:
+        raise SettingError((SCORE,), str(error)) from error
 
 
 def _model(spec: Any, keys: tuple[str, ...], folder: Path) -> ModelEntry:

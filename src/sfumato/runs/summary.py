@@ -8,6 +8,7 @@ import numpy as np
 from sfumato.metrics.estimate import Estimate, Measure, estimates
 from sfumato.runs.session import Session
 from sfumato.runs.store import Done, Store
+from sfumato.scores import differing
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,16 @@ def seconds(session: Session, store: Store) -> dict[tuple[str, str, str], float]
     return found
 
 
+def quantities(session: Session, data: str, model: str) -> str:
+    """A sentence that says what a class means to each method of a table, where that is not the same to all; else empty."""
+    methods = {
+        each.method: session.plan.methods[each.method]
+        for each in places(session)
+        if (each.data, each.model) == (data, model)
+    }
+    return differing({name: method.score for name, method in methods.items() if hasattr(method, "score")})
+
+
 def rows(session: Session, store: Store) -> Iterator[dict[str, object]]:
     """Every item of the plan, by place: what it is, and what was measured or why it failed. Without times: these differ."""
     for where in places(session):
@@ -126,4 +137,4 @@ def _but(where: Where, kind: str) -> tuple[str, ...]:
     return tuple(getattr(where, name) for name in ("data", "model", "method", "protocol") if name != kind)
 
 
-__all__ = ["Line", "Where", "differences", "failures", "lines", "places", "rows", "seconds"]
+__all__ = ["Line", "Where", "differences", "failures", "lines", "places", "quantities", "rows", "seconds"]

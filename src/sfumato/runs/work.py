@@ -26,6 +26,7 @@ from sfumato.runs.items import PREDICTED_TARGET, Chunk, Unit, seed_of
 from sfumato.runs.kept import Explained
 from sfumato.runs.plan import Plan
 from sfumato.runs.store import Done
+from sfumato.scores import top_class
 
 PICTURES = 64
 """Decoded pictures that are kept, for the methods that follow."""
@@ -124,7 +125,7 @@ class Workbench:
         seen = self._seen(combination.model, unit.example)
         if unit.target == PREDICTED_TARGET:
             with torch.no_grad():
-                predicted = int(classifier.logits(seen.inputs.to(self.plan.device)).argmax())
+                predicted = top_class(classifier.logits(seen.inputs.to(self.plan.device))[0])
             return Query(unit, seen, predicted, predicted)
         return Query(unit, seen, self._model_index(combination.data, combination.model, unit.target), unit.target)
 

@@ -25,6 +25,7 @@ from sfumato.models import Classifier
 from sfumato.pictures import read
 from sfumato.probing import device_of
 from sfumato.report.encoded import jpeg
+from sfumato.scores import probabilities
 from sfumato.web import exports, uploads
 from sfumato.web.desk import QUEUED, BusyError, Desk, Job
 from sfumato.web.explaining import Asked, choices
@@ -141,7 +142,7 @@ class Explorer:
         inputs = classifier.prepare(picture)[None].to(device_of(classifier.net))
         with torch.no_grad():
             logits = classifier.logits(inputs)[0].float().cpu()
-        shares = logits.softmax(0)
+        shares = probabilities(logits[None])[0]
         seen = classifier.restore(inputs)[0].cpu()
         shown = Shown(secrets.token_urlsafe(9), picture, inputs)
         top = logits.topk(min(TOP, len(logits))).indices.tolist()
