@@ -40,7 +40,7 @@ class Evaluation:
         with self.subject.surroundings.computing():
             for rows in self._chunks(len(masks)):
                 chunk = masks[rows].detach().requires_grad_()
-                value = torch.zeros(len(chunk), device=chunk.device)
+                value = torch.zeros(len(chunk), dtype=torch.float32, device=chunk.device)
                 if game.keep:
                     value = value + game.keep * self._phi(chunk, rows, move)
                 if game.drop:

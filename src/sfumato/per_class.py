@@ -309,7 +309,7 @@ class Study:
         net, inputs = self.classifier.net, picture.inputs
         if self.keep is None:
             result = self.method(net, inputs, self.score)
-            count = torch.tensor(self.method.counts[-1])
+            count = torch.tensor(self.method.counts[-1], dtype=torch.long, device="cpu")
         else:
             with Subject.prepared(net, inputs, self.score) as subject:
                 whole = subject.whole()

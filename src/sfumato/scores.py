@@ -98,7 +98,7 @@ class OfClass(Score):
             raise ValueError(
                 f"target {highest} is out of range: the model has {logits.shape[1]} outputs (0 to {logits.shape[1] - 1})"
             )
-        wanted = torch.as_tensor(target, device=logits.device)
+        wanted = torch.as_tensor(target, dtype=torch.long, device=logits.device)
         wanted = wanted[query] if wanted.ndim else wanted.expand(len(query))
         return wanted.view(-1, *[1] * (logits.ndim - 1)).expand(-1, 1, *logits.shape[2:])
 
@@ -192,7 +192,7 @@ class Contrastive(OfClass):
 def as_target(target: Any) -> Target:
     """A class index, or a tuple of them, from an int, a sequence or an integer tensor."""
     if isinstance(target, np.ndarray | np.integer):
-        target = torch.as_tensor(target)
+        target = torch.from_numpy(np.array(target))
     if isinstance(target, Tensor):
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool or target.ndim > 1:
             raise ValueError(

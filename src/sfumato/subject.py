@@ -49,7 +49,7 @@ class Subject:
     @property
     def query(self) -> Tensor:
         """The index of each input, `(B,)`."""
-        return torch.arange(len(self.inputs), device=self.inputs.device)
+        return torch.arange(len(self.inputs), dtype=torch.long, device=self.inputs.device)
 
     def outputs(self, seen: Tensor, query: Tensor) -> Any:
         """The model's outputs for `(N, C, *S)`, in the inputs' precision and under the caller's autocast.

@@ -108,7 +108,7 @@ def _probabilities(method: Any, classifier: "Classifier", query: Query, result: 
     perturbed = perturbation(query.inputs[None])
     masks = result.masks[0]  # type: ignore[index]  # the method makes them
     with torch.no_grad():
-        outputs = classifier.logits(perturbed(masks, torch.zeros(len(masks), dtype=torch.long)))
+        outputs = classifier.logits(perturbed(masks, torch.zeros(len(masks), dtype=torch.long, device=masks.device)))
     return outputs.softmax(1)[:, query.target]
 
 

@@ -18,7 +18,7 @@ from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.pointing import finite_map
 from sfumato.metrics.protocol import Protocol
 from sfumato.metrics.weak_localisation import at_values, boxes_above
-from sfumato.perturbations import Blur, Perturbation
+from sfumato.perturbations import Blur, Perturbation, seeded
 from sfumato.subject import Subject
 
 HEIGHTS = tuple(step / 20 for step in range(20))
@@ -72,10 +72,11 @@ class DeletionGame(Protocol):
         with Subject.prepared(model, inputs, target, "probability") as subject:
             rows = min(self.batch, subject.rows_in_memory(self.memory))
             with subject.surroundings.computing():
-                evaluation = Evaluation(
-                    subject, self.perturbation(subject.inputs), subject.query.repeat(len(boxes) + 1), rows
-                )
-                kept = [torch.ones(inputs.shape[2:]), *(outside(box, inputs.shape[2:]) for box in boxes)]
+                perturbed = seeded(self.perturbation, case.seed)(subject.inputs)
+                evaluation = Evaluation(subject, perturbed, subject.query.repeat(len(boxes) + 1), rows)
+                space = inputs.shape[2:]
+                everything = torch.ones(space, dtype=torch.float32, device="cpu")
+                kept = [everything, *(outside(box, space) for box in boxes)]
             scores = evaluation.scores(torch.stack(kept)[:, None].to(inputs.device)).double().cpu()
         if not torch.isfinite(scores).all():
             raise ValueError("the score of a blurred input is not finite; check the model")
@@ -92,7 +93,7 @@ class DeletionGame(Protocol):
     def boxes(self, saliency: Tensor) -> Tensor:
         """The candidates `(n, axes, 2)` for a map `(*S)`: all of it, then the boxes that differ from it and each other."""
         found = boxes_above(saliency, at_values(saliency, self.heights))
-        everything = torch.tensor([[0, length] for length in saliency.shape], dtype=found.dtype)
+        everything = torch.tensor([[0, length] for length in saliency.shape], dtype=found.dtype, device=found.device)
         different = torch.unique(found, dim=0)
         return torch.cat([everything[None], different[(different != everything).flatten(1).any(1)]])
 
@@ -108,6 +109,6 @@ class DeletionGame(Protocol):
 
 def outside(box: Tensor, shape: Sequence[int]) -> Tensor:
     """A mask `(*S)` that is 0 within a box `(axes, 2)` and 1 elsewhere."""
-    mask = torch.ones(tuple(shape))
+    mask = torch.ones(tuple(shape), dtype=torch.float32, device="cpu")
     mask[tuple(slice(int(first), int(end)) for first, end in box)] = 0
     return mask
