@@ -473,8 +473,8 @@ def test_bad_masks(settings, message):
 
 def test_bad_calls():
     for size in ((15,), (224, 10)):
-        with pytest.raises(ValueError, match=r"too small for a mask with scale=8; .* mask=GridMask\(scale=1"):
-            GridMask().on(size)
+        with pytest.raises(ValueError, match=r"too small for a mask with scale=8; .* mask=GridMask\(scale=\("):
+            GridMask(scale=8, sigma=5).on(size)
     with pytest.raises(ValueError, match="one per axis"):
         GridMask(scale=(2, 3)).on((10, 10, 10))
     model, inputs = network(), pictures()

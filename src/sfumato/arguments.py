@@ -42,7 +42,7 @@ class WithArguments:
 
     def __call__(self, inputs: Tensor) -> Any:
         """The model's outputs for all inputs."""
-        arguments, named = self.of(torch.arange(len(inputs), device=inputs.device))
+        arguments, named = self.of(torch.arange(len(inputs), dtype=torch.long, device=inputs.device))
         return self.model(inputs, *arguments, **named)
 
     def of(self, query: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:

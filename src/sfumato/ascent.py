@@ -47,6 +47,8 @@ class Problem:
     areas: Tensor
     game: Game
     moves: Iterator[Move]
+    seed: int = 0
+    """Of what an ascent draws, unless it names a seed itself."""
 
     @property
     def near(self) -> float:
@@ -226,7 +228,7 @@ def project(lattice: Lattice, parameters: Tensor, areas: Tensor, tolerance: floa
         below = torch.where(too_much, torch.where(side > 0, below / 2, below), off)
         above = torch.where(too_much, off, torch.where(side < 0, above / 2, above))
         low, high = torch.where(too_much, low, shift), torch.where(too_much, shift, high)
-        side = torch.where(too_much, 1.0, -1.0)
+        side = torch.where(too_much, 1.0, -torch.ones_like(side))
         falsi = low - below * (high - low) / (above - below)
         # Most steps are small: first look twice as far as a slope of one suggests, to bracket the root closely.
         close = shift - 2 * off

@@ -31,8 +31,8 @@ class EvolutionAscent:
     all masks tried at the wanted area, the best is the answer. A step takes `evaluations` looks at the model, one fewer than
     that many of them random; a game with both parts takes twice as many.
 
-    Every row of a problem gets the same fields, drawn from `seed`, so that none depends on its batch. The problem's moves
-    (its jitter) are not made: each score is that of an answer.
+    Every row of a problem gets the same fields, drawn from `seed`, by default the method's, so that none depends on its
+    batch. The problem's moves (its jitter) are not made: each score is that of an answer.
     """
 
     pairs: int = 5
@@ -42,7 +42,7 @@ class EvolutionAscent:
     momentum: float = 0.9
     start: float = 0.9
     approach: float = 0.8
-    seed: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.pairs, bool) or not isinstance(self.pairs, int) or self.pairs < 1:
@@ -53,7 +53,8 @@ class EvolutionAscent:
         check_number("momentum", self.momentum, "a factor", least=0, below=1)
         check_number("start", self.start, "an area", above=0, below=1)
         check_number("approach", self.approach, "a share of the steps", least=0, below=1)
-        check_seed(self.seed)
+        if self.seed is not None:
+            check_seed(self.seed)
 
     @property
     def evaluations(self) -> int:
@@ -62,7 +63,7 @@ class EvolutionAscent:
 
     def __call__(self, problem: Problem, steps: int, warm: Tensor | None = None) -> Iterator[Step]:
         """Ascend; from `warm` `(B · V, 1, *L)`, if given, at the wanted areas at once."""
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator("cpu").manual_seed(problem.seed if self.seed is None else self.seed)
         wanted = problem.areas.flatten()
         first = wanted.clamp(min=self.start) if warm is None else wanted
         arrival = min(round(self.approach * steps), steps - 1) if warm is None else 0
@@ -97,13 +98,18 @@ class EvolutionAscent:
         """Smooth Gaussian fields `(pairs, 1, *L)` of mean 0 and variance 1 at every node."""
         margin = math.ceil(TRUNCATE * self.width)
         noise = torch.randn(
-            self.pairs, 1, *(length + 2 * margin for length in size), generator=generator, dtype=torch.float32
+            self.pairs,
+            1,
+            *(length + 2 * margin for length in size),
+            generator=generator,
+            dtype=torch.float32,
+            device="cpu",
         )
         fields = gaussian_blur(noise, self.width)
         for axis, length in enumerate(size, start=2):
             fields = fields.narrow(axis, margin, length)
         # A white field's deviation shrinks to the root of the sum of the squared weights, axis by axis.
-        spike = torch.zeros(1, 1, 2 * margin + 1, dtype=torch.float32)
+        spike = torch.zeros(1, 1, 2 * margin + 1, dtype=torch.float32, device="cpu")
         spike[..., margin] = 1
         return fields / gaussian_blur(spike, self.width).square().sum().sqrt() ** len(size)
 
@@ -129,7 +135,7 @@ def _tried(problem: Problem, parameters: Tensor, moves: Tensor, areas: Tensor) -
 
 def _value(problem: Problem, evaluation: Evaluation, masks: Tensor) -> Tensor:
     """The game's value of masks `(N, 1, *S)`, `(N,)`."""
-    game, value = problem.game, torch.zeros(len(masks), device=masks.device)
+    game, value = problem.game, torch.zeros(len(masks), dtype=torch.float32, device=masks.device)
     if game.keep:
         value = value + game.keep * evaluation.scores(masks)
     if game.drop:

@@ -45,11 +45,11 @@ class Canvas:
         self.margin = family.sigma
         self.padding = math.ceil(family.sigma / family.step) + self.radius
         cells = [size + 2 * (self.padding - self.radius) for size in self.size]
-        reach = torch.arange(-self.radius, self.radius + 1, device=device) * family.step
-        squared: Tensor = torch.zeros((), device=device)
+        reach = torch.arange(-self.radius, self.radius + 1, dtype=torch.float32, device=device) * family.step
+        squared: Tensor = torch.zeros((), dtype=torch.float32, device=device)
         self._cell = []
         for count in cells:
-            place = torch.arange((count - 1) * family.step + 1, device=device)
+            place = torch.arange((count - 1) * family.step + 1, dtype=torch.long, device=device)
             self._cell.append(place // family.step)
             offset = reach - (place % family.step)[:, None]  # (places, window)
             squared = squared[..., None, None] + offset.square()

@@ -127,7 +127,7 @@ class Entry(Score):
 
     def __call__(self, outputs: Any, query: Tensor) -> Tensor:
         values = class_scores(outputs, len(query))
-        wanted = torch.tensor(self.indices, device=values.device).expand(
+        wanted = torch.tensor(self.indices, dtype=torch.long, device=values.device).expand(
             max(len(self.indices), int(query.max()) + 1), -1
         )
         if wanted.shape[1] != values.ndim - 1:
@@ -135,7 +135,7 @@ class Entry(Score):
                 f"a target is an index into all axes after the first; got {self.indices[0]} for outputs of shape "
                 f"{tuple(values.shape)}"
             )
-        limits = torch.tensor(values.shape[1:], device=values.device)
+        limits = torch.tensor(values.shape[1:], dtype=torch.long, device=values.device)
         if ((wanted < 0) | (wanted >= limits)).any():
             raise ValueError(f"a target of {self.indices} is out of range: outputs have shape {tuple(values.shape)}")
-        return values[(torch.arange(len(values), device=values.device), *wanted[query].T)]
+        return values[(torch.arange(len(values), dtype=torch.long, device=values.device), *wanted[query].T)]

@@ -23,7 +23,7 @@ class Channels:
         self.size = (count,)
         self.axes = axes
         self.binary = binary
-        self.everything = torch.ones(1, device=device)
+        self.everything = torch.ones(1, dtype=torch.float32, device=device)
         self.finest = 1 / count
         """The share of one channel."""
 

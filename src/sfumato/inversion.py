@@ -198,7 +198,7 @@ class Descent:
 
     def steps(self, count: int, seed: int) -> Iterator[Step]:
         """The steps, one at a time."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
         start = self.prior.start(self.shape, generator).to(self.target)
         parameters = start.expand(len(self.target), *[-1] * (start.ndim - 1)).clone()
         velocity = torch.zeros_like(parameters)

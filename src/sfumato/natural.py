@@ -139,7 +139,8 @@ class Fourier:
     def start(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         """Coefficients `(1, C, *K, 2)`, where K is S with its last length halved, as the transform of real values has it."""
         channels, *space = shape
-        return self.spread * torch.randn(1, channels, *space[:-1], space[-1] // 2 + 1, 2, generator=generator)
+        size = (1, channels, *space[:-1], space[-1] // 2 + 1, 2)
+        return self.spread * torch.randn(size, generator=generator, dtype=torch.float32, device="cpu")
 
     def pictures(self, parameters: Tensor, shape: Sequence[int], normalisation: Normalisation) -> Tensor:
         """The pictures `(N, C, *S)` of coefficients `(N, C, *K, 2)`."""
@@ -163,12 +164,12 @@ class Fourier:
 
 def amplitudes(space: Sequence[int], decay: float) -> Tensor:
     r"""$s(k)$ for half of the spectrum of real values over these lengths, float64: $|k|^{-d}$, scaled as `Fourier` says."""
-    axes = [torch.fft.fftfreq(length, dtype=torch.float64) for length in space[:-1]]
-    axes.append(torch.fft.rfftfreq(space[-1], dtype=torch.float64))
+    axes = [torch.fft.fftfreq(length, dtype=torch.float64, device="cpu") for length in space[:-1]]
+    axes.append(torch.fft.rfftfreq(space[-1], dtype=torch.float64, device="cpu"))
     squares = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0)
     falling = squares.sqrt().clamp(min=1 / max(space)) ** -decay
     # At frequencies 0 and ½ along the last axis imaginary parts do not count; the others stand for their mirror images, too.
-    counts = torch.full((space[-1] // 2 + 1,), 4.0, dtype=torch.float64)
+    counts = torch.full((space[-1] // 2 + 1,), 4.0, dtype=torch.float64, device="cpu")
     counts[0] = 1
     if space[-1] % 2 == 0:
         counts[-1] = 1
@@ -211,7 +212,7 @@ class Pixels:
 
     def start(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         """Values `(1, C, *S)` as the network sees them: noise about the mean."""
-        return self.spread * torch.randn(1, *shape, generator=generator)
+        return self.spread * torch.randn(1, *shape, generator=generator, dtype=torch.float32, device="cpu")
 
     def pictures(self, parameters: Tensor, shape: Sequence[int], normalisation: Normalisation) -> Tensor:  # noqa: ARG002
         """The pictures `(N, C, *S)` of which the network sees the parameters."""

@@ -45,7 +45,7 @@ def peaks_of(activation: Tensor, space: tuple[int, ...], method: ExtremalChannel
     if method.groups:
         places = places.unflatten(0, (method.groups, -1))
         values, around, where = largest(*(each.unflatten(0, (method.groups, -1)) for each in (values, around)))
-        places = places[torch.arange(method.groups, device=where.device), where]
+        places = places[torch.arange(method.groups, dtype=torch.long, device=where.device), where]
     return {"values": values.cpu(), "around": around.cpu(), "places": places.cpu()}
 
 

@@ -16,5 +16,5 @@ def area_penalty(masks: Tensor, areas: Tensor) -> Tensor:
     count = values.shape[1]
     # An area such as 20/60 has no exact float32; without the margin, one zero too few is counted.
     zeros = ((1 - areas.double()) * count + 0.01).floor().unsqueeze(1)
-    step = (torch.arange(count, device=masks.device) >= zeros).to(masks.dtype)
+    step = (torch.arange(count, dtype=torch.long, device=masks.device) >= zeros).to(masks.dtype)
     return (values - step).square().mean(dim=1)

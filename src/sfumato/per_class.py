@@ -268,7 +268,7 @@ class Study:
             method = replace(method, counts=method.counts[-1:])
         elif isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 < keep <= 1:
             raise ValueError(f"keep is a share of the whole picture's score, in (0, 1], or None; got {keep!r}")
-        labels = torch.empty(1, len(classifier.labels), device="cpu")  # one an output
+        labels = torch.empty(1, len(classifier.labels), dtype=torch.float32, device="cpu")  # one an output
         score = as_score(target, 1, method.score).resolve(labels)
         if out is not None:
             check_told("method", method)
@@ -311,7 +311,7 @@ class Study:
         net, inputs = self.classifier.net, picture.inputs
         if self.keep is None:
             result = self.method(net, inputs, self.score)
-            count = torch.tensor(self.method.counts[-1])
+            count = torch.tensor(self.method.counts[-1], dtype=torch.long, device="cpu")
         else:
             with Subject.prepared(net, inputs, self.score) as subject:
                 whole = subject.whole()

@@ -6,8 +6,8 @@ precision. Where a mask is 1 the input shows unchanged; where it is 0 it is pert
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ class Blur:
 
     def pyramid(self, x: Tensor) -> Tensor:
         """`x` at every level, from the strongest blur to none: `(levels, B, C, *S)`."""
-        widths = torch.linspace(self.max_sigma, 0, self.levels).tolist()
+        widths = torch.linspace(self.max_sigma, 0, self.levels, dtype=torch.float32, device="cpu").tolist()
         return torch.stack([gaussian_blur(x, width, self.border) for width in widths])
 
     def __call__(self, x: Tensor) -> Perturbed:
@@ -112,17 +112,30 @@ class Constant:
 class Noise:
     """Blend with Gaussian noise of standard deviation `std`, in the units of the model's input (Fong & Vedaldi 2017).
 
-    Every query gets the same noise, drawn from `seed`, so that its result does not depend on its batch.
+    Every query gets the same noise, drawn from `seed`, so that its result does not depend on its batch. Without one it is
+    drawn from the seed of the method that uses it, or, outside a method, from 0.
     """
 
     std: float = 0.2
-    seed: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         check_number("std", self.std, "a standard deviation", above=0)
-        check_seed(self.seed)
+        if self.seed is not None:
+            check_seed(self.seed)
 
     def __call__(self, x: Tensor) -> Perturbed:
-        generator = torch.Generator().manual_seed(self.seed)
-        noise = self.std * torch.randn(1, *x.shape[1:], generator=generator)
+        generator = torch.Generator("cpu").manual_seed(self.seed or 0)
+        noise = self.std * torch.randn(1, *x.shape[1:], generator=generator, dtype=torch.float32, device="cpu")
         return towards(noise.to(x.device), x)
+
+
+def seeded(perturbation: Any, seed: int) -> Any:
+    """The perturbation with a method's seed, if it is a dataclass with a `seed` of its own that is None; else as it is.
+
+    >>> seeded(Noise(), 7), seeded(Noise(seed=3), 7), seeded(Fade(), 7)
+    (Noise(std=0.2, seed=7), Noise(std=0.2, seed=3), Fade())
+    """
+    if is_dataclass(perturbation) and not isinstance(perturbation, type) and getattr(perturbation, "seed", 0) is None:
+        return replace(perturbation, seed=seed)
+    return perturbation

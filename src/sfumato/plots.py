@@ -56,7 +56,7 @@ def figure(
     """
     masks = _masks(result, query)
     picture = _rgb(picture, masks)
-    seen = _blur(result)(picture[None])(masks, torch.zeros(len(masks), dtype=torch.long))
+    seen = _blur(result)(picture[None])(masks, torch.zeros(len(masks), dtype=torch.long, device=masks.device))
 
     cell = _cell(masks)
     left = max(cell[0], 1.2 * CELL)

@@ -307,7 +307,7 @@ def _normalised(func: Function, x: Any, *args: Any, **kwargs: Any) -> Any:
     scale = kwargs.get("weight", args[place] if len(args) > place else None)
     node: Any = x.grad_fn if carries(x) else None
     if isinstance(scale, Tensor) and getattr(node, "weights", "") == "foldable":
-        node.sign = torch.where(scale.detach() < 0, -1.0, 1.0)
+        node.sign = torch.where(scale.detach() < 0, -1.0, torch.ones_like(scale, dtype=torch.float32))
     return _passed(func, x, *args, **kwargs)
 
 

@@ -114,7 +114,7 @@ class OfClass(Score):
         target = self.target if target is None else target
         if highest >= logits.shape[1]:
             raise ValueError(_out_of_range(highest, logits.shape[1]))
-        wanted = torch.as_tensor(target, device=logits.device)
+        wanted = torch.as_tensor(target, dtype=torch.long, device=logits.device)
         wanted = wanted[query] if wanted.ndim else wanted.expand(len(query))
         return wanted.view(-1, *[1] * (logits.ndim - 1)).expand(-1, 1, *logits.shape[2:])
 
@@ -375,7 +375,7 @@ class Contrastive(OfClass):
 def as_target(target: Any) -> Target:
     """A class index, or a tuple of them, from an int, a sequence or an integer tensor."""
     if isinstance(target, np.ndarray | np.integer):
-        target = torch.as_tensor(target)
+        target = torch.from_numpy(np.array(target))
     if isinstance(target, Tensor):
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool or target.ndim > 1:
             raise ValueError(

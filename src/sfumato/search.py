@@ -96,7 +96,9 @@ class Search:
                 perturbed = method.hiding(subject.inputs)
             evaluation = Evaluation(subject, perturbed, subject.query, rows)
             about = {"method": as_json(method), "score": as_json(subject.used_score), "versions": versions()}
-            yield cls(method, evaluation, lattice, space, whole, about)
+            search = cls(method, evaluation, lattice, space, whole, about)
+            about |= search.lengths
+            yield search
 
     def ascend(
         self, areas: Tensor, progress: Progress | None = None, warm: Tensor | None = None, steps: int | None = None
@@ -104,7 +106,7 @@ class Search:
         """Parameters `(B · V, 1, *L)` of the best masks of areas `(B, V)`, from `warm` parameters if there are any."""
         method = self.method
         self.lattice.check(areas.flatten().tolist())
-        generator = torch.Generator().manual_seed(method.seed)
+        generator = torch.Generator("cpu").manual_seed(method.seed)
         surroundings = self.evaluation.subject.surroundings
         with surroundings.computing():
             areas = areas.clone()
@@ -113,7 +115,8 @@ class Search:
                 lattice=self.lattice,
                 areas=areas,
                 game=Game.named(method.game),
-                moves=self._jitter().moves(len(self.space), generator),
+                moves=self.jitter.moves(len(self.space), generator),
+                seed=method.seed,
             )
             ascent = method.ascent(problem, steps or method.steps, None if warm is None else warm.clone())
         step = None
@@ -153,9 +156,19 @@ class Search:
             about=self.about,
         )
 
-    def _jitter(self) -> Jitter | MirrorEvenSteps:
-        """The method's; none at a layer, whose values do not move as the input does."""
-        return Jitter(0, flip=False) if self.method.layer or self.method.jitter is None else self.method.jitter
+    @property
+    def jitter(self) -> Jitter | MirrorEvenSteps:
+        """The method's, for inputs of this shape; none at a layer, whose values do not move as the input does."""
+        if self.method.layer or self.method.jitter is None:
+            return Jitter(0, flip=False)
+        jitter = self.method.jitter
+        return jitter.for_shape(self.space) if isinstance(jitter, Jitter) else jitter
+
+    @property
+    def lengths(self) -> dict[str, Any]:
+        """The mask's family and the jitter with the lengths that were derived from the shape, at a layer in its places."""
+        family = getattr(self.lattice, "family", None)
+        return {} if family is None else {"mask": as_json(family), "jitter": as_json(self.jitter)}
 
     def _evaluation(self, variants: Tensor) -> Evaluation:
         """The evaluation for rows in the order of `(B, V)`."""

@@ -82,7 +82,7 @@ class Subject:
     @property
     def query(self) -> Tensor:
         """The index of each input, `(B,)`."""
-        return torch.arange(len(self.inputs), device=self.inputs.device)
+        return torch.arange(len(self.inputs), dtype=torch.long, device=self.inputs.device)
 
     def outputs(self, seen: Tensor, query: Tensor) -> Any:
         """The model's outputs for `(N, C, *S)`, in the inputs' precision and under the caller's autocast.
@@ -181,7 +181,9 @@ class Subject:
             if not outputs:
                 run(self.inputs[:1])
             first = self.scored(outputs[0], query)
-            torch.rand(1)  # a model that draws must not draw the same again
+            torch.rand(
+                1, dtype=torch.float32, device=self.inputs.device
+            )  # a model that draws must not draw the same again
             self._look_at_a_pair(outputs[0])
         return rows, check_finite(first, WHOLE) if len(self.inputs) == 1 else self.whole(rows)
 

@@ -128,7 +128,7 @@ def smallest(
             )
         if of_channels:
             areas = tuple(count * grain for count in areas or round_numbers(search.lattice.size[0]))
-        grid = torch.tensor(areas, device=device)
+        grid = torch.tensor(areas, dtype=torch.float32, device=device)
         sampled = grid.expand(batch, -1)
         parameters = search.ascend(sampled, progress).unflatten(0, (batch, -1))
         scores = search.scores(search.masks(parameters.flatten(0, 1), sampled))
@@ -136,7 +136,7 @@ def smallest(
         reached = enough.any(1)
         # The first area that suffices; where none does, the one that comes nearest.
         first = torch.where(reached, enough.int().argmax(1), scores.argmax(1))
-        rows = torch.arange(batch, device=device)
+        rows = torch.arange(batch, dtype=torch.long, device=device)
         upper, best = grid[first], parameters[rows, first]
         lower = torch.where(first > 0, grid[(first - 1).clamp(min=0)], 0.0)
         lower = torch.where(reached, lower, upper)

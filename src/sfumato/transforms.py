@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sfumato.configuration import check_number
-from sfumato.jitter import Move
+from sfumato.jitter import Move, shifts
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Transform:
 
     def _matrix(self, space: tuple[int, ...]) -> Tensor:
         """Where each place of the outcome comes from, `(1, d, d + 1)`, in torch's coordinates: -1 to 1, the last axis first."""
-        matrix = torch.eye(len(space) + 1, dtype=torch.float64)[:-1] / self.scale
+        matrix = torch.eye(len(space) + 1, dtype=torch.float64, device="cpu")[:-1] / self.scale
         if self.angle:
             height, width = space[-2:]
             cosine, sine = math.cos(math.radians(self.angle)), math.sin(math.radians(self.angle))
             turn = torch.tensor(
-                [[cosine, -sine * height / width], [sine * width / height, cosine]], dtype=torch.float64
+                [[cosine, -sine * height / width], [sine * width / height, cosine]], dtype=torch.float64, device="cpu"
             )
             matrix[:2, :2] = turn / self.scale
         return matrix[None]
@@ -80,6 +80,6 @@ class Transforms:
         """An endless stream of them for inputs with this many axes of space; one alone does not turn."""
         while True:
             yield Transform()
-            shift = torch.randint(-self.shift, self.shift + 1, (axes,), generator=generator).tolist()
-            turn, growth = (2 * torch.rand(2, generator=generator, dtype=torch.float64) - 1).tolist()
-            yield Transform(tuple(shift), turn * self.angle if axes > 1 else 0.0, (1 + self.scale) ** growth)
+            shift = shifts([self.shift] * axes, generator)
+            turn, growth = (2 * torch.rand(2, generator=generator, dtype=torch.float64, device="cpu") - 1).tolist()
+            yield Transform(shift, turn * self.angle if axes > 1 else 0.0, (1 + self.scale) ** growth)

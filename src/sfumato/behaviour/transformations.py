@@ -38,15 +38,15 @@ class Draw:
 
     def either_way(self, count: int) -> list[float]:
         """Numbers in [-1, 1)."""
-        return (2 * torch.rand(count, generator=self.generator, dtype=torch.float64) - 1).tolist()
+        return (2 * torch.rand(count, generator=self.generator, dtype=torch.float64, device="cpu") - 1).tolist()
 
     def share(self) -> float:
         """A number in [0, 1)."""
-        return float(torch.rand((), generator=self.generator, dtype=torch.float64))
+        return float(torch.rand((), generator=self.generator, dtype=torch.float64, device="cpu"))
 
     def noise(self, x: Tensor) -> Tensor:
         """Standard normal numbers, as many as in `x`."""
-        return torch.randn(x.shape, generator=self.generator).to(x)
+        return torch.randn(x.shape, generator=self.generator, dtype=torch.float32, device="cpu").to(x)
 
     def span(self, x: Tensor) -> Tensor:
         """From black to white, to be added to `x` `(1, C, *S)`."""

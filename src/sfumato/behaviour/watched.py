@@ -72,7 +72,7 @@ class Watched:
         for pictures in _alike(self.pictures, max(1, self.rows // draws)):
             inputs = []
             for picture in pictures:
-                generator = torch.Generator().manual_seed(_number(f"{seed}/{picture.name}"))
+                generator = torch.Generator("cpu").manual_seed(_number(f"{seed}/{picture.name}"))
                 draw = Draw(generator, self.levels)
                 inputs += [transformation(picture.inputs[None], draw) for _ in range(draws)]
             found = self._answers(torch.cat(inputs), kind)

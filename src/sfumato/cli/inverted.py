@@ -30,7 +30,7 @@ def inverted(
     spread = masks.repeat_interleave(activations.shape[axis] // masks.shape[1], 1).to(activations)
     targets = masked(activations.expand(len(masks), *activations.shape[1:]), spread, axis)
     something = (targets != 0).flatten(1).any(1)
-    pictures = torch.full((len(masks), *shape), 0.5)
+    pictures = torch.full((len(masks), *shape), 0.5, dtype=torch.float32, device="cpu")
     with progress_bar("inversion") as progress:
         found = invert(
             classifier.net,

@@ -36,7 +36,7 @@ def layers(
 
         classifier = models.load(model, checkpoint)
         shape = classifier.preparation.shape
-        found = outline(classifier.net, torch.zeros(2, *shape))
+        found = outline(classifier.net, torch.zeros(2, *shape, dtype=torch.float32, device="cpu"))
         if not found:
             raise ValueError(f"model {model!r} has no layers to look into: it is one module without parts")
         matching = [layer for layer in found if like is None or like.casefold() in layer.name.casefold()]

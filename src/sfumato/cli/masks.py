@@ -111,7 +111,8 @@ def _probabilities(method: Any, classifier: "Classifier", query: Query, result: 
     perturbed = perturbation(query.inputs[None])
     masks = result.masks[0]  # type: ignore[index]  # the method makes them
     with torch.no_grad():
-        outputs = classifier.logits(perturbed(masks, torch.zeros(len(masks), dtype=torch.long)))
+        query_of_masks = torch.zeros(len(masks), dtype=torch.long, device=masks.device)
+        outputs = classifier.logits(perturbed(masks, query_of_masks))
     return probabilities(outputs, link_of_meaning(method.score))[:, query.target]
 
 

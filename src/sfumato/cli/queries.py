@@ -80,7 +80,7 @@ class Prepared:
         while start < count:
             chunk = _alike(self.queries[start : start + CHUNK])
             inputs = torch.stack([query.inputs for query in chunk])
-            targets = torch.tensor([query.target for query in chunk])
+            targets = torch.tensor([query.target for query in chunk], dtype=torch.long, device="cpu")
             title = f"{start + 1}–{start + len(chunk)} of {count}" if count > CHUNK else ""
             yield Batch(chunk, inputs, targets, title)
             start += len(chunk)

@@ -79,8 +79,10 @@ class Subset(Listing):
             raise ValueError("the subset is empty: no picture of the data set meets its conditions")
         if self.sample is None:
             return kept
-        generator = torch.Generator().manual_seed(self.seed)
-        drawn = torch.randperm(len(kept), generator=generator)[: self.sample].sort().values
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        drawn = (
+            torch.randperm(len(kept), generator=generator, dtype=torch.long, device="cpu")[: self.sample].sort().values
+        )
         return [kept[position] for position in drawn.tolist()]
 
     def _asked(self, index: int) -> tuple[int, ...] | None:

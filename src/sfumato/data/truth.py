@@ -65,7 +65,7 @@ def truth(example: Example, label: int, size: tuple[int, int], listed: bool | No
     boxes = [thing.box or _around(mask) for thing, mask in zip(located, masks, strict=True)]
     return Truth(
         label=label,
-        boxes=torch.tensor(boxes, dtype=torch.float32),
+        boxes=torch.tensor(boxes, dtype=torch.float32, device="cpu"),
         places=reduce(torch.logical_or, masks),
         others=len({thing.label for thing in example.things} - {label}),
         listed=listed,
@@ -97,7 +97,7 @@ def within(box: Box, size: tuple[int, int]) -> Tensor:
     width, height = size
     rows = slice(max(ceil(top - 0.5), 0), max(ceil(bottom - 0.5), 0))
     columns = slice(max(ceil(left - 0.5), 0), max(ceil(right - 0.5), 0))
-    found = torch.zeros(height, width, dtype=torch.bool)
+    found = torch.zeros(height, width, dtype=torch.bool, device="cpu")
     found[rows, columns] = True
     return found
 
@@ -112,14 +112,15 @@ def inside(polygon: Sequence[float], size: tuple[int, int]) -> Tensor:
     [[1, 1, 0], [0, 0, 0]]
     """
     width, height = size
-    x, y = torch.tensor(polygon, dtype=torch.float64).view(-1, 2).T
+    x, y = torch.tensor(polygon, dtype=torch.float64, device="cpu").view(-1, 2).T
     x2, y2 = x.roll(-1), y.roll(-1)
-    centres = torch.arange(height, dtype=torch.float64)[:, None] + 0.5
+    centres = torch.arange(height, dtype=torch.float64, device="cpu")[:, None] + 0.5
     rows, sides = ((y <= centres) != (y2 <= centres)).nonzero().unbind(1)
     at = x[sides] + (centres[rows, 0] - y[sides]) * (x2[sides] - x[sides]) / (y2[sides] - y[sides])
     # Each side crossed switches between outside and inside, from the first centre at or beyond it.
-    switches = torch.zeros(height, width + 1, dtype=torch.long)
-    switches.index_put_((rows, (at - 0.5).ceil().clamp(0, width).long()), torch.ones(len(rows), dtype=torch.long), True)
+    switches = torch.zeros(height, width + 1, dtype=torch.long, device="cpu")
+    ones = torch.ones(len(rows), dtype=torch.long, device="cpu")
+    switches.index_put_((rows, (at - 0.5).ceil().clamp(0, width).long()), ones, True)
     mask = switches.cumsum(1)[:, :width] % 2 == 1
     if not mask.any():
         mask[y.floor().clamp(0, height - 1).long(), x.floor().clamp(0, width - 1).long()] = True
@@ -132,7 +133,8 @@ def decoded(run: Run) -> Tensor:
     total = sum(run.lengths)  # looked at before anything so large is made
     if total != width * height or min(run.lengths, default=0) < 0:
         raise ValueError(f"runs of {total} pixels do not make a mask of {width} × {height}")
-    values = torch.arange(len(run.lengths)).remainder(2).bool().repeat_interleave(torch.tensor(run.lengths))
+    lengths = torch.tensor(run.lengths, dtype=torch.long, device="cpu")
+    values = torch.arange(len(lengths), dtype=torch.long, device="cpu").remainder(2).bool().repeat_interleave(lengths)
     return values.view(width, height).T.contiguous()
 
 

@@ -62,9 +62,9 @@ class Centre:
 
 def bump(shape: Sequence[int], sigma: float) -> Tensor:
     """A Gaussian over `(*S)` that is symmetric about the middle, and largest there."""
-    exponent = torch.zeros(tuple(shape))
+    exponent = torch.zeros(tuple(shape), dtype=torch.float32, device="cpu")
     for axis, length in enumerate(shape):
-        offset = torch.arange(length) - (length - 1) / 2  # halves at most: exact
+        offset = torch.arange(length, dtype=torch.float32, device="cpu") - (length - 1) / 2  # halves at most: exact
         away = (offset / (sigma * length)).square() / 2
         exponent = exponent + away.view(-1, *[1] * (len(shape) - axis - 1))
     return torch.exp(-exponent)

@@ -19,7 +19,7 @@ from sfumato.configuration import check_flag, check_number, check_seed, later
 from sfumato.games import PRESERVE, Game
 from sfumato.jitter import Jitter, MirrorEvenSteps
 from sfumato.masks import Lattice, SmoothMask
-from sfumato.perturbations import Blur, Fade, Perturbation, Perturbed
+from sfumato.perturbations import Blur, Fade, Perturbation, Perturbed, seeded
 from sfumato.probing import Model
 from sfumato.scores import check_meaning
 from sfumato.search import Progress, Search
@@ -133,7 +133,7 @@ class ExtremalPerturbation:
         step. Raises `ValueError` where the inputs or targets cannot be used; the model comes out as it went in.
         """
         with Search.prepared(self, model, inputs, targets) as search:
-            areas = torch.tensor(self.areas, device=inputs.device).expand(len(inputs), -1)
+            areas = torch.tensor(self.areas, dtype=torch.float32, device=inputs.device).expand(len(inputs), -1)
             return search.attribution(search.ascend(areas, progress), areas)
 
     def lattice(self, seen: Tensor, space: Sequence[int]) -> Lattice | Canvas:
@@ -141,11 +141,13 @@ class ExtremalPerturbation:
         if not self.layer:
             return self.mask.on(seen.shape[2:], seen.device)
         stride = [length / places for length, places in zip(space, seen.shape[2:], strict=True)]
-        return self.mask.divided(stride).on(seen.shape[2:], seen.device)  # type: ignore[union-attr]  # checked at the start
+        mask = self.mask.for_shape(space)  # type: ignore[union-attr]  # checked at the start
+        return mask.divided(stride).on(seen.shape[2:], seen.device)
 
     def hiding(self, seen: Tensor) -> Perturbed:
         """What masks do to what is seen, `(B, C, *L)`."""
-        return (self.perturbation or (Fade() if self.layer else Blur()))(seen)
+        hides: Perturbation = seeded(self.perturbation or (Fade() if self.layer else Blur()), self.seed)
+        return hides(seen)
 
     def mapped(self, masks: Tensor, seen: Tensor, space: Sequence[int]) -> dict[str, Tensor]:  # noqa: ARG002
         """The saliency map of masks `(B, V, 1, *L)`, for inputs of `space`."""

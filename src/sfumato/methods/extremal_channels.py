@@ -18,7 +18,7 @@ from sfumato.capture import check_layer
 from sfumato.channel_mask import Channels
 from sfumato.configuration import check_flag, check_number, check_seed, later
 from sfumato.games import PRESERVE, Game
-from sfumato.perturbations import Fade, Perturbation, Perturbed
+from sfumato.perturbations import Fade, Perturbation, Perturbed, seeded
 from sfumato.probing import Model
 from sfumato.scores import check_meaning
 from sfumato.search import Progress, Search
@@ -99,7 +99,7 @@ class ExtremalChannels:
                 raise ValueError(
                     f"layer {self.layer!r} has {channels} channels or groups of them; got counts={self.counts}"
                 )
-            shares = torch.tensor(self.counts, device=inputs.device) / channels
+            shares = torch.tensor(self.counts, dtype=torch.float32, device=inputs.device) / channels
             areas = shares.expand(len(inputs), -1)
             return search.attribution(search.ascend(areas, progress), areas)
 
@@ -115,7 +115,7 @@ class ExtremalChannels:
 
     def hiding(self, seen: Tensor) -> Perturbed:
         """What masks `(N, K, 1, …)` do to what is seen, `(B, C, *L)`."""
-        perturbed = self.perturbation(seen)
+        perturbed = seeded(self.perturbation, self.seed)(seen)
         return lambda masks, query: perturbed(spread(masks, seen.shape[1]), query)
 
     def mapped(self, masks: Tensor, seen: Tensor, space: Sequence[int]) -> dict[str, Tensor]:

@@ -17,8 +17,8 @@ from sfumato.configuration import as_json, check_number, check_seed, later
 from sfumato.evaluate import Evaluation
 from sfumato.games import DELETE, Game
 from sfumato.grid_mask import Grid, GridMask
-from sfumato.jitter import Move
-from sfumato.perturbations import Blur, Perturbation
+from sfumato.jitter import Jitter, Move, shifts
+from sfumato.perturbations import Blur, Perturbation, seeded
 from sfumato.priors import l1, total_variation
 from sfumato.probing import Model
 from sfumato.scores import check_meaning
@@ -45,7 +45,8 @@ class MeaningfulPerturbation:
     - `l1`, `tv`, `beta`: $\lambda_1$, $\lambda_2$ and $\beta$; both terms are sums over the cells of the coarse mask.
     - `perturbation`: what hides a place. Of several, the mean of their scores counts: in the result, too.
     - `mask`: the coarse grid and its smoothing.
-    - `jitter`: the input moves by up to so many places along each axis, beneath the mask, at every step; 0 for none.
+    - `jitter`: the input moves by up to so many places along each axis, beneath the mask, at every step; 0 for none. By
+      default as many as suit its shape: 4 for a picture of 224 pixels.
       $\tau$ is drawn anew at each step, uniformly, and is the same for all queries; borders are reflected.
     - `start`: "circle", the smallest centred disc (interval, ball) whose perturbation leaves less than 1 % of the score of
       the whole input over that of the fully perturbed one; or "ones", $m = 1$, from where all of the input shows.
@@ -64,7 +65,7 @@ class MeaningfulPerturbation:
     beta: float = 3
     perturbation: Perturbation | tuple[Perturbation, ...] = Blur(max_sigma=10, levels=2)
     mask: GridMask = GridMask()
-    jitter: int = 4
+    jitter: int | None = None
     start: str = "circle"
     smooth: float = 0.0
     seed: int = 0
@@ -81,6 +82,8 @@ class MeaningfulPerturbation:
             )
         for name, least in (("steps", 1), ("jitter", 0)):
             value = getattr(self, name)
+            if name == "jitter" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number from {least} up; got {value!r}")
         check_seed(self.seed)
@@ -139,9 +142,10 @@ class Descent:
             with subject.surroundings.computing():
                 grid = method.mask.on(subject.inputs.shape[2:], subject.inputs.device)
                 rows, whole = subject.looked_at(method.memory)
-                perturbed = [perturbation(subject.inputs) for perturbation in method.perturbations]
+                perturbed = [seeded(each, method.seed)(subject.inputs) for each in method.perturbations]
             evaluations = tuple(Evaluation(subject, each, subject.query, rows) for each in perturbed)
             about = {"method": as_json(method), "score": as_json(subject.used_score), "versions": versions()}
+            about |= {"mask": as_json(grid.family), "jitter": list(_limits(method, grid))}
             yield cls(method, evaluations, grid, whole, about)
 
     def run(self, progress: Callable[[Step], object] | None = None) -> Tensor:
@@ -160,12 +164,12 @@ class Descent:
         method = self.method
         marks = start.clone().requires_grad_()
         optimiser = torch.optim.Adam([marks], lr=method.rate)
-        generator = torch.Generator().manual_seed(method.seed)
-        axes = len(self.grid.shape)
+        generator = torch.Generator("cpu").manual_seed(method.seed)
+        limits = _limits(method, self.grid)
         for index in range(method.steps):
-            shift = torch.randint(-method.jitter, method.jitter + 1, (axes,), generator=generator)
-            marks.grad, values, areas = self.gradient(marks, tuple(shift.tolist()))
-            optimiser.step()
+            marks.grad, values, areas = self.gradient(marks, shifts(limits, generator))
+            with torch.device("cpu"):  # where Adam counts its steps, whatever the caller's default
+                optimiser.step()
             with torch.no_grad():
                 marks.clamp_(0, 1)
             yield Step(index, method.steps, marks.detach().clone(), values, areas)
@@ -222,3 +226,9 @@ class Descent:
             blank=self.scores(torch.zeros_like(masks)),
             about=self.about,
         )
+
+
+def _limits(method: MeaningfulPerturbation, grid: Grid) -> tuple[int, ...]:
+    """Up to how many places the input moves along each axis."""
+    shift = Jitter(method.jitter, flip=False).for_shape(grid.shape).shift
+    return shift if isinstance(shift, tuple) else (shift or 0,) * len(grid.shape)

@@ -16,7 +16,7 @@ from sfumato.attribution import Attribution, saliency, versions
 from sfumato.configuration import as_json, check_number, check_seed, later
 from sfumato.evaluate import Evaluation
 from sfumato.inputs import warn_of_no_effect
-from sfumato.perturbations import Fade, Perturbation
+from sfumato.perturbations import Fade, Perturbation, seeded
 from sfumato.probing import Model
 from sfumato.scores import check_meaning
 from sfumato.space import per_axis
@@ -29,6 +29,9 @@ IN_CACHE = 16
 """Rows at once on a processor, whose caches larger batches overflow: EfficientNet-Lite0 takes 27 ms a row, with 64 52 ms."""
 
 DRAWS = ("random", "sobol")
+
+CELLS = {1: 49, 2: 7, 3: 4}
+"""Along each axis by default, by the number of axes."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,9 @@ class RISE:
     - `samples`: masks for each query. `batch`: how many rows go through the model at once, by default 16 on a processor and
       128 elsewhere; fewer where `memory`, in GiB, would not hold what a differentiable model keeps of them.
     - `cells`: a mask is `cells` numbers, 0 or 1, along each axis (one count for all axes, or one per axis), linearly
-      interpolated to one cell more than the input and cropped at random. `keep`: the probability of a 1.
+      interpolated to one cell more than the input and cropped at random. By default 7 along each of two axes, as published,
+      49 along one and 4 along each of three, so that a mask has about as many, and none smaller than a place. `keep`: the
+      probability of a 1.
     - `draw`: "random", or "sobol" for a scrambled Sobol sequence, whose masks balance cells and pairs of cells: the same
       error with fewer masks where cells act almost alone. It needs a dimension, product of `cells` and one an axis, of
       at most 21201, and serves best with a power of two samples.
@@ -86,7 +91,7 @@ class RISE:
     """
 
     samples: int = 4000
-    cells: int | tuple[int, ...] = 7
+    cells: int | tuple[int, ...] | None = None
     keep: float = 0.5
     draw: str = "random"
     perturbation: Perturbation = Fade()
@@ -104,7 +109,7 @@ class RISE:
             value = getattr(self, name)
             if (not _whole(value) or value < least) and not (name == "batch" and value is None):
                 raise ValueError(f"{name} must be a whole number from {least} up; got {value!r}")
-        for count in self.cells if isinstance(self.cells, tuple) else (self.cells,):
+        for count in self.cells if isinstance(self.cells, tuple) else () if self.cells is None else (self.cells,):
             if not _whole(count) or count < 2:
                 raise ValueError(f"cells are whole numbers from 2 up, one for all axes or one per axis; got {count!r}")
         check_number("keep", self.keep, "the share of cells that show", above=0, below=1)
@@ -143,30 +148,42 @@ class RISE:
                 "versions": versions(),
                 "samples": last.samples.tolist(),
                 "standard_error": _root_mean_square(last.error).tolist(),
+                "cells": [int(count) for count in self.counts(subject.inputs.shape[2:])],
             }
             return Attribution(map=saliency_map, whole=whole, about=about)
 
     def masks(self, shape: Sequence[int], device: torch.device | None = None) -> Iterator["Draws"]:
         """All masks for inputs whose axes of space have the lengths `shape`, in rounds, not yet made."""
-        counts = per_axis(self.cells, len(shape))
         lengths = tuple(shape)
+        counts = self.counts(lengths)
         if any(length < count for length, count in zip(lengths, counts, strict=True)):
             raise ValueError(
                 f"an input of {' x '.join(map(str, lengths))} places is too small for cells={self.cells}; "
-                "give fewer, or one count per axis"
+                "give fewer, or one count per axis, or none, to have what suits the shape"
             )
         grid = tuple(int(count) for count in counts)
         uniform = self._uniform(math.prod(grid) + len(grid))
         for start in range(0, self.samples, ROUND):
             numbers = uniform(min(ROUND, self.samples - start)).to(device)
             cells, shifts = numbers[:, : -len(grid)], numbers[:, -len(grid) :]
-            yield Draws((cells < self.keep).float().view(-1, *grid), shifts, lengths)
+            yield Draws((cells < self.keep).to(torch.float32).view(-1, *grid), shifts, lengths)
+
+    def counts(self, shape: Sequence[int]) -> tuple[float, ...]:
+        """How many cells a mask has along each axis, for inputs whose axes of space have the lengths `shape`.
+
+        >>> RISE().counts((224, 224)), RISE().counts((5,)), RISE().counts((8, 112, 112))
+        ((7, 7), (5,), (4, 4, 4))
+        """
+        if self.cells is not None:
+            return per_axis(self.cells, len(shape))
+        most = CELLS[max(1, sum(length > 1 for length in shape))]
+        return tuple(min(most, length) for length in shape)
 
     def _uniform(self, dimension: int) -> Callable[[int], Tensor]:
         """A source of `(n, dimension)` numbers in [0, 1)."""
         if self.draw == "random":
-            generator = torch.Generator().manual_seed(self.seed)
-            return lambda count: torch.rand(count, dimension, generator=generator, dtype=torch.float32)
+            generator = torch.Generator("cpu").manual_seed(self.seed)
+            return lambda count: torch.rand(count, dimension, generator=generator, dtype=torch.float32, device="cpu")
         most = torch.quasirandom.SobolEngine.MAXDIM
         if dimension > most:
             raise ValueError(
@@ -177,7 +194,7 @@ class RISE:
 
     def _rounds(self, subject: Subject, rows: int) -> Iterator[Round]:
         x = subject.inputs
-        perturbed = self.perturbation(x)
+        perturbed = seeded(self.perturbation, self.seed)(x)
         sums = Sums.empty(x)
         steps = math.ceil(self.samples / ROUND)
         active = subject.query
@@ -217,13 +234,22 @@ class Draws:
             count = self.cells.shape[1 + axis]
             cell = math.ceil(length / count)
             first = (self.crops[some, axis] * (cell + 1)).floor()
-            place = first[:, None] + torch.arange(length, device=masks.device)
+            place = first[:, None] + torch.arange(length, dtype=torch.float32, device=masks.device)
             # Centres of places in units of the grid's own cells; beyond the outermost centres the mask is constant.
             at = ((place + 0.5) * (count / ((count + 1) * cell)) - 0.5).clamp(0, count - 1)
-            nodes = torch.arange(count, device=masks.device)
-            weights = (1 - (at[..., None] - nodes).abs()).clamp(min=0)  # (n, length, count)
-            masks = torch.einsum("n...h,nuh->n...u", masks.movedim(1 + axis, -1), weights).movedim(-1, 1 + axis)
+            masks = _between(masks.movedim(1 + axis, -1), at).movedim(-1, 1 + axis)
         return masks.unsqueeze(1)
+
+
+def _between(values: Tensor, at: Tensor) -> Tensor:
+    """The values `(n, …, length)` of rows `(n, …, count)` at positions `(n, length)` from 0 to count - 1, interpolated."""
+    below = at.floor().clamp(max=max(0, values.shape[-1] - 2))
+    rows, index = [1] * (values.ndim - 2), below.long()
+    low, high = (
+        values.gather(-1, some.view(len(at), *rows, -1).expand(*values.shape[:-1], -1))
+        for some in (index, (index + 1).clamp(max=values.shape[-1] - 1))
+    )
+    return low + (at - below).view(len(at), *rows, -1) * (high - low)
 
 
 class Sums:

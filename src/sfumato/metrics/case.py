@@ -76,8 +76,8 @@ class Case:
 def placed(values: Tensor, window: Window) -> Tensor:
     """A map `(h, w)` of what the window shows, over the picture's pixels `(height, width)`; its least value outside."""
     width, height = window.size
-    x = (torch.arange(width) + 0.5 - window.left) / (window.right - window.left)
-    y = (torch.arange(height) + 0.5 - window.top) / (window.bottom - window.top)
+    x = (torch.arange(width, dtype=torch.float32, device="cpu") + 0.5 - window.left) / (window.right - window.left)
+    y = (torch.arange(height, dtype=torch.float32, device="cpu") + 0.5 - window.top) / (window.bottom - window.top)
     grid = torch.stack(torch.meshgrid(2 * y - 1, 2 * x - 1, indexing="ij")[::-1], -1)[None]
     sampled = torch.nn.functional.grid_sample(
         values[None, None], grid, mode="bilinear", padding_mode="border", align_corners=False

@@ -18,7 +18,7 @@ from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.pointing import finite_map
 from sfumato.metrics.protocol import Protocol
 from sfumato.metrics.weak_localisation import at_values, boxes_above
-from sfumato.perturbations import Blur, Perturbation
+from sfumato.perturbations import Blur, Perturbation, seeded
 from sfumato.scores import check_meaning
 from sfumato.subject import Subject
 
@@ -77,10 +77,11 @@ class DeletionGame(Protocol):
         with Subject.prepared(model, inputs, target, self.score) as subject:
             rows = min(self.batch, subject.looked_at(self.memory)[0])
             with subject.surroundings.computing():
-                evaluation = Evaluation(
-                    subject, self.perturbation(subject.inputs), subject.query.repeat(len(boxes) + 1), rows
-                )
-                kept = [torch.ones(inputs.shape[2:]), *(outside(box, inputs.shape[2:]) for box in boxes)]
+                perturbed = seeded(self.perturbation, case.seed)(subject.inputs)
+                evaluation = Evaluation(subject, perturbed, subject.query.repeat(len(boxes) + 1), rows)
+                space = inputs.shape[2:]
+                everything = torch.ones(space, dtype=torch.float32, device="cpu")
+                kept = [everything, *(outside(box, space) for box in boxes)]
             scores = evaluation.scores(torch.stack(kept)[:, None].to(inputs.device)).double().cpu()
         whole, blank, scores = scores[0], scores[1], scores[1:]  # the first box is all of the input
         areas = (boxes[..., 1] - boxes[..., 0]).prod(1)
@@ -95,7 +96,7 @@ class DeletionGame(Protocol):
     def boxes(self, saliency: Tensor) -> Tensor:
         """The candidates `(n, axes, 2)` for a map `(*S)`: all of it, then the boxes that differ from it and each other."""
         found = boxes_above(saliency, at_values(saliency, self.heights))
-        everything = torch.tensor([[0, length] for length in saliency.shape], dtype=found.dtype)
+        everything = torch.tensor([[0, length] for length in saliency.shape], dtype=found.dtype, device=found.device)
         different = torch.unique(found, dim=0)
         return torch.cat([everything[None], different[(different != everything).flatten(1).any(1)]])
 
@@ -111,6 +112,6 @@ class DeletionGame(Protocol):
 
 def outside(box: Tensor, shape: Sequence[int]) -> Tensor:
     """A mask `(*S)` that is 0 within a box `(axes, 2)` and 1 elsewhere."""
-    mask = torch.ones(tuple(shape))
+    mask = torch.ones(tuple(shape), dtype=torch.float32, device="cpu")
     mask[tuple(slice(int(first), int(end)) for first, end in box)] = 0
     return mask

@@ -93,4 +93,4 @@ def trapezoids(places: Tensor, values: Tensor) -> float:
 def evenly(steps: int, places: int) -> Tensor:
     """How many places are shown after 0, …, `steps` steps, `(steps + 1,)`; fewer steps where there are fewer places."""
     steps = min(steps, places)
-    return torch.tensor([round(step * places / steps) for step in range(steps + 1)])
+    return torch.tensor([round(step * places / steps) for step in range(steps + 1)], dtype=torch.long, device="cpu")

@@ -89,7 +89,7 @@ def order(values: Tensor) -> Tensor:
     """Where each value stands from the highest, 0, downwards, as a tensor of the same shape; of equals the earlier is first."""
     flat = values.flatten()
     place = torch.empty_like(flat, dtype=torch.long)
-    place[flat.argsort(descending=True, stable=True)] = torch.arange(len(flat), device=flat.device)
+    place[flat.argsort(descending=True, stable=True)] = torch.arange(len(flat), dtype=place.dtype, device=flat.device)
     return place.view(values.shape)
 
 

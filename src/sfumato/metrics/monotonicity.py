@@ -79,7 +79,8 @@ class Monotonicity(Protocol):
             if masks is not None:
                 return masks.double().flatten(1).mean(1), question.of_masks(self.perturbation, masks)
             importance = order(finite(case.map))
-            counts = torch.tensor([round(area * importance.numel()) for area in self.areas])
+            places = importance.numel()
+            counts = torch.tensor([round(area * places) for area in self.areas], dtype=torch.long, device="cpu")
             if (counts[1:] == counts[:-1]).any():
                 raise ValueError(
                     f"a map of {importance.numel()} places has no parts of {self.areas} that differ; give areas wider apart"

@@ -11,7 +11,7 @@ from torch import Tensor
 from sfumato.evaluate import Evaluation
 from sfumato.methods.rise import IN_CACHE
 from sfumato.metrics.case import Case
-from sfumato.perturbations import Perturbation
+from sfumato.perturbations import Perturbation, seeded
 from sfumato.space import enlarged
 from sfumato.subject import Subject
 
@@ -30,6 +30,8 @@ class Question:
     rows: int
     whole: float
     r"""$\Phi(x)$."""
+    seed: int = 0
+    """Of what a perturbation draws, unless it names a seed itself."""
 
     def of_parts(self, perturbation: Perturbation, importance: Tensor, counts: Tensor, without: bool = False) -> Tensor:
         """The scores `(n,)`, float64, of the `counts` `(n,)` most important places, or of what is left without them."""
@@ -46,7 +48,7 @@ class Question:
 
     def _asked(self, perturbation: Perturbation, masks: Iterator[Tensor]) -> Tensor:
         with self.subject.surroundings.computing(), torch.no_grad():
-            perturbed = perturbation(self.subject.inputs)
+            perturbed = seeded(perturbation, self.seed)(self.subject.inputs)
         scores = []
         for some in masks:
             query = torch.zeros(len(some), dtype=torch.long, device=some.device)
@@ -63,7 +65,7 @@ def questioned(case: Case, score: str, who: str) -> Iterator[Question]:
     with Subject.prepared(model, inputs, target, score) as subject:
         at_once = IN_CACHE if inputs.device.type == "cpu" else AT_ONCE
         rows, whole = subject.looked_at(MEMORY)
-        yield Question(subject, min(at_once, rows), float(whole))
+        yield Question(subject, min(at_once, rows), float(whole), case.seed)
 
 
 def masks_of_places(case: Case) -> Tensor | None:

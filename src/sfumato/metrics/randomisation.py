@@ -74,7 +74,7 @@ class Randomisation(Protocol):
             row |= {f"rank_correlation {name}": correlations[-1], f"ssim {name}": similarities[-1], "layers": count}
         return row | {
             "constant": sum(math.isnan(value) for value in correlations),
-            "rank_correlation": float(torch.tensor(correlations, dtype=torch.float64).nanmean()),
+            "rank_correlation": float(torch.tensor(correlations, dtype=torch.float64, device="cpu").nanmean()),
             "ssim": sum(similarities) / len(similarities),
             "rank_correlation all": correlations[-1],
             "ssim all": similarities[-1],
@@ -159,9 +159,12 @@ def randomise_(layer: nn.Module, draw: str) -> None:
                 continue
             values = parameter.detach().float().cpu()
             if draw == "permutation":
-                values = values.flatten()[torch.randperm(values.numel())].view(values.shape)
+                order = torch.randperm(values.numel(), dtype=torch.long, device="cpu")
+                values = values.flatten()[order].view(values.shape)
             else:
-                values = values.mean() + values.std(correction=0) * torch.randn(values.shape, dtype=torch.float32)
+                values = values.mean() + values.std(correction=0) * torch.randn(
+                    values.shape, dtype=torch.float32, device="cpu"
+                )
             parameter.copy_(values)
 
 
@@ -174,5 +177,5 @@ def _nearest(name: str, order: dict[str, None]) -> str:
 
 def _mixed(seed: int, index: int) -> int:
     """A seed for every pair of a seed and a small index; neighbours have nothing in common."""
-    generator = torch.Generator().manual_seed(seed)
-    return int(torch.randint(2**62, (index + 1,), generator=generator)[-1])
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return int(torch.randint(2**62, (index + 1,), generator=generator, dtype=torch.long, device="cpu")[-1])

@@ -51,17 +51,17 @@ class Stability(Protocol):
         deviation = self.noise * float(inputs.max() - inputs.min())
         if not deviation > 0:
             raise ValueError("the input is constant, so that noise has no range to be a fraction of")
-        generator = torch.Generator().manual_seed(case.seed)
+        generator = torch.Generator("cpu").manual_seed(case.seed)
         correlations, changes, quotients = [], [], []
         for _ in range(self.draws):
-            noise = deviation * torch.randn(inputs.shape, generator=generator, dtype=torch.float32)
+            noise = deviation * torch.randn(inputs.shape, generator=generator, dtype=torch.float32, device="cpu")
             noisy = inputs + noise.to(inputs)
             after = finite(Case(method(model, noisy, target), inputs=noisy).map).double()
             change = float((after - before).norm())
             correlations.append(spearman(before, after))
             changes.append(change)
             quotients.append(change / float((noisy - inputs).double().norm()))
-        known = torch.tensor(correlations, dtype=torch.float64)
+        known = torch.tensor(correlations, dtype=torch.float64, device="cpu")
         known = known[~known.isnan()]
         size = float(before.norm())
         return {

@@ -89,7 +89,9 @@ class SufficientArea(Protocol):
             lower = int(counts[counts < upper][-1])
         while upper - lower > max(1.0, places / (16 * self.steps)):
             middle = (lower + upper) // 2
-            score = question.of_parts(self.perturbation, importance, torch.tensor([middle]))
+            score = question.of_parts(
+                self.perturbation, importance, torch.tensor([middle], dtype=torch.long, device="cpu")
+            )
             lower, upper = (lower, middle) if score >= wanted else (middle, upper)
         return upper / places
 

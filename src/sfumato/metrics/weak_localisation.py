@@ -77,7 +77,7 @@ class WeakLocalisation(Protocol):
             finite_map(saliency, (height, width))
         finite_map(saliency, saliency.shape)
         positive = saliency.clamp(min=0)  # what is negative is no energy
-        multiples = torch.tensor(self.mean, dtype=torch.float64) * positive.double().mean()
+        multiples = torch.tensor(self.mean, dtype=torch.float64, device="cpu") * positive.double().mean()
         kept = torch.cat(
             [
                 boxes_above(saliency, at_values(saliency, self.value)),
@@ -88,10 +88,11 @@ class WeakLocalisation(Protocol):
         boxes = kept.flip(1).transpose(1, 2).flatten(1)  # left, top, right, bottom
         if case.window is not None:
             window = case.window
-            scale = torch.tensor([window.right - window.left, window.bottom - window.top]) / torch.tensor(
-                saliency.shape[::-1]
-            )
-            boxes = boxes * scale.repeat(2) + torch.tensor([window.left, window.top] * 2)
+            height, width = saliency.shape
+            scale = [(window.right - window.left) / width, (window.bottom - window.top) / height] * 2
+            start = [window.left, window.top] * 2
+            of_pixels, origin = (torch.tensor(each, dtype=torch.float64, device="cpu") for each in (scale, start))
+            boxes = boxes * of_pixels + origin
         best = overlaps(boxes, truth.boxes.double()).amax(1)
         lists = dict(zip(self.kinds, (part.tolist() for part in best.split(counts)), strict=True))
         return {**lists, "difficult": truth.difficult, "label": truth.label}
@@ -166,7 +167,7 @@ def tunes(picture: str) -> bool:
 def at_values(saliency: Tensor, shares: Sequence[float]) -> Tensor:
     """The heights that lie so far up from the map's least to its largest value, `(A,)`, float64."""
     low, high = saliency.min().double(), saliency.max().double()
-    return low + torch.tensor(shares, dtype=torch.float64) * (high - low)
+    return low + torch.tensor(shares, dtype=torch.float64, device="cpu") * (high - low)
 
 
 def at_energies(energy: Tensor, shares: Sequence[float]) -> Tensor:
@@ -174,7 +175,7 @@ def at_energies(energy: Tensor, shares: Sequence[float]) -> Tensor:
     falling = energy.flatten().double().sort(descending=True).values
     above = falling.cumsum(0)
     # The first place at which the sum reaches the share; rounding must not ask for more than there is.
-    wanted = torch.tensor(shares, dtype=torch.float64) * above[-1]
+    wanted = torch.tensor(shares, dtype=torch.float64, device="cpu") * above[-1]
     return falling[torch.searchsorted(above, wanted).clamp(max=len(falling) - 1)]
 
 
@@ -191,7 +192,7 @@ def boxes_above(saliency: Tensor, thresholds: Tensor) -> Tensor:
         others = [other for other in range(saliency.ndim) if other != axis]
         highest = saliency.double().amax(others) if others else saliency.double()
         left = highest >= thresholds[:, None].double()  # (A, length)
-        length = torch.arange(1, left.shape[1] + 1)
+        length = torch.arange(1, left.shape[1] + 1, dtype=torch.long, device=left.device)
         last = (left * length).amax(1)
         first = left.shape[1] - (left * length.flip(0)).amax(1)
         sides.append(torch.stack([torch.where(last > 0, first, 0), last], 1))

@@ -23,7 +23,7 @@ LAYER_METHODS = (
 def described(name: str, net: nn.Module, preparation: Preparation, labels: tuple[str, ...] | None = None) -> Classifier:
     """The network as a `Classifier`, with its labels and layers found out where they are not given."""
     net = net.eval()
-    example = torch.zeros(1, *preparation.shape)
+    example = torch.zeros(1, *preparation.shape, dtype=torch.float32, device="cpu")
     try:
         logits, layer = _traced(net, example)
     except Exception as error:

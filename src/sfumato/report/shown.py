@@ -32,7 +32,7 @@ def frames(result: Attribution, rows: Sequence[MaskRow], picture: Tensor | None)
     if result.map.ndim != 4:
         return None
     size = result.map.shape[2:] if picture is None else picture.shape[1:]
-    canvas = torch.empty(3, *size)
+    canvas = torch.empty(3, *size, dtype=torch.float32, device="cpu")
     if result.masks is None:
         return Frames(positive(result.map, canvas), are_masks=False)
     if result.activation is not None:
@@ -77,8 +77,8 @@ def perturbed(result: Attribution, inputs: Tensor, classifier: Classifier | None
     if isinstance(perturbation, Blur):
         levels, name = perturbation.pyramid(values)[:-1, 0], "Blurred"
     else:
-        hidden = torch.zeros(1, 1, *values.shape[2:])
-        levels = perturbation(values)(hidden, torch.zeros(1, dtype=torch.long))
+        hidden = torch.zeros(1, 1, *values.shape[2:], dtype=torch.float32, device="cpu")
+        levels = perturbation(values)(hidden, torch.zeros(1, dtype=torch.long, device="cpu"))
         name = "As the network saw it"
     return Perturbed(restored(levels, classifier) if classifier is not None else _rgb(levels), name)
 

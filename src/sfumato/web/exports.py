@@ -80,7 +80,7 @@ def _frames(found: Found, classifier: Classifier) -> list[Image.Image]:
     hidden = blurred(picture)
     masks = 1 - result.masks if deletes(result) else result.masks
     masks = enlarged(masks[0].cpu(), picture.shape[1:])  # at a layer they are smaller
-    masks = torch.cat([masks, torch.ones(1, *masks.shape[1:])])
+    masks = torch.cat([masks, torch.ones_like(masks[:1])])
     shown = [mask * picture + (1 - mask) * hidden for mask in masks]
     return [Image.fromarray(eight_bits(each.permute(1, 2, 0))) for each in shown]
 

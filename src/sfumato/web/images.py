@@ -22,4 +22,5 @@ def stretched(values: Tensor) -> Tensor:
 def blurred(picture: Tensor) -> Tensor:
     """RGB `(3, H, W)` as it looks where nothing is shown of it."""
     whole = Blur(max_sigma=BLUR, levels=2)(picture[None].float())
-    return whole(torch.zeros(1, 1, *picture.shape[1:]), torch.zeros(1, dtype=torch.long))[0]
+    hidden = torch.zeros(1, 1, *picture.shape[1:], dtype=torch.float32, device=picture.device)
+    return whole(hidden, torch.zeros(1, dtype=torch.long, device=picture.device))[0]
