@@ -9,6 +9,9 @@ from typing import Any
 
 CLASS = "class"
 
+PER_QUERY = {"per_query": True}
+"""The metadata of a dataclass's field that may hold a tuple with one value for each query."""
+
 
 def check_number(
     name: str,
@@ -73,11 +76,33 @@ def as_json(value: Any) -> Any:
     return dotted_path(value if hasattr(value, "__qualname__") else type(value))
 
 
+def per_query(value: Any, path: str) -> list[str]:
+    """Where `as_json(value)` holds lists with one value for each query, as dotted paths that begin with `path`.
+
+    >>> from sfumato.scores import Logit
+    >>> per_query(Logit(3) - Logit((1, 2)), "score")
+    ['score.terms.1.1.target']
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        paths = []
+        for entry in fields(value):
+            item, name = getattr(value, entry.name), f"{path}.{entry.name}"
+            listed = entry.metadata.get("per_query") and isinstance(item, tuple | list)
+            paths += [name] if listed else per_query(item, name)
+        return paths
+    if isinstance(value, tuple | list):
+        return [name for place, item in enumerate(value) for name in per_query(item, f"{path}.{place}")]
+    return []
+
+
 def from_json(value: Any) -> Any:
-    """What `as_json` wrote. Only classes of this package are looked up; dotted paths stay as they are."""
+    """What `as_json` wrote. Only classes of this package are looked up; dotted paths stay as they are.
+
+    Raises `ValueError` for a class of another package, and for settings that the class does not have or cannot use.
+    """
     if isinstance(value, Mapping):
         items = {key: from_json(item) for key, item in value.items() if key != CLASS}
-        return _configuration(value[CLASS])(**items) if CLASS in value else items
+        return _built(value[CLASS], items) if CLASS in value else items
     if isinstance(value, list):
         return tuple(from_json(item) for item in value)
     return value
@@ -113,11 +138,29 @@ def dotted_path(thing: type | Callable[..., Any]) -> str:
     return f"{thing.__module__}:{thing.__qualname__}"
 
 
-def _configuration(path: str) -> type:
-    module, _, name = path.partition(":")
+def _built(path: Any, settings: Mapping[str, Any]) -> Any:
+    """The configuration of the class at a dotted path, with these settings."""
+    configuration = _configuration(path)
+    known = {entry.name for entry in fields(configuration) if entry.init}
+    if unknown := sorted(set(settings) - known):
+        raise ValueError(
+            f"{path!r} has no setting {', '.join(map(repr, unknown))} in this version of sfumato; update sfumato, or leave "
+            "it out"
+        )
+    try:
+        return configuration(**settings)
+    except TypeError as error:  # of a setting that is missing, or of a kind that the class does not expect
+        raise ValueError(f"{path!r} cannot be built from {dict(settings)}: {error}") from error
+
+
+def _configuration(path: Any) -> type:
+    module, _, name = path.partition(":") if isinstance(path, str) else ("", "", "")
     if module.split(".")[0] != __name__.split(".")[0]:
         raise ValueError(f"{path!r} is not a configuration of this package; import and build it yourself")
-    found = getattr(importlib.import_module(module), name, None)
-    if not (isinstance(found, type) and is_dataclass(found)):
+    try:
+        cls = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise ValueError(f"{path!r} names no configuration: {error}") from error
+    if not (isinstance(cls, type) and is_dataclass(cls)):
         raise ValueError(f"{path!r} names no configuration")
-    return found
+    return cls

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sfumato.attribution import Attribution, versions
-from sfumato.configuration import as_json, check_number
+from sfumato.attribution import Attribution, about_run
+from sfumato.configuration import check_number
 from sfumato.inputs import check_batch_axis
 from sfumato.probing import Model, saved_bytes
 from sfumato.rules import EXCITATION, BackwardRules, check_visible
@@ -94,7 +94,7 @@ def find_layer(model: Model, layer: str) -> nn.Module:
     return modules[layer]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Flow:
     """What went up and came down through a layer, for `N` queries."""
 
@@ -171,7 +171,7 @@ def _measured(subject: Subject, ascent: Callable[[Tensor], Climbed], query: Tens
     return climbed[0], kept
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ascent:
     """The way up, for any queries."""
 
@@ -259,7 +259,7 @@ def explained(
                 )
                 maps.append(_finished(method, read(activation, found).float(), space))
             whole.append(flow.scores)
-        about = {"method": as_json(method), "score": as_json(subject.score), "versions": versions()}
+        about = about_run(method, subject.score)
         with subject.surroundings.computing(), torch.no_grad():
             attribution = Attribution(map=torch.cat(maps), whole=torch.cat(whole), about=about)
             if not torch.isfinite(torch.cat(whole)).all():

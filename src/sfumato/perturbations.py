@@ -126,3 +126,8 @@ class Noise:
         generator = torch.Generator().manual_seed(self.seed)
         noise = self.std * torch.randn(1, *x.shape[1:], generator=generator)
         return towards(noise.to(x.device), x)
+
+
+def default_perturbation(layer: str) -> Perturbation:
+    """What a method whose `perturbation` is None hides places with: `Blur()` of the input, and at a layer `Fade()`."""
+    return Fade() if layer else Blur()

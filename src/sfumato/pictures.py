@@ -77,7 +77,7 @@ def _upright_rgb(
 ) -> Image.Image:
     picture = _decoded(source, path, formats, most)
     try:
-        return _rgb(picture)
+        return as_rgb(picture)
     except ValueError as error:
         raise _unreadable(path, str(error), "grey, RGB or CMYK values from 0 up") from error
 
@@ -114,7 +114,8 @@ def _unreadable(path: AnyPath, reason: str, expected: str) -> ValueError:
     return ValueError(f"cannot read picture {str(path)!r}: {reason}; expected {expected}")
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """A picture of any mode in RGB, 8 bits a channel, on white where it is transparent."""
     if picture.mode == "F" or picture.mode.startswith("I"):
         return _eight_bits(picture).convert("RGB")
     if picture.has_transparency_data:

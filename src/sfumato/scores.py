@@ -5,13 +5,15 @@ add, subtract and scale: `Logit(281) - 0.5 * Logit(282)`. Targets are one class 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from sfumato.configuration import PER_QUERY
 
 Target = int | tuple[int, ...]
 
@@ -74,7 +76,7 @@ class Output(Score):
 class OfClass(Score):
     """Base of scores of one class: `target` is its index, or one index per query (a sequence or an integer tensor)."""
 
-    target: Target
+    target: Target = field(metadata=PER_QUERY)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", as_target(self.target))
@@ -165,7 +167,7 @@ class LogOdds(OfClass):
 class Contrastive(OfClass):
     r"""The class's logit less its rival's: $y_c - \max_{c' \neq c} y_{c'}$, or $y_c - y_{\mathrm{against}}$."""
 
-    against: Target | None = None
+    against: Target | None = field(default=None, metadata=PER_QUERY)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from sfumato.ascent import Ascent, Problem, Step
-from sfumato.attribution import Attribution, versions
-from sfumato.configuration import as_json
+from sfumato.attribution import Attribution, about_run
 from sfumato.evaluate import Evaluation
 from sfumato.games import Game
 from sfumato.jitter import Jitter, MirrorEvenSteps
@@ -61,7 +60,7 @@ class Seeking(Protocol):
         """The fields of an `Attribution` that show masks `(B, V, …)` in the input."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Search:
     """A method at work on one batch."""
 
@@ -85,7 +84,7 @@ class Search:
                 rows, whole = subject.looked_at(method.memory)
                 perturbed = method.hiding(subject.inputs)
             evaluation = Evaluation(subject, perturbed, subject.query, rows)
-            about = {"method": as_json(method), "score": as_json(subject.score), "versions": versions()}
+            about = about_run(method, subject.score, jitter=None if method.layer else method.jitter)
             yield cls(method, evaluation, lattice, space, whole, about)
 
     def ascend(

@@ -19,7 +19,7 @@ BLACK_BOX = 16
 """Rows at once through a model of whose memory nothing can be seen."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """A model, inputs `(B, C, *S)` and the score of `B` queries, checked, with the model held still."""
 

@@ -13,7 +13,7 @@ from sfumato.tokens import Layout, channel_layout, layout
 SIDES = ("output", "input")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Upper(Subject):
     """A subject whose `inputs` are activations `(B, C, *L)` of a layer, and whose model is the network above it."""
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfumato.attribution import Attribution, versions
-from sfumato.configuration import as_json, check_seed
+from sfumato.attribution import Attribution, about_run
+from sfumato.configuration import check_seed
 from sfumato.inputs import described
 from sfumato.layers import find_layer
 from sfumato.probing import Model
@@ -89,8 +89,7 @@ class Captum:
                     x, additional_forward_args=(subject.query,), **called
                 )
                 saliency = self._map(found, x)
-        about = {"method": as_json(self), "score": as_json(subject.score), "versions": versions()}
-        return Attribution(map=saliency, whole=whole, about=about)
+        return Attribution(map=saliency, whole=whole, about=about_run(self, subject.score))
 
     def _class(self) -> Callable[..., Any]:
         path = self.name.removeprefix("captum:")

@@ -18,7 +18,7 @@ from sfumato.configuration import check_number, check_seed
 from sfumato.games import PRESERVE, Game
 from sfumato.jitter import Jitter, MirrorEvenSteps
 from sfumato.masks import Lattice, SmoothMask
-from sfumato.perturbations import Blur, Fade, Perturbation, Perturbed
+from sfumato.perturbations import Blur, Perturbation, Perturbed, default_perturbation
 from sfumato.probing import Model
 from sfumato.scores import check_meaning
 from sfumato.search import Progress, Search
@@ -140,7 +140,7 @@ class ExtremalPerturbation:
 
     def hiding(self, seen: Tensor) -> Perturbed:
         """What masks do to what is seen, `(B, C, *L)`."""
-        return (self.perturbation or (Fade() if self.layer else Blur()))(seen)
+        return (self.perturbation or default_perturbation(self.layer))(seen)
 
     def mapped(self, masks: Tensor, seen: Tensor, space: Sequence[int]) -> dict[str, Tensor]:  # noqa: ARG002
         """The saliency map of masks `(B, V, 1, *L)`, for inputs of `space`."""

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.attribution import Attribution, saliency, versions
-from sfumato.configuration import as_json, check_number, check_seed
+from sfumato.attribution import Attribution, about_run, saliency
+from sfumato.configuration import check_number, check_seed
 from sfumato.evaluate import Evaluation
 from sfumato.perturbations import Fade, Perturbation
 from sfumato.probing import Model
@@ -29,7 +29,7 @@ IN_CACHE = 16
 DRAWS = ("random", "sobol")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Round:
     """What is known after a round of masks. The last one holds the answer."""
 
@@ -129,13 +129,8 @@ class RISE:
                 raise RuntimeError("no masks were drawn")
             with subject.surroundings.computing(), torch.no_grad():
                 saliency_map = saliency(last.map[:, None], self.smooth)
-            about = {
-                "method": as_json(self),
-                "score": as_json(subject.score),
-                "versions": versions(),
-                "samples": last.samples.tolist(),
-                "standard_error": _root_mean_square(last.error).tolist(),
-            }
+            values = {"samples": last.samples.tolist(), "standard_error": _root_mean_square(last.error).tolist()}
+            about = about_run(self, subject.score, values)
             return Attribution(map=saliency_map, whole=whole, about=about)
 
     def masks(self, shape: Sequence[int], device: torch.device | None = None) -> Iterator["Draws"]:
@@ -189,7 +184,7 @@ class RISE:
                 return
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Draws:
     """Masks that are not made yet: cells `(n, *cells)` of 0 or 1 and crops `(n, axes)`, as fractions of a cell."""
 

@@ -10,11 +10,12 @@ from torch import Tensor
 from sfumato.attribution import Attribution
 from sfumato.labels import synonyms
 from sfumato.models import Classifier
+from sfumato.panels import deletes
 from sfumato.report.encoded import jpeg
 from sfumato.report.markup import Html, tag
 from sfumato.report.page import page, write_page
 from sfumato.report.panel import VIEWS, Panel
-from sfumato.report.shown import perturbed, restored
+from sfumato.report.shown import AS_SEEN, batch, perturbed, restored
 from sfumato.sufficient import SmallestArea
 
 TITLE = "What the network needs to see"
@@ -38,7 +39,7 @@ class Entry:
 
 def html(
     result: Result | Mapping[str, Result],
-    inputs: Tensor | None = None,
+    inputs: Any = None,
     classifier: Classifier | None = None,
     label: str | Sequence[str] | None = None,
     title: str = TITLE,
@@ -47,7 +48,8 @@ def html(
 
     `result` is what a method found, or `smallest`, or several of them by name, which stand side by side. `inputs` are what the
     model was shown, `(B, C, H, W)`, from which `classifier` restores the pictures; without a classifier they are pictures
-    themselves, grey or RGB in [0, 1], and with `None` there are masks alone. `label` names what is explained, one for all or
+    themselves, grey or RGB in [0, 1] or of 8 bits, and with `None` there are masks alone. PIL pictures serve, too, one or a
+    list of them: `classifier` prepares them. `label` names what is explained, one for all or
     one for each query; otherwise the classes that the result tells are named.
     """
     return page(title, *(section(each, place) for place, each in enumerate(entries(result, inputs, classifier, label))))
@@ -56,7 +58,7 @@ def html(
 def write(
     path: str | os.PathLike[str],
     result: Result | Mapping[str, Result],
-    inputs: Tensor | None = None,
+    inputs: Any = None,
     classifier: Classifier | None = None,
     label: str | Sequence[str] | None = None,
     title: str = TITLE,
@@ -67,7 +69,7 @@ def write(
 
 def entries(
     result: Result | Mapping[str, Result],
-    inputs: Tensor | None = None,
+    inputs: Any = None,
     classifier: Classifier | None = None,
     label: str | Sequence[str] | None = None,
 ) -> list[Entry]:
@@ -79,6 +81,7 @@ def entries(
     count = next(iter(counts.values()))
     if set(counts.values()) != {count}:
         raise ValueError(f"results side by side must be of the same queries; got {counts}")
+    inputs = None if inputs is None else batch(inputs, classifier)
     if inputs is not None and len(inputs) != count:
         raise ValueError(f"inputs must be the {count} that the result explains; got {len(inputs)}")
     labels = [label] * count if isinstance(label, str) else label
@@ -102,10 +105,14 @@ def section(entry: Entry, place: int) -> Html:
     panels = []
     for name, each in entry.results.items():
         result = attribution(each)
-        hidden = None
+        hidden, note = None, ""
         if entry.inputs is not None and result.masks is not None and result.activation is None:
-            hidden = perturbed(result, entry.inputs, entry.classifier)
-        panels.append(Panel(name, result, each if isinstance(each, SmallestArea) else None, picture, hidden))
+            try:
+                hidden = perturbed(result, entry.inputs, entry.classifier)
+                note = hidden.note
+            except ValueError as error:
+                note = str(error)
+        panels.append(Panel(name, result, each if isinstance(each, SmallestArea) else None, picture, hidden, note))
     identity = f"q{place}"
     head = entry.label or f"query {place + 1}"
     parts: list[Html | None] = [tag("h2", head, id=identity), tag("p", entry.note) if entry.note else None]
@@ -122,7 +129,8 @@ def section(entry: Entry, place: int) -> Html:
 def _controls(panels: Sequence[Panel], identity: str) -> Html | None:
     """How the masks are shown: one choice for all panels."""
     offered = [name for name in VIEWS if any(name in panel.views() for panel in panels)]
-    names = VIEWS | {"seen": next((panel.perturbed.name for panel in panels if panel.perturbed), VIEWS["seen"])}
+    hidden = {panel.perturbed.name for panel in panels if panel.perturbed} or {VIEWS["seen"]}
+    names = VIEWS | {"seen": hidden.pop() if len(hidden) == 1 else AS_SEEN}
     parts: list[Html] = []
     if len(offered) > 1:
         choices = [
@@ -165,9 +173,3 @@ def target_name(about: Mapping[str, Any], query: int, classifier: Classifier | N
     if classifier is None or not 0 <= target < len(classifier.labels):
         return f"class {target}"
     return f"{synonyms(classifier.labels[target])[0]} ({target})"
-
-
-def deletes(result: Attribution) -> bool:
-    """Whether a mask marks what was removed and nothing that was kept."""
-    game = result.method.get("game")
-    return isinstance(game, Mapping) and not game.get("keep") and bool(game.get("drop"))
