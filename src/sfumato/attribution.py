@@ -349,7 +349,7 @@ def _rebuilt(described: Any) -> Perturbation:
         if callable(perturbation):
             return perturbation
     raise ValueError(
-        f"places were hidden with {name!r}, which cannot be built again from its name; give the perturbation itself"
+        f"places were hidden with {name!r}, which cannot be built again from its name; give the one that the method had"
     )
 
 

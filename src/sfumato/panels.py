@@ -178,7 +178,7 @@ def hiding(result: Attribution, given: Perturbation | None = None) -> Hiding:
     try:
         perturbations = (given,) if given is not None else result.perturbations()
     except ValueError as error:
-        raise ValueError(f"What the network saw cannot be shown: {error}.") from error
+        raise ValueError(f"What the network saw is not shown: {error}, as plots.figure(…, perturbation=…).") from error
     if not perturbations:
         return Hiding(
             Blur(), "Blur", used=False, note="The result does not say what hid places: the blur is for display."

@@ -31,7 +31,7 @@ from sfumato.panels import (
     shares,
     show,
 )  # fmt: skip
-from sfumato.perturbations import Perturbation
+from sfumato.perturbations import Blur, Perturbation
 from sfumato.space import enlarged
 
 if TYPE_CHECKING:
@@ -206,7 +206,12 @@ def _shown(
     if not hidden.used:
         return shown, "blurred for display; the result does not say what hid places"
     words = "without the mask, as" if deletes(result) else "as"
-    return shown, f"{words} the network saw it ({hidden.name}) {hidden.note}".strip()
+    words = f"{words} the network saw it ({hidden.name}){'. ' if hidden.note else ''}{hidden.note}"
+    # A mean over places is the same in any units, unless zeros beyond the border take part.
+    any_units = isinstance(hidden.perturbation, Blur) and hidden.perturbation.border == "reflect"
+    if classifier is None and not any_units:
+        words = f"{hidden.name} of the picture as it is, not in the network's units (give classifier=…)"
+    return shown, words
 
 
 def _say(axes: "Axes", note: str, width: float, above: bool) -> None:
