@@ -164,6 +164,16 @@ def test_results_can_be_compared_hashed_copied_and_pickled(results, kind):
         assert same(result, other)
 
 
+def test_the_part_of_a_result_does_not_take_the_batch_along():
+    batch = made(200)
+    part = batch[7]
+    assert len(pickle.dumps(part)) < len(pickle.dumps(batch)) / 20
+    for other in (pickle.loads(pickle.dumps(part)), copy.deepcopy(part)):  # noqa: S301
+        assert other.masks.untyped_storage().nbytes() == part.masks.nbytes
+        assert same(other, part)
+    assert part.masks.untyped_storage().data_ptr() == batch.masks.untyped_storage().data_ptr()
+
+
 # Parts.
 
 

@@ -94,6 +94,10 @@ class TensorResult:
         """The number of queries."""
         return len(getattr(self, fields(self)[0].name))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles and copies: a view, as the tensors of a part are, would take the whole batch along."""
+        return vars(self._mapped(_alone, lambda result: result))
+
     def _rows(self, query: Any) -> range:
         """The indices of the queries meant, growing or falling."""
         if isinstance(query, slice):
@@ -405,6 +409,11 @@ def _changed(value: Any, change: Callable[[Tensor], Tensor], within: Callable[[T
     if isinstance(value, TensorResult):
         return within(value)
     return tuple(_changed(item, change, within) for item in value) if isinstance(value, tuple) else value
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """The tensor, in memory of its own where it is a view of a larger one."""
+    return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
 
 
 def _finite(value: Any) -> Any:
