@@ -10,11 +10,13 @@ import re
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -38,7 +40,7 @@ from sfumato import (
     smallest,
 )
 from sfumato.attribution import TensorResult, about_run, used_perturbations
-from sfumato.configuration import PER_QUERY, from_json
+from sfumato.configuration import PER_QUERY, as_json, from_json
 from sfumato.scores import Score
 
 QUICK = {"areas": (0.2, 0.5), "steps": 2, "mask": SmoothMask(step=3, sigma=6)}
@@ -475,3 +477,36 @@ def test_settings_of_a_later_version_are_named():
         from_json({"class": "sfumato.scores:Logit"})
     with pytest.raises(ValueError, match="names no configuration"):
         from_json({"class": "sfumato.later:Blur"})
+
+
+def test_what_a_shard_holds_and_this_version_does_not_know_is_a_damaged_shard(tmp_path):
+    from sfumato.runs.shards import Shards
+    from sfumato.runs.store import StoreError
+
+    shards = Shards(tmp_path)
+    name = shards.keep({"a": made(notes=["x"])})
+    assert same(shards.read(name, "a"), shards.read(name, "a").cpu())
+    with safe_open(tmp_path / name, framework="pt") as file:
+        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+        shard = json.loads(file.metadata()["shard"])
+    shard["items"]["a"]["tensors"].append("ranks")
+    save_file(tensors | {"a/ranks": torch.ones(1)}, tmp_path / name, metadata={"shard": json.dumps(shard)})
+    with pytest.raises(StoreError, match=r"is damaged \(cannot load the item 'a': it holds 'ranks'"):
+        shards.read(name, "a")
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (np.float32(0.5), 0.5),
+        (np.int64(3), 3),
+        (np.bool_(True), True),
+        (torch.float16, "torch.float16"),
+        (torch.device("cuda", 1), "cuda:1"),
+        (PurePosixPath("a/b"), "a/b"),
+        (nn.functional.relu, "torch.nn.functional:relu"),
+    ],
+)
+def test_settings_are_written_by_their_value(value, written):
+    assert as_json((value, {"a": value})) == [written, {"a": written}]
+    json.dumps(as_json(value), allow_nan=False)

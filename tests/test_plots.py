@@ -1,5 +1,6 @@
 """Figures: what they are drawn from, and what is said when they cannot be."""
 
+import io
 import sys
 from dataclasses import replace
 
@@ -154,6 +155,26 @@ def test_of_several_perturbations_the_first_is_shown_and_that_is_said():
     figure = plots.figure(given, torch.ones(3, 24, 32), classifier=classifier((0.0,) * 3, (1.0,) * 3))
     torch.testing.assert_close(shown(figure, 2), given.masks[0, 0].expand(3, -1, -1), atol=1e-6, rtol=0)
     assert any("The first of 2 perturbations is shown." in each for each in said(figure))
+
+
+@pytest.mark.parametrize("game", [{"keep": 1, "drop": 0}, {"keep": 0, "drop": 1}])
+def test_an_animation_shows_what_the_network_saw(game):
+    pytest.importorskip("starlette", reason="the page is not installed")
+    from sfumato.web.explaining import Asked, Found
+    from sfumato.web.exports import animation
+    from sfumato.web.tabs import Shown
+
+    given, net, picture = made_with(Constant(1.5), game=game), classifier(), torch.rand(1, 3, 24, 32)
+    inputs = net.preparation.normalised(picture)
+    asked = Asked(None, None, 0, None)
+    file = animation("PNG", "image/apng", Found(asked, Shown("a", Image.new("RGB", (32, 24)), inputs), given), net)
+    masks = given.masks[0] if game["keep"] else 1 - given.masks[0]
+    seen = net.restore(Constant(1.5)(inputs)(masks, torch.zeros(3, dtype=torch.long)))
+    with Image.open(io.BytesIO(file.content)) as frames:
+        for frame, expected in enumerate([*seen, picture[0]]):
+            frames.seek(frame)
+            values = torch.from_numpy(np.array(frames.convert("RGB"))).movedim(-1, 0) / 255
+            torch.testing.assert_close(values, expected, atol=1.01 / 255, rtol=0)  # of 8 bits
 
 
 class Mine:

@@ -5,7 +5,11 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import PurePath
 from typing import Any
+
+import numpy as np
+import torch
 
 CLASS = "class"
 
@@ -62,7 +66,10 @@ def check_seed(seed: Any) -> None:
 
 
 def as_json(value: Any) -> Any:
-    """A configuration as numbers, strings, lists and dicts; anything else as the dotted path of it or of its class."""
+    """A configuration as numbers, strings, lists and dicts; anything else as the dotted path of it or of its class.
+
+    Types of tensors, devices and paths are written by name.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         return {CLASS: dotted_path(type(value))} | {
             field.name: as_json(getattr(value, field.name)) for field in fields(value) if field.init
@@ -73,6 +80,10 @@ def as_json(value: Any) -> Any:
         return {str(key): as_json(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, torch.dtype | torch.device | PurePath):
+        return str(value)
     return dotted_path(value if hasattr(value, "__qualname__") else type(value))
 
 
