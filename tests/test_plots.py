@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sfumato import Blur, Constant, Fade, MeaningfulPerturbation, Noise, panels, plots, sheets
+from sfumato import Blur, Constant, Fade, MeaningfulPerturbation, Noise, plots, sheets
 from sfumato.attribution import Attribution
 from sfumato.configuration import as_json
 from sfumato.models import Classifier, Preparation
+from sfumato.pictures import rgb
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
 
@@ -239,10 +240,10 @@ def test_a_picture_may_come_in_any_form(picture, expected):
     tolerance = (
         0.005 if isinstance(picture, torch.Tensor) and picture.max() > 1 and picture.is_floating_point() else 1e-6
     )
-    values = panels.rgb(picture, (24, 32))
+    values = rgb(picture, (24, 32))
     torch.testing.assert_close(values, expected, atol=tolerance, rtol=0)
     assert (values.dtype, values.device.type, values.requires_grad) == (torch.float32, "cpu", False)
-    assert torch.equal(panels.rgb(picture), values)
+    assert torch.equal(rgb(picture), values)
     figure = plots.figure(result(), picture)
     torch.testing.assert_close(drawn(figure.axes[0]), expected, atol=tolerance, rtol=0)
 
@@ -256,6 +257,8 @@ def test_a_picture_may_come_in_any_form(picture, expected):
         (torch.ones(3, 24, 32, dtype=torch.long), "got torch.int64: convert it"),
         (ARRAY.astype(np.int32), "got int32: convert it"),
         (torch.ones(4, 24, 32).permute(1, 2, 0), "with transparency"),
+        (torch.tensor(0.5), r"got shape \(\)"),
+        (torch.zeros(3, 0, 4), r"got shape \(3, 0, 4\)"),
         (torch.rand(2, 24, 32), r"got shape \(2, 24, 32\)"),
         (Image.fromarray(ARRAY[:20]), "24 × 32 pixels; got 20 × 32"),
         ("cat.png", r"got str: read a file with sfumato\.pictures\.read"),
@@ -269,10 +272,10 @@ def test_what_is_no_picture_is_refused(picture, words):
 
 def test_where_both_ends_could_be_the_channels_the_size_decides():
     tensor = torch.rand(3, 5, 3)
-    assert torch.equal(panels.rgb(tensor), tensor)
-    assert torch.equal(panels.rgb(tensor.numpy()), tensor.movedim(-1, 0))
-    assert torch.equal(panels.rgb(tensor, (3, 5)), tensor.movedim(-1, 0))
-    assert torch.equal(panels.rgb(tensor.numpy(), (5, 3)), tensor)
+    assert torch.equal(rgb(tensor), tensor)
+    assert torch.equal(rgb(tensor.numpy()), tensor.movedim(-1, 0))
+    assert torch.equal(rgb(tensor, (3, 5)), tensor.movedim(-1, 0))
+    assert torch.equal(rgb(tensor.numpy(), (5, 3)), tensor)
 
 
 def test_every_figure_takes_pictures_of_any_form():

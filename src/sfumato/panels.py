@@ -2,19 +2,16 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from sfumato.attribution import Attribution
 from sfumato.models import Classifier
 from sfumato.perturbations import Blur, Perturbation
-from sfumato.pictures import as_rgb
 from sfumato.whole import written
 
 if TYPE_CHECKING:
@@ -25,7 +22,6 @@ CELL, GAP, HEAD, MARGIN = 2.2, 0.12, 0.48, 0.6  # inches: a picture's longer sid
 KEPT, LEFT, BOUND = "#b5402a", "#33658a", "#8a8a8a"  # what a mask shows, what it leaves, and their bounds
 SMALL = 9  # points
 PEAKS = 0.995  # of a map's places lie below its brightest colour
-BEYOND = 0.01  # by so much values may leave [0, 1], as those of resized pictures do; figures cut it off
 
 
 def check_matplotlib() -> None:
@@ -57,96 +53,6 @@ def show(axes: "Axes", picture: Tensor) -> "Axes":
     axes.imshow(picture.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="lanczos")
     axes.set_axis_off()
     return axes
-
-
-def rgb(picture: Any, size: Sequence[int] | None = None) -> Tensor:
-    """A picture, however a user has it, as RGB `(3, H, W)`, float32 in [0, 1] on the processor.
-
-    `picture` is a PIL picture, or an array or tensor `(3, H, W)`, `(H, W, 3)`, `(H, W)` or grey with one channel, of whole
-    numbers to 255 (uint8) or of floating-point numbers in [0, 1]; an axis of length one may stand before. `size` is the height
-    and width that it must have. Raises `ValueError` for anything else, also for a picture that was prepared for a network.
-    """
-    if isinstance(picture, Image.Image):
-        values = torch.from_numpy(np.array(as_rgb(picture))).movedim(-1, 0)
-    else:
-        values = _channels_first(_values(picture), isinstance(picture, Tensor), size)
-    if size is not None and tuple(values.shape[1:]) != tuple(size):
-        shape = "{} × {}".format(*values.shape[1:]) if isinstance(picture, Image.Image) else _shape(picture)
-        raise ValueError(_wrong_shape(shape, size))
-    return _bounded(values).expand(3, -1, -1)
-
-
-def _values(picture: Any) -> Tensor:
-    """The numbers of an array or tensor."""
-    if isinstance(picture, Tensor):
-        return picture.detach().cpu()
-    if not hasattr(picture, "__array__"):
-        raise ValueError(
-            f"a picture must be a PIL picture, or an array or tensor of it; got {type(picture).__name__}: read a file with "
-            "sfumato.pictures.read(path)"
-        )
-    array = np.array(picture)  # a copy, as the user's own may be read-only, or lie backwards
-    if array.dtype.kind != "f" and array.dtype != np.uint8:
-        raise ValueError(_wrong_type(array.dtype))
-    return torch.from_numpy(array.astype(np.float32) if array.dtype.kind == "f" else array)
-
-
-def _channels_first(values: Tensor, is_tensor: bool, size: Sequence[int] | None) -> Tensor:
-    """The values as `(C, H, W)`. Where both ends could be the channels, the size decides, else the custom: first in tensors."""
-    shape = _shape(values)
-    if values.ndim == 4 and len(values) == 1:
-        values = values[0]
-    if values.ndim == 2:
-        return values[None]
-    first, last = (
-        (values, values.shape[0] in (1, 3)),
-        (values.movedim(-1, 0), values.shape[-1] in (1, 3, 4)),
-    )
-    possible = [view for view, fits in ((first, last) if is_tensor else (last, first)) if fits and view.ndim == 3]
-    if not possible:
-        raise ValueError(_wrong_shape(shape, size))
-    fitting = [view for view in possible if size is not None and tuple(view.shape[1:]) == tuple(size)]
-    chosen = (fitting or possible)[0]
-    if len(chosen) < 4:
-        return chosen
-    if chosen.dtype != torch.uint8:
-        raise ValueError(
-            f"a picture with transparency must be of whole numbers (uint8); got {values.dtype}: give its RGB"
-        )
-    return torch.from_numpy(np.array(as_rgb(Image.fromarray(chosen.movedim(0, -1).numpy(), "RGBA")))).movedim(-1, 0)
-
-
-def _bounded(values: Tensor) -> Tensor:
-    """The values in [0, 1], float32."""
-    if values.dtype == torch.uint8:
-        return values.float() / 255
-    if not values.is_floating_point():
-        raise ValueError(_wrong_type(values.dtype))
-    values = values.float()
-    low, high = float(values.min()), float(values.max())
-    if not (low >= -BEYOND and high <= 1 + BEYOND):  # also where either is NaN
-        if low >= 0 and 2 < high <= 255:
-            advice = "are they numbers to 255? Divide them by 255"
-        else:
-            advice = "what was prepared for a network is a picture again by classifier.restore(inputs)"
-        raise ValueError(f"a picture's values must lie in [0, 1]; got {low:.3g} to {high:.3g}: {advice}")
-    return values.clamp(0, 1)
-
-
-def _shape(picture: Any) -> str:
-    return f"shape {tuple(picture.shape)}"
-
-
-def _wrong_shape(got: str, size: Sequence[int] | None) -> str:
-    wanted = "" if size is None else " of the masks' size, with {} × {} pixels".format(*size)
-    return f"a picture must be RGB or grey, (3, H, W) or (H, W, 3),{wanted}; got {got}"
-
-
-def _wrong_type(dtype: Any) -> str:
-    return (
-        f"a picture's values must be floating-point numbers in [0, 1], or whole numbers to 255 of type uint8; got {dtype}: "
-        "convert it, e.g. picture.to(torch.uint8) or array.astype('uint8')"
-    )
 
 
 def deletes(result: Attribution) -> bool:

@@ -25,13 +25,13 @@ from sfumato.panels import (
     overlay,
     percent,
     positive,
-    rgb,
     save,
     seen,
     shares,
     show,
 )  # fmt: skip
 from sfumato.perturbations import Blur, Perturbation
+from sfumato.pictures import rgb
 from sfumato.space import enlarged
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.panels import BOUND, CELL, GAP, HEAD, KEPT, LEFT, MARGIN, SMALL, blank, positive, rgb, show
+from sfumato.panels import BOUND, CELL, GAP, HEAD, KEPT, LEFT, MARGIN, SMALL, blank, positive, show
+from sfumato.pictures import rgb
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from sfumato.attribution import Attribution
 from sfumato.models import Classifier
-from sfumato.panels import hiding, positive, rgb
+from sfumato.panels import hiding, positive
 from sfumato.perturbations import Blur
+from sfumato.pictures import rgb
 from sfumato.report.numbers import MaskRow
 from sfumato.space import enlarged
 
