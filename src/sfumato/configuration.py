@@ -8,10 +8,10 @@ from dataclasses import fields, is_dataclass
 from pathlib import PurePath
 from typing import Any
 
-import numpy as np
-import torch
-
 CLASS = "class"
+
+BY_NAME = ("torch:dtype", "torch:device")
+"""Types whose values are written as they print. Torch is not imported here: the help of the command line is to come fast."""
 
 PER_QUERY = {"per_query": True}
 """The metadata of a dataclass's field that may hold a tuple with one value for each query."""
@@ -80,9 +80,9 @@ def as_json(value: Any) -> Any:
         return {str(key): as_json(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, np.generic):
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
         return value.item()
-    if isinstance(value, torch.dtype | torch.device | PurePath):
+    if isinstance(value, PurePath) or dotted_path(type(value)) in BY_NAME:
         return str(value)
     return dotted_path(value if hasattr(value, "__qualname__") else type(value))
 
