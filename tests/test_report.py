@@ -240,6 +240,11 @@ def test_classes_are_named_by_the_result_and_the_classifier():
     inputs = classifier().preparation(Image.new("RGB", (32, 32)))[None].expand(2, -1, -1, -1)
     page = Parsed(report.html(given, inputs, classifier()))
     assert [each["words"] for each in page.all("h2")] == ["four (3)", "class 9"]
+    page = Parsed(report.html(given[1], inputs[1:], classifier()))
+    assert [each["words"] for each in page.all("h2")] == ["class 9"]
+    old = replace(given[1], about=given.about)  # a part saved with the batch's list: which of them is not known
+    page = Parsed(report.html(old, inputs[1:], classifier()))
+    assert [each["words"] for each in page.all("h2")] == ["query 1"]
 
 
 def test_without_inputs_there_are_masks_alone():
@@ -515,6 +520,15 @@ def test_the_command_finds_names_and_neighbours(tmp_path):
     assert [each["words"] for each in page.all("h2")] == ["cat.jpg: four (3)"]
     assert [each["words"] for each in page.all("h3")] == ["extremal", "grad-cam", "result"]
     assert any(each["words"].startswith("The picture is not shown: ") for each in page.all("p"))
+
+
+def test_the_command_names_the_class_of_every_query_of_a_file(tmp_path):
+    given = replace(result(2), about={"score": {"class": "a:Logit", "target": [3, 9]}})
+    given.save(tmp_path / "both.safetensors")
+    given[1].save(tmp_path / "second.safetensors")
+    assert run_command(tmp_path, "-o", tmp_path / "out.html").exit_code == 0
+    heads = [each["words"] for each in Parsed((tmp_path / "out.html").read_text()).all("h2")]
+    assert heads == ["both.safetensors: class 3", "both.safetensors: class 9", "second.safetensors: class 9"]
 
 
 def test_the_command_does_not_run_what_a_file_names(tmp_path, monkeypatch):

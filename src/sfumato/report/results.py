@@ -87,16 +87,13 @@ def entries(
     labels = [label] * count if isinstance(label, str) else label
     if labels is not None and len(labels) != count:
         raise ValueError(f"label must be one for each of the {count} queries, or one for all; got {len(labels)}")
-    first = attribution(next(iter(results.values())))
-    return [
-        Entry(
-            {name: each[query] for name, each in results.items()},
-            None if inputs is None else inputs[query : query + 1],
-            classifier,
-            target_name(first.about, query, classifier) if labels is None else labels[query],
-        )
-        for query in range(count)
-    ]
+    made = []
+    for query in range(count):
+        parts = {name: each[query] for name, each in results.items()}
+        first = attribution(next(iter(parts.values())))
+        named = target_name(first.about, classifier) if labels is None else labels[query]
+        made.append(Entry(parts, None if inputs is None else inputs[query : query + 1], classifier, named))
+    return made
 
 
 def section(entry: Entry, place: int) -> Html:
@@ -162,12 +159,13 @@ def method_name(result: Result) -> str:
     return str(told).rpartition(":")[2] if told else "result"
 
 
-def target_name(about: Mapping[str, Any], query: int, classifier: Classifier | None) -> str:
-    """The class that was explained, by its name where that is known; nothing where the score is of no class."""
+def target_name(about: Mapping[str, Any], classifier: Classifier | None) -> str:
+    """The class that was explained of one query, by its name where that is known; nothing where the score is of no class, or
+    where several are told, as by the part of a batch in old files."""
     score = about.get("score")
     target = score.get("target") if isinstance(score, Mapping) else None
     if isinstance(target, list):
-        target = target[query] if query < len(target) else None
+        target = target[0] if len(target) == 1 else None
     if isinstance(target, bool) or not isinstance(target, int):
         return ""
     if classifier is None or not 0 <= target < len(classifier.labels):
