@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import sfumato
+from sfumato.attribution import TensorResult
 
 INLINE = re.compile(r"`(?P<code>[^`]+)`|\$(?P<maths>[^$]+)\$")
 
@@ -42,7 +43,9 @@ def everything() -> Iterator[str]:
         yield f"{home}\n{'-' * len(home)}"
         yield as_rest(importlib.import_module(f"sfumato.{home}").__doc__ or "")
         for name in sfumato.HOME[home]:
-            yield f".. {_directive(getattr(sfumato, name))}:: sfumato.{name}"
+            value = getattr(sfumato, name)
+            inherits = isinstance(value, type) and issubclass(value, TensorResult)
+            yield f".. {_directive(value)}:: sfumato.{name}" + "\n   :inherited-members:" * inherits
     for name in sfumato.MODULES:
         yield f"sfumato.{name}\n{'-' * (8 + len(name))}"
         yield f".. automodule:: sfumato.{name}\n   :members:"

@@ -131,6 +131,8 @@ def test_each_mask_says_where_it_is_from():
     assert first.about["weights"] == fingerprint(model.net)
     assert first.about["method"]["steps"] == 4
     assert first.about["score"]["target"] == 1
+    called = annotated(result[1], model, picture, "a.png", 0, level=0.05)[0]
+    assert called.about["score"]["target"] == 1  # what was explained, whatever the annotation calls it
     assert (first.about["area_asked"], second.about["area_asked"]) == (0.2, 0.5)
     for variant, each in enumerate((first, second)):
         assert each.about["area_achieved"] == pytest.approx(float(result.achieved[1, variant]), rel=1e-6)

@@ -1,13 +1,19 @@
 """Figures: what they are drawn from, and what is said when they cannot be."""
 
+import io
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from sfumato import plots
+from sfumato import Blur, Constant, Fade, MeaningfulPerturbation, Noise, plots, sheets
 from sfumato.attribution import Attribution
+from sfumato.configuration import as_json
+from sfumato.models import Classifier, Preparation
+from sfumato.pictures import rgb
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
 
@@ -25,6 +31,30 @@ def result(queries=2, areas=3, size=(24, 32)):
         whole=torch.full((queries,), 6.0),
         blank=torch.full((queries,), 1.0),
     )
+
+
+def made_with(perturbation, queries=1, layer="", game=None):
+    """A result that says what hid places."""
+    method = {"class": "a:B", "layer": layer} | ({} if game is None else {"game": game})
+    return replace(result(queries), about={"method": method, "perturbation": as_json(perturbation)})
+
+
+def classifier(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)):
+    return Classifier("toy", torch.nn.Identity(), Preparation(mean=mean, std=std), ("one",))
+
+
+def shown(figure, row, variant=0):
+    """The picture `(3, H, W)` in a row below the mask of one area: 0 the mask over it, 1 on black, 2 as the network saw it."""
+    return drawn(figure.axes[1 + 3 * variant + row])
+
+
+def drawn(axes):
+    """The picture `(3, H, W)` in axes, if there is one."""
+    return torch.as_tensor(axes.images[0].get_array()).permute(2, 0, 1).float() if axes.images else None
+
+
+def said(figure):
+    return [axes.get_title(loc="left") for axes in figure.axes] + words(figure)
 
 
 def words(figure):
@@ -69,6 +99,220 @@ def test_a_result_without_scores_draws(tmp_path):
 
 def test_a_result_that_tells_no_settings_of_its_method_draws():
     plots.figure(replace(result(), about={"method": "RISE"}), torch.rand(3, 24, 32))
+
+
+@pytest.mark.parametrize(
+    "perturbation", [Blur(5, 4), Blur(5, 4, border="zeros"), Fade(), Constant((0.5, -0.5, 1.0)), Noise(0.5, seed=2)]
+)
+def test_what_the_network_saw_is_shown(perturbation):
+    """m ⊗ x in the network's units, and back."""
+    given, net, picture = made_with(perturbation), classifier(), torch.rand(3, 24, 32)
+    figure = plots.figure(given, picture, classifier=net)
+    inputs = (picture - torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1)) / torch.tensor([0.2, 0.25, 0.3]).view(3, 1, 1)
+    perturbed = perturbation(inputs[None])
+    for variant in range(3):
+        seen = net.restore(perturbed(given.masks[0, variant : variant + 1], torch.zeros(1, dtype=torch.long)))[0]
+        torch.testing.assert_close(shown(figure, 2, variant), seen, atol=1e-5, rtol=0)
+        torch.testing.assert_close(shown(figure, 1, variant), picture * given.masks[0, variant], atol=1e-6, rtol=0)
+    assert f"as the network saw it ({type(perturbation).__name__})" in said(figure)
+
+
+@pytest.mark.parametrize("perturbation", [Blur(5, 4), Blur(5, 4, border="zeros"), Fade(), Constant(0.5)])
+def test_without_a_classifier_the_units_are_the_picture_s_own_and_that_is_said(perturbation):
+    given, picture = made_with(perturbation), torch.rand(3, 24, 32)
+    figure = plots.figure(given, picture)
+    seen = perturbation(picture[None])(given.masks[0], torch.zeros(3, dtype=torch.long))
+    torch.testing.assert_close(shown(figure, 2), seen[0].clamp(0, 1), atol=1e-6, rtol=0)
+    units = any("not in the network's units" in each for each in said(figure))
+    assert units == (perturbation != Blur(5, 4))  # which looks the same in all units
+
+
+def test_a_grey_network_saw_a_grey_picture():
+    given, net = made_with(Fade()), classifier((0.5,), (0.25,))
+    picture = torch.rand(1, 24, 32)
+    figure = plots.figure(given, picture, classifier=net)
+    expected = (0.5 + (picture - 0.5) * given.masks[0, 0]).expand(3, -1, -1)
+    torch.testing.assert_close(shown(figure, 2), expected, atol=1e-6, rtol=0)
+
+
+def test_in_the_deletion_game_what_is_left_is_shown():
+    """The mask marks what was removed."""
+    given = made_with(Fade(), game={"keep": 0, "drop": 1})
+    picture = torch.rand(3, 24, 32)
+    figure = plots.figure(given, picture)
+    left = (1 - given.masks[0, 0]) * picture
+    torch.testing.assert_close(shown(figure, 1), left, atol=1e-6, rtol=0)
+    torch.testing.assert_close(shown(figure, 2), left, atol=1e-6, rtol=0)
+    assert any("leaves 60 % of the score" in each for each in said(figure))  # (4 - 1) / (6 - 1)
+    blurred = plots.figure(made_with(Blur(), game={"keep": 0, "drop": 1}), picture)
+    assert "without the mask, as the network saw it (Blur)" in said(blurred)
+
+
+def test_of_several_perturbations_the_first_is_shown_and_that_is_said():
+    two = (Fade(), Noise(0.5))
+    given = replace(
+        made_with(two), about={"method": as_json(MeaningfulPerturbation(perturbation=two, game="preserve"))}
+    )
+    figure = plots.figure(given, torch.ones(3, 24, 32), classifier=classifier((0.0,) * 3, (1.0,) * 3))
+    torch.testing.assert_close(shown(figure, 2), given.masks[0, 0].expand(3, -1, -1), atol=1e-6, rtol=0)
+    assert any("The first of 2 perturbations is shown." in each for each in said(figure))
+
+
+@pytest.mark.parametrize("game", [{"keep": 1, "drop": 0}, {"keep": 0, "drop": 1}])
+def test_an_animation_shows_what_the_network_saw(game):
+    pytest.importorskip("starlette", reason="the page is not installed")
+    from sfumato.web.explaining import Asked, Found
+    from sfumato.web.exports import animation
+    from sfumato.web.tabs import Shown
+
+    given, net, picture = made_with(Constant(1.5), game=game), classifier(), torch.rand(1, 3, 24, 32)
+    inputs = net.preparation.normalised(picture)
+    asked = Asked(None, None, 0, None)
+    file = animation("PNG", "image/apng", Found(asked, Shown("a", Image.new("RGB", (32, 24)), inputs), given), net)
+    masks = given.masks[0] if game["keep"] else 1 - given.masks[0]
+    seen = net.restore(Constant(1.5)(inputs)(masks, torch.zeros(3, dtype=torch.long)))
+    with Image.open(io.BytesIO(file.content)) as frames:
+        for frame, expected in enumerate([*seen, picture[0]]):
+            frames.seek(frame)
+            values = torch.from_numpy(np.array(frames.convert("RGB"))).movedim(-1, 0) / 255
+            torch.testing.assert_close(values, expected, atol=1.01 / 255, rtol=0)  # of 8 bits
+
+
+class Mine:
+    def __call__(self, x):
+        return Constant(1.0)(x)
+
+
+def test_what_cannot_be_built_again_is_said_and_not_replaced():
+    given, picture = made_with(Mine()), torch.zeros(3, 24, 32)
+    figure = plots.figure(given, picture)
+    assert [shown(figure, 2, variant) for variant in range(3)] == [None] * 3
+    note = " ".join(" ".join(said(figure)).split())
+    assert ":Mine', which cannot be built again" in note
+    assert "perturbation=…" in note
+    shows = plots.figure(given, picture, perturbation=Mine())
+    torch.testing.assert_close(shown(shows, 2), 1 - given.masks[0, 0].expand(3, -1, -1), atol=1e-6, rtol=0)
+
+
+def test_masks_of_a_layer_hide_nothing_of_the_picture():
+    figure = plots.figure(made_with(Fade(), layer="features.2"), torch.rand(3, 24, 32))
+    assert shown(figure, 2) is None
+    assert "values of the layer features.2" in " ".join(said(figure))
+
+
+def test_a_blur_for_display_is_called_so():
+    figure = plots.figure(result(), torch.rand(3, 24, 32))  # it does not say what hid places
+    assert "blurred for display; the result does not say what hid places" in said(figure)
+    assert len(figure.axes) == 2 + 3 * 3
+
+
+ARRAY = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+RGB = torch.from_numpy(ARRAY).permute(2, 0, 1).float() / 255
+GREY = torch.from_numpy(ARRAY[..., 0]).float()[None].expand(3, -1, -1) / 255
+CLEAR = np.concatenate([ARRAY, np.full((24, 32, 1), 255, np.uint8)], 2)
+
+
+@pytest.mark.parametrize(
+    ("picture", "expected"),
+    [
+        (RGB, RGB),
+        (RGB[None].double(), RGB),
+        (RGB.permute(1, 2, 0), RGB),
+        (RGB.clone().requires_grad_(), RGB),
+        ((255 * RGB).round().byte(), RGB),
+        (ARRAY, RGB),
+        (ARRAY[None], RGB),
+        (ARRAY.transpose(2, 0, 1), RGB),
+        (ARRAY / 255, RGB),
+        (ARRAY[:, ::-1], RGB.flip(2)),
+        (Image.fromarray(ARRAY), RGB),
+        (Image.fromarray(CLEAR), RGB),
+        (CLEAR, RGB),
+        (ARRAY[..., 0], GREY),
+        (ARRAY[..., :1], GREY),
+        (Image.fromarray(ARRAY[..., 0]), GREY),
+        (GREY[:1], GREY),
+        (GREY[0], GREY),
+        (RGB * 1.005 - 0.002, RGB),
+    ],
+)
+def test_a_picture_may_come_in_any_form(picture, expected):
+    tolerance = (
+        0.005 if isinstance(picture, torch.Tensor) and picture.max() > 1 and picture.is_floating_point() else 1e-6
+    )
+    values = rgb(picture, (24, 32))
+    torch.testing.assert_close(values, expected, atol=tolerance, rtol=0)
+    assert (values.dtype, values.device.type, values.requires_grad) == (torch.float32, "cpu", False)
+    assert torch.equal(rgb(picture), values)
+    figure = plots.figure(result(), picture)
+    torch.testing.assert_close(drawn(figure.axes[0]), expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("picture", "words"),
+    [
+        (255 * torch.rand(3, 24, 32), "Divide them by 255"),
+        (torch.randn(3, 24, 32), r"classifier\.restore\(inputs\)"),
+        (torch.full((3, 24, 32), torch.nan), "got nan to nan"),
+        (torch.ones(3, 24, 32, dtype=torch.long), "got torch.int64: convert it"),
+        (ARRAY.astype(np.int32), "got int32: convert it"),
+        (torch.ones(4, 24, 32).permute(1, 2, 0), "with transparency"),
+        (torch.tensor(0.5), r"got shape \(\)"),
+        (torch.zeros(3, 0, 4), r"got shape \(3, 0, 4\)"),
+        (torch.rand(2, 24, 32), r"got shape \(2, 24, 32\)"),
+        (Image.fromarray(ARRAY[:20]), "24 × 32 pixels; got 20 × 32"),
+        ("cat.png", r"got str: read a file with sfumato\.pictures\.read"),
+        (RGB.tolist(), "got list"),
+    ],
+)
+def test_what_is_no_picture_is_refused(picture, words):
+    with pytest.raises(ValueError, match=words):
+        plots.figure(result(), picture)
+
+
+def test_where_both_ends_could_be_the_channels_the_size_decides():
+    tensor = torch.rand(3, 5, 3)
+    assert torch.equal(rgb(tensor), tensor)
+    assert torch.equal(rgb(tensor.numpy()), tensor.movedim(-1, 0))
+    assert torch.equal(rgb(tensor, (3, 5)), tensor.movedim(-1, 0))
+    assert torch.equal(rgb(tensor.numpy(), (5, 3)), tensor)
+
+
+def test_every_figure_takes_pictures_of_any_form():
+    one = result()[0]
+    for picture in (RGB, ARRAY, Image.fromarray(ARRAY)):
+        for figure in (plots.overview([one], [picture], ["a"]), plots.comparison([one], picture, ["a"])):
+            torch.testing.assert_close(drawn(figure.axes[0]), RGB, atol=1e-6, rtol=0)
+    channels = Attribution(
+        map=torch.rand(1, 1, 24, 32), masks=torch.rand(1, 2, 4, 1, 1), scores=torch.rand(1, 2), whole=torch.ones(1),
+        complements=torch.rand(1, 2), blank=torch.zeros(1), activation=torch.rand(1, 4, 6, 8),
+    )  # fmt: skip
+    figure = sheets.channels(channels, ARRAY, count=2, inversions={"again": Image.fromarray(ARRAY)})
+    for place in (0, 2):
+        torch.testing.assert_close(drawn(figure.axes[place]), RGB, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (
+            lambda: plots.overview([result()[0]], [RGB, RGB], ["a"]),
+            "pictures must be one for each of the 1 results; got 2",
+        ),
+        (lambda: plots.overview([result()[0]], [RGB], []), "titles must be one for each of the 1 results; got 0"),
+        (lambda: plots.overview([result()], [RGB], ["a"]), r"of one query; got \[2\]"),
+        (lambda: plots.overview([], [], []), "results are empty"),
+        (lambda: plots.overview([result()[0], result(areas=2)[0]], [RGB] * 2, ["a", "b"]), "first, 3; got one with 2"),
+        (
+            lambda: plots.comparison([result()[0]], RGB, ["a", "b"]),
+            "titles must be one for each of the 1 results; got 2",
+        ),
+        (lambda: plots.comparison([], RGB, []), "results are empty"),
+    ],
+)
+def test_counts_that_do_not_fit_are_said(draw, words):
+    with pytest.raises(ValueError, match=words):
+        draw()
 
 
 def test_an_overview_has_a_row_a_result():

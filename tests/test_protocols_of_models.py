@@ -1,6 +1,7 @@
 """Protocols that question the model: numbers found by hand, naive references, and what they leave untouched."""
 
 import copy
+import dataclasses
 import importlib.util
 import json
 import math
@@ -13,6 +14,7 @@ from torch import nn
 
 from sfumato import Blur, Constant, ExtremalPerturbation, Fade, Gradient, Logit, Noise, SmoothMask
 from sfumato.attribution import Attribution
+from sfumato.configuration import as_json
 from sfumato.metrics.agreement import Agreement
 from sfumato.metrics.case import Case
 from sfumato.metrics.insertion_deletion import InsertionDeletion, evenly
@@ -410,6 +412,35 @@ def test_home_is_what_a_real_result_says_of_itself():
     row = Transfer((Fade(), Noise(std=0.5)), score="logit").measure(Case(found, net, inputs, target))
     assert row["home"] == row["kept Noise"] == pytest.approx(float(found.scores.mean() / found.whole), rel=1e-5)
     assert row["elsewhere"] == row["kept Fade"]
+
+
+def test_several_perturbations_are_at_home_together():
+    """Kept under the first (4 + 7 + 9) / 30, under the second all."""
+    two = (Constant(0.0), Constant(1.0))
+    protocol = Transfer((*two, Constant(-1.0)), score="logit")
+    row = protocol.measure(with_masks(about={"perturbation": as_json(two)}))
+    assert row["home"] == pytest.approx((2 / 3 + 1) / 2)
+    assert row["elsewhere"] == row["kept Constant 3"]
+
+
+def test_what_was_used_is_home_also_where_the_settings_leave_it_open():
+    net, inputs = network().eval(), random(1, 3, 24, 24)
+    target = int(net(inputs).argmax())
+    method = ExtremalPerturbation(areas=(0.2, 0.5), steps=3, mask=SmoothMask(step=3, sigma=4))
+    found = method(net, inputs, target)
+    row = Transfer((Fade(), Blur()), score="logit").measure(Case(found, net, inputs, target))
+    assert row["home"] == row["kept Blur"] == pytest.approx(float(found.scores.mean() / found.whole), rel=1e-5)
+    layered = dataclasses.replace(
+        method, layer=next(name for name, part in net.named_modules() if isinstance(part, nn.Conv2d))
+    )
+    assert math.isnan(Transfer().measure(Case(layered(net, inputs, target), net, inputs, target))["home"])
+
+
+def test_a_home_that_cannot_be_built_again_is_to_be_given():
+    case = with_masks(about={"perturbation": "mine:Hide"})
+    with pytest.raises(ValueError, match=r"'mine:Hide', which cannot .* as Transfer\(home=…\)"):
+        Transfer((Fade(),)).measure(case)
+    assert Transfer((Fade(),), home=Fade(), score="logit").measure(case)["home"] == pytest.approx(2 / 3)
 
 
 # Stability.

@@ -26,7 +26,7 @@ from sfumato.configuration import as_json
 from sfumato.labels import imagenet
 from sfumato.metrics.estimate import Measure, mean
 from sfumato.models import Classifier, Preparation
-from sfumato.perturbations import Blur, Fade
+from sfumato.perturbations import Blur, Constant, Fade
 from sfumato.report.cases import by_case
 from sfumato.report.notebook import notebook
 from sfumato.report.shown import perturbed
@@ -240,6 +240,11 @@ def test_classes_are_named_by_the_result_and_the_classifier():
     inputs = classifier().preparation(Image.new("RGB", (32, 32)))[None].expand(2, -1, -1, -1)
     page = Parsed(report.html(given, inputs, classifier()))
     assert [each["words"] for each in page.all("h2")] == ["four (3)", "class 9"]
+    page = Parsed(report.html(given[1], inputs[1:], classifier()))
+    assert [each["words"] for each in page.all("h2")] == ["class 9"]
+    old = replace(given[1], about=given.about)  # a part saved with the batch's list: which of them is not known
+    page = Parsed(report.html(old, inputs[1:], classifier()))
+    assert [each["words"] for each in page.all("h2")] == ["query 1"]
 
 
 def test_without_inputs_there_are_masks_alone():
@@ -327,10 +332,55 @@ def test_what_is_hidden_looks_as_the_network_saw_it(perturbation):
     torch.testing.assert_close(blended, net.restore(seen)[0], atol=1e-5, rtol=0)
 
 
-def test_a_file_cannot_ask_for_a_blur_that_takes_forever():
-    for wrong in (as_json(Blur(max_sigma=1e9)), {"class": "os:system"}, {"class": 3}, ["x"]):
-        given = replace(result(), about={"method": {"perturbation": wrong}})
-        assert len(perturbed(given, pictures(), None).levels) == Blur().levels - 1
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (as_json(Blur(max_sigma=1e9)), "is too large for a page"),
+        (as_json(Blur(levels=33)), "is too large for a page"),
+        ({"class": "os:system"}, "'os:system', which cannot be built again"),
+        ({"class": 3}, "cannot be built again"),
+        ({"class": "sfumato.methods.rise:RISE"}, "cannot be built again"),  # callable, but nothing that hides
+        (["mine:hide"], "'mine:hide', which cannot be built again"),
+        (as_json(Constant((1.0, 2.0))), "2 values"),
+    ],
+)
+def test_what_hid_places_and_cannot_be_shown_is_said_and_not_replaced(wrong, said):
+    given = replace(result(), about={"method": {"perturbation": wrong}})
+    page = Parsed(report.html(given, pictures()))
+    assert [each["@value"] for each in page.all("input", type="radio")] == ["overlay", "black", "heat"]
+    assert not page.all("img", data_role="level")
+    assert len([words for each in page.all("p") if said in (words := each["words"])]) == 1
+
+
+def test_a_blur_for_display_is_called_so():
+    page = Parsed(report.html(result(), pictures()))  # it does not say what hid places
+    assert len(page.all("img", data_role="level")) == Blur().levels - 1
+    assert any("the blur is for display" in each["words"] for each in page.all("p"))
+    known = Parsed(report.html(replace(result(), about={"perturbation": as_json(Blur(4, 5))}), pictures()))
+    assert len(known.all("img", data_role="level")) == 4
+    assert not any("display" in each["words"] for each in known.all("p"))
+
+
+def test_panels_that_hide_in_several_ways_are_named_for_neither():
+    both = {
+        name: replace(result(), about={"perturbation": as_json(perturbation)})
+        for name, perturbation in (("one", Blur(4, 5)), ("two", Fade()))
+    }
+    said = [each["words"] for each in Parsed(report.html(both, pictures())).all("label")]
+    assert "As the network saw it" in said
+    assert "Blurred" not in said
+
+
+def test_pictures_of_any_form_are_reported_alike():
+    """The same picture as the model's input, a batch of 8 bits, arrays of both orders, and PIL's, one or a list."""
+    eight_bits = (255 * pictures()).round().byte()
+    array = eight_bits[0].permute(1, 2, 0).numpy()
+    picture = Image.fromarray(array)
+    expected = report.html(result(), eight_bits.float() / 255)
+    for given in (eight_bits, array[None], [array], (array / 255)[None], picture, [picture], [eight_bits[0]]):
+        assert report.html(result(), given) == expected
+    net = classifier()
+    assert report.html(result(), picture, net) == report.html(result(), net.prepare(picture)[None], net)
 
 
 @pytest.mark.parametrize(
@@ -339,6 +389,11 @@ def test_a_file_cannot_ask_for_a_blur_that_takes_forever():
         ({"inputs": 3 * torch.rand(1, 3, 32, 32)}, "give classifier="),
         ({"inputs": pictures(2)}, "inputs must be the 1"),
         ({"inputs": torch.rand(1, 3, 32)}, "a report shows pictures"),
+        ({"inputs": torch.zeros(1, 3, 32, 32, dtype=torch.long)}, "inputs must be floating-point"),
+        ({"inputs": "a.png"}, "got str"),
+        ({"inputs": []}, "inputs are empty"),
+        ({"inputs": [torch.rand(3, 32, 32), torch.rand(3, 16, 16)]}, "must be of one size"),
+        ({"inputs": torch.rand(1, 1, 32, 32), "classifier": classifier()}, "inputs of 3 channels; got 1"),
         ({"label": ["a", "b"]}, "label must be one for each"),
         ({"result": {}}, "a report needs a result"),
         ({"result": {"a": result(), "b": result(2)}}, "of the same queries"),
@@ -465,6 +520,15 @@ def test_the_command_finds_names_and_neighbours(tmp_path):
     assert [each["words"] for each in page.all("h2")] == ["cat.jpg: four (3)"]
     assert [each["words"] for each in page.all("h3")] == ["extremal", "grad-cam", "result"]
     assert any(each["words"].startswith("The picture is not shown: ") for each in page.all("p"))
+
+
+def test_the_command_names_the_class_of_every_query_of_a_file(tmp_path):
+    given = replace(result(2), about={"score": {"class": "a:Logit", "target": [3, 9]}})
+    given.save(tmp_path / "both.safetensors")
+    given[1].save(tmp_path / "second.safetensors")
+    assert run_command(tmp_path, "-o", tmp_path / "out.html").exit_code == 0
+    heads = [each["words"] for each in Parsed((tmp_path / "out.html").read_text()).all("h2")]
+    assert heads == ["both.safetensors: class 3", "both.safetensors: class 9", "second.safetensors: class 9"]
 
 
 def test_the_command_does_not_run_what_a_file_names(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from sfumato.penalties import area_penalty
 from sfumato.schedules import Geometric
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """One step of an ascent. The last one holds the answer."""
 
@@ -38,7 +38,7 @@ class Step:
     """The area that they are held to at this step, `(N,)`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """What is to be climbed: for `B` queries, masks of the areas `(B, V)`, rows in the order of query, then area."""
 

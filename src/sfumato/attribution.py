@@ -1,31 +1,141 @@
 """The result of a method, and its file."""
 
 import json
+import math
+import operator
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import safetensors
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sfumato import perturbations
+from sfumato.configuration import as_json, from_json, per_query
+from sfumato.perturbations import Perturbation, default_perturbation, seeded
 from sfumato.space import gaussian_blur
 from sfumato.whole import written
 
 FORMAT = "sfumato-attribution-1"
 
+SHARED = {"shared": True}
+"""The metadata of a field whose tensor belongs to all queries together, and has no axis for them."""
 
-@dataclass(frozen=True)
-class Attribution:
+OTHERS = (
+    *(".png", ".jpg", ".jpeg", ".gif", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".svg", ".pdf"),
+    *(".npy", ".npz", ".pt", ".pth", ".pkl", ".h5", ".parquet", ".json", ".csv", ".txt", ".html"),
+)
+"""Endings of files that other programs would take for what they are not."""
+
+
+@dataclass(frozen=True, eq=False)
+class TensorResult:
+    """Base of results: frozen dataclasses of tensors, whose first axis is that of the queries except where a field is `SHARED`.
+
+    Two results are equal only if they are the same object, and a result can be a key of a dict: tensors have no single truth
+    value. To compare what they hold: `torch.equal(a.map, b.map)`.
+    """
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            if isinstance(value := getattr(self, entry.name), Mapping):
+                # Its own, so that a change in the part of one query is not one in another's.
+                object.__setattr__(self, entry.name, deepcopy(dict(value)))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by the name of their field; those of a result within this one as "attribution.map"."""
+        return dict(_named((entry.name, getattr(self, entry.name)) for entry in fields(self)))
+
+    def to(self, device: str | torch.device | torch.dtype | None = None, dtype: torch.dtype | None = None) -> Self:
+        """The result with all tensors on a device, or with floating-point ones of a type, or both.
+
+        As with `torch.nn.Module.to`, counts and truth values keep their type: `result.to("cuda")`, `result.to(torch.float16)`.
+        """
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
+        if dtype is not None and not dtype.is_floating_point:
+            raise ValueError(f"dtype must be a floating-point type, e.g. torch.float16; got {dtype}")
+        return self._mapped(
+            lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else None),
+            lambda result: result.to(device, dtype),
+        )
+
+    def cpu(self) -> Self:
+        """The result with all tensors on the processor."""
+        return self.to("cpu")
+
+    def part(self, query: int | slice) -> Self:
+        """What belongs to one query, still with a leading axis of length one, or to a slice of them; also `result[query]`.
+
+        The tensors are views. Raises `IndexError` where there is no such query.
+        """
+        rows = self._rows(query)
+        step = slice(rows.start, rows.stop if rows.stop >= 0 else None, rows.step)
+        index = step if rows.step > 0 else list(rows)  # tensors have no negative steps
+        return self._mapped(lambda tensor: tensor[index], lambda result: result.part(query), queries=True)
+
+    def __getitem__(self, query: int | slice) -> Self:
+        """See `part`."""
+        return self.part(query)
+
+    def __iter__(self) -> Iterator[Self]:
+        """The part of each query."""
+        return (self.part(query) for query in range(len(self)))
+
+    def __len__(self) -> int:
+        """The number of queries."""
+        return len(getattr(self, fields(self)[0].name))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles and copies: a view, as the tensors of a part are, would take the whole batch along."""
+        return vars(self._mapped(_alone, lambda result: result))
+
+    def _rows(self, query: Any) -> range:
+        """The indices of the queries meant, growing or falling."""
+        if isinstance(query, slice):
+            return range(len(self))[query]
+        try:
+            place = operator.index(query)
+        except TypeError:
+            raise TypeError(
+                f"a query is a whole number or a slice of them, as in result[0] or result[1:3]; got {query!r}. The tensors by "
+                "name are in result.tensors()"
+            ) from None
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"query {place} is out of range: there are {len(self)}")
+        place %= len(self)
+        return range(place, place + 1)
+
+    def _mapped(
+        self,
+        change: Callable[[Tensor], Tensor],
+        within: Callable[["TensorResult"], "TensorResult"],
+        queries: bool = False,
+    ) -> Self:
+        """The result with every tensor changed, or with `queries` those that have an axis of them; `within` changes results
+        in it."""
+        changed = {
+            entry.name: _changed(getattr(self, entry.name), change, within)
+            for entry in fields(self)
+            if not (queries and entry.metadata.get("shared"))
+        }
+        return replace(self, **changed)
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution(TensorResult):
     r"""What a method found for `B` queries; for methods with masks, `V` masks of growing area for each.
 
-    All tensors are on the inputs' device; scores are in the units of the explained score (logits by default).
+    All tensors are on the inputs' device; scores are in the units of the explained score (logits by default). A result is
+    taken apart by `result[0]`, `result[1:3]` and `for part in result`, and moved by `result.to("cuda")` and `result.cpu()`.
     """
 
     map: Tensor
@@ -33,7 +143,7 @@ class Attribution:
     masks: Tensor | None = None
     """`(B, V, 1, *S)`, float32 in [0, 1]; 1 keeps a place (in the deletion game: 1 marks what was removed). At a layer
     `(B, V, 1, *L)`, as large as its maps; of its channels `(B, V, K, 1, …)`."""
-    areas: Tensor | None = None
+    areas: Tensor | None = field(default=None, metadata=SHARED)
     """The areas asked for, `(V,)`, fractions of the input, or of the channels."""
     achieved: Tensor | None = None
     """The masks' mean over the input, `(B, V)`."""
@@ -48,29 +158,57 @@ class Attribution:
     activation: Tensor | None = None
     """What the layer puts out for the unperturbed input where channels are masked, `(B, C, *L)`."""
     about: Mapping[str, Any] = field(default_factory=dict)
-    """How it was made: the method's configuration, the target, and versions; plain JSON."""
+    """How it was made, plain JSON: the method's configuration, the target, versions, and what was used where the configuration
+    leaves it open, such as `perturbation`. `per_query` names the lists in it that have one value for each query."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a safetensors file, whole or not at all; `about` travels inside."""
-        tensors = {
-            entry.name: getattr(self, entry.name).detach().cpu().clone(memory_format=torch.contiguous_format)
-            for entry in fields(self)
-            if isinstance(getattr(self, entry.name), Tensor)
-        }
-        with written(path) as partial:
-            save_file(tensors, partial, metadata={"format": FORMAT, "about": json.dumps(dict(self.about))})
+        """Write a safetensors file, whole or not at all; `about` travels inside.
 
-    def __getitem__(self, query: int) -> "Attribution":
-        """The part that belongs to one query, still with a leading axis of length one."""
-        if not -len(self.map) <= query < len(self.map):
-            raise IndexError(f"query {query} is out of range: there are {len(self.map)}")
-        rows = slice(query, query + 1 or None)
-        tensors = {
-            entry.name: getattr(self, entry.name)[rows]
-            for entry in fields(self)
-            if entry.name != "areas" and isinstance(getattr(self, entry.name), Tensor)
-        }
-        return replace(self, **tensors)
+        Raises `ValueError` where the name ends like another kind of file, such as a picture.
+        """
+        if (suffix := Path(path).suffix.lower()) in OTHERS:
+            raise ValueError(
+                f"save writes safetensors files, which are not {suffix} files; "
+                f'write result.save("{Path(path).with_suffix(".safetensors").name}")'
+            )
+        with written(path) as partial:
+            save_file(stored(self), partial, metadata={"format": FORMAT, "about": json.dumps(dict(self.about))})
+
+    def part(self, query: int | slice) -> Self:
+        """What belongs to one query, still with a leading axis of length one, or to a slice of them; also `result[query]`.
+
+        The tensors are views; `about` has the values of these queries only. Raises `IndexError` where there is no such query.
+        """
+        part = super().part(query)
+        return replace(part, about=_about_part(self.about, list(self._rows(query)), len(self)))
+
+    @property
+    def layer(self) -> str:
+        """The layer that the method masked or looked at, as `about` tells it; "" for the input."""
+        layer = self.method.get("layer")
+        return layer if isinstance(layer, str) else ""
+
+    def perturbations(self) -> tuple[Perturbation, ...]:
+        """What hid places: none for a method that hides none, several for `MeaningfulPerturbation` with several.
+
+        At a layer it hid the layer's values, not the input's. Raises `ValueError` for a perturbation that is not this
+        package's own: `about` knows its name, from which it cannot be built again.
+        """
+        recorded = self.about.get("perturbation")
+        if recorded is None and "perturbation" in self.method:  # a file of before it was recorded
+            recorded = self.method["perturbation"] or as_json(default_perturbation(self.layer))
+        if recorded is None:
+            return ()
+        return tuple(_rebuilt(one) for one in (recorded if isinstance(recorded, list | tuple) else [recorded]))
+
+    def perturbation(self) -> Perturbation | None:
+        """What hid places, or `None` for a method that hides none. Raises `ValueError` as `perturbations`, and for several."""
+        hiding = self.perturbations()
+        if len(hiding) > 1:
+            raise ValueError(
+                f"the result was made with {len(hiding)} perturbations together; take one of result.perturbations()"
+            )
+        return hiding[0] if hiding else None
 
     @property
     def method(self) -> Mapping[str, Any]:
@@ -110,10 +248,6 @@ class Attribution:
             raise ValueError("the result has no masks of channels; give one made by ExtremalChannels")
         return self.masks.flatten(2)
 
-    def __len__(self) -> int:
-        """The number of queries."""
-        return len(self.map)
-
     def _repr_html_(self) -> str:
         """What a notebook shows: the masks, with a slider through their areas."""
         from sfumato.report.notebook import notebook
@@ -122,20 +256,164 @@ class Attribution:
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Attribution:
-    """Read what `Attribution.save` wrote."""
+    """Read what `Attribution.save` wrote, wherever it was made, to a device.
+
+    Raises `ValueError` for what is no such file, or holds what this version does not know.
+    """
     if not Path(path).is_file():
         raise ValueError(f"cannot load {path}: no such file")
     try:
-        with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
+        with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies, as each tensor may hold its file open for as long as it lives.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
         raise ValueError(f"cannot load {path}: not a safetensors file ({error})") from error
     if metadata.get("format") != FORMAT:
         raise ValueError(
             f"cannot load {path}: its format is {metadata.get('format')!r}, not {FORMAT!r}, the one Attribution.save writes"
         )
-    return Attribution(**tensors, about=json.loads(metadata["about"]))
+    return attribution_of(tensors, _read_about(path, metadata), str(path)).to(device)
+
+
+def attribution_of(tensors: Mapping[str, Tensor], about: Mapping[str, Any], where: str) -> Attribution:
+    """The result whose `tensors()` and `about` were written at a place. Raises `ValueError` where they are not those of one."""
+    names = {entry.name for entry in fields(Attribution)} - {"about"}
+    if unknown := sorted(set(tensors) - names):
+        made = about.get("versions")
+        writer = made.get("sfumato", "unknown") if isinstance(made, Mapping) else "unknown"
+        raise ValueError(
+            f"cannot load {where}: it holds {', '.join(map(repr, unknown))}, which sfumato {_own_version()} does not know; it "
+            f"was written by sfumato {writer}: update sfumato to read it"
+        )
+    if "map" not in tensors:
+        raise ValueError(f"cannot load {where}: it holds no map; expected what Attribution.save wrote")
+    return Attribution(**tensors, about=about)
+
+
+def stored(result: TensorResult) -> dict[str, Tensor]:
+    """The tensors as files hold them: on the processor, and each on its own in memory."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in result.tensors().items()
+    }
+
+
+def _read_about(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> Mapping[str, Any]:
+    try:
+        about = json.loads(metadata["about"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"cannot load {path}: its metadata say in no readable form how it was made ({error!r}); expected what "
+            "Attribution.save wrote"
+        ) from error
+    if not isinstance(about, Mapping):
+        raise ValueError(f"cannot load {path}: about must be a JSON object; got {about!r}")
+    return about
+
+
+def about_run(
+    method: Any, score: Any, values: Mapping[str, Sequence[Any]] | None = None, **used: Any
+) -> dict[str, Any]:
+    """How a result was made, for its `about`: plain JSON.
+
+    `method` and `score` are written as their settings; `values` are lists with one value for each query. `used` is what was
+    used where the settings leave it open. What hid places, for methods that hide any, is always there, as `perturbation`.
+    """
+    values = {name: [_finite(value) for value in listed] for name, listed in (values or {}).items()}
+    hiding = used_perturbations(method)
+    if hiding:
+        used = {"perturbation": hiding if len(hiding) > 1 else hiding[0]} | used
+    about = {"method": as_json(method), "score": as_json(score), "versions": versions()} | as_json(used) | values
+    paths = [*values, *per_query(score, "score")]
+    return about | ({"per_query": paths} if paths else {})
+
+
+def used_perturbations(method: Any) -> tuple[Perturbation, ...]:
+    """What a method hides places with, as it is used: with the default, and the seed, that its own settings leave open."""
+    if not hasattr(method, "perturbation"):
+        return ()
+    setting = method.perturbation
+    if setting is None:
+        setting = default_perturbation(method.layer)
+    every = setting if isinstance(setting, tuple) else (setting,)
+    return tuple(seeded(perturbation, getattr(method, "seed", 0)) for perturbation in every)
+
+
+def _rebuilt(described: Any) -> Perturbation:
+    """The perturbation that `as_json` wrote, of this package's own."""
+    name = described.get("class") if isinstance(described, Mapping) else described
+    if isinstance(described, Mapping) and str(name).partition(":")[0] == perturbations.__name__:
+        perturbation = from_json(described)
+        if callable(perturbation):
+            return perturbation
+    raise ValueError(
+        f"places were hidden with {name!r}, which cannot be built again from its name; give the one that the method had"
+    )
+
+
+def _about_part(about: Mapping[str, Any], rows: Sequence[int], queries: int) -> dict[str, Any]:
+    """How the result of some queries was made: of every list with a value for each query, theirs."""
+    paths = about.get("per_query")
+    if not isinstance(paths, list | tuple):  # a file of before they were named
+        paths = ["samples", "standard_error", *_targets(about.get("score"), "score")]
+    part: Any = dict(about)
+    for path in paths:
+        part = _picked(part, str(path).split("."), rows, queries)
+    return dict(part)
+
+
+def _picked(value: Any, path: Sequence[str], rows: Sequence[int], queries: int) -> Any:
+    """The value with these rows only of the list at a path within it, where there is one of the queries' length."""
+    if not path:
+        listed = isinstance(value, list | tuple) and len(value) == queries
+        return [value[row] for row in rows] if listed else value
+    first, *rest = path
+    if isinstance(value, Mapping) and first in value:
+        return {**value, first: _picked(value[first], rest, rows, queries)}
+    if isinstance(value, list | tuple) and first.isdecimal() and int(first) < len(value):
+        place = int(first)
+        return [*value[:place], _picked(value[place], rest, rows, queries), *value[place + 1 :]]
+    return value
+
+
+def _targets(score: Any, path: str) -> list[str]:
+    """Where a score as JSON has a class for each query."""
+    if isinstance(score, list | tuple):
+        return [name for place, item in enumerate(score) for name in _targets(item, f"{path}.{place}")]
+    if not isinstance(score, Mapping):
+        return []
+    own = [f"{path}.{name}" for name in ("target", "against") if isinstance(score.get(name), list | tuple)]
+    return own + [name for key, item in score.items() for name in _targets(item, f"{path}.{key}")]
+
+
+def _named(entries: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors among values, and within them, by dotted names."""
+    for name, value in entries:
+        if isinstance(value, Tensor):
+            yield name, value
+        elif isinstance(value, TensorResult):
+            yield from ((f"{name}.{inner}", tensor) for inner, tensor in value.tensors().items())
+        elif isinstance(value, tuple):
+            yield from _named((f"{name}.{place}", item) for place, item in enumerate(value))
+
+
+def _changed(value: Any, change: Callable[[Tensor], Tensor], within: Callable[[TensorResult], TensorResult]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, TensorResult):
+        return within(value)
+    return tuple(_changed(item, change, within) for item in value) if isinstance(value, tuple) else value
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """The tensor, in memory of its own where it is a view of a larger one."""
+    return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
+
+
+def _finite(value: Any) -> Any:
+    """JSON has neither NaN nor infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def saliency(masks: Tensor, smooth: float = 0.0, evenly: bool = False) -> Tensor:

@@ -5,9 +5,16 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, field, fields, is_dataclass
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 CLASS = "class"
+
+BY_NAME = ("torch:dtype", "torch:device")
+"""Types whose values are written as they print. Torch is not imported here: the help of the command line is to come fast."""
+
+PER_QUERY = {"per_query": True}
+"""The metadata of a dataclass's field that may hold a tuple with one value for each query."""
 
 T = TypeVar("T")
 
@@ -75,7 +82,10 @@ def later(default: T) -> T:
 
 
 def as_json(value: Any) -> Any:
-    """A configuration as numbers, strings, lists and dicts; anything else as the dotted path of it or of its class."""
+    """A configuration as numbers, strings, lists and dicts; anything else as the dotted path of it or of its class.
+
+    Types of tensors, devices and paths are written by name.
+    """
     return _plain(value, as_json, lambda _: True)
 
 
@@ -97,14 +107,40 @@ def _plain(value: Any, inner: Callable[[Any], Any], counts: Callable[["Field[Any
         return {str(key): inner(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return value.item()
+    if isinstance(value, PurePath) or dotted_path(type(value)) in BY_NAME:
+        return str(value)
     return dotted_path(value if hasattr(value, "__qualname__") else type(value))
 
 
+def per_query(value: Any, path: str) -> list[str]:
+    """Where `as_json(value)` holds lists with one value for each query, as dotted paths that begin with `path`.
+
+    >>> from sfumato.scores import Logit
+    >>> per_query(Logit(3) - Logit((1, 2)), "score")
+    ['score.terms.1.1.target']
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        paths = []
+        for entry in fields(value):
+            item, name = getattr(value, entry.name), f"{path}.{entry.name}"
+            listed = entry.metadata.get("per_query") and isinstance(item, tuple | list)
+            paths += [name] if listed else per_query(item, name)
+        return paths
+    if isinstance(value, tuple | list):
+        return [name for place, item in enumerate(value) for name in per_query(item, f"{path}.{place}")]
+    return []
+
+
 def from_json(value: Any) -> Any:
-    """What `as_json` wrote. Only classes of this package are looked up; dotted paths stay as they are."""
+    """What `as_json` wrote. Only classes of this package are looked up; dotted paths stay as they are.
+
+    Raises `ValueError` for a class of another package, and for settings that the class does not have or cannot use.
+    """
     if isinstance(value, Mapping):
         items = {key: from_json(item) for key, item in value.items() if key != CLASS}
-        return _configuration(value[CLASS])(**items) if CLASS in value else items
+        return _built(value[CLASS], items) if CLASS in value else items
     if isinstance(value, list):
         return tuple(from_json(item) for item in value)
     return value
@@ -140,11 +176,29 @@ def dotted_path(thing: type | Callable[..., Any]) -> str:
     return f"{thing.__module__}:{thing.__qualname__}"
 
 
-def _configuration(path: str) -> type:
-    module, _, name = path.partition(":")
+def _built(path: Any, settings: Mapping[str, Any]) -> Any:
+    """The configuration of the class at a dotted path, with these settings."""
+    configuration = _configuration(path)
+    known = {entry.name for entry in fields(configuration) if entry.init}
+    if unknown := sorted(set(settings) - known):
+        raise ValueError(
+            f"{path!r} has no setting {', '.join(map(repr, unknown))} in this version of sfumato; update sfumato, or leave "
+            "it out"
+        )
+    try:
+        return configuration(**settings)
+    except TypeError as error:  # of a setting that is missing, or of a kind that the class does not expect
+        raise ValueError(f"{path!r} cannot be built from {dict(settings)}: {error}") from error
+
+
+def _configuration(path: Any) -> type:
+    module, _, name = path.partition(":") if isinstance(path, str) else ("", "", "")
     if module.split(".")[0] != __name__.split(".")[0]:
         raise ValueError(f"{path!r} is not a configuration of this package; import and build it yourself")
-    found = getattr(importlib.import_module(module), name, None)
-    if not (isinstance(found, type) and is_dataclass(found)):
+    try:
+        cls = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise ValueError(f"{path!r} names no configuration: {error}") from error
+    if not (isinstance(cls, type) and is_dataclass(cls)):
         raise ValueError(f"{path!r} names no configuration")
-    return found
+    return cls

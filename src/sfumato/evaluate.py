@@ -21,7 +21,7 @@ DIFFERENTIABLE = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     r"""Scores $\Phi(m \otimes x)$ of masks `(N, 1, *S)`, each of which belongs to the query that `query` `(N,)` names."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.attribution import versions
+from sfumato.attribution import TensorResult, versions
 from sfumato.configuration import as_json, check_number, check_seed
 from sfumato.inputs import described
 from sfumato.lower import lower
@@ -22,8 +22,8 @@ from sfumato.subject import GIB, Subject
 from sfumato.transforms import Transform
 
 
-@dataclass(frozen=True)
-class Inversion:
+@dataclass(frozen=True, eq=False)
+class Inversion(TensorResult):
     """The pictures found for `B` targets."""
 
     pictures: Tensor
@@ -155,7 +155,7 @@ def masked(activations: Tensor, mask: Tensor, axis: int = 1) -> Tensor:
     return activations * mask.view(size)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """One step of an inversion. The last one holds the answer."""
 
@@ -180,7 +180,7 @@ ANGLE = 0.5
 """The share of the steps, from the first, in which only the angle counts."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Descent:
     """The way down to the pictures of targets `(B, …)`."""
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from sfumato.attribution import Attribution, versions
+from sfumato.attribution import Attribution, about_run
 from sfumato.capture import Capture, captured, check_layer, number_of_call
-from sfumato.configuration import as_json, check_number
+from sfumato.configuration import check_number
 from sfumato.inputs import check_batch_axis, warn_of_no_effect
 from sfumato.probing import Model, saved_bytes
 from sfumato.rules import EXCITATION, BackwardRules, check_visible
@@ -24,7 +24,7 @@ from sfumato.subject import GIB, WHOLE, Subject, backward_pass
 from sfumato.tokens import laid_out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Flow:
     """What went up and came down through a layer, for `N` queries."""
 
@@ -120,7 +120,7 @@ def _measured(subject: Subject, ascent: Callable[[Tensor], Climbed], query: Tens
     return climbed[0], kept
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ascent:
     """The way up, for any queries."""
 
@@ -224,7 +224,7 @@ def explained(
                 )
                 without.append((found == 0).flatten(1).all(1))
                 maps.append(_finished(method, read(activation, found).float(), space))
-        about = {"method": as_json(method), "score": as_json(subject.used_score), "versions": versions()}
+        about = about_run(method, subject.used_score)
         with subject.surroundings.computing(), torch.no_grad():
             warn_of_no_effect(torch.cat(without), method.layer)
             return Attribution(map=torch.cat(maps), whole=torch.cat(whole), about=about)

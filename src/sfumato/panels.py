@@ -2,12 +2,16 @@
 
 import math
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sfumato.attribution import Attribution
+from sfumato.models import Classifier
+from sfumato.perturbations import Blur, Perturbation
 from sfumato.whole import written
 
 if TYPE_CHECKING:
@@ -49,6 +53,58 @@ def show(axes: "Axes", picture: Tensor) -> "Axes":
     axes.imshow(picture.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="lanczos")
     axes.set_axis_off()
     return axes
+
+
+def deletes(result: Attribution) -> bool:
+    """Whether a mask marks what was removed and nothing that was kept."""
+    game = result.method.get("game")
+    return isinstance(game, Mapping) and not game.get("keep") and bool(game.get("drop"))
+
+
+@dataclass(frozen=True, eq=False)
+class Hiding:
+    """What hides the places of a picture where it is shown."""
+
+    perturbation: Perturbation
+    name: str
+    used: bool = True
+    """Whether the network saw it so; otherwise it is for display only."""
+    note: str = ""
+    """What is to be said of it."""
+
+
+def hiding(result: Attribution, given: Perturbation | None = None) -> Hiding:
+    """What hid places of the picture, as the result tells it, or what is `given`; of several perturbations the first.
+
+    For a result that tells nothing of how it was made it is a blur, for display only. Raises `ValueError`, in a sentence for
+    whoever looks at the picture, where what was used cannot be shown.
+    """
+    if result.layer:
+        raise ValueError(f"The masks hide values of the layer {result.layer}, not places of the picture.")
+    try:
+        perturbations = (given,) if given is not None else result.perturbations()
+    except ValueError as error:
+        raise ValueError(f"What the network saw is not shown: {error}, as plots.figure(…, perturbation=…).") from error
+    if not perturbations:
+        return Hiding(
+            Blur(), "Blur", used=False, note="The result does not say what hid places: the blur is for display."
+        )
+    first = perturbations[0]
+    name = getattr(first, "__name__", type(first).__name__)
+    note = f"The first of {len(perturbations)} perturbations is shown." if len(perturbations) > 1 else ""
+    return Hiding(first, name, note=note)
+
+
+def seen(hiding: Hiding, masks: Tensor, picture: Tensor, classifier: Classifier | None = None) -> Tensor:
+    r"""$m \otimes x$ as RGB `(V, 3, H, W)` in [0, 1], of masks `(V, 1, H, W)` and a picture `(3, H, W)`.
+
+    `classifier` tells in which units its network saw the picture; without one these are the picture's own.
+    """
+    inputs = picture[None] if classifier is None else classifier.preparation.normalised(picture)[None]
+    query = torch.zeros(len(masks), dtype=torch.long)
+    with torch.no_grad():
+        values = hiding.perturbation(inputs)(masks, query)
+    return values.clamp(0, 1) if classifier is None else classifier.restore(values)
 
 
 def overlay(axes: "Axes", picture: Tensor, mask: Tensor, outline: bool = True) -> "Axes":

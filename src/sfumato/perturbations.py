@@ -139,3 +139,8 @@ def seeded(perturbation: Any, seed: int) -> Any:
     if is_dataclass(perturbation) and not isinstance(perturbation, type) and getattr(perturbation, "seed", 0) is None:
         return replace(perturbation, seed=seed)
     return perturbation
+
+
+def default_perturbation(layer: str) -> Perturbation:
+    """What a method whose `perturbation` is None hides places with: `Blur()` of the input, and at a layer `Fade()`."""
+    return Fade() if layer else Blur()

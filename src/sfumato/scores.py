@@ -9,7 +9,7 @@ logits $z$ and 0, so that the same class index means the same in all scores.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfumato.configuration import dotted_path
+from sfumato.configuration import PER_QUERY, dotted_path
 
 Target = int | tuple[int, ...]
 
@@ -89,7 +89,7 @@ class Output(Score):
 class OfClass(Score):
     """Base of scores of one class: `target` is its index, or one index per query (a sequence or an integer tensor)."""
 
-    target: Target
+    target: Target = field(metadata=PER_QUERY)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", as_target(self.target))
@@ -348,7 +348,7 @@ class Contrastive(OfClass):
     Of a model with one output $z$ the two classes have the logits $z$ and 0: the contrast is $z$ for class 0, $-z$ for class 1.
     """
 
-    against: Target | None = None
+    against: Target | None = field(default=None, metadata=PER_QUERY)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from sfumato.ascent import Ascent, Problem, Step
-from sfumato.attribution import Attribution, versions
-from sfumato.configuration import as_json
+from sfumato.attribution import Attribution, about_run
 from sfumato.evaluate import Evaluation
 from sfumato.games import Game
 from sfumato.inputs import warn_of_no_effect
@@ -68,7 +67,7 @@ class Seeking(Protocol):
         """The fields of an `Attribution` that show masks `(B, V, …)` in the input."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Search:
     """A method at work on one batch."""
 
@@ -95,10 +94,8 @@ class Search:
                 rows, whole = subject.looked_at(method.memory)
                 perturbed = method.hiding(subject.inputs)
             evaluation = Evaluation(subject, perturbed, subject.query, rows)
-            about = {"method": as_json(method), "score": as_json(subject.used_score), "versions": versions()}
-            search = cls(method, evaluation, lattice, space, whole, about)
-            about |= search.lengths
-            yield search
+            search = cls(method, evaluation, lattice, space, whole, {})
+            yield replace(search, about=about_run(method, subject.used_score, **search.lengths))
 
     def ascend(
         self, areas: Tensor, progress: Progress | None = None, warm: Tensor | None = None, steps: int | None = None
@@ -167,8 +164,9 @@ class Search:
     @property
     def lengths(self) -> dict[str, Any]:
         """The mask's family and the jitter with the lengths that were derived from the shape, at a layer in its places."""
+        jitter = None if self.method.layer or self.method.jitter is None else self.jitter
         family = getattr(self.lattice, "family", None)
-        return {} if family is None else {"mask": as_json(family), "jitter": as_json(self.jitter)}
+        return {"jitter": jitter} if family is None else {"mask": family, "jitter": jitter}
 
     def _evaluation(self, variants: Tensor) -> Evaluation:
         """The evaluation for rows in the order of `(B, V)`."""

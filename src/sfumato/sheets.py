@@ -1,12 +1,13 @@
 """Figures of what channels show, as Fong et al. 2019, figures 8 to 10. They need matplotlib, and leave its state alone."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from sfumato.attribution import Attribution
 from sfumato.panels import BOUND, CELL, GAP, HEAD, KEPT, LEFT, MARGIN, SMALL, blank, positive, show
+from sfumato.pictures import rgb
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,24 +22,24 @@ PLOT, UNDER = 1.7, 1.2
 
 def channels(
     result: Attribution,
-    picture: Tensor,
+    picture: Any,
     variant: int = -1,
     count: int = 8,
     found: "SmallestArea | None" = None,
-    inversions: Mapping[str, Tensor] | None = None,
+    inversions: Mapping[str, Any] | None = None,
     title: str = "",
 ) -> "Figure":
     r"""All about the channels of one query: the picture, their overlay $\sum_k m_k \Phi_k(x)$, what they keep, and each.
 
-    `result` is of one query, as `ExtremalChannels` gives it (`result[i]` takes one of a batch); `picture` is RGB in [0, 1],
-    `(3, H, W)`. The overlay is that of one `variant`; below are the maps of the `count` channels that weigh most. `found`
+    `result` is of one query, as `ExtremalChannels` gives it (`result[i]` takes one of a batch); `picture` is RGB, as for
+    `plots.figure`. The overlay is that of one `variant`; below are the maps of the `count` channels that weigh most. `found`
     adds the curve of `smallest`, and `inversions` pictures `(3, H, W)` by name, such as those of the full and the masked
     activation.
     """
     masks = result.channel_masks
     if len(masks) != 1:
         raise ValueError(f"the result is of {len(masks)} queries; give one, as result[0]")
-    picture = picture.detach().float().cpu().expand(3, -1, -1)
+    picture = rgb(picture)
     shown = {"the input": picture, **(inversions or {})}
     indices, weights = (values[0].tolist() for values in result.channels(min(count, masks.shape[2]), variant))
     above = len(shown) + 1
@@ -59,7 +60,7 @@ def channels(
         f"overlay of {kept} of {masks.shape[2]} channels", fontsize=SMALL
     )
     for axes, (name, each) in zip([panels[0], *panels[2:]], shown.items(), strict=True):
-        show(axes, each.detach().float().cpu().expand(3, -1, -1)).set_title(name, fontsize=SMALL)
+        show(axes, rgb(each)).set_title(name, fontsize=SMALL)
     scores(place(wide - (PLOT * CELL), top, PLOT * CELL - 0.15, CELL), result, found)
     for column, (index, weight) in enumerate(zip(indices, weights, strict=True)):
         axes = place(0.1 + column * (small + GAP), top + CELL + UNDER, small, small)
@@ -72,7 +73,7 @@ def of_class(
     found: "ClassChannels",
     count: int = 5,
     examples: int = 5,
-    inversions: Mapping[int, Tensor] | None = None,
+    inversions: Mapping[int, Any] | None = None,
     title: str = "",
 ) -> "Figure":
     """The `count` channels that weigh most in a class: how much, and the parts of pictures that excite each most.
@@ -106,7 +107,7 @@ def of_class(
             axes.set_axis_off()
             axes.set_title(f"{crop.activation:.3g}", fontsize=SMALL - 2, pad=2)
         if channel in inverted:
-            picture = inverted[channel].detach().float().cpu()
+            picture = rgb(inverted[channel])
             axes = show(place(left + examples * (small + GAP), y, small, small), picture)
             axes.set_title("alone", fontsize=SMALL - 2, pad=2)
     plot = place(left, top + len(indices) * (small + GAP) + 0.2, wide - left - 0.2, 0.95)

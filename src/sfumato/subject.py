@@ -40,7 +40,7 @@ class Habits:
     """Whether rows go through it one by one: it takes no more, or lets the rows of a batch change one another's outputs."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """A model, inputs `(B, C, *S)` and the score of `B` queries, checked, with the model held still."""
 

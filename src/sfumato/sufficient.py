@@ -1,13 +1,13 @@
 r"""The smallest sufficient area: $a^* = \min \{ a : \Phi(m_a \otimes x) \geq \Phi_0 \}$ (Fong et al. 2019, eq. 3)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sfumato.attribution import Attribution
+from sfumato.attribution import SHARED, Attribution, TensorResult
 from sfumato.games import Game
 from sfumato.methods.extremal import ExtremalPerturbation, check_areas
 from sfumato.methods.extremal_channels import ExtremalChannels, check_counts
@@ -24,8 +24,8 @@ ROUNDING = 1e-6
 """Of areas in float32: a bracket this much wider than the tolerance is as wide."""
 
 
-@dataclass(frozen=True)
-class SmallestArea:
+@dataclass(frozen=True, eq=False)
+class SmallestArea(TensorResult):
     """For each of `B` queries, the smallest area whose mask keeps enough, and the curve that shows how it was found.
 
     Areas of masks of channels are shares of all channels.
@@ -40,7 +40,7 @@ class SmallestArea:
     attribution: Attribution
     """The mask of that area, `(B, 1, 1, *S)`; where none reaches the score, the mask that came nearest. Each query's own
     area is in `achieved`; `areas` holds the largest."""
-    curve_areas: Tensor
+    curve_areas: Tensor = field(metadata=SHARED)
     """`(n,)`, growing."""
     curve_scores: Tensor
     """The score that the best mask of each of these areas keeps, `(B, n)`."""
@@ -55,21 +55,6 @@ class SmallestArea:
         """
         assert self.attribution.blank is not None  # noqa: S101  # for the type checker: a search gives it
         return self.attribution.blank >= self.wanted
-
-    def __getitem__(self, query: int) -> "SmallestArea":
-        """The part that belongs to one query, still with a leading axis of length one."""
-        attribution = self.attribution[query]
-        row = range(len(self.area))[query]
-        rows = slice(row, row + 1)
-        return replace(
-            self,
-            area=self.area[rows],
-            reached=self.reached[rows],
-            wanted=self.wanted[rows],
-            attribution=attribution,
-            curve_scores=self.curve_scores[rows],
-            count=None if self.count is None else self.count[rows],
-        )
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the mask, and the curve with $a^*$."""

@@ -11,7 +11,7 @@ from sfumato.subject import LAST, Subject, as_tensors
 from sfumato.tokens import Layout, channel_layout, layout
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Upper(Subject):
     """A subject whose `inputs` are activations `(B, C, *L)` of a layer, and whose model is the network above it."""
 

@@ -138,7 +138,9 @@ def _masks(result: Attribution, classifier: Classifier, picture: Image.Image) ->
 def _about(result: Attribution, model: str, weights: str, variant: int, label: int) -> dict[str, Any]:
     score = result.about.get("score")
     if isinstance(score, Mapping) and "target" in score:
-        score = {**score, "target": label} if not isinstance(score["target"], int) else score  # the batch's several
+        target = score["target"]
+        if isinstance(target, list | tuple):  # of one query it is the only one; old parts have the batch's several
+            score = {**score, "target": target[0] if len(target) == 1 else label}
     return {
         "model": model,
         "weights": weights,

@@ -101,19 +101,22 @@ def _run(
 
 
 def _probabilities(method: Any, classifier: "Classifier", query: Query, result: "Attribution") -> "Tensor":
-    """The target's probability under each mask, `(V,)`."""
+    """The target's probability under each mask, `(V,)`; under several perturbations the mean."""
     import torch
 
-    from sfumato.perturbations import Blur
+    from sfumato.attribution import used_perturbations
     from sfumato.scores import link_of_meaning, probabilities
 
-    perturbation = method.perturbation or Blur()
-    perturbed = perturbation(query.inputs[None])
     masks = result.masks[0]  # type: ignore[index]  # the method makes them
+    places = torch.zeros(len(masks), dtype=torch.long, device=masks.device)
     with torch.no_grad():
-        query_of_masks = torch.zeros(len(masks), dtype=torch.long, device=masks.device)
-        outputs = classifier.logits(perturbed(masks, query_of_masks))
-    return probabilities(outputs, link_of_meaning(method.score))[:, query.target]
+        outputs = [
+            probabilities(
+                classifier.logits(perturbation(query.inputs[None])(masks, places)), link_of_meaning(method.score)
+            )[:, query.target]
+            for perturbation in used_perturbations(method)
+        ]
+    return torch.stack(outputs).mean(0)
 
 
 def _write(each: Explained, classifier: "Classifier", out: Path, stem: str, keep: float | None) -> None:
@@ -127,7 +130,9 @@ def _write(each: Explained, classifier: "Classifier", out: Path, stem: str, keep
         "blank": number(each.result.blank),
         "areas": summaries.areas(each.result, each.kept),
     }
-    drawn = plots.figure(each.result, each.picture, title=each.query.title, keep=keep, curve=each.curve)
+    drawn = plots.figure(
+        each.result, each.picture, title=each.query.title, keep=keep, curve=each.curve, classifier=classifier
+    )
     plots.save(drawn, out / f"{stem}.png")
     replace(each.result, about=story).save(out / f"{stem}.safetensors")
     write_json(out / f"{stem}.json", picture | numbers | story)

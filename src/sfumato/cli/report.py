@@ -85,8 +85,6 @@ class Found:
     """The method's, as it is called here."""
     result: "Attribution"
     story: Mapping[str, Any]
-    query: int = 0
-    """The place of what is left of the result, where the file has several queries."""
 
     def label(self, classifier: "Classifier | None" = None) -> str:
         """The class that was explained, as the summary names it, or the score, or the classifier."""
@@ -94,7 +92,7 @@ class Found:
 
         target = self.story.get("target")
         if not isinstance(target, Mapping) or "label" not in target:
-            return target_name(self.result.about, self.query, classifier)
+            return target_name(self.result.about, classifier)
         first = str(target["label"]).partition(",")[0]
         return f"{first} ({target['index']})" if "index" in target else first
 
@@ -225,7 +223,7 @@ def _entries(found: Sequence[Found], pictures: Pictures) -> "Iterator[Entry]":
     for each in found:
         told = each.story.get("picture")
         for query in range(len(each.result)):
-            part = replace(each, result=each.result[query], query=query)
+            part = replace(each, result=each.result[query])
             label = part.label()
             key = (told, label) if isinstance(told, str) and label else (str(each.path), str(query), label)
             together.setdefault(key, []).append(part)

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfumato.attribution import Attribution, versions
+from sfumato.attribution import Attribution, about_run
 from sfumato.capture import find_layer
-from sfumato.configuration import as_json, check_seed, later
+from sfumato.configuration import check_seed, later
 from sfumato.inputs import described
 from sfumato.probing import Model
 from sfumato.scores import check_meaning
@@ -97,8 +97,7 @@ class Captum:
                     x, additional_forward_args=(subject.query,), **called
                 )
                 saliency = self._map(found, x)
-        about = {"method": as_json(self), "score": as_json(subject.used_score), "versions": versions()}
-        return Attribution(map=saliency, whole=whole, about=about)
+        return Attribution(map=saliency, whole=whole, about=about_run(self, subject.used_score))
 
     def _class(self) -> Callable[..., Any]:
         path = self.name.removeprefix("captum:")

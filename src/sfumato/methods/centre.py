@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.attribution import Attribution, versions
-from sfumato.configuration import as_json, check_number, later
+from sfumato.attribution import Attribution, about_run
+from sfumato.configuration import check_number, later
 from sfumato.probing import Model
 from sfumato.scores import check_meaning
 from sfumato.subject import Subject
@@ -56,8 +56,7 @@ class Centre:
             with subject.surroundings.computing():
                 x = subject.inputs
                 saliency = bump(x.shape[2:], self.sigma).to(x.device).expand(len(x), 1, *x.shape[2:]).contiguous()
-            about = {"method": as_json(self), "score": as_json(subject.used_score), "versions": versions()}
-            return Attribution(map=saliency, whole=whole, about=about)
+            return Attribution(map=saliency, whole=whole, about=about_run(self, subject.used_score))
 
 
 def bump(shape: Sequence[int], sigma: float) -> Tensor:

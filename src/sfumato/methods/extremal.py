@@ -19,7 +19,7 @@ from sfumato.configuration import check_flag, check_number, check_seed, later
 from sfumato.games import PRESERVE, Game
 from sfumato.jitter import Jitter, MirrorEvenSteps
 from sfumato.masks import Lattice, SmoothMask
-from sfumato.perturbations import Blur, Fade, Perturbation, Perturbed, seeded
+from sfumato.perturbations import Blur, Perturbation, Perturbed, default_perturbation, seeded
 from sfumato.probing import Model
 from sfumato.scores import check_meaning
 from sfumato.search import Progress, Search
@@ -146,7 +146,7 @@ class ExtremalPerturbation:
 
     def hiding(self, seen: Tensor) -> Perturbed:
         """What masks do to what is seen, `(B, C, *L)`."""
-        hides: Perturbation = seeded(self.perturbation or (Fade() if self.layer else Blur()), self.seed)
+        hides: Perturbation = seeded(self.perturbation or default_perturbation(self.layer), self.seed)
         return hides(seen)
 
     def mapped(self, masks: Tensor, seen: Tensor, space: Sequence[int]) -> dict[str, Tensor]:  # noqa: ARG002

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from sfumato.ascent import Step
-from sfumato.attribution import Attribution, saliency, versions
-from sfumato.configuration import as_json, check_number, check_seed, later
+from sfumato.attribution import Attribution, about_run, saliency
+from sfumato.configuration import check_number, check_seed, later
 from sfumato.evaluate import Evaluation
 from sfumato.games import DELETE, Game
 from sfumato.grid_mask import Grid, GridMask
@@ -119,7 +119,7 @@ class MeaningfulPerturbation:
             return descent.attribution(descent.run(progress))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Descent:
     """A method at work on one batch, whose masks `(B, 1, *L)` mark what matters: the paper's $1 - m$ in the deletion game.
 
@@ -144,8 +144,7 @@ class Descent:
                 rows, whole = subject.looked_at(method.memory)
                 perturbed = [seeded(each, method.seed)(subject.inputs) for each in method.perturbations]
             evaluations = tuple(Evaluation(subject, each, subject.query, rows) for each in perturbed)
-            about = {"method": as_json(method), "score": as_json(subject.used_score), "versions": versions()}
-            about |= {"mask": as_json(grid.family), "jitter": list(_limits(method, grid))}
+            about = about_run(method, subject.used_score, mask=grid.family, jitter=list(_limits(method, grid)))
             yield cls(method, evaluations, grid, whole, about)
 
     def run(self, progress: Callable[[Step], object] | None = None) -> Tensor:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.attribution import Attribution, saliency, versions
-from sfumato.configuration import as_json, check_number, check_seed, later
+from sfumato.attribution import Attribution, about_run, saliency
+from sfumato.configuration import check_number, check_seed, later
 from sfumato.evaluate import Evaluation
 from sfumato.inputs import warn_of_no_effect
 from sfumato.perturbations import Fade, Perturbation, seeded
@@ -34,7 +34,7 @@ CELLS = {1: 49, 2: 7, 3: 4}
 """Along each axis by default, by the number of axes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Round:
     """What is known after a round of masks. The last one holds the answer."""
 
@@ -142,14 +142,9 @@ class RISE:
                 saliency_map = saliency(last.map[:, None], self.smooth)
                 still = last.map.flatten(1)
                 warn_of_no_effect((still == still[:, :1]).all(1), "")
-            about = {
-                "method": as_json(self),
-                "score": as_json(subject.used_score),
-                "versions": versions(),
-                "samples": last.samples.tolist(),
-                "standard_error": _root_mean_square(last.error).tolist(),
-                "cells": [int(count) for count in self.counts(subject.inputs.shape[2:])],
-            }
+            values = {"samples": last.samples.tolist(), "standard_error": _root_mean_square(last.error).tolist()}
+            cells = [int(count) for count in self.counts(subject.inputs.shape[2:])]
+            about = about_run(self, subject.used_score, values, cells=cells)
             return Attribution(map=saliency_map, whole=whole, about=about)
 
     def masks(self, shape: Sequence[int], device: torch.device | None = None) -> Iterator["Draws"]:
@@ -212,7 +207,7 @@ class RISE:
                 return
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Draws:
     """Masks that are not made yet: cells `(n, *cells)` of 0 or 1 and crops `(n, axes)`, as fractions of a cell."""
 

@@ -22,7 +22,7 @@ MEMORY = 2.0
 """GiB."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Question:
     """A case's model, held still, to be asked for the scores of parts of its picture."""
 

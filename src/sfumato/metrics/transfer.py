@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sfumato.attribution import Attribution
-from sfumato.configuration import check_number, from_json
+from sfumato.configuration import check_number
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.likeness import order
@@ -28,8 +28,8 @@ class Transfer(Protocol):
     r"""$\Phi(m \otimes_p x) / \Phi(x)$ for perturbations p, of a mask that was learnt with one of them or another.
 
     - `perturbations`: those that are tried.
-    - `home`: the one that the masks were learnt with; by default what the result says of itself. A map of a method that
-      perturbs nothing has none, nor have masks of a layer.
+    - `home`: the one that the masks were learnt with; by default what the result says of itself, of several their mean. A map
+      of a method that perturbs nothing has none, nor have masks of a layer.
     - `area`: of a method without masks, the highest share of the map's places is the mask.
     - `score`: "probability", "logit", "log-odds" or "sigmoid" of a class index; any other target is a score itself.
 
@@ -80,19 +80,22 @@ class Transfer(Protocol):
         if parts is None:
             importance = order(finite(case.map))
             parts = (importance < max(1, round(self.area * importance.numel())))[None, None].float()
-        home = self.home or learnt_with(case.attribution)
+        homes = learnt_with(case.attribution) if self.home is None else (self.home,)
         with questioned(case, self.score, "Transfer") as question:
             check_positive(question.whole)
             kept = [
                 float(question.of_masks(perturbation, parts).mean()) / question.whole
                 for perturbation in self.perturbations
             ]
-            at_home = math.nan
-            if home in self.perturbations:
-                at_home = kept[self.perturbations.index(home)]
-            elif home is not None:
-                at_home = float(question.of_masks(home, parts).mean()) / question.whole
-        others = [value for value, tried in zip(kept, self.perturbations, strict=True) if tried != home]
+            tried = list(self.perturbations)
+            here = [
+                kept[tried.index(home)]
+                if home in tried
+                else float(question.of_masks(home, parts).mean()) / question.whole
+                for home in homes
+            ]
+        at_home = sum(here) / len(here) if here else math.nan
+        others = [value for value, perturbation in zip(kept, tried, strict=True) if perturbation not in homes]
         elsewhere = sum(others) / len(others) if others else math.nan
         row: dict[str, Any] = {f"kept {name}": value for name, value in zip(self.names, kept, strict=True)}
         return row | {"home": at_home, "elsewhere": elsewhere, "lost": at_home - elsewhere, "masks": masks is not None}
@@ -106,19 +109,14 @@ class Transfer(Protocol):
         )
 
 
-def learnt_with(result: Attribution) -> Perturbation | None:
-    """The perturbation that a result was made with, as it says itself; `None` where it says nothing of one.
+def learnt_with(result: Attribution) -> tuple[Perturbation, ...]:
+    """What hid places of the picture, as the result says itself; nothing where it says nothing, or hid places of a layer.
 
     Raises `ValueError` for a perturbation of another package, which cannot be built from its name.
     """
-    method = result.method
-    if "perturbation" not in method or method.get("layer"):
-        return None  # what hides places of a layer hides none of the picture
-    described = method["perturbation"]
-    if described is None:
-        return Blur()  # what `ExtremalPerturbation` takes at the input where nothing is said
-    if not isinstance(described, dict):
-        raise ValueError(
-            f"the masks were learnt with {described!r}, which cannot be built from its name; give it as `home`"
-        )
-    return from_json(described)
+    if result.layer:
+        return ()  # what hides places of a layer hides none of the picture
+    try:
+        return result.perturbations()
+    except ValueError as error:
+        raise ValueError(f"{error}, as Transfer(home=…)") from error

@@ -72,6 +72,11 @@ class Preparation:
         values = (inputs * _per_channel(self.std, inputs) + _per_channel(self.mean, inputs)).clamp(0, 1)
         return values.expand(*values.shape[:-3], 3, *values.shape[-2:])
 
+    def normalised(self, pictures: Tensor) -> Tensor:
+        """The inputs (…, C, H, W) that `restore` shows as these pictures, RGB (…, 3, H, W) in [0, 1]."""
+        values = pictures.mean(-3, keepdim=True) if len(self.mean) == 1 else pictures
+        return (values - _per_channel(self.mean, values)) / _per_channel(self.std, values)
+
     def window(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
         """The part of a picture of that `size` (width, height) which the input shows: left, top, right, bottom.
 

@@ -31,6 +31,8 @@ class Panel:
     picture: Tensor | None = None
     """`(3, H, W)` in [0, 1]."""
     perturbed: Perturbed | None = None
+    note: str = ""
+    """Of what the network saw, or why that is not shown."""
 
     def views(self) -> list[str]:
         """Those that there are, by name."""
@@ -74,6 +76,8 @@ class Panel:
             parts.append(
                 tag("p", f"The masks lie at the layer {self.layer}, and are shown over the picture.", class_="small")
             )
+        elif self.note:
+            parts.append(tag("p", self.note, class_="small"))
         parts.append(_bounds(self.result, rows))
         if search is not None:
             parts.append(_told(search))

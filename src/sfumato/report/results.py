@@ -10,11 +10,12 @@ from torch import Tensor
 from sfumato.attribution import Attribution
 from sfumato.labels import synonyms
 from sfumato.models import Classifier
+from sfumato.panels import deletes
 from sfumato.report.encoded import jpeg
 from sfumato.report.markup import Html, tag
 from sfumato.report.page import page, write_page
 from sfumato.report.panel import VIEWS, Panel
-from sfumato.report.shown import perturbed, restored
+from sfumato.report.shown import AS_SEEN, batch, perturbed, restored
 from sfumato.scores import differing, quantity
 from sfumato.sufficient import SmallestArea
 
@@ -39,7 +40,7 @@ class Entry:
 
 def html(
     result: Result | Mapping[str, Result],
-    inputs: Tensor | None = None,
+    inputs: Any = None,
     classifier: Classifier | None = None,
     label: str | Sequence[str] | None = None,
     title: str = TITLE,
@@ -48,7 +49,8 @@ def html(
 
     `result` is what a method found, or `smallest`, or several of them by name, which stand side by side. `inputs` are what the
     model was shown, `(B, C, H, W)`, from which `classifier` restores the pictures; without a classifier they are pictures
-    themselves, grey or RGB in [0, 1], and with `None` there are masks alone. `label` names what is explained, one for all or
+    themselves, grey or RGB in [0, 1] or of 8 bits, and with `None` there are masks alone. PIL pictures serve, too, one or a
+    list of them: `classifier` prepares them. `label` names what is explained, one for all or
     one for each query; otherwise the classes that the result tells are named.
     """
     return page(title, *(section(each, place) for place, each in enumerate(entries(result, inputs, classifier, label))))
@@ -57,7 +59,7 @@ def html(
 def write(
     path: str | os.PathLike[str],
     result: Result | Mapping[str, Result],
-    inputs: Tensor | None = None,
+    inputs: Any = None,
     classifier: Classifier | None = None,
     label: str | Sequence[str] | None = None,
     title: str = TITLE,
@@ -68,7 +70,7 @@ def write(
 
 def entries(
     result: Result | Mapping[str, Result],
-    inputs: Tensor | None = None,
+    inputs: Any = None,
     classifier: Classifier | None = None,
     label: str | Sequence[str] | None = None,
 ) -> list[Entry]:
@@ -80,21 +82,19 @@ def entries(
     count = next(iter(counts.values()))
     if set(counts.values()) != {count}:
         raise ValueError(f"results side by side must be of the same queries; got {counts}")
+    inputs = None if inputs is None else batch(inputs, classifier)
     if inputs is not None and len(inputs) != count:
         raise ValueError(f"inputs must be the {count} that the result explains; got {len(inputs)}")
     labels = [label] * count if isinstance(label, str) else label
     if labels is not None and len(labels) != count:
         raise ValueError(f"label must be one for each of the {count} queries, or one for all; got {len(labels)}")
-    first = attribution(next(iter(results.values())))
-    return [
-        Entry(
-            {name: each[query] for name, each in results.items()},
-            None if inputs is None else inputs[query : query + 1],
-            classifier,
-            target_name(first.about, query, classifier) if labels is None else labels[query],
-        )
-        for query in range(count)
-    ]
+    made = []
+    for query in range(count):
+        parts = {name: each[query] for name, each in results.items()}
+        first = attribution(next(iter(parts.values())))
+        named = target_name(first.about, classifier) if labels is None else labels[query]
+        made.append(Entry(parts, None if inputs is None else inputs[query : query + 1], classifier, named))
+    return made
 
 
 def section(entry: Entry, place: int) -> Html:
@@ -103,10 +103,14 @@ def section(entry: Entry, place: int) -> Html:
     panels = []
     for name, each in entry.results.items():
         result = attribution(each)
-        hidden = None
+        hidden, note = None, ""
         if entry.inputs is not None and result.masks is not None and result.activation is None:
-            hidden = perturbed(result, entry.inputs, entry.classifier)
-        panels.append(Panel(name, result, each if isinstance(each, SmallestArea) else None, picture, hidden))
+            try:
+                hidden = perturbed(result, entry.inputs, entry.classifier)
+                note = hidden.note
+            except ValueError as error:
+                note = str(error)
+        panels.append(Panel(name, result, each if isinstance(each, SmallestArea) else None, picture, hidden, note))
     identity = f"q{place}"
     head = entry.label or f"query {place + 1}"
     parts: list[Html | None] = [tag("h2", head, id=identity), tag("p", entry.note) if entry.note else None]
@@ -126,7 +130,8 @@ def section(entry: Entry, place: int) -> Html:
 def _controls(panels: Sequence[Panel], identity: str) -> Html | None:
     """How the masks are shown: one choice for all panels."""
     offered = [name for name in VIEWS if any(name in panel.views() for panel in panels)]
-    names = VIEWS | {"seen": next((panel.perturbed.name for panel in panels if panel.perturbed), VIEWS["seen"])}
+    hidden = {panel.perturbed.name for panel in panels if panel.perturbed} or {VIEWS["seen"]}
+    names = VIEWS | {"seen": hidden.pop() if len(hidden) == 1 else AS_SEEN}
     parts: list[Html] = []
     if len(offered) > 1:
         choices = [
@@ -158,20 +163,15 @@ def method_name(result: Result) -> str:
     return str(told).rpartition(":")[2] if told else "result"
 
 
-def target_name(about: Mapping[str, Any], query: int, classifier: Classifier | None) -> str:
-    """The class that was explained, by its name where that is known; nothing where the score is of no class."""
+def target_name(about: Mapping[str, Any], classifier: Classifier | None) -> str:
+    """The class that was explained of one query, by its name where that is known; nothing where the score is of no class, or
+    where several are told, as by the part of a batch in old files."""
     score = about.get("score")
     target = score.get("target") if isinstance(score, Mapping) else None
     if isinstance(target, list):
-        target = target[query] if query < len(target) else None
+        target = target[0] if len(target) == 1 else None
     if isinstance(target, bool) or not isinstance(target, int):
         return ""
     if classifier is None or not 0 <= target < len(classifier.labels):
         return f"class {target}"
     return f"{synonyms(classifier.labels[target])[0]} ({target})"
-
-
-def deletes(result: Attribution) -> bool:
-    """Whether a mask marks what was removed and nothing that was kept."""
-    game = result.method.get("game")
-    return isinstance(game, Mapping) and not game.get("keep") and bool(game.get("drop"))

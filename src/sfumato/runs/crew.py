@@ -31,7 +31,7 @@ PATIENCE = 300.0
 """Seconds to wait for a machine that has room for a worker, where machines may still join."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Report:
     """What a worker says."""
 

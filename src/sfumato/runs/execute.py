@@ -79,7 +79,7 @@ def execute(
                 time.sleep(WAIT)
 
 
-@dataclass
+@dataclass(eq=False)
 class Parcel:
     """What is done and not yet committed."""
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from sfumato.attribution import Attribution
+from sfumato.attribution import Attribution, attribution_of, stored
 from sfumato.runs.processes import gone, machine, present
 from sfumato.runs.sqlite import make_folder, sync_folder
 from sfumato.runs.store import Owner, StoreError
@@ -64,7 +64,7 @@ class Shards:
                 raise StoreError(f"the shard {str(self.folder / name)!r} holds nothing of the item {key!r}; {ANEW}")
             # Copies, as each tensor may hold its file open for as long as it lives.
             tensors = {field: file.get_tensor(f"{key}/{field}").clone() for field in about[key]["tensors"]}
-            return Attribution(**tensors, about=about[key]["about"])
+            return attribution_of(tensors, about[key]["about"], f"the item {key!r}")
 
     def check(self, name: str) -> None:
         """Raise `StoreError` where the shard of that name is missing, or is not what was written."""
@@ -112,11 +112,7 @@ def _content(results: Mapping[str, Attribution]) -> bytes:
     tensors: dict[str, Tensor] = {}
     about: dict[str, Any] = {}
     for key, result in sorted(results.items()):
-        found = {
-            entry.name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for entry in fields(result)
-            if isinstance(value := getattr(result, entry.name), Tensor)
-        }
+        found = stored(result)
         tensors |= {f"{key}/{name}": value for name, value in found.items()}
         about[key] = {"tensors": list(found), "about": dict(result.about)}
     # One entry only, as safetensors writes several in no fixed order.

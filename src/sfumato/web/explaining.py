@@ -112,7 +112,7 @@ def leaving(net: nn.Module, job: Job) -> Iterator[None]:
         yield
 
 
-@dataclass
+@dataclass(eq=False)
 class Watch:
     """Told of each step of a method, it tells the page, with the masks as they are."""
 

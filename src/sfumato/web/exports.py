@@ -13,9 +13,9 @@ from PIL import Image
 
 from sfumato.annotations import annotated, as_coco
 from sfumato.models import Classifier
+from sfumato.panels import deletes, hiding
 from sfumato.report import html
 from sfumato.report.encoded import eight_bits
-from sfumato.report.results import deletes
 from sfumato.space import enlarged
 from sfumato.web.explaining import Found
 from sfumato.web.images import blurred
@@ -72,16 +72,20 @@ def report(found: Found, classifier: Classifier) -> File:
 
 
 def _frames(found: Found, classifier: Classifier) -> list[Image.Image]:
-    """The picture with what each mask hides blurred, in the deletion game what it marks; and the whole picture last."""
+    """The picture with what each mask hides as the network saw it, in the deletion game what it marks; and the whole picture
+    last. Where that cannot be shown, as of a layer, it is blurred."""
     result = found.result
     if result.masks is None or result.activation is not None:
         raise ValueError("only masks of the picture can be shown one after the other; this result has none")
     picture = classifier.restore(found.shown.inputs)[0].cpu()
-    hidden = blurred(picture)
     masks = 1 - result.masks if deletes(result) else result.masks
     masks = enlarged(masks[0].cpu(), picture.shape[1:])  # at a layer they are smaller
     masks = torch.cat([masks, torch.ones_like(masks[:1])])
-    shown = [mask * picture + (1 - mask) * hidden for mask in masks]
+    try:
+        perturbed = hiding(result).perturbation(found.shown.inputs.cpu())
+        shown = classifier.restore(perturbed(masks, torch.zeros(len(masks), dtype=torch.long, device="cpu")))
+    except ValueError:
+        shown = masks * picture + (1 - masks) * blurred(picture)
     return [Image.fromarray(eight_bits(each.permute(1, 2, 0))) for each in shown]
 
 
