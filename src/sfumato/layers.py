@@ -8,19 +8,21 @@ import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from sfumato.attribution import Attribution, versions
+from sfumato.axes import Axes, axes_of
 from sfumato.configuration import as_json, check_number
 from sfumato.inputs import check_batch_axis
 from sfumato.probing import Model, saved_bytes
 from sfumato.rules import EXCITATION, BackwardRules, check_visible
 from sfumato.space import enlarged, gaussian_blur
 from sfumato.subject import GIB, Subject
-from sfumato.tokens import laid_out
+from sfumato.tokens import check_axes, check_layout, laid_out
 
 
 class Capture:
@@ -92,6 +94,28 @@ def find_layer(model: Model, layer: str) -> nn.Module:
             "All: [name for name, _ in model.named_modules()]"
         )
     return modules[layer]
+
+
+WATCHED = 2
+"""Inputs in the pass that tells what the axes of a layer's values are."""
+
+
+def axes_at(
+    model: Model, layer: str, at: str, inputs: Tensor, run: Callable[[Tensor], Any], told: str = ""
+) -> Axes | None:
+    """What the axes of a layer's output, or `at` the "input" of what it takes in, stand for; None where that is not known.
+
+    `run` runs the model for inputs `(N, C, *S)`, of which the first two are taken; it does not where all is `told` by a
+    `layout`. Raises `LayoutError` where the first axis
+    is not the batch, and `ValueError` where there is no such layer.
+    """
+    module = find_layer(model, layer)
+    if not layer or not isinstance(model, nn.Module) or (told and "N" not in told):
+        return None
+    axes = axes_of(model, module, at, inputs[:WATCHED], run)
+    if not told:
+        check_axes(axes, layer)
+    return axes
 
 
 @dataclass(frozen=True)
@@ -207,6 +231,7 @@ class LayerMethod(Protocol):
     """What the methods here have in common.
 
     - `layer`: the dotted name of the module at whose output the method looks, "" for the model's input.
+    - `layout`: which axis of that output is which, as "BHWC"; "" to find out.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
     - `memory`: GiB that the model may keep for its backward pass; more queries than fit go through it in turns.
@@ -214,6 +239,8 @@ class LayerMethod(Protocol):
 
     @property
     def layer(self) -> str: ...
+    @property
+    def layout(self) -> str: ...
     @property
     def smooth(self) -> float: ...
     @property
@@ -226,6 +253,7 @@ def check_options(method: LayerMethod) -> None:
     """Raise `ValueError` unless the options that the methods share can be used."""
     if not isinstance(method.layer, str):
         raise ValueError(f'layer is the dotted name of a module, "" for the input; got {method.layer!r}')
+    check_layout(method.layout)
     if not isinstance(method.resize, bool):
         raise ValueError(f"resize is True or False; got {method.resize!r}")
     check_number("smooth", method.smooth, "a fraction of the map's shortest side", least=0)
@@ -244,17 +272,21 @@ def explained(
 ) -> Attribution:
     """The attribution for inputs `(B, C, *S)` whose maps `(N, 1, *L)` `read` makes of activations and gradients `(N, C, *L)`.
 
-    Where inputs are pictures, a transformer's tokens `(N, tokens, C)` are laid out as in the picture: see `tokens.laid_out`.
+    A transformer's tokens `(N, tokens, C)` are laid out as in the picture: see `tokens.layout`.
     """
     if rules:
         check_visible(model)
     with Subject.prepared(model, inputs, targets) as subject:
         space = tuple(subject.inputs.shape[2:])
+        axes = None
+        if method.layer:
+            with subject.surroundings.computing():
+                axes = axes_at(model, method.layer, "output", subject.inputs, partial(_outputs, subject), method.layout)
         maps, whole = [], []
         for flow in flows(subject, method.layer, rules, method.memory, watch, descent):
             with subject.surroundings.computing(), torch.no_grad():
                 activation, found = (
-                    laid_out(each.float() if each.itemsize < 4 else each, space, method.layer)
+                    laid_out(each.float() if each.itemsize < 4 else each, space, method.layer, axes, method.layout)
                     for each in (flow.activation, flow.gradient)
                 )
                 maps.append(_finished(method, read(activation, found).float(), space))
@@ -266,6 +298,11 @@ def explained(
                 scores = torch.cat(whole).tolist()
                 raise ValueError(f"the score of the whole inputs is not finite: {scores}; check the model")
     return attribution
+
+
+def _outputs(subject: Subject, inputs: Tensor) -> Any:
+    """The model's outputs for the first inputs."""
+    return subject.outputs(inputs, subject.query[: len(inputs)])
 
 
 def _finished(method: LayerMethod, saliency: Tensor, space: tuple[int, ...]) -> Tensor:

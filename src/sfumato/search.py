@@ -17,7 +17,7 @@ from sfumato.jitter import Jitter, MirrorEvenSteps
 from sfumato.perturbations import Perturbed
 from sfumato.probing import Model
 from sfumato.subject import Subject
-from sfumato.upper import above
+from sfumato.upper import Upper, above
 
 Progress = Callable[[Step], object]
 """Is told every step: a progress bar, a log, a live picture."""
@@ -34,6 +34,8 @@ class Seeking(Protocol):
     def layer(self) -> str: ...
     @property
     def at(self) -> str: ...
+    @property
+    def layout(self) -> str: ...
     @property
     def game(self) -> Game | str: ...
     @property
@@ -79,7 +81,9 @@ class Search:
         """Check what was given, look once at the whole inputs, and hold the model frozen for the time of the search."""
         with Subject.prepared(model, inputs, targets, method.score) as given:
             space = tuple(given.inputs.shape[2:])
-            subject = above(given, method.layer, method.at, method.by_channel) if method.layer else given
+            subject = given
+            if method.layer:
+                subject = above(given, method.layer, method.at, method.by_channel, method.layout)
             with subject.surroundings.computing():
                 lattice = method.lattice(subject.inputs, space)
                 rows, whole = subject.looked_at(method.memory)
@@ -127,8 +131,10 @@ class Search:
     def attribution(self, parameters: Tensor, areas: Tensor) -> Attribution:
         """The result for parameters `(B · V, 1, *L)` that were sought for areas `(B, V)`."""
         masks = self.masks(parameters, areas)
-        with self.evaluation.subject.surroundings.computing():
-            shown = self.method.mapped(masks, self.evaluation.subject.inputs, self.space)
+        subject = self.evaluation.subject
+        with subject.surroundings.computing():
+            seen = subject.shown() if isinstance(subject, Upper) else subject.inputs
+            shown = self.method.mapped(masks, seen, self.space)
         return Attribution(
             **shown,
             masks=masks,

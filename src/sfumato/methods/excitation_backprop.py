@@ -28,12 +28,14 @@ class ExcitationBackprop:
     At every layer the probabilities sum to one, less what reached units that nothing excites.
 
     - `layer`: the dotted name of the module whose output is $a$; "" for the input, where only positive values can win.
+    - `layout`: which axis of that output is which, as "BHWC", where it cannot be found out; see `ExtremalPerturbation`.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
     - `memory`: GiB that the model may keep for its backward pass; more inputs than fit go through it in turns.
     """
 
     layer: str = ""
+    layout: str = ""
     smooth: float = 0.0
     resize: bool = True
     memory: float = 2.0
@@ -65,6 +67,7 @@ class ContrastiveExcitationBackprop:
     from there. It is clipped once, at the end, where channels are summed.
 
     - `layer`: the dotted name of the module whose output is $a$; "" for the input, where only positive values can win.
+    - `layout`: which axis of that output is which, as "BHWC", where it cannot be found out; see `ExtremalPerturbation`.
     - `contrast_layer`: the dotted name of the module at whose output the two are subtracted, above `layer` and below the
       top; "" for what goes into the model's last layer with weights, as published.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
@@ -73,6 +76,7 @@ class ContrastiveExcitationBackprop:
     """
 
     layer: str = ""
+    layout: str = ""
     contrast_layer: str = ""
     smooth: float = 0.0
     resize: bool = True

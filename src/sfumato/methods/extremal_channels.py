@@ -21,7 +21,7 @@ from sfumato.perturbations import Fade, Perturbation, Perturbed
 from sfumato.probing import Model
 from sfumato.search import Progress, Search
 from sfumato.space import enlarged
-from sfumato.tokens import laid_out
+from sfumato.tokens import check_layout
 from sfumato.upper import check_layer
 
 
@@ -44,6 +44,8 @@ class ExtremalChannels:
     - `steps`: of the ascent, for each mask.
     - `perturbation`: what takes the place of a channel; by default zeros, as published.
     - `ascent`: how the best is sought.
+    - `layout`: which axis of the layer's values is which, where that cannot be found out: "BCHW", "BHWC", or "BNC" for
+      tokens; see `ExtremalPerturbation`.
     - `seed`: of all that is random. `memory`: GiB that the network above the layer may keep for its backward pass.
     """
 
@@ -60,11 +62,13 @@ class ExtremalChannels:
     groups: int | None = None
     binary: bool = True
     at: str = "output"
+    layout: str = ""
     seed: int = 0
     memory: float = 2.0
 
     def __post_init__(self) -> None:
         check_layer(self.layer, self.at)
+        check_layout(self.layout)
         object.__setattr__(self, "counts", check_counts(self.counts))
         object.__setattr__(self, "game", Game.named(self.game))
         if not isinstance(self.binary, bool):
@@ -113,17 +117,7 @@ class ExtremalChannels:
 
     def mapped(self, masks: Tensor, seen: Tensor, space: Sequence[int]) -> dict[str, Tensor]:
         """The layer's activations, and the overlay of the masks' mean, enlarged to inputs of `space`."""
-        shown = self._placed(seen, space)
-        return {"map": enlarged(overlaid(masks.mean(1).flatten(1), shown), space), "activation": shown}
-
-    def _placed(self, seen: Tensor, space: Sequence[int]) -> Tensor:
-        """What is seen as `(B, C, *L)` with as many axes as the input, or where it has no such places, as its mean."""
-        if seen.ndim == 2 + len(space):
-            return seen
-        try:
-            return laid_out(seen.mT, space, self.layer)
-        except ValueError:
-            return seen.mean(2)[(..., *[None] * len(space))]
+        return {"map": enlarged(overlaid(masks.mean(1).flatten(1), seen), space), "activation": seen}
 
 
 def spread(masks: Tensor, channels: int) -> Tensor:

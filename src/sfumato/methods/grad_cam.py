@@ -24,12 +24,14 @@ class GradCAM:
       laid out as in the picture: their number, less the leading ones (class, registers), must be a square for a square
       picture. Where the class token alone is read, name a layer before the last attention: after it, the others do not
       count, and the map is 0.
+    - `layout`: which axis of that output is which, as "BHWC", where it cannot be found out; see `ExtremalPerturbation`.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
     - `memory`: GiB that the model may keep for its backward pass; more inputs than fit go through it in turns.
     """
 
     layer: str = ""
+    layout: str = ""
     smooth: float = 0.0
     resize: bool = True
     memory: float = 2.0

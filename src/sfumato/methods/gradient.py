@@ -19,6 +19,7 @@ class Gradient:
     r"""$S(u) = \max_c |\partial \Phi(x) / \partial x_c(u)|$ (Simonyan et al. 2014, section 3.1).
 
     - `layer`: the dotted name of the module at whose output the gradient is taken; "" for the input.
+    - `layout`: which axis of that output is which, as "BHWC", where it cannot be found out; see `ExtremalPerturbation`.
     - `reduction`: from channels to one number a place: "max_abs" (published), "sum_abs", "norm", or the signed "sum".
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
@@ -29,6 +30,7 @@ class Gradient:
     """Those of `sfumato.rules.BackwardRules` under which the signal flows back, if any."""
 
     layer: str = ""
+    layout: str = ""
     reduction: str = "max_abs"
     smooth: float = 0.0
     resize: bool = True

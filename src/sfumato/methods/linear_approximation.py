@@ -23,12 +23,14 @@ class LinearApproximation:
 
     - `layer`: the dotted name of the module whose output is $a$; "" for the input. A transformer's tokens are laid out as
       in the picture, without the leading ones (class, registers).
+    - `layout`: which axis of that output is which, as "BHWC", where it cannot be found out; see `ExtremalPerturbation`.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
     - `memory`: GiB that the model may keep for its backward pass; more inputs than fit go through it in turns.
     """
 
     layer: str = ""
+    layout: str = ""
     smooth: float = 0.0
     resize: bool = True
     memory: float = 2.0
