@@ -183,7 +183,7 @@ def _fine(part: Part) -> bool:
 
 def _near(one: Factor, two: Factor) -> bool:
     """Whether these are the same places: of one axis, as many, over much the same stretch, turned alike."""
-    margin = max(2 * (one.end - one.begin) / one.size, (one.end - one.begin) / 8)
+    margin = max(2 * (one.end - one.begin) / one.size, (one.end - one.begin) / 4)
     return (
         (one.axis, one.size, one.turned) == (two.axis, two.size, two.turned)
         and abs(one.begin - two.begin) <= margin
@@ -241,23 +241,26 @@ class Watch(TorchDispatchMode):
         super().__init__()
         self._labels: Any = WeakTensorKeyDictionary()
 
-    def see(self, inputs: Tensor) -> None:
-        """Begin with the network's inputs, `(N, C, *S)`."""
+    def see(self, inputs: Tensor, net: nn.Module) -> None:
+        """Begin with the network's inputs, `(N, C, *S)`, and its weights."""
+        for values in (*net.parameters(), *net.buffers()):
+            if not isinstance(values, nn.UninitializedParameter | nn.UninitializedBuffer):
+                self._labels[values] = tuple(_open(size, learnt=True) for size in values.shape)
         batch, channels, *space = inputs.shape
         places = [_whole(Factor(PLACE, size, axis, 0.0, float(size))) for axis, size in enumerate(space)]
         self._labels[inputs] = (_whole(Factor(BATCH, batch)), _channels(channels), *places)
 
     def labels(self, values: Tensor) -> Labels:
-        """What is known of the axes of values; of those not met before, nothing yet."""
+        """What is known of the axes of values; of those that come from elsewhere, as from numpy, nothing."""
         labels: Labels | None = self._labels.get(values)
         if labels is None or [_length(label) for label in labels] != list(values.shape):
-            labels = tuple(_open(size, learnt=True) for size in values.shape)
+            labels = tuple(_open(size) for size in values.shape)
             self._labels[values] = labels
         return labels
 
     def knows(self, values: Tensor) -> bool:
         """Whether values come from the network's inputs, and not from its weights alone."""
-        labels = self._labels.get(values, ())
+        labels = self.labels(values)
         return any(part.factor.kind != OPEN or not part.factor.learnt for label in labels for part in resolved(label))
 
     def mark(self, values: Tensor, labels: Labels) -> None:
@@ -332,7 +335,8 @@ def resized(label: Label, before: int, after: int, begin: float = 0.0, end: floa
     """An axis of another length: shares of the stretch between `begin` and `end` of its former entries; all by default."""
     end = before if end is None else end
     label = resolved(label)
-    if after == before and (begin, end) == (0, before):
+    place = len(label) == 1 and label[0].factor.kind == PLACE and label[0].complete
+    if after == before and (not place or (begin, end) == (0, before)):
         return label
     kinds = _kinds(label)
     if len(label) == 1:
@@ -358,37 +362,48 @@ def _slid(watch: Watch, given: dict[str, Any], output: Tensor, _place: int) -> l
     """Of windows that slide over the last axes: pooling, interpolation."""
     values = _first(given)
     labels = watch.labels(values)
-    leading = values.ndim - _spatial(given, values)
+    kernel = given.get("kernel_size")
+    spatial = len(kernel) if isinstance(kernel, list | tuple) else values.ndim - 2
+    leading = values.ndim - spatial
+    if kernel is None:
+        places = [resized(labels[axis], values.shape[axis], output.shape[axis]) for axis in range(leading, values.ndim)]
+    else:
+        places = _windows(labels[leading:], values.shape[leading:], output.shape[leading:], kernel, given)
+    return [*labels[:leading], *places]
+
+
+def _windows(
+    labels: Sequence[Label], sizes: Sequence[int], after: Sequence[int], kernel: Sequence[int], given: Mapping[str, Any]
+) -> list[Label]:
+    """Axes over which windows slide: each place is the middle of its window."""
+    count = len(sizes)
+    stride = _each(given.get("stride") or kernel, count)
+    padding, dilation = _each(given.get("padding", 0), count), _each(given.get("dilation", 1), count)
+    begins = [-padding[axis] + (dilation[axis] * (kernel[axis] - 1) + 1 - stride[axis]) / 2 for axis in range(count)]
     return [
-        label if axis < leading else resized(label, values.shape[axis], output.shape[axis])
-        for axis, label in enumerate(labels)
+        resized(label, size, new, begin, begin + new * step)
+        for label, size, new, begin, step in zip(labels, sizes, after, begins, stride, strict=True)
     ]
 
 
-def _spatial(given: dict[str, Any], values: Tensor) -> int:
-    for name in ("kernel_size", "output_size", "self_size"):
-        if isinstance(given.get(name), list | tuple) and given[name]:
-            return len(given[name])
-    return values.ndim - 2
+def _each(value: Any, count: int) -> list[int]:
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    return values * count if len(values) == 1 else values
 
 
 def _convolution(watch: Watch, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
     values, weight = _first(given), given["weight"]
-    labels = watch.labels(values)
-    spatial = weight.ndim - 2
-    leading = list(labels[: values.ndim - spatial - 1])
-    features = labels[values.ndim - spatial - 1]
-    grouped = (
-        output.shape[-spatial - 1] == values.shape[-spatial - 1]
-        and given.get("groups", 1) == output.shape[-spatial - 1]
-    )
-    made = features if grouped else _features(features, output.shape[-spatial - 1])
-    places = [
-        resized(label, values.shape[axis], output.shape[axis])
-        for axis, label in enumerate(labels)
-        if axis >= values.ndim - spatial
-    ]
-    return [*leading, made, *places]
+    labels, spatial = watch.labels(values), weight.ndim - 2
+    leading = values.ndim - spatial
+    features, count = labels[leading - 1], output.shape[leading - 1]
+    # Where each channel has a filter of its own, they stay what they are.
+    own = count == values.shape[leading - 1] == given.get("groups", 1)
+    sizes, after = values.shape[leading:], output.shape[leading:]
+    if given.get("transposed"):
+        places = [resized(*axis) for axis in zip(labels[leading:], sizes, after, strict=True)]
+    else:
+        places = _windows(labels[leading:], sizes, after, weight.shape[2:], given)
+    return [*labels[: leading - 1], features if own else _features(features, count), *places]
 
 
 def _permuted(watch: Watch, given: dict[str, Any], _output: Tensor, _place: int) -> list[Label]:
@@ -653,14 +668,14 @@ def _indexed(watch: Watch, given: dict[str, Any], output: Tensor, _place: int) -
     values, indices = _first(given), given["indices"]
     used = [axis for axis, index in enumerate(indices) if index is not None]
     if len(used) != 1 or indices[used[0]].dtype == torch.bool:
-        return None
+        sums = bool(set().union(*(_kinds(watch.labels(values)[axis]) for axis in used)) - {OPEN, CHANNEL})
+        return [_whole(Factor(OPEN, size, sums=sums)) for size in output.shape]
     labels, axis = watch.labels(values), used[0]
     learnt, kinds = not watch.knows(values), _kinds(labels[axis])
     sums = bool(kinds - {OPEN, CHANNEL})
     fresh = [_whole(Factor(OPEN, size, learnt=learnt, sums=sums)) for size in indices[axis].shape]
     if kinds == {CHANNEL} and len(fresh) == 1:
         fresh = [_channels(size) for size in indices[axis].shape]
-    del output
     return [*labels[:axis], *fresh, *labels[axis + 1 :]]
 
 
@@ -668,6 +683,26 @@ def _index_selected(watch: Watch, given: dict[str, Any], output: Tensor, _place:
     labels = list(watch.labels(_first(given)))
     axis = given["dim"]
     labels[axis] = resized(labels[axis], -1, output.shape[axis])
+    return labels
+
+
+def _along(watch: Watch, given: dict[str, Any], output: Tensor, _place: int) -> list[Label] | None:
+    """Of what mixes or picks the entries along some axes: sorting, gathering, flipping, Fourier transforms."""
+    values = _first(given)
+    dim = given.get("dim", given.get("dims", -1))
+    dims = {axis % values.ndim for axis in ([dim] if isinstance(dim, int) else dim)}
+    labels = list(watch.labels(values))
+    for axis, label in enumerate(labels):
+        kinds = _kinds(label)
+        if axis in dims:
+            sums = bool(kinds - {OPEN, CHANNEL})
+            labels[axis] = (
+                _channels(output.shape[axis])
+                if kinds == {CHANNEL}
+                else _whole(Factor(OPEN, output.shape[axis], sums=sums))
+            )
+        elif output.shape[axis] != values.shape[axis]:
+            labels[axis] = resized(label, values.shape[axis], output.shape[axis], 0, output.shape[axis])
     return labels
 
 
@@ -740,6 +775,9 @@ RULES: dict[str, Rule] = {
     "im2col": _unfolded,
     "col2im": _folded,
     "index": _indexed,
+    **dict.fromkeys(
+        ("gather", "flip", "topk", "sort", "kthvalue", "cummax", "cummin", "_fft_r2c", "_fft_c2c", "_fft_c2r"), _along
+    ),
     "index_select": _index_selected,
     "embedding": _embedded,
     "copy_": _copied,
@@ -787,7 +825,7 @@ def watched(net: nn.Module, inputs: Tensor) -> Iterator[Watch]:
     Layers that run step by step over an axis, such as an LSTM, are followed as one.
     """
     watch = Watch()
-    watch.see(inputs)
+    watch.see(inputs, net)
 
     def ran(_module: Any, arguments: tuple[Any, ...], output: Any) -> None:
         values, given = output[0], arguments[0] if arguments else None
@@ -848,12 +886,12 @@ def _named(kinds: set[str]) -> str:
 
 
 def _covers(part: Part, space: Sequence[int]) -> bool:
-    """Whether the places lie over the whole input in its order, but for a margin of two of them or an eighth of it."""
+    """Whether the places lie over the whole input in its order, but for a margin of two of them or a quarter of it."""
     factor = part.factor
     if factor.kind != PLACE or not part.complete or factor.turned:
         return False
     length = space[factor.axis]
-    margin = max(2 * (factor.end - factor.begin) / part.size, length / 8)
+    margin = max(2 * (factor.end - factor.begin) / part.size, length / 4)
     return abs(factor.begin) <= margin and abs(factor.end - length) <= margin
 
 

@@ -378,7 +378,7 @@ def _refusal(
             "several readings fit",
             letters,
         )
-    kinds = [_in_words(axis, size) for axis, size in zip(axes, shape, strict=True)]
+    kinds = ["batch", *(_in_words(axis, size) for axis, size in zip(axes[1:], shape[1:], strict=True))]
     if any(axis.kind != "open" for axis in axes):
         known = f", whose axes are {' · '.join(kinds)}"
     elif len(shape) == 3 and len(space) == 2:
