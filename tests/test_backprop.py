@@ -752,8 +752,11 @@ def test_layers_that_cannot_serve(layer, message):
 
 def test_tokens_that_fit_no_picture():
     torch.manual_seed(0)
+    inputs = pictures(2, 3, 12, 12, dtype=torch.float32)
+    found = GradCAM(layer="block", resize=False)(Tokens(18).eval(), inputs, 1).map
+    assert found.shape == (2, 1, 6, 6), "any number of leading tokens is seen by how they are made"
     with pytest.raises(ValueError, match="54 tokens.*no grid"):
-        GradCAM(layer="block")(Tokens(18), pictures(2, 3, 12, 12, dtype=torch.float32), 1)
+        laid_out(torch.rand(2, 54, 8), (12, 12), "block")
 
 
 @pytest.mark.parametrize("rule", ["deconvnet", "guided", "excitation", "contrastive"])

@@ -9,7 +9,6 @@ from torch import nn
 
 from sfumato.layers import captured
 from sfumato.outline import in_words, outline
-from sfumato.tokens import laid_out
 
 SIZE = 32
 
@@ -48,6 +47,15 @@ class Small(nn.Module):
         for block in self.blocks:
             tokens = tokens + self.act(block(tokens))
         return self.head(tokens[:, 0])
+
+
+class Moved(nn.Module):
+    def __init__(self, *order):
+        super().__init__()
+        self.order = order
+
+    def forward(self, values):
+        return values.permute(self.order)
 
 
 def pictures(count=2):
@@ -274,28 +282,25 @@ def test_a_layer_is_a_value():
 
 
 @pytest.mark.parametrize(
-    ("shape", "space", "words"),
+    ("net", "shape", "words"),
     [
-        ((64, 56, 56), (224, 224), "64 × 56 × 56"),
-        ((56, 28, 96), (224, 112), "56 × 28 × 96, channels last"),
-        ((17, 64), (28, 28), "17 tokens × 64: 4 × 4 + 1"),
-        ((8, 64), (32, 64), "8 tokens × 64: 2 × 4"),
-        ((6, 257, 257), (224, 224), "6 × 257 × 257"),
-        ((50, 64), (1024,), "50 × 64"),
-        ((2, 2), (224, 223), "2 × 2"),
-        ((7,), (224, 224), "7"),
-        ((), (224, 224), "one number"),
-        (None, (224, 224), "–"),
+        (nn.Conv2d(3, 64, 4, 4), (3, 24, 20), "64 × 6 × 5"),
+        (nn.Sequential(nn.Conv2d(3, 64, 4, 4), Moved(0, 2, 3, 1)), (3, 24, 20), "6 × 5 × 64, channels last"),
+        (nn.Sequential(nn.Conv2d(3, 64, 4, 4), nn.Flatten(2), Moved(0, 2, 1)), (3, 16, 32), "32 tokens × 64: 4 × 8"),
+        (nn.Sequential(nn.Conv2d(3, 64, 4, 4), nn.Flatten(2)), (3, 16, 32), "64 × 32 tokens: 4 × 8"),
+        (nn.Sequential(nn.Conv1d(3, 64, 4, 4), Moved(0, 2, 1)), (3, 1024), "256 × 64, channels last"),
+        (nn.Flatten(), (3, 2, 2), "12"),
+        (nn.Flatten(0), (3, 2, 2), "–"),
     ],
 )
-def test_outputs_in_words(shape, space, words):
-    assert in_words(shape, space) == words
+def test_outputs_in_words(net, shape, words):
+    assert in_words(outline(nn.Sequential(net), torch.zeros(2, *shape))[-1]) == words
 
 
 def test_the_words_say_the_grid_that_methods_lay_tokens_out_on():
     net = Small().eval()
     (norm,) = (layer for layer in outline(net, pictures()) if layer.name == "blocks.1.0")
-    assert in_words(norm.shape, (SIZE, SIZE)) == "17 tokens × 12: 4 × 4 + 1"
+    assert in_words(norm) == "17 tokens × 12: 4 × 4 + 1"
     with captured(net, norm.name) as capture, torch.no_grad():
         net(pictures(1))
-    assert laid_out(capture.output, (SIZE, SIZE), norm.name).shape == (1, 12, 4, 4)
+    assert norm.layout.places(capture.output).shape == (1, 12, 4, 4)

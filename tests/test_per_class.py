@@ -332,7 +332,7 @@ def test_peaks_of_tokens():
     grouped = peaks_of(tokens, (16, 16), ExtremalChannels(layer="x", groups=1))
     assert grouped["values"].tolist() == [5]
     assert grouped["places"].tolist() == [[2.5 / 4, 3.5 / 4]]
-    loose = peaks_of(torch.rand(1, 300, 3), (16, 16), ExtremalChannels(layer="x"))
+    loose = peaks_of(torch.rand(1, 300, 3), (16, 16), ExtremalChannels(layer="x", layout="BNC"))
     assert loose["places"].isnan().all()
     assert loose["values"].shape == (3,)
 

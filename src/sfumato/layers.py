@@ -7,13 +7,15 @@ make a map of activations and gradients.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfumato.attribution import Attribution, about_run
-from sfumato.capture import Capture, captured, check_layer, number_of_call
+from sfumato.axes import Axes, axes_of
+from sfumato.capture import Capture, captured, check_layer, find_layer, number_of_call
 from sfumato.configuration import check_number
 from sfumato.inputs import check_batch_axis, warn_of_no_effect
 from sfumato.probing import Model, saved_bytes
@@ -21,7 +23,33 @@ from sfumato.rules import EXCITATION, BackwardRules, check_visible
 from sfumato.scores import check_finite, check_meaning
 from sfumato.space import enlarged, gaussian_blur
 from sfumato.subject import GIB, WHOLE, Subject, backward_pass
-from sfumato.tokens import laid_out
+from sfumato.tokens import check_axes, check_layout, laid_out
+
+WATCHED = 2
+"""Inputs in the pass that tells what the axes of a layer's values are."""
+
+
+def axes_at(
+    model: Model,
+    layer: str,
+    at: str,
+    inputs: Tensor,
+    run: Callable[[Tensor], Any],
+    layout: str = "",
+    call: int = -1,
+) -> Axes | None:
+    """What the axes of a layer's output, or `at` the "input" of what it takes in, stand for; None where that is not known.
+
+    `run` runs the model for inputs `(N, C, *S)`, of which the first two are taken; it does not where a `layout` says all.
+    Raises `LayoutError` where the first axis is not the batch, and `ValueError` where there is no such layer.
+    """
+    module = find_layer(model, layer)
+    if not layer or not isinstance(model, nn.Module) or (layout and "N" not in layout):
+        return None
+    axes = axes_of(model, module, at, inputs[:WATCHED], run, call)
+    if not layout:
+        check_axes(axes, layer)
+    return axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +189,7 @@ class LayerMethod(Protocol):
 
     - `layer`: the dotted name of the module at whose output the method looks, "" for the model's input.
     - `call`: which of its calls, if the model calls the layer several times: from 0, or from -1, the last, backwards.
+    - `layout`: which axis of that output is which, as "BHWC"; "" to find out.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
     - `memory`: GiB that the model may keep for its backward pass; more queries than fit go through it in turns.
@@ -171,6 +200,8 @@ class LayerMethod(Protocol):
     def layer(self) -> str: ...
     @property
     def call(self) -> int: ...
+    @property
+    def layout(self) -> str: ...
     @property
     def smooth(self) -> float: ...
     @property
@@ -184,6 +215,7 @@ class LayerMethod(Protocol):
 def check_options(method: LayerMethod) -> None:
     """Raise `ValueError` unless the options that the methods share can be used."""
     check_layer(method.layer, call=method.call)
+    check_layout(method.layout)
     if not isinstance(method.resize, bool):
         raise ValueError(f"resize is True or False; got {method.resize!r}")
     check_number("smooth", method.smooth, "a fraction of the map's shortest side", least=0)
@@ -203,12 +235,17 @@ def explained(
 ) -> Attribution:
     """The attribution for inputs `(B, C, *S)` whose maps `(N, 1, *L)` `read` makes of activations and gradients `(N, C, *L)`.
 
-    Where inputs are pictures, a transformer's tokens `(N, tokens, C)` are laid out as in the picture: see `tokens.laid_out`.
+    A transformer's tokens `(N, tokens, C)` are laid out as in the picture: see `tokens.layout`.
     """
     if rules:
         check_visible(model)
     with Subject.prepared(model, inputs, targets, method.score) as subject:
         space = tuple(subject.inputs.shape[2:])
+        axes = None
+        if method.layer:
+            with subject.surroundings.computing():
+                run = partial(_outputs, subject)
+                axes = axes_at(subject.model, method.layer, "output", subject.inputs, run, method.layout, method.call)
         maps, whole, without = [], [], []
         for flow in flows(subject, method.layer, rules, method.memory, watch, descent, method.call):
             whole.append(flow.scores)
@@ -219,7 +256,7 @@ def explained(
                 )
             with subject.surroundings.computing(), torch.no_grad():
                 activation, found = (
-                    laid_out(each.float() if each.itemsize < 4 else each, space, method.layer)
+                    laid_out(each.float() if each.itemsize < 4 else each, space, method.layer, axes, method.layout)
                     for each in (flow.activation, flow.gradient)
                 )
                 without.append((found == 0).flatten(1).all(1))
@@ -228,6 +265,11 @@ def explained(
         with subject.surroundings.computing(), torch.no_grad():
             warn_of_no_effect(torch.cat(without), method.layer)
             return Attribution(map=torch.cat(maps), whole=torch.cat(whole), about=about)
+
+
+def _outputs(subject: Subject, inputs: Tensor) -> Any:
+    """The model's outputs for the first inputs."""
+    return subject.outputs(inputs, subject.query[: len(inputs)])
 
 
 def _finished(method: LayerMethod, saliency: Tensor, space: tuple[int, ...]) -> Tensor:

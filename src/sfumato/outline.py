@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sfumato.axes import Labels, in_short, watched
 from sfumato.inputs import check_batch_axis, check_inputs, check_model
 from sfumato.probing import Model, frozen, hooked
 from sfumato.surroundings import Surroundings
-from sfumato.tokens import layout
+from sfumato.tokens import Layout, LayoutError, layout
 
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "h")
 PROJECTIONS = ("proj", "out_proj", "o_proj", "c_proj", "to_out", "dense")
@@ -36,14 +37,21 @@ class LayerShape:
     """How many attention heads are joined in its input, where the names of its block say that it projects them."""
     parameters: int
     """How many numbers are learnt in it and its parts."""
+    layout: Layout | None = None
+    """How methods read what it puts out: where the channels and the places are; None where it has no places, or where they
+    must be told."""
+    reason: str = ""
+    """How that is known, or why there is none."""
+    readings: tuple[str, ...] = ()
+    """Where it must be told, the values of `layout` that fit."""
 
 
 def outline(model: Model, inputs: Tensor) -> tuple[LayerShape, ...]:
     """The layers that a pass over inputs `(B, C, *S)` calls, in the order of their first calls, each before its parts.
 
-    The model runs once, in evaluation mode, and is left as it was; modules that take no part are left out, and a module
-    with several names goes by the first. With two inputs or more the batch axis is sure; with one, whatever begins with an
-    axis of length 1 is taken to have it.
+    The model runs once, in evaluation mode (twice where its operations cannot be watched), and is left as it was; modules
+    that take no part are left out, and a module with several names goes by the first. With two inputs or more the batch
+    axis is sure; with one, whatever begins with an axis of length 1 is taken to have it.
 
     Raises `ValueError` where the model is no `nn.Module`, or is compiled or scripted, wholly or in part.
     """
@@ -51,27 +59,10 @@ def outline(model: Model, inputs: Tensor) -> tuple[LayerShape, ...]:
     inputs = check_inputs(inputs)
     check_model(net, inputs)
     modules = dict(net.named_modules())
-    calls: dict[str, int] = {}
-    outputs: dict[str, tuple[int, ...] | None] = {}
-
-    def began(name: str, _arguments: Any) -> None:
-        calls[name] = calls.get(name, 0) + 1
-
-    def ended(name: str, output: Any) -> None:
-        batched = isinstance(output, Tensor) and output.shape[:1] == inputs.shape[:1]
-        outputs[name] = tuple(output.shape[1:]) if batched else None
-
-    surroundings = Surroundings.now(inputs.device)
-    with ExitStack() as effects:
-        for effect in (frozen(net), surroundings.computing(), torch.no_grad()):
-            effects.enter_context(effect)
-        for name, module in list(modules.items())[1:]:  # the first is the model itself
-            effects.enter_context(hooked(module, partial(began, name), partial(ended, name)))
-        try:
-            surroundings.call(net, inputs)
-        except (RuntimeError, ValueError) as error:
-            check_batch_axis(tuple(inputs.shape), error)
-            raise
+    try:
+        calls, outputs, labels = _passed(net, inputs, modules, watch=True)
+    except Exception:  # noqa: BLE001  # a network may run where its operations cannot be watched
+        calls, outputs, labels = _passed(net, inputs, modules, watch=False)
     return tuple(
         LayerShape(
             name=name,
@@ -80,30 +71,74 @@ def outline(model: Model, inputs: Tensor) -> tuple[LayerShape, ...]:
             calls=count,
             heads=_heads(name, modules),
             parameters=sum(parameter.numel() for parameter in modules[name].parameters()),
+            **_reading(name, inputs, outputs.get(name), labels.get(name)),
         )
         for name, count in calls.items()
     )
 
 
-def in_words(shape: Sequence[int] | None, space: Sequence[int]) -> str:
-    """A layer's output for one input, as people read it; for tokens with where they lie in inputs of `space`.
+def _passed(
+    net: nn.Module, inputs: Tensor, modules: Mapping[str, nn.Module], watch: bool
+) -> tuple[dict[str, int], dict[str, tuple[int, ...] | None], dict[str, Labels]]:
+    """How often a pass calls each layer, what that puts out for one input, and what is known of the axes."""
+    calls: dict[str, int] = {}
+    outputs: dict[str, tuple[int, ...] | None] = {}
+    labels: dict[str, Labels] = {}
+    surroundings = Surroundings.now(inputs.device)
+    with ExitStack() as effects:
+        for effect in (frozen(net), surroundings.computing(), torch.no_grad()):
+            effects.enter_context(effect)
+        watcher = effects.enter_context(watched(net, inputs)) if watch else None
 
-    >>> in_words((1280, 7, 7), (224, 224)), in_words((7, 7, 768), (224, 224)), in_words((1000,), (224, 224))
-    ('1280 × 7 × 7', '7 × 7 × 768, channels last', '1000')
-    >>> in_words((257, 384), (224, 224)), in_words((256, 384), (224, 224)), in_words((90, 384), (224, 224))
-    ('257 tokens × 384: 16 × 16 + 1', '256 tokens × 384: 16 × 16', '90 × 384')
-    """
-    if shape is None:
-        return "–"
-    sizes = _product(shape)
+        def began(name: str, _arguments: Any) -> None:
+            calls[name] = calls.get(name, 0) + 1
+
+        def ended(name: str, output: Any) -> None:
+            batched = isinstance(output, Tensor) and output.shape[:1] == inputs.shape[:1]
+            outputs[name] = tuple(output.shape[1:]) if batched else None
+            if batched and watcher is not None:
+                labels[name] = watcher.labels(output)
+
+        for name, module in list(modules.items())[1:]:  # the first is the model itself
+            effects.enter_context(hooked(module, partial(began, name), partial(ended, name)))
+        try:
+            surroundings.call(net, inputs)
+        except (RuntimeError, ValueError) as error:
+            check_batch_axis(tuple(inputs.shape), error)
+            raise
+    return calls, outputs, labels
+
+
+def _reading(name: str, inputs: Tensor, shape: Sequence[int] | None, labels: Labels | None) -> dict[str, Any]:
+    """How methods read the output of a layer: the fields of `LayerShape` that say it."""
+    if shape is None or len(shape) < 2:
+        return {}
+    space = tuple(inputs.shape[2:])
     try:
-        found = layout((1, *shape), space, "")
-    except ValueError:  # it has no places
+        laid = layout((len(inputs), *shape), space, name, None if labels is None else in_short(labels, space))
+    except LayoutError as error:
+        return {"reason": error.why, "readings": error.readings}
+    return {"layout": laid, "reason": laid.reason}
+
+
+def in_words(layer: LayerShape) -> str:
+    """A layer's output for one input, as people read it; for tokens with where they lie in the input.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(2))
+    >>> [in_words(layer) for layer in outline(net, torch.zeros(2, 3, 16, 24))]
+    ['8 × 4 × 6', '8 × 24 tokens: 4 × 6']
+    """
+    if layer.shape is None:
+        return "–"
+    sizes, laid = _product(layer.shape), layer.layout
+    if laid is None:
         return sizes
-    if found.grid is not None:
-        leading = f" + {found.leading}" if found.leading else ""
-        return f"{shape[0]} tokens × {shape[1]}: {_product(found.grid)}{leading}"
-    return sizes if found.channels == 1 else f"{sizes}, channels last"
+    last = laid.channels == -1
+    if laid.grid is None:
+        return f"{sizes}, channels last" if last else sizes
+    outside = "".join(f" + {count}" for count in (laid.leading + laid.trailing,) if count)
+    tokens = f"{layer.shape[0]} tokens × {layer.shape[1]}" if last else f"{layer.shape[0]} × {layer.shape[1]} tokens"
+    return f"{tokens}: {_product(laid.grid)}{outside}"
 
 
 def _product(sizes: Sequence[int]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sfumato.axes import Axes
 from sfumato.methods.extremal_channels import ExtremalChannels
 from sfumato.space import gaussian_blur
 from sfumato.tokens import channel_layout, laid_out
@@ -29,12 +30,15 @@ class Peaks:
     the channel is the same everywhere, or the layer has no places."""
 
 
-def peaks_of(activation: Tensor, space: tuple[int, ...], method: ExtremalChannels) -> dict[str, Tensor]:
-    """The `Peaks` of one input's activation, in the layer's own form."""
+def peaks_of(
+    activation: Tensor, space: tuple[int, ...], method: ExtremalChannels, axes: Axes | None = None
+) -> dict[str, Tensor]:
+    """The `Peaks` of one input's activation, in the layer's own form, whose `axes` are known from a watched pass."""
     try:
-        maps = laid_out(activation, space, method.layer)[0].float()
+        maps = laid_out(activation, space, method.layer, axes, method.layout)[0].float()
     except ValueError:  # it has no places
-        maps = channel_layout(activation.shape, space).places(activation)[0].flatten(1).float()
+        laid = channel_layout(activation.shape, space, method.layer, axes, method.layout)
+        maps = laid.places(activation)[0].flatten(1).float()
     grid, flat = maps.shape[1:], maps.flatten(1)
     surroundings = gaussian_blur(maps[None], AROUND * min(grid)).flatten(2)[0] if len(grid) == len(space) else flat
     values, around, where = largest(flat, surroundings)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,9 @@ from PIL import Image
 from torch import Tensor
 
 from sfumato.attribution import versions
+from sfumato.axes import Axes
 from sfumato.configuration import as_json
+from sfumato.layers import axes_at
 from sfumato.lower import lower
 from sfumato.methods.extremal_channels import ExtremalChannels
 from sfumato.models.classifier import Classifier
@@ -334,11 +336,17 @@ class Study:
         """What finds the peaks of a picture: their values `(K,)` and places `(K, 2)`."""
         net, method = self.classifier.net, self.method
         surroundings = Surroundings.now(self.device)
+        axes: dict[tuple[int, ...], Axes | None] = {}
         with lower(net, method.layer, method.at, lambda seen: surroundings.call(net, seen), method.call) as phi:
 
             def computed(picture: Seen) -> Record:
                 with surroundings.computing(), torch.no_grad():
-                    return peaks_of(phi(picture.inputs), tuple(picture.inputs.shape[2:]), method)
+                    inputs = picture.inputs
+                    shape = tuple(inputs.shape[1:])
+                    if shape not in axes:
+                        run = partial(surroundings.call, net)
+                        axes[shape] = axes_at(net, method.layer, method.at, inputs, run, method.layout, method.call)
+                    return peaks_of(phi(inputs), shape[1:], method, axes[shape])
 
             def peak(picture: Seen) -> Record:
                 about = {"kind": "peaks", "picture": picture.digest, **self.about_peaks}

@@ -17,7 +17,7 @@ from sfumato.jitter import Jitter, MirrorEvenSteps
 from sfumato.perturbations import Perturbed
 from sfumato.probing import Model
 from sfumato.subject import Subject
-from sfumato.upper import above
+from sfumato.upper import Upper, above
 
 Progress = Callable[[Step], object]
 """Is told every step: a progress bar, a log, a live picture."""
@@ -38,6 +38,8 @@ class Seeking(Protocol):
     def call(self) -> int:
         """Which of the layer's calls."""
 
+    @property
+    def layout(self) -> str: ...
     @property
     def deterministic(self) -> bool: ...
     @property
@@ -88,7 +90,7 @@ class Search:
             subject = given
             if method.layer:
                 given.looked_at(method.memory)
-                subject = above(given, method.layer, method.at, method.by_channel, method.call)
+                subject = above(given, method)
             with subject.surroundings.computing():
                 lattice = method.lattice(subject.inputs, space)
                 rows, whole = subject.looked_at(method.memory)
@@ -137,8 +139,10 @@ class Search:
     def attribution(self, parameters: Tensor, areas: Tensor) -> Attribution:
         """The result for parameters `(B · V, 1, *L)` that were sought for areas `(B, V)`."""
         masks = self.masks(parameters, areas)
-        with self.evaluation.subject.surroundings.computing():
-            shown = self.method.mapped(masks, self.evaluation.subject.inputs, self.space)
+        subject = self.evaluation.subject
+        with subject.surroundings.computing():
+            seen = subject.shown() if isinstance(subject, Upper) else subject.inputs
+            shown = self.method.mapped(masks, seen, self.space)
         scores, blank = self.scores(masks), self.scores(torch.zeros_like(masks[:, :1]))[:, 0]
         warn_of_no_effect((blank == self.whole) & (scores == blank[:, None]).all(1), self.method.layer)
         return Attribution(

@@ -1,14 +1,15 @@
 """What is explained, as seen from a layer: the score as a function of what the layer puts out."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from sfumato.layers import axes_at
 from sfumato.replay import Rest, rest_of
 from sfumato.subject import LAST, Subject, as_tensors
-from sfumato.tokens import Layout, channel_layout, layout
+from sfumato.tokens import Layout, LayoutError, channel_layout, layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,25 +19,67 @@ class Upper(Subject):
     rest: Rest
     layout: Layout
     leading: Tensor
-    """The tokens before those with a place, `(B, leading, C)`, which nothing hides."""
+    """The tokens without a place, in the network's own form, which nothing hides."""
     format: torch.memory_format
     """In which the layer's activations lie in memory."""
+    maps: Layout | None
+    """Where the places are, if there are such; what is masked may be tokens in a row."""
+    space: int
+    """How many axes of space the model's inputs have."""
 
     def outputs(self, seen: Tensor, query: Tensor) -> Any:
         """The model's outputs for activations `(N, C, *L)`, whose rows belong to the queries `(N,)`."""
         own = self.layout.own(seen.to(self.inputs.dtype), self.leading[query]).contiguous(memory_format=self.format)
         return as_tensors(self.surroundings.call(lambda own: self.rest(own, query), own), self.inputs.device)
 
+    def shown(self) -> Tensor:
+        """The activations as `(B, C, *L)` with as many axes as the model's input, or where they have no places, their mean."""
+        if self.maps is None:
+            return self.inputs.flatten(2).mean(2)[(..., *[None] * self.space)]
+        return self.maps.places(self.layout.own(self.inputs, self.leading))
 
-def above(subject: Subject, layer: str, at: str = "output", by_channel: bool = False, call: int = -1) -> Upper:
+
+class AtLayer(Protocol):
+    """What a method says of the layer that it looks at."""
+
+    @property
+    def layer(self) -> str: ...
+    @property
+    def at(self) -> str: ...
+    @property
+    def call(self) -> int: ...
+    @property
+    def layout(self) -> str: ...
+    @property
+    def by_channel(self) -> bool: ...
+
+
+def above(subject: Subject, method: AtLayer) -> Upper:
     """The subject as seen from the output of a layer, or, `at` the "input", from what the layer takes in.
 
-    For a transformer, whose tokens are `(N, tokens, C)`, `(N, C, *L)` are the tokens with a place in the picture; with
-    `by_channel`, `(N, C, tokens)` are all of them.
+    For a transformer, whose tokens are `(N, tokens, C)`, `(N, C, *L)` are the tokens with a place in the picture; for a method
+    `by_channel`, `(N, C, tokens)` are all of them. Which axis is which is found out, or as the method's `layout` says.
     """
-    rest, activation = rest_of(subject, layer, at, call)
-    space = subject.inputs.shape[2:]
-    laid = channel_layout(activation.shape, space) if by_channel else layout(activation.shape, space, layer)
+    layer, at = method.layer, method.at
+    with subject.surroundings.computing():
+        axes = axes_at(
+            subject.model,
+            layer,
+            at,
+            subject.inputs,
+            lambda inputs: subject.outputs(inputs, subject.query[: len(inputs)]),
+            method.layout,
+            method.call,
+        )
+    rest, activation = rest_of(subject, layer, at, method.call)
+    shape, space = activation.shape, subject.inputs.shape[2:]
+    laid = (channel_layout if method.by_channel else layout)(shape, space, layer, axes, method.layout)
+    maps: Layout | None = laid
+    if method.by_channel:
+        try:
+            maps = layout(shape, space, layer, axes, method.layout)
+        except LayoutError:
+            maps = None
     last = LAST.get(activation.ndim)
     channels_last = last is not None and activation.is_contiguous(memory_format=last) and not activation.is_contiguous()
     return Upper(
@@ -48,6 +91,8 @@ def above(subject: Subject, layer: str, at: str = "output", by_channel: bool = F
         more=subject.more,
         rest=rest,
         layout=laid,
-        leading=activation[:, : laid.leading],
+        leading=laid.outside(activation),
         format=last if last is not None and channels_last else torch.contiguous_format,
+        maps=maps,
+        space=len(space),
     )

@@ -21,12 +21,16 @@ def inverted(
     import torch
 
     from sfumato.inversion import invert, masked
+    from sfumato.layers import axes_at
+    from sfumato.probing import frozen
     from sfumato.progress import progress_bar
     from sfumato.tokens import channel_layout
 
     preparation = classifier.preparation
     shape = preparation.shape
-    axis = channel_layout(activations.shape, shape[1:]).channels
+    with frozen(classifier.net), torch.no_grad():
+        axes = axes_at(classifier.net, method.layer, method.at, torch.zeros(2, *shape), classifier.net, method.layout)
+    axis = channel_layout(activations.shape, shape[1:], method.layer, axes, method.layout).channels
     spread = masks.repeat_interleave(activations.shape[axis] // masks.shape[1], 1).to(activations)
     targets = masked(activations.expand(len(masks), *activations.shape[1:]), spread, axis)
     something = (targets != 0).flatten(1).any(1)

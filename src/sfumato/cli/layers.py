@@ -46,7 +46,7 @@ def layers(
         if depth is None:
             depth = _fitting(matching) if like is None else max(map(_level, matching))
         shown = [layer for layer in matching if _level(layer) <= depth or layer.name in defaults]
-        _print(shown, shape[1:], defaults)
+        _print(shown, defaults)
         console().print(f"\n{_summary(len(shown), matching, depth, like)}", soft_wrap=True)
 
 
@@ -70,7 +70,7 @@ def _defaults(classifier: "Classifier") -> dict[str, list[str]]:
     return defaults
 
 
-def _print(shown: Sequence["LayerShape"], space: tuple[int, int], defaults: Mapping[str, Sequence[str]]) -> None:
+def _print(shown: Sequence["LayerShape"], defaults: Mapping[str, Sequence[str]]) -> None:
     from sfumato.outline import in_words
 
     listed = table("layer", "kind", "output", "remarks")
@@ -79,12 +79,20 @@ def _print(shown: Sequence["LayerShape"], space: tuple[int, int], defaults: Mapp
     names.no_wrap = outputs.no_wrap = True
     remarks.overflow = "fold"
     for layer in shown:
-        listed.add_row(layer.name, layer.kind, in_words(layer.shape, space), _remarks(layer, defaults))
+        listed.add_row(layer.name, layer.kind, in_words(layer), _remarks(layer, defaults))
     console().print(listed)
 
 
 def _remarks(layer: "LayerShape", defaults: Mapping[str, Sequence[str]]) -> str:
+    from sfumato.tokens import BY_SIZES
+
     remarks = []
+    if layer.readings:
+        remarks.append("ask: " + " or ".join(f'layout="{reading}"' for reading in layer.readings))
+    elif layer.layout is None and layer.reason:
+        remarks.append(f"no map: {layer.reason}")
+    elif layer.reason == BY_SIZES:
+        remarks.append(f"axes {BY_SIZES}")
     if layer.heads is not None:
         remarks.append(f"joins {layer.heads} heads")
     if layer.calls > 1:

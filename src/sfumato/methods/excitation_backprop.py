@@ -30,6 +30,7 @@ class ExcitationBackprop:
 
     - `layer`: the dotted name of the module whose output is $a$; "" for the input, where only positive values can win.
     - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
+    - `layout`: which axis of that output is which, as "BHWC", where it cannot be found out; see `ExtremalPerturbation`.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
     - `memory`: GiB that the model may keep for its backward pass; more inputs than fit go through it in turns.
@@ -37,6 +38,7 @@ class ExcitationBackprop:
     """
 
     layer: str = ""
+    layout: str = later("")
     smooth: float = 0.0
     resize: bool = True
     memory: float = 2.0
@@ -70,6 +72,7 @@ class ContrastiveExcitationBackprop:
     from there. It is clipped once, at the end, where channels are summed.
 
     - `layer`: the dotted name of the module whose output is $a$; "" for the input, where only positive values can win.
+    - `layout`: which axis of that output is which, as "BHWC", where it cannot be found out; see `ExtremalPerturbation`.
     - `contrast_layer`: the dotted name of the module at whose output the two are subtracted, above `layer` and below the
       top; "" for what goes into the model's last layer with weights, as published.
     - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
@@ -80,6 +83,7 @@ class ContrastiveExcitationBackprop:
     """
 
     layer: str = ""
+    layout: str = later("")
     contrast_layer: str = ""
     smooth: float = 0.0
     resize: bool = True

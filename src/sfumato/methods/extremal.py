@@ -24,6 +24,7 @@ from sfumato.probing import Model
 from sfumato.scores import check_meaning
 from sfumato.search import Progress, Search
 from sfumato.space import enlarged
+from sfumato.tokens import check_layout
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class ExtremalPerturbation:
     - `layer`: the dotted name of a module whose output is masked in place of the input, or, `at` the "input", what it takes
       in. The masks are then `(B, V, 1, *L)`, as large as the layer's maps; `map` is as large as the input. A transformer's
       tokens are masked as the grid that they form in the picture; its leading tokens, such as that of its class, are not.
+    - `layout`: which axis of the layer's values is which, one letter each: B the batch, C channels, and L, HW, THW or DHW
+      places; or N tokens, with their grid as in "B(1+14*14)C" where their number leaves it open. By default it is found
+      out from how the network computes the values, and `ValueError` asks for it where that leaves several readings.
     - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
     - `deterministic`: on a GPU, compute in full float32 and by deterministic kernels, so that a query has the same masks alone
       and in a batch to within rounding; slower. See "Reproducibility" in the documentation.
@@ -69,6 +73,7 @@ class ExtremalPerturbation:
     memory: float = 2.0
     layer: str = ""
     at: str = "output"
+    layout: str = later("")
     call: int = later(-1)
     deterministic: bool = later(False)
 
@@ -96,6 +101,7 @@ class ExtremalPerturbation:
         if isinstance(self.ascent, PenalisedAscent) != isinstance(self.mask, CanvasMask):
             raise ValueError("PenalisedAscent goes with a CanvasMask, ProjectedAscent with a SmoothMask; give a pair")
         check_layer(self.layer, self.at, self.call)
+        check_layout(self.layout)
         if self.layer and isinstance(self.mask, CanvasMask):
             raise ValueError(f"a CanvasMask lies over the input only; got layer={self.layer!r}")
 

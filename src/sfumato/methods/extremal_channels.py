@@ -23,7 +23,7 @@ from sfumato.probing import Model
 from sfumato.scores import check_meaning
 from sfumato.search import Progress, Search
 from sfumato.space import enlarged
-from sfumato.tokens import laid_out
+from sfumato.tokens import check_layout
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class ExtremalChannels:
     - `steps`: of the ascent, for each mask.
     - `perturbation`: what takes the place of a channel; by default zeros, as published.
     - `ascent`: how the best is sought.
+    - `layout`: which axis of the layer's values is which, where that cannot be found out: "BCHW", "BHWC", or "BNC" for
+      tokens; see `ExtremalPerturbation`.
     - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
     - `deterministic`: on a GPU, compute in full float32 and by deterministic kernels.
     - `seed`: of all that is random. `memory`: GiB that the network above the layer may keep for its backward pass.
@@ -63,6 +65,7 @@ class ExtremalChannels:
     groups: int | None = None
     binary: bool = True
     at: str = "output"
+    layout: str = later("")
     call: int = later(-1)
     seed: int = 0
     memory: float = 2.0
@@ -71,6 +74,7 @@ class ExtremalChannels:
 
     def __post_init__(self) -> None:
         check_layer(self.layer, self.at, self.call)
+        check_layout(self.layout)
         object.__setattr__(self, "counts", check_counts(self.counts))
         object.__setattr__(self, "game", Game.named(self.game))
         check_flag("binary", self.binary)
@@ -120,17 +124,7 @@ class ExtremalChannels:
 
     def mapped(self, masks: Tensor, seen: Tensor, space: Sequence[int]) -> dict[str, Tensor]:
         """The layer's activations, and the overlay of the masks' mean, enlarged to inputs of `space`."""
-        shown = self._placed(seen, space)
-        return {"map": enlarged(overlaid(masks.mean(1).flatten(1), shown), space), "activation": shown}
-
-    def _placed(self, seen: Tensor, space: Sequence[int]) -> Tensor:
-        """What is seen as `(B, C, *L)` with as many axes as the input, or where it has no such places, as its mean."""
-        if seen.ndim == 2 + len(space):
-            return seen
-        try:
-            return laid_out(seen.mT, space, self.layer)
-        except ValueError:
-            return seen.mean(2)[(..., *[None] * len(space))]
+        return {"map": enlarged(overlaid(masks.mean(1).flatten(1), seen), space), "activation": seen}
 
 
 def spread(masks: Tensor, channels: int) -> Tensor:

@@ -26,6 +26,7 @@ class GradCAM:
       picture. Where the class token alone is read, name a layer before the last attention: after it, the others do not
       count, and the map is 0.
     - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
+    - `layout`: which axis of that output is which, as "BHWC", where it cannot be found out; see `ExtremalPerturbation`.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
     - `memory`: GiB that the model may keep for its backward pass; more inputs than fit go through it in turns.
@@ -33,6 +34,7 @@ class GradCAM:
     """
 
     layer: str = ""
+    layout: str = later("")
     smooth: float = 0.0
     resize: bool = True
     memory: float = 2.0

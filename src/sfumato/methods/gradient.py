@@ -20,6 +20,7 @@ class Gradient:
     r"""$S(u) = \max_c |\partial \Phi(x) / \partial x_c(u)|$ (Simonyan et al. 2014, section 3.1).
 
     - `layer`: the dotted name of the module at whose output the gradient is taken; "" for the input.
+    - `layout`: which axis of that output is which, as "BHWC", where it cannot be found out; see `ExtremalPerturbation`.
     - `reduction`: from channels to one number a place: "max_abs" (published), "sum_abs", "norm", or the signed "sum".
     - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
@@ -32,6 +33,7 @@ class Gradient:
     """Those of `sfumato.rules.BackwardRules` under which the signal flows back, if any."""
 
     layer: str = ""
+    layout: str = later("")
     reduction: str = "max_abs"
     smooth: float = 0.0
     resize: bool = True

@@ -25,6 +25,7 @@ class LinearApproximation:
     - `layer`: the dotted name of the module whose output is $a$; "" for the input. A transformer's tokens are laid out as
       in the picture, without the leading ones (class, registers).
     - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
+    - `layout`: which axis of that output is which, as "BHWC", where it cannot be found out; see `ExtremalPerturbation`.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
     - `memory`: GiB that the model may keep for its backward pass; more inputs than fit go through it in turns.
@@ -32,6 +33,7 @@ class LinearApproximation:
     """
 
     layer: str = ""
+    layout: str = later("")
     smooth: float = 0.0
     resize: bool = True
     memory: float = 2.0

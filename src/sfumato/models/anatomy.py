@@ -1,6 +1,7 @@
 """What a network unknown to us is made of, seen by showing it one empty picture."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from sfumato import labels as class_labels
+from sfumato.axes import Axes, Labels, in_short, watched
 from sfumato.models.classifier import Classifier, Preparation
 from sfumato.probing import hooked
+from sfumato.tokens import LayoutError, layout
 
 LAYER_METHODS = (
     "GradCAM",
@@ -48,27 +51,44 @@ def _traced(net: nn.Module, example: Tensor) -> tuple[Any, str | None]:
 
     A container counts after its parts: of a block and its last activation, the block is named.
     """
-    outputs: list[tuple[str, tuple[int, ...]]] = []
+    try:
+        return _passed(net, example, watch=True)
+    except Exception:  # noqa: BLE001  # a network may run where its operations cannot be watched
+        return _passed(net, example, watch=False)
 
-    def recorder(name: str) -> Callable[[Any], None]:
-        def record(output: Any) -> None:
-            if isinstance(output, Tensor):
-                outputs.append((name, tuple(output.shape)))
 
-        return record
+def _passed(net: nn.Module, example: Tensor, watch: bool) -> tuple[Any, str | None]:
+    outputs: list[tuple[str, tuple[int, ...], Labels | None]] = []
 
-    with ExitStack() as hooks, torch.no_grad():
+    with ExitStack() as effects, torch.no_grad():
+        watcher = effects.enter_context(watched(net, example)) if watch else None
+
+        def recorder(name: str) -> Callable[[Any], None]:
+            def record(output: Any) -> None:
+                if isinstance(output, Tensor):
+                    outputs.append((name, tuple(output.shape), watcher.labels(output) if watcher else None))
+
+            return record
+
         for name, module in net.named_modules():
             if name:
-                hooks.enter_context(hooked(module, after=recorder(name)))
+                effects.enter_context(hooked(module, after=recorder(name)))
         logits = net(example)
-    return logits, _last_spatial(outputs)
+    space = tuple(example.shape[2:])
+    short = [(name, shape, None if known is None else in_short(known, space)) for name, shape, known in outputs]
+    return logits, _last_spatial(short, space)
 
 
-def _last_spatial(outputs: list[tuple[str, tuple[int, ...]]]) -> str | None:
-    for name, shape in reversed(outputs):
+def _last_spatial(outputs: Sequence[tuple[str, tuple[int, ...], Axes | None]], space: tuple[int, ...]) -> str | None:
+    for name, shape, axes in reversed(outputs):
         if len(shape) == 3:  # tokens: a transformer, whose only feature maps are its patches
             return None
-        if len(shape) == 4 and shape[2] * shape[3] > 1:
+        if len(shape) != 2 + len(space):
+            continue
+        try:
+            laid = layout(shape, space, name, axes)
+        except LayoutError:
+            continue
+        if math.prod(shape[1:]) > shape[laid.channels]:
             return name
     return None
