@@ -191,7 +191,8 @@ class Ascent:
             if self.layer:
                 capture = effects.enter_context(captured(model, self.layer, cut))
             watched = [effects.enter_context(captured(model, each)) for each in self.watch]
-            effects.enter_context(BackwardRules(self.rules) if self.rules else nullcontext())
+            rules = BackwardRules(self.rules) if self.rules else None
+            effects.enter_context(rules or nullcontext())
             outputs = self.subject.outputs(seen, query)
         scores = self.subject.score(outputs, query).float()
         output = capture.output
@@ -200,6 +201,8 @@ class Ascent:
                 f"the layer {self.layer!r} puts out shape {tuple(output.shape)} for {len(query)} inputs, not (N, C, *L): it "
                 "has no places to show; name a layer further down"
             )
+        if rules and query[0] == 0:
+            rules.check(scores, [output, *(each.output for each in watched)])
         return scores, output, [each.output for each in watched]
 
 
