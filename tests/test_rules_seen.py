@@ -206,7 +206,10 @@ SMOOTH = {
     "ReLU6": (lambda x: torch.clamp(x, torch.zeros(()), torch.full((), 6.0)), F.relu6),
     "vmap of GELU": (torch.vmap(F.gelu), F.gelu),
     "vmap of Hardswish": (torch.vmap(F.hardswish), F.hardswish),
-    "vmap of PReLU": (torch.vmap(lambda x: F.prelu(x, torch.full((1,), 0.3, dtype=x.dtype))), lambda x: F.leaky_relu(x, 0.3)),
+    "vmap of PReLU": (
+        torch.vmap(lambda x: F.prelu(x, torch.full((1,), 0.3, dtype=x.dtype))),
+        lambda x: F.leaky_relu(x, 0.3),
+    ),
 }
 
 
@@ -221,3 +224,227 @@ def test_other_activations_by_hand(name, rule):
             y = form(leaf * 1)
         found += torch.autograd.grad(y, leaf, signal)
     torch.testing.assert_close(*found)
+
+
+# Whole networks.
+
+
+def network():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)).double().eval()
+
+
+class Middle(nn.Module):
+    """The same network, whose middle, from the first ReLU to the second, is computed in another way."""
+
+    def __init__(self, middle):
+        super().__init__()
+        self.net, self.middle = network(), middle
+
+    def forward(self, x):
+        return self.net[4:](self.middle(self.net[0](x), self.net[1:4]))
+
+
+def from_relu_to_relu(x, weight, bias):
+    return torch.relu(F.conv2d(torch.relu(x), weight, bias))
+
+
+SCRIPTED_MIDDLE = scripted(from_relu_to_relu)
+
+
+class Fused(torch.autograd.Function):
+    """A convolution with its ReLU."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        y = F.conv2d(x, weight, bias).clamp(min=0)
+        ctx.save_for_backward(x, weight, y)
+        return y
+
+    @staticmethod
+    def backward(ctx, signal):
+        x, weight, y = ctx.saved_tensors
+        return torch.nn.grad.conv2d_input(x.shape, weight, signal * (y > 0)), None, None
+
+
+class ReluWithin(Fused):
+    """A ReLU with the convolution after it."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x.clamp(min=0), weight, bias)
+
+    @staticmethod
+    def backward(ctx, signal):
+        x, weight = ctx.saved_tensors
+        return torch.nn.grad.conv2d_input(x.shape, weight, signal) * (x > 0), None, None
+
+
+def fused(x, part):
+    return Fused.apply(part[0](x), part[1].weight, part[1].bias)
+
+
+def relu_within(x, part):
+    return F.relu(ReluWithin.apply(x, part[1].weight, part[1].bias))
+
+
+def through_view(x, part):
+    x = x * 1
+    view = x[:, :2]
+    view.masked_fill_(view < 0, 0)
+    return part(x)
+
+
+def checkpointed(x, part):
+    return checkpoint(part, x, use_reentrant=False)
+
+
+def mapped(x, part):
+    return torch.vmap(lambda row: part(row[None])[0])(x)
+
+
+def in_script(x, part):
+    return SCRIPTED_MIDDLE(x, part[1].weight, part[1].bias)
+
+
+def explained(method, net, inputs, layer=""):
+    """With its message, if it refuses."""
+    try:
+        return method(layer=layer, resize=False)(net, inputs, 1).map, ""
+    except ValueError as error:
+        return None, str(error)
+
+
+@pytest.mark.parametrize(
+    ("middle", "method", "message"),
+    [
+        (checkpointed, GuidedBackprop, ""),
+        (checkpointed, Deconvnet, ""),
+        (checkpointed, ExcitationBackprop, ""),
+        (checkpointed, ContrastiveExcitationBackprop, ""),
+        (mapped, GuidedBackprop, ""),
+        (mapped, Deconvnet, ""),
+        (mapped, ExcitationBackprop, "excitation backprop stops at relu.*torch.vmap.*name a layer above"),
+        (in_script, GuidedBackprop, ""),
+        (in_script, Deconvnet, ""),
+        (in_script, ExcitationBackprop, "stops at .*Backward.*do not add up.*name a layer above"),
+        (fused, GuidedBackprop, ""),
+        (fused, Deconvnet, r"cannot reach: aten.clamp.default in Fused.forward, line \d+ of .*inside FusedBackward"),
+        (fused, ExcitationBackprop, "stops at FusedBackward, which has no rule"),
+        (relu_within, GuidedBackprop, r"cannot reach: aten.clamp.default in ReluWithin.forward.*functional.relu"),
+        (relu_within, Deconvnet, r"cannot reach: aten.clamp.default in ReluWithin.forward.*functional.relu"),
+        (relu_within, ExcitationBackprop, "stops at ReluWithinBackward, which has no rule"),
+        (through_view, GuidedBackprop, r"cannot reach: aten.masked_fill_.Scalar in through_view, line \d+ of "),
+        (through_view, Deconvnet, r"cannot reach: aten.masked_fill_.Scalar in through_view, line \d+ of "),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_the_right_value_or_a_sentence(middle, method, message):
+    inputs = numbers(2, 3, 8, 8)
+    expected, _ = explained(method, network(), inputs)
+    for _ in range(4):  # scripts change as they warm up: what is right once may be refused later, but never wrong
+        found, error = explained(method, Middle(middle), inputs)
+        if middle is in_script and found is None:
+            assert "DifferentiableGraphBackward" in error or message
+        elif message:
+            pass
+        else:
+            torch.testing.assert_close(found, expected, msg=error or None)
+        if message:
+            with pytest.raises(ValueError, match=message):
+                method(resize=False)(Middle(middle), inputs, 1)
+
+
+def test_a_signal_that_does_not_get_there_is_not_refused():
+    """A rectifier that cannot be reached, beside the way from the layer to the score or below the layer."""
+    net, inputs = Middle(relu_within), numbers(2, 3, 8, 8)
+    for method in (GuidedBackprop, Deconvnet):
+        above, _ = explained(method, net, inputs, "net.4")
+        torch.testing.assert_close(above, explained(method, network(), inputs, "4")[0])
+
+
+# What is no rectifier.
+
+
+class Ordinary(nn.Module):
+    """Masks, gates, padding, clamping, indices, normalisation, attention: nothing that a ReLU's rule is for."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Conv2d(3, 8, 4, 4)
+        self.gate, self.double_width = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 16, 1)
+        self.norm, self.qkv = nn.LayerNorm(8), nn.Linear(8, 24)
+        self.drop, self.head = nn.Dropout(), nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.embed(x)
+        x = x * self.gate(x.mean((2, 3), keepdim=True)).sigmoid() + x * torch.sigmoid(self.gate(x))
+        x = F.glu(self.double_width(x), 1) + F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 3, 1) - F.max_pool2d(-x, 3, 1, 1)
+        chosen = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) > 0.3
+        x = (x * chosen / 0.7).masked_fill(~chosen, 0) + torch.where(chosen, x, 0.1) + torch.maximum(x, x.flip(1))
+        places = torch.linspace(-3, 9, 8, dtype=x.dtype).clamp(min=torch.zeros(()))
+        x = x + x.clamp(-1, 1) + x.clamp(min=-1) + F.hardshrink(x) + F.softshrink(x) + x.tanh() + x.abs() + x**2 + x**3
+        x = (
+            F.lp_pool2d(x, 2, 2) * places.mean()
+            + F.instance_norm(F.avg_pool2d(x, 2))
+            + F.local_response_norm(x, 3)[..., ::2, ::2]
+        )
+        x = self.norm(torch.roll(x, 1, 2).flatten(2).mT)
+        q, k, v = self.qkv(x).chunk(3, -1)
+        masked = (q @ k.mT).masked_fill(torch.ones(4, 4, dtype=torch.bool).triu(1), -1e9)
+        x = x + masked.softmax(-1) @ v + F.scaled_dot_product_attention(q, k, v)
+        return self.head(self.drop(x).amax(1))
+
+
+def test_what_is_no_rectifier_keeps_its_gradient():
+    net, inputs = Ordinary().double().eval(), numbers(2, 3, 16, 16)
+    expected, _ = explained(Gradient, net, inputs)
+    assert expected.any()
+    for method in RECTIFYING.values():
+        found, error = explained(method, net, inputs)
+        torch.testing.assert_close(found, expected, msg=error or None)
+
+
+@pytest.mark.parametrize("size", [(7,), (3, 5), (40, 3, 64, 65), (2, 1000, 77)])
+def test_the_gate(size):
+    x = numbers(*size) * 5
+    assert gate(x, x.relu()) == pytest.approx(1)
+    assert gate(x, 3 * x.relu()) == pytest.approx(3)
+    assert gate(x, -2 * F.relu(-x)) == pytest.approx(-2)
+    assert gate(x, F.leaky_relu(x, 0.3)) == pytest.approx(1)
+    for other in (
+        x,
+        -x,
+        x.abs(),
+        x.sigmoid(),
+        x.tanh(),
+        x.clamp(-1, 1),
+        x.clamp(min=-1),
+        x**2,
+        x**3,
+        x.sign(),
+        0 * x,
+        x + 1,
+    ):
+        assert gate(x, other) == 0
+    assert gate(x, x * (numbers(*size, seed=3) > 0)) == 0
+    assert gate(x.abs(), x.abs()) == 0  # nothing to tell it from the identity
+    if x.numel() > 100:
+        assert gate(x, F.silu(x)) == gate(x, F.gelu(x)) == gate(x, F.hardswish(x)) == gate(x, F.relu6(x)) == 1
+        assert gate(x, x * numbers(*size, seed=4).sigmoid()) == 0
+    half = x.bfloat16()
+    assert gate(half, half.relu()) == pytest.approx(1)
+
+
+def test_threads_and_compilers_are_left_alone():
+    """A mode for operations is the whole process's business in torch; afterwards functions are compiled as before."""
+    from torch.utils import _python_dispatch as modes
+
+    before = modes._get_current_dispatch_mode()
+    with pytest.raises(RuntimeError, match="broken"), BackwardRules("guided"):
+        raise RuntimeError("broken")
+    assert modes._get_current_dispatch_mode() is before
+    assert not modes.is_in_torch_dispatch_mode()

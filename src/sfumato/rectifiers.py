@@ -7,9 +7,11 @@ the autograd graph that hides its operations is asked for its derivative instead
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 Operation = Callable[..., Any]
 SAMPLE = 4096
 """So many values, spread over a tensor, tell whether it is the output of a rectifier."""
+ONE_THREAD = threading.RLock()
 DETACH = torch.ops.aten.detach.default
 RULED = "sfumato.rule"
 """Marks a node whose signal has its rule."""
@@ -90,7 +93,9 @@ def place() -> str:
         home = str(frame.f_globals.get("__name__", "")).split(".")[0]
         if home not in ("torch", "sfumato"):
             code = frame.f_code
-            return f"{code.co_qualname}, line {frame.f_lineno} of {code.co_filename.replace(chr(92), '/').rsplit('/')[-1]}"
+            return (
+                f"{code.co_qualname}, line {frame.f_lineno} of {code.co_filename.replace(chr(92), '/').rsplit('/')[-1]}"
+            )
         frame = frame.f_back  # type: ignore[assignment]
     return ""
 
@@ -184,14 +189,37 @@ class Rectifiers(TorchDispatchMode):
         super().__init__()
         self.named, self.own, self.way = named, own, way
         self.resting = 0
-        """Above 0 while a function runs whose rule is already applied."""
+        """Above 0 while nothing is to be looked at."""
         self.pending: list[tuple[Tensor, Rectifier]] = []
         """Outputs of rectifiers whose nodes are not made yet."""
         self.hidden = WeakTensorKeyDictionary()
         """Tensors made of the signal out of the graph's sight, as within an `autograd.Function`: their `Past`."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch would import its compiler, for seconds, to keep it out of here; see `BesideCompiler`."""
+        return False
+
+    def __enter__(self) -> Self:
+        # Torch keeps for the whole process whether such a mode is on, and restores what it found: one thread at a time.
+        ONE_THREAD.acquire()
+        super().__enter__()
+        return self
+
+    @contextmanager
+    def rest(self, really: bool) -> Iterator[None]:
+        """While a function runs that has its rule already, or needs none, nothing is looked at."""
+        self.resting += really
+        try:
+            yield
+        finally:
+            self.resting -= really
+
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        try:
+            super().__exit__(*error)
+        finally:
+            ONE_THREAD.release()
         if self.way and error[0] is None:
             self._settle(list(self.hidden.keys()))
         self.pending.clear()
@@ -201,15 +229,17 @@ class Rectifiers(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self.way is None or self.resting:
+        if self.way is None:
             return func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
-            return self._looked_at(func, args, kwargs)
+            tensors = [value for value in _flat((args, tuple(kwargs.values()))) if value.is_floating_point()]
+            if (
+                func is not DETACH
+            ):  # as an autograd.Function detaches what it saves, before its node can be asked anything
+                self._settle(tensors)
+            return func(*args, **kwargs) if self.resting else self._looked_at(func, args, kwargs, tensors)
 
-    def _looked_at(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        tensors = [value for value in _flat((args, tuple(kwargs.values()))) if value.is_floating_point()]
-        # While an autograd.Function saves its outputs, which detaches them, its node cannot be asked yet.
-        self._settle([] if func is DETACH else tensors)
+    def _looked_at(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], tensors: Sequence[Tensor]) -> Any:
         signals = [x for x in tensors if x.requires_grad or x in self.hidden]
         if not signals:
             return func(*args, **kwargs)
@@ -309,6 +339,24 @@ class Rectifiers(TorchDispatchMode):
         scale = float(through[0].max())
         alone = scale > 0 and torch.allclose(through[0], scale * (~shut).to(through[0].dtype))
         return (scale, True) if alone else (1.0, False)
+
+
+class BesideCompiler(Rectifiers):
+    """The same, where torch's compiler is in use and must be kept out."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return True
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+def rectifiers(named: Callable[..., bool], own: tuple[type, ...], way: Way | None) -> Rectifiers:
+    """`Rectifiers`, kept from torch's compiler if that is in use."""
+    return (BesideCompiler if "torch._dynamo" in sys.modules else Rectifiers)(named, own, way)
 
 
 def _flat(values: Any) -> list[Tensor]:

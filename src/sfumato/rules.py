@@ -17,7 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from sfumato.conservation import Span, check_conserved
-from sfumato.rectifiers import Rectifiers, Way
+from sfumato.rectifiers import Way, rectifiers
 
 Function = Callable[..., Any]
 Rule = Callable[..., Any]
@@ -51,7 +51,7 @@ class BackwardRules(TorchFunctionMode):
         super().__init__()
         self.name, self.rules = name, RULES[name]
         way = None if name == EXCITATION else Way(passed=name == "deconvnet")
-        self.operations = Rectifiers(self._named, tuple(own._backward_cls for own in (Passed, Excited, Refused)), way)
+        self.operations = rectifiers(self._named, tuple(own._backward_cls for own in (Passed, Excited, Refused)), way)
         self.span = Span()
 
     def __enter__(self) -> Self:
@@ -78,15 +78,13 @@ class BackwardRules(TorchFunctionMode):
         rule = self.rules.get(func)
         batched = any(map(_batched, chain(args, kwargs.values())))
         if rule is None or batched or not torch.is_grad_enabled():
-            return self._own_gradient(func, args, kwargs, rule is not None)
+            # What torch's own layers are made of is not looked at: F.lp_pool2d calls relu, and is no rectifier.
+            with self.operations.rest(rule is None and getattr(func, "__module__", "") == nn.functional.__name__):
+                return self._own_gradient(func, args, kwargs, rule is not None)
         if not args and "input" in kwargs:
             args = (kwargs.pop("input"),)
-        ruled = bool(args) and carries(args[0])
-        self.operations.resting += ruled
-        try:
+        with self.operations.rest(bool(args) and carries(args[0])):
             result = rule(func, *args, **kwargs)
-        finally:
-            self.operations.resting -= ruled
         return self._own_gradient(func, args, kwargs) if result is NotImplemented else result
 
     def _own_gradient(self, func: Function, args: Sequence[Any], kwargs: dict[str, Any], missed: bool = False) -> Any:
@@ -360,6 +358,14 @@ def _summed_product(func: Function, equation: Any, *operands: Any) -> Any:
     return Excited.apply(run, positive, "matrix", False, (1,), operands[at])
 
 
+def _gated(func: Function, x: Any, dim: int = -1) -> Any:
+    """`glu`: the first half of the channels is the signal, the second its gate."""
+    if not carries(x):
+        return func(x, dim)
+    signal, gate = x.chunk(2, dim)
+    return _scaled(torch.mul, signal, gate.sigmoid())
+
+
 def _averaged(func: Function, x: Any, *args: Any, **kwargs: Any) -> Any:
     """Pooling by means, sums and linear interpolation: layers of constant positive weights."""
     if not carries(x):
@@ -464,7 +470,7 @@ SIGMOIDS = every(
     *("_softmax", "_log_softmax"),
 )
 ROUNDING = every("round", "floor", "ceil", "trunc", "fix")
-GROWING = every("pow", "sqrt", "exp", "log1p")
+GROWING = every("pow", "__pow__", "square", "sqrt", "exp", "log1p")
 NORMS = every("layer_norm", "group_norm", "instance_norm", "local_response_norm", "rms_norm", "normalize")
 SUBTRACTIONS = every(*with_in_place("sub", "subtract"))
 ADDITIONS = every(*with_in_place("add")) | SUBTRACTIONS
@@ -487,6 +493,7 @@ RULES: dict[str, dict[Function, Rule]] = {
             (_summed_product, every("einsum")),
             (_passed, RECTIFIERS | BOUNDED | SIGMOIDS | NORMS | ROUNDING | GROWING | every("neg", "__rsub__", "rsub")),
             (_first(_passed), every("native_layer_norm", "native_group_norm")),
+            (_gated, every("glu")),
             (_normalised, every("batch_norm")),
             (_first(_normalised), every("native_batch_norm", "_native_batch_norm_legit_no_training")),
             (
