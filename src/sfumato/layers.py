@@ -172,7 +172,8 @@ class Ascent:
             if self.layer:
                 capture = effects.enter_context(captured(model, self.layer, cut, call))
             watched = [effects.enter_context(captured(model, each)) for each in self.watch]
-            effects.enter_context(BackwardRules(self.rules) if self.rules else nullcontext())
+            rules = BackwardRules(self.rules) if self.rules else None
+            effects.enter_context(rules or nullcontext())
             outputs = self.subject.outputs(seen, query)
         scores = self.subject.scored(outputs, query)
         output = capture.output
@@ -181,7 +182,10 @@ class Ascent:
                 f"the layer {self.layer!r} puts out shape {tuple(output.shape)} for {len(query)} inputs, not (N, C, *L): it "
                 "has no places to show; name a layer further down"
             )
-        return Climbed(outputs, scores, output, [each.output for each in watched])
+        others = [each.output for each in watched]
+        if rules and query[0] == 0:
+            rules.check(scores, [output, *others])
+        return Climbed(outputs, scores, output, others)
 
 
 class LayerMethod(Protocol):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sfumato.attribution import versions
 from sfumato.axes import Axes
-from sfumato.configuration import as_json
+from sfumato.configuration import as_json, as_key
 from sfumato.layers import axes_at
 from sfumato.lower import lower
 from sfumato.methods.extremal_channels import ExtremalChannels
@@ -283,8 +283,9 @@ class Study:
             "autocast": str(surroundings.dtype) if surroundings.autocast else None,
             "versions": {name: version for name, version in versions().items() if name != "python"},
         }
-        own = {"method": as_json(method), "score": as_json(score), "keep": None if keep is None else float(keep)}
-        layer = {"layer": method.layer, "at": method.at, "call": method.call, "groups": method.groups}
+        own = {"method": as_key(method), "score": as_json(score), "keep": None if keep is None else float(keep)}
+        layer = {"layer": method.layer, "at": method.at, "groups": method.groups}
+        layer |= {name: value for name, value in as_key(method).items() if name in ("call", "layout")}
         plain = (json.loads(json.dumps(about)) for about in (own | network, layer | network))
         return cls(method, classifier, score, keep, Records.at(out), *plain)
 

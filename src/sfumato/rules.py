@@ -7,12 +7,17 @@ which hands a signal on to where the values came from.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from itertools import chain
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
+
+from sfumato.conservation import Span, check_conserved
+from sfumato.rectifiers import Way, rectifiers
 
 Function = Callable[..., Any]
 Rule = Callable[..., Any]
@@ -32,25 +37,87 @@ class BackwardRules(TorchFunctionMode):
     LeakyReLU, PReLU, RReLU, ELU, SELU, CELU, GELU, SiLU, Mish, Hardswish, Softplus, and clamping from 0 up. Sigmoid, Tanh
     and their kin, whose place is in gates, keep their own gradient under the first two rules.
 
+    Rectifiers that are written otherwise (`torch.maximum(x, 0)`, `x * (x > 0)`, `x * x.sigmoid()`, within a scripted
+    function, an `autograd.Function` or `torch.vmap`) are known by their values: see `sfumato.rectifiers`. A signal that meets
+    one to which its rule cannot be applied raises `ValueError`. For "excitation", `check` finds what has no rule.
+
     Only what is computed inside the context counts; the backward pass may run in or out of it. Second derivatives are
-    not to be had. Where torch's functions cannot be seen the rules do not apply: see `check_visible`.
+    not to be had. Models that hide all their functions are refused before: see `check_visible`.
     """
 
     def __init__(self, name: str) -> None:
         if name not in RULES:
             raise ValueError(f"the rules are {', '.join(RULES)}; got {name!r}")
         super().__init__()
-        self.rules = RULES[name]
+        self.name, self.rules = name, RULES[name]
+        way = None if name == EXCITATION else Way(passed=name == "deconvnet")
+        self.operations = rectifiers(self._named, tuple(own._backward_cls for own in (Passed, Excited, Refused)), way)
+        self.span = Span()
+
+    def __enter__(self) -> Self:
+        self.saving = _saving()
+        self.operations.__enter__()
+        super().__enter__()
+        self.span.begin()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.span.end()
+        super().__exit__(*error)
+        self.operations.__exit__(*error)
 
     def __torch_function__(
         self, func: Function, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        rule, kwargs = self.rules.get(func), dict(kwargs or {})
-        if rule is None or not torch.is_grad_enabled():
-            return func(*args, **kwargs)
+        # torch.utils.checkpoint would compute anew in the backward pass, without the rules; so it is given nothing to save.
+        checkpointed = _saving() is not None and _saving() != self.saving and _saving()[0].__module__ == CHECKPOINT
+        with saved_tensors_hooks(*(self.saving or (_same, _same))) if checkpointed else nullcontext():
+            return self._ruled(func, args, dict(kwargs or {}))
+
+    def _ruled(self, func: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        rule = self.rules.get(func)
+        batched = any(map(_batched, chain(args, kwargs.values())))
+        if rule is None or batched or not torch.is_grad_enabled():
+            # What torch's own layers are made of is not looked at: F.lp_pool2d calls relu, and is no rectifier.
+            with self.operations.rest(rule is None and getattr(func, "__module__", "") == nn.functional.__name__):
+                return self._own_gradient(func, args, kwargs, rule is not None)
         if not args and "input" in kwargs:
             args = (kwargs.pop("input"),)
-        return rule(func, *args, **kwargs)
+        with self.operations.rest(bool(args) and carries(args[0])):
+            result = rule(func, *args, **kwargs)
+        return self._own_gradient(func, args, kwargs) if result is NotImplemented else result
+
+    def _own_gradient(self, func: Function, args: Sequence[Any], kwargs: dict[str, Any], missed: bool = False) -> Any:
+        """The function without a rule; what it was is remembered for what `check` has to say."""
+        if self.name != EXCITATION:
+            return func(*args, **kwargs)
+        return self.span.call(func, args, kwargs, missed)
+
+    def _named(self, func: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+        """Whether this is a rectifier by its name."""
+        return func in RECTIFIERS or (func in BOUNDED and _bounded_by_zero(args, kwargs))
+
+    def check(self, scores: Tensor, outputs: Sequence[Tensor]) -> None:
+        """Raise `ValueError` where probability does not add up between scores computed with the rule and layers' outputs."""
+        if self.name == EXCITATION:
+            check_conserved(scores, outputs, self.span, self.operations.own)
+
+
+CHECKPOINT = "torch.utils.checkpoint"
+
+
+def _saving() -> tuple[Function, Function] | None:
+    """The hooks that take the tensors which are saved for the backward pass, and give them back."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)  # type: ignore[attr-defined]
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _batched(value: Any) -> bool:
+    """Whether a tensor is one of `torch.vmap` or `torch.func.grad`, in which the graph does not see what happens to it."""
+    return isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value)
 
 
 def check_visible(model: Any) -> None:
@@ -217,11 +284,14 @@ def _from_zero(rule: Rule) -> Rule:
     """The rule for functions with a lower bound, a rectifier if that is 0."""
 
     def bounded(func: Function, *args: Any, **kwargs: Any) -> Any:
-        bound = args[1] if len(args) > 1 else next((kwargs[name] for name in LOWER_BOUNDS if name in kwargs), None)
-        zero = isinstance(bound, int | float) and bound == 0
-        return rule(func, *args, **kwargs) if zero else func(*args, **kwargs)
+        return rule(func, *args, **kwargs) if _bounded_by_zero(args, kwargs) else NotImplemented
 
     return bounded
+
+
+def _bounded_by_zero(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    bound = args[1] if len(args) > 1 else next((kwargs[name] for name in LOWER_BOUNDS if name in kwargs), None)
+    return isinstance(bound, int | float) and bound == 0
 
 
 LOWER_BOUNDS = ("min", "min_val", "threshold")
@@ -238,7 +308,8 @@ def _weighted(func: Function, x: Any, weight: Tensor, bias: Any = None, *args: A
             sign = sign.to(a.dtype).view(-1, *[1] * (w.ndim - 1))
         return func(a, (w * sign).clamp(min=0), None, *args, **kwargs)
 
-    kind = "transposed" if func in TRANSPOSED else "foldable"
+    transposed = func in TRANSPOSED or (func in CONVOLUTIONS and kwargs.get("transposed", args[3:4] == (True,)))
+    kind = "transposed" if transposed else "foldable"
     return Excited.apply(lambda x: func(x, weight, bias, *args, **kwargs), positive, kind, False, (1,), x)
 
 
@@ -258,6 +329,41 @@ def _multiplied(func: Function, x: Any, weight: Any, **kwargs: Any) -> Any:
 
     matrix_is_second = signal is x
     return Excited.apply(run, positive, "matrix", False, (1,), signal)
+
+
+def _shifted_product(func: Function, x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
+    """`addmm`, as linear layers become when a program is decomposed: x is a bias, and `b` a weight."""
+    if carries(x) or carries(b):
+        return _without_rule(func, x, a, b, beta=beta, alpha=alpha)
+    return _weighted(nn.functional.linear, a, (alpha * b).mT, beta * x.expand(len(a), -1) if x.ndim > 1 else beta * x)
+
+
+def _summed_product(func: Function, equation: Any, *operands: Any) -> Any:
+    """`einsum` of one signal and one constant."""
+    if operands and not isinstance(operands[0], Tensor):
+        operands = tuple(operands[0])
+    signals = [index for index, operand in enumerate(operands) if carries(operand)]
+    if not signals:
+        return func(equation, *operands)
+    if len(signals) > 1 or len(operands) > 2:
+        return _without_rule(func, equation, *operands)
+    at = signals[0]
+
+    def run(signal: Tensor, constants: Sequence[Tensor] = operands) -> Tensor:
+        return func(equation, *constants[:at], signal, *constants[at + 1 :])
+
+    def positive(sign: float, a: Tensor) -> Tensor:
+        return run(a, [(operand.detach().to(a.dtype) * sign).clamp(min=0) for operand in operands])
+
+    return Excited.apply(run, positive, "matrix", False, (1,), operands[at])
+
+
+def _gated(func: Function, x: Any, dim: int = -1) -> Any:
+    """`glu`: the first half of the channels is the signal, the second its gate."""
+    if not carries(x):
+        return func(x, dim)
+    signal, gate = x.chunk(2, dim)
+    return _scaled(torch.mul, signal, gate.sigmoid())
 
 
 def _averaged(func: Function, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -311,6 +417,21 @@ def _normalised(func: Function, x: Any, *args: Any, **kwargs: Any) -> Any:
     return _passed(func, x, *args, **kwargs)
 
 
+def _first(rule: Rule) -> Rule:
+    """The rule for a function whose first output is that of the layer, and whose others are its statistics."""
+
+    def of_first(func: Function, *args: Any, **kwargs: Any) -> Any:
+        statistics: list[Tensor] = []
+
+        def run(*args: Any, **kwargs: Any) -> Tensor:
+            output, *statistics[:] = func(*args, **kwargs)
+            return output
+
+        return (rule(run, *args, **kwargs), *statistics)
+
+    return of_first
+
+
 def _without_rule(func: Function, *args: Any, **kwargs: Any) -> Any:
     name = getattr(func, "__name__", str(func))
 
@@ -340,17 +461,21 @@ def with_in_place(*names: str) -> tuple[str, ...]:
 
 RECTIFIERS = every(
     *with_in_place("relu", "relu6", "leaky_relu", "rrelu", "elu", "selu", "celu", "silu", "mish", "hardswish", "gelu"),
-    *("prelu", "softplus"),
+    *("prelu", "_prelu_kernel", "softplus"),
 )
 BOUNDED = every(*with_in_place("clamp", "clip", "clamp_min", "hardtanh", "threshold"))
 SIGMOIDS = every(
     *with_in_place("sigmoid", "tanh", "hardsigmoid"),
     *("logsigmoid", "softsign", "tanhshrink", "hardshrink", "softshrink", "softmax", "log_softmax"),
+    *("_softmax", "_log_softmax"),
 )
+ROUNDING = every("round", "floor", "ceil", "trunc", "fix")
+GROWING = every("pow", "__pow__", "square", "sqrt", "exp", "log1p")
 NORMS = every("layer_norm", "group_norm", "instance_norm", "local_response_norm", "rms_norm", "normalize")
 SUBTRACTIONS = every(*with_in_place("sub", "subtract"))
 ADDITIONS = every(*with_in_place("add")) | SUBTRACTIONS
 IN_PLACE = every("add_", "sub_", "subtract_", "mul_", "multiply_", "div_", "divide_", "true_divide_")
+CONVOLUTIONS = every("convolution", "_convolution")
 TRANSPOSED = every("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 
 EXCITATION = "excitation"
@@ -360,15 +485,23 @@ RULES: dict[str, dict[Function, Rule]] = {
     EXCITATION: {
         function: rule
         for rule, functions in (
-            (_weighted, every("conv1d", "conv2d", "conv3d", "linear") | TRANSPOSED),
+            (_weighted, every("conv1d", "conv2d", "conv3d", "linear") | TRANSPOSED | CONVOLUTIONS),
             (_multiplied, every("matmul", "mm", "bmm")),
             (_added, ADDITIONS),
             (_scaled, every(*with_in_place("mul", "multiply", "div", "divide", "true_divide"))),
-            (_passed, RECTIFIERS | BOUNDED | SIGMOIDS | NORMS | every("neg", "__rsub__", "rsub")),
+            (_shifted_product, every("addmm")),
+            (_summed_product, every("einsum")),
+            (_passed, RECTIFIERS | BOUNDED | SIGMOIDS | NORMS | ROUNDING | GROWING | every("neg", "__rsub__", "rsub")),
+            (_first(_passed), every("native_layer_norm", "native_group_norm")),
+            (_gated, every("glu")),
             (_normalised, every("batch_norm")),
-            (_averaged, every(*(f"{kind}avg_pool{axes}d" for kind in ("", "adaptive_") for axes in (1, 2, 3)))),
+            (_first(_normalised), every("native_batch_norm", "_native_batch_norm_legit_no_training")),
+            (
+                _averaged,
+                every(*(f"{kind}avg_pool{axes}d" for kind in ("", "adaptive_", "_adaptive_") for axes in (1, 2, 3))),
+            ),
             (_averaged, every("mean", "sum", "interpolate", "upsample")),
-            (_without_rule, every("einsum", "addmm", "baddbmm", "addbmm", "scaled_dot_product_attention")),
+            (_without_rule, every("baddbmm", "addbmm", "scaled_dot_product_attention")),
             (_without_rule, every("multi_head_attention_forward")),
         )
         for function in functions
