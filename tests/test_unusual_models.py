@@ -24,6 +24,7 @@ from sfumato import (
     Gradient,
     GridMask,
     MeaningfulPerturbation,
+    Output,
     SmoothMask,
     activations,
     metrics,
@@ -459,3 +460,34 @@ def test_full_precision_and_deterministic_kernels_where_that_is_asked(method):
 def test_what_is_no_answer_to_whether_it_is_deterministic():
     with pytest.raises(ValueError, match="deterministic is True or False; got 1"):
         replace(SEARCH, deterministic=1)
+
+
+class Stacked(nn.Module):
+    """One answer for each of several heads, the heads first: `(T, N, K)`."""
+
+    def __init__(self, heads, flat=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(616, 5)) for _ in range(heads)
+        )
+        self.flat = flat
+
+    def forward(self, values):
+        outputs = [head(values) for head in self.heads]
+        return torch.cat(outputs) if self.flat else torch.stack(outputs)
+
+
+@of_the_input
+@pytest.mark.parametrize("flat", [False, True], ids=["T N K", "T · N"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_outputs_with_other_rows_than_the_inputs(method, flat, count):
+    """Also where there are as many heads as inputs, by chance."""
+    with pytest.raises(ValueError, match=r"shape \(.*for 1 input"):
+        method(Stacked(3, flat).eval(), pictures(count), 1)
+
+
+def test_outputs_with_other_rows_can_be_explained():
+    net, x = Stacked(3).eval(), pictures(2)
+    result = SEARCH(net, x, Output(lambda outputs: outputs.mean(0)[:, 1]))
+    torch.testing.assert_close(result.whole, net(x).mean(0)[:, 1])
