@@ -902,7 +902,8 @@ def axes_of(
 ) -> Axes | None:
     """What the axes of a module's output, or at the "input" of what it takes in, count at one of its calls.
 
-    `run` runs the network for inputs `(N, C, *S)`. None where that cannot be watched.
+    `run` runs the network for inputs `(N, C, *S)`. None where that cannot be watched,
+    or where there is no such call.
     """
     seen: list[Labels] = []
 
@@ -920,4 +921,4 @@ def axes_of(
             run(inputs)
     except Exception:  # noqa: BLE001  # what does not stand to be watched is read by its sizes
         return None
-    return in_short(seen[call], inputs.shape[2:]) if seen else None
+    return in_short(seen[call], inputs.shape[2:]) if -len(seen) <= call < len(seen) else None
