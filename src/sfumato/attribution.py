@@ -52,7 +52,7 @@ class TensorResult:
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by the name of their field; those of a result within this one as "attribution.map"."""
-        return dict(_named((entry.name, getattr(self, entry.name)) for entry in fields(self)))
+        return dict(_walk_tensors((entry.name, getattr(self, entry.name)) for entry in fields(self)))
 
     def to(self, device: str | torch.device | torch.dtype | None = None, dtype: torch.dtype | None = None) -> Self:
         """The result with all tensors on a device, or with floating-point ones of a type, or both.
@@ -63,7 +63,7 @@ class TensorResult:
             device, dtype = None, device
         if dtype is not None and not dtype.is_floating_point:
             raise ValueError(f"dtype must be a floating-point type, e.g. torch.float16; got {dtype}")
-        return self._mapped(
+        return self._map(
             lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else None),
             lambda result: result.to(device, dtype),
         )
@@ -80,7 +80,7 @@ class TensorResult:
         rows = self._rows(query)
         step = slice(rows.start, rows.stop if rows.stop >= 0 else None, rows.step)
         index = step if rows.step > 0 else list(rows)  # tensors have no negative steps
-        return self._mapped(lambda tensor: tensor[index], lambda result: result.part(query), queries=True)
+        return self._map(lambda tensor: tensor[index], lambda result: result.part(query), queries=True)
 
     def __getitem__(self, query: int | slice) -> Self:
         """See `part`."""
@@ -96,7 +96,7 @@ class TensorResult:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickles and copies: a view, as the tensors of a part are, would take the whole batch along."""
-        return vars(self._mapped(_alone, lambda result: result))
+        return vars(self._map(_compact, lambda result: result))
 
     def _rows(self, query: Any) -> range:
         """The indices of the queries meant, growing or falling."""
@@ -114,7 +114,7 @@ class TensorResult:
         place %= len(self)
         return range(place, place + 1)
 
-    def _mapped(
+    def _map(
         self,
         change: Callable[[Tensor], Tensor],
         within: Callable[["TensorResult"], "TensorResult"],
@@ -123,7 +123,7 @@ class TensorResult:
         """The result with every tensor changed, or with `queries` those that have an axis of them; `within` changes results
         in it."""
         changed = {
-            entry.name: _changed(getattr(self, entry.name), change, within)
+            entry.name: _map_tensors(getattr(self, entry.name), change, within)
             for entry in fields(self)
             if not (queries and entry.metadata.get("shared"))
         }
@@ -172,7 +172,7 @@ class Attribution(TensorResult):
                 f'write result.save("{Path(path).with_suffix(".safetensors").name}")'
             )
         with written(path) as partial:
-            save_file(stored(self), partial, metadata={"format": FORMAT, "about": json.dumps(dict(self.about))})
+            save_file(file_tensors(self), partial, metadata={"format": FORMAT, "about": json.dumps(dict(self.about))})
 
     def part(self, query: int | slice) -> Self:
         """What belongs to one query, still with a leading axis of length one, or to a slice of them; also `result[query]`.
@@ -199,16 +199,16 @@ class Attribution(TensorResult):
             recorded = self.method["perturbation"] or as_json(default_perturbation(self.layer))
         if recorded is None:
             return ()
-        return tuple(_rebuilt(one) for one in (recorded if isinstance(recorded, list | tuple) else [recorded]))
+        return tuple(_rebuild(one) for one in (recorded if isinstance(recorded, list | tuple) else [recorded]))
 
     def perturbation(self) -> Perturbation | None:
         """What hid places, or `None` for a method that hides none. Raises `ValueError` as `perturbations`, and for several."""
-        hiding = self.perturbations()
-        if len(hiding) > 1:
+        used = self.perturbations()
+        if len(used) > 1:
             raise ValueError(
-                f"the result was made with {len(hiding)} perturbations together; take one of result.perturbations()"
+                f"the result was made with {len(used)} perturbations together; take one of result.perturbations()"
             )
-        return hiding[0] if hiding else None
+        return used[0] if used else None
 
     @property
     def method(self) -> Mapping[str, Any]:
@@ -291,7 +291,7 @@ def attribution_of(tensors: Mapping[str, Tensor], about: Mapping[str, Any], wher
     return Attribution(**tensors, about=about)
 
 
-def stored(result: TensorResult) -> dict[str, Tensor]:
+def file_tensors(result: TensorResult) -> dict[str, Tensor]:
     """The tensors as files hold them: on the processor, and each on its own in memory."""
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -321,9 +321,9 @@ def about_run(
     used where the settings leave it open. What hid places, for methods that hide any, is always there, as `perturbation`.
     """
     values = {name: [_finite(value) for value in listed] for name, listed in (values or {}).items()}
-    hiding = used_perturbations(method)
-    if hiding:
-        used = {"perturbation": hiding if len(hiding) > 1 else hiding[0]} | used
+    applied = used_perturbations(method)
+    if applied:
+        used = {"perturbation": applied if len(applied) > 1 else applied[0]} | used
     about = {"method": as_json(method), "score": as_json(score), "versions": versions()} | as_json(used) | values
     paths = [*values, *per_query(score, "score")]
     return about | ({"per_query": paths} if paths else {})
@@ -340,7 +340,7 @@ def used_perturbations(method: Any) -> tuple[Perturbation, ...]:
     return tuple(seeded(perturbation, getattr(method, "seed", 0)) for perturbation in every)
 
 
-def _rebuilt(described: Any) -> Perturbation:
+def _rebuild(described: Any) -> Perturbation:
     """The perturbation that `as_json` wrote, of this package's own."""
     name = described.get("class") if isinstance(described, Mapping) else described
     if isinstance(described, Mapping) and str(name).partition(":")[0] == perturbations.__name__:
@@ -359,21 +359,21 @@ def _about_part(about: Mapping[str, Any], rows: Sequence[int], queries: int) -> 
         paths = ["samples", "standard_error", *_targets(about.get("score"), "score")]
     part: Any = dict(about)
     for path in paths:
-        part = _picked(part, str(path).split("."), rows, queries)
+        part = _select_rows(part, str(path).split("."), rows, queries)
     return dict(part)
 
 
-def _picked(value: Any, path: Sequence[str], rows: Sequence[int], queries: int) -> Any:
+def _select_rows(value: Any, path: Sequence[str], rows: Sequence[int], queries: int) -> Any:
     """The value with these rows only of the list at a path within it, where there is one of the queries' length."""
     if not path:
         listed = isinstance(value, list | tuple) and len(value) == queries
         return [value[row] for row in rows] if listed else value
     first, *rest = path
     if isinstance(value, Mapping) and first in value:
-        return {**value, first: _picked(value[first], rest, rows, queries)}
+        return {**value, first: _select_rows(value[first], rest, rows, queries)}
     if isinstance(value, list | tuple) and first.isdecimal() and int(first) < len(value):
         place = int(first)
-        return [*value[:place], _picked(value[place], rest, rows, queries), *value[place + 1 :]]
+        return [*value[:place], _select_rows(value[place], rest, rows, queries), *value[place + 1 :]]
     return value
 
 
@@ -387,7 +387,7 @@ def _targets(score: Any, path: str) -> list[str]:
     return own + [name for key, item in score.items() for name in _targets(item, f"{path}.{key}")]
 
 
-def _named(entries: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Tensor]]:
+def _walk_tensors(entries: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Tensor]]:
     """The tensors among values, and within them, by dotted names."""
     for name, value in entries:
         if isinstance(value, Tensor):
@@ -395,18 +395,18 @@ def _named(entries: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Tensor]]:
         elif isinstance(value, TensorResult):
             yield from ((f"{name}.{inner}", tensor) for inner, tensor in value.tensors().items())
         elif isinstance(value, tuple):
-            yield from _named((f"{name}.{place}", item) for place, item in enumerate(value))
+            yield from _walk_tensors((f"{name}.{place}", item) for place, item in enumerate(value))
 
 
-def _changed(value: Any, change: Callable[[Tensor], Tensor], within: Callable[[TensorResult], TensorResult]) -> Any:
+def _map_tensors(value: Any, change: Callable[[Tensor], Tensor], within: Callable[[TensorResult], TensorResult]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, TensorResult):
         return within(value)
-    return tuple(_changed(item, change, within) for item in value) if isinstance(value, tuple) else value
+    return tuple(_map_tensors(item, change, within) for item in value) if isinstance(value, tuple) else value
 
 
-def _alone(tensor: Tensor) -> Tensor:
+def _compact(tensor: Tensor) -> Tensor:
     """The tensor, in memory of its own where it is a view of a larger one."""
     return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
 

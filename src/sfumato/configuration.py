@@ -140,7 +140,7 @@ def from_json(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         items = {key: from_json(item) for key, item in value.items() if key != CLASS}
-        return _built(value[CLASS], items) if CLASS in value else items
+        return _build(value[CLASS], items) if CLASS in value else items
     if isinstance(value, list):
         return tuple(from_json(item) for item in value)
     return value
@@ -176,7 +176,7 @@ def dotted_path(thing: type | Callable[..., Any]) -> str:
     return f"{thing.__module__}:{thing.__qualname__}"
 
 
-def _built(path: Any, settings: Mapping[str, Any]) -> Any:
+def _build(path: Any, settings: Mapping[str, Any]) -> Any:
     """The configuration of the class at a dotted path, with these settings."""
     configuration = _configuration(path)
     known = {entry.name for entry in fields(configuration) if entry.init}

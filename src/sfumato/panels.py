@@ -62,7 +62,7 @@ def deletes(result: Attribution) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Hiding:
+class ShownPerturbation:
     """What hides the places of a picture where it is shown."""
 
     perturbation: Perturbation
@@ -73,7 +73,7 @@ class Hiding:
     """What is to be said of it."""
 
 
-def hiding(result: Attribution, given: Perturbation | None = None) -> Hiding:
+def shown_perturbation(result: Attribution, given: Perturbation | None = None) -> ShownPerturbation:
     """What hid places of the picture, as the result tells it, or what is `given`; of several perturbations the first.
 
     For a result that tells nothing of how it was made it is a blur, for display only. Raises `ValueError`, in a sentence for
@@ -86,16 +86,18 @@ def hiding(result: Attribution, given: Perturbation | None = None) -> Hiding:
     except ValueError as error:
         raise ValueError(f"What the network saw is not shown: {error}, as plots.figure(…, perturbation=…).") from error
     if not perturbations:
-        return Hiding(
+        return ShownPerturbation(
             Blur(), "Blur", used=False, note="The result does not say what hid places: the blur is for display."
         )
     first = perturbations[0]
     name = getattr(first, "__name__", type(first).__name__)
     note = f"The first of {len(perturbations)} perturbations is shown." if len(perturbations) > 1 else ""
-    return Hiding(first, name, note=note)
+    return ShownPerturbation(first, name, note=note)
 
 
-def seen(hiding: Hiding, masks: Tensor, picture: Tensor, classifier: Classifier | None = None) -> Tensor:
+def perturbed_picture(
+    hidden: ShownPerturbation, masks: Tensor, picture: Tensor, classifier: Classifier | None = None
+) -> Tensor:
     r"""$m \otimes x$ as RGB `(V, 3, H, W)` in [0, 1], of masks `(V, 1, H, W)` and a picture `(3, H, W)`.
 
     `classifier` tells in which units its network saw the picture; without one these are the picture's own.
@@ -103,7 +105,7 @@ def seen(hiding: Hiding, masks: Tensor, picture: Tensor, classifier: Classifier 
     inputs = picture[None] if classifier is None else classifier.preparation.normalised(picture)[None]
     query = torch.zeros(len(masks), dtype=torch.long)
     with torch.no_grad():
-        values = hiding.perturbation(inputs)(masks, query)
+        values = hidden.perturbation(inputs)(masks, query)
     return values.clamp(0, 1) if classifier is None else classifier.restore(values)
 
 

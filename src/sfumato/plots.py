@@ -21,14 +21,14 @@ from sfumato.panels import (
     blank,
     check_matplotlib,
     deletes,
-    hiding,
     overlay,
     percent,
+    perturbed_picture,
     positive,
     save,
-    seen,
     shares,
     show,
+    shown_perturbation,
 )  # fmt: skip
 from sfumato.perturbations import Blur, Perturbation
 from sfumato.pictures import rgb
@@ -73,8 +73,8 @@ def figure(
     """
     masks = _masks(result, query)
     picture = rgb(picture, masks.shape[2:])
-    left_of_it = 1 - masks if deletes(result) else masks
-    shown, note = _shown(result, left_of_it, picture, classifier, perturbation)
+    parts = 1 - masks if deletes(result) else masks
+    shown, note = _shown(result, parts, picture, classifier, perturbation)
 
     cell = _cell(masks)
     left = max(cell[0], 1.2 * CELL)
@@ -88,7 +88,7 @@ def figure(
 
     canvas.suptitle(title, x=MARGIN / size[0], y=1 - 0.1 / size[1], ha="left", va="top", fontsize=12, weight="bold")
     show(place(MARGIN, top, left, cell[1]), picture).set_title("the input", fontsize=SMALL)
-    for column, (mask, part, head) in enumerate(zip(masks, left_of_it, _heads(result, query), strict=True)):
+    for column, (mask, part, head) in enumerate(zip(masks, parts, _heads(result, query), strict=True)):
         x = MARGIN + left + GAP + column * (cell[0] + GAP)
         overlay(place(x, top, *cell), picture, mask[0]).set_title(head, fontsize=SMALL)
         show(place(x, top + cell[1] + GAP, *cell), picture * part)
@@ -199,8 +199,8 @@ def _shown(
 ) -> tuple[Tensor | None, str]:
     """What the network saw of the picture for parts `(V, 1, H, W)`, if it can be shown, and what is to be said of that."""
     try:
-        hidden = hiding(result, perturbation)
-        shown = seen(hidden, parts, picture, classifier)
+        hidden = shown_perturbation(result, perturbation)
+        shown = perturbed_picture(hidden, parts, picture, classifier)
     except ValueError as error:
         return None, str(error)
     if not hidden.used:

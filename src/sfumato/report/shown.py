@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sfumato.attribution import Attribution
 from sfumato.models import Classifier
-from sfumato.panels import hiding, positive
+from sfumato.panels import positive, shown_perturbation
 from sfumato.perturbations import Blur
 from sfumato.pictures import rgb
 from sfumato.report.numbers import MaskRow
@@ -125,7 +125,7 @@ def perturbed(result: Attribution, inputs: Tensor, classifier: Classifier | None
     Raises `ValueError`, in a sentence for the page, where that cannot be shown. A file may ask for anything: what would take
     long is not made.
     """
-    hidden = hiding(result)
+    hidden = shown_perturbation(result)
     perturbation = hidden.perturbation
     values = inputs.detach().float().cpu()
     if isinstance(perturbation, Blur):

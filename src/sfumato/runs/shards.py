@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from sfumato.attribution import Attribution, attribution_of, stored
+from sfumato.attribution import Attribution, attribution_of, file_tensors
 from sfumato.runs.processes import gone, machine, present
 from sfumato.runs.sqlite import make_folder, sync_folder
 from sfumato.runs.store import Owner, StoreError
@@ -112,7 +112,7 @@ def _content(results: Mapping[str, Attribution]) -> bytes:
     tensors: dict[str, Tensor] = {}
     about: dict[str, Any] = {}
     for key, result in sorted(results.items()):
-        found = stored(result)
+        found = file_tensors(result)
         tensors |= {f"{key}/{name}": value for name, value in found.items()}
         about[key] = {"tensors": list(found), "about": dict(result.about)}
     # One entry only, as safetensors writes several in no fixed order.

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sfumato.annotations import annotated, as_coco
 from sfumato.models import Classifier
-from sfumato.panels import deletes, hiding
+from sfumato.panels import deletes, shown_perturbation
 from sfumato.report import html
 from sfumato.report.encoded import eight_bits
 from sfumato.space import enlarged
@@ -82,7 +82,7 @@ def _frames(found: Found, classifier: Classifier) -> list[Image.Image]:
     masks = enlarged(masks[0].cpu(), picture.shape[1:])  # at a layer they are smaller
     masks = torch.cat([masks, torch.ones_like(masks[:1])])
     try:
-        perturbed = hiding(result).perturbation(found.shown.inputs.cpu())
+        perturbed = shown_perturbation(result).perturbation(found.shown.inputs.cpu())
         shown = classifier.restore(perturbed(masks, torch.zeros(len(masks), dtype=torch.long, device="cpu")))
     except ValueError:
         shown = masks * picture + (1 - masks) * blurred(picture)
