@@ -41,7 +41,7 @@ class Evaluation:
         with self.subject.surroundings.computing():
             for rows in self._chunks(len(masks)):
                 chunk = masks[rows].detach().requires_grad_()
-                value, gradient = torch.zeros(len(chunk), device=chunk.device), torch.zeros_like(chunk)
+                value, gradient = chunk.new_zeros(len(chunk)), torch.zeros_like(chunk)
                 # One after the other: `rows` is how many fit into memory with the graph of a single pass.
                 for weight, drops in ((game.keep, False), (-game.drop, True)):
                     if weight:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sfumato.inputs import check_batch_axis, check_inputs, check_model
 from sfumato.probing import Model, Surroundings, frozen, saved_bytes
-from sfumato.scores import Score, as_score, check_finite
+from sfumato.scores import Score, as_score, check_finite, check_score
 
 GIB = 2**30
 
@@ -77,7 +77,7 @@ class Subject:
 
     def scored(self, outputs: Any, query: Tensor) -> Tensor:
         """The scores `(N,)` of the model's outputs for rows of the queries `(N,)`."""
-        scores = self.score(outputs, query).float()
+        scores = check_score(self.score(outputs, query), outputs, len(query)).float()
         if not self._resolved:
             self._resolved.append(self.score.resolve(outputs))
         return scores
