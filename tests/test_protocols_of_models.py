@@ -685,7 +685,7 @@ def test_maps_and_masks_that_mean_nothing(protocol):
         (lambda: InsertionDeletion(insertion=Blur), "insertion must be a perturbation such as Blur"),
         (
             lambda: InsertionDeletion(score="softmax"),
-            "score must be one of logit, probability, log-odds; got 'softmax'",
+            "score must be one of logit, probability, log-odds, sigmoid; got 'softmax'",
         ),
         (lambda: SufficientArea(keep=90), "must lie in"),
         (lambda: Monotonicity(areas=(0.1,)), "two or more"),

@@ -393,6 +393,20 @@ class TestRows:
         with pytest.raises(ValueError, match="a score function must return one number per evaluation"):
             Output(lambda outputs: outputs)(torch.zeros(3, 4), torch.arange(3))
 
+    def test_a_score_of_one_s_own_with_other_rows(self):
+        """Only functions were looked at, not classes: `(N, 1)` spread over the batch, `(2N,)` was cut or failed later."""
+
+        class Column(Score):
+            def __call__(self, outputs, query):
+                return outputs[:, 3:]
+
+        with pytest.raises(
+            ValueError, match=r"must return one number per evaluation, a tensor of shape \(\d,\); got shape \(\d, 1\)"
+        ):
+            Gradient()(network(4), pictures(3), Column())
+        with pytest.raises(ValueError, match="for 1 input, not one row for each"):
+            RISE(samples=8, cells=3)(Twice(ROWS["two for each"][0]), pictures(1), Column())
+
     def test_one_row_for_a_batch(self):
         with pytest.raises(
             ValueError, match=r"of shape \(1, 4\) for 3 inputs, .* answer each input of a batch by itself"

@@ -74,15 +74,19 @@ class Output(Score):
     function: Callable[[Any], Tensor]
 
     def __call__(self, outputs: Any, query: Tensor) -> Tensor:
-        values = self.function(outputs)
-        if not isinstance(values, Tensor) or values.shape != query.shape:
-            if isinstance(outputs, Tensor) and outputs.ndim > 1:
-                check_rows(outputs, len(query))  # where it is the model that has other rows, say so
-            found = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
-            raise ValueError(
-                f"a score function must return one number per evaluation, a tensor of shape ({len(query)},); got {found}"
-            )
+        return check_score(self.function(outputs), outputs, len(query))
+
+
+def check_score(values: Any, outputs: Any, rows: int) -> Tensor:
+    """The values that a score gives for the outputs of so many evaluations; `ValueError` unless they are one for each."""
+    if isinstance(values, Tensor) and values.shape == (rows,):
         return values
+    if isinstance(outputs, Tensor) and outputs.ndim > 1:
+        check_rows(outputs, rows)  # where it is the model that has other rows, say so
+    found = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+    raise ValueError(
+        f"a score function must return one number per evaluation, a tensor of shape ({rows},); got {found}"
+    )
 
 
 @dataclass(frozen=True)

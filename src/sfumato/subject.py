@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten
 from sfumato.arguments import WithArguments, parted
 from sfumato.inputs import check_batch_axis, check_inputs, check_model
 from sfumato.probing import Model, frozen, saved_bytes
-from sfumato.scores import Score, as_score, check_finite
+from sfumato.scores import Score, as_score, check_finite, check_score
 from sfumato.surroundings import Surroundings
 
 GIB = 2**30
@@ -117,7 +117,7 @@ class Subject:
 
     def scored(self, outputs: Any, query: Tensor) -> Tensor:
         """The scores `(N,)` of the model's outputs for rows of the queries `(N,)`."""
-        scores = self.score(outputs, query).float()
+        scores = check_score(self.score(outputs, query), outputs, len(query)).float()
         if self.habits.score is None:
             self.habits.score = self.score.resolve(outputs)
         return scores
