@@ -405,7 +405,7 @@ def test_the_places_that_count_are_found_at_a_layer(game):
 
 def test_lengths_of_a_mask_at_a_layer_are_those_of_the_input():
     for stride, step, sigma in ((1, 7, 16), (2, 3.5, 8), (7, 1, 16 / 7), (14, 0.5, 8 / 7), (32, 0.5, 8 / 7)):
-        mask = sfumato.SmoothMask().divided((stride, stride))
+        mask = sfumato.SmoothMask(step=7, sigma=16).divided((stride, stride))
         assert mask.step == pytest.approx((step, step))
         assert mask.sigma == pytest.approx((sigma, sigma))
     uneven = sfumato.SmoothMask(step=(4, 8), sigma=(8, 8)).divided((2, 4))

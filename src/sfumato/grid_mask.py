@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from sfumato.configuration import check_number
-from sfumato.masks import rounded
-from sfumato.space import Interpolation, along_each_axis, gaussian, per_axis, scales
+from sfumato.space import Interpolation, along_each_axis, gaussian, per_axis, rounded, scales
 
 
 @dataclass(frozen=True)

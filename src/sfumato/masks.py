@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sfumato.configuration import check_number
-from sfumato.space import Interpolation, along_each_axis, cubic_spline, per_axis, scales
+from sfumato.space import Interpolation, along_each_axis, cubic_spline, per_axis, rounded, scales
 
 NEGLIGIBLE = 1 / 255
 """The kernel is followed until it has fallen to this value, one grey level."""
@@ -221,11 +221,6 @@ class Lattice:
     def __call__(self, parameters: Tensor) -> Tensor:
         """Masks `(N, 1, *S)` for parameters `(N, 1, *L)`."""
         return self.masks(self.nodes(parameters))
-
-
-def rounded(lengths: float | tuple[float, ...] | None) -> str:
-    """Lengths to three digits, as they are written in a call."""
-    return repr(tuple(float(f"{length:.3g}") for length in lengths) if isinstance(lengths, tuple) else lengths)
 
 
 def _within_reach(radius: Sequence[int], spacing: Sequence[float]) -> tuple[Tensor, Tensor]:

@@ -181,6 +181,11 @@ def per_axis(value: float | Sequence[float], axes: int) -> tuple[float, ...]:
     return (value,) * axes
 
 
+def rounded(lengths: float | tuple[float, ...] | None) -> str:
+    """Lengths to three digits, as they are written in a call."""
+    return repr(tuple(float(f"{length:.3g}") for length in lengths) if isinstance(lengths, tuple) else lengths)
+
+
 def enlarged(x: Tensor, space: Sequence[int]) -> Tensor:
     """`x` `(N, C, *L)` interpolated linearly to `(N, C, *space)`, or as it is where it is as large."""
     if x.shape[2:] == tuple(space):
