@@ -105,9 +105,8 @@ def axes_at(
 ) -> Axes | None:
     """What the axes of a layer's output, or `at` the "input" of what it takes in, stand for; None where that is not known.
 
-    `run` runs the model for inputs `(N, C, *S)`, of which the first two are taken; it does not where all is `told` by a
-    `layout`. Raises `LayoutError` where the first axis
-    is not the batch, and `ValueError` where there is no such layer.
+    `run` runs the model for inputs `(N, C, *S)`, of which the first two are taken, unless all is `told` by a `layout`. Raises
+    `LayoutError` where the first axis is not the batch, and `ValueError` where there is no such layer.
     """
     module = find_layer(model, layer)
     if not layer or not isinstance(model, nn.Module) or (told and "N" not in told):
