@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import sfumato
+from sfumato.cli.layers import _remarks
 from sfumato.configuration import as_json, from_json
 from sfumato.layers import axes_at, captured
 from sfumato.outline import in_words, outline
@@ -578,10 +579,12 @@ def test_the_outline_says_how_outputs_are_read_and_where_it_must_be_told():
     assert (found["1"].reason, found["1"].readings) == ("as the network computes it", ())
     assert in_words(found["2.layer"]) == "6 × 6 × 6"
     assert found["2.layer"].readings == ("BCHW", "BHWC")
+    assert _remarks(found["2.layer"], {}) == 'ask: layout="BCHW" or layout="BHWC"'
     tokens = {layer.name: in_words(layer) for layer in outline(Mixer((16, 20)), pictures(16, 20))}
     assert tokens["blocks.0.fc2"] == "25 × 20 tokens: 4 × 5"
     windows = {layer.name: layer for layer in outline(Transformer(), pictures(16, 24))}
     assert windows["layers.0.attn.weights"].reason == "two axes count the same places"
+    assert _remarks(windows["layers.0.attn.weights"], {}) == "no map: two axes count the same places"
     assert windows["layers.0"].layout.grid == (4, 6)
 
 
@@ -595,6 +598,29 @@ def test_a_network_that_cannot_be_watched_is_read_by_sizes():
     net = nn.Sequential(nn.Conv2d(3, 12, 4, 4), Stern(), nn.Flatten(), nn.Linear(12 * 36, 5)).eval()
     assert read(net, pictures(24, 24), "0") == "BCHW"
     assert {layer.name: layer.reason for layer in outline(net, pictures(24, 24))}["0"] == "by its sizes"
+
+
+class Biased(nn.Module):
+    """A bias computed from weights by modules, and an output filled into what was made empty."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.table = nn.Conv2d(3, 8, 4, 4), nn.Parameter(torch.randn(2, 6, 6, 2))
+        self.bias, self.filled, self.head = nn.Linear(2, 8), nn.Identity(), nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.embed(x) + self.bias(self.table).movedim(-1, 1)[: len(x)]
+        out = torch.empty(x.shape)
+        out[:, :4], out[:, 4:] = x[:, 4:], x[:, :4]
+        return self.head(self.filled(out).mean((2, 3)))
+
+
+def test_weights_are_no_map_and_what_is_filled_later_is_read_by_its_sizes():
+    net, inputs = Biased().eval(), pictures(24, 24)
+    assert read(net, inputs, "embed") == "BCHW"
+    with pytest.raises(LayoutError, match="first axis counts weights"):
+        read(net, inputs, "bias")
+    assert read(net, inputs, "filled") == "BCHW"
 
 
 REAL = {

@@ -274,16 +274,20 @@ class Watch(TorchDispatchMode):
         result = function(*arguments, **named)
         given = _by_name(function, arguments, named)
         outputs = result if isinstance(result, tuple | list) else [result]
+        operands = list(_tensors(given))
+        learnt = bool(operands) and not any(map(self.knows, operands))
         for place, output in enumerate(outputs):
-            if isinstance(output, Tensor):
+            if not isinstance(output, Tensor):
+                continue
+            labels = None
+            if not learnt:
                 try:
                     labels = self._of(function, given, output, place)
                 except Exception:  # noqa: BLE001  # of an operation used in an unknown way, nothing is known
                     labels = None
-                if labels is None or [_length(label) for label in labels] != list(output.shape):
-                    learnt = not any(map(self.knows, _tensors(given)))
-                    labels = [_open(size, learnt) for size in output.shape]
-                self._labels[output] = tuple(labels)
+            if labels is None or [_length(label) for label in labels] != list(output.shape):
+                labels = [_open(size, learnt) for size in output.shape]
+            self._labels[output] = tuple(labels)
         return result
 
     def _of(self, function: Any, given: dict[str, Any], output: Tensor, place: int) -> Sequence[Label] | None:
