@@ -75,10 +75,10 @@ class SmoothMask:
     """The family of masks with seeds every `step` places, kernels of width `sigma` places, and a smooth maximum.
 
     `step` and `sigma` are one number for all axes or one per axis; `temperature` is the inverse softness of the
-    maximum. By default both lengths suit the input's shape, axis by axis: for a picture of 224 pixels they are 7 and 16, and
-    for other shapes such that a mask of one seed covers as much, 2 % (`for_shape` tells them). Where only `step` is given,
-    `sigma` is 16/7 of it. Step and temperature are the published ones; the published `sigma`, 21, goes with a kernel that is
-    cut off, and with 16 the whole kernel makes borders as wide as those.
+    maximum. By default both lengths suit the input's shape, axis by axis: for pictures of 224 pixels, and up to twice as many,
+    they are 7 and 16, and for other shapes such that a mask of one seed covers as much, 1 to 2 % (`for_shape` tells them).
+    Where only `step` is given, `sigma` is 16/7 of it. Step and temperature are the published ones; the published `sigma`, 21,
+    goes with a kernel that is cut off, and with 16 the whole kernel makes borders as wide as those.
 
     The maximum is taken at the lattice's nodes, and its values there are the control points of a cubic B-spline: the
     mask is twice differentiable everywhere, in [0, 1], and its area is a fixed weighted sum of the nodes' values.

@@ -154,11 +154,12 @@ def scales(shape: Sequence[int]) -> tuple[float, ...]:
     """How many places along each axis correspond to one pixel of a picture of 224 x 224, for lengths in places.
 
     Axes of like length, none more than twice another, are of one kind, such as a picture's height and width, and share what
-    suits the shortest; others, such as the frames of a clip, go by their own length. See the decision "Lengths from the
-    shape" for why an axis alone has more steps and three have fewer.
+    suits the shortest; others, such as the frames of a clip, go by their own length. Up to twice 224 pixels are as 224: of
+    larger pictures masks may show more, down to half as large a share. See the decision "Lengths that are not said come from
+    the shape" for why an axis alone has more steps and three have fewer.
 
-    >>> scales((224, 224)), scales((224, 300)), scales((320, 320)), scales((16, 112, 112))
-    ((1.0, 1.0), (1.0, 1.0), (1.4285714285714286, 1.4285714285714286), (0.14285714285714285, 1.0, 1.0))
+    >>> scales((224, 224)), scales((320, 400)), scales((896, 896)), scales((16, 112, 112))
+    ((1.0, 1.0), (1.0, 1.0), (2.0, 2.0), (0.14285714285714285, 1.0, 1.0))
     """
     parts = PARTS[max(1, sum(length > 1 for length in shape))]
     shortest: dict[int, int] = {}
@@ -166,7 +167,8 @@ def scales(shape: Sequence[int]) -> tuple[float, ...]:
     for length in sorted(shape):
         first = first if 0 < length <= 2 * first else length
         shortest[length] = first
-    return tuple(shortest[length] * PARTS[2] / (PICTURE * parts) for length in shape)
+    parted = [shortest[length] * PARTS[2] / (PICTURE * parts) for length in shape]
+    return tuple(scale if scale <= 1 else max(1.0, scale / 2) for scale in parted)
 
 
 def per_axis(value: float | Sequence[float], axes: int) -> tuple[float, ...]:
