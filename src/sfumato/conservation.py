@@ -1,8 +1,9 @@
 r"""Whether probability adds up: the check of excitation backprop that needs no list of functions.
 
-What flows back through an operation under the rule is a probability for every signal that is one, and so for every signal
-$R$: $\sum_i R_{x_i} = \sum_j R_{y_j}$ and $\sum_i |R_{x_i}| \le \sum_j |R_{y_j}|$. An operation that only moves values (a view, a
-maximum, a padding) may lose what it would give to constants. Every node of the graph is held to this.
+Through an operation that has the rule probabilities flow back to probabilities: none is negative, and their sum stays.
+So for any signal $R$, $\sum_i R_{x_i} = \sum_j R_{y_j}$ and $\sum_i |R_{x_i}| \le \sum_j |R_{y_j}|$. An operation that only
+moves values (a view, a maximum, a padding) may lose what it would give to constants. Every node of the graph without a rule
+of its own is held to this; those with one lose only what reaches a unit that nothing excites.
 """
 
 from collections.abc import Callable, Sequence

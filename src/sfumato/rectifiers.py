@@ -42,8 +42,8 @@ def gate(x: Tensor, y: Tensor) -> float:
     Where `x` has values of one sign only nothing can be told.
     """
     pairs = _spread(x, y) if x.numel() > SAMPLE else (x, y)
-    for a, b in (pairs, (x, y)):
-        a, b = (values.detach().reshape(-1).to(torch.float64) for values in (a, b))
+    for pair in (pairs, (x, y)):
+        a, b = (values.detach().reshape(-1).to(torch.float64) for values in pair)
         finite = a.isfinite() & b.isfinite() & (a != 0)
         a, b = a[finite], b[finite]
         if bool((a < 0).any() & (a > 0).any()):
@@ -105,7 +105,8 @@ class Rectifier(NamedTuple):
 
     node: Any
     """The node to which its input's signal flows; for a leaf of the graph, that tensor."""
-    index: int
+    output: int
+    """Which of that node's outputs the input is."""
     scale: float
     name: str
 
@@ -114,7 +115,7 @@ class Rectifier(NamedTuple):
         return [
             place
             for place, (onward, index) in enumerate(node.next_functions)
-            if (onward is self.node and index == self.index) or getattr(onward, "variable", onward) is self.node
+            if (onward is self.node and index == self.output) or getattr(onward, "variable", onward) is self.node
         ]
 
 
@@ -187,7 +188,8 @@ class Rectifiers(TorchDispatchMode):
 
     def __init__(self, named: Callable[..., bool], own: tuple[type, ...], way: Way | None) -> None:
         super().__init__()
-        self.named, self.own, self.way = named, own, way
+        self.named, self.own = named, own
+        self.way, self.looking = way or Way(passed=False), way is not None
         self.resting = 0
         """Above 0 while nothing is to be looked at."""
         self.pending: list[tuple[Tensor, Rectifier]] = []
@@ -215,12 +217,12 @@ class Rectifiers(TorchDispatchMode):
         finally:
             self.resting -= really
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         try:
             super().__exit__(*error)
         finally:
             ONE_THREAD.release()
-        if self.way and error[0] is None:
+        if self.looking and error[0] is None:
             self._settle(list(self.hidden.keys()))
         self.pending.clear()
         self.hidden.clear()
@@ -229,7 +231,7 @@ class Rectifiers(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self.way is None:
+        if not self.looking:
             return func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             tensors = [value for value in _flat((args, tuple(kwargs.values()))) if value.is_floating_point()]
@@ -288,7 +290,6 @@ class Rectifiers(TorchDispatchMode):
         return node is not None and not isinstance(node, self.own) and RULED not in node.metadata
 
     def _install(self, node: Any, y: Tensor, rectifier: Rectifier) -> None:
-        assert self.way is not None
         node.metadata[RULED] = True
         ways = rectifier.ways(node)
         if ways:
@@ -303,7 +304,6 @@ class Rectifiers(TorchDispatchMode):
         $c\,[y > 0]$ for a signal of ones, the node is nothing but a rectifier, to which both rules apply. If it is more (a
         convolution with a rectifier after it), guided backprop still applies: its signal is rectified first.
         """
-        assert self.way is not None
         parts, own = self.hidden.get(y, Past())
         if own is not None and len(parts) == 1 and own.ways(node):
             self._install(node, y, own)
