@@ -627,3 +627,63 @@ def test_below_the_layer_nothing_is_checked():
 class Sine(nn.Module):
     def forward(self, x):
         return x.sin()
+
+
+# Torch's own fused layers.
+
+
+class Loop(nn.Module):
+    """What nn.RNN computes, a step at a time."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.part = part
+
+    def forward(self, x):
+        hidden, steps = torch.zeros(len(x), 6, dtype=x.dtype), []
+        for step in x.unbind(1):
+            inner = F.linear(step, self.part.weight_ih_l0, self.part.bias_ih_l0)
+            hidden = F.relu(inner + F.linear(hidden, self.part.weight_hh_l0, self.part.bias_hh_l0))
+            steps.append(hidden)
+        return torch.stack(steps, 1), hidden
+
+
+def rnn(*sizes, batch_first):
+    return nn.RNN(*sizes, nonlinearity="relu", batch_first=batch_first)
+
+
+@both_rules
+def test_recurrent_layers(rule):
+    torch.manual_seed(0)
+    net = Recurrent(rnn).double().eval()
+    found, _ = explained(RECTIFYING[rule], net, numbers(2, 3, 6, 6))
+    net.part = Loop(net.part)
+    expected, _ = explained(RECTIFYING[rule], net, numbers(2, 3, 6, 6))
+    torch.testing.assert_close(found, expected)
+    assert found.any()
+
+
+@both_rules
+def test_the_fast_path_of_transformers(rule):
+    torch.manual_seed(0)
+    embed, head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 5)
+    layer = nn.TransformerEncoderLayer(
+        8, 2, 16, batch_first=True
+    )  # in evaluation mode it runs as one kernel, if it may
+
+    def of(layer):
+        net = nn.ModuleList([embed, layer, head]).double().eval()
+        net.forward = lambda x: head(layer(embed(x).flatten(2).mT).mean(1))
+        return net
+
+    found, error = explained(RECTIFYING[rule], of(layer), numbers(2, 3, 8, 8))
+    assert not error
+
+    class Spelled(nn.Module):
+        def forward(self, x):
+            x = layer.norm1(x + layer.self_attn(x, x, x, need_weights=True)[0])
+            return layer.norm2(x + layer.linear2(F.relu(layer.linear1(x))))
+
+    expected, _ = explained(RECTIFYING[rule], of(Spelled()), numbers(2, 3, 8, 8))
+    torch.testing.assert_close(found, expected)
+    assert found.any()

@@ -110,8 +110,13 @@ class Passage:
 
 
 def _sums(signals: Sequence[Any]) -> tuple[float, float]:
-    values = [signal.detach().to(torch.float64) for signal in signals if signal is not None and not signal.is_complex()]
-    return float(sum(value.sum() for value in values)), float(sum(value.abs().sum() for value in values))
+    values = [signal.detach() for signal in signals if signal is not None and not signal.is_complex()]
+    fine = [torch.float32 if value.device.type == "mps" else torch.float64 for value in values]  # which has no doubles
+    pairs = list(zip(values, fine, strict=True))
+    return (
+        float(sum(value.sum(dtype=dtype) for value, dtype in pairs)),
+        float(sum(value.abs().sum(dtype=dtype) for value, dtype in pairs)),
+    )
 
 
 def check_conserved(scores: Tensor, outputs: Sequence[Tensor], span: Span, own: tuple[type, ...]) -> None:

@@ -2,7 +2,7 @@ r"""Rectifiers however they are written: as `torch.maximum(x, 0)`, `x * (x > 0)`
 
 A rule that looks for the names of functions misses these. Here every operation that really runs is looked at, after torch
 has taken modules, functions, scripts and `vmap` apart, and its values tell whether it is a rectifier: see `gate`. A node of
-the autograd graph that hides its operations is asked for its derivative instead: see `Rectifiers.examine`.
+the autograd graph that hides its operations is asked for its derivative as well: see `Rectifiers`.
 """
 
 import math
@@ -19,7 +19,6 @@ from torch.autograd.graph import GradientEdge
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-Operation = Callable[..., Any]
 SAMPLE = 4096
 """So many values, spread over a tensor, tell whether it is the output of a rectifier."""
 ONE_THREAD = threading.RLock()
@@ -41,19 +40,22 @@ def gate(x: Tensor, y: Tensor) -> float:
 
     Where `x` has values of one sign only nothing can be told.
     """
-    pairs = _spread(x, y) if x.numel() > SAMPLE else (x, y)
-    for pair in (pairs, (x, y)):
-        a, b = (values.detach().reshape(-1).to(torch.float64) for values in pair)
-        finite = a.isfinite() & b.isfinite() & (a != 0)
-        a, b = a[finite], b[finite]
-        if bool((a < 0).any() & (a > 0).any()):
-            break
-    else:
+    sample = _spread(x, y) if x.numel() > SAMPLE else (x, y)
+    if x.numel() > SAMPLE and not _both_signs(sample[0]):
+        sample = (x, y)
+    if not _both_signs(sample[0]):
         return 0.0
-    if bool((a * b < 0).any()):
+    a, b = (values.detach().reshape(-1).cpu().to(torch.float64) for values in sample)
+    finite = a.isfinite() & b.isfinite() & (a != 0)
+    a, b = a[finite], b[finite]
+    if not _both_signs(a) or bool((a * b < 0).any()):
         return 0.0
     coarse = max(torch.finfo(values.dtype).eps for values in (x, y))
-    return _open(a, b, 64 * coarse) or -_open(-a, -b, 64 * coarse)
+    return _open(a, b, 8 * coarse) or -_open(-a, -b, 8 * coarse)
+
+
+def _both_signs(x: Tensor) -> bool:
+    return x.numel() > 0 and bool((x.detach() < 0).any() & (x.detach() > 0).any())
 
 
 def _spread(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,9 +183,11 @@ def opaque(node: Any) -> bool:
 class Rectifiers(TorchDispatchMode):
     """Within this context, signals will flow the rule's way through rectifiers that `BackwardRules` does not see.
 
-    `scale_of(operation, arguments)` says whether an operation is a rectifier by its name, 0 where it is not; `own` are
-    nodes that already have a rule; `way` is None where there is nothing to look for. Functions compiled by `torch.compile` run
-    as they are written here: torch does not use what it compiled under such a mode.
+    - `named(operation, args, kwargs)` says whether an operation is a rectifier by its name;
+    - `own`: the types of nodes that have a rule already;
+    - `way`: the rule, None where nothing is to be looked at.
+
+    Functions compiled by `torch.compile` run as they were written: under such a mode torch does not use what it compiled.
     """
 
     def __init__(self, named: Callable[..., bool], own: tuple[type, ...], way: Way | None) -> None:
@@ -235,9 +239,7 @@ class Rectifiers(TorchDispatchMode):
             return func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             tensors = [value for value in _flat((args, tuple(kwargs.values()))) if value.is_floating_point()]
-            if (
-                func is not DETACH
-            ):  # as an autograd.Function detaches what it saves, before its node can be asked anything
+            if func is not DETACH:  # which an autograd.Function does to what it saves, before its node can be asked
                 self._settle(tensors)
             return func(*args, **kwargs) if self.resting else self._looked_at(func, args, kwargs, tensors)
 
@@ -268,7 +270,7 @@ class Rectifiers(TorchDispatchMode):
         return result
 
     def _scale(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], x: Tensor, y: Tensor) -> float:
-        if x.shape != y.shape or x.is_complex():
+        if x.shape != y.shape or any(values.layout is not torch.strided or values.is_nested for values in (x, y)):
             return 0.0
         if self.named(func, args, kwargs):
             return 1.0
@@ -283,7 +285,7 @@ class Rectifiers(TorchDispatchMode):
             if self._is_new(node):
                 self._install(node, y, rectifier)
         for y in tensors:
-            if self._is_new(y.grad_fn) and opaque(y.grad_fn):
+            if opaque(y.grad_fn) and self._is_new(y.grad_fn):
                 self._examine(y.grad_fn, y)
 
     def _is_new(self, node: Any) -> bool:
@@ -325,8 +327,8 @@ class Rectifiers(TorchDispatchMode):
         ways = [GradientEdge(way, index) for way, index in node.next_functions if way is not None]
 
         def flowing(signal: Tensor) -> list[Tensor]:
-            found = torch.autograd.grad(y, ways, signal.to(y.dtype), retain_graph=True, allow_unused=True)
-            return [gradient for gradient in found if gradient is not None]
+            gradients = torch.autograd.grad(y, ways, signal.to(y.dtype), retain_graph=True, allow_unused=True)
+            return [gradient for gradient in gradients if gradient is not None]
 
         try:
             blocked, through = flowing(shut), flowing(~shut)
