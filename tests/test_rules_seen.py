@@ -1,6 +1,7 @@
 """Backward rules where torch's functions are hidden or written otherwise: the right value, or a sentence."""
 
 import itertools
+import threading
 import warnings
 
 import pytest
@@ -447,7 +448,21 @@ def test_threads_and_compilers_are_left_alone():
     with pytest.raises(RuntimeError, match="broken"), BackwardRules("guided"):
         raise RuntimeError("broken")
     assert modes._get_current_dispatch_mode() is before
+    inside = threading.Barrier(2, timeout=30)
+
+    def overlapping(name):
+        inside.wait()
+        for _ in range(20):
+            with BackwardRules(name):
+                torch.ones(3, requires_grad=True).relu()
+
+    threads = [threading.Thread(target=overlapping, args=(name,)) for name in ("guided", "excitation")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert not modes.is_in_torch_dispatch_mode()
+    assert not modes.is_in_any_mode_without_ignore_compile_internals()
 
 
 # Excitation: more ways to write a layer.
