@@ -1,6 +1,7 @@
-"""Backward rules where torch's functions are hidden or written otherwise: they apply as they should, or say that they do not."""
+"""Backward rules where torch's functions are hidden or written otherwise: the right value, or a sentence."""
 
 import itertools
+import threading
 import warnings
 
 import pytest
@@ -152,10 +153,10 @@ FORMS = {
     "custom operator": lambda x: rectify(x) * 1,
     "hidden from Python": unseen,
     "subclass": of_a_subclass,
-    "compiled": lambda x: COMPILED(x),
+    "compiled": COMPILED,
     "vmap": torch.vmap(torch.relu),
     "vmap of two": torch.vmap(torch.vmap(lambda x: torch.maximum(x, torch.zeros(())))),
-    "vmap, inner axis": lambda x: torch.vmap(F.relu, in_dims=1, out_dims=1)(x),
+    "vmap, inner axis": torch.vmap(F.relu, in_dims=1, out_dims=1),
     "functional_call": lambda x: torch.func.functional_call(nn.ReLU(), {}, (x,)),
     **SCRIPTS,
 }
@@ -447,4 +448,257 @@ def test_threads_and_compilers_are_left_alone():
     with pytest.raises(RuntimeError, match="broken"), BackwardRules("guided"):
         raise RuntimeError("broken")
     assert modes._get_current_dispatch_mode() is before
+    inside = threading.Barrier(2, timeout=30)
+
+    def overlapping(name):
+        inside.wait()
+        for _ in range(20):
+            with BackwardRules(name):
+                torch.ones(3, requires_grad=True).relu()
+
+    threads = [threading.Thread(target=overlapping, args=(name,)) for name in ("guided", "excitation")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert not modes.is_in_torch_dispatch_mode()
+    assert not modes.is_in_any_mode_without_ignore_compile_internals()
+
+
+# Excitation: more ways to write a layer.
+
+WEIGHT, BIAS = numbers(5, 4, seed=7), numbers(5, seed=8)
+LAYERS = {
+    "linear": lambda x: F.linear(x, WEIGHT, BIAS),
+    "addmm": lambda x: torch.addmm(BIAS, x, WEIGHT.T),
+    "addmm of aten": lambda x: torch.ops.aten.addmm.default(BIAS, x, WEIGHT.T),
+    "addmm, scaled": lambda x: torch.addmm(BIAS, x, WEIGHT.T / 2, beta=0.5, alpha=2),
+    "addmm, a bias a row": lambda x: torch.addmm(BIAS.expand(len(x), 5), x, WEIGHT.T),
+    "einsum": lambda x: torch.einsum("oi,ni->no", WEIGHT, x),
+    "einsum, other order": lambda x: torch.einsum("ni,oi->no", x, WEIGHT),
+    "matmul": lambda x: x @ WEIGHT.T,
+    "convolution": lambda x: torch.convolution(
+        x[..., None], WEIGHT[..., None], BIAS, [1], [0], [1], False, [0], 1
+    ).flatten(1),
+    "transposed convolution": lambda x: torch.ops.aten.convolution.default(
+        x[..., None], WEIGHT.T[..., None], BIAS, [1], [0], [1], True, [0], 1
+    ).flatten(1),
+    "with rounding": lambda x: F.linear((x * 1e9).round() / 1e9, WEIGHT, BIAS),
+    "gated": lambda x: F.glu(torch.cat([F.linear(x, WEIGHT), torch.ones(len(x), 5)], 1), 1),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_way_to_write_a_layer(name):
+    leaf, prior = numbers(3, 4).requires_grad_(), numbers(3, 5, seed=1).abs()
+    with BackwardRules("excitation"):
+        y = LAYERS[name](leaf.view(3, 4))
+    (found,) = torch.autograd.grad(y, leaf, prior)
+    expected = torch.zeros(3, 4, dtype=torch.float64)
+    for row, j in itertools.product(range(3), range(5)):
+        parts = [max(WEIGHT[j, i].item(), 0) * max(leaf[row, i].item(), 0) for i in range(4)]
+        for i in range(4):
+            expected[row, i] += prior[row, j] * parts[i] / sum(parts) if sum(parts) else 0
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+
+
+class Bits(nn.Module):
+    """A head of 8-bit integers."""
+
+    def __init__(self, quantise):
+        super().__init__()
+        self.net, self.quantise = network(), quantise
+        weight = self.net[-1].weight.detach()
+        self.scale = weight.abs().max().item() / 127
+        self.register_buffer("weight", (weight / self.scale).round().to(torch.int8))
+
+    def forward(self, x):
+        return F.linear(self.quantise(self.net[:-1](x)), self.weight.to(x.dtype) * self.scale, self.net[-1].bias)
+
+
+QUANTISED = {
+    "weights alone": lambda x: x,
+    "rounded": lambda x: (x / 1e-3).round().clamp(-32768, 32767) * 1e-3,
+    "fake": lambda x: torch.fake_quantize_per_tensor_affine(x.float(), 1e-3, 0, -32768, 32767).double(),
+}
+
+
+@pytest.mark.parametrize("name", QUANTISED)
+def test_integer_heads(name):
+    found, error = explained(ExcitationBackprop, Bits(QUANTISED[name]), numbers(2, 3, 8, 8), "net.0")
+    expected, _ = explained(ExcitationBackprop, network(), numbers(2, 3, 8, 8), "0")
+    assert not error
+    assert found.any()
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=1e-4)  # eight bits
+
+
+def decomposed(net, inputs):
+    return torch.export.export(net, (inputs,)).run_decompositions().module()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", [ExcitationBackprop, ContrastiveExcitationBackprop, GuidedBackprop, Deconvnet])
+def test_decomposed_programs(method):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU6(), nn.ConvTranspose2d(4, 6, 3, 2), nn.GELU()]
+    net = nn.Sequential(*layers, nn.GroupNorm(2, 6), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 5))
+    net = net.double().eval()
+    net[1].weight.data = torch.tensor([0.9, -0.6, 1.2, -1.1], dtype=torch.float64)
+    net[1].bias.data.normal_()
+    inputs = numbers(2, 3, 8, 8)
+    expected, _ = explained(method, net, inputs[:1])
+    found, error = explained(method, decomposed(net, inputs[:1]), inputs[:1])
+    torch.testing.assert_close(found, expected, msg=error or None)
+    assert found.any()
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.kind, self.part = kind, kind(4, 6, batch_first=True)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x):
+        return self.head(self.part(self.first(x).relu().flatten(2).mT)[0][:, -1])
+
+
+class Odd(nn.Module):
+    def __init__(self, function, *parts):
+        super().__init__()
+        self.first, self.parts, self.function = nn.Conv2d(3, 4, 3), nn.ModuleList(parts), function
+        self.head = nn.Linear(5, 5)
+        for part in (*self.parts, self.head):  # so that whatever is there excites
+            for parameter in part.parameters():
+                parameter.data.abs_()
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        return self.head(self.function(x.mean((2, 3)), *self.parts))
+
+
+def dynamic(x):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(x, {nn.Linear}, dtype=torch.qint8)
+
+
+UNACCOUNTED = {
+    "lstm": lambda: Recurrent(nn.LSTM),
+    "gru": lambda: Recurrent(nn.GRU),
+    "rnn_tanh": lambda: Recurrent(nn.RNN),
+    "lstm_cell": lambda: Odd(lambda x, cell: cell(x)[0], nn.LSTMCell(4, 5)),
+    "bilinear": lambda: Odd(lambda x, layer: layer(x, x), nn.Bilinear(4, 4, 5)),
+    "cumsum": lambda: Odd(lambda x, layer: layer(x.cumsum(1)), nn.Linear(4, 5)),
+    "sin": lambda: Odd(lambda x, layer: layer(x).clamp(max=1).sin(), nn.Linear(4, 5)),
+    "cdist": lambda: Odd(lambda x, layer: torch.cdist(x, layer.weight), nn.Linear(4, 5)),
+    "std": lambda: Odd(lambda x, layer: layer(x + x.std(1, keepdim=True)), nn.Linear(4, 5)),
+    "addcmul": lambda: Odd(lambda x, layer: torch.addcmul(layer(x), layer(x), layer(x)), nn.Linear(4, 5)),
+}
+
+
+@pytest.mark.parametrize("name", UNACCOUNTED)
+def test_probabilities_that_do_not_add_up_are_refused(name):
+    torch.manual_seed(3)
+    net = UNACCOUNTED[name]().double().eval()
+    inputs = numbers(2, 3, 8, 8)
+    for method in (ExcitationBackprop, ContrastiveExcitationBackprop):
+        with pytest.raises(ValueError, match=rf"stops at {name} \(.*\) in .*, line \d+ of .*, which has no rule"):
+            method(layer="first")(net, inputs, 1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_kernels_through_which_nothing_flows_are_refused():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+    net[4] = dynamic(nn.Sequential(net[4]))
+    with pytest.raises(ValueError, match=r"excitation backprop stops at .*of 1 it gives on 0"):
+        ExcitationBackprop(layer="0")(net, numbers(1, 3, 8, 8).float(), 1)
+
+
+def test_what_only_moves_values_may_lose_to_constants():
+    """Padding, concatenation and masks with constants, which win what they win."""
+
+    def form(x, layer):
+        x = torch.cat([F.pad(x, (1, 0), value=0.5)[:, :4], torch.ones(len(x), 2)], 1)
+        x = torch.where(x > 0.01, x, 0.02).index_select(1, torch.tensor([5, 0, 1, 2, 3, 3]))
+        return layer(x.expand(2, -1, -1).amax(0))
+
+    net = Odd(form, nn.Linear(6, 5)).double().eval()
+    found, error = explained(ExcitationBackprop, net, numbers(2, 3, 8, 8), "first")
+    assert not error
+    assert (found >= 0).all()
+    assert 0 < found[0].sum() < 1
+
+
+def test_below_the_layer_nothing_is_checked():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softsign(), nn.ELU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 5))
+    net.insert(1, Sine())
+    found, error = explained(ExcitationBackprop, net.double().eval(), numbers(1, 3, 8, 8), "4")
+    assert not error
+    assert found.any()
+
+
+class Sine(nn.Module):
+    def forward(self, x):
+        return x.sin()
+
+
+# Torch's own fused layers.
+
+
+class Loop(nn.Module):
+    """What nn.RNN computes, a step at a time."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.part = part
+
+    def forward(self, x):
+        hidden, steps = torch.zeros(len(x), 6, dtype=x.dtype), []
+        for step in x.unbind(1):
+            inner = F.linear(step, self.part.weight_ih_l0, self.part.bias_ih_l0)
+            hidden = F.relu(inner + F.linear(hidden, self.part.weight_hh_l0, self.part.bias_hh_l0))
+            steps.append(hidden)
+        return torch.stack(steps, 1), hidden
+
+
+def rnn(*sizes, batch_first):
+    return nn.RNN(*sizes, nonlinearity="relu", batch_first=batch_first)
+
+
+@both_rules
+def test_recurrent_layers(rule):
+    torch.manual_seed(0)
+    net = Recurrent(rnn).double().eval()
+    found, _ = explained(RECTIFYING[rule], net, numbers(2, 3, 6, 6))
+    net.part = Loop(net.part)
+    expected, _ = explained(RECTIFYING[rule], net, numbers(2, 3, 6, 6))
+    torch.testing.assert_close(found, expected)
+    assert found.any()
+
+
+@both_rules
+def test_the_fast_path_of_transformers(rule):
+    torch.manual_seed(0)
+    embed, head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 5)
+    layer = nn.TransformerEncoderLayer(
+        8, 2, 16, batch_first=True
+    )  # in evaluation mode it runs as one kernel, if it may
+
+    def of(layer):
+        net = nn.ModuleList([embed, layer, head]).double().eval()
+        net.forward = lambda x: head(layer(embed(x).flatten(2).mT).mean(1))
+        return net
+
+    found, error = explained(RECTIFYING[rule], of(layer), numbers(2, 3, 8, 8))
+    assert not error
+
+    class Spelled(nn.Module):
+        def forward(self, x):
+            x = layer.norm1(x + layer.self_attn(x, x, x, need_weights=True)[0])
+            return layer.norm2(x + layer.linear2(F.relu(layer.linear1(x))))
+
+    expected, _ = explained(RECTIFYING[rule], of(Spelled()), numbers(2, 3, 8, 8))
+    torch.testing.assert_close(found, expected)
+    assert found.any()

@@ -1,8 +1,9 @@
 r"""Whether probability adds up: the check of excitation backprop that needs no list of functions.
 
-What flows back through an operation under the rule is a probability for every signal that is one, and so for every signal
-$R$: $\sum_i R_{x_i} = \sum_j R_{y_j}$ and $\sum_i |R_{x_i}| \le \sum_j |R_{y_j}|$. An operation that only moves values (a view, a
-maximum, a padding) may lose what it would give to constants. Every node of the graph is held to this.
+Through an operation that has the rule probabilities flow back to probabilities: none is negative, and their sum stays.
+So for any signal $R$, $\sum_i R_{x_i} = \sum_j R_{y_j}$ and $\sum_i |R_{x_i}| \le \sum_j |R_{y_j}|$. An operation that only
+moves values (a view, a maximum, a padding) may lose what it would give to constants. Every node of the graph without a rule
+of its own is held to this; those with one lose only what reaches a unit that nothing excites.
 """
 
 from collections.abc import Callable, Sequence
@@ -109,8 +110,13 @@ class Passage:
 
 
 def _sums(signals: Sequence[Any]) -> tuple[float, float]:
-    values = [signal.detach().to(torch.float64) for signal in signals if signal is not None and not signal.is_complex()]
-    return float(sum(value.sum() for value in values)), float(sum(value.abs().sum() for value in values))
+    values = [signal.detach() for signal in signals if signal is not None and not signal.is_complex()]
+    fine = [torch.float32 if value.device.type == "mps" else torch.float64 for value in values]  # which has no doubles
+    pairs = list(zip(values, fine, strict=True))
+    return (
+        float(sum(value.sum(dtype=dtype) for value, dtype in pairs)),
+        float(sum(value.abs().sum(dtype=dtype) for value, dtype in pairs)),
+    )
 
 
 def check_conserved(scores: Tensor, outputs: Sequence[Tensor], span: Span, own: tuple[type, ...]) -> None:

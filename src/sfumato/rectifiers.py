@@ -2,7 +2,7 @@ r"""Rectifiers however they are written: as `torch.maximum(x, 0)`, `x * (x > 0)`
 
 A rule that looks for the names of functions misses these. Here every operation that really runs is looked at, after torch
 has taken modules, functions, scripts and `vmap` apart, and its values tell whether it is a rectifier: see `gate`. A node of
-the autograd graph that hides its operations is asked for its derivative instead: see `Rectifiers.examine`.
+the autograd graph that hides its operations is asked for its derivative as well: see `Rectifiers`.
 """
 
 import math
@@ -19,7 +19,6 @@ from torch.autograd.graph import GradientEdge
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-Operation = Callable[..., Any]
 SAMPLE = 4096
 """So many values, spread over a tensor, tell whether it is the output of a rectifier."""
 ONE_THREAD = threading.RLock()
@@ -41,19 +40,22 @@ def gate(x: Tensor, y: Tensor) -> float:
 
     Where `x` has values of one sign only nothing can be told.
     """
-    pairs = _spread(x, y) if x.numel() > SAMPLE else (x, y)
-    for a, b in (pairs, (x, y)):
-        a, b = (values.detach().reshape(-1).to(torch.float64) for values in (a, b))
-        finite = a.isfinite() & b.isfinite() & (a != 0)
-        a, b = a[finite], b[finite]
-        if bool((a < 0).any() & (a > 0).any()):
-            break
-    else:
+    sample = _spread(x, y) if x.numel() > SAMPLE else (x, y)
+    if x.numel() > SAMPLE and not _both_signs(sample[0]):
+        sample = (x, y)
+    if not _both_signs(sample[0]):
         return 0.0
-    if bool((a * b < 0).any()):
+    a, b = (values.detach().reshape(-1).cpu().to(torch.float64) for values in sample)
+    finite = a.isfinite() & b.isfinite() & (a != 0)
+    a, b = a[finite], b[finite]
+    if not _both_signs(a) or bool((a * b < 0).any()):
         return 0.0
     coarse = max(torch.finfo(values.dtype).eps for values in (x, y))
-    return _open(a, b, 64 * coarse) or -_open(-a, -b, 64 * coarse)
+    return _open(a, b, 8 * coarse) or -_open(-a, -b, 8 * coarse)
+
+
+def _both_signs(x: Tensor) -> bool:
+    return x.numel() > 0 and bool((x.detach() < 0).any() & (x.detach() > 0).any())
 
 
 def _spread(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +107,8 @@ class Rectifier(NamedTuple):
 
     node: Any
     """The node to which its input's signal flows; for a leaf of the graph, that tensor."""
-    index: int
+    output: int
+    """Which of that node's outputs the input is."""
     scale: float
     name: str
 
@@ -114,7 +117,7 @@ class Rectifier(NamedTuple):
         return [
             place
             for place, (onward, index) in enumerate(node.next_functions)
-            if (onward is self.node and index == self.index) or getattr(onward, "variable", onward) is self.node
+            if (onward is self.node and index == self.output) or getattr(onward, "variable", onward) is self.node
         ]
 
 
@@ -180,14 +183,17 @@ def opaque(node: Any) -> bool:
 class Rectifiers(TorchDispatchMode):
     """Within this context, signals will flow the rule's way through rectifiers that `BackwardRules` does not see.
 
-    `scale_of(operation, arguments)` says whether an operation is a rectifier by its name, 0 where it is not; `own` are
-    nodes that already have a rule; `way` is None where there is nothing to look for. Functions compiled by `torch.compile` run
-    as they are written here: torch does not use what it compiled under such a mode.
+    - `named(operation, args, kwargs)` says whether an operation is a rectifier by its name;
+    - `own`: the types of nodes that have a rule already;
+    - `way`: the rule, None where nothing is to be looked at.
+
+    Functions compiled by `torch.compile` run as they were written: under such a mode torch does not use what it compiled.
     """
 
     def __init__(self, named: Callable[..., bool], own: tuple[type, ...], way: Way | None) -> None:
         super().__init__()
-        self.named, self.own, self.way = named, own, way
+        self.named, self.own = named, own
+        self.way, self.looking = way or Way(passed=False), way is not None
         self.resting = 0
         """Above 0 while nothing is to be looked at."""
         self.pending: list[tuple[Tensor, Rectifier]] = []
@@ -220,7 +226,7 @@ class Rectifiers(TorchDispatchMode):
             super().__exit__(*error)
         finally:
             ONE_THREAD.release()
-        if self.way and error[0] is None:
+        if self.looking and error[0] is None:
             self._settle(list(self.hidden.keys()))
         self.pending.clear()
         self.hidden.clear()
@@ -229,13 +235,11 @@ class Rectifiers(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self.way is None:
+        if not self.looking:
             return func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             tensors = [value for value in _flat((args, tuple(kwargs.values()))) if value.is_floating_point()]
-            if (
-                func is not DETACH
-            ):  # as an autograd.Function detaches what it saves, before its node can be asked anything
+            if func is not DETACH:  # which an autograd.Function does to what it saves, before its node can be asked
                 self._settle(tensors)
             return func(*args, **kwargs) if self.resting else self._looked_at(func, args, kwargs, tensors)
 
@@ -266,7 +270,7 @@ class Rectifiers(TorchDispatchMode):
         return result
 
     def _scale(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], x: Tensor, y: Tensor) -> float:
-        if x.shape != y.shape or x.is_complex():
+        if x.shape != y.shape or any(values.layout is not torch.strided or values.is_nested for values in (x, y)):
             return 0.0
         if self.named(func, args, kwargs):
             return 1.0
@@ -281,14 +285,13 @@ class Rectifiers(TorchDispatchMode):
             if self._is_new(node):
                 self._install(node, y, rectifier)
         for y in tensors:
-            if self._is_new(y.grad_fn) and opaque(y.grad_fn):
+            if opaque(y.grad_fn) and self._is_new(y.grad_fn):
                 self._examine(y.grad_fn, y)
 
     def _is_new(self, node: Any) -> bool:
         return node is not None and not isinstance(node, self.own) and RULED not in node.metadata
 
     def _install(self, node: Any, y: Tensor, rectifier: Rectifier) -> None:
-        assert self.way is not None
         node.metadata[RULED] = True
         ways = rectifier.ways(node)
         if ways:
@@ -303,7 +306,6 @@ class Rectifiers(TorchDispatchMode):
         $c\,[y > 0]$ for a signal of ones, the node is nothing but a rectifier, to which both rules apply. If it is more (a
         convolution with a rectifier after it), guided backprop still applies: its signal is rectified first.
         """
-        assert self.way is not None
         parts, own = self.hidden.get(y, Past())
         if own is not None and len(parts) == 1 and own.ways(node):
             self._install(node, y, own)
@@ -325,8 +327,8 @@ class Rectifiers(TorchDispatchMode):
         ways = [GradientEdge(way, index) for way, index in node.next_functions if way is not None]
 
         def flowing(signal: Tensor) -> list[Tensor]:
-            found = torch.autograd.grad(y, ways, signal.to(y.dtype), retain_graph=True, allow_unused=True)
-            return [gradient for gradient in found if gradient is not None]
+            gradients = torch.autograd.grad(y, ways, signal.to(y.dtype), retain_graph=True, allow_unused=True)
+            return [gradient for gradient in gradients if gradient is not None]
 
         try:
             blocked, through = flowing(shut), flowing(~shut)

@@ -70,7 +70,8 @@ class BackwardRules(TorchFunctionMode):
         self, func: Function, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         # torch.utils.checkpoint would compute anew in the backward pass, without the rules; so it is given nothing to save.
-        checkpointed = _saving() is not None and _saving() != self.saving and _saving()[0].__module__ == CHECKPOINT
+        saving = _saving()
+        checkpointed = saving is not None and saving != self.saving and saving[0].__module__ == CHECKPOINT
         with saved_tensors_hooks(*(self.saving or (_same, _same))) if checkpointed else nullcontext():
             return self._ruled(func, args, dict(kwargs or {}))
 
@@ -108,7 +109,7 @@ CHECKPOINT = "torch.utils.checkpoint"
 
 def _saving() -> tuple[Function, Function] | None:
     """The hooks that take the tensors which are saved for the backward pass, and give them back."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(True)  # type: ignore[attr-defined]
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)
 
 
 def _same(tensor: Tensor) -> Tensor:

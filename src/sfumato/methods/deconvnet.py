@@ -16,8 +16,8 @@ class Deconvnet(Gradient):
     Convolutions are transposed and maxima unpooled to where they were found, as in any gradient. Activations other than
     ReLU: see `sfumato.rules.BackwardRules`.
 
-    The settings are those of `Gradient`. Raises `ValueError` besides where torch.compile or torch.jit hides what the model
-    computes.
+    The settings are those of `Gradient`. Raises `ValueError` besides where the model is compiled by torch.compile or
+    torch.jit, and where the signal meets a rectifier that the rule cannot reach, as within an `autograd.Function`.
     """
 
     rules: ClassVar[str | None] = "deconvnet"

@@ -26,7 +26,8 @@ class ExcitationBackprop:
     winner, activations and normalisation pass it on: see `sfumato.rules`. The top's probability is the score's
     gradient by the model's outputs: 1 at the class of a `Logit`, and for a score that subtracts, a difference of maps.
 
-    At every layer the probabilities sum to one, less what reached units that nothing excites.
+    At every layer the probabilities sum to one, less what reached units that nothing excites. That is checked for the
+    first input, at every operation: see `sfumato.conservation`.
 
     - `layer`: the dotted name of the module whose output is $a$; "" for the input, where only positive values can win.
     - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
@@ -58,8 +59,9 @@ class ExcitationBackprop:
         """The map for inputs `(B, C, *S)`, prepared as the model wants them.
 
         `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. Raises `ValueError` where
-        the layer, the inputs or the targets cannot be used, where torch.compile or torch.jit hides what the model computes,
-        or where there are layers without a rule (attention) above the layer. The model comes out as it went in.
+        the layer, the inputs or the targets cannot be used, where the model is compiled by torch.compile or torch.jit, or
+        where probabilities do not add up above the layer: there is something without a rule (attention, LSTM, ...). The
+        model comes out as it went in.
         """
         return explained(self, model, inputs, targets, _over_channels, rules="excitation")
 
@@ -106,8 +108,9 @@ class ContrastiveExcitationBackprop:
         """The map for inputs `(B, C, *S)`, prepared as the model wants them.
 
         `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. Raises `ValueError` where
-        a layer, the inputs or the targets cannot be used, where torch.compile or torch.jit hides what the model computes,
-        or where there are layers without a rule (attention) above the layer. The model comes out as it went in.
+        a layer, the inputs or the targets cannot be used, where the model is compiled by torch.compile or torch.jit, or
+        where probabilities do not add up above the layer: there is something without a rule (attention, LSTM, ...). The
+        model comes out as it went in.
         """
 
         def read(activation: Tensor, probability: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ class GuidedBackprop(Gradient):
 
     Activations other than ReLU have $R_x = \sigma'(x) \max(R_y, 0)$: see `sfumato.rules.BackwardRules`.
 
-    The settings are those of `Gradient`. Raises `ValueError` besides where torch.compile or torch.jit hides what the model
-    computes.
+    The settings are those of `Gradient`. Raises `ValueError` besides where the model is compiled by torch.compile or
+    torch.jit, and where the signal meets a rectifier that the rule cannot reach, as within an `autograd.Function`.
     """
 
     rules: ClassVar[str | None] = "guided"
