@@ -26,7 +26,6 @@ from sfumato.runs.workers import one_thread
 HAS_RAY = importlib.util.find_spec("ray") is not None
 
 pytestmark = [
-    pytest.mark.xdist_group("ray"),  # one cluster at a time
     pytest.mark.skipif(not HAS_RAY and os.environ.get("CI") != "true", reason="Ray is not installed"),
 ]
 
