@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-TEST := $(BIN)/pytest --numprocesses=$(or $(PROCESSES),2) --dist=loadgroup
+# All tests of a file run in one process, as they share what they start: a browser, a cluster.
+TEST := $(BIN)/pytest --numprocesses=$(or $(PROCESSES),2) --dist=loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all check format docs gallery bench results clean

@@ -21,10 +21,7 @@ for package in ("playwright", "uvicorn", "starlette", "efficientnet_lite0_pytorc
         MISSING.append(package)
 if MISSING and os.environ.get("CI") == "true":
     pytest.fail(f"these tests must run here, and want {', '.join(MISSING)}")
-pytestmark = [
-    pytest.mark.xdist_group("browser"),  # one browser and one server for all
-    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
-]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
 
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

@@ -59,11 +59,7 @@ def test_code_blocks_run_in_order_and_write_what_they_name(page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(page, marks=pytest.mark.xdist_group("ray") if page == CLUSTER else ()) for page in WITH_CODE],
-    ids=lambda page: page.stem,
-)
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
 def test_code_blocks_run_as_written(page, request):
     if page == CLUSTER:
         pytest.importorskip("ray", reason="Ray is not installed")

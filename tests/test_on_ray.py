@@ -26,7 +26,6 @@ from sfumato.runs.workers import one_thread
 HAS_RAY = importlib.util.find_spec("ray") is not None
 
 pytestmark = [
-    pytest.mark.xdist_group("ray"),  # one cluster at a time
     pytest.mark.skipif(not HAS_RAY and os.environ.get("CI") != "true", reason="Ray is not installed"),
 ]
 
@@ -277,6 +276,7 @@ def test_a_chunk_at_which_every_worker_dies(bed, cluster):
 # What is wrong and no item's fault
 
 
+@pytest.mark.slow
 def test_a_model_without_memory_ends_the_run(bed, cluster):
     session = bed.session("cluster", model="greedy")
     with pytest.raises(RuntimeError, match=r"a worker on \S+ failed: MemoryError: cannot have 64 GiB"):

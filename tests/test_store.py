@@ -604,6 +604,7 @@ def _fill(store, committed):
         committed += [item.key for item in items]
 
 
+@pytest.mark.slow  # a full disk is tried above
 def test_files_that_may_not_grow(tmp_path):
     """As on a full disk, and for everybody: the system refuses to write past 1 MB."""
     worker = Place(tmp_path / "run", None).start("grow")
