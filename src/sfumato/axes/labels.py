@@ -1,7 +1,7 @@
 """What one axis of a tensor counts, as a label, and how labels are split, joined, merged and resized.
 
 An axis of 14 × 14 tokens counts two factors, 14 rows and 14 columns; a view that splits it gives each a label of its own.
-Nothing here knows of operations or tensors. Labels do not change, but for an open factor, which is told once what it is.
+Nothing here knows of operations or tensors. Labels do not change, except that an open factor can learn later what it is.
 """
 
 import math
@@ -57,16 +57,19 @@ Labels = tuple[Label, ...]
 """Those of a tensor's axes."""
 
 
-def _whole(factor: Factor) -> Label:
+def label_of(factor: Factor) -> Label:
+    """The label of an axis that counts the factor, and nothing else."""
     return (Part(factor, 1, factor.size),) if factor.size != 1 else ()
 
 
-def _open(size: int, learnt: bool = False) -> Label:
-    return _whole(Factor(OPEN, size, learnt=learnt))
+def open_label(size: int, learnt: bool = False) -> Label:
+    """The label of an axis of which nothing is known, or with `learnt`, of one of weights."""
+    return label_of(Factor(OPEN, size, learnt=learnt))
 
 
-def _channels(size: int) -> Label:
-    return _whole(Factor(CHANNEL, size))
+def channel_label(size: int) -> Label:
+    """The label of an axis of channels."""
+    return label_of(Factor(CHANNEL, size))
 
 
 def _split(part: Part, outer: int) -> tuple[Part, Part]:
@@ -75,7 +78,7 @@ def _split(part: Part, outer: int) -> tuple[Part, Part]:
     return Part(part.factor, part.stride * inner, outer), Part(part.factor, part.stride, inner)
 
 
-def _joined(parts: Sequence[Part]) -> Label:
+def join(parts: Sequence[Part]) -> Label:
     """The parts, with those that a view had split put together again."""
     joined: list[Part] = []
     for part in parts:
@@ -89,7 +92,7 @@ def _joined(parts: Sequence[Part]) -> Label:
     return tuple(joined)
 
 
-def _regrouped(parts: Sequence[Part], sizes: Sequence[int]) -> list[Label] | None:
+def regroup(parts: Sequence[Part], sizes: Sequence[int]) -> list[Label] | None:
     """The parts shared out among axes of these sizes, in order; None where their sizes do not fall apart so."""
     queue, labels = list(reversed(parts)), []
     for size in sizes:
@@ -109,7 +112,7 @@ def _regrouped(parts: Sequence[Part], sizes: Sequence[int]) -> list[Label] | Non
                 wanted = 1
             else:
                 return None
-        labels.append(_joined(taken))
+        labels.append(join(taken))
     return None if queue else labels
 
 
@@ -122,16 +125,17 @@ def resolved(label: Label) -> Label:
             parts.append(part)
             continue
         outer = part.factor.size // (part.stride * part.size)
-        shares = _regrouped(resolved(same), (outer, part.size, part.stride))
+        shares = regroup(resolved(same), (outer, part.size, part.stride))
         parts.extend([part] if shares is None else shares[1])
-    return _joined(parts)
+    return join(parts)
 
 
-def _kinds(label: Label) -> set[str]:
+def kinds_of(label: Label) -> set[str]:
+    """The kinds of its factors, and of what is joined in them."""
     kinds: set[str] = set()
     for part in resolved(label):
         if part.factor.kind == JOINED:
-            kinds |= set().union(*(_kinds(piece) for _, piece in part.factor.pieces))
+            kinds |= set().union(*(kinds_of(piece) for _, piece in part.factor.pieces))
         else:
             kinds.add(part.factor.kind)
     return kinds
@@ -142,7 +146,7 @@ def _tidy(label: Label) -> bool:
     return all(part.size == part.factor.size and part.factor.kind not in (OPEN, MIXED) for part in label)
 
 
-def _fine(part: Part) -> bool:
+def is_fine(part: Part) -> bool:
     """Whether it counts places within each patch or window, and not the patches."""
     return part.factor.kind == PLACE and not part.complete
 
@@ -157,7 +161,7 @@ def _near(one: Factor, two: Factor) -> bool:
     )
 
 
-def _merged(one: Label, two: Label, size: int) -> Label:
+def merge(one: Label, two: Label, size: int) -> Label:
     """What an axis counts where values of both labels are added or multiplied."""
     one, two = resolved(one), resolved(two)
     if one == two:
@@ -171,7 +175,7 @@ def _merged(one: Label, two: Label, size: int) -> Label:
             if all(part.factor is not first[0].factor for part in second):
                 first[0].factor.same = second
             return second
-    kinds = _kinds(one) | _kinds(two)
+    kinds = kinds_of(one) | kinds_of(two)
     if kinds == {CHANNEL}:
         return one
     if _tidy(one) != _tidy(two) and OPEN not in kinds:  # what is added to places in their order is at these places
@@ -179,11 +183,11 @@ def _merged(one: Label, two: Label, size: int) -> Label:
     if len(one) == len(two) == 1:
         return _merged_parts(one[0], two[0])
     for first, second in ((one, two), (two, one)):
-        shares = _regrouped(second, [part.size for part in first]) if len(first) > 1 else None
+        shares = regroup(second, [part.size for part in first]) if len(first) > 1 else None
         if shares is not None:
-            merged = [_merged((part,), share, part.size) for part, share in zip(first, shares, strict=True)]
-            return _joined([part for label in merged for part in label])
-    return _open(size) if OPEN in kinds else _whole(Factor(MIXED, size))
+            merged = [merge((part,), share, part.size) for part, share in zip(first, shares, strict=True)]
+            return join([part for label in merged for part in label])
+    return open_label(size) if OPEN in kinds else label_of(Factor(MIXED, size))
 
 
 def _merged_parts(one: Part, two: Part) -> Label:
@@ -195,12 +199,13 @@ def _merged_parts(one: Part, two: Part) -> Label:
         return (one,)
     if kinds == {JOINED} and [size for size, _ in one.factor.pieces] == [size for size, _ in two.factor.pieces]:
         pairs = zip(one.factor.pieces, two.factor.pieces, strict=True)
-        pieces = tuple((size, _merged(first, second, size)) for (size, first), (_, second) in pairs)
-        return _whole(Factor(JOINED, one.size, pieces=pieces))
-    return _whole(Factor(MIXED, one.size))
+        pieces = tuple((size, merge(first, second, size)) for (size, first), (_, second) in pairs)
+        return label_of(Factor(JOINED, one.size, pieces=pieces))
+    return label_of(Factor(MIXED, one.size))
 
 
-def _length(label: Label) -> int:
+def length_of(label: Label) -> int:
+    """The length of the axis."""
     return math.prod(part.size for part in label)
 
 
@@ -211,13 +216,13 @@ def resized(label: Label, before: int, after: int, begin: float = 0.0, end: floa
     place = len(label) == 1 and label[0].factor.kind == PLACE and label[0].complete
     if after == before and (not place or (begin, end) == (0, before)):
         return label
-    kinds = _kinds(label)
+    kinds = kinds_of(label)
     if len(label) == 1:
         (part,) = label
         factor = part.factor
         if factor.kind == PLACE and part.complete and (not factor.turned or after == before):
             step = (factor.end - factor.begin) / before
-            return _whole(
+            return label_of(
                 Factor(PLACE, after, factor.axis, factor.begin + begin * step, factor.begin + end * step, factor.turned)
             )
-    return _channels(after) if kinds == {CHANNEL} else _whole(Factor(OPEN, after, sums=bool(kinds - {OPEN})))
+    return channel_label(after) if kinds == {CHANNEL} else label_of(Factor(OPEN, after, sums=bool(kinds - {OPEN})))

@@ -1,7 +1,6 @@
 """Operations that move entries and leave their values: views, permutations, slices, concatenations, paddings, rolls.
 
-Each function is a rule: from an operation's arguments by name, its output and the place of that among the outputs, to the
-labels of the output's axes.
+Each function without an underscore is a rule (see `store.Rule`), with the name of PyTorch's operation.
 """
 
 import math
@@ -18,37 +17,37 @@ from sfumato.axes.labels import (
     PLACE,
     Factor,
     Label,
-    _channels,
-    _joined,
-    _kinds,
-    _length,
-    _merged,
-    _open,
-    _regrouped,
-    _whole,
+    channel_label,
+    join,
+    kinds_of,
+    label_of,
+    length_of,
+    merge,
+    open_label,
+    regroup,
     resized,
     resolved,
 )
-from sfumato.axes.store import LabelStore, _first
+from sfumato.axes.store import LabelStore, first_tensor
 
 
-def _permuted(watch: LabelStore, given: dict[str, Any], _output: Tensor, _place: int) -> list[Label]:
-    labels = watch.labels(_first(given))
+def permute(store: LabelStore, given: dict[str, Any], _output: Tensor, _place: int) -> list[Label]:
+    labels = store.labels(first_tensor(given))
     return [labels[axis] for axis in given["dims"]]
 
 
-def _transposed(watch: LabelStore, given: dict[str, Any], _output: Tensor, _place: int) -> list[Label]:
-    labels = list(watch.labels(_first(given)))
+def transpose(store: LabelStore, given: dict[str, Any], _output: Tensor, _place: int) -> list[Label]:
+    labels = list(store.labels(first_tensor(given)))
     if labels:
         one, two = given.get("dim0", 0), given.get("dim1", -1)
         labels[one], labels[two] = labels[two], labels[one]
     return labels
 
 
-def _viewed(watch: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
+def view(store: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
     """Axes are split and joined in the order of their entries."""
-    values = _first(given)
-    old, new = list(zip(watch.labels(values), values.shape, strict=True)), list(output.shape)
+    values = first_tensor(given)
+    old, new = list(zip(store.labels(values), values.shape, strict=True)), list(output.shape)
     labels: list[Label] = []
     while old or new:  # the fewest axes on both sides that hold as many entries
         block, sizes = [old.pop(0)] if old else [], [new.pop(0)] if new else []
@@ -61,63 +60,63 @@ def _viewed(watch: LabelStore, given: dict[str, Any], output: Tensor, _place: in
                 sizes.append(new.pop(0))
                 after *= sizes[-1]
             else:
-                return [_open(size) for size in output.shape]
-        parts = _joined([part for label, _ in block for part in resolved(label)])
-        labels += _regrouped(parts, sizes) or [_open(size) for size in sizes]
+                return [open_label(size) for size in output.shape]
+        parts = join([part for label, _ in block for part in resolved(label)])
+        labels += regroup(parts, sizes) or [open_label(size) for size in sizes]
     return labels
 
 
-def _unsqueezed(watch: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
-    labels = list(watch.labels(_first(given)))
+def unsqueeze(store: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
+    labels = list(store.labels(first_tensor(given)))
     labels.insert(given["dim"] % output.ndim, ())
     return labels
 
 
-def _squeezed(watch: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
-    values = _first(given)
+def squeeze(store: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
+    values = first_tensor(given)
     dim = given.get("dim")
     dims = range(values.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
     gone = {axis % values.ndim for axis in dims if values.shape[axis] == 1} if values.ndim else set()
     del output
-    return [label for axis, label in enumerate(watch.labels(values)) if axis not in gone]
+    return [label for axis, label in enumerate(store.labels(values)) if axis not in gone]
 
 
-def _expanded(watch: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
+def expand(store: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
     """Also of what is repeated: copies of a single entry may come to count anything."""
-    values = _first(given)
-    learnt = not watch.knows(values)
-    fresh = [_open(size, learnt) for size in output.shape]
-    for axis, label in enumerate(watch.labels(values), start=output.ndim - values.ndim):
-        if _length(label) == output.shape[axis]:
+    values = first_tensor(given)
+    learnt = not store.knows(values)
+    fresh = [open_label(size, learnt) for size in output.shape]
+    for axis, label in enumerate(store.labels(values), start=output.ndim - values.ndim):
+        if length_of(label) == output.shape[axis]:
             fresh[axis] = label
     return fresh
 
 
-def _selected(watch: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
-    labels = list(watch.labels(_first(given)))
+def select(store: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
+    labels = list(store.labels(first_tensor(given)))
     del labels[given.get("dim", 0)], output
     return labels
 
 
-def _sliced(watch: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
-    values = _first(given)
+def narrow(store: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
+    values = first_tensor(given)
     axis = given.get("dim", 0) % values.ndim
     size = values.shape[axis]
     begin = given.get("start") or 0
     begin = max(begin + size, 0) if begin < 0 else min(begin, size)
-    return _cut(watch, values, axis, begin, output.shape[axis], given.get("step", 1))
+    return _cut(store, values, axis, begin, output.shape[axis], given.get("step", 1))
 
 
-def _chunked(watch: LabelStore, given: dict[str, Any], output: Tensor, place: int) -> list[Label]:
-    values = _first(given)
+def split(store: LabelStore, given: dict[str, Any], output: Tensor, place: int) -> list[Label]:
+    values = first_tensor(given)
     axis = given.get("dim", 0) % values.ndim
     sizes = given.get("split_size", given.get("split_sizes"))
     begin = sizes * place if isinstance(sizes, int) else sum(sizes[:place]) if sizes is not None else 0
-    return _cut(watch, values, axis, begin, output.shape[axis])
+    return _cut(store, values, axis, begin, output.shape[axis])
 
 
-def _cut(watch: LabelStore, values: Tensor, axis: int, begin: int, length: int, step: int = 1) -> list[Label]:
-    labels = list(watch.labels(values))
+def _cut(store: LabelStore, values: Tensor, axis: int, begin: int, length: int, step: int = 1) -> list[Label]:
+    labels = list(store.labels(values))
     size = values.shape[axis]
     label = resolved(labels[axis])
     if len(label) == 1 and label[0].factor.kind == JOINED and label[0].size == size and step == 1:
@@ -142,15 +141,15 @@ def _pieces(factor: Factor, begin: int, length: int) -> Label:
     return _concatenated(kept)
 
 
-def _cat(watch: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
+def cat(store: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
     tensors = [tensor for tensor in given["tensors"] if tensor.ndim == output.ndim]
     axis = given.get("dim", 0) % output.ndim
-    labels = list(watch.labels(tensors[0]))
+    labels = list(store.labels(tensors[0]))
     for tensor in tensors[1:]:
-        for other, label in enumerate(watch.labels(tensor)):
+        for other, label in enumerate(store.labels(tensor)):
             if other != axis:
-                labels[other] = _merged(labels[other], label, output.shape[other])
-    labels[axis] = _concatenated([(tensor.shape[axis], watch.labels(tensor)[axis]) for tensor in tensors])
+                labels[other] = merge(labels[other], label, output.shape[other])
+    labels[axis] = _concatenated([(tensor.shape[axis], store.labels(tensor)[axis]) for tensor in tensors])
     return labels
 
 
@@ -165,30 +164,30 @@ def _concatenated(pieces: Sequence[tuple[int, Label]]) -> Label:
     if len(flat) == 1:
         return flat[0][1]
     size = sum(size for size, _ in flat)
-    kinds = set().union(*(_kinds(label) for _, label in flat))
+    kinds = set().union(*(kinds_of(label) for _, label in flat))
     if kinds == {CHANNEL}:
-        return _channels(size)
+        return channel_label(size)
     if PLACE not in kinds:
-        return _open(size)
+        return open_label(size)
     factors = [label[0].factor for _, label in flat if len(label) == 1 and label[0].complete and label[0].stride == 1]
     if len(factors) == len(flat) and {factor.kind for factor in factors} == {PLACE}:
         follows = pairwise(factors)
         if all(one.axis == two.axis and abs(one.end - two.begin) < 1e-6 for one, two in follows):
-            return _whole(Factor(PLACE, size, factors[0].axis, factors[0].begin, factors[-1].end))
-    return _whole(Factor(JOINED, size, pieces=tuple(flat)))
+            return label_of(Factor(PLACE, size, factors[0].axis, factors[0].begin, factors[-1].end))
+    return label_of(Factor(JOINED, size, pieces=tuple(flat)))
 
 
-def _stacked(watch: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
+def stack(store: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
     tensors = given["tensors"]
-    labels = list(watch.broadcast(tensors, tensors[0]))
+    labels = list(store.broadcast(tensors, tensors[0]))
     axis = given.get("dim", 0) % output.ndim
-    labels.insert(axis, _open(output.shape[axis]))
+    labels.insert(axis, open_label(output.shape[axis]))
     return labels
 
 
-def _padded(watch: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
-    values = _first(given)
-    labels = list(watch.labels(values))
+def pad(store: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
+    values = first_tensor(given)
+    labels = list(store.labels(values))
     pad: Sequence[int] = given.get("pad", given.get("padding", ()))
     for place in range(len(pad) // 2):
         axis = values.ndim - 1 - place
@@ -199,13 +198,13 @@ def _padded(watch: LabelStore, given: dict[str, Any], output: Tensor, _place: in
     return labels
 
 
-def _rolled(watch: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
-    labels = list(watch.labels(_first(given)))
+def roll(store: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
+    labels = list(store.labels(first_tensor(given)))
     shifts, dims = (
         value if isinstance(value, list | tuple) else [value] for value in (given["shifts"], given.get("dims") or [])
     )
     if not dims:
-        return [_open(size) for size in output.shape]
+        return [open_label(size) for size in output.shape]
     for shift, axis in zip(shifts, dims, strict=True):
         label = resolved(labels[axis])
         if not shift % output.shape[axis]:
@@ -213,11 +212,11 @@ def _rolled(watch: LabelStore, given: dict[str, Any], output: Tensor, _place: in
         if len(label) == 1 and label[0].factor.kind == PLACE and label[0].complete:
             old, size = label[0].factor, label[0].size
             turned = (old.turned * size // old.size + shift) % size
-            labels[axis] = _whole(Factor(PLACE, size, old.axis, old.begin, old.end, turned))
-        elif _kinds(label) & {PLACE, BATCH}:
-            labels[axis] = _open(output.shape[axis])
+            labels[axis] = label_of(Factor(PLACE, size, old.axis, old.begin, old.end, turned))
+        elif kinds_of(label) & {PLACE, BATCH}:
+            labels[axis] = open_label(output.shape[axis])
     return labels
 
 
-def _copied(watch: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
-    return watch.broadcast([given["src"]], output)
+def copy(store: LabelStore, given: dict[str, Any], output: Tensor, _place: int) -> list[Label]:
+    return store.broadcast([given["src"]], output)

@@ -18,10 +18,10 @@ from sfumato.axes.labels import (
     Label,
     Labels,
     Part,
-    _channels,
-    _fine,
-    _kinds,
-    _length,
+    channel_label,
+    is_fine,
+    kinds_of,
+    length_of,
     resolved,
 )
 from sfumato.axes.watch import Watch
@@ -66,7 +66,7 @@ def following(net: nn.Module, inputs: Tensor) -> Iterator[Watch]:
     def ran(_module: Any, arguments: tuple[Any, ...], output: Any) -> None:
         values, given = output[0], arguments[0] if arguments else None
         if isinstance(values, Tensor) and isinstance(given, Tensor) and values.ndim == given.ndim:
-            watch.mark(values, (*watch.labels(given)[:-1], _channels(values.shape[-1])))
+            watch.mark(values, (*watch.labels(given)[:-1], channel_label(values.shape[-1])))
 
     with ExitStack() as effects:
         for module in net.modules():
@@ -80,18 +80,20 @@ def in_short(labels: Labels, space: Sequence[int]) -> Axes:
     """What the labels of a layer's values say, for inputs of `space`."""
     parts = [part for label in labels for part in resolved(label)]
     if parts and all(part.factor.kind == OPEN and part.factor.learnt for part in parts):
-        return tuple(Axis("mixed", words="weights", size=_length(label)) for label in labels)
-    return tuple(replace(_axis(label, space), size=_length(label)) for label in labels)
+        return tuple(Axis("mixed", words="weights", size=length_of(label)) for label in labels)
+    return tuple(replace(_axis(label, space), size=length_of(label)) for label in labels)
 
 
 def _axis(label: Label, space: Sequence[int]) -> Axis:
     label = resolved(label)
-    kinds = _kinds(label)
+    kinds = kinds_of(label)
     if not label:
         return Axis("one")
     if any(part.factor.sums for part in label):
         return Axis("mixed", words="sums or a choice of places")
-    if all(map(_fine, label)) or (CHANNEL in kinds and _kinds(tuple(p for p in label if not _fine(p))) == {CHANNEL}):
+    if all(map(is_fine, label)) or (
+        CHANNEL in kinds and kinds_of(tuple(p for p in label if not is_fine(p))) == {CHANNEL}
+    ):
         return Axis("window" if kinds == {PLACE} else "channels")
     if kinds <= {OPEN, CHANNEL}:
         return Axis("channels" if kinds == {CHANNEL} else "open")
@@ -102,14 +104,14 @@ def _axis(label: Label, space: Sequence[int]) -> Axis:
     if len(label) == 1 and label[0].factor.kind == JOINED and label[0].size == label[0].factor.size:
         parts = [(size, resolved(piece)) for size, piece in label[0].factor.pieces]
     elif kinds == {PLACE}:
-        parts = [(_length(label), label)]
+        parts = [(length_of(label), label)]
     else:
         return Axis("mixed", words=_named(kinds))
     pieces: list[Piece] = []
     for size, piece in parts:
-        if PLACE not in _kinds(piece):
+        if PLACE not in kinds_of(piece):
             pieces.append(Piece(size, ()))
-        elif _kinds(piece) == {PLACE} and all(_covers(part, space) for part in piece):
+        elif kinds_of(piece) == {PLACE} and all(_covers(part, space) for part in piece):
             pieces.append(Piece(size, tuple((part.factor.axis, part.size) for part in piece)))
         else:
             return Axis("mixed", words="places that do not cover the input in its order, as in windows")

@@ -13,11 +13,11 @@ from sfumato.axes.labels import (
     Factor,
     Label,
     Labels,
-    _channels,
-    _length,
-    _merged,
-    _open,
-    _whole,
+    channel_label,
+    label_of,
+    length_of,
+    merge,
+    open_label,
     resolved,
 )
 
@@ -33,16 +33,16 @@ class LabelStore:
         """Begin with the network's inputs, `(N, C, *S)`, and its weights."""
         for values in (*net.parameters(), *net.buffers()):
             if not isinstance(values, nn.UninitializedParameter | nn.UninitializedBuffer):
-                self._labels[values] = tuple(_open(size, learnt=True) for size in values.shape)
+                self._labels[values] = tuple(open_label(size, learnt=True) for size in values.shape)
         batch, channels, *space = inputs.shape
-        places = [_whole(Factor(PLACE, size, axis, 0.0, float(size))) for axis, size in enumerate(space)]
-        self._labels[inputs] = (_whole(Factor(BATCH, batch)), _channels(channels), *places)
+        places = [label_of(Factor(PLACE, size, axis, 0.0, float(size))) for axis, size in enumerate(space)]
+        self._labels[inputs] = (label_of(Factor(BATCH, batch)), channel_label(channels), *places)
 
     def labels(self, values: Tensor) -> Labels:
         """What is known of the axes of values; of those that come from elsewhere, as from numpy, nothing."""
         labels: Labels | None = self._labels.get(values)
-        if labels is None or [_length(label) for label in labels] != list(values.shape):
-            labels = tuple(_open(size) for size in values.shape)
+        if labels is None or [length_of(label) for label in labels] != list(values.shape):
+            labels = tuple(open_label(size) for size in values.shape)
             self._labels[values] = labels
         return labels
 
@@ -61,9 +61,9 @@ class LabelStore:
         for tensor in tensors:
             for axis, label in enumerate(self.labels(tensor), start=output.ndim - tensor.ndim):
                 size = output.shape[axis]
-                if axis >= 0 and size != 1 and _length(label) == size:
-                    labels[axis] = _merged(labels[axis], label, size) if labels[axis] else label
-        return [label or _open(size) for label, size in zip(labels, output.shape, strict=True)]
+                if axis >= 0 and size != 1 and length_of(label) == size:
+                    labels[axis] = merge(labels[axis], label, size) if labels[axis] else label
+        return [label or open_label(size) for label, size in zip(labels, output.shape, strict=True)]
 
     def reduced(self, values: Tensor, dim: Any, keepdim: bool, output: Tensor) -> list[Label]:
         """Of sums, means, maxima over some axes."""
@@ -75,8 +75,11 @@ class LabelStore:
         return [label for axis, label in enumerate(labels) if axis not in gone]
 
 
-def _first(given: Mapping[str, Any]) -> Tensor:
+def first_tensor(given: Mapping[str, Any]) -> Tensor:
+    """The first of an operation's arguments that is a tensor."""
     return next(value for value in given.values() if isinstance(value, Tensor))
 
 
 Rule = Callable[[LabelStore, dict[str, Any], Tensor, int], Sequence[Label] | None]
+"""From the store, an operation's arguments by name, one of its outputs and the number of that among them, to the labels of the
+output's axes; None where nothing is known of them."""

@@ -10,42 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sfumato.axes.labels import Label, _length, _open
-from sfumato.axes.moves import (
-    _cat,
-    _chunked,
-    _copied,
-    _expanded,
-    _padded,
-    _permuted,
-    _rolled,
-    _selected,
-    _sliced,
-    _squeezed,
-    _stacked,
-    _transposed,
-    _unsqueezed,
-    _viewed,
-)
+from sfumato.axes import moves, sums
+from sfumato.axes.labels import Label, length_of, open_label
 from sfumato.axes.store import LabelStore, Rule
-from sfumato.axes.sums import (
-    _along,
-    _attention,
-    _convolution,
-    _embedded,
-    _encoded,
-    _folded,
-    _index_selected,
-    _indexed,
-    _linear,
-    _product,
-    _shuffled,
-    _slid,
-    _unfolded,
-)
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("convolution", "mkldnn_convolution", "_convolution", "convolution_overrideable"), _convolution),
+    **dict.fromkeys(("convolution", "mkldnn_convolution", "_convolution", "convolution_overrideable"), sums.convolve),
     **dict.fromkeys(
         (
             *("max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool1d", "avg_pool2d", "avg_pool3d"),
@@ -55,48 +25,51 @@ RULES: dict[str, Rule] = {
             *("_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "upsample_linear1d", "upsample_bilinear2d"),
             *("upsample_trilinear3d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"),
         ),
-        _slid,
+        sums.slide,
     ),
-    **dict.fromkeys(("permute",), _permuted),
-    **dict.fromkeys(("transpose", "t", "numpy_T", "transpose_", "t_"), _transposed),
-    **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias"), _viewed),
-    **dict.fromkeys(("unsqueeze", "unsqueeze_"), _unsqueezed),
-    **dict.fromkeys(("squeeze", "squeeze_"), _squeezed),
-    **dict.fromkeys(("expand", "repeat"), _expanded),
-    **dict.fromkeys(("select", "unbind"), _selected),
-    "slice": _sliced,
-    **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes"), _chunked),
-    **dict.fromkeys(("cat", "concat"), _cat),
-    "stack": _stacked,
+    **dict.fromkeys(("permute",), moves.permute),
+    **dict.fromkeys(("transpose", "t", "numpy_T", "transpose_", "t_"), moves.transpose),
+    **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias"), moves.view),
+    **dict.fromkeys(("unsqueeze", "unsqueeze_"), moves.unsqueeze),
+    **dict.fromkeys(("squeeze", "squeeze_"), moves.squeeze),
+    **dict.fromkeys(("expand", "repeat"), moves.expand),
+    **dict.fromkeys(("select", "unbind"), moves.select),
+    "slice": moves.narrow,
+    **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes"), moves.split),
+    **dict.fromkeys(("cat", "concat"), moves.cat),
+    "stack": moves.stack,
     **dict.fromkeys(
         (
             *("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d"),
             *("replication_pad1d", "replication_pad2d", "replication_pad3d"),
         ),
-        _padded,
+        moves.pad,
     ),
-    "roll": _rolled,
-    **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm", "mv", "_addmm_activation"), _product),
-    **dict.fromkeys(("linear", "mkldnn_linear", "_mkl_linear"), _linear),
+    "roll": moves.roll,
+    **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm", "mv", "_addmm_activation"), sums.product),
+    **dict.fromkeys(("linear", "mkldnn_linear", "_mkl_linear"), sums.linear),
     **dict.fromkeys(
         (
             *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention"),
             *("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"),
             *("_scaled_dot_product_attention_math", "_scaled_dot_product_fused_attention_overrideable"),
         ),
-        _attention,
+        sums.attention,
     ),
-    **dict.fromkeys(("_native_multi_head_attention", "_transformer_encoder_layer_fwd", "mkldnn_rnn_layer"), _encoded),
-    **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle"), _shuffled),
-    "im2col": _unfolded,
-    "col2im": _folded,
-    "index": _indexed,
     **dict.fromkeys(
-        ("gather", "flip", "topk", "sort", "kthvalue", "cummax", "cummin", "_fft_r2c", "_fft_c2c", "_fft_c2r"), _along
+        ("_native_multi_head_attention", "_transformer_encoder_layer_fwd", "mkldnn_rnn_layer"), sums.encode
     ),
-    "index_select": _index_selected,
-    "embedding": _embedded,
-    "copy_": _copied,
+    **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle"), sums.pixel_shuffle),
+    "im2col": sums.im2col,
+    "col2im": sums.col2im,
+    "index": sums.index,
+    **dict.fromkeys(
+        ("gather", "flip", "topk", "sort", "kthvalue", "cummax", "cummin", "_fft_r2c", "_fft_c2c", "_fft_c2r"),
+        sums.along,
+    ),
+    "index_select": sums.index_select,
+    "embedding": sums.embedding,
+    "copy_": moves.copy,
 }
 
 ALIKE = {
@@ -153,8 +126,8 @@ class Watch(LabelStore, TorchDispatchMode):
                     labels = self._of(function, given, output, place)
                 except Exception:  # noqa: BLE001  # of an operation used in an unknown way, nothing is known
                     labels = None
-            if labels is None or [_length(label) for label in labels] != list(output.shape):
-                labels = [_open(size, learnt) for size in output.shape]
+            if labels is None or [length_of(label) for label in labels] != list(output.shape):
+                labels = [open_label(size, learnt) for size in output.shape]
             self._labels[output] = tuple(labels)
         return result
 
