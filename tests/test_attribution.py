@@ -39,7 +39,8 @@ from sfumato import (
     invert,
     smallest,
 )
-from sfumato.attribution import TensorResult, about_run, used_perturbations
+from sfumato.about import about_run, used_perturbations
+from sfumato.attribution import TensorResult
 from sfumato.configuration import PER_QUERY, as_json, from_json
 from sfumato.scores import Score
 

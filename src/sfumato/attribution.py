@@ -1,15 +1,11 @@
 """The result of a method, and its file."""
 
 import json
-import math
 import operator
 import os
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sfumato import perturbations
-from sfumato.configuration import as_json, from_json, per_query
-from sfumato.perturbations import Perturbation, default_perturbation, seeded
+from sfumato.about import about_part, own_version, rebuild
+from sfumato.configuration import as_json
+from sfumato.perturbations import Perturbation, default_perturbation
 from sfumato.space import gaussian_blur
 from sfumato.whole import written
 
@@ -180,7 +176,7 @@ class Attribution(TensorResult):
         The tensors are views; `about` has the values of these queries only. Raises `IndexError` where there is no such query.
         """
         part = super().part(query)
-        return replace(part, about=_about_part(self.about, list(self._rows(query)), len(self)))
+        return replace(part, about=about_part(self.about, list(self._rows(query)), len(self)))
 
     @property
     def layer(self) -> str:
@@ -199,7 +195,7 @@ class Attribution(TensorResult):
             recorded = self.method["perturbation"] or as_json(default_perturbation(self.layer))
         if recorded is None:
             return ()
-        return tuple(_rebuild(one) for one in (recorded if isinstance(recorded, list | tuple) else [recorded]))
+        return tuple(rebuild(one) for one in (recorded if isinstance(recorded, list | tuple) else [recorded]))
 
     def perturbation(self) -> Perturbation | None:
         """What hid places, or `None` for a method that hides none. Raises `ValueError` as `perturbations`, and for several."""
@@ -283,7 +279,7 @@ def attribution_of(tensors: Mapping[str, Tensor], about: Mapping[str, Any], wher
         made = about.get("versions")
         writer = made.get("sfumato", "unknown") if isinstance(made, Mapping) else "unknown"
         raise ValueError(
-            f"cannot load {where}: it holds {', '.join(map(repr, unknown))}, which sfumato {_own_version()} does not know; it "
+            f"cannot load {where}: it holds {', '.join(map(repr, unknown))}, which sfumato {own_version()} does not know; it "
             f"was written by sfumato {writer}: update sfumato to read it"
         )
     if "map" not in tensors:
@@ -312,81 +308,6 @@ def _read_about(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> Ma
     return about
 
 
-def about_run(
-    method: Any, score: Any, values: Mapping[str, Sequence[Any]] | None = None, **used: Any
-) -> dict[str, Any]:
-    """How a result was made, for its `about`: plain JSON.
-
-    `method` and `score` are written as their settings; `values` are lists with one value for each query. `used` is what was
-    used where the settings leave it open. What hid places, for methods that hide any, is always there, as `perturbation`.
-    """
-    values = {name: [_finite(value) for value in listed] for name, listed in (values or {}).items()}
-    applied = used_perturbations(method)
-    if applied:
-        used = {"perturbation": applied if len(applied) > 1 else applied[0]} | used
-    about = {"method": as_json(method), "score": as_json(score), "versions": versions()} | as_json(used) | values
-    paths = [*values, *per_query(score, "score")]
-    return about | ({"per_query": paths} if paths else {})
-
-
-def used_perturbations(method: Any) -> tuple[Perturbation, ...]:
-    """What a method hides places with, as it is used: with the default, and the seed, that its own settings leave open."""
-    if not hasattr(method, "perturbation"):
-        return ()
-    setting = method.perturbation
-    if setting is None:
-        setting = default_perturbation(method.layer)
-    every = setting if isinstance(setting, tuple) else (setting,)
-    return tuple(seeded(perturbation, getattr(method, "seed", 0)) for perturbation in every)
-
-
-def _rebuild(described: Any) -> Perturbation:
-    """The perturbation that `as_json` wrote, of this package's own."""
-    name = described.get("class") if isinstance(described, Mapping) else described
-    if isinstance(described, Mapping) and str(name).partition(":")[0] == perturbations.__name__:
-        perturbation = from_json(described)
-        if callable(perturbation):
-            return perturbation
-    raise ValueError(
-        f"places were hidden with {name!r}, which cannot be built again from its name; give the one that the method had"
-    )
-
-
-def _about_part(about: Mapping[str, Any], rows: Sequence[int], queries: int) -> dict[str, Any]:
-    """How the result of some queries was made: of every list with a value for each query, theirs."""
-    paths = about.get("per_query")
-    if not isinstance(paths, list | tuple):  # a file of before they were named
-        paths = ["samples", "standard_error", *_targets(about.get("score"), "score")]
-    part: Any = dict(about)
-    for path in paths:
-        part = _select_rows(part, str(path).split("."), rows, queries)
-    return dict(part)
-
-
-def _select_rows(value: Any, path: Sequence[str], rows: Sequence[int], queries: int) -> Any:
-    """The value with these rows only of the list at a path within it, where there is one of the queries' length."""
-    if not path:
-        listed = isinstance(value, list | tuple) and len(value) == queries
-        return [value[row] for row in rows] if listed else value
-    first, *rest = path
-    if isinstance(value, Mapping) and first in value:
-        return {**value, first: _select_rows(value[first], rest, rows, queries)}
-    if isinstance(value, list | tuple) and first.isdecimal() and int(first) < len(value):
-        place = int(first)
-        return [*value[:place], _select_rows(value[place], rest, rows, queries), *value[place + 1 :]]
-    return value
-
-
-def _targets(score: Any, path: str) -> list[str]:
-    """Where a score as JSON has a class for each query."""
-    if isinstance(score, list | tuple):
-        return [name for place, item in enumerate(score) for name in _targets(item, f"{path}.{place}")]
-    if not isinstance(score, Mapping):
-        return []
-    own = [f"{path}.{name}" for name in ("target", "against") if isinstance(score.get(name), list | tuple)]
-    return own + [name for key, item in score.items() for name in _targets(item, f"{path}.{key}")]
-
-
 def _walk_tensors(entries: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Tensor]]:
     """The tensors among values, and within them, by dotted names."""
     for name, value in entries:
@@ -409,11 +330,6 @@ def _map_tensors(value: Any, change: Callable[[Tensor], Tensor], within: Callabl
 def _compact(tensor: Tensor) -> Tensor:
     """The tensor, in memory of its own where it is a view of a larger one."""
     return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
-
-
-def _finite(value: Any) -> Any:
-    """JSON has neither NaN nor infinity."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def saliency(masks: Tensor, smooth: float = 0.0, evenly: bool = False) -> Tensor:
@@ -440,17 +356,3 @@ def overlaid(masks: Tensor, activation: Tensor) -> Tensor:
     r"""$\sum_k m_k \Phi_k$ of masks `(N, K)` and activations `(N, C, *L)`, `(N, 1, *L)`; a group has C / K channels."""
     weights = masks.repeat_interleave(activation.shape[1] // masks.shape[1], 1)
     return torch.einsum("nc,nc...->n...", weights, activation.float())[:, None]
-
-
-def versions() -> dict[str, str]:
-    """What a result was made with."""
-    return {"sfumato": _own_version(), "torch": torch.__version__, "python": platform.python_version()}
-
-
-@cache
-def _own_version() -> str:
-    """Looked up once, as that takes milliseconds."""
-    try:
-        return version("sfumato")
-    except PackageNotFoundError:
-        return "unknown"

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.attribution import TensorResult, versions
+from sfumato.about import versions
+from sfumato.attribution import TensorResult
 from sfumato.configuration import as_json, check_number, check_seed
 from sfumato.inputs import described
 from sfumato.lower import lower

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from sfumato.attribution import Attribution, about_run
+from sfumato.about import about_run
+from sfumato.attribution import Attribution
 from sfumato.axes import Axes, axes_of
 from sfumato.capture import Capture, captured, check_layer, find_layer, number_of_call
 from sfumato.configuration import check_number

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfumato.axes import Labels, in_short, watched
+from sfumato.axes import Labels, following, in_short
 from sfumato.inputs import check_batch_axis, check_inputs, check_model
 from sfumato.probing import Model, frozen, hooked
 from sfumato.surroundings import Surroundings
@@ -88,7 +88,7 @@ def _passed(
     with ExitStack() as effects:
         for effect in (frozen(net), surroundings.computing(), torch.no_grad()):
             effects.enter_context(effect)
-        watcher = effects.enter_context(watched(net, inputs)) if watch else None
+        watcher = effects.enter_context(following(net, inputs)) if watch else None
 
         def began(name: str, _arguments: Any) -> None:
             calls[name] = calls.get(name, 0) + 1

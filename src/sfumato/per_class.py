@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sfumato.attribution import versions
+from sfumato.about import versions
 from sfumato.axes import Axes
 from sfumato.configuration import as_json, as_key
 from sfumato.layers import axes_at

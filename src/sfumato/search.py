@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sfumato.about import about_run
 from sfumato.ascent import Ascent, Problem, Step
-from sfumato.attribution import Attribution, about_run
+from sfumato.attribution import Attribution
 from sfumato.evaluate import Evaluation
 from sfumato.games import Game
 from sfumato.inputs import warn_of_no_effect

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sfumato.attribution import Attribution, versions
+from sfumato.about import versions
+from sfumato.attribution import Attribution
 from sfumato.configuration import check_number, number
 from sfumato.data.truth import within
 from sfumato.metrics.case import Window, placed

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from sfumato.about import versions
 from sfumato.annotations.annotation import Annotation
 from sfumato.annotations.forms import by_picture, drawn
 from sfumato.annotations.run_lengths import compressed, lengths
-from sfumato.attribution import versions
 
 
 def as_coco(

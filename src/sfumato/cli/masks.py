@@ -104,7 +104,7 @@ def _probabilities(method: Any, classifier: "Classifier", query: Query, result: 
     """The target's probability under each mask, `(V,)`; under several perturbations the mean."""
     import torch
 
-    from sfumato.attribution import used_perturbations
+    from sfumato.about import used_perturbations
     from sfumato.scores import link_of_meaning, probabilities
 
     masks = result.masks[0]  # type: ignore[index]  # the method makes them

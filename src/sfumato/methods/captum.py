@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfumato.attribution import Attribution, about_run
+from sfumato.about import about_run
+from sfumato.attribution import Attribution
 from sfumato.capture import find_layer
 from sfumato.configuration import check_seed, later
 from sfumato.inputs import described

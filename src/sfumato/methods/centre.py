@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.attribution import Attribution, about_run
+from sfumato.about import about_run
+from sfumato.attribution import Attribution
 from sfumato.configuration import check_number, later
 from sfumato.probing import Model
 from sfumato.scores import check_meaning

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sfumato.about import about_run
 from sfumato.ascent import Step
-from sfumato.attribution import Attribution, about_run, saliency
+from sfumato.attribution import Attribution, saliency
 from sfumato.configuration import check_number, check_seed, later
 from sfumato.evaluate import Evaluation
 from sfumato.games import DELETE, Game

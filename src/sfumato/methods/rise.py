@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.attribution import Attribution, about_run, saliency
+from sfumato.about import about_run
+from sfumato.attribution import Attribution, saliency
 from sfumato.configuration import check_number, check_seed, later
 from sfumato.evaluate import Evaluation
 from sfumato.inputs import warn_of_no_effect

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato import labels as class_labels
-from sfumato.axes import Axes, Labels, in_short, watched
+from sfumato.axes import Axes, Labels, following, in_short
 from sfumato.models.classifier import Classifier, Preparation
 from sfumato.probing import hooked
 from sfumato.tokens import LayoutError, layout
@@ -61,7 +61,7 @@ def _passed(net: nn.Module, example: Tensor, watch: bool) -> tuple[Any, str | No
     outputs: list[tuple[str, tuple[int, ...], Labels | None]] = []
 
     with ExitStack() as effects, torch.no_grad():
-        watcher = effects.enter_context(watched(net, example)) if watch else None
+        watcher = effects.enter_context(following(net, example)) if watch else None
 
         def recorder(name: str) -> Callable[[Any], None]:
             def record(output: Any) -> None:

@@ -6,7 +6,7 @@ import os
 from functools import cache
 from importlib.resources import files
 
-from sfumato.attribution import versions
+from sfumato.about import versions
 from sfumato.report.markup import Html, joined, tag
 from sfumato.whole import written
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sfumato.attribution import versions
+from sfumato.about import versions
 from sfumato.runs import items
 from sfumato.runs.execute import Progress, execute
 from sfumato.runs.items import Chunk
