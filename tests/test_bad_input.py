@@ -178,7 +178,7 @@ class Returning(nn.Module):
         (lambda outputs: {"logits": outputs}, r"returns a dict with keys 'logits'.*outputs\['logits'\]"),
         (lambda outputs: {}, "returns a dict"),
         (lambda outputs: None, "returns a NoneType"),
-        (lambda outputs: outputs[:, 0], r"shape \(2,\), not \(N, classes\)"),
+        (lambda outputs: outputs[:, 0], r"shape \(1,\), not \(N, classes\)"),
         (lambda outputs: outputs.detach(), "no gradient with respect to the input"),
         (torch.zeros_like, "no gradient with respect to the input"),
         (lambda outputs: outputs * torch.nan, "score of the whole inputs is not finite"),
@@ -209,15 +209,15 @@ def test_a_gradient_that_is_not_finite():
 @pytest.mark.parametrize(
     ("function", "found"),
     [
-        (lambda outputs: outputs, r"shape \(2, 5\)"),
-        (lambda outputs: outputs.sum(), r"shape \(\)"),
-        (lambda outputs: outputs[:1, 0], r"shape \(1,\)"),
-        (lambda outputs: 1.0, "float"),
+        (lambda outputs: outputs, r"of shape \(1,\); got shape \(1, 5\)"),
+        (lambda outputs: outputs.sum(), r"of shape \(1,\); got shape \(\)"),
+        (lambda outputs: outputs[:1, 0], r"of shape \(2,\); got shape \(1,\)"),  # right for one input alone
+        (lambda outputs: 1.0, r"of shape \(1,\); got float"),
     ],
 )
 def test_score_functions(function, found):
     for score in (function, Output(function), Output(function) + Logit(0)):
-        with pytest.raises(ValueError, match=r"a tensor of shape \(2,\); got " + found):
+        with pytest.raises(ValueError, match="a tensor " + found):
             METHOD(network(), pictures(), score)
 
 
@@ -234,7 +234,7 @@ def test_mask_with_a_wrong_number_of_axes(mask):
 
 
 def test_two_devices():
-    with pytest.raises(ValueError, match="the model is on meta and the inputs are on cpu"):
+    with pytest.raises(ValueError, match="parameters on the meta device"):
         METHOD(network().to("meta"), pictures(), 1)
 
 

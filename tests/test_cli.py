@@ -286,6 +286,7 @@ def biased():
     return weights | {"head.bias": torch.tensor([0.0, 0.0, 50.0])}
 
 
+@pytest.mark.filterwarnings("ignore:the score of input")  # it is sure of blue, whatever it sees
 def test_a_checkpoint_gives_a_model_its_weights(tmp_path):
     torch.save(biased(), "blue.pth")
     model = ["--model", "toy_for_cli:deep", "--checkpoint", "blue.pth"]
@@ -485,7 +486,7 @@ def test_channels_of_heads():
         ),
         (["fire.png", "--counts", "9"], "layer 'body.20.1' has 4 channels or groups of them; got counts=(9,)"),
         (["fire.png", "--layer", "body.20.2"], "the model has no layer 'body.20.2'. Did you mean"),
-        (["fire.png", "--at", "side"], "at must be one of output, input; got 'side'"),
+        (["fire.png", "--at", "side"], "at must be one of 'output', 'input'; got 'side'"),
         (["fire.png", "--smallest", "2"], "must lie in (0, 1]; got 2"),
         (["nothing.png"], "nothing.png"),
     ],

@@ -39,14 +39,14 @@ LONG = 600  # seconds, for a machine that is busy
 
 
 class Toy(nn.Module):
-    """Logits of red, green and blue: each is a channel's mean."""
+    """Logits of red, green and blue: each is a channel's mean, and next to nothing of the features."""
 
     def __init__(self):
         super().__init__()
         self.features = nn.Conv2d(3, 6, 1)
 
     def forward(self, inputs):
-        return 4 * inputs.mean((2, 3)) + 0 * self.features(inputs).mean()
+        return 4 * inputs.mean((2, 3)) + 1e-3 * self.features(inputs).mean()
 
 
 def classifier():

@@ -103,7 +103,7 @@ def perturbed_picture(
     `classifier` tells in which units its network saw the picture; without one these are the picture's own.
     """
     inputs = picture[None] if classifier is None else classifier.preparation.normalised(picture)[None]
-    query = torch.zeros(len(masks), dtype=torch.long)
+    query = torch.zeros(len(masks), dtype=torch.long, device=masks.device)
     with torch.no_grad():
         values = hidden.perturbation(inputs)(masks, query)
     return values.clamp(0, 1) if classifier is None else classifier.restore(values)

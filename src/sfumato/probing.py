@@ -190,6 +190,9 @@ class Hook:
         return vars(self) | {"function": None}
 
 
+DISPATCH_MODES = threading.RLock()
+"""Held while a `TorchDispatchMode` is on: torch keeps for the whole process whether one is, and restores what it found."""
+
 Before = Callable[[tuple[Any, ...]], tuple[Any, ...] | None]
 """Is shown a call's positional arguments, and may return others."""
 

@@ -24,7 +24,7 @@ def explain_func(method: Callable[..., Attribution]) -> Callable[..., np.ndarray
                 f"settings belong to the method, not to explain_func_kwargs; got {', '.join(more)}. "
                 "Build the method with them, e.g. explain_func(ExtremalPerturbation(steps=50))"
             )
-        x = torch.from_numpy(np.array(inputs))
+        x = torch.from_numpy(np.asarray(inputs))
         like = next(model.parameters(), None) if isinstance(model, nn.Module) else None
         dtype = torch.float32 if like is None else like.dtype
         x = x.to(device=device or (x.device if like is None else like.device), dtype=dtype)

@@ -7,7 +7,6 @@ the autograd graph that hides its operations is asked for its derivative as well
 
 import math
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from torch.autograd.graph import GradientEdge
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from sfumato.probing import DISPATCH_MODES
+
 SAMPLE = 4096
 """So many values, spread over a tensor, tell whether it is the output of a rectifier."""
-ONE_THREAD = threading.RLock()
 DETACH = torch.ops.aten.detach.default
 RULED = "sfumato.rule"
 """Marks a node whose signal has its rule."""
@@ -207,8 +207,7 @@ class Rectifiers(TorchDispatchMode):
         return False
 
     def __enter__(self) -> Self:
-        # Torch keeps for the whole process whether such a mode is on, and restores what it found: one thread at a time.
-        ONE_THREAD.acquire()
+        DISPATCH_MODES.acquire()
         super().__enter__()
         return self
 
@@ -225,7 +224,7 @@ class Rectifiers(TorchDispatchMode):
         try:
             super().__exit__(*error)
         finally:
-            ONE_THREAD.release()
+            DISPATCH_MODES.release()
         if self.looking and error[0] is None:
             self._settle(list(self.hidden.keys()))
         self.pending.clear()

@@ -212,7 +212,7 @@ class Pass:
         return dict(Counter(inside))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Watching:
     """Passes of a subject's network in which all calls are seen, and one call of a layer above all."""
 

@@ -91,7 +91,7 @@ class Search:
             subject = given
             if method.layer:
                 given.looked_at(method.memory)
-                subject = above(given, method)
+                subject = above(given, method.layer, method.at, method.by_channel, method.layout, method.call)
             with subject.surroundings.computing():
                 lattice = method.lattice(subject.inputs, space)
                 rows, whole = subject.looked_at(method.memory)

@@ -1,6 +1,5 @@
 """What is explained: a model, its inputs, and the score of its outputs. Every method begins here."""
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -212,19 +211,13 @@ class Subject:
         self._judge(alone, beside, lambda: self.outputs(pair[:1], query[:1]))
 
     def _judge(self, alone: Any, beside: Any, again: Callable[[], Any]) -> None:
-        """Rows go together if one has the same outputs beside others as alone; else one by one, if it has them again."""
+        """Rows go together if one has the same outputs beside others as alone; else one by one, if it has them again.
+
+        A model that draws random numbers has others again, whatever is beside it.
+        """
         rounding = self.surroundings.rounding
-        if alike(alone, beside, rounding):
-            self.habits.together = True
-        elif alike(alone, again(), rounding):
-            self.habits.alone = True
-        else:
-            self.habits.together = True
-            warnings.warn(
-                "the model gives another answer each time that it sees the same input (dropout that stays on in evaluation "
-                "mode?); its random numbers begin with the method's seed at every step",
-                stacklevel=2,
-            )
+        self.habits.alone = not alike(alone, beside, rounding) and alike(alone, again(), rounding)
+        self.habits.together = not self.habits.alone
 
 
 def alike(one: Any, several: Any, rounding: float) -> bool:

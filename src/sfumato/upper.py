@@ -1,7 +1,7 @@
 """What is explained, as seen from a layer: the score as a function of what the layer puts out."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,28 +39,15 @@ class Upper(Subject):
         return self.maps.places(self.layout.own(self.inputs, self.leading))
 
 
-class AtLayer(Protocol):
-    """What a method says of the layer that it looks at."""
-
-    @property
-    def layer(self) -> str: ...
-    @property
-    def at(self) -> str: ...
-    @property
-    def call(self) -> int: ...
-    @property
-    def layout(self) -> str: ...
-    @property
-    def by_channel(self) -> bool: ...
-
-
-def above(subject: Subject, method: AtLayer) -> Upper:
+def above(
+    subject: Subject, layer: str, at: str = "output", by_channel: bool = False, told: str = "", call: int = -1
+) -> Upper:
     """The subject as seen from the output of a layer, or, `at` the "input", from what the layer takes in.
 
-    For a transformer, whose tokens are `(N, tokens, C)`, `(N, C, *L)` are the tokens with a place in the picture; for a method
-    `by_channel`, `(N, C, tokens)` are all of them. Which axis is which is found out, or as the method's `layout` says.
+    For a transformer, whose tokens are `(N, tokens, C)`, `(N, C, *L)` are the tokens with a place in the picture; with
+    `by_channel`, `(N, C, tokens)` are all of them. Which axis is which is found out, or as the layout `told` says. `call` is
+    the number of the layer's call.
     """
-    layer, at = method.layer, method.at
     with subject.surroundings.computing():
         axes = axes_at(
             subject.model,
@@ -68,16 +55,16 @@ def above(subject: Subject, method: AtLayer) -> Upper:
             at,
             subject.inputs,
             lambda inputs: subject.outputs(inputs, subject.query[: len(inputs)]),
-            method.layout,
-            method.call,
+            told,
+            call,
         )
-    rest, activation = rest_of(subject, layer, at, method.call)
+    rest, activation = rest_of(subject, layer, at, call)
     shape, space = activation.shape, subject.inputs.shape[2:]
-    laid = (channel_layout if method.by_channel else layout)(shape, space, layer, axes, method.layout)
+    laid = (channel_layout if by_channel else layout)(shape, space, layer, axes, told)
     maps: Layout | None = laid
-    if method.by_channel:
+    if by_channel:
         try:
-            maps = layout(shape, space, layer, axes, method.layout)
+            maps = layout(shape, space, layer, axes, told)
         except LayoutError:
             maps = None
     last = LAST.get(activation.ndim)

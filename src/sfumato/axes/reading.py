@@ -25,7 +25,7 @@ from sfumato.axes.labels import (
     resolved,
 )
 from sfumato.axes.watch import Watch
-from sfumato.probing import Hook, hooked
+from sfumato.probing import DISPATCH_MODES, Hook, hooked
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ def following(net: nn.Module, inputs: Tensor) -> Iterator[Watch]:
         for module in net.modules():
             if isinstance(module, nn.RNNBase):
                 effects.callback(module.register_forward_hook(Hook(ran)).remove)
+        effects.enter_context(DISPATCH_MODES)
         effects.enter_context(watch)
         yield watch
 

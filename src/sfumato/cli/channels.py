@@ -143,7 +143,7 @@ def _inverted(
 
     from sfumato.lower import activations
 
-    full = activations(classifier.net, method.layer, inputs[None], method.at)
+    full = activations(classifier.net, method.layer, inputs[None], method.at, method.call)
     mask = result.channel_masks[0, -1]
     kept = round(float(mask.sum()))
     parts = {

@@ -79,7 +79,7 @@ def _alone(found: "ClassChannels", method: "ExtremalChannels") -> "dict[int, Ten
     channels = found.top(min(CHANNELS, len(found.mean)))[0].tolist()
     best = found.peaks.values.argmax(0)
     inputs = [classifier.prepare(pictures.read(found.peaks.pictures[best[channel]])) for channel in channels]
-    excited = activations(classifier.net, method.layer, torch.stack(inputs), method.at)
+    excited = activations(classifier.net, method.layer, torch.stack(inputs), method.at, method.call)
     masks = torch.eye(len(found.mean), dtype=torch.float32, device="cpu")[channels]
     return dict(zip(channels, inverted(classifier, method, excited, masks), strict=True))
 

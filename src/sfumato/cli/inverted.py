@@ -22,14 +22,15 @@ def inverted(
 
     from sfumato.inversion import invert, masked
     from sfumato.layers import axes_at
-    from sfumato.probing import frozen
+    from sfumato.probing import device_of, frozen
     from sfumato.progress import progress_bar
     from sfumato.tokens import channel_layout
 
     preparation = classifier.preparation
     shape = preparation.shape
     with frozen(classifier.net), torch.no_grad():
-        axes = axes_at(classifier.net, method.layer, method.at, torch.zeros(2, *shape), classifier.net, method.layout)
+        empty = torch.zeros(2, *shape, dtype=torch.float32, device=device_of(classifier.net))
+        axes = axes_at(classifier.net, method.layer, method.at, empty, classifier.net, method.layout, method.call)
     axis = channel_layout(activations.shape, shape[1:], method.layer, axes, method.layout).channels
     spread = masks.repeat_interleave(activations.shape[axis] // masks.shape[1], 1).to(activations)
     targets = masked(activations.expand(len(masks), *activations.shape[1:]), spread, axis)

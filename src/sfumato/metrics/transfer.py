@@ -19,7 +19,7 @@ from sfumato.metrics.question import (
     masks_of_places,
     questioned,
 )
-from sfumato.perturbations import Blur, Fade, Noise, Perturbation
+from sfumato.perturbations import Blur, Fade, Noise, Perturbation, seeded
 from sfumato.scores import check_meaning
 
 
@@ -81,13 +81,10 @@ class Transfer(Protocol):
             importance = order(finite(case.map))
             parts = (importance < max(1, round(self.area * importance.numel())))[None, None].float()
         homes = learnt_with(case.attribution) if self.home is None else (self.home,)
+        tried = [_at_home(perturbation, homes) for perturbation in self.perturbations]
         with questioned(case, self.score, "Transfer") as question:
             check_positive(question.whole)
-            kept = [
-                float(question.of_masks(perturbation, parts).mean()) / question.whole
-                for perturbation in self.perturbations
-            ]
-            tried = list(self.perturbations)
+            kept = [float(question.of_masks(perturbation, parts).mean()) / question.whole for perturbation in tried]
             here = [
                 kept[tried.index(home)]
                 if home in tried
@@ -107,6 +104,11 @@ class Transfer(Protocol):
             Measure("lost", mean("lost"), higher_is_better=False, percent=True),
             *(Measure(f"kept under {name}", mean(f"kept {name}"), percent=True) for name in self.names),
         )
+
+
+def _at_home(perturbation: Perturbation, homes: Sequence[Perturbation]) -> Perturbation:
+    """The one at home that differs from it in nothing but a seed that it leaves open; else itself."""
+    return next((home for home in homes if seeded(perturbation, getattr(home, "seed", 0)) == home), perturbation)
 
 
 def learnt_with(result: Attribution) -> tuple[Perturbation, ...]:
