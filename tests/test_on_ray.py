@@ -205,6 +205,7 @@ def wait_for(condition, seconds=LONG):
 # Machines and workers die
 
 
+@pytest.mark.slow
 def test_a_machine_dies_in_the_middle(bed, cluster):
     undisturbed = bed.local()
     session = bed.session("cluster", masks="true")

@@ -11,9 +11,9 @@ from sfumato import Blur, Constant, Contrastive, Fade, Game, Logit, Noise, Proba
 from sfumato.evaluate import Evaluation
 from sfumato.jitter import Move
 from sfumato.penalties import area_penalty
-from sfumato.probing import Surroundings
+from sfumato.surroundings import Surroundings
 from sfumato.space import gaussian_blur
-from sfumato.subject import Subject
+from sfumato.subject import Habits, Subject
 
 LATTICES = [
     (SmoothMask(step=3, sigma=8), (40,)),
@@ -228,7 +228,7 @@ def test_area_penalty(shape):
 
 
 def evaluation(model, score, x, query, rows):
-    subject = Subject(model, x, score, Surroundings.now(x.device), [torch.contiguous_format])
+    subject = Subject(model, x, score, Surroundings.now(x.device), Habits([torch.contiguous_format]))
     return Evaluation(subject, Fade()(x), query, rows)
 
 

@@ -392,6 +392,7 @@ def test_items_of_another_version_can_be_adopted(subject, tmp_path):
     assert list(begun(planned(subject), session.place, "adopt").work()) == []
 
 
+@pytest.mark.slow
 def test_a_failing_worker_is_reported_and_the_run_goes_on(subject, tmp_path):
     session = begun(planned(subject), Place(tmp_path / "run"))
     changed = type(session)(session.plan, session.place, {"seer": "other"}, session.made_by)
@@ -583,6 +584,7 @@ def test_a_table_of_unknown_form_is_refused(written, tmp_path):
     assert "ending in .csv, .parquet, .json" in typed("export", tmp_path / "out", "rows.md", "--rows").output
 
 
+@pytest.mark.slow
 def test_an_interrupted_command_says_how_to_go_on(subject, tmp_path):
     folder, name = subject
     (folder / "plan.toml").write_text(PLAN.format(module=name, model="slow"))

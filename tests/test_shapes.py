@@ -114,6 +114,7 @@ def test_fine_masks_of_long_inputs(method, shape):
     assert largest.size <= LARGEST
 
 
+@pytest.mark.slow
 def test_two_gigabytes_are_enough():
     """All the memory that a process ever had, with torch's own, about 0.3 GB."""
     program = """

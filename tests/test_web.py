@@ -448,6 +448,7 @@ def until_cut_off(address, begun, more):
     pytest.fail("the server still listens")
 
 
+@pytest.mark.slow
 def test_who_sends_a_byte_at_a_time_is_cut_off(served, monkeypatch):
     explorer, address = served
     tab = f"x-sfumato: {explorer.tabs.open().name}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ class Subject:
     score: Score
     surroundings: Surroundings
     habits: Habits
-    more: WithArguments | None
+    more: WithArguments | None = field(default=None, kw_only=True)
     """What the model needs besides its input."""
 
     @classmethod
