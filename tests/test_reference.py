@@ -11,9 +11,9 @@ from sfumato import Blur, Constant, Contrastive, Fade, Game, Logit, Noise, Proba
 from sfumato.evaluate import Evaluation
 from sfumato.jitter import Move
 from sfumato.penalties import area_penalty
-from sfumato.surroundings import Surroundings
 from sfumato.space import gaussian_blur
 from sfumato.subject import Habits, Subject
+from sfumato.surroundings import Surroundings
 
 LATTICES = [
     (SmoothMask(step=3, sigma=8), (40,)),

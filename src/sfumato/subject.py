@@ -76,7 +76,7 @@ class Subject:
         with frozen(model):
             with surroundings.computing():
                 inputs = inputs.clone()  # what was made in inference mode cannot serve a backward pass
-            yield cls(model, inputs, score, surroundings, Habits(_layouts(model, inputs)), more)
+            yield cls(model, inputs, score, surroundings, Habits(_layouts(model, inputs)), more=more)
 
     @property
     def query(self) -> Tensor:
