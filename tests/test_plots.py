@@ -145,7 +145,7 @@ def test_in_the_deletion_game_what_is_left_is_shown():
     torch.testing.assert_close(shown(figure, 2), left, atol=1e-6, rtol=0)
     assert any("leaves 60 % of the score" in each for each in said(figure))  # (4 - 1) / (6 - 1)
     blurred = plots.figure(made_with(Blur(), game={"keep": 0, "drop": 1}), picture)
-    assert "without the mask, as the network saw it (Blur)" in said(blurred)
+    assert "without the mask, as seen (Blur)" in said(blurred)
 
 
 def test_of_several_perturbations_the_first_is_shown_and_that_is_said():

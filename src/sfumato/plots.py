@@ -205,8 +205,8 @@ def _shown(
         return None, str(error)
     if not hidden.used:
         return shown, "blurred for display; the result does not say what hid places"
-    words = "without the mask, as" if deletes(result) else "as"
-    words = f"{words} the network saw it ({hidden.name}){'. ' if hidden.note else ''}{hidden.note}"
+    words = "without the mask, as seen" if deletes(result) else "as the network saw it"
+    words = f"{words} ({hidden.name}){'. ' if hidden.note else ''}{hidden.note}"
     # A mean over places is the same in any units, unless zeros beyond the border take part.
     any_units = isinstance(hidden.perturbation, Blur) and hidden.perturbation.border == "reflect"
     if classifier is None and not any_units:
