@@ -303,6 +303,15 @@ def test_a_checkpoint_gives_a_model_its_weights(tmp_path):
     assert run("layers", *model[1:]).exit_code == 0
 
 
+@pytest.mark.filterwarnings("default:the score of input")
+def test_what_a_result_does_not_tell_is_said_in_one_sentence(tmp_path):
+    torch.save(biased(), "blue.pth")
+    done = run("explain", "fire.png", "--model", "toy_for_cli:deep", "--checkpoint", "blue.pth", "--steps", "2")
+    assert done.exit_code == 0, done.output
+    assert "sfumato: the score of input 0 does not change with the input" in " ".join(done.output.split())
+    assert "UserWarning" not in done.output
+
+
 class Code:
     def __reduce__(self):
         return (Path.touch, (Path("ran"),))

@@ -192,6 +192,29 @@ def test_masks_of_a_model_whose_rows_change_one_another_have_their_own_scores():
     torch.testing.assert_close(result.scores[0], scores, atol=1e-5, rtol=1e-4)
 
 
+class Unmoved(Plain):
+    """Answers the same whatever it sees, though a gradient flows."""
+
+    def forward(self, values):
+        return super().forward(0 * values)
+
+
+@every
+def test_a_score_that_nothing_moves_is_said_to_be_such(method):
+    x = pictures()
+    layer = getattr(method, "layer", "")
+    if layer:  # below it nothing counts, above it something does
+        net = Plain().eval()
+        with torch.no_grad():
+            net.second.weight.zero_()
+            net.head.weight.zero_()
+    else:
+        net = Unmoved().eval()
+    where = f"the places of layer '{layer}'" if layer else "the input"
+    with pytest.warns(UserWarning, match=f"score of input 0, 1 does not change with {where}"):
+        method(net, x, 1)
+
+
 class Noisy(Plain):
     """With a dropout that nobody can turn off."""
 

@@ -1,8 +1,10 @@
 """What goes wrong, said to a person: one sentence on stderr and an exit code."""
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 
@@ -11,9 +13,19 @@ SOME_FAILED, FAILED, INTERRUPTED = 1, 2, 130
 
 @contextmanager
 def speaking_plainly() -> Iterator[None]:
-    """What a user can mend is said in one sentence, without a traceback."""
+    """What a user can mend is said in one sentence, without a traceback; so is what it is warned of, without a line of code."""
     try:
-        yield
+        with warnings.catch_warnings():
+            show = warnings.showwarning
+
+            def shown(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+                if category is UserWarning:
+                    complain(message)
+                else:
+                    show(message, category, *place, **more)
+
+            warnings.showwarning = shown
+            yield
     except (ValueError, OSError, ImportError) as error:
         complain(error)
         raise typer.Exit(FAILED) from error

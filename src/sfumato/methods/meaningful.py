@@ -18,6 +18,7 @@ from sfumato.configuration import check_number, check_seed, later
 from sfumato.evaluate import Evaluation
 from sfumato.games import DELETE, Game
 from sfumato.grid_mask import Grid, GridMask
+from sfumato.inputs import warn_of_no_effect
 from sfumato.jitter import Jitter, Move, shifts
 from sfumato.perturbations import Blur, Perturbation, seeded
 from sfumato.priors import l1, total_variation
@@ -216,14 +217,16 @@ class Descent:
         with self.evaluations[0].subject.surroundings.computing(), torch.no_grad():
             masks = self.grid(marks).clamp(0, 1)
             saliency_map = saliency(masks[:, None], self.method.smooth)
+        scores, blank = self.scores(masks), self.scores(torch.zeros_like(masks))
+        warn_of_no_effect((blank == self.whole) & (scores == self.whole), "")
         return Attribution(
             map=saliency_map,
             masks=masks[:, None],
             achieved=masks.flatten(1).mean(1, keepdim=True),
-            scores=self.scores(masks)[:, None],
+            scores=scores[:, None],
             complements=self.scores(1 - masks)[:, None],
             whole=self.whole,
-            blank=self.scores(torch.zeros_like(masks)),
+            blank=blank,
             about=self.about,
         )
 
