@@ -34,7 +34,7 @@ SOURCE = ROOT / "src/sfumato"
 
 MODULES = (
     *("masks", "ascent", "blackbox", "scores", "games", "perturbations", "jitter", "sufficient", "rules", "schedules"),
-    *("penalties", "space", "pictures", "probing"),
+    *("penalties", "space", "pictures", "probing", "surroundings", "subject", "capture", "arguments"),
     *(f"metrics/{path.stem}" for path in sorted((SOURCE / "metrics").glob("*.py")) if path.stem != "__init__"),
 )
 
@@ -43,15 +43,19 @@ TESTS = {
     "blackbox": ("test_blackbox", "test_mutants_search"),
     "games": ("test_reference", "test_analytic", "test_bad_input", "test_smallest"),
     "jitter": ("test_mutants_search", "test_reference", "test_meaningful"),
-    "masks": ("test_reference", "test_properties", "test_analytic"),
+    "arguments": ("test_arguments",),
+    "capture": ("test_calls_of_layers", "test_lower", "test_inside"),
+    "masks": ("test_reference", "test_properties", "test_shapes", "test_analytic"),
     "penalties": ("test_mutants_search", "test_reference"),
     "perturbations": ("test_mutants_search", "test_reference", "test_properties", "test_bad_input"),
     "pictures": ("test_mutants_metrics", "test_pictures"),
-    "rules": ("test_mutants_search", "test_backprop"),
+    "rules": ("test_mutants_search", "test_backprop", "test_rules_seen"),
     "schedules": ("test_mutants_search", "test_bad_input"),
     "scores": ("test_scores", "test_reference", "test_properties", "test_contract", "test_bad_input"),
-    "probing": ("test_mutants_search", "test_contract", "test_inside"),
+    "probing": ("test_mutants_search", "test_unusual_models", "test_every_method", "test_contract", "test_inside"),
     "space": ("test_reference", "test_properties", "test_maps_and_truth"),
+    "subject": ("test_unusual_models", "test_contract", "test_arguments"),
+    "surroundings": ("test_unusual_models", "test_every_method", "test_contract"),
     "sufficient": ("test_mutants_search", "test_smallest", "test_inside"),
 }
 """The quickest first. A module that is not here has the test files that import it, and for protocols those of all protocols."""
