@@ -424,6 +424,7 @@ def test_help_comes_quickly_and_as_a_module():
     assert all(f"\n  {command} " in done.stdout for command in ("explain", "demo", "models", "methods", "layers"))
 
 
+@pytest.mark.slow
 def test_the_demo_with_a_toy(tmp_path, monkeypatch):
     monkeypatch.setattr(sfumato.models, "load", lambda *_: classifier())
     monkeypatch.setattr(cli, "DEMO_STEPS", 2)

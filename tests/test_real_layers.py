@@ -54,7 +54,7 @@ def assert_the_rest_is_the_whole(net, inputs, layer, side):
         ("cifar_resnet", (3, 32, 32), "layer3", "output"),
         ("vit_mnist", (1, 28, 28), "blocks.2", "output"),
         ("vit_mnist", (1, 28, 28), "blocks.2.attn.to_out", "input"),
-        ("vit_s14_coco", (3, 224, 224), "0.blocks.9.attn", "output"),
+        pytest.param("vit_s14_coco", (3, 224, 224), "0.blocks.9.attn", "output", marks=pytest.mark.slow),
     ],
 )
 def test_the_rest_of_real_networks(zoo, loader, shape, layer, side):

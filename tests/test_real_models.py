@@ -40,6 +40,7 @@ def pictures(classifier):
     return torch.stack(inputs), [entry["label"] for entry in entries], boxes
 
 
+@pytest.mark.slow
 def test_a_mask_beats_random_ones(classifier, pictures):
     """The quick one: of one photograph, after few steps."""
     inputs, labels, _ = pictures

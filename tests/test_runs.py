@@ -313,7 +313,9 @@ def test_a_protocol_that_is_added_judges_the_masks_that_were_kept(subject, tmp_p
     assert len([name for names in asked for name in names]) == 18  # those of another method are others
 
 
-@pytest.mark.parametrize("damage", ["missing", "short", "changed"])
+@pytest.mark.parametrize(
+    "damage", ["missing", *(pytest.param(each, marks=pytest.mark.slow) for each in ("short", "changed"))]
+)
 def test_damaged_masks_are_computed_anew(subject, tmp_path, monkeypatch, damage):
     carried_out(planned(subject, **ADDED), tmp_path / "fresh")
     session = carried_out(planned(subject, **KEPT), tmp_path / "run")
@@ -330,6 +332,7 @@ def test_damaged_masks_are_computed_anew(subject, tmp_path, monkeypatch, damage)
     assert table(tmp_path / "run") == table(tmp_path / "fresh")
 
 
+@pytest.mark.slow
 def test_without_masks_a_protocol_that_is_added_has_all_explained(subject, tmp_path, monkeypatch):
     carried_out(planned(subject), tmp_path / "run")
     asked = explanations(monkeypatch)
@@ -337,6 +340,7 @@ def test_without_masks_a_protocol_that_is_added_has_all_explained(subject, tmp_p
     assert asked
 
 
+@pytest.mark.slow
 def test_models_are_loaded_once(subject, tmp_path, monkeypatch):
     loaded = []
     monkeypatch.setattr(
@@ -372,6 +376,7 @@ def test_what_only_shows_results_is_no_part_of_their_version(tmp_path, monkeypat
     assert source.code.__wrapped__() != before
 
 
+@pytest.mark.slow
 def test_results_come_from_nothing_that_only_shows_them():
     words = (
         "import importlib, pkgutil, sys, sfumato; from sfumato.runs.source import ABOVE\n"

@@ -542,6 +542,7 @@ def test_the_log_stays_short(tmp_path):
     assert not (tmp_path / f"{FILE}-wal").exists()
 
 
+@pytest.mark.slow
 def test_a_long_reader_does_not_stop_the_writer(tmp_path):
     row = {"curve": [1 / 3] * 1000}
     with (
