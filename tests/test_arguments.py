@@ -1,5 +1,7 @@
 """Models that need more than the input: what else they take comes along with each copy of its input."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -14,6 +16,7 @@ from sfumato import (
     GradCAM,
     Gradient,
     GridMask,
+    GuidedBackprop,
     MeaningfulPerturbation,
     Shared,
     SmoothMask,
@@ -127,6 +130,29 @@ def test_arguments_that_do_not_fit():
         activations(WithArguments(Patient(), AGES[:2], Shared(MIXING), more={"sex": SEXES}), "first", pictures())
     with pytest.raises(ValueError, match=r"one row for each of the 3 inputs; got a tensor of shape \(\)"):
         Gradient()(WithArguments(Patient(), torch.tensor(1.0), Shared(MIXING)), pictures(), 1)
+
+
+def test_arguments_of_other_kinds():
+    """Arrays are rows, numbers in a list are asked about, and nothing is given twice."""
+    x = pictures()
+    arrays = WithArguments(Patient().eval(), AGES.numpy(), Shared(MIXING), more={"sex": SEXES.numpy()})
+    torch.testing.assert_close(Gradient()(arrays, x, 1).map, Gradient()(together(), x, 1).map)
+    with pytest.raises(ValueError, match=r"got \[0.5, 2.0, -1.0\]: give torch.tensor"):
+        Gradient()(WithArguments(Patient(), AGES.tolist(), Shared(MIXING), more={"sex": SEXES}), x, 1)
+    with pytest.raises(ValueError, match="give all of them at once"):
+        WithArguments(together(), AGES)
+
+
+def test_rules_look_at_the_model_that_has_arguments():
+    class Scripted(nn.Module):
+        def forward(self, picture, age):
+            return torch.relu(picture).flatten(1) * age[:, None]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as a whole
+        net = torch.jit.script(Scripted())
+    with pytest.raises(ValueError, match="compiled by torch.jit"):
+        GuidedBackprop()(WithArguments(net, AGES), pictures(), 1)
 
 
 def test_the_model_with_its_arguments_is_left_as_it_was():

@@ -195,6 +195,7 @@ def test_an_interruption_is_one_line(monkeypatch):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.filterwarnings("ignore:the score of input")  # a probability of 1 stays one
 def test_several_methods_are_drawn_side_by_side(tmp_path):
     several = ["--method", "meaningful,extremal", "--target", "red", "--target", "blue"]
     done = run("explain", "fire.png", "grey.png", *QUICK, *several, "--out", "found")
@@ -252,6 +253,7 @@ def test_masks_at_a_layer_give_a_map_of_the_picture(tmp_path):
     assert told.endswith("e.g. --method extremal, without --layer")
 
 
+@pytest.mark.filterwarnings("ignore:the score of input")  # a probability of 1 stays one
 def test_the_2017_method_gives_its_own_area(tmp_path):
     done = run("explain", "fire.png", "--model", "toy_for_cli:classifier", "--steps", "2", "--method", "meaningful")
     assert done.exit_code == 0, done.output

@@ -636,3 +636,14 @@ def test_the_largest_are_as_many_as_they_add_up_to():
     assert masks.shape == (3, 4, 1, 1)
     masks.sum().backward()
     assert torch.equal(parameters.grad, torch.ones(3, 1, 4)), "gradients pass as if the mask were soft"
+
+
+@pytest.mark.parametrize("tolerance", [0.01, 0.12])
+def test_no_tolerance_is_finer_than_one_channel(tolerance):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
+    x = torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    method = ExtremalChannels(layer="1", steps=4)
+    found = sfumato.smallest(method, net, x, sfumato.Probability(1), keep=0.99, tolerance=tolerance)
+    wanted = sfumato.smallest(method, net, x, sfumato.Probability(1), keep=0.99)
+    assert torch.equal(found.count, wanted.count)

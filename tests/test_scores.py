@@ -713,3 +713,10 @@ def test_jitter_moves_do_not_hide_which_input_it_was():
     )
     with pytest.raises(ValueError, match="masked input is not finite"):
         method(model, inputs, 0)
+
+
+def test_a_score_and_a_number_do_not_add():
+    with pytest.raises(TypeError, match="unsupported operand"):
+        Logit(1) + 3
+    with pytest.raises(TypeError, match="unsupported operand"):
+        Logit(1) - 3

@@ -241,6 +241,30 @@ def test_a_model_that_draws_is_not_taken_for_one_whose_rows_meet():
     assert max(sizes) > 2
 
 
+class Patches(nn.Module):
+    """Reads its input by the strides that contiguous inputs have."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Linear(12, 5)
+
+    def forward(self, values):
+        n, c, h, w = values.shape
+        size, strides = (n, h // 2, w // 2, c, 2, 2), (c * h * w, 2 * w, 2, h * w, w, 1)
+        return self.embed(values.as_strided(size, strides).reshape(n, -1, 4 * c)).square().mean(1)
+
+
+@of_the_input
+def test_a_model_that_reads_strides(method):
+    """A plain function gets its inputs as they are; a module may get them as is faster, if that changes nothing."""
+    x = pictures()[..., :12].contiguous()
+    net = Patches().eval()
+    same(method, net, net.forward, x)
+    if method.score == "logit":
+        torch.testing.assert_close(method(net, x, 1).whole, net(x)[:, 1].detach())
+
+
 class Counting(Plain):
     """Counts its calls in two buffers, one changed in place and one replaced."""
 
@@ -295,6 +319,7 @@ def test_a_model_that_computes_parts_again(method):
     same(method, Checkpointed().eval(), Plain().eval(), pictures())
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # as torch says of the reentrant kind
 def test_a_layer_that_is_computed_again_is_refused():
     for method in AT_A_LAYER.values():
         with pytest.raises(ValueError, match="turn checkpointing off"):
@@ -512,3 +537,24 @@ def test_outputs_with_other_rows_can_be_explained():
     net, x = Stacked(3).eval(), pictures(2)
     result = SEARCH(net, x, Output(lambda outputs: outputs.mean(0)[:, 1]))
     torch.testing.assert_close(result.whole, net(x).mean(0)[:, 1])
+
+
+class Heads(Stacked):
+    """Three heads over two layers, the heads first."""
+
+    def __init__(self):
+        super().__init__(3)
+        self.first = nn.Conv2d(3, 3, 1)
+
+    def forward(self, values):
+        return super().forward(torch.tanh(self.first(values)))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_heads_first_at_a_layer(count):
+    net, x = Heads().eval(), pictures(count)
+    method = AT_A_LAYER["extremal"]
+    result = method(net, x, Output(lambda outputs: outputs.mean(0)[:, 1]))
+    torch.testing.assert_close(result.whole, net(x).mean(0)[:, 1].detach())
+    alone = method(net, x[:1], Output(lambda outputs: outputs.mean(0)[:, 1]))
+    torch.testing.assert_close(result.masks[:1], alone.masks, atol=1e-4, rtol=1e-4)

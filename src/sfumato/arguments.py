@@ -7,6 +7,7 @@ whatever order the method chooses.
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
@@ -38,7 +39,12 @@ class WithArguments:
     """
 
     def __init__(self, model: Model, /, *arguments: Any, **named: Any) -> None:
-        self.model, self.arguments, self.named = model, arguments, named
+        if isinstance(model, WithArguments):
+            raise ValueError(
+                "the model has its arguments already; give all of them at once: WithArguments(net, age, sex=sex)"
+            )
+        self.model = model
+        self.arguments, self.named = tree_map(_tensor, (arguments, named))
 
     def __call__(self, inputs: Tensor) -> Any:
         """The model's outputs for all inputs."""
@@ -57,12 +63,23 @@ class WithArguments:
 
     def check(self, queries: int) -> None:
         """Raise `ValueError` unless all tensors have a row for each of so many inputs."""
+        for value in (*self.arguments, *self.named.values()):
+            if isinstance(value, list | tuple) and value and all(isinstance(each, int | float) for each in value):
+                raise ValueError(
+                    f"the model's arguments are tensors with one row for each input; got {value!r}: give torch.tensor(…), "
+                    "or Shared(…) if it is the same for all inputs"
+                )
         for value in tree_leaves((self.arguments, self.named)):
             if isinstance(value, Tensor) and (not value.ndim or len(value) != queries):
                 raise ValueError(
                     f"the model's arguments have one row for each of the {queries} inputs; got a tensor of shape "
                     f"{tuple(value.shape)}: give Shared(tensor) if it is the same for all inputs"
                 )
+
+
+def _tensor(value: Any) -> Any:
+    """A numpy array as a tensor; anything else as it is."""
+    return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
 
 
 def parted(model: Model) -> tuple[Model, WithArguments | None]:

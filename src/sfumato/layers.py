@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.about import about_run
+from sfumato.arguments import parted
 from sfumato.attribution import Attribution
 from sfumato.axes import Axes, axes_of
 from sfumato.capture import Capture, captured, check_layer, find_layer, number_of_call
@@ -117,6 +118,8 @@ def flows(
                     if not subject.takes_one(query, error):
                         raise
                     continue
+            if start == 0 and not subject.settle_layout(climbed.outputs):
+                continue
             if not subject.look_beside(query, climbed.outputs):
                 continue
             signal = descent(climbed.scores, climbed.output, climbed.watched)
@@ -243,7 +246,7 @@ def explained(
     A transformer's tokens `(N, tokens, C)` are laid out as in the picture: see `tokens.layout`.
     """
     if rules:
-        check_visible(model)
+        check_visible(parted(model)[0])
     with Subject.prepared(model, inputs, targets, method.score) as subject:
         space = tuple(subject.inputs.shape[2:])
         axes = None

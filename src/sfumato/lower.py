@@ -21,7 +21,8 @@ def activations(model: Model, layer: str, inputs: Tensor, at: str = "output", ca
     `layer` is named as in `model.named_modules()`; "" means the model's input. At "input" it is the first positional
     argument that counts: for the projection that ends an attention layer, say, what its heads put out. If the model calls
     the layer several times, `call` says which of them is meant: from 0, or from -1, the last, backwards. The model runs in
-    evaluation mode, under the caller's autocast, and is left as it was; nothing of the result requires gradients.
+    evaluation mode, under the caller's autocast, and is left as it was; nothing of the result requires gradients. All inputs go
+    through it together, as by a call of it.
 
     Raises `ValueError` where there is no such layer, the model does not call it, or what it has there is no tensor.
     """

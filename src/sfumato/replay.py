@@ -149,8 +149,8 @@ def rest_of(subject: Subject, layer: str, side: str, call: int = -1) -> tuple[Re
         activation = torch.cat([each.activation(layer, side) for each in passes])
         if not reason:
             plan = _filled(plan, passes, subject.inputs)
-            reason = _difference(subject, plan, activation, passes)
-        apart = _difference(subject, whole, activation, passes) if reason else ""
+            reason = _difference(subject, plan, activation, first, passes)
+        apart = _difference(subject, whole, activation, first, passes) if reason else ""
         if apart and alike(
             first.outputs, watching.over(subject.query[:1], ()).outputs, subject.surroundings.rounding
         ):  # not by chance
@@ -395,7 +395,7 @@ def _filled(plan: Rest, passes: Sequence[Pass], inputs: Tensor) -> Rest:
     )
 
 
-def _difference(subject: Subject, rest: Rest, activation: Tensor, passes: Sequence[Pass]) -> str:
+def _difference(subject: Subject, rest: Rest, activation: Tensor, first: Pass, passes: Sequence[Pass]) -> str:
     """How the outputs of the rest, for other rows than at first, differ from the network's; empty if they do not."""
     query = subject.query[-1:] if subject.habits.alone else subject.query[[-1, 0, 0]]
     found, form = tree_flatten(subject.surroundings.call(lambda seen: rest(seen, query), activation[query]))
@@ -405,8 +405,9 @@ def _difference(subject: Subject, rest: Rest, activation: Tensor, passes: Sequen
             return "its outputs then have another form"
         if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
             continue
-        if not value.ndim or len(value) != len(query):
-            continue
+        one = tree_leaves(first.outputs)[place]
+        if not value.ndim or len(value) != len(query) or not one.ndim or len(one) != 1:
+            continue  # its first axis is not that of the rows
         expected = torch.cat([leaves[place] for leaves in known])[query]
         if value.shape != expected.shape:
             return f"its outputs then have shape {tuple(value.shape)}, not {tuple(expected.shape)}"

@@ -36,9 +36,13 @@ class Score:
         return self
 
     def __add__(self, other: "Score") -> "Score":
+        if not isinstance(other, Score):
+            return NotImplemented
         return Combined(((1.0, self), (1.0, other)))
 
     def __sub__(self, other: "Score") -> "Score":
+        if not isinstance(other, Score):
+            return NotImplemented
         return Combined(((1.0, self), (-1.0, other)))
 
     def __mul__(self, weight: float) -> "Score":

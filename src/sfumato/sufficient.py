@@ -102,7 +102,7 @@ def smallest(
         areas = check_counts(areas)
     with Search.prepared(method, model, inputs, targets) as search:
         grain = search.lattice.finest if of_channels else 0.0
-        tolerance = tolerance or grain or TOLERANCE
+        tolerance = max(tolerance or (0.0 if grain else TOLERANCE), grain)  # nothing lies between two counts
         batch = len(inputs)
         device = inputs.device
         wanted = keep * search.whole

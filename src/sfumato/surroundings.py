@@ -1,8 +1,8 @@
 """The modes in which a model and its masks are computed, whatever modes the caller is in."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,36 +18,39 @@ T = TypeVar("T")
 class Outermost:
     """A state of the whole process that comes out as it went in, although several threads change it meanwhile.
 
-    The first thread in remembers it, the last one out restores it.
+    Within a thread each context restores what it found; of several threads the last one out, what the first one found. All
+    reading and writing is under one lock: two threads that ask torch for the state of its random numbers at the same moment
+    may wait for each other for ever, one with the interpreter, the other with the generator.
     """
 
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
     lock: threading.RLock = field(default_factory=threading.RLock)
     depths: dict[int, int] = field(default_factory=dict)
     """By thread, how many contexts deep it is."""
     before: Any = None
 
     @contextmanager
-    def __call__(self, context: AbstractContextManager[Any], read: Any, write: Any) -> Iterator[None]:
-        """Within the context, which restores the state for this thread alone, as `read` gives it and `write` takes it."""
+    def __call__(self, begin: Callable[[], object]) -> Iterator[None]:
+        """A context that begins by setting the state."""
         thread = threading.get_ident()
         with self.lock:
+            state = self.read()
             if not self.depths:
-                self.before = read()
+                self.before = state
             self.depths[thread] = self.depths.get(thread, 0) + 1
+            begin()
         try:
-            with context:
-                yield
+            yield
         finally:
             with self.lock:
                 self.depths[thread] -= 1
-                if not self.depths[thread]:
+                if self.depths[thread]:
+                    self.write(state)
+                else:
                     del self.depths[thread]
-                if not self.depths:
-                    write(self.before)
-                    self.before = None
-
-
-RANDOM, PRECISION = Outermost(), Outermost()
+                    if not self.depths:
+                        self.write(self.before)
 
 
 @dataclass(frozen=True)
@@ -75,18 +78,19 @@ class Surroundings:
         The global random state begins with the seed, so that a model that draws gives the same for the same seed, and comes
         out as it went in.
         """
-        accelerators = [torch.cuda.current_device()] if self.device_type == "cuda" else []
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(torch.autocast(self.device_type, enabled=False))
             if self.deterministic:
-                stack.enter_context(PRECISION(_exact(), _precision, _set_precision))
-            stack.enter_context(RANDOM(torch.random.fork_rng(accelerators), _random_state, _set_random_state))
-            torch.default_generator.manual_seed(self.seed)
-            if accelerators:
-                torch.cuda.manual_seed(self.seed)
+                stack.enter_context(PRECISION(lambda: _set_precision(EXACT)))
+            stack.enter_context(RANDOM(self._begin))
             yield
+
+    def _begin(self) -> None:
+        torch.default_generator.manual_seed(self.seed)
+        if self.device_type == "cuda":
+            torch.cuda.manual_seed(self.seed)
 
     def each(self, steps: Iterator[T]) -> Iterator[T]:
         """The items of an iterator that computes in these surroundings, handed over in the caller's own modes."""
@@ -126,12 +130,6 @@ def _set_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
         torch.cuda.set_rng_state_all(state[1])
 
 
-@contextmanager
-def _exact() -> Iterator[None]:
-    _set_precision((False, False, True, False, True, True))
-    yield
-
-
 def _precision() -> tuple[bool, ...]:
     return (
         torch.backends.cuda.matmul.allow_tf32,
@@ -147,3 +145,10 @@ def _set_precision(flags: tuple[bool, ...]) -> None:
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = flags[:2]
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = flags[2:4]
     torch.use_deterministic_algorithms(flags[4], warn_only=flags[5])
+
+
+EXACT = (False, False, True, False, True, True)
+"""No TF32, deterministic kernels, no search for the fastest one, and a warning where there is no deterministic one."""
+
+RANDOM = Outermost(_random_state, _set_random_state)
+PRECISION = Outermost(_precision, _set_precision)
