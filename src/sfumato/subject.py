@@ -201,9 +201,8 @@ class Subject:
                 outputs.clear()
                 run(self.inputs[:1])
             first = self.scored(outputs[0], query)
-            torch.rand(
-                1, dtype=torch.float32, device=self.inputs.device
-            )  # a model that draws must not draw the same again
+            # A model that draws must not draw the same again.
+            torch.rand(1, dtype=torch.float32, device=self.inputs.device)
             self._look_at_a_pair(outputs[0])
         return rows, check_finite(first, WHOLE) if len(self.inputs) == 1 else self.whole(rows)
 

@@ -84,13 +84,10 @@ class Surroundings:
             stack.enter_context(torch.autocast(self.device_type, enabled=False))
             if self.deterministic:
                 stack.enter_context(PRECISION(lambda: _set_precision(EXACT)))
-            stack.enter_context(RANDOM(self._begin))
+            stack.enter_context(RANDOM(lambda: torch.default_generator.manual_seed(self.seed)))
+            if self.device_type == "cuda":
+                stack.enter_context(CUDA_RANDOM(lambda: torch.cuda.manual_seed(self.seed)))
             yield
-
-    def _begin(self) -> None:
-        torch.default_generator.manual_seed(self.seed)
-        if self.device_type == "cuda":
-            torch.cuda.manual_seed(self.seed)
 
     def each(self, steps: Iterator[T]) -> Iterator[T]:
         """The items of an iterator that computes in these surroundings, handed over in the caller's own modes."""
@@ -120,16 +117,6 @@ class Surroundings:
             return model(inputs.clone(), *arguments, **named)
 
 
-def _random_state() -> tuple[Tensor, list[Tensor]]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-
-
-def _set_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1]:
-        torch.cuda.set_rng_state_all(state[1])
-
-
 def _precision() -> tuple[bool, ...]:
     return (
         torch.backends.cuda.matmul.allow_tf32,
@@ -150,5 +137,8 @@ def _set_precision(flags: tuple[bool, ...]) -> None:
 EXACT = (False, False, True, False, True, True)
 """No TF32, deterministic kernels, no search for the fastest one, and a warning where there is no deterministic one."""
 
-RANDOM = Outermost(_random_state, _set_random_state)
+RANDOM = Outermost(torch.get_rng_state, torch.set_rng_state)
+CUDA_RANDOM = Outermost(torch.cuda.get_rng_state, torch.cuda.set_rng_state)
+"""Of the current device, which is the only one that is seeded."""
+
 PRECISION = Outermost(_precision, _set_precision)
