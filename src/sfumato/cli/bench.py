@@ -66,7 +66,8 @@ def run(
     """Do all of a plan that is not done yet; the same command goes on with a run that was broken off."""
     with _running(out):
         from sfumato.runs import plan as plans
-        from sfumato.runs.session import Place, begun
+        from sfumato.runs.record import Place
+        from sfumato.runs.session import begun
 
         _check_choice(other_version)
         _carry_out(begun(plans.read(plan), Place(out, store), other_version), workers, on, retry=retry)
@@ -83,27 +84,28 @@ def resume(
 ) -> None:
     """Go on with the run in a folder, by the plan that it was begun with."""
     with _running(folder):
-        from sfumato.runs.session import begun, found
+        from sfumato.runs.record import found
+        from sfumato.runs.session import begun
 
         _check_choice(other_version)
         place = _existing(folder, store)
-        _carry_out(begun(found(place).plan, place, other_version), workers, on, retry=retry)
+        _carry_out(begun(found(place).read_plan(), place, other_version), workers, on, retry=retry)
 
 
 @app.command()
 def status(folder: Folder, store: Store = None) -> None:
     """Say how far a run is, and why items failed."""
     with speaking_plainly():
-        from sfumato.runs.session import found
+        from sfumato.runs.record import found
         from sfumato.runs.summary import failures
 
-        session = found(_existing(folder, store))
-        with session.place.store() as opened:
-            done = session.total - session.left(opened)
-            reasons = failures(session, opened)
-        console().print(f"{done} of {session.total} items are done, of which {sum(reasons.values())} failed")
-        for reason, count in list(reasons.items())[:TOLD]:
-            console().print(f"  {count} × {reason}")
+        record = found(_existing(folder, store))
+        with record.place.store() as opened:
+            done, failed = record.counts(opened)
+            reasons = failures(record, opened)
+        console().print(f"{done} of {record.total} items are done, of which {failed} failed")
+        for cause, (count, example) in list(reasons.items())[:TOLD]:
+            console().print(f"  {count} × {cause} (e.g. {example})")
         if len(reasons) > TOLD:
             console().print(f"  … and {len(reasons) - TOLD} other reasons")
 
@@ -114,13 +116,13 @@ def show(folder: Folder, store: Store = None) -> None:
     with speaking_plainly():
         from sfumato.runs import summary
         from sfumato.runs.export import grid, grouped
-        from sfumato.runs.session import found
+        from sfumato.runs.record import found
 
         session = found(_existing(folder, store))
         with session.place.store() as opened:
             lines, cost = list(summary.lines(session, opened)), summary.seconds(session, opened)
         for (data, model), group in grouped(lines).items():
-            console().print(f"\n{data}, {model}" + _costs(session, data, model, cost))
+            console().print(f"\n{data}, {model}" + _costs(data, model, cost))
             if note := summary.quantities(session, data, model):
                 console().print(note)
             for protocol in dict.fromkeys(line.protocol for line in group):  # a table each, to fit a screen
@@ -132,8 +134,8 @@ def show(folder: Folder, store: Store = None) -> None:
                 console().print(shown)
 
 
-def _costs(session: "Session", data: str, model: str, cost: "Mapping[tuple[str, str, str], float]") -> str:
-    known = {method: cost[data, model, method] for method in session.plan.methods if (data, model, method) in cost}
+def _costs(data: str, model: str, cost: "Mapping[tuple[str, str, str], float]") -> str:
+    known = {method: taken for (where, by, method), taken in cost.items() if (where, by) == (data, model)}
     told = ", ".join(f"{method} {seconds:.2g}" for method, seconds in known.items())
     return f" (seconds a query: {told})" if told else ""
 
@@ -148,7 +150,7 @@ def compare(
     """Show the paired differences between two methods, or two models: ONE less OTHER, with 95 % intervals."""
     with speaking_plainly():
         from sfumato.runs import summary
-        from sfumato.runs.session import found
+        from sfumato.runs.record import found
 
         session = found(_existing(folder, store))
         with session.place.store() as opened:
@@ -190,7 +192,7 @@ def export(
     with speaking_plainly():
         from sfumato.runs import export as forms
         from sfumato.runs import summary
-        from sfumato.runs.session import found
+        from sfumato.runs.record import found
         from sfumato.whole import written
 
         if to.suffix not in forms.SUFFIXES or (rows and to.suffix in (".md", ".tex")):
@@ -199,7 +201,7 @@ def export(
         session = found(_existing(folder, store))
         with session.place.store() as opened:
             if rows:
-                forms.write(list(summary.rows(session, opened)), to)
+                forms.write(summary.rows(session, opened), to, summary.names(opened))
             elif to.suffix in (".md", ".tex"):
                 form = forms.markdown if to.suffix == ".md" else forms.latex
                 notes = partial(summary.quantities, session)
@@ -218,16 +220,13 @@ def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool)
     """Do what is left, and say how it goes."""
     with session.place.store() as opened:
         if retry:
-            opened.forget(
-                [each.key for name in session.data_of for each in session.done(opened, name) if each.row is None]
-            )
-        left = session.left(opened)
+            session.retry(opened)
+        left = session.look(opened)
         if left:
             with _progress(session, session.total - left) as told, closing(_worked(session, workers, on)) as work:
                 for _ in work:
                     told(opened)
-        done = session.total - session.left(opened)
-        failed = sum(each.row is None for name in session.data_of for each in session.done(opened, name))
+        done, failed = session.counts(opened)
     console().print(f"{done} items are done, {done - session.total + left} of them now; {failed} failed")
     if failed:
         complain(f"{failed} items failed; see why with: sfumato bench status {session.place.folder}")
@@ -298,7 +297,7 @@ def _stderr() -> Any:
 
 def _existing(folder: Path, store: str | None) -> Any:
     """The place of a run that must be there."""
-    from sfumato.runs.session import Place
+    from sfumato.runs.record import Place
 
     if not folder.is_dir():
         raise ValueError(

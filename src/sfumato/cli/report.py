@@ -61,14 +61,14 @@ def report(
         from sfumato.report.results import TITLE, section
         from sfumato.report.run import sections
         from sfumato.report.thumbnails import Sheet
-        from sfumato.runs.session import Place
-        from sfumato.runs.session import found as session_of
+        from sfumato.runs.record import Place
+        from sfumato.runs.record import found as record_of
 
         parts = [section(entry, place) for place, entry in enumerate(_entries(found, Pictures(picture, model)))]
         sheet = Sheet()
         alone = len(runs) == 1 and not found
         for place, run in enumerate(runs):
-            parts += sections(session_of(Place(run, store)), sheet, "" if alone else run.resolve().name, place)
+            parts += sections(record_of(Place(run, store)), sheet, "" if alone else run.resolve().name, place)
         heading = title or (TITLE if found else ", ".join(run.resolve().name for run in runs))
         write_page(page(heading, *parts, style=sheet.style()), out)
         typer.echo(str(out))

@@ -161,9 +161,22 @@ def estimates(
     """As `estimated`, for several measures, from the same resamplings."""
     if not rows:
         return [Estimate(np.nan, np.nan, np.nan, 0) for _ in measures]
-    columns = turned(rows)
-    other = None if against is None else turned(against)
-    if other is not None and not (len(rows) == len(against or ()) and _paired(columns, other)):
+    return estimates_of(measures, turned(rows), None if against is None else turned(against), resamples, seed)
+
+
+def estimates_of(
+    measures: Sequence[Measure],
+    columns: Columns,
+    other: Columns | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[Estimate]:
+    """As `estimates`, of rows that are columns already. A difference rests on the rows of which both have a value."""
+    rows = next(iter(columns.values()), ())
+    if not len(rows):
+        return [Estimate(np.nan, np.nan, np.nan, 0) for _ in measures]
+    against = rows if other is None else next(iter(other.values()))
+    if other is not None and not (len(rows) == len(against) and _paired(columns, other)):
         raise ValueError("a paired difference needs rows of the same pictures and labels, in the same order")
 
     def values(weights: Array) -> Array:

@@ -7,9 +7,8 @@ from sfumato.labels import synonyms
 from sfumato.metrics.estimate import Measure, Row
 from sfumato.report.cases import Key, by_case
 from sfumato.runs import summary
-from sfumato.runs.session import Session
+from sfumato.runs.record import Record, Where
 from sfumato.runs.store import Store
-from sfumato.runs.summary import Where
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,33 +39,29 @@ class Judged:
         return f"{100 * value:.3g}\N{NO-BREAK SPACE}%" if self.measure.percent else f"{value:.3g}"
 
 
-def judged(session: Session, store: Store, data: str, model: str) -> Iterator[Judged]:
+def judged(record: Record, store: Store, data: str, model: str) -> Iterator[Judged]:
     """What each protocol found, as far as anything is done."""
-    everywhere = [where for where in summary.places(session) if (where.data, where.model) == (data, model)]
-    kept = _kept(session, store, everywhere)
-    classes = {index: synonyms(name)[0] for index, name in enumerate(session.plan.data[data].data.classes)}
+    everywhere = [where for where in record.places if (where.data, where.model) == (data, model)]
+    kept = _kept(record, store, everywhere)
+    classes = {index: synonyms(name)[0] for index, name in enumerate(record.data[data]["classes"])}
     for protocol in dict.fromkeys(where.protocol for where in everywhere):
         rows: dict[str, dict[Key, Row]] = {}
         for where in everywhere:
             if where.protocol == protocol:
-                done = session.done(store, where.recipe)
+                done = summary.done(record, store, where)
                 rows[where.method] = {(each.example, each.target): each.row for each in done if each.row is not None}
-        measures = session.plan.protocols[protocol].protocol.measures(
-            [row for each in rows.values() for row in each.values()]
-        )
+        measures = record.protocols[protocol].measures([row for each in rows.values() for row in each.values()])
         if not measures or not any(rows.values()):
             continue
         values = {method: by_case(measures[0], found) if found else {} for method, found in rows.items()}
         yield Judged(data, model, protocol, measures[0], rows, values, classes, kept)
 
 
-def _kept(session: Session, store: Store, places: Sequence[Where]) -> dict[str, dict[Key, tuple[str, str]]]:
+def _kept(record: Record, store: Store, places: Sequence[Where]) -> dict[str, dict[Key, tuple[str, str]]]:
     """Where the results of each method's cases are: where any of their rows says."""
-    if not session.plan.masks:
-        return {}
     kept: dict[str, dict[Key, tuple[str, str]]] = {}
     for where in places:
-        for each in session.done(store, where.recipe):
+        for each in summary.done(record, store, where):
             if each.masks:
                 shard, _, key = each.masks.partition("/")
                 kept.setdefault(where.method, {})[each.example, each.target] = (shard, key)

@@ -11,10 +11,10 @@ from sfumato.report.markup import Html, tag
 from sfumato.report.page import page, wide
 from sfumato.report.telling import disagreeing, extremes
 from sfumato.report.thumbnails import Sheet, Thumbnails
-from sfumato.runs import session as sessions
+from sfumato.runs import record as records
 from sfumato.runs import summary
 from sfumato.runs.export import grid, grouped
-from sfumato.runs.session import Place, Session
+from sfumato.runs.record import Place, Record
 from sfumato.runs.store import Store
 from sfumato.runs.summary import Line
 
@@ -32,21 +32,21 @@ def for_run(folder: str | os.PathLike[str], store: str | None = None, title: str
     if not path.is_dir():
         raise ValueError(f"no run in {str(path)!r}: there is no such folder; expected one that sfumato bench run made")
     sheet = Sheet()
-    parts = sections(sessions.found(Place(path, store)), sheet)
+    parts = sections(records.found(Place(path, store)), sheet)
     return page(title or path.resolve().name, *parts, style=sheet.style())
 
 
-def sections(session: Session, sheet: Sheet, heading: str = "", place: int = 0) -> list[Html]:
+def sections(record: Record, sheet: Sheet, heading: str = "", place: int = 0) -> list[Html]:
     """What the page says: how far the run is, then a section for each data set and model. Where the page is about several runs,
     each has a `heading` and a `place`."""
-    thumbnails = Thumbnails(session, sheet)
-    with session.place.store() as store:
-        parts = [_progress(session, store, heading)]
-        cost = summary.seconds(session, store)
-        lines = grouped(summary.lines(session, store))
+    with record.place.store() as store:
+        thumbnails = Thumbnails(record, store, sheet)
+        parts = [_progress(record, store, heading)]
+        cost = summary.seconds(record, store)
+        lines = grouped(summary.lines(record, store))
         for number, ((data, model), group) in enumerate(lines.items()):
             identity = f"r{place}-{number}"
-            found_here = list(judged(session, store, data, model))
+            found_here = list(judged(record, store, data, model))
             told = [tag("h2", f"{data}, {model}", id=identity), _cost(data, model, cost)]
             if note := summary.quantities(session, data, model):
                 told.append(tag("p", note, class_="small"))
@@ -59,25 +59,28 @@ def sections(session: Session, sheet: Sheet, heading: str = "", place: int = 0) 
     return parts
 
 
-def _progress(session: Session, store: Store, heading: str) -> Html:
+def _progress(record: Record, store: Store, heading: str) -> Html:
     """How far the run is, and why items failed."""
-    reasons = summary.failures(session, store)
-    done = session.total - session.left(store)
+    reasons = summary.failures(record, store)
+    done, failed = record.counts(store)
     parts = [tag("h2", f"Run {heading}")] if heading else []
-    parts.append(tag("p", f"{done} of {session.total} items are done, of which {sum(reasons.values())} failed."))
+    parts.append(tag("p", f"{done} of {record.total} items are done, of which {failed} failed."))
     if reasons:
-        listed = [tag("li", f"{count} × {reason}") for reason, count in list(reasons.items())[:REASONS]]
+        listed = [
+            tag("li", f"{count} × {cause} (e.g. {example})")
+            for cause, (count, example) in list(reasons.items())[:REASONS]
+        ]
         if len(reasons) > REASONS:
             listed.append(tag("li", f"… and {len(reasons) - REASONS} other reasons"))
         parts.append(tag("details", tag("summary", "Why items failed"), tag("ul", *listed)))
-    made = [tag("tr", tag("th", name, scope="row"), tag("td", value)) for name, value in dict(session.made_by).items()]
+    made = [tag("tr", tag("th", name, scope="row"), tag("td", value)) for name, value in dict(record.made_by).items()]
     table = wide("Versions", tag("table", tag("tbody", *made)))
     parts.append(
         tag(
             "details",
             tag("summary", "How it was made"),
             table,
-            tag("pre", session.plan.text, class_="wide", tabindex=0),
+            tag("pre", record.text, class_="wide", tabindex=0),
         )
     )
     return tag("section", *parts, aria_label="The run")

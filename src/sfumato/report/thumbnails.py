@@ -1,5 +1,6 @@
 """Small pictures of a run's cases: what the network was shown, bright where a method's map is high, or the picture alone."""
 
+import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,15 +9,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from sfumato.data import Example
 from sfumato.models import Classifier
 from sfumato.panels import positive
 from sfumato.pictures import read
 from sfumato.report.cases import Key
 from sfumato.report.encoded import SMALL_QUALITY, jpeg, thumbnail
 from sfumato.report.markup import Html, tag
-from sfumato.runs.session import Session
-from sfumato.runs.store import StoreError
+from sfumato.runs.record import Record
+from sfumato.runs.store import Store, StoreError
 from sfumato.runs.work import Workbench
 
 SIDE = 128
@@ -53,10 +53,10 @@ class Sheet:
 class Thumbnails:
     """Those of one run, drawn as they are asked for while there is room."""
 
-    session: Session
+    record: Record
+    store: Store
     sheet: Sheet
     _rules: dict[tuple[str, ...], str | None] = field(default_factory=dict)
-    _examples: dict[str, dict[str, Example]] = field(default_factory=dict)
     _classifiers: dict[str, Classifier | None] = field(default_factory=dict)
 
     def plain(self, data: str, case: Key) -> Html:
@@ -90,7 +90,7 @@ class Thumbnails:
         if picture is None:
             return None
         try:
-            saliency = self.session.place.shards.read(*where).map
+            saliency = self.record.place.shards.read(*where).map
         except StoreError:
             return None
         seen = classifier.restore(classifier.prepare(picture))
@@ -99,35 +99,21 @@ class Thumbnails:
         return jpeg(_small(seen * (DIMMED + (1 - DIMMED) * positive(saliency, seen))), SMALL_QUALITY)
 
     def _read(self, data: str, case: Key) -> Image.Image | None:
-        example = self._named(data).get(case[0])
-        if example is None:
+        body = json.loads(self.store.named(data, [case[0]]).get(case[0], "{}"))
+        if "path" not in body:
             return None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of files with several pictures: the run has said so
-                return read(example.path)
+                return read(body["path"])
         except ValueError:
             return None
-
-    def _named(self, data: str) -> dict[str, Example]:
-        """The examples of a data set by name, without those whose annotation is no good."""
-        if data not in self._examples:
-            source = self.session.plan.data[data].data
-            found = {}
-            for index in range(len(source)):
-                try:
-                    example = source[index]
-                except ValueError:
-                    continue
-                found[example.name] = example
-            self._examples[data] = found
-        return self._examples[data]
 
     def _classifier(self, model: str) -> Classifier | None:
         """The run's model, whose preparation says which part of a picture it saw; `None` where it is not to be had any more."""
         if model not in self._classifiers:
             try:
-                self._classifiers[model] = Workbench(self.session.plan, self.session.weights).classifier(model)
+                self._classifiers[model] = Workbench(self.record.read_plan(), self.record.weights).classifier(model)
             except (
                 ValueError,
                 OSError,

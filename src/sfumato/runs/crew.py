@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 
 from sfumato.attribution import Attribution
+from sfumato.data.plain import files
 from sfumato.runs.cluster import Cluster
+from sfumato.runs.content import content
 from sfumato.runs.execute import Results
 from sfumato.runs.items import Chunk, Unit
 from sfumato.runs.kept import Explained
 from sfumato.runs.plan import Plan
 from sfumato.runs.session import current
-from sfumato.runs.store import Done
+from sfumato.runs.store import Done, Item
 from sfumato.runs.work import Workbench
 
 LOOK = 2.0
@@ -62,7 +64,7 @@ class Worker:
         differ = ", ".join(f"{name} {here.get(name)}" for name in here if here.get(name) != self._made_by.get(name))
         return self._report(fault=f"another version is installed there ({differ}); give every machine the driver's")
 
-    def done(self, chunk: Chunk, wanted: frozenset[str], kept: Mapping[str, Explained]) -> Report:
+    def done(self, chunk: Chunk, wanted: frozenset[Item], kept: Mapping[int, Explained]) -> Report:
         """The chunk's items that are wanted."""
         try:
             self._load(chunk)
@@ -87,8 +89,8 @@ class Worker:
 
 
 def _same(unit: Unit) -> bool:
-    """Whether the picture's file is here what it was where the chunk was made: the copy forgets the hash that came with it."""
-    return replace(unit).identity == unit.identity
+    """Whether the files of an example hold here what they did where the chunk was made."""
+    return unit.example is None or content(files(unit.example)) == unit.content
 
 
 def _whole(result: Attribution) -> Attribution:
@@ -105,8 +107,8 @@ class Task:
     """A chunk on its way, and how many workers have died at it."""
 
     chunk: Chunk
-    wanted: frozenset[str]
-    kept: Mapping[str, Explained]
+    wanted: frozenset[Item]
+    kept: Mapping[int, Explained]
     """The results that the run has already."""
     deaths: int = 0
 

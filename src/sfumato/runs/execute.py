@@ -9,10 +9,8 @@ from dataclasses import dataclass, field, replace
 from sfumato.attribution import Attribution
 from sfumato.runs.items import Chunk
 from sfumato.runs.processes import present
-from sfumato.runs.store import LEASE, Done, Owner, Store
-
-LOOKED_AT = 2000
-"""Keys that are looked up in the store at once."""
+from sfumato.runs.store import LEASE, Done, Item, Owner, Store
+from sfumato.runs.undone import Window
 
 BETWEEN_COMMITS = 2.0
 """Seconds of work that one commit holds, about: what a killed worker loses."""
@@ -36,15 +34,15 @@ class Progress:
 Keep = Callable[[Mapping[str, Attribution]], str]
 """Writes results, by their keys, where they last, and says the name of the shard."""
 
-Results = Mapping[tuple[str, ...], Attribution]
-"""What a method found, each by the keys of the items that rest on it."""
+Results = Mapping[tuple[Item, ...], Attribution]
+"""What a method found, each by the items that rest on it."""
 
-Work = Callable[[Chunk, frozenset[str]], tuple[list[Done], Results]]
+Work = Callable[[Chunk, frozenset[Item]], tuple[list[Done], Results]]
 """Does a chunk's items, of those that are wanted, and gives the results that are not kept yet."""
 
 
 def execute(
-    plan_chunks: Callable[[], Iterator[Chunk]], work: Work, store: Store, keep: Keep | None = None
+    windows: Callable[[], Iterator[Window]], work: Work, store: Store, keep: Keep | None = None
 ) -> Iterator[Progress]:
     """Do all that is planned and not yet done, and yield after each commit.
 
@@ -57,15 +55,15 @@ def execute(
         left = True
         while left:
             left, worked = False, False
-            for missing in undone(plan_chunks(), store):
+            for missing in windows():
                 place = 0
                 while some := missing[place : place + together]:
                     place += len(some)
                     parcel = Parcel()
-                    mine = frozenset(store.claim([key for _, keys in some for key in keys], me))
-                    for chunk, keys in some:
-                        claimed = mine.intersection(keys)
-                        if len(claimed) < len(keys):
+                    mine = frozenset(store.claim([item for _, items in some for item in items], me))
+                    for chunk, items in some:
+                        claimed = mine.intersection(items)
+                        if len(claimed) < len(items):
                             left = True  # another is at it, or has just finished it
                         if claimed:
                             parcel.add(*work(chunk, claimed))
@@ -84,7 +82,7 @@ class Parcel:
     """What is done and not yet committed."""
 
     done: list[Done] = field(default_factory=list)
-    results: dict[tuple[str, ...], Attribution] = field(default_factory=dict)
+    results: dict[tuple[Item, ...], Attribution] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
     def add(self, done: Sequence[Done], results: Results) -> None:
@@ -107,34 +105,19 @@ class Parcel:
 
     def commit(self, store: Store, keep: Keep | None) -> None:
         """The results first, so that no row names a shard which is not there."""
-        places: dict[str, str] = {}
+        places: dict[Item, str] = {}
         if keep is not None and self.results:
-            shard = keep({keys[0]: result for keys, result in self.results.items()})
-            places = {key: f"{shard}/{keys[0]}" for keys in self.results for key in keys}
+            shard = keep({_name(items[0]): result for items, result in self.results.items()})
+            places = {item: f"{shard}/{_name(items[0])}" for items in self.results for item in items}
         store.commit(
-            [each if each.row is None else replace(each, masks=places.get(each.key, each.masks)) for each in self.done]
+            [each if each.row is None else replace(each, masks=places.get(each.item, each.masks)) for each in self.done]
         )
         self.done, self.results, self.began = [], {}, time.monotonic()
 
 
-def undone(chunks: Iterator[Chunk], store: Store) -> Iterator[list[tuple[Chunk, list[str]]]]:
-    """The chunks of which something is not done, with those keys, some thousands of keys at a time."""
-    while window := _window(chunks):
-        known = store.known([key for chunk in window for key in chunk.all_keys])
-        missing = [(chunk, [key for key in chunk.all_keys if key not in known]) for chunk in window]
-        if missing := [(chunk, keys) for chunk, keys in missing if keys]:
-            yield missing
-
-
-def _window(chunks: Iterator[Chunk]) -> list[Chunk]:
-    window: list[Chunk] = []
-    count = 0
-    for chunk in chunks:
-        window.append(chunk)
-        count += len(chunk.all_keys)
-        if count >= LOOKED_AT:
-            break
-    return window
+def _name(item: Item) -> str:
+    """By which a shard knows the result on which an item rests."""
+    return f"{item.recipe}-{item.query}"
 
 
 @contextmanager

@@ -81,8 +81,9 @@ def records(lines: Iterable[Line]) -> list[dict[str, Any]]:
     ]
 
 
-def write(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+def write(records: Iterable[Mapping[str, Any]], path: Path, names: Sequence[str] | None = None) -> None:  # noqa: ARG001
     """Records as CSV, Parquet or JSON, as the file's name ends; whole or not at all."""
+    records = list(records)
     with written(path) as partial:
         if path.suffix == ".parquet":
             _parquet(records, partial)

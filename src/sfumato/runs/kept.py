@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sfumato.attribution import Attribution
-from sfumato.runs.items import Chunk, key
+from sfumato.runs.items import Chunk
 from sfumato.runs.shards import Shards
-from sfumato.runs.store import Store, StoreError
+from sfumato.runs.store import Item, Store, StoreError
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,21 +27,21 @@ class Kept:
 
     store: Store
     shards: Shards
-    alike: Mapping[str, Sequence[str]]
+    alike: Mapping[int, Sequence[int]]
     """By recipe, all those that differ in no more than the protocol."""
     _sound: set[str] = field(default_factory=set)
 
-    def of(self, chunk: Chunk, wanted: frozenset[str]) -> dict[str, Explained]:
-        """Those of a chunk's units, by their identities, that rows other than the wanted ones name. What a missing or damaged
+    def of(self, chunk: Chunk, wanted: frozenset[Item]) -> dict[int, Explained]:
+        """Those of a chunk's units, by their queries, that rows other than the wanted ones name. What a missing or damaged
         shard held is left out, with a warning."""
-        found: dict[str, Explained] = {}
+        found: dict[int, Explained] = {}
         recipes = self.alike.get(chunk.recipes[0], ())
         for unit in chunk.units:
-            keys = {key(recipe, unit.identity) for recipe in recipes} - wanted
-            for done in self.store.look_up(keys):
-                if done.masks and unit.identity not in found:
+            items = {Item(recipe, unit.query) for recipe in recipes} - wanted
+            for done in self.store.look_up(items):
+                if done.masks and unit.query not in found:
                     try:
-                        found[unit.identity] = Explained(self._read(done.masks), done.seconds, done.masks)
+                        found[unit.query] = Explained(self._read(done.masks), done.seconds, done.masks)
                     except StoreError as error:
                         warnings.warn(str(error), stacklevel=1)
         return found

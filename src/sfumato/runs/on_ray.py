@@ -19,13 +19,13 @@ from typing import Any
 from sfumato.data import Example
 from sfumato.runs.cluster import Cluster
 from sfumato.runs.crew import PATIENCE, Crew, Task
-from sfumato.runs.execute import WAIT, Parcel, renewed, undone
-from sfumato.runs.items import Chunk
+from sfumato.runs.execute import WAIT, Parcel, renewed
 from sfumato.runs.kept import Kept
 from sfumato.runs.plan import Plan
 from sfumato.runs.processes import present
 from sfumato.runs.session import Session, current
 from sfumato.runs.store import Owner, Store
+from sfumato.runs.undone import Window
 
 POLL = 0.5
 """Seconds for which the driver waits for an answer before it looks at what else there is to do."""
@@ -46,7 +46,7 @@ def spread(session: Session, address: str, cluster: Cluster | None = None) -> Ge
     if session.bench is not None:
         session.bench.let_go()
     with session.place.store() as store:
-        if next(undone(session.chunks(), store), None) is None:
+        if next(session.undone(store), None) is None:
             return  # no cluster is needed to do nothing
         with connected(address, cluster) as (ray, ours):
             hello = (_portable(session.plan), dict(session.weights), current())
@@ -60,7 +60,7 @@ def _driven(session: Session, store: Store, me: Owner, crew: Crew) -> Iterator[N
     parcel = Parcel()
     try:
         while True:
-            queue = Claims(undone(session.chunks(), store), store, me, session.kept(store))
+            queue = Claims(session.undone(store), store, me, session.kept(store))
             for reports in crew.through(queue, POLL):
                 for report in reports:
                     parcel.add(report.done, report.results)
@@ -85,7 +85,7 @@ def _driven(session: Session, store: Store, me: Owner, crew: Crew) -> Iterator[N
 class Claims:
     """The tasks of a run: what is not done, each chunk claimed when it is about to be sent."""
 
-    def __init__(self, windows: Iterator[list[tuple[Chunk, list[str]]]], store: Store, me: Owner, kept: Kept) -> None:
+    def __init__(self, windows: Iterator[Window], store: Store, me: Owner, kept: Kept) -> None:
         self._rest = chain.from_iterable(windows)
         self._store, self._me, self._kept = store, me, kept
         self._back: deque[Task] = deque()
@@ -96,10 +96,10 @@ class Claims:
     def take(self, count: int) -> list[Task]:
         tasks = [self._back.popleft() for _ in range(min(count, len(self._back)))]
         while lot := list(islice(self._rest, count - len(tasks))):
-            mine = set(self._store.claim([key for _, keys in lot for key in keys], self._me))
-            for chunk, keys in lot:
-                wanted = frozenset(mine.intersection(keys))
-                self.contended |= len(wanted) < len(set(keys))
+            mine = set(self._store.claim([item for _, items in lot for item in items], self._me))
+            for chunk, items in lot:
+                wanted = frozenset(mine.intersection(items))
+                self.contended |= len(wanted) < len(set(items))
                 if wanted:
                     tasks.append(Task(chunk, wanted, self._kept.of(chunk, wanted)))
         self.given += len(tasks)

@@ -139,6 +139,19 @@ def parse(text: str, folder: Path, name: str = "the plan") -> Plan:
         raise ValueError(f"{where}, {'.'.join(error.keys)}: {error}") from error
 
 
+def protocols(text: str, name: str = "the plan") -> dict[str, Protocol]:
+    """The protocols of a plan alone: of a run that is looked at, neither methods nor models nor data sets need be there."""
+    content = tomllib.loads(text)
+    models, methods = list(content["models"]), list(content["methods"])
+    try:
+        return {
+            each: _protocol(spec, ("protocols", each), methods, models).protocol
+            for each, spec in content["protocols"].items()
+        }
+    except SettingError as error:
+        raise ValueError(f"{name}, {'.'.join(error.keys)}: {error}") from error
+
+
 KINDS = ("models", "methods", "data", "protocols")
 OPTIONS = ("seed", "batch", "device", "masks")
 SCORE = "score"

@@ -7,18 +7,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sfumato.runs.sql import Rows, SqlStore, translated
+from sfumato.runs.sql import SqlStore
 from sfumato.runs.store import StoreError
+from sfumato.runs.tables import POSTGRES, Rows, translated
 
 if TYPE_CHECKING:
     import psycopg
-
-DIALECT = (
-    ("name", 'TEXT COLLATE "C"'),
-    ("keys", "json_array_elements_text(?::json) AS listed(value)"),
-    ("now", "extract(epoch FROM clock_timestamp())::double precision"),
-    ("value", "%s"),
-)
 
 WAITS = (0.1, 0.5, 2.0, 5.0, 10.0)
 """Seconds before each new attempt to reach a server that was lost."""
@@ -183,12 +177,12 @@ class _Rows:
         self._connection = connection
 
     def __call__(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        cursor = self._connection.execute(translated(statement, DIALECT).encode(), values)
+        cursor = self._connection.execute(translated(statement, POSTGRES).encode(), values)
         return cursor.fetchall() if cursor.description else []
 
     def each(self, statement: str, values: Sequence[tuple[Any, ...]]) -> None:
         with self._connection.cursor() as cursor:
-            cursor.executemany(translated(statement, DIALECT).encode(), values)
+            cursor.executemany(translated(statement, POSTGRES).encode(), values)
 
 
 def _is_plain(address: Mapping[str, Any]) -> bool:

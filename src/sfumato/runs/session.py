@@ -1,103 +1,54 @@
-"""A run and its folder: begun, gone on with, looked at."""
+"""A run that is worked on: begun, gone on with, and what is to be done again."""
 
-import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from sfumato.about import versions
+from sfumato.models.names import near
 from sfumato.runs import items
 from sfumato.runs.execute import Progress, execute
-from sfumato.runs.items import Chunk
 from sfumato.runs.kept import Kept
-from sfumato.runs.opened import open_store
-from sfumato.runs.plan import Combination, Plan, parse
-from sfumato.runs.shards import Shards
+from sfumato.runs.plan import Combination, Plan
+from sfumato.runs.record import Place, Record, Where, found
+from sfumato.runs.register import note, register
 from sfumato.runs.source import code
-from sfumato.runs.store import Done, Store, StoreError
+from sfumato.runs.store import Store, StoreError
+from sfumato.runs.undone import Window, look, undone
 from sfumato.runs.work import Workbench, identity
+from sfumato.scores import differing
 
 ANEW, ADOPT = "anew", "adopt"
 """What may be done with items of another version: done again beside them, or taken as done."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a run is kept: its folder, and the database for its rows if that is not the folder's own file."""
-
-    folder: Path
-    url: str | None = None
-
-    def store(self, create: bool = False) -> AbstractContextManager[Store]:
-        """The run's store, opened. Raises `StoreError` where there is none, unless it may be made."""
-        return open_store(self.folder, self.url, self.name if self.url else None, create)
-
-    @property
-    def name(self) -> str:
-        """By which a database knows the run: that of the folder where it was begun, and a number that no other has."""
-        file = self.folder / "name.txt"
-        if not file.exists():
-            file.write_text(f"{self.folder.resolve().name[:32]}-{secrets.token_hex(4)}\n", encoding="utf-8")
-        return file.read_text(encoding="utf-8").strip()
-
-    @property
-    def shards(self) -> Shards:
-        """Where results are kept, of runs that keep them."""
-        return Shards(self.folder / "masks")
-
-
 @dataclass(frozen=True, eq=False)
-class Session:
-    """A plan at a place, with the models' identities: all that says which items there are."""
+class Session(Record):
+    """A record with its plan: all that is needed to do what is left."""
 
     plan: Plan
-    place: Place
-    weights: Mapping[str, str]
-    made_by: Mapping[str, str]
-    """The versions of which the items are, a part of their keys."""
     bench: Workbench | None = None
     """The models, where they are loaded in this process already."""
 
     @cached_property
-    def recipes(self) -> dict[tuple[Combination, str], dict[str, Any]]:
-        return items.recipes(self.plan, self.weights, self.made_by)
-
-    @cached_property
-    def names(self) -> dict[tuple[Combination, str], str]:
-        """The recipes' hashes."""
-        return {key: items.named(recipe) for key, recipe in self.recipes.items()}
-
-    def chunks(self) -> Iterator[Chunk]:
-        """All that is planned, in order."""
-        return items.chunks(self.plan, self.names)
-
-    @cached_property
-    def identities(self) -> dict[str, list[str]]:
-        """Those of all queries, by data set, each once.
-
-        Of a million queries these are some hundred megabytes, and their keys for all recipes would be many times that.
-        """
+    def numbers(self) -> dict[tuple[Combination, str], int]:
+        """The recipes' numbers in the store."""
+        known = {(each.data, each.model, each.method, each.protocol): each.recipe for each in self.places}
         return {
-            name: list(dict.fromkeys(unit.identity for unit in items.units(entry.data, entry.targets)))
-            for name, entry in self.plan.data.items()
+            (each, protocol): known[each.data, each.model, each.method, protocol]
+            for each in self.plan.combinations()
+            for protocol in each.protocols
         }
 
-    @cached_property
-    def data_of(self) -> dict[str, str]:
-        """The data set of each recipe, by the recipe's hash."""
-        return {name: combination.data for (combination, _), name in self.names.items()}
+    def undone(self, store: Store) -> Iterator[Window]:
+        """What is planned and not done."""
+        return undone(self.plan, self.numbers, store)
 
-    def keys(self, recipe: str) -> set[str]:
-        """Those of a recipe's items."""
-        return {items.key(recipe, identity) for identity in self.identities[self.data_of[recipe]]}
-
-    @property
-    def total(self) -> int:
-        """How many items there are."""
-        return sum(len(self.identities[data]) for data in self.data_of.values())
+    def look(self, store: Store) -> int:
+        """How many items are not done, after a look at whether the pictures are those that they were."""
+        look(self.plan, store)
+        return self.left(store)
 
     def work(self) -> Iterator[Progress]:
         """Do, in this process, all that is not done."""
@@ -105,7 +56,7 @@ class Session:
         with self.place.store() as store:
             kept = self.kept(store)
             yield from execute(
-                self.chunks,
+                lambda: self.undone(store),
                 lambda chunk, wanted: bench.done(chunk, wanted, kept.of(chunk, wanted)),
                 store,
                 self.place.shards.keep if self.plan.masks else None,
@@ -113,67 +64,85 @@ class Session:
 
     def kept(self, store: Store) -> Kept:
         """The results that the run has kept; none of a run that keeps none."""
-        alike: dict[str, list[str]] = {}
+        alike: dict[str, list[int]] = {}
         if self.plan.masks:
-            for name, recipe in store.recipes().items():
-                alike.setdefault(items.explanation(recipe), []).append(name)
-        by_recipe = {name: names for names in alike.values() for name in names}
+            for number, recipe in store.recipes().items():
+                alike.setdefault(items.explanation(recipe), []).append(number)
+        by_recipe = {number: numbers for numbers in alike.values() for number in numbers}
         return Kept(store, self.place.shards, by_recipe)
 
-    def left(self, store: Store) -> int:
-        """How many items are not done."""
-        return self.total - sum(len(store.known(self.keys(recipe))) for recipe in self.data_of)
+    def redo(self, store: Store, name: str) -> None:
+        """Forget all that was done by a method, of a model or by a protocol of the plan, so that it is done again."""
+        chosen = {each.recipe for each in self.places if name in (each.method, each.model, each.protocol)}
+        if not chosen:
+            known = {word for each in self.places for word in (each.method, each.model, each.protocol)}
+            raise ValueError(
+                f"nothing in the plan is called {name!r}{near(name, sorted(known))}; expected a method, a model or a protocol "
+                f"of it: {', '.join(sorted(known))}"
+            )
+        for recipe in sorted(chosen):
+            store.forget_recipe(recipe)
 
-    def counts(self, store: Store) -> tuple[int, int]:
-        """How many items are done, and how many of these failed: quick, and too high where the plan has become smaller."""
-        counted = [count for recipe, count in store.count().items() if recipe in self.data_of]
-        return sum(done for done, _ in counted), sum(failed for _, failed in counted)
+    def retry(self, store: Store) -> None:
+        """Forget the failures, so that they are tried again."""
+        for recipe in sorted(self.recipes):
+            store.forget_recipe(recipe, failed=True)
 
-    def done(self, store: Store, recipe: str) -> Iterator[Done]:
-        """What is done of a recipe, without what the plan asks for no more."""
-        keys = self.keys(recipe)
-        return (each for each in store.done(recipe) if each.key in keys)
+
+def resumed(record: Record, bench: Workbench | None = None) -> Session:
+    """The session of a run that was begun, with the plan made anew from its text."""
+    told = {each.name: getattr(record, each.name) for each in fields(Record)}
+    return Session(**told, plan=record.read_plan(), bench=bench)
 
 
 def begun(plan: Plan, place: Place, other_version: str | None = None) -> Session:
     """The session of a plan at a new place, or at one where a run is already: what is done there stays done.
 
-    Loads the models, to know them by their weights. Raises `ValueError` for a run made by another version, unless
-    `other_version` says what is to be done, and `StoreError` where nothing can be kept.
+    Loads the models, to know them by their weights, and reads the data sets' annotations, unless the run has them already.
+    Raises `ValueError` for a run made by another version, unless `other_version` says what is to be done, and `StoreError`
+    where nothing can be kept.
     """
     _make_folder(place.folder)
     bench = Workbench(plan)
-    place.shards.sweep()
     with place.store(create=True) as store:
         made_by = _version(store.notes().get("made by"), other_version, place.folder)
         weights = {name: identity(bench.classifier(name)) for name in plan.models}
-        session = Session(plan, place, weights, made_by, bench)
-        store.tell({session.names[key]: recipe for key, recipe in session.recipes.items()})
+        for name, entry in plan.data.items():
+            register(store, name, entry)
+        recipes = items.recipes(plan, weights, made_by)
+        hashes = {key: items.named(recipe) for key, recipe in recipes.items()}
+        numbers = store.tell({hashes[key]: recipe for key, recipe in recipes.items()})
+        places = tuple(
+            Where(each.data, each.model, each.method, protocol, numbers[name])
+            for (each, protocol), name in hashes.items()
+        )
+        said = {"quantities": _quantities(plan)}
         store.note("made by", dict(made_by))
-        store.note("plan", {"text": plan.text, "folder": str(plan.folder)})
         store.note("weights", dict(weights))
-        store.note(
-            "places", [{**key[0]._asdict(), "protocol": key[1], "recipe": name} for key, name in session.names.items()]
-        )
-    return session
-
-
-def found(place: Place) -> Session:
-    """The session of the run that was last begun at a place, without its models. Raises `ValueError` where there is none."""
-    with place.store() as store:
+        store.note("places", [vars(where) for where in places])
+        store.note("said", said)
+        store.note("plan", {"text": plan.text, "folder": str(plan.folder)})
         notes = store.notes()
-    if "plan" not in notes:
-        raise ValueError(
-            f"no run was begun in {str(place.folder)!r}; begin one with: sfumato bench run PLAN --out FOLDER"
-        )
-    plan = parse(notes["plan"]["text"], Path(notes["plan"]["folder"]), "the run's plan")
-    return Session(plan, place, notes["weights"], notes["made by"])
+        if not store.claimed():  # else somebody may be about to name what he has just written
+            place.shards.sweep(store.shards)
+    data = {name: notes[note(name)] for name in plan.data}
+    return Session(place, plan.text, plan.folder, made_by, weights, places, data, said, plan, bench)
 
 
 def current() -> dict[str, str]:
     """What results depend on besides what a plan says."""
     known = versions()
     return {"sfumato": known["sfumato"], "code": code(), "torch": known["torch"]}
+
+
+def _quantities(plan: Plan) -> list[dict[str, str]]:
+    """Where a class does not mean the same to all methods of a table, a sentence that says so."""
+    told = []
+    for name, entry in plan.data.items():
+        methods = {method: plan.methods[method] for method in entry.methods}
+        sentence = differing({each: method.score for each, method in methods.items() if hasattr(method, "score")})
+        told += [{"data": name, "model": model, "sentence": sentence} for model in entry.models if sentence]
+    return told
 
 
 def _version(before: Mapping[str, str] | None, choice: str | None, folder: Path) -> Mapping[str, str]:
@@ -198,3 +167,6 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"cannot make the folder {str(folder)!r}: {error.strerror}") from error
+
+
+__all__ = ["ADOPT", "ANEW", "Place", "Session", "begun", "current", "found", "resumed"]

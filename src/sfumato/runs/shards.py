@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,8 +98,18 @@ class Shards:
         except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"the shard {str(path)!r} is damaged ({error}); {ANEW}") from error
 
-    def sweep(self) -> None:
-        """Remove what processes of this machine that were killed had begun to write."""
+    def sweep(self, named: Callable[[], set[str]] | None = None) -> None:
+        """Remove what processes of this machine that were killed had begun to write, and the shards that no row names.
+
+        `named` gives the names that rows do, and is asked where there are shards; nobody may be about to name another.
+        """
+        there = [path for path in self.folder.glob(f"*{SUFFIX}") if not path.name.startswith(".")]
+        if there and named is not None:
+            needed = named()
+            for path in there:
+                if path.name not in needed:
+                    with suppress(OSError):
+                        path.unlink()
         for partial in self.folder.glob(".*.partial"):
             found = re.search(r"\.([0-9a-f]{16})-(\d+)-(\w*)\.partial$", partial.name)
             if found and found[1] == _hashed(machine()) and gone(Owner(machine(), int(found[2]), found[3])):

@@ -1,8 +1,17 @@
-"""The code that results come from, as a hash: the version's number alone would not tell a changed working copy."""
+"""The code that results come from, as a hash: a version's number alone would not tell a changed working copy."""
 
+import ast
 import hashlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from functools import cache
+from importlib.util import resolve_name
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
 
 ABOVE = ("annotations", "behaviour", "cli", "outline", "panels", "plots", "progress", "report", "runs", "sheets", "web")
 """Packages and modules that show and store results, or ask something else: no row of a run comes from them."""
@@ -18,3 +27,109 @@ def code() -> str:
         if name.with_suffix("").parts[0] not in ABOVE:
             digest.update(f"{name.as_posix()}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+OWN = ("builtins", "sfumato", "torch")
+"""Packages whose code is known by their versions (see `session.current`)."""
+
+
+def of(thing: Any) -> list[str]:
+    """What of a user's own code an object comes from, by module: for each class of it that is not sfumato's own a hash of its
+    module's source and of what that imports from its own package or folder.
+
+    A class with a text `version` is known by that instead; a package that is installed, by its `__version__` if it has one.
+    Objects within settings, and the modules of a network, count too.
+    """
+    return sorted({line for kind in _kinds(thing) for line in _told(kind)})
+
+
+def _kinds(thing: Any) -> Iterator[type | Any]:
+    """The classes and functions that an object is made of."""
+    if isinstance(thing, nn.Module):
+        yield from dict.fromkeys(type(module) for module in thing.modules())
+    elif is_dataclass(thing) and not isinstance(thing, type):
+        yield type(thing)
+        for each in fields(thing):
+            yield from _kinds(getattr(thing, each.name))
+    elif isinstance(thing, Mapping):
+        for value in thing.values():
+            yield from _kinds(value)
+    elif isinstance(thing, tuple | list):
+        for value in thing:
+            yield from _kinds(value)
+    elif callable(thing) and hasattr(thing, "__module__"):
+        yield thing if hasattr(thing, "__qualname__") else type(thing)
+    elif type(thing).__module__ != "builtins":
+        yield type(thing)
+
+
+def _told(kind: Any) -> list[str]:
+    module = sys.modules.get(getattr(kind, "__module__", None) or "")
+    if module is None or _top(module.__name__) in OWN or _top(module.__name__) in sys.stdlib_module_names:
+        return []
+    version = getattr(kind, "version", None)
+    if isinstance(version, str):
+        return [f"{module.__name__}:{kind.__qualname__} version {version}"]
+    package = sys.modules.get(_top(module.__name__), module)
+    installed = {"site-packages", "dist-packages"} & set(Path(getattr(module, "__file__", None) or "").parts)
+    if installed and isinstance(known := getattr(package, "__version__", None), str):
+        return [f"{package.__name__} {known}"]
+    return [f"{each.__name__} {_hashed(each)}" for each in _closure(module)]
+
+
+def _closure(module: ModuleType) -> list[ModuleType]:
+    """A module, and those of its package or folder that it imports, directly or not, as far as they are loaded."""
+    found: dict[str, ModuleType] = {}
+    left = [module]
+    while left:
+        one = left.pop()
+        if one.__name__ not in found:
+            found[one.__name__] = one
+            left += [sys.modules[name] for name in _imports(one) if name in sys.modules and _beside(one, name)]
+    return list(found.values())
+
+
+def _imports(module: ModuleType) -> Iterable[str]:
+    """The names of all modules that a module's source imports, anywhere in it."""
+    try:
+        tree = ast.parse(_source(module))
+    except (OSError, SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for each in node.names:
+                parts = each.name.split(".")
+                yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+        elif isinstance(node, ast.ImportFrom):
+            try:
+                base = resolve_name("." * node.level + (node.module or ""), module.__package__ or "")
+            except ImportError:
+                continue
+            yield base
+            yield from (f"{base}.{each.name}" for each in node.names)
+
+
+def _beside(module: ModuleType, name: str) -> bool:
+    """Whether a module of that name belongs to the same package, or lies in the same folder."""
+    other = getattr(sys.modules[name], "__file__", None)
+    here = getattr(module, "__file__", None)
+    return _top(name) == _top(module.__name__) or bool(other and here and Path(other).parent == Path(here).parent)
+
+
+def _source(module: ModuleType) -> bytes:
+    path = getattr(module, "__file__", None)
+    if path is None:
+        raise OSError("a module without a file")
+    return Path(path).read_bytes()
+
+
+def _hashed(module: ModuleType) -> str:
+    """A hash of a module's source; of one that has no file, as in a notebook, that is said."""
+    try:
+        return hashlib.sha256(_source(module)).hexdigest()[:16]
+    except OSError:
+        return "without a file"
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]

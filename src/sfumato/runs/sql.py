@@ -1,68 +1,44 @@
-"""The tables of a run, and the SQL over them that SQLite and PostgreSQL share but for a few words."""
+"""A store in a database: what SQLite and PostgreSQL share but for a few words."""
 
 import json
 import operator
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from functools import cache
 from itertools import islice
-from string import Template
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from sfumato.configuration import check_number
+from sfumato.runs.causes import cause
+from sfumato.runs.earlier import brought_up
 from sfumato.runs.processes import gone
-from sfumato.runs.store import LEASE, Done, Owner, StoreError
+from sfumato.runs.sql_queries import SqlQueries
+from sfumato.runs.store import LEASE, Done, Item, Owner, Page, StoreError, Tally
+from sfumato.runs.tables import FORMAT, TABLES, Rows
 
-FORMAT = 1
-"""Of the tables below. A run with a higher one was made by a version that is newer than this."""
-
-TABLES = (
-    "CREATE TABLE format (version BIGINT NOT NULL)",
-    "CREATE TABLE recipes (hash $name PRIMARY KEY, about TEXT NOT NULL)",
-    "CREATE TABLE notes (name $name PRIMARY KEY, value TEXT NOT NULL)",
-    """CREATE TABLE done (
-        key $name PRIMARY KEY, recipe $name NOT NULL, failed SMALLINT NOT NULL, example TEXT NOT NULL, target BIGINT NOT NULL,
-        measured TEXT, reason TEXT NOT NULL, seconds DOUBLE PRECISION, masks TEXT NOT NULL)""",
-    "CREATE INDEX done_of ON done (recipe, failed)",  # with the key in it, each commit would write twice as much
-    """CREATE TABLE claims (
-        key $name PRIMARY KEY, machine TEXT NOT NULL, process BIGINT NOT NULL, started TEXT NOT NULL,
-        until DOUBLE PRECISION NOT NULL)""",
-    "CREATE INDEX claims_of ON claims (machine, process, started)",
-)
-"""`example`, `measured` and `reason` are JSON in ASCII: so NaN, infinities and the sign of zero pass, and any word, even the
-name of a file that is no Unicode. `failed` is 1 where `measured` is missing. `until` is in seconds since 1970, by the clock of
-the database."""
-
-COLUMNS = "key, recipe, example, target, measured, reason, seconds, masks"
-
-Dialect = Mapping[str, str]
-"""What the databases call differently: `name` (the type of words that are compared byte by byte), `keys` (a table `listed`
-of the strings `value` in a JSON list), `now` (seconds since 1970) and `value` (the place of a parameter)."""
-
-PAGE = 1000
+PAGE = 5000
 """Rows that are read at once."""
 
 PART = 10_000
-"""Keys that are asked for at once."""
+"""Items that are asked for at once."""
+
+COLUMNS = (
+    "done.recipe, done.query, examples.name, queries.target, shapes.names, done.measured, done.seconds, done.masks"
+)
+
+BESIDE = """LEFT JOIN shapes ON shapes.id = done.shape LEFT JOIN queries ON queries.id = done.query
+    LEFT JOIN examples ON examples.id = queries.example"""
+
+HELD = "claims.since <= $now AND claims.until > $now"
+"""Whether a claim lasts. One that was made in the future, by a clock that ran ahead and was set right, does not."""
 
 T = TypeVar("T")
 
 
-class Rows(Protocol):
-    """A transaction that is under way."""
-
-    def __call__(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Execute a statement, and what it gives."""
-        ...
-
-    def each(self, statement: str, values: Sequence[tuple[Any, ...]]) -> None:
-        """Execute a statement for each of the values."""
-        ...
-
-
-class SqlStore(ABC):
+class SqlStore(SqlQueries, ABC):
     """A `Store` in a database. It may be shared by threads, but is no good in a forked process: open another there."""
 
     where: str
@@ -89,151 +65,234 @@ class SqlStore(ABC):
     ) -> None:
         self.close()
 
-    def tell(self, recipes: Mapping[str, Mapping[str, Any]]) -> None:
-        told = [(name, json.dumps(dict(about))) for name, about in sorted(recipes.items())]
-        statement = "INSERT INTO recipes (hash, about) VALUES (?, ?) ON CONFLICT (hash) DO NOTHING"
-        self._transaction(lambda rows: rows.each(statement, told), write=True)
+    def tell(self, recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+        told = [(name, json.dumps(dict(about))) for name, about in recipes.items()]
 
-    def recipes(self) -> dict[str, dict[str, Any]]:
-        return self._facts("SELECT hash, about FROM recipes ORDER BY hash")
+        def work(rows: Rows) -> dict[str, int]:
+            known: dict[str, int] = dict(rows("SELECT hash, id FROM recipes"))
+            new = [each for each in told if each[0] not in known]
+            rows.each("INSERT INTO recipes (hash, about) VALUES (?, ?)", new)
+            found: dict[str, int] = dict(rows("SELECT hash, id FROM recipes")) if new else known
+            return {name: found[name] for name in recipes}
+
+        return self._transaction(work, write=True)
+
+    def recipes(self) -> dict[int, dict[str, Any]]:
+        return self._facts("SELECT id, about FROM recipes ORDER BY id")
 
     def note(self, name: str, value: Any) -> None:
-        statement = """INSERT INTO notes (name, value) VALUES (?, ?)
-            ON CONFLICT (name) DO UPDATE SET value = excluded.value"""
         text = json.dumps(value)
-        self._transaction(lambda rows: rows(statement, name, text), write=True)
+        self._transaction(lambda rows: _noted(rows, name, text), write=True)
 
     def notes(self) -> dict[str, Any]:
         return self._facts("SELECT name, value FROM notes ORDER BY name")
 
-    def known(self, keys: Collection[str]) -> set[str]:
-        statement = "SELECT done.key FROM $keys JOIN done ON done.key = listed.value"
-        found: set[str] = set()
-        for part in _parts(keys):
-            found.update(key for (key,) in self._read(statement, part))
-        return found
+    def known(self, items: Collection[Item]) -> set[Item]:
+        statement = """SELECT done.recipe, done.query FROM $items
+            JOIN done ON done.recipe = listed.recipe AND done.query = listed.query"""
+        return {Item(*found) for part in _parts(items) for found in self._read(statement, part)}
 
-    def look_up(self, keys: Collection[str]) -> Iterator[Done]:
-        statement = f"SELECT {COLUMNS} FROM done WHERE key IN (SELECT listed.value FROM $keys) ORDER BY key"  # noqa: S608
-        for part in _parts(keys, PAGE):
+    def known_between(self, recipe: int, first: int, last: int) -> int:
+        statement = "SELECT count(*) FROM done WHERE recipe = ? AND query BETWEEN ? AND ?"
+        return int(self._read(statement, recipe, first, last)[0][0])
+
+    def look_up(self, items: Collection[Item]) -> Iterator[Done]:
+        statement = f"""SELECT {COLUMNS} FROM $items
+            JOIN done ON done.recipe = listed.recipe AND done.query = listed.query {BESIDE}
+            ORDER BY done.recipe, done.query"""  # noqa: S608
+        for part in _parts(items, PAGE):
             yield from map(self._done, self._read(statement, part))
 
-    def claim(self, keys: Sequence[str], owner: Owner, lease: float = LEASE) -> list[str]:
+    def claim(self, items: Sequence[Item], owner: Owner, lease: float = LEASE) -> list[Item]:
         check_number("lease", lease, "a time in seconds", above=0)
 
-        def work(rows: Rows) -> list[str]:
-            mine: set[str] = set()
-            for part in _parts(keys):
+        def work(rows: Rows) -> list[Item]:
+            mine: set[Item] = set()
+            for part in _parts(items):
                 claimed = _free(rows, part, owner)
                 rows(
-                    """INSERT INTO claims (key, machine, process, started, until)
-                    SELECT listed.value, ?, ?, ?, $now + ? FROM $keys WHERE 1 = 1
-                    ON CONFLICT (key) DO UPDATE SET machine = excluded.machine, process = excluded.process,
-                        started = excluded.started, until = excluded.until""",
+                    """INSERT INTO claims (recipe, query, machine, process, started, since, until)
+                    SELECT listed.recipe, listed.query, ?, ?, ?, $now, $now + ? FROM $items WHERE 1 = 1
+                    ON CONFLICT (recipe, query) DO UPDATE SET machine = excluded.machine, process = excluded.process,
+                        started = excluded.started, since = excluded.since, until = excluded.until""",
                     *astuple(owner),
                     float(lease),
                     json.dumps(claimed),
                 )
                 mine.update(claimed)
-            return [key for key in dict.fromkeys(keys) if key in mine]
+            return [item for item in dict.fromkeys(items) if item in mine]
 
-        return self._transaction(work, write=True) if keys else []
+        return self._transaction(work, write=True) if items else []
 
     def renew(self, owner: Owner, lease: float = LEASE) -> None:
         check_number("lease", lease, "a time in seconds", above=0)
-        statement = "UPDATE claims SET until = $now + ? WHERE machine = ? AND process = ? AND started = ?"
+        statement = """UPDATE claims SET since = $now, until = $now + ?
+            WHERE machine = ? AND process = ? AND started = ?"""
         self._transaction(lambda rows: rows(statement, float(lease), *astuple(owner)), write=True)
 
     def release(self, owner: Owner) -> None:
         statement = "DELETE FROM claims WHERE machine = ? AND process = ? AND started = ?"
         self._transaction(lambda rows: rows(statement, *astuple(owner)), write=True)
 
+    def claimed(self) -> int:
+        return int(self._read(f"SELECT count(*) FROM claims WHERE {HELD}")[0][0])  # noqa: S608
+
     def commit(self, done: Sequence[Done]) -> None:
-        written = [_written(each) for each in sorted(done, key=operator.attrgetter("key"))]
+        ordered = sorted(done, key=operator.attrgetter("item"))
+        first = {each.item: each for each in reversed(ordered)}  # of two for one item, the one that came first
+        written = {item: _written(each) for item, each in sorted(first.items())}
 
         def work(rows: Rows) -> None:
+            names = sorted({names for names, _, _ in written.values() if names})
             rows.each(
-                f"INSERT INTO done ({COLUMNS}, failed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",  # noqa: S608
-                written,
+                "INSERT INTO shapes (names) VALUES (?) ON CONFLICT (names) DO NOTHING", [(each,) for each in names]
             )
-            for part in _parts([each.key for each in done]):
-                rows("DELETE FROM claims WHERE key IN (SELECT listed.value FROM $keys)", part)
+            shapes = {each: rows("SELECT id FROM shapes WHERE names = ?", each)[0][0] for each in names} | {"": 0}
+            known: set[tuple[Any, ...]] = set()
+            for part in _parts(written):
+                known.update(
+                    rows(
+                        """SELECT done.recipe, done.query FROM $items
+                        JOIN done ON done.recipe = listed.recipe AND done.query = listed.query""",
+                        part,
+                    )
+                )
+            new = {item: each for item, each in written.items() if tuple(item) not in known}
+            rows.each(
+                "INSERT INTO done (recipe, query, shape, measured, seconds, masks) VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    (*item, shapes[names], measured, _number(first[item].seconds), first[item].masks or None)
+                    for item, (names, measured, _) in new.items()
+                ],
+            )
+            counts = Counter((item.recipe, why) for item, (_, _, why) in new.items())
+            examples = {(item.recipe, why): first[item].example for item, (_, _, why) in new.items()}
+            rows.each(
+                """INSERT INTO tallies (recipe, cause, count, example) VALUES (?, ?, ?, ?)
+                ON CONFLICT (recipe, cause) DO UPDATE SET count = tallies.count + excluded.count""",
+                [(*place, count, json.dumps(examples[place])) for place, count in counts.items()],
+            )
+            for part in _parts(written):
+                rows(f"DELETE FROM claims WHERE {_WITHIN}", part)
 
         if written:
             self._transaction(work, write=True)
 
-    def forget(self, keys: Collection[str]) -> None:
+    def forget(self, items: Collection[Item]) -> None:
         def work(rows: Rows) -> None:
-            for part in _parts(keys):
-                rows("DELETE FROM done WHERE key IN (SELECT listed.value FROM $keys)", part)
+            for part in _parts(items):
+                rows(f"DELETE FROM done WHERE {_WITHIN}", part)
+            for recipe in sorted({item.recipe for item in items}):
+                self._tallied(rows, recipe)
 
         self._transaction(work, write=True)
 
-    def done(self, recipe: str | None = None) -> Iterator[Done]:
-        """A thousand rows are read at once; what is committed or forgotten meanwhile may or may not be among them."""
-        return self._done_of(recipe) if recipe is not None else self._all_done()
+    def forget_recipe(self, recipe: int, failed: bool = False) -> None:
+        statement = "DELETE FROM done WHERE recipe = ?" + (" AND shape = 0" if failed else "")
 
-    def _all_done(self) -> Iterator[Done]:
-        statement = f"SELECT {COLUMNS} FROM done WHERE key > ? ORDER BY key LIMIT {PAGE}"  # noqa: S608
-        after = ""
-        while page := self._read(statement, after):
+        def work(rows: Rows) -> None:
+            rows(statement, recipe)
+            self._tallied(rows, recipe)
+
+        self._transaction(work, write=True)
+
+    def done(self, recipe: int | None = None) -> Iterator[Done]:
+        """Pages are read as they are asked for; what is committed or forgotten meanwhile may or may not be among them."""
+        some = "" if recipe is None else "done.recipe = ? AND "
+        statement = f"""SELECT {COLUMNS} FROM done {BESIDE} WHERE {some}(done.recipe, done.query) > (?, ?)
+            ORDER BY done.recipe, done.query LIMIT {PAGE}"""  # noqa: S608
+        after = (-1, -1) if recipe is None else (recipe, -(2**62))
+        while page := self._read(statement, *(() if recipe is None else (recipe,)), *after):
             yield from map(self._done, page)
+            after = page[-1][:2]
+
+    def row_names(self) -> list[str]:
+        shapes = self._read("SELECT names FROM shapes ORDER BY id")
+        return list(dict.fromkeys(name for (names,) in shapes for name in self._parsed(names)))
+
+    def tallies(self) -> list[Tally]:
+        found = self._read("SELECT recipe, cause, count, example FROM tallies WHERE count > 0 ORDER BY recipe, cause")
+        return [Tally(recipe, why, int(count), self._parsed(name)) for recipe, why, count, name in found]
+
+    def pages(self, recipe: int) -> Iterator[Page]:
+        shapes = dict(self._read("SELECT id, names FROM shapes"))
+        statement = f"""SELECT query, shape, measured, seconds FROM done WHERE recipe = ? AND query > ?
+            ORDER BY query LIMIT {PAGE}"""  # noqa: S608
+        after = -(2**62)
+        while page := self._read(statement, recipe, after):
             after = page[-1][0]
+            by_shape: dict[int, list[tuple[Any, ...]]] = {}
+            for row in page:
+                by_shape.setdefault(row[1], []).append(row)
+            for shape, rows in by_shape.items():
+                if shape not in shapes and shape:  # made since
+                    shapes = dict(self._read("SELECT id, names FROM shapes"))
+                if shape:
+                    queries, _, measured, seconds = zip(*rows, strict=True)
+                    values = self._parsed(f"[{','.join(measured)}]")
+                    names = tuple(self._parsed(shapes[shape]))
+                    taken = tuple(float("nan") if each is None else each for each in seconds)
+                    yield Page(names, queries, tuple(zip(*values, strict=True)) if names else (), taken)
 
-    def _done_of(self, recipe: str) -> Iterator[Done]:
-        keys = [key for (key,) in self._read("SELECT key FROM done WHERE recipe = ? ORDER BY key", recipe)]
-        return self.look_up(keys)
-
-    def count(self) -> dict[str, tuple[int, int]]:
-        statement = "SELECT recipe, count(*), sum(failed) FROM done GROUP BY recipe ORDER BY recipe"
-        return {recipe: (int(done), int(failed)) for recipe, done, failed in self._read(statement)}
+    def shards(self) -> set[str]:
+        found = self._read("SELECT DISTINCT masks FROM done WHERE masks IS NOT NULL")
+        return {masks.partition("/")[0] for (masks,) in found}
 
     def _begin(self, create: bool) -> None:
-        """See that there is a run of a format that is known; make one where there is nothing."""
-        there = self._transaction(self._checked)
-        if not there and not create:
+        """See that there is a run of a format that is known, and bring it to this one; make one where there is nothing."""
+        version = self._transaction(self._version)
+        if version is None and not create:
             raise StoreError(f"there is no run in {self.where}; begin one with: sfumato bench run PLAN --out FOLDER")
-        if not there:
+        if version is None:
             self._transaction(self._made, write=True)
+        elif version < FORMAT:
+            self._transaction(self._brought_up, write=True)
 
     def _made(self, rows: Rows) -> None:
-        if not self._checked(rows):  # another process may have been faster
+        if self._version(rows) is None:  # another process may have been faster
             for statement in TABLES:
                 rows(statement)
             rows("INSERT INTO format (version) VALUES (?)", FORMAT)
 
-    def _checked(self, rows: Rows) -> bool:
-        """Whether there is a run; a `StoreError` where there is something else."""
+    def _brought_up(self, rows: Rows) -> None:
+        if self._version(rows) != FORMAT:
+            brought_up(rows)
+            for (recipe,) in rows("SELECT id FROM recipes"):
+                self._tallied(rows, recipe)
+
+    def _version(self, rows: Rows) -> int | None:
+        """The format of the run that is there, if one is; a `StoreError` where there is something else."""
         tables = self._tables(rows)
         if not tables:
-            return False
+            return None
         versions = rows("SELECT version FROM format") if "format" in tables else []
         if len(versions) != 1 or not isinstance(versions[0][0], int):
             raise StoreError(f"{self.where} is not a run of sfumato but another database; name another place")
-        if versions[0][0] > FORMAT:
+        version = versions[0][0]
+        if version > FORMAT:
             raise StoreError(
-                f"{self.where} was made by a newer version of sfumato, in format {versions[0][0]}, and this one knows formats "
+                f"{self.where} was made by a newer version of sfumato, in format {version}, and this one knows formats "
                 f"up to {FORMAT}; go on with the newer version"
             )
-        return True
+        return version
 
     def _read(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         return self._transaction(lambda rows: rows(statement, *values))
 
-    def _facts(self, statement: str) -> dict[str, Any]:
+    def _facts(self, statement: str) -> dict[Any, Any]:
         return {name: self._parsed(text) for name, text in self._read(statement)}
 
     def _done(self, columns: tuple[Any, ...]) -> Done:
-        key, recipe, example, target, measured, reason, seconds, masks = columns
+        recipe, query, example, target, names, measured, seconds, masks = columns
+        said = self._parsed(measured)
         return Done(
-            key,
-            recipe,
-            self._parsed(example),
-            target,
-            None if measured is None else self._parsed(measured),
-            self._parsed(reason),
+            Item(recipe, query),
+            "" if example is None else self._parsed(example),
+            0 if target is None else target,
+            None if names is None else dict(zip(self._parsed(names), said, strict=True)),
+            said if names is None else "",
             float("nan") if seconds is None else seconds,
-            masks,
+            masks or "",
         )
 
     def _parsed(self, text: str) -> Any:
@@ -243,52 +302,53 @@ class SqlStore(ABC):
             raise StoreError(f"{self.where} is damaged: it holds {text[:40]!r} where JSON should be") from error
 
 
-def _written(done: Done) -> tuple[Any, ...]:
-    """A row of the table; `ValueError` for what would not come back as it is."""
+_WITHIN = "(recipe, query) IN (SELECT listed.recipe, listed.query FROM $items)"
+
+
+def _noted(rows: Rows, name: str, text: str) -> None:
+    rows(
+        """INSERT INTO notes (name, value) VALUES (?, ?)
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value""",
+        name,
+        text,
+    )
+
+
+def _written(done: Done) -> tuple[str, str, str]:
+    """The names of a row's values (empty for a failed item), the values or the reason, and the cause of a failure;
+    `ValueError` for what would not come back as it is."""
+    if done.row is None:
+        return "", json.dumps(done.reason), cause(done.reason, done.example) or "?"
     try:
-        measured = None if done.row is None else json.dumps(dict(done.row))
+        return json.dumps(list(done.row)), json.dumps(list(done.row.values()), separators=(",", ":")), ""
     except TypeError as error:
         raise ValueError(
             f"a row holds numbers, words and lists of them; that of {done.example!r} does not: {error}"
         ) from error
-    return (
-        done.key,
-        done.recipe,
-        json.dumps(done.example),
-        operator.index(done.target),
-        measured,
-        json.dumps(done.reason),
-        None if done.seconds != done.seconds else float(done.seconds),  # SQLite has no NaN
-        done.masks,
-        int(measured is None),
-    )
 
 
-def _free(rows: Rows, keys: str, owner: Owner) -> list[str]:
-    """Of the keys, those that are not done, and that nobody else has claimed who may live."""
+def _number(value: float) -> float | None:
+    return None if value != value else float(value)  # SQLite has no NaN
+
+
+def _free(rows: Rows, items: str, owner: Owner) -> list[Item]:
+    """Of the items, those that are not done, and that nobody else has claimed who may live."""
     found = rows(
-        """SELECT listed.value, claims.machine, claims.process, claims.started
-        FROM $keys LEFT JOIN claims ON claims.key = listed.value AND claims.until > $now
-        WHERE NOT EXISTS (SELECT 1 FROM done WHERE done.key = listed.value)""",
-        keys,
+        f"""SELECT listed.recipe, listed.query, claims.machine, claims.process, claims.started
+        FROM $items LEFT JOIN claims ON claims.recipe = listed.recipe AND claims.query = listed.query AND {HELD}
+        WHERE NOT EXISTS (SELECT 1 FROM done WHERE done.recipe = listed.recipe AND done.query = listed.query)""",  # noqa: S608
+        items,
     )
     dead = cache(gone)
     return [
-        key
-        for key, machine, process, started in found
+        Item(recipe, query)
+        for recipe, query, machine, process, started in found
         if machine is None or (holder := Owner(machine, process, started)) == owner or dead(holder)
     ]
 
 
-def _parts(keys: Collection[str], size: int = PART) -> Iterator[str]:
-    """JSON lists of so many keys each, every key once, in their order."""
-    rest = iter(dict.fromkeys(keys))
+def _parts(items: Collection[Item], size: int = PART) -> Iterator[str]:
+    """JSON lists of so many items each, every one once, in their order."""
+    rest = iter(dict.fromkeys(items))
     while part := list(islice(rest, size)):
         yield json.dumps(part)
-
-
-@cache
-def translated(statement: str, dialect: tuple[tuple[str, str], ...]) -> str:
-    """A statement in a dialect's words."""
-    words = dict(dialect)
-    return Template(statement).substitute(words).replace("?", words["value"])

@@ -9,15 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sfumato.runs.sql import Rows, SqlStore, translated
+from sfumato.runs.sql import SqlStore
 from sfumato.runs.store import StoreError
-
-DIALECT = (
-    ("name", "TEXT"),
-    ("keys", "json_each(?) AS listed"),
-    ("now", "((julianday('now') - 2440587.5) * 86400.0)"),
-    ("value", "?"),
-)
+from sfumato.runs.tables import SQLITE, Rows, translated
 
 PATIENCE = 60.0
 """Seconds to wait for another process that writes."""
@@ -66,7 +60,7 @@ class SqliteStore(SqlStore):
                 self._connection.close()
 
     def _begin_file(self, create: bool) -> None:
-        if self._transaction(self._checked) or create:  # nothing is changed in a file that is no run
+        if self._transaction(self._version) is not None or create:  # nothing is changed in a file that is no run
             self._patiently(lambda: self._set("PRAGMA journal_mode = WAL", "wal"))
             self._set("PRAGMA synchronous = FULL")
             self._set(f"PRAGMA cache_size = -{CACHE}")
@@ -164,10 +158,10 @@ class _Rows:
         self._connection = connection
 
     def __call__(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        return self._connection.execute(translated(statement, DIALECT), values).fetchall()
+        return self._connection.execute(translated(statement, SQLITE), values).fetchall()
 
     def each(self, statement: str, values: Sequence[tuple[Any, ...]]) -> None:
-        self._connection.executemany(translated(statement, DIALECT), values)
+        self._connection.executemany(translated(statement, SQLITE), values)
 
 
 def make_folder(folder: Path) -> None:

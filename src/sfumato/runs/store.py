@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sfumato.metrics.estimate import Row
 
@@ -14,14 +14,18 @@ class StoreError(OSError):
     """The store cannot be read or written: what is wrong and what to do, in one sentence. What was committed is kept."""
 
 
+class Item(NamedTuple):
+    """What is done once: a recipe and a query, by their numbers in the run's store."""
+
+    recipe: int
+    query: int
+
+
 @dataclass(frozen=True)
 class Done:
     """An item that is done: measured, or failed for a reason that trying again does not change."""
 
-    key: str
-    """A hash of all that the outcome depends on."""
-    recipe: str
-    """The hash of that part which items of one model, method, data set and protocol share."""
+    item: Item
     example: str
     """The example's name in its data set."""
     target: int
@@ -34,6 +38,55 @@ class Done:
     """What the method took for this query: of a batch, its share."""
     masks: str = ""
     """Where the method's result is, if it was kept: `SHARD/KEY`, the shard and the key in it."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An example of a data set, as a run keeps it."""
+
+    name: str
+    annotation: str
+    """A hash of its name and annotation."""
+    files: tuple[str, ...]
+    """The paths of its picture and masks; none where there is no example."""
+    body: str
+    """The example as JSON, or why there is none."""
+    targets: tuple[int, ...]
+    """The classes to be explained."""
+
+
+class Planned(NamedTuple):
+    """A query of a data set, as a run keeps it, in the data set's order."""
+
+    query: int
+    target: int
+    example: int
+    place: int
+    files: tuple[str, ...]
+    stamp: str
+    """Of its files, when they were last looked into (see `content.stamp`); empty before."""
+    content: str
+    """A hash of what was in them; empty before."""
+
+
+class Tally(NamedTuple):
+    """How many items of a recipe were measured (no cause), or failed for one cause."""
+
+    recipe: int
+    cause: str
+    items: int
+    example: str
+    """The name of one of them."""
+
+
+class Page(NamedTuple):
+    """Measured items of one recipe whose rows have the same names, as columns."""
+
+    names: tuple[str, ...]
+    queries: tuple[int, ...]
+    values: tuple[tuple[Any, ...], ...]
+    """A value for each item, by name."""
+    seconds: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -52,11 +105,11 @@ class Store(Protocol):
     A store is a context manager, which closes it.
     """
 
-    def tell(self, recipes: Mapping[str, Mapping[str, Any]]) -> None:
-        """Remember what recipes are (plain JSON), by their hashes; those known stay as they are."""
+    def tell(self, recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+        """Remember what recipes are (plain JSON), by their hashes; those known stay as they are. Gives their numbers."""
         ...
 
-    def recipes(self) -> dict[str, dict[str, Any]]: ...
+    def recipes(self) -> dict[int, dict[str, Any]]: ...
 
     def note(self, name: str, value: Any) -> None:
         """Remember a fact of the run (plain JSON) by its name, in place of what it was."""
@@ -64,15 +117,19 @@ class Store(Protocol):
 
     def notes(self) -> dict[str, Any]: ...
 
-    def known(self, keys: Collection[str]) -> set[str]:
-        """Those of the keys whose items are done."""
-        ...
-
-    def look_up(self, keys: Collection[str]) -> Iterator[Done]:
+    def known(self, items: Collection[Item]) -> set[Item]:
         """Those of the items that are done."""
         ...
 
-    def claim(self, keys: Sequence[str], owner: Owner, lease: float = LEASE) -> list[str]:
+    def known_between(self, recipe: int, first: int, last: int) -> int:
+        """How many items of a recipe are done whose queries have these numbers, both ends included."""
+        ...
+
+    def look_up(self, items: Collection[Item]) -> Iterator[Done]:
+        """Those of the items that are done."""
+        ...
+
+    def claim(self, items: Sequence[Item], owner: Owner, lease: float = LEASE) -> list[Item]:
         """Of these items, those which are neither done nor claimed by another that lives; they are the owner's from now on.
 
         A claim of another counts while its lease lasts, unless it is of this machine and its process is no more.
@@ -88,17 +145,65 @@ class Store(Protocol):
         ...
 
     def commit(self, done: Sequence[Done]) -> None:
-        """Write what is done, all or nothing, and end the claims on it. An item that is done already stays as it is."""
+        """Keep what is done, once; what another has committed stays as it is. The claims of these items are given up."""
         ...
 
-    def forget(self, keys: Collection[str]) -> None:
-        """Let items be done again."""
+    def forget(self, items: Collection[Item]) -> None:
+        """These items are not done."""
         ...
 
-    def done(self, recipe: str | None = None) -> Iterator[Done]:
-        """All that is done, of one recipe or of all, in the order of their keys."""
+    def forget_recipe(self, recipe: int, failed: bool = False) -> None:
+        """No item of the recipe is done; with `failed` only those that were measured are."""
         ...
 
-    def count(self) -> Mapping[str, tuple[int, int]]:
-        """By recipe, how many items are done, and how many of these failed."""
+    def done(self, recipe: int | None = None) -> Iterator[Done]:
+        """All that is done, or all of a recipe, by number; read page by page."""
+        ...
+
+    def row_names(self) -> list[str]:
+        """The names of all values that rows hold."""
+        ...
+
+    def tallies(self) -> list[Tally]:
+        """What the items come to whose queries are planned."""
+        ...
+
+    def pages(self, recipe: int) -> Iterator[Page]:
+        """What was measured of a recipe, by the queries' numbers."""
+        ...
+
+    def shards(self) -> set[str]:
+        """The names of all shards that rows name."""
+        ...
+
+    def claimed(self) -> int:
+        """How many claims hold."""
+        ...
+
+    # The queries of the data sets
+
+    def lists(self, data: str, first: int, examples: Sequence[Listed]) -> None:
+        """The data set's places from `first` on hold these examples. What is done of others is kept, and not counted; the counts
+        may be late until `listed`."""
+        ...
+
+    def listed(self, data: str, count: int) -> int:
+        """The data set has so many examples; gives how many queries."""
+        ...
+
+    def planned(self, data: str, first: int, last: int) -> list[Planned]:
+        """The queries of the examples at the places from first to last, in the data set's order."""
+        ...
+
+    def bodies(self, examples: Collection[int]) -> dict[int, str]:
+        """What is kept of these examples, as JSON."""
+        ...
+
+    def named(self, data: str, names: Collection[str]) -> dict[str, str]:
+        """What is kept of a data set's examples with these names, by name."""
+        ...
+
+    def looked_into(self, data: str, seen: Sequence[tuple[int, str, str]]) -> bool:
+        """Remember the stamp and content of examples' files, each (example, stamp, content). Where the content is another than
+        was known, other queries take the place of those that were planned; whether that is so."""
         ...

@@ -2,13 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import numpy as np
 
-from sfumato.metrics.estimate import Estimate, Measure, estimates
-from sfumato.runs.session import Session
-from sfumato.runs.store import Done, Store
-from sfumato.scores import differing
+from sfumato.metrics.estimate import Columns, Estimate, Measure, Row, estimates_of
+from sfumato.metrics.pairs import paired
+from sfumato.runs.record import Record, Where, units
+from sfumato.runs.store import Done, Item, Page, Store
+
+Array = np.ndarray[Any, Any]
+
+FEW = 100
+"""Rows from which a protocol says its measures, besides one of each kind."""
 
 
 @dataclass(frozen=True)
@@ -23,41 +30,127 @@ class Line:
     estimate: Estimate
     failed: int
     """Items that failed, and do not count."""
+    of: int = 0
+    """How many there could be: the queries of the data set."""
 
 
-@dataclass(frozen=True)
-class Where:
-    """A place in a run's table, and the recipe of its rows."""
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The rows of one place, as columns, in the data set's order."""
 
-    data: str
-    model: str
-    method: str
-    protocol: str
-    recipe: str
+    queries: Array
+    """`(n,)`: the queries' numbers."""
+    columns: Columns
+    """With `picture`, by number, and `label`."""
+    seconds: Array
+    """`(n,)`: what the method took."""
+    examples: Sequence[Row]
+    """Some of the rows, of every kind that there is."""
+
+    def at(self, rows: Array) -> Columns:
+        """The columns of some rows."""
+        return {name: column[rows] for name, column in self.columns.items()}
 
 
-def places(session: Session) -> list[Where]:
-    """The places of the run's plan, in its order."""
-    return [Where(each.data, each.model, each.method, name, recipe) for (each, name), recipe in session.names.items()]
+@dataclass(frozen=True, eq=False)
+class Order:
+    """The planned queries of a data set, in its order."""
+
+    queries: Array
+    examples: Array
+    targets: Array
+
+    @classmethod
+    def of(cls, record: Record, store: Store, data: str) -> "Order":
+        flat = np.fromiter((number for each in units(record, store, data) for number in each), np.int64)
+        queries, examples, targets = flat.reshape(-1, 3).T
+        return cls(queries, examples, targets)
 
 
-def lines(session: Session, store: Store) -> Iterator[Line]:
+def tables(record: Record, store: Store) -> Iterator[tuple[Where, Table]]:
+    """The rows of each place; one at a time is held."""
+    order: tuple[str, Order] | None = None
+    for where in record.places:
+        if order is None or order[0] != where.data:
+            order = where.data, Order.of(record, store, where.data)
+        yield where, table(store, where.recipe, order[1])
+
+
+def table(store: Store, recipe: int, order: Order) -> Table:
+    """What was measured of a recipe, of the queries that are planned."""
+    pages = list(_compact(store.pages(recipe)))
+    names = dict.fromkeys(name for page, _ in pages for name in page.names)
+    queries = np.concatenate([np.empty(0, np.int64), *(np.array(page.queries, np.int64) for page, _ in pages)])
+    seconds = np.concatenate([np.empty(0), *(np.array(page.seconds, float) for page, _ in pages)])
+    at, rows = _places(order.queries, queries)
+    columns = {name: _column(name, pages)[rows] for name in names if name != "picture"}
+    columns["picture"] = order.examples[at]
+    columns.setdefault("label", order.targets[at])
+    first: dict[tuple[str, ...], list[Row]] = {}
+    for page, values in pages:
+        some = islice(zip(*(column.tolist() for column in values), strict=True), FEW)
+        first.setdefault(page.names, []).extend(dict(zip(page.names, row, strict=True)) for row in some)
+    return Table(queries[rows], columns, seconds[rows], [row for kind in first.values() for row in kind[:FEW]])
+
+
+def _compact(pages: Iterator[Page]) -> Iterator[tuple[Page, list[Array]]]:
+    """Pages with their values as arrays: a Python number takes four times as much."""
+    for page in pages:
+        arrays = [np.array(column) for column in page.values]
+        yield Page(page.names, page.queries, (), page.seconds), arrays
+
+
+def _column(name: str, pages: Sequence[tuple[Page, list[Array]]]) -> Array:
+    """One column over all pages; NaN where rows lack it."""
+    parts: list[Array | None] = [
+        values[page.names.index(name)] if name in page.names else None for page, values in pages
+    ]
+    shapes = {part.shape[1:] for part in parts if part is not None}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"rows hold lists of different lengths under {name!r}: {sorted(shapes)}; they are of different settings"
+        )
+    (shape,) = shapes
+    filled = [
+        np.full((len(page.queries), *shape), np.nan) if part is None else part
+        for (page, _), part in zip(pages, parts, strict=True)
+    ]
+    return np.concatenate(filled)
+
+
+def _places(order: Array, queries: Array) -> tuple[Array, Array]:
+    """Where in an order queries lie that are in it, and their indices, both in that order."""
+    sorting = np.argsort(queries, kind="stable")
+    found = np.searchsorted(queries, order, sorter=sorting)
+    found = np.minimum(found, max(len(queries) - 1, 0))
+    there = queries[sorting[found]] == order if len(queries) else np.zeros(len(order), bool)
+    return np.flatnonzero(there), sorting[found[there]] if len(queries) else np.empty(0, np.int64)
+
+
+def lines(record: Record, store: Store) -> Iterator[Line]:
     """Each measure of each place."""
-    for where in places(session):
-        done = _sorted(session.done(store, where.recipe))
-        rows = [each.row for each in done if each.row is not None]
-        failed = len(done) - len(rows)
-        measures = session.plan.protocols[where.protocol].protocol.measures(rows)
-        for measure, estimate in zip(measures, estimates(measures, rows), strict=True):
-            yield Line(where.data, where.model, where.method, where.protocol, measure, estimate, failed)
+    failed: dict[int, int] = {}
+    for each in record.tallies(store):
+        failed[each.recipe] = failed.get(each.recipe, 0) + (each.items if each.cause else 0)
+    for where, rows in tables(record, store):
+        measures = record.protocols[where.protocol].measures(rows.examples)
+        found = estimates_of(measures, rows.columns)
+        for measure, estimate in zip(measures, found, strict=True):
+            yield _line(record, where, measure, estimate, failed.get(where.recipe, 0))
 
 
-def differences(session: Session, store: Store, one: str, other: str) -> Iterator[Line]:
+def _line(record: Record, where: Where, measure: Measure, estimate: Estimate, failed: int = 0) -> Line:
+    of = record.data[where.data]["queries"]
+    return Line(where.data, where.model, where.method, where.protocol, measure, estimate, failed, of)
+
+
+def differences(record: Record, store: Store, one: str, other: str) -> Iterator[Line]:
     """The paired differences, one less the other: of two methods, or of two models, by their names in the plan.
 
-    They rest on the queries in which neither failed. Raises `ValueError` for names that the run has not.
+    They rest on the queries of which both have a value of the measure; `of` says how many there could be. Of predicted classes
+    those count that both predict. Raises `ValueError` for names that the run has not.
     """
-    everywhere = places(session)
+    everywhere = record.places
     kind = next(
         (kind for kind in ("method", "model") if {one, other} <= {getattr(each, kind) for each in everywhere}), None
     )
@@ -67,45 +160,46 @@ def differences(session: Session, store: Store, one: str, other: str) -> Iterato
             f"compare two methods or two models of the run; got {one!r} and {other!r}, it has {', '.join(known)}"
         )
     others = {_but(each, kind): each for each in everywhere if getattr(each, kind) == other}
+    orders: dict[str, Order] = {}
     for where in everywhere:
         if getattr(where, kind) == one and _but(where, kind) in others:
-            first, second = (
-                {(each.example, each.target): each.row for each in session.done(store, recipe) if each.row is not None}
-                for recipe in (where.recipe, others[_but(where, kind)].recipe)
-            )
-            both = sorted(first.keys() & second.keys())
-            rows, against = [first[key] for key in both], [second[key] for key in both]
-            measures = session.plan.protocols[where.protocol].protocol.measures(rows)
-            for measure, estimate in zip(measures, estimates(measures, rows, against), strict=True):
-                yield Line(where.data, where.model, where.method, where.protocol, measure, estimate, 0)
+            order = orders.setdefault(where.data, Order.of(record, store, where.data))
+            first, second = (table(store, each.recipe, order) for each in (where, others[_but(where, kind)]))
+            mine, theirs = first.at(_in_both(first, second)), second.at(_in_both(second, first))
+            alike = mine["label"] == theirs["label"]
+            mine, theirs = ({name: column[alike] for name, column in each.items()} for each in (mine, theirs))
+            for measure in record.protocols[where.protocol].measures([*first.examples, *second.examples]):
+                (estimate,) = estimates_of([measure], *paired(measure, mine, theirs))
+                yield _line(record, where, measure, estimate)
 
 
-def seconds(session: Session, store: Store) -> dict[tuple[str, str, str], float]:
+def _in_both(one: Table, other: Table) -> Array:
+    """The rows of one whose queries the other has too."""
+    return np.flatnonzero(np.isin(one.queries, other.queries))
+
+
+def seconds(record: Record, store: Store) -> dict[tuple[str, str, str], float]:
     """What a method took for a query, by data set, model and method: the median."""
     found: dict[tuple[str, str, str], float] = {}
-    for where in places(session):
+    for where in record.places:
         key = (where.data, where.model, where.method)
         if key not in found:
-            taken = [each.seconds for each in session.done(store, where.recipe) if each.row is not None]
-            if taken:
-                found[key] = float(np.median(taken))
+            taken = [np.array(page.seconds, float) for page in store.pages(where.recipe)]
+            if taken and len(known := np.concatenate(taken)):
+                found[key] = float(np.nanmedian(known))
     return found
 
 
-def quantities(session: Session, data: str, model: str) -> str:
+def quantities(record: Record, data: str, model: str) -> str:
     """A sentence that says what a class means to each method of a table, where that is not the same to all; else empty."""
-    methods = {
-        each.method: session.plan.methods[each.method]
-        for each in places(session)
-        if (each.data, each.model) == (data, model)
-    }
-    return differing({name: method.score for name, method in methods.items() if hasattr(method, "score")})
+    told = record.said.get("quantities", [])
+    return next((each["sentence"] for each in told if (each["data"], each["model"]) == (data, model)), "")
 
 
-def rows(session: Session, store: Store) -> Iterator[dict[str, object]]:
+def rows(record: Record, store: Store) -> Iterator[dict[str, object]]:
     """Every item of the plan, by place: what it is, and what was measured or why it failed. Without times: these differ."""
-    for where in places(session):
-        for each in _sorted(session.done(store, where.recipe)):
+    for where in record.places:
+        for each in done(record, store, where):
             yield {
                 "data": where.data,
                 "model": where.model,
@@ -118,23 +212,30 @@ def rows(session: Session, store: Store) -> Iterator[dict[str, object]]:
             }
 
 
-def failures(session: Session, store: Store) -> dict[str, int]:
-    """Why items failed, and how many of each reason."""
-    found: dict[str, int] = {}
-    for where in places(session):
-        for each in session.done(store, where.recipe):
-            if each.row is None:
-                found[each.reason] = found.get(each.reason, 0) + 1
-    return dict(sorted(found.items(), key=lambda entry: -entry[1]))
+def names(store: Store) -> list[str]:
+    """The names that `rows` may have, of all that the store holds."""
+    fixed = ["data", "model", "method", "protocol", "example", "target", "failed"]
+    return list(dict.fromkeys([*fixed, *(name for name in store.row_names() if name != "picture")]))
 
 
-def _sorted(done: Iterator[Done]) -> Sequence[Done]:
-    """In an order that does not depend on keys: that of names and targets."""
-    return sorted(done, key=lambda each: (each.example, each.target))
+def done(record: Record, store: Store, where: Where) -> Iterator[Done]:
+    """What is done of a place, in the data set's order, without what is planned no more."""
+    count, step = record.data[where.data]["examples"], 1000
+    for first in range(0, count, step):
+        items = [Item(where.recipe, each.query) for each in store.planned(where.data, first, first + step - 1)]
+        found = {each.item: each for each in store.look_up(items)}
+        yield from (found[item] for item in items if item in found)
+
+
+def failures(record: Record, store: Store) -> dict[str, tuple[int, str]]:
+    """Why items failed: by cause how many, and the name of one example."""
+    found: dict[str, tuple[int, str]] = {}
+    for each in record.tallies(store):
+        if each.cause:
+            count, example = found.get(each.cause, (0, each.example))
+            found[each.cause] = (count + each.items, example)
+    return dict(sorted(found.items(), key=lambda entry: (-entry[1][0], entry[0])))
 
 
 def _but(where: Where, kind: str) -> tuple[str, ...]:
     return tuple(getattr(where, name) for name in ("data", "model", "method", "protocol") if name != kind)
-
-
-__all__ = ["Line", "Where", "differences", "failures", "lines", "places", "quantities", "rows", "seconds"]

@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,17 +16,18 @@ from torch import Tensor
 from sfumato import models
 from sfumato.attribution import Attribution
 from sfumato.configuration import as_json
-from sfumato.data import Example, Truth, truth
+from sfumato.data import Truth, truth
 from sfumato.labels import synonyms
 from sfumato.metrics.case import Case, Window
 from sfumato.metrics.estimate import Row
 from sfumato.models import Classifier
 from sfumato.pictures import read
 from sfumato.records import fingerprint
+from sfumato.runs import source
 from sfumato.runs.items import PREDICTED_TARGET, Chunk, Unit, seed_of
 from sfumato.runs.kept import Explained
 from sfumato.runs.plan import Plan
-from sfumato.runs.store import Done
+from sfumato.runs.store import Done, Item
 from sfumato.scores import top_class
 
 PICTURES = 64
@@ -39,7 +41,6 @@ class Seen:
     inputs: Tensor
     """`(1, C, H, W)`."""
     window: Window
-    example: Example
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ class Workbench:
     weights: Mapping[str, str] = field(default_factory=dict)
     """The models' identities where the run was begun; a worker elsewhere must find the same."""
     _classifiers: dict[str, Classifier] = field(default_factory=dict)
-    _pictures: "OrderedDict[tuple[str, str], Seen | ValueError]" = field(default_factory=OrderedDict)
+    _pictures: "OrderedDict[tuple[str, str, str], Seen | ValueError]" = field(default_factory=OrderedDict)
     _classes: dict[tuple[str, str], tuple[int, ...] | ValueError] = field(default_factory=dict)
 
     def classifier(self, name: str) -> Classifier:
@@ -83,37 +84,34 @@ class Workbench:
         self._classifiers.clear()
 
     def done(
-        self, chunk: Chunk, wanted: frozenset[str] | None = None, kept: Mapping[str, Explained] | None = None
-    ) -> tuple[list[Done], dict[tuple[str, ...], Attribution]]:
-        """The chunk's items, of those `wanted`, and the method's results that are new, each by its items' keys.
+        self, chunk: Chunk, wanted: frozenset[Item] | None = None, kept: Mapping[int, Explained] | None = None
+    ) -> tuple[list[Done], dict[tuple[Item, ...], Attribution]]:
+        """The chunk's items, of those `wanted`, and the method's results that are new, each by the items that rest on it.
 
         All queries of a chunk go through the method whichever are wanted, so that their digits are the same; none does where
-        the results of all are among the `kept` ones, by the units' identities.
+        the results of all are among the `kept` ones, by the units' queries.
         """
         self.classifier(chunk.combination.model)  # a model that is not the planned one is no item's fault
         done: list[Done] = []
-        results: dict[tuple[str, ...], Attribution] = {}
-        queries: list[tuple[Query, tuple[str, ...]]] = []
-        for unit, keys in zip(chunk.units, chunk.keys, strict=True):
+        results: dict[tuple[Item, ...], Attribution] = {}
+        queries: list[tuple[Query, tuple[Item, ...]]] = []
+        for unit, items in zip(chunk.units, chunk.items, strict=True):
             try:
-                queries.append((self._query(chunk, unit), keys))
+                queries.append((self._query(chunk, unit), items))
             except ValueError as error:
-                done += [_failed(key, recipe, unit, error) for key, recipe in zip(keys, chunk.recipes, strict=True)]
-        for query, keys, explained in self._explained(chunk, queries, kept or {}):
+                done += [_failed(item, unit, error) for item in items]
+        for query, items, explained in self._explained(chunk, queries, kept or {}):
             if isinstance(explained.outcome, Exception):
-                done += [
-                    _failed(key, recipe, query.unit, explained.outcome, explained.seconds)
-                    for key, recipe in zip(keys, chunk.recipes, strict=True)
-                ]
+                done += [_failed(item, query.unit, explained.outcome, explained.seconds) for item in items]
                 continue
             if not explained.masks:
-                results[keys] = explained.outcome
+                results[items] = explained.outcome
             located: list[Truth | ValueError] = []
-            for key, recipe, name in zip(keys, chunk.recipes, chunk.combination.protocols, strict=True):
-                if wanted is None or key in wanted:
-                    done.append(self._measured(chunk, query, explained, name, (key, recipe), located))
+            for item, name in zip(items, chunk.combination.protocols, strict=True):
+                if wanted is None or item in wanted:
+                    done.append(self._measured(chunk, query, explained, name, item, located))
         if wanted is not None:
-            done = [each for each in done if each.key in wanted]
+            done = [each for each in done if each.item in wanted]
         return done, results
 
     def _query(self, chunk: Chunk, unit: Unit) -> Query:
@@ -122,7 +120,7 @@ class Workbench:
             raise ValueError(unit.reason)
         combination = chunk.combination
         classifier = self.classifier(combination.model)
-        seen = self._seen(combination.model, unit.example)
+        seen = self._seen(combination.model, unit.example.path, unit.content)
         if unit.target == PREDICTED_TARGET:
             with torch.no_grad():
                 predicted = top_class(classifier.logits(seen.inputs.to(self.plan.device))[0])
@@ -139,11 +137,11 @@ class Workbench:
             raise indices
         return indices[label]
 
-    def _seen(self, model: str, example: Example) -> Seen:
+    def _seen(self, model: str, path: Path, content: str) -> Seen:
         """The picture as the model is shown it, kept for the methods that follow."""
-        place = (model, str(example.path))
+        place = (model, str(path), content)
         if place not in self._pictures:
-            self._pictures[place] = self._prepared(model, example)
+            self._pictures[place] = self._prepared(model, path)
             if len(self._pictures) > PICTURES:
                 self._pictures.popitem(last=False)
         seen = self._pictures[place]
@@ -151,34 +149,35 @@ class Workbench:
             raise seen
         return seen
 
-    def _prepared(self, model: str, example: Example) -> Seen | ValueError:
+    def _prepared(self, model: str, path: Path) -> Seen | ValueError:
         classifier = self.classifier(model)
         try:
-            picture: Image.Image = read(example.path)
+            picture: Image.Image = read(path)
         except ValueError as error:
             return error
         window = Window(picture.size, *classifier.preparation.window(picture.size))
-        return Seen(classifier.prepare(picture)[None], window, example)
+        return Seen(classifier.prepare(picture)[None], window)
 
     def _explained(
-        self, chunk: Chunk, queries: Sequence[tuple[Query, tuple[str, ...]]], kept: Mapping[str, Explained]
-    ) -> list[tuple[Query, tuple[str, ...], Explained]]:
+        self, chunk: Chunk, queries: Sequence[tuple[Query, tuple[Item, ...]]], kept: Mapping[int, Explained]
+    ) -> list[tuple[Query, tuple[Item, ...], Explained]]:
         """The method's result for each query and its share of the time, in batches of one shape; one by one where a batch
         fails, so that one query's fault is not another's."""
-        if all(query.unit.identity in kept for query, _ in queries):
-            return [(query, keys, kept[query.unit.identity]) for query, keys in queries]
+        if all(query.unit.query in kept for query, _ in queries):
+            return [(query, items, kept[query.unit.query]) for query, items in queries]
         method = self._method(chunk)
         net = self.classifier(chunk.combination.model).net
-        shapes: dict[tuple[int, ...], list[tuple[Query, tuple[str, ...]]]] = {}
+        shapes: dict[tuple[int, ...], list[tuple[Query, tuple[Item, ...]]]] = {}
         for entry in queries:
             shapes.setdefault(tuple(entry[0].seen.inputs.shape), []).append(entry)
-        found: list[tuple[Query, tuple[str, ...], Explained]] = []
+        found: list[tuple[Query, tuple[Item, ...], Explained]] = []
         for group in shapes.values():
             began = time.perf_counter()
             outcomes = self._attempted(method, net, [query for query, _ in group])
             share = (time.perf_counter() - began) / len(group)
             found += [
-                (query, keys, Explained(outcome, share)) for (query, keys), outcome in zip(group, outcomes, strict=True)
+                (query, items, Explained(outcome, share))
+                for (query, items), outcome in zip(group, outcomes, strict=True)
             ]
         return found
 
@@ -205,12 +204,11 @@ class Workbench:
         query: Query,
         explained: Explained,
         protocol_name: str,
-        identity: tuple[str, str],
+        item: Item,
         located: list[Truth | ValueError],
     ) -> Done:
         """What a protocol finds in a query; what it raises makes the item a failed one."""
         entry = self.plan.protocols[protocol_name]
-        key, recipe = identity
         try:
             where = self._truth(query, located) if "truth" in entry.protocol.needs else None
             case = Case(
@@ -221,27 +219,22 @@ class Workbench:
                 method=self._method(chunk),
                 truth=where,
                 window=query.seen.window,
-                seed=seed_of(key) ^ self.plan.seed,
+                seed=seed_of(query.unit) ^ self.plan.seed,
                 others={other: self.classifier(other).net for other in entry.others},
             )
-            row: Row = {
-                "picture": query.unit.name,
-                "label": query.label,
-                **entry.protocol.measure(case),
-            }
+            row: Row = {"label": query.label, **entry.protocol.measure(case)}
         except FATAL:
             raise
         except Exception as error:  # noqa: BLE001  # as above
-            return _failed(key, recipe, query.unit, error, explained.seconds)
-        return Done(
-            key, recipe, query.unit.name, query.unit.target, row, seconds=explained.seconds, masks=explained.masks
-        )
+            return _failed(item, query.unit, error, explained.seconds)
+        return Done(item, query.unit.name, query.unit.target, row, seconds=explained.seconds, masks=explained.masks)
 
     def _truth(self, query: Query, located: list[Truth | ValueError]) -> Truth:
         """Where the target is in the picture; found once for all protocols."""
         if not located:
             try:
-                located.append(truth(query.seen.example, query.unit.target, query.seen.window.size))
+                assert query.unit.example is not None  # noqa: S101  # a query has one
+                located.append(truth(query.unit.example, query.unit.target, query.seen.window.size))
             except ValueError as error:
                 located.append(error)
         if isinstance(located[0], ValueError):
@@ -254,8 +247,14 @@ FATAL = (MemoryError, torch.OutOfMemoryError, OSError)
 
 
 def identity(classifier: Classifier) -> str:
-    """A hash of all of a model that results depend on: its weights, its preparation, labels and layers."""
-    told = [as_json(classifier.preparation), list(classifier.labels), dict(classifier.layers)]
+    """A hash of all of a model that results depend on: its weights, its preparation, labels and layers, and the source of
+    modules that are the user's own."""
+    told = [
+        as_json(classifier.preparation),
+        list(classifier.labels),
+        dict(classifier.layers),
+        source.of(classifier.net),
+    ]
     return hashlib.sha256(f"{fingerprint(classifier.net)} {json.dumps(told)}".encode()).hexdigest()[:32]
 
 
@@ -295,7 +294,7 @@ def _settled(result: Any, device: str) -> Attribution:
     return replace(result, **tensors)
 
 
-def _failed(key: str, recipe: str, unit: Unit, error: Exception, seconds: float = 0.0) -> Done:
+def _failed(item: Item, unit: Unit, error: Exception, seconds: float = 0.0) -> Done:
     said = " ".join(str(error).split())
     reason = said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
-    return Done(key, recipe, unit.name, unit.target, None, reason, seconds)
+    return Done(item, unit.name, unit.target, None, reason, seconds)

@@ -5,14 +5,14 @@ import os
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from sfumato.runs.plan import parse
-from sfumato.runs.session import Place, Session
+from sfumato.runs.record import Record
+from sfumato.runs.session import Session, resumed
 
 POLL = 0.5
 """Seconds between looks at how far the workers are."""
@@ -31,12 +31,12 @@ def spread(session: Session, workers: int) -> Generator[None]:
     if session.bench is not None:
         session.bench.let_go()
     context = multiprocessing.get_context("spawn")
-    told = (session.plan.text, str(session.plan.folder), session.place, dict(session.weights), dict(session.made_by))
+    told = Record(**{each.name: getattr(session, each.name) for each in fields(Record)})
     running: dict[Connection, Any] = {}
 
     def start() -> None:
         here, there = context.Pipe(duplex=False)
-        process = context.Process(target=_worker, args=(there, *told), daemon=True)
+        process = context.Process(target=_worker, args=(there, told), daemon=True)
         process.start()
         there.close()
         running[here] = process
@@ -76,14 +76,12 @@ def _was_killed(connection: Connection, process: Any) -> bool:
     return reason is None
 
 
-def _worker(
-    connection: Connection, text: str, folder: str, place: Place, weights: dict[str, str], made_by: dict[str, str]
-) -> None:
+def _worker(connection: Connection, record: Record) -> None:
     """A worker process, from its start to its end."""
     _end_with(os.getppid())
     try:
         with one_thread():
-            for _ in Session(parse(text, Path(folder)), place, weights, made_by).work():
+            for _ in resumed(record).work():
                 pass
         connection.send("")
     except KeyboardInterrupt:

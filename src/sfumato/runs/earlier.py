@@ -1,0 +1,103 @@
+"""A run of format 1 brought to the present one: its rows, recipes and notes stay, and what is done stays done."""
+
+import json
+from typing import Any
+
+from sfumato.runs.tables import FORMAT, TABLES, Rows
+
+PAGE = 5000
+
+
+def brought_up(rows: Rows) -> None:
+    """Bring the tables of format 1 to this one, in the transaction that is under way.
+
+    In format 1 an item was known by a hash; here it is a recipe and a query. Nothing is known there of a query but the names of
+    its data set and example, and its target.
+    """
+    for statement in (
+        "DROP TABLE claims",
+        "ALTER TABLE recipes RENAME TO recipes_1",
+        "ALTER TABLE done RENAME TO done_1",
+        "DROP INDEX done_of",
+    ):
+        rows(statement)
+    for statement in TABLES:
+        if not statement.startswith(("CREATE TABLE format ", "CREATE TABLE notes ")):
+            rows(statement)
+    hashes = _recipes(rows)
+    _done(rows, hashes)
+    _notes(rows, hashes)
+    rows("DROP TABLE recipes_1")
+    rows("DROP TABLE done_1")
+    rows("UPDATE format SET version = ?", FORMAT)
+
+
+def _recipes(rows: Rows) -> dict[str, tuple[int, str]]:
+    """Each recipe's number and data set, by its hash."""
+    found = rows("SELECT hash, about FROM recipes_1 ORDER BY hash")
+    rows.each("INSERT INTO recipes (hash, about) VALUES (?, ?)", found)
+    numbers = dict(rows("SELECT hash, id FROM recipes"))
+    return {name: (numbers[name], str(json.loads(about).get("data", ""))) for name, about in found}
+
+
+def _done(rows: Rows, hashes: dict[str, tuple[int, str]]) -> None:
+    examples: dict[tuple[str, str], int] = {}
+    queries: dict[tuple[int, int], int] = {}
+    shapes: dict[str, int] = {}
+    places: dict[str, int] = {}
+    after = ""
+    statement = f"""SELECT key, recipe, example, target, measured, reason, seconds, masks FROM done_1 WHERE key > ?
+        ORDER BY key LIMIT {PAGE}"""  # noqa: S608
+    while page := rows(statement, after):
+        after = page[-1][0]
+        for _, recipe, name, target, measured, reason, seconds, masks in page:
+            number, data = hashes.get(recipe, (0, ""))
+            if (data, name) not in examples:
+                place = places.setdefault(data, 0)
+                places[data] += 1
+                examples[data, name] = _inserted(
+                    rows,
+                    """INSERT INTO examples (data, place, name, annotation, content, stamp, files, body)
+                    VALUES (?, ?, ?, '', '', '', '[]', '{}') RETURNING id""",
+                    *(data, place, name),
+                )
+            query = (examples[data, name], target)
+            if query not in queries:
+                queries[query] = _inserted(
+                    rows, "INSERT INTO queries (example, target, live) VALUES (?, ?, 1) RETURNING id", *query
+                )
+            row = None if measured is None else json.loads(measured)
+            names = None if row is None else json.dumps(list(row))
+            if names is not None and names not in shapes:
+                shapes[names] = _inserted(rows, "INSERT INTO shapes (names) VALUES (?) RETURNING id", names)
+            values = reason if row is None else json.dumps(list(row.values()), separators=(",", ":"))
+            rows(
+                """INSERT INTO done (recipe, query, shape, measured, seconds, masks) VALUES (?, ?, ?, ?, ?, ?)
+                ON CONFLICT (recipe, query) DO NOTHING""",
+                *(number, queries[query], shapes[names] if names else 0, values, seconds, masks or None),
+            )
+
+
+def _notes(rows: Rows, hashes: dict[str, tuple[int, str]]) -> None:
+    """The places of the table name their recipes by numbers, and each data set says how large it is."""
+    for (value,) in rows("SELECT value FROM notes WHERE name = 'places'"):
+        places = [
+            {
+                **{name: each[name] for name in ("data", "model", "method", "protocol")},
+                "recipe": hashes[each["recipe"]][0],
+            }
+            for each in json.loads(value)
+        ]
+        rows("UPDATE notes SET value = ? WHERE name = 'places'", json.dumps(places))
+    for data, examples, queries in rows(
+        """SELECT data, count(DISTINCT examples.id), count(*) FROM examples
+        JOIN queries ON queries.example = examples.id GROUP BY data"""
+    ):
+        about: dict[str, Any] = {"sources": "", "classes": [], "examples": examples, "queries": queries}
+        rows("INSERT INTO notes (name, value) VALUES (?, ?)", f"data {data}", json.dumps(about))
+
+
+def _inserted(rows: Rows, statement: str, *values: Any) -> int:
+    """The number of a new row."""
+    ((number,),) = rows(statement, *values)
+    return int(number)
