@@ -31,7 +31,8 @@ from sfumato.runs import on_ray, workers
 from sfumato.runs.cluster import Cluster
 from sfumato.runs.plan import parse
 from sfumato.runs.processes import present
-from sfumato.runs.session import Place, Session, begun
+from sfumato.runs.record import Place
+from sfumato.runs.session import Session, begun
 from sfumato.runs.store import Done
 
 PLAN = """

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfumato.runs import session as sessions
+from sfumato.runs import record as records
 from sfumato.runs import summary
 from sfumato.runs.export import grid, grouped, tabulated
-from sfumato.runs.session import Session
+from sfumato.runs.record import Record
 from sfumato.runs.store import Store
 
 Place = tuple[str, str, str, str]
@@ -38,28 +38,36 @@ MAIN = (
 """The measures of which the best other method is named; the rest are these for fewer cases or against chance."""
 
 
-def unfinished(session: Session, store: Store) -> set[Place]:
+def unfinished(record: Record, store: Store) -> set[Place]:
     """The places of which something is not done: they have no place in a table beside those that rest on all queries."""
+    done = dict.fromkeys(record.recipes, 0)
+    for each in record.tallies(store):
+        done[each.recipe] += each.items
     return {
         (where.data, where.model, where.method, where.protocol)
-        for where in summary.places(session)
-        if len(store.known(keys := session.keys(where.recipe))) < len(keys)
+        for where in record.places
+        if done[where.recipe] < record.data[where.data]["queries"]
     }
+
+
+def methods(record: Record) -> list[str]:
+    """The plan's methods that are judged, in its order."""
+    return list(dict.fromkeys(where.method for where in record.places))
 
 
 def place(line: summary.Line) -> Place:
     return line.data, line.model, line.method, line.protocol
 
 
-def sections(session: Session, store: Store, left_out: set[Place]) -> Iterator[str]:
+def sections(record: Record, store: Store, left_out: set[Place]) -> Iterator[str]:
     """For each data set and model: how many pictures and queries, and a table for each protocol."""
-    cost = summary.seconds(session, store)
-    whole = (line for line in summary.lines(session, store) if place(line) not in left_out)
+    cost = summary.seconds(record, store)
+    whole = (line for line in summary.lines(record, store) if place(line) not in left_out)
     for (data, model), lines in grouped(whole).items():
         queries = max(line.estimate.count for line in lines)
-        pictures = len(session.plan.data[data].data)
+        pictures = record.data[data]["examples"]
         yield f"## {data}, {model}\n\n{pictures} pictures, {queries} queries.\n"
-        known = {method: cost[data, model, method] for method in session.plan.methods if (data, model, method) in cost}
+        known = {method: cost[data, model, method] for method in methods(record) if (data, model, method) in cost}
         yield "Seconds a query: " + ", ".join(f"{method} {seconds:.2g}" for method, seconds in known.items()) + ".\n"
         for protocol in dict.fromkeys(line.protocol for line in lines):
             header, body = grid([line for line in lines if line.protocol == protocol])
@@ -94,12 +102,12 @@ class Standing:
         return f"{value:+.3g}{unit} [{low:+.3g}, {high:+.3g}]"
 
 
-def standings(session: Session, store: Store, left_out: set[Place]) -> list[Standing]:
+def standings(record: Record, store: Store, left_out: set[Place]) -> list[Standing]:
     """The leader beside every other method by all that tells."""
     found = []
-    for other in session.plan.methods:
+    for other in methods(record):
         if other != LEADER:
-            for line in summary.differences(session, store, LEADER, other):
+            for line in summary.differences(record, store, LEADER, other):
                 one, two = place(line), (line.data, line.model, other, line.protocol)
                 if line.protocol in TELLING and line.estimate.count >= FEW and not {one, two} & left_out:
                     found.append(Standing(other, line))
@@ -143,14 +151,14 @@ def told(found: list[Standing]) -> Iterator[str]:
 
 
 def main(folder: str, page: str) -> None:
-    session = sessions.found(sessions.Place(Path(folder)))
+    record = records.found(records.Place(Path(folder)))
     said = (Path(__file__).parent / "results.md").read_text(encoding="utf-8")
-    with session.place.store() as store:
-        left_out = unfinished(session, store)
+    with record.place.store() as store:
+        left_out = unfinished(record, store)
         for each in sorted({each[:3] for each in left_out}):
             print("left out, as it is not finished:", *each)
-        text = said.replace("{standings}", "\n".join(told(standings(session, store, left_out))))
-        text = text.replace("{sections}", "\n".join(sections(session, store, left_out)))
+        text = said.replace("{standings}", "\n".join(told(standings(record, store, left_out))))
+        text = text.replace("{sections}", "\n".join(sections(record, store, left_out)))
     Path(page).write_text(text.rstrip() + "\n", encoding="utf-8")
 
 

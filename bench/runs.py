@@ -21,7 +21,8 @@ from sfumato.data import Table
 from sfumato.data.truth import truth
 from sfumato.pictures import read
 from sfumato.runs.plan import Plan, parse
-from sfumato.runs.session import Place, begun
+from sfumato.runs.record import Place
+from sfumato.runs.session import begun
 from sfumato.runs.workers import one_thread, spread
 
 PLAN = """

@@ -19,7 +19,8 @@ from sfumato.runs import execute, on_ray
 from sfumato.runs.cluster import Cluster
 from sfumato.runs.crew import Worker
 from sfumato.runs.plan import parse
-from sfumato.runs.session import Place, Session, begun, current
+from sfumato.runs.record import Place
+from sfumato.runs.session import Session, begun, current
 from sfumato.runs.store import Owner
 from sfumato.runs.workers import one_thread
 
@@ -57,7 +58,8 @@ from pathlib import Path
 from sfumato.runs import execute, on_ray
 from sfumato.runs.cluster import Cluster
 from sfumato.runs.plan import parse
-from sfumato.runs.session import Place, begun
+from sfumato.runs.record import Place
+from sfumato.runs.session import begun
 
 plan, folder, address, actors = sys.argv[1:]
 execute.BETWEEN_COMMITS = 0.05
@@ -65,7 +67,7 @@ add = execute.Parcel.add
 
 def told(parcel, done, results):
     add(parcel, done, results)
-    print(*(each.key for each in done))
+    print(*(f'{each.item.recipe}-{each.item.query}' for each in done))
 
 execute.Parcel.add = told
 session = begun(parse(Path(plan).read_text(), Path(plan).parent), Place(Path(folder)))
@@ -116,10 +118,7 @@ class Bed:
 def rows(session):
     """All that is done, but for what it took."""
     with session.place.store() as store:
-        return [
-            (each.key, each.recipe, each.example, each.target, json.dumps(each.row), each.reason)
-            for each in store.done()
-        ]
+        return [(each.item, each.example, each.target, json.dumps(each.row), each.reason) for each in store.done()]
 
 
 def count(session):
@@ -128,13 +127,13 @@ def count(session):
 
 
 def claims(session):
-    """The keys of what a stranger cannot claim, of all that is planned."""
-    keys = [key for chunk in session.chunks() for key in chunk.all_keys]
+    """What a stranger cannot claim, of all that is planned."""
     stranger = Owner("elsewhere", 1, "now")
     with session.place.store() as store:
-        free = store.claim(keys, stranger)
+        items = [item for window in session.undone(store) for chunk, _ in window for item in chunk.all_items]
+        free = store.claim(items, stranger)
         store.release(stranger)
-        return set(keys) - set(free) - store.known(keys)
+        return set(items) - set(free) - store.known(items)
 
 
 @pytest.fixture
@@ -216,9 +215,9 @@ def test_a_machine_dies_in_the_middle(bed, cluster):
             cluster.remove_node(third, allow_graceful=False)
     assert killed < len(undisturbed)  # there was something left to do
     assert rows(session) == undisturbed
-    assert [row[-1] for row in undisturbed if row[2] == BROKEN] == [row[-1] for row in undisturbed if row[-1]] != []
+    assert [row[-1] for row in undisturbed if row[1] == BROKEN] == [row[-1] for row in undisturbed if row[-1]] != []
     with session.place.store() as store:
-        kept = {each.key: each.masks for each in store.done() if each.row is not None}
+        kept = {each.item: each.masks for each in store.done() if each.row is not None}
     assert all((session.place.folder / "masks" / name).parent.is_file() for name in kept.values())
     assert not claims(session)
 
@@ -230,13 +229,13 @@ def test_a_protocol_that_is_added_judges_the_masks_that_were_kept(bed, cluster):
     for _ in on_ray.spread(session, cluster.address, Cluster(actors=2)):
         pass
     with session.place.store() as store:
-        places = {each.key: each.masks for each in store.done()}
-        store.forget([each.key for each in store.done() if each.row and "rank" in each.row])
+        places = {each.item: each.masks for each in store.done()}
+        store.forget([each.item for each in store.done() if each.row and "rank" in each.row])
     for _ in on_ray.spread(session, cluster.address, Cluster(actors=2)):
         pass
     assert rows(session) == undisturbed
     with session.place.store() as store:
-        assert {each.key: each.masks for each in store.done()} == places
+        assert {each.item: each.masks for each in store.done()} == places
 
 
 def test_workers_die(bed, cluster):
@@ -287,18 +286,13 @@ def test_a_model_without_memory_ends_the_run(bed, cluster):
 
 
 @pytest.mark.slow
-def test_other_files_on_a_machine(bed, cluster):
+def test_other_files_on_a_machine(bed, cluster, monkeypatch):
     session = bed.session("cluster")
-    made = list(session.chunks())
-    assert all(chunk.keys for chunk in made)  # of the pictures as they are now
+    with session.place.store() as store:
+        made = list(session.undone(store))  # of the pictures as they are now
     path = bed.root / "004.png"
     path.write_bytes(path.read_bytes() + b"more")  # and as workers see them
-
-    class Planned(Session):
-        def chunks(self):
-            return iter(made)
-
-    session = Planned(session.plan, session.place, session.weights, session.made_by)
+    monkeypatch.setattr(Session, "undone", lambda *_: iter(made))
     with pytest.raises(
         RuntimeError, match=r"004\.png' is missing on \S+, or another file than here; give every machine"
     ):
@@ -308,11 +302,12 @@ def test_other_files_on_a_machine(bed, cluster):
 
 def test_a_worker_says_what_is_wrong(bed):
     session = bed.session("run")
-    chunk = next(session.chunks())
-    wanted = frozenset(chunk.all_keys[:1])
+    with session.place.store() as store:
+        chunk = next(session.undone(store))[0][0]
+    wanted = frozenset(chunk.all_items[:1])
     worker = Worker(session.plan, session.weights, current())
     assert worker.ready().fault == ""
-    assert [each.key for each in worker.done(chunk, wanted, {}).done] == chunk.all_keys[:1]
+    assert [each.item for each in worker.done(chunk, wanted, {}).done] == chunk.all_items[:1]
     older = Worker(session.plan, session.weights, {**current(), "code": "older"})
     assert "another version is installed there (code " in older.ready().fault
     other = Worker(session.plan, {"small": "another"}, current())
@@ -417,7 +412,7 @@ def test_two_drivers_on_one_run(bed, cluster, drive, monkeypatch):
 
     def told(parcel, done, results):
         add(parcel, done, results)
-        ours.extend(each.key for each in done)
+        ours.extend(each.item for each in done)
 
     monkeypatch.setattr(execute.Parcel, "add", told)
     for _ in on_ray.spread(session, cluster.address, Cluster(actors=1)):

@@ -31,7 +31,8 @@ from sfumato.report.cases import by_case
 from sfumato.report.notebook import notebook
 from sfumato.report.shown import perturbed
 from sfumato.runs.plan import parse
-from sfumato.runs.session import Place, begun
+from sfumato.runs.record import Place
+from sfumato.runs.session import begun
 from sfumato.sufficient import SmallestArea
 
 HOSTILE = "\"><script>alert('x')</script><img src=http://evil.example/ onerror=alert(1)>&amp;\x00\ud800"

@@ -16,7 +16,8 @@ from sfumato.configuration import as_key
 from sfumato.models import Classifier, Preparation
 from sfumato.runs import export, items, summary
 from sfumato.runs.plan import parse
-from sfumato.runs.session import Place, begun
+from sfumato.runs.record import Place
+from sfumato.runs.session import begun
 from sfumato.runs.workers import one_thread
 
 BIAS = {"one": [-2.0], "two": [1.5, 1.0], "broken": [math.nan, 0.0]}

@@ -48,7 +48,7 @@ def sections(record: Record, sheet: Sheet, heading: str = "", place: int = 0) ->
             identity = f"r{place}-{number}"
             found_here = list(judged(record, store, data, model))
             told = [tag("h2", f"{data}, {model}", id=identity), _cost(data, model, cost)]
-            if note := summary.quantities(session, data, model):
+            if note := summary.quantities(record, data, model):
                 told.append(tag("p", note, class_="small"))
             for each in found_here:
                 table = [line for line in group if line.protocol == each.protocol]

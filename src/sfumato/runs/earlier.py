@@ -47,7 +47,7 @@ def _done(rows: Rows, hashes: dict[str, tuple[int, str]]) -> None:
     places: dict[str, int] = {}
     after = ""
     statement = f"""SELECT key, recipe, example, target, measured, reason, seconds, masks FROM done_1 WHERE key > ?
-        ORDER BY key LIMIT {PAGE}"""  # noqa: S608
+        ORDER BY key LIMIT {PAGE}"""
     while page := rows(statement, after):
         after = page[-1][0]
         for _, recipe, name, target, measured, reason, seconds, masks in page:

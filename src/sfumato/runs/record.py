@@ -1,4 +1,4 @@
-"""A run as its folder tells it: what was planned, how far it is, and where its rows are; without models, pictures or data sets."""
+"""A run as its folder tells it: what was planned, how far it is, where its rows are; without models, pictures or data sets."""
 
 import secrets
 from collections.abc import Iterator, Mapping

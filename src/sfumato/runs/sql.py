@@ -12,10 +12,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from sfumato.configuration import check_number
-from sfumato.runs.causes import cause
 from sfumato.runs.earlier import brought_up
 from sfumato.runs.processes import gone
-from sfumato.runs.sql_queries import SqlQueries
+from sfumato.runs.sql_queries import SqlQueries, caused
 from sfumato.runs.store import LEASE, Done, Item, Owner, Page, StoreError, Tally
 from sfumato.runs.tables import FORMAT, TABLES, Rows
 
@@ -99,7 +98,7 @@ class SqlStore(SqlQueries, ABC):
     def look_up(self, items: Collection[Item]) -> Iterator[Done]:
         statement = f"""SELECT {COLUMNS} FROM $items
             JOIN done ON done.recipe = listed.recipe AND done.query = listed.query {BESIDE}
-            ORDER BY done.recipe, done.query"""  # noqa: S608
+            ORDER BY done.recipe, done.query"""
         for part in _parts(items, PAGE):
             yield from map(self._done, self._read(statement, part))
 
@@ -135,7 +134,7 @@ class SqlStore(SqlQueries, ABC):
         self._transaction(lambda rows: rows(statement, *astuple(owner)), write=True)
 
     def claimed(self) -> int:
-        return int(self._read(f"SELECT count(*) FROM claims WHERE {HELD}")[0][0])  # noqa: S608
+        return int(self._read(f"SELECT count(*) FROM claims WHERE {HELD}")[0][0])
 
     def commit(self, done: Sequence[Done]) -> None:
         ordered = sorted(done, key=operator.attrgetter("item"))
@@ -200,7 +199,7 @@ class SqlStore(SqlQueries, ABC):
         """Pages are read as they are asked for; what is committed or forgotten meanwhile may or may not be among them."""
         some = "" if recipe is None else "done.recipe = ? AND "
         statement = f"""SELECT {COLUMNS} FROM done {BESIDE} WHERE {some}(done.recipe, done.query) > (?, ?)
-            ORDER BY done.recipe, done.query LIMIT {PAGE}"""  # noqa: S608
+            ORDER BY done.recipe, done.query LIMIT {PAGE}"""
         after = (-1, -1) if recipe is None else (recipe, -(2**62))
         while page := self._read(statement, *(() if recipe is None else (recipe,)), *after):
             yield from map(self._done, page)
@@ -212,12 +211,15 @@ class SqlStore(SqlQueries, ABC):
 
     def tallies(self) -> list[Tally]:
         found = self._read("SELECT recipe, cause, count, example FROM tallies WHERE count > 0 ORDER BY recipe, cause")
-        return [Tally(recipe, why, int(count), self._parsed(name)) for recipe, why, count, name in found]
+        return [
+            Tally(recipe, self._parsed(why) if why else "", int(count), self._parsed(name))
+            for recipe, why, count, name in found
+        ]
 
     def pages(self, recipe: int) -> Iterator[Page]:
         shapes = dict(self._read("SELECT id, names FROM shapes"))
         statement = f"""SELECT query, shape, measured, seconds FROM done WHERE recipe = ? AND query > ?
-            ORDER BY query LIMIT {PAGE}"""  # noqa: S608
+            ORDER BY query LIMIT {PAGE}"""
         after = -(2**62)
         while page := self._read(statement, recipe, after):
             after = page[-1][0]
@@ -318,7 +320,7 @@ def _written(done: Done) -> tuple[str, str, str]:
     """The names of a row's values (empty for a failed item), the values or the reason, and the cause of a failure;
     `ValueError` for what would not come back as it is."""
     if done.row is None:
-        return "", json.dumps(done.reason), cause(done.reason, done.example) or "?"
+        return "", json.dumps(done.reason), caused(done.reason, done.example)
     try:
         return json.dumps(list(done.row)), json.dumps(list(done.row.values()), separators=(",", ":")), ""
     except TypeError as error:
@@ -336,7 +338,7 @@ def _free(rows: Rows, items: str, owner: Owner) -> list[Item]:
     found = rows(
         f"""SELECT listed.recipe, listed.query, claims.machine, claims.process, claims.started
         FROM $items LEFT JOIN claims ON claims.recipe = listed.recipe AND claims.query = listed.query AND {HELD}
-        WHERE NOT EXISTS (SELECT 1 FROM done WHERE done.recipe = listed.recipe AND done.query = listed.query)""",  # noqa: S608
+        WHERE NOT EXISTS (SELECT 1 FROM done WHERE done.recipe = listed.recipe AND done.query = listed.query)""",
         items,
     )
     dead = cache(gone)

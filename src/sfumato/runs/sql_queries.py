@@ -15,6 +15,9 @@ T = TypeVar("T")
 GONE = -1
 """The place of an example that is not in its data set any more."""
 
+LONGEST = 300
+"""Characters of a cause."""
+
 PLANNED = "(queries.id IS NULL OR queries.live = 1 AND examples.place >= 0)"
 """Whether a row of `done` is of a query that is planned; one of no known data set counts too."""
 
@@ -52,7 +55,7 @@ class SqlQueries(ABC):
                 ],
             )
             rows.each(
-                f"UPDATE examples SET place = {GONE} WHERE id = ?",  # noqa: S608
+                f"UPDATE examples SET place = {GONE} WHERE id = ?",
                 [(number,) for place, (number, _, _) in there.items() if place not in same],
             )
             new = {place: each for place, each in wanted.items() if place not in same}
@@ -70,7 +73,7 @@ class SqlQueries(ABC):
     def listed(self, data: str, count: int) -> int:
         def work(rows: Rows) -> int:
             beyond = rows("SELECT id FROM examples WHERE data = ? AND place >= ?", data, count)
-            rows.each(f"UPDATE examples SET place = {GONE} WHERE id = ?", beyond)  # noqa: S608
+            rows.each(f"UPDATE examples SET place = {GONE} WHERE id = ?", beyond)
             if beyond or rows("SELECT 1 FROM notes WHERE name = ?", _recount(data)):
                 self._recounted(rows, data)
                 rows("DELETE FROM notes WHERE name = ?", _recount(data))
@@ -135,20 +138,25 @@ class SqlQueries(ABC):
         """Count anew what is done of a recipe."""
         rows("DELETE FROM tallies WHERE recipe = ?", recipe)
         statement = f"FROM done {JOINED} WHERE recipe = ? AND {PLANNED}"
-        count, name = rows(f"SELECT count(*), min(examples.name) {statement} AND shape <> 0", recipe)[0]  # noqa: S608
+        count, name = rows(f"SELECT count(*), min(examples.name) {statement} AND shape <> 0", recipe)[0]
         found: Counter[str] = Counter({"": count})
         names = {"": name or '""'}
         for measured, example in rows(
-            f"SELECT measured, examples.name {statement} AND shape = 0 ORDER BY query",  # noqa: S608
+            f"SELECT measured, examples.name {statement} AND shape = 0 ORDER BY query",
             recipe,
         ):
-            why = cause(self._parsed(measured), "" if example is None else self._parsed(example)) or "?"
+            why = caused(self._parsed(measured), "" if example is None else self._parsed(example))
             found[why] += 1
             names.setdefault(why, example or '""')
         rows.each(
             "INSERT INTO tallies (recipe, cause, count, example) VALUES (?, ?, ?, ?)",
             [(recipe, why, number, names[why]) for why, number in found.items() if number],
         )
+
+
+def caused(reason: str, example: str) -> str:
+    """The cause of a failure as the tables have it: JSON, and short enough for an index."""
+    return json.dumps((cause(reason, example) or "?")[:LONGEST])
 
 
 def _recount(data: str) -> str:
@@ -215,7 +223,7 @@ def _replaced(rows: Rows, data: str, example: int, stamp: str, content: str) -> 
     """Another example takes the place of one whose files hold something else now: one with that content that was there before,
     or a new one."""
     ((place, annotation),) = rows("SELECT place, annotation FROM examples WHERE id = ?", example)
-    rows(f"UPDATE examples SET place = {GONE} WHERE id = ?", example)  # noqa: S608
+    rows(f"UPDATE examples SET place = {GONE} WHERE id = ?", example)
     before = rows(
         "SELECT id FROM examples WHERE data = ? AND annotation = ? AND content = ?", *(data, annotation, content)
     )
