@@ -44,6 +44,14 @@ OtherVersion = Annotated[
     str | None, typer.Option(help='What to do with items of another version: "anew" or "adopt".', show_default=False)
 ]
 Retry = Annotated[bool, typer.Option("--retry", help="Try items again that failed before.")]
+Redo = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Do again all that a method, model or protocol of the plan has to do with; may be given more than once.",
+        show_default=False,
+    ),
+]
 Workers = Annotated[int, typer.Option(help="Processes, of one thread each.", min=1)]
 On = Annotated[
     str | None,
@@ -61,6 +69,7 @@ def run(
     on: On = None,
     store: Store = None,
     retry: Retry = False,
+    redo: Redo = None,
     other_version: OtherVersion = None,
 ) -> None:
     """Do all of a plan that is not done yet; the same command goes on with a run that was broken off."""
@@ -70,7 +79,7 @@ def run(
         from sfumato.runs.session import begun
 
         _check_choice(other_version)
-        _carry_out(begun(plans.read(plan), Place(out, store), other_version), workers, on, retry=retry)
+        _carry_out(begun(plans.read(plan), Place(out, store), other_version), workers, on, retry=retry, redo=redo)
 
 
 @app.command()
@@ -80,6 +89,7 @@ def resume(
     on: On = None,
     store: Store = None,
     retry: Retry = False,
+    redo: Redo = None,
     other_version: OtherVersion = None,
 ) -> None:
     """Go on with the run in a folder, by the plan that it was begun with."""
@@ -89,7 +99,7 @@ def resume(
 
         _check_choice(other_version)
         place = _existing(folder, store)
-        _carry_out(begun(found(place).read_plan(), place, other_version), workers, on, retry=retry)
+        _carry_out(begun(found(place).read_plan(), place, other_version), workers, on, retry=retry, redo=redo)
 
 
 @app.command()
@@ -216,11 +226,13 @@ def export(
 app.command()(bench_rules.rules)
 
 
-def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool) -> None:
+def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool, redo: "list[str] | None") -> None:
     """Do what is left, and say how it goes."""
     with session.place.store() as opened:
         if retry:
             session.retry(opened)
+        for name in redo or ():
+            session.redo(opened, name)
         left = session.look(opened)
         if left:
             with _progress(session, session.total - left) as told, closing(_worked(session, workers, on)) as work:

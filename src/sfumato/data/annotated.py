@@ -35,6 +35,10 @@ class Annotated(Listing):
             raise ValueError(f"{str(self._file)!r}: classes are names, or objects with names")
         return tuple(map(str, names))
 
+    @property
+    def sources(self) -> list[Path]:
+        return [self._file]
+
     def __len__(self) -> int:
         return len(self._list("images"))
 

@@ -49,6 +49,10 @@ class COCO(Listing):
         """The categories' names, by ascending id."""
         return self._index.names
 
+    @property
+    def sources(self) -> list[Path]:
+        return [self._file]
+
     def __len__(self) -> int:
         return len(self._index.pictures)
 

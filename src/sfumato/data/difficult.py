@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from sfumato.data import reading
 from sfumato.data.example import Data, Example
@@ -29,6 +29,11 @@ class Listed(Listing):
     @property
     def classes(self) -> Sequence[str]:
         return self.data.classes
+
+    @property
+    def sources(self) -> list[Path] | None:
+        beneath = getattr(self.data, "sources", None)
+        return None if beneath is None else [*beneath, Path(self.path)]
 
     def __len__(self) -> int:
         return len(self.data)

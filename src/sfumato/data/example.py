@@ -58,7 +58,10 @@ class Example:
 
 
 class Data(Protocol):
-    """A data set: a sequence of examples over named classes. One file a source; reading it decodes no picture."""
+    """A data set: a sequence of examples over named classes. One file a source; reading it decodes no picture.
+
+    One that has `sources`, as `Listing` says them, is not read again by a run as long as these are what they were.
+    """
 
     @property
     def classes(self) -> Sequence[str]:

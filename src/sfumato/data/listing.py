@@ -4,6 +4,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, overload
 
 from sfumato.data.example import Example
@@ -19,6 +20,12 @@ class Listing(Sequence[Example]):
     def __getstate__(self) -> dict[str, Any]:
         assert is_dataclass(self)  # noqa: S101  # all that derive from it are
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def sources(self) -> Sequence[Path] | None:
+        """The files that all of the set's examples come from, pictures aside: where none of them has changed, neither have the
+        examples, and a run reads them no more. `None` where that is not known, and the set is gone through each time."""
+        return None
 
     @abstractmethod
     def example(self, index: int) -> Example:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -61,6 +62,11 @@ class Subset(Listing):
     @property
     def classes(self) -> Sequence[str]:
         return self.data.classes
+
+    @property
+    def sources(self) -> Sequence[Path] | None:
+        """Not where sizes count, which may be those of the pictures' files."""
+        return None if self.difficult or self.smaller is not None else getattr(self.data, "sources", None)
 
     def __len__(self) -> int:
         return len(self._kept)

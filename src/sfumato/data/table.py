@@ -58,6 +58,10 @@ class Table(Listing):
             )
         return labels.numbered(int(highest) + 1) if highest else ()
 
+    @property
+    def sources(self) -> list[Path]:
+        return [reading.given(self.path, "table")]
+
     def __len__(self) -> int:
         return len(self._listed)
 

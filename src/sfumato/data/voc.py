@@ -40,6 +40,11 @@ class VOC(Listing):
     def classes(self) -> tuple[str, ...]:
         return self.names
 
+    @property
+    def sources(self) -> list[Path]:
+        annotations = self._folder / "Annotations"
+        return [self._list, *(annotations / f"{name}.xml" for name in self._listed)]
+
     def __len__(self) -> int:
         return len(self._listed)
 
@@ -74,12 +79,14 @@ class VOC(Listing):
         )
         return lists.parent
 
+    @property
+    def _list(self) -> Path:
+        candidates = [f"{self.split}.txt"] if "/" in self.split else [f"Main/{self.split}.txt"]
+        return reading.file(str(self._folder / "ImageSets"), candidates, f"list {self.split!r}")
+
     @cached_property
     def _listed(self) -> list[str]:
-        sets = self._folder / "ImageSets"
-        candidates = [f"{self.split}.txt"] if "/" in self.split else [f"Main/{self.split}.txt"]
-        path = reading.file(str(sets), candidates, f"list {self.split!r}")
-        rows = [line.split() for line in reading.lines(path)]
+        rows = [line.split() for line in reading.lines(self._list)]
         return list(dict.fromkeys(row[0] for row in rows if row and row[1:2] != ["-1"]))
 
 

@@ -1,6 +1,7 @@
 """A store in a database: what SQLite and PostgreSQL share but for a few words."""
 
 import json
+import math
 import operator
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -30,6 +31,10 @@ COLUMNS = (
 
 BESIDE = """LEFT JOIN shapes ON shapes.id = done.shape LEFT JOIN queries ON queries.id = done.query
     LEFT JOIN examples ON examples.id = queries.example"""
+
+LISTED = "$items CROSS JOIN done WHERE done.recipe = listed.recipe AND done.query = listed.query"
+"""The rows of the items in a list. (SQLite takes the tables of a CROSS JOIN in their order: it does not know that the list is
+the short one.)"""
 
 HELD = "claims.since <= $now AND claims.until > $now"
 """Whether a claim lasts. One that was made in the future, by a clock that ran ahead and was set right, does not."""
@@ -87,8 +92,7 @@ class SqlStore(SqlQueries, ABC):
         return self._facts("SELECT name, value FROM notes ORDER BY name")
 
     def known(self, items: Collection[Item]) -> set[Item]:
-        statement = """SELECT done.recipe, done.query FROM $items
-            JOIN done ON done.recipe = listed.recipe AND done.query = listed.query"""
+        statement = f"SELECT done.recipe, done.query FROM {LISTED}"
         return {Item(*found) for part in _parts(items) for found in self._read(statement, part)}
 
     def known_between(self, recipe: int, first: int, last: int) -> int:
@@ -96,8 +100,7 @@ class SqlStore(SqlQueries, ABC):
         return int(self._read(statement, recipe, first, last)[0][0])
 
     def look_up(self, items: Collection[Item]) -> Iterator[Done]:
-        statement = f"""SELECT {COLUMNS} FROM $items
-            JOIN done ON done.recipe = listed.recipe AND done.query = listed.query {BESIDE}
+        statement = f"""SELECT {COLUMNS} FROM (SELECT done.* FROM {LISTED}) AS done {BESIDE}
             ORDER BY done.recipe, done.query"""
         for part in _parts(items, PAGE):
             yield from map(self._done, self._read(statement, part))
@@ -149,13 +152,7 @@ class SqlStore(SqlQueries, ABC):
             shapes = {each: rows("SELECT id FROM shapes WHERE names = ?", each)[0][0] for each in names} | {"": 0}
             known: set[tuple[Any, ...]] = set()
             for part in _parts(written):
-                known.update(
-                    rows(
-                        """SELECT done.recipe, done.query FROM $items
-                        JOIN done ON done.recipe = listed.recipe AND done.query = listed.query""",
-                        part,
-                    )
-                )
+                known.update(rows(f"SELECT done.recipe, done.query FROM {LISTED}", part))
             new = {item: each for item, each in written.items() if tuple(item) not in known}
             rows.each(
                 "INSERT INTO done (recipe, query, shape, measured, seconds, masks) VALUES (?, ?, ?, ?, ?, ?)",
@@ -330,7 +327,7 @@ def _written(done: Done) -> tuple[str, str, str]:
 
 
 def _number(value: float) -> float | None:
-    return None if value != value else float(value)  # SQLite has no NaN
+    return None if math.isnan(value) else float(value)  # SQLite has no NaN
 
 
 def _free(rows: Rows, items: str, owner: Owner) -> list[Item]:

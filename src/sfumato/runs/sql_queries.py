@@ -89,8 +89,8 @@ class SqlQueries(ABC):
 
     def planned(self, data: str, first: int, last: int) -> list[Planned]:
         statement = """SELECT queries.id, queries.target, examples.id, examples.place, files, stamp, content
-            FROM examples JOIN queries ON queries.example = examples.id
-            WHERE data = ? AND place BETWEEN ? AND ? AND live = 1 ORDER BY place, target"""
+            FROM examples CROSS JOIN queries WHERE queries.example = examples.id
+                AND data = ? AND place BETWEEN ? AND ? AND live = 1 ORDER BY place, target"""
         found = self._transaction(lambda rows: rows(statement, data, first, last))
         return [
             Planned(query, target, example, place, tuple(self._parsed(files)), stamp, content)
@@ -98,22 +98,22 @@ class SqlQueries(ABC):
         ]
 
     def bodies(self, examples: Collection[int]) -> dict[int, str]:
-        statement = "SELECT id, body FROM examples JOIN $ids ON examples.id = listed.value"
+        statement = "SELECT id, body FROM examples WHERE id IN (SELECT listed.value FROM $ids)"
         listed = json.dumps(sorted(set(examples)))
         return dict(self._transaction(lambda rows: rows(statement, listed)))
 
     def named(self, data: str, names: Collection[str]) -> dict[str, str]:
-        statement = """SELECT name, body FROM examples JOIN $words ON examples.name = listed.value
-            WHERE data = ? AND place >= 0"""
+        statement = """SELECT name, body FROM examples
+            WHERE data = ? AND name IN (SELECT listed.value FROM $words) AND place >= 0"""
         listed = json.dumps([json.dumps(name) for name in names])
         return {
-            self._parsed(name): body for name, body in self._transaction(lambda rows: rows(statement, listed, data))
+            self._parsed(name): body for name, body in self._transaction(lambda rows: rows(statement, data, listed))
         }
 
     def looked_into(self, data: str, seen: Sequence[tuple[int, str, str]]) -> bool:
         def work(rows: Rows) -> bool:
             ids = json.dumps([example for example, _, _ in seen])
-            known = dict(rows("SELECT id, content FROM examples JOIN $ids ON examples.id = listed.value", ids))
+            known = dict(rows("SELECT id, content FROM examples WHERE id IN (SELECT listed.value FROM $ids)", ids))
             as_known = [each for each in seen if known.get(each[0]) in ("", each[2])]
             rows.each(
                 "UPDATE examples SET stamp = ?, content = ? WHERE id = ?",
@@ -170,14 +170,9 @@ def _placed(rows: Rows, data: str, new: Mapping[int, Listed]) -> None:
     One that was brought over from a run of an earlier format is known by its name alone.
     """
     hashes = json.dumps([each.annotation for each in new.values()])
-    known = {
-        annotation: number
-        for annotation, number in rows(
-            """SELECT annotation, id FROM examples JOIN $words ON annotation = listed.value WHERE data = ?
-            ORDER BY place, id""",
-            *(hashes, data),
-        )
-    }
+    statement = """SELECT annotation, id FROM examples WHERE data = ? AND annotation IN (SELECT listed.value FROM $words)
+        ORDER BY place, id"""
+    known = dict(rows(statement, data, hashes))
     earlier = dict(rows("SELECT name, id FROM examples WHERE data = ? AND annotation = ''", data))
     for place, each in new.items():
         number = known.get(each.annotation) or earlier.get(json.dumps(each.name))
@@ -207,7 +202,7 @@ def _targeted(rows: Rows, data: str, wanted: Mapping[int, Listed]) -> bool:
     there = {
         (example, target): live
         for example, target, live in rows(
-            "SELECT example, target, live FROM queries JOIN $ids ON example = listed.value",
+            "SELECT example, target, live FROM queries WHERE example IN (SELECT listed.value FROM $ids)",
             json.dumps(list(numbers.values())),
         )
     }

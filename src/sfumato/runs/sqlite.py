@@ -1,17 +1,23 @@
 """A run in a file, for the processes of one machine: SQLite with a write-ahead log."""
 
 import os
+import shutil
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from sfumato.runs.sql import SqlStore
 from sfumato.runs.store import StoreError
-from sfumato.runs.tables import SQLITE, Rows, translated
+from sfumato.runs.tables import FORMAT, SQLITE, Rows, translated
+
+READ_ONLY = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
+"""What SQLite says where nothing may be written."""
 
 PATIENCE = 60.0
 """Seconds to wait for another process that writes."""
@@ -38,6 +44,7 @@ class SqliteStore(SqlStore):
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._log_at_most = LOG
+        self._copied: tempfile.TemporaryDirectory[str] | None = None
         try:
             if create:
                 make_folder(path.parent)
@@ -45,11 +52,16 @@ class SqliteStore(SqlStore):
                 raise StoreError(
                     f"there is no run in {self.where}; begin one with: sfumato bench run PLAN --out FOLDER"
                 )
-            self._connection = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
+            self._connection = _connected(path)
         except (OSError, sqlite3.Error) as error:
             raise self._said(error) from error
         try:
             self._begin_file(create)
+        except StoreError as error:
+            self._connection.close()
+            if create or not _name(error.__cause__).startswith(READ_ONLY):
+                raise
+            self._look_only(error)
         except BaseException:
             self._connection.close()
             raise
@@ -58,6 +70,27 @@ class SqliteStore(SqlStore):
         if os.getpid() == self._process:  # in a forked one it would undo the locks of this
             with self._lock:
                 self._connection.close()
+                if self._copied is not None:
+                    self._copied.cleanup()
+
+    def _look_only(self, refused: StoreError) -> None:
+        """Open a run that may be looked at and not be changed: SQLite's log needs a folder that can be written. Where a log is
+        left, or an earlier format is to be brought up, that happens in a copy."""
+        try:
+            self._connection = _connected(f"file:{quote(str(self._path))}?mode=ro&immutable=1", uri=True)
+            log = Path(f"{self._path}-wal")
+            if (log.exists() and log.stat().st_size) or self._transaction(self._version) != FORMAT:
+                self._connection.close()
+                self._copied = tempfile.TemporaryDirectory(prefix="sfumato-")
+                copy = Path(self._copied.name) / self._path.name
+                for suffix in ("", "-wal"):
+                    if Path(f"{self._path}{suffix}").exists():
+                        shutil.copyfile(f"{self._path}{suffix}", f"{copy}{suffix}")
+                self._connection = _connected(copy)
+                self._begin(create=False)
+        except (OSError, sqlite3.Error) as error:
+            self._connection.close()
+            raise refused from error
 
     def _begin_file(self, create: bool) -> None:
         if self._transaction(self._version) is not None or create:  # nothing is changed in a file that is no run
@@ -164,6 +197,10 @@ class _Rows:
         self._connection.executemany(translated(statement, SQLITE), values)
 
 
+def _connected(path: Path | str, uri: bool = False) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False, uri=uri)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder, with those above it, so that it outlives a loss of power."""
     if not folder.is_dir():
@@ -182,5 +219,5 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _name(error: Exception) -> str:
+def _name(error: BaseException | None) -> str:
     return getattr(error, "sqlite_errorname", None) or ""

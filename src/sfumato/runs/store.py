@@ -183,7 +183,7 @@ class Store(Protocol):
     # The queries of the data sets
 
     def lists(self, data: str, first: int, examples: Sequence[Listed]) -> None:
-        """The data set's places from `first` on hold these examples. What is done of others is kept, and not counted; the counts
+        """The data set's places from `first` on hold these examples. What is done of others is kept, and not counted; counts
         may be late until `listed`."""
         ...
 

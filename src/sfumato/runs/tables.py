@@ -19,6 +19,7 @@ TABLES = (
         content $name NOT NULL, stamp TEXT NOT NULL, files TEXT NOT NULL, body TEXT NOT NULL)""",
     "CREATE INDEX examples_at ON examples (data, place)",
     "CREATE INDEX examples_of ON examples (data, annotation)",
+    "CREATE INDEX examples_named ON examples (data, name)",
     """CREATE TABLE queries (
         id $number, example BIGINT NOT NULL, target BIGINT NOT NULL, live SMALLINT NOT NULL, UNIQUE (example, target))""",
     """CREATE TABLE done (

@@ -1,0 +1,554 @@
+"""Every row belongs to its picture, class, annotation and code; a run that is done needs nothing but itself."""
+
+import contextlib
+import importlib
+import json
+import os
+import random
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from sfumato.cli import app
+from sfumato.runs import summary
+from sfumato.runs.plan import parse
+from sfumato.runs.record import Place, found
+from sfumato.runs.session import begun
+from sfumato.runs.store import Done, Item, Owner
+
+PICTURES = 6
+
+NETS = '''
+"""Networks that see colours."""
+import torch
+from torch import nn
+from sfumato.models import Classifier, Preparation
+
+class Seer(nn.Module):
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.head = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        return self.head(x).mean((2, 3)) + (x * torch.eye(3)[:, :, None, None].sum(0)).amax((2, 3))
+
+def seer():
+    return Classifier("seer", Seer(0).eval(), Preparation(24, None, (0.5,) * 3, (0.25,) * 3), ("red", "green", "blue"))
+
+def other():
+    return Classifier("other", Seer(1).eval(), Preparation(24, None, (0.5,) * 3, (0.25,) * 3), ("red", "green", "blue"))
+'''
+
+METHODS = '''
+"""A method and a protocol of a user's own."""
+from dataclasses import dataclass
+from {helper} import FACTOR
+import torch
+from sfumato.attribution import Attribution
+from sfumato.metrics.estimate import Measure, mean
+from sfumato.metrics.protocol import Protocol
+
+@dataclass(frozen=True)
+class Mine:
+    def __call__(self, model, inputs, target=None):
+        return Attribution(map=FACTOR * inputs.sum(1, keepdim=True), about={{"method": "mine"}})
+
+@dataclass(frozen=True)
+class Sum(Protocol):
+    def measure(self, case):
+        return {{"sum": float(case.map.sum()), "seed": float(case.seed % 2**20)}}
+
+    def measures(self, rows):
+        return (Measure("sum", mean("sum")),)
+'''
+
+PLAN = """
+{options}
+[models]
+seer = "{module}_nets:seer"
+{models}
+[methods]
+gradient = "Gradient"
+{methods}
+[protocols]
+pointing = {{ use = "PointingGame", tolerance = 1 }}
+{protocols}
+"""
+
+
+class Bench:
+    """Pictures, tables of them, a user's modules, and runs over these."""
+
+    def __init__(self, root, monkeypatch):
+        self.root = root
+        self.module = f"own_{root.name.replace('-', '_')}_{time.monotonic_ns()}"
+        monkeypatch.syspath_prepend(root)
+        (root / f"{self.module}_nets.py").write_text(NETS)
+        (root / f"{self.module}_helper.py").write_text("FACTOR = 1.0\n")
+        (root / f"{self.module}_methods.py").write_text(METHODS.format(helper=f"{self.module}_helper"))
+        (root / "pictures").mkdir()
+        for index in range(PICTURES):
+            self.draw(index, index)
+        self.table("first", [0, 0, 8, 8], "red")
+        self.table("second", [24, 24, 40, 40], "red")
+        self.table("third", [0, 0, 40, 40], "blue")
+
+    def draw(self, index, seed):
+        """A picture whose file is as large whatever is in it."""
+        values = np.random.default_rng(seed).integers(0, 255, (40, 40, 3), np.uint8)
+        Image.fromarray(values).save(self.root / "pictures" / f"{index}.bmp")
+
+    def table(self, name, box, target):
+        lines = [f'pictures/{index}.bmp,{target},"[{box}]"' for index in range(PICTURES)]
+        (self.root / f"{name}.csv").write_text("\n".join(["path,target,boxes", *lines]) + "\n")
+
+    def text(self, *data, options="", models="", methods="", protocols="", more=""):
+        text = PLAN.format(
+            module=self.module, options=options, models=models, methods=methods, protocols=protocols
+        ).replace("MODULE", self.module)
+        sets = (
+            f'[data.{name}]\nuse = "Table"\npath = "{name}.csv"\nnames = ["red", "green", "blue"]\n{more}'
+            for name in data
+        )
+        return text + "\n".join(sets)
+
+    def run(self, folder, *data, **parts):
+        """The run after it was done, and how many items were done now."""
+        session = begun(parse(self.text(*data, **parts), self.root), Place(self.root / folder))
+        with session.place.store() as store:
+            left = session.look(store)
+        done = sum(progress.done for progress in list(session.work())[-1:])
+        assert done == left
+        with session.place.store() as store:
+            assert session.left(store) == 0
+        return session, done
+
+    def rows(self, folder):
+        record = found(Place(self.root / folder))
+        with record.place.store() as store:
+            return [json.dumps(row) for row in summary.rows(record, store)]
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    return Bench(tmp_path, monkeypatch)
+
+
+def typed(*words):
+    return CliRunner().invoke(app, ["bench", *map(str, words)], env={"COLUMNS": "160"})
+
+
+# Whose annotation
+
+
+def test_data_sets_over_the_same_pictures_have_each_its_own_annotation(bench):
+    alone = [row for name in ("first", "second", "third") for row in (bench.run(name, name), bench.rows(name))[1]]
+    bench.run("together", "first", "second", "third")
+    assert bench.rows("together") == alone
+    hits = {name: [json.loads(row)["hit"] for row in bench.rows(name)] for name in ("first", "third")}
+    assert all(hits["third"])  # the box is the picture
+    assert not all(hits["first"])
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in range(1, 9))])
+def test_rows_do_not_depend_on_how_they_came_about(bench, seed):
+    """Any order of data sets, methods and batches of plans that grow and shrink ends in the rows of one plan."""
+    draw = random.Random(seed)
+    names = ["first", "second", "third"]
+    methods = ['guided = "GuidedBackprop"', 'mine = "MODULE_methods:Mine"']
+    bench.run("fresh", *names, methods="\n".join(methods))
+    for _ in range(3):
+        some = draw.sample(names, draw.randint(1, 3))
+        chosen = draw.sample(methods, draw.randint(0, 2))
+        bench.run("history", *some, methods="\n".join(chosen))
+    bench.run("history", *names, methods="\n".join(methods))
+    assert bench.rows("history") == bench.rows("fresh")
+
+
+def test_an_annotation_that_changes_makes_other_items_and_comes_back(bench):
+    bench.run("run", "first")
+    before = bench.rows("run")
+    bench.table("first", [0, 0, 40, 40], "red")
+    _, done = bench.run("run", "first")
+    assert done == PICTURES
+    assert all(json.loads(row)["hit"] for row in bench.rows("run"))
+    bench.table("first", [0, 0, 8, 8], "red")
+    assert bench.run("run", "first")[1] == 0
+    assert bench.rows("run") == before
+
+
+def test_a_picture_that_is_added_or_taken_away_moves_no_row(bench):
+    bench.run("run", "first")
+    before = bench.rows("run")
+    lines = (bench.root / "first.csv").read_text().splitlines()
+    (bench.root / "first.csv").write_text("\n".join([lines[0], *lines[3:], lines[1]]) + "\n")
+    assert bench.run("run", "first")[1] == 0
+    assert bench.rows("run") == [*before[2:], before[0]]
+    (bench.root / "first.csv").write_text("\n".join(lines) + "\n")
+    assert bench.run("run", "first")[1] == 0
+    assert bench.rows("run") == before
+
+
+# Whose picture
+
+
+def test_a_picture_is_known_by_its_content(bench):
+    bench.run("run", "first", "second")
+    before, path = bench.rows("run"), bench.root / "pictures/2.bmp"
+    content, size = path.read_bytes(), path.stat().st_size
+    bench.draw(2, 100)
+    assert path.stat().st_size == size
+    _, done = bench.run("run", "first", "second")
+    assert done == 2  # in each data set one
+    assert bench.rows("run") != before
+    bench.run("fresh", "first", "second")
+    assert bench.rows("run") == bench.rows("fresh")
+    path.write_bytes(content)
+    assert bench.run("run", "first", "second")[1] == 0  # as it was before
+    assert bench.rows("run") == before
+    os.utime(path, (1, 1))
+    assert bench.run("run", "first", "second")[1] == 0  # touched only
+
+
+def test_a_picture_that_changes_while_a_run_is_under_way_is_not_the_old_one(bench):
+    session = begun(parse(bench.text("first"), bench.root), Place(bench.root / "run"))
+    bench.draw(4, 100)
+    list(session.work())
+    bench.run("fresh", "first")
+    assert bench.rows("run") == bench.rows("fresh")
+
+
+def test_a_mask_is_known_by_its_content(bench):
+    for index in range(2):
+        for part in ("images", "masks"):
+            (bench.root / "masked" / part / "red").mkdir(parents=True, exist_ok=True)
+        shutil.copy(bench.root / f"pictures/{index}.bmp", bench.root / f"masked/images/red/{index}.bmp")
+        Image.new("L", (40, 40), 255).save(bench.root / f"masked/masks/red/{index}.png")
+    (bench.root / "masked/images/green").mkdir()
+    (bench.root / "masked/images/blue").mkdir()
+    text = bench.text() + '[data.masked]\nuse = "Masked"\npath = "masked"\n'
+
+    def done():
+        session = begun(parse(text, bench.root), Place(bench.root / "run"))
+        return sum(progress.done for progress in list(session.work())[-1:])
+
+    assert done() == 2
+    mask = Image.new("L", (40, 40))
+    mask.putpixel((0, 0), 255)
+    mask.save(bench.root / "masked/masks/red/1.png")
+    assert done() == 1
+    hits = [json.loads(row)["hit"] for row in bench.rows("run")]
+    assert hits == [True, False]
+
+
+# Whose code
+
+
+OWN = {"methods": 'mine = "MODULE_methods:Mine"', "protocols": 'sum = "MODULE_methods:Sum"'}
+
+
+def changed(bench, name, old, new):
+    """Edit a module and load it anew, as a new process would."""
+    path = bench.root / f"{bench.module}_{name}.py"
+    path.write_text(path.read_text().replace(old, new))
+    importlib.invalidate_caches()
+    for each in ("helper", "methods", "nets"):
+        sys.modules.pop(f"{bench.module}_{each}", None)
+
+
+def test_a_method_whose_source_changes_is_done_anew(bench):
+    _, first = bench.run("run", "first", **OWN)
+    assert first == 4 * PICTURES
+    before = bench.rows("run")
+    changed(bench, "methods", "inputs.sum(1", "inputs.mean(1")
+    _, done = bench.run("run", "first", **OWN)
+    assert done == 3 * PICTURES  # what the protocol of that module judges too
+    assert bench.rows("run") != before
+    changed(bench, "methods", "inputs.mean(1", "inputs.sum(1")
+    assert bench.run("run", "first", **OWN)[1] == 0
+    assert bench.rows("run") == before
+
+
+def test_what_a_user_s_module_imports_counts_too(bench):
+    bench.run("run", "first", **OWN)
+    changed(bench, "helper", "1.0", "2.0")
+    assert bench.run("run", "first", **OWN)[1] == 3 * PICTURES
+    sums = [json.loads(row) for row in bench.rows("run")]
+    one, two = (
+        [row["sum"] for row in sums if row["protocol"] == "sum" and row["method"] == name]
+        for name in ("gradient", "mine")
+    )
+    assert one != two
+
+
+def test_a_model_s_source_counts(bench):
+    bench.run("run", "first")
+    changed(bench, "nets", "self.head(x).mean", "-self.head(x).mean")
+    assert bench.run("run", "first")[1] == PICTURES
+
+
+def test_a_class_with_a_version_is_known_by_that(bench):
+    changed(bench, "methods", "class Mine:\n", 'class Mine:\n    version = "1"\n')
+    bench.run("run", "first", methods=OWN["methods"])
+    changed(bench, "helper", "1.0", "2.0")
+    assert bench.run("run", "first", methods=OWN["methods"])[1] == 0
+    changed(bench, "methods", 'version = "1"', 'version = "2"')
+    assert bench.run("run", "first", methods=OWN["methods"])[1] == PICTURES
+
+
+def test_what_is_named_is_done_again(bench):
+    bench.run("run", "first", **OWN)
+    before = bench.rows("run")
+    (bench.root / "plan.toml").write_text(bench.text("first", **OWN))
+    for name, count in (("mine", 2), ("sum", 2), ("seer", 4)):
+        ended = typed("run", bench.root / "plan.toml", "--out", bench.root / "run", "--redo", name)
+        assert f"{4 * PICTURES} items are done, {count * PICTURES} of them now; 0 failed" in ended.output
+    assert bench.rows("run") == before
+    ended = typed("run", bench.root / "plan.toml", "--out", bench.root / "run", "--redo", "mina")
+    assert ended.exit_code == 2
+    assert "nothing in the plan is called 'mina'" in ended.output
+    assert "mine" in ended.output
+
+
+def test_another_batch_is_another_item(bench):
+    """Which queries share a batch shows in the last digits."""
+    bench.run("run", "first")
+    assert bench.run("run", "first", options="batch = 4")[1] == PICTURES
+    assert bench.run("run", "first")[1] == 0
+
+
+# What is drawn
+
+
+def test_what_protocols_draw_is_the_same_for_all_methods_and_models(bench):
+    bench.run("run", "first", "second", **OWN, models='other = "MODULE_nets:other"')
+    rows = [json.loads(row) for row in bench.rows("run") if '"seed"' in row]
+    seeds = {}
+    for row in rows:
+        seeds.setdefault(row["example"], set()).add(row["seed"])
+    assert len(rows) == 2 * 2 * 2 * PICTURES
+    assert all(len(each) == 1 for each in seeds.values())
+    assert len({tuple(each) for each in seeds.values()}) == PICTURES
+
+
+# A finished run needs nothing but itself
+
+
+def looked_at(folder, out):
+    """What every command that looks at a run says."""
+    told = {words[0]: typed(*words, folder) for words in (["status"], ["table"])}
+    told["compare"] = typed("compare", folder, "mine", "gradient")
+    for name in ("rows.csv", "rows.json", "table.csv", "table.md", "table.tex"):
+        told[name] = typed("export", folder, out / name, *(["--rows"] if name.startswith("rows") else []))
+    told["report"] = CliRunner().invoke(app, ["report", str(folder), "-o", str(out / "report.html")])
+    assert {name: each.exit_code for name, each in told.items()} == dict.fromkeys(told, 0)
+    files = {path.name: path.read_text() for path in sorted(out.iterdir()) if path.suffix != ".html"}
+    return {name: told[name].output for name in ("status", "table", "compare")}, files
+
+
+@contextlib.contextmanager
+def unwritable(folder):
+    """A folder in which nobody may make files, not even root."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    folder.chmod(0o500)
+    try:
+        if not os.access(folder, os.W_OK):
+            yield
+            return
+        if (
+            shutil.which("chattr") is None
+            or subprocess.run(["chattr", "+i", folder], capture_output=True, check=False).returncode
+        ):
+            pytest.skip("root may write anywhere, and cannot forbid it to itself here")
+        try:
+            yield
+        finally:
+            subprocess.run(["chattr", "-i", folder], check=True)
+    finally:
+        folder.chmod(mode)
+
+
+def test_a_finished_run_needs_nothing_but_itself(bench, monkeypatch):
+    monkeypatch.setenv("OWN_DATA", str(bench.root))
+    bench.run("run", "first", options="masks = true", **{**OWN, "protocols": ""}, more="targets = 'predicted'\n")
+    text = bench.text("first", **{**OWN, "protocols": ""}).replace('path = "first.csv"', 'path = "$OWN_DATA/first.csv"')
+    session = begun(parse(text, bench.root), Place(bench.root / "run"))
+    list(session.work())
+    (bench.root / "before").mkdir()
+    before = looked_at(bench.root / "run", bench.root / "before")
+    monkeypatch.delenv("OWN_DATA")
+    shutil.move(bench.root / "pictures", bench.root / "moved")
+    (bench.root / "first.csv").unlink()
+    for name in ("methods", "nets", "helper"):
+        changed(bench, name, "import", "import nowhere_to_be_found, ")
+    (bench.root / "after").mkdir()
+    assert looked_at(bench.root / "run", bench.root / "after") == before
+    assert "12 of 12 items are done" in before[0]["status"]
+    elsewhere = bench.root / "elsewhere"
+    shutil.copytree(bench.root / "run", elsewhere)
+    (bench.root / "copied").mkdir()
+    with unwritable(elsewhere):
+        assert looked_at(elsewhere, bench.root / "copied") == before
+
+
+def test_a_copy_with_its_log_is_whole(bench):
+    """A run that was copied while it was under way: some of its rows are in SQLite's log."""
+    session, _ = bench.run("run", "first")
+    with session.place.store() as store:
+        store.commit([Done(Item(min(session.recipes), 10**6), "late", 0, {"hit": True})])  # of no query
+        shutil.copytree(bench.root / "run", bench.root / "copy")
+    assert (bench.root / "copy/run.sqlite-wal").stat().st_size
+    with unwritable(bench.root / "copy"):
+        record = found(Place(bench.root / "copy"))
+        with record.place.store() as store:
+            assert len(list(store.done())) == PICTURES + 1
+
+
+# Pairs
+
+
+HOLES = '''
+from dataclasses import dataclass
+from sfumato.metrics.estimate import Measure, mean
+from sfumato.metrics.protocol import Protocol
+
+@dataclass(frozen=True)
+class Holes(Protocol):
+    """The same for all methods, but that one has no value where others have."""
+    def measure(self, case):
+        value = float(case.inputs.mean())
+        return {"value": float("nan") if case.attribution.about["method"] == "mine" and case.seed % 2 else value}
+
+    def measures(self, rows):
+        return (Measure("value", mean("value")),)
+'''
+
+
+def test_pairs_are_rows_that_both_sides_know(bench):
+    (bench.root / f"{bench.module}_holes.py").write_text(HOLES)
+    session, _ = bench.run("run", "first", methods=OWN["methods"], protocols='holes = { use = "MODULE_holes:Holes" }')
+    with session.place.store() as store:
+        (line,) = (each for each in summary.differences(session, store, "mine", "gradient") if each.protocol == "holes")
+        known = sum(
+            not each["failed"] and each.get("value") == each.get("value")
+            for each in summary.rows(session, store)
+            if each["protocol"] == "holes" and each["method"] == "mine"
+        )
+    assert 0 < known < PICTURES
+    assert (line.estimate.value, line.estimate.count, line.of) == (0.0, known, PICTURES)
+    assert not line.estimate.settled
+
+
+def test_models_are_compared_on_the_classes_that_both_predict(bench):
+    session, _ = bench.run(
+        "run",
+        "first",
+        models='other = "MODULE_nets:other"',
+        protocols='curves = { use = "InsertionDeletion", steps = 4 }',
+        more='targets = "predicted"\nprotocols = ["curves"]\n',
+    )
+    with session.place.store() as store:
+        labels = {}
+        for row in summary.rows(session, store):
+            labels.setdefault(row["example"], set()).add(row["label"])
+        alike = sum(len(each) == 1 for each in labels.values())
+        lines = list(summary.differences(session, store, "seer", "other"))
+    assert 0 < alike < PICTURES
+    assert {(line.estimate.count, line.of) for line in lines} == {(alike, PICTURES)}
+
+
+# Leftovers
+
+
+def test_masks_that_no_row_names_are_removed(bench):
+    session, _ = bench.run("run", "first", options="masks = true")
+    shards = session.place.shards.folder
+    needed = {path.name for path in shards.iterdir()}
+    (shards / f"{'0' * 32}.safetensors").write_bytes(b"of a run that was killed")
+    with session.place.store() as store:
+        store.claim([Item(99, 99)], Owner("elsewhere", 1, "now"))
+    bench.run("run", "first", options="masks = true")
+    assert {path.name for path in shards.iterdir()} > needed  # somebody may be about to name it
+    with session.place.store() as store:
+        store.release(Owner("elsewhere", 1, "now"))
+    bench.run("run", "first", options="masks = true")
+    assert {path.name for path in shards.iterdir()} == needed
+
+
+def test_a_claim_by_a_clock_that_ran_ahead_does_not_hold(bench):
+    session, _ = bench.run("run", "first")
+    ahead = Owner("elsewhere", 1, "now")
+    with session.place.store() as store:
+        assert store.claim([Item(99, 1)], ahead)
+        assert store.claim([Item(99, 1)], Owner("here", 1, "now")) == []
+        store._transaction(lambda rows: rows("UPDATE claims SET since = since + 9e9, until = until + 9e9"), write=True)
+        assert store.claim([Item(99, 1)], Owner("here", 1, "now")) == [Item(99, 1)]
+
+
+def test_a_run_of_format_1_can_be_looked_at_and_gone_on_with(bench):
+    session, _ = bench.run("run", "first", methods=OWN["methods"])
+    lines = as_shown(session)
+    downgraded(bench.root / "run/run.sqlite")
+    record = found(Place(bench.root / "run"))
+    assert as_shown(record) == lines
+    with record.place.store() as store:
+        assert record.left(store) == 0
+        assert {row["example"] for row in summary.rows(record, store)} == {
+            f"pictures/{index}.bmp" for index in range(PICTURES)
+        }
+
+
+def as_shown(record):
+    with record.place.store() as store:
+        return [
+            (line.data, line.model, line.method, line.protocol, line.measure.name, str(line.estimate), line.failed)
+            for line in summary.lines(record, store)
+        ]
+
+
+def downgraded(path: Path):
+    """A run of the present format as format 1 would have it: an item is a hash, its recipe another, and a row says all."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as base:
+        notes = dict(base.execute("SELECT name, value FROM notes").fetchall())
+        hashes = dict(base.execute("SELECT id, hash FROM recipes").fetchall())
+        abouts = base.execute("SELECT hash, about FROM recipes").fetchall()
+        done = base.execute(
+            """SELECT done.recipe, done.query, name, target, names, measured, seconds FROM done JOIN shapes ON shapes.id = shape
+            JOIN queries ON queries.id = query JOIN examples ON examples.id = example ORDER BY place"""
+        ).fetchall()
+        for (name,) in base.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            base.execute(f"DROP TABLE {name}")
+        for statement in (
+            "CREATE TABLE format (version BIGINT NOT NULL)",
+            "CREATE TABLE recipes (hash TEXT PRIMARY KEY, about TEXT NOT NULL)",
+            "CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+            """CREATE TABLE done (key TEXT PRIMARY KEY, recipe TEXT NOT NULL, failed SMALLINT NOT NULL, example TEXT NOT NULL,
+                target BIGINT NOT NULL, measured TEXT, reason TEXT NOT NULL, seconds DOUBLE PRECISION, masks TEXT NOT NULL)""",
+            "CREATE INDEX done_of ON done (recipe, failed)",
+            """CREATE TABLE claims (key TEXT PRIMARY KEY, machine TEXT NOT NULL, process BIGINT NOT NULL, started TEXT NOT NULL,
+                until DOUBLE PRECISION NOT NULL)""",
+            "CREATE INDEX claims_of ON claims (machine, process, started)",
+            "INSERT INTO format (version) VALUES (1)",
+        ):
+            base.execute(statement)
+        base.executemany("INSERT INTO recipes VALUES (?, ?)", abouts)
+        places = [
+            {**each, "protocols": [each["protocol"]], "recipe": hashes[each["recipe"]]}
+            for each in json.loads(notes["places"])
+        ]
+        kept = {name: notes[name] for name in ("plan", "made by", "weights")} | {"places": json.dumps(places)}
+        base.executemany("INSERT INTO notes VALUES (?, ?)", kept.items())
+        for number, (recipe, query, name, target, names, measured, seconds) in enumerate(done):
+            row = {"picture": json.loads(name), **dict(zip(json.loads(names), json.loads(measured), strict=True))}
+            values = (f"{number:032x}", hashes[recipe], 0, name, target, json.dumps(row), '""', seconds, "")
+            base.execute("INSERT INTO done VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
