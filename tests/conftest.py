@@ -1,9 +1,11 @@
 """What several tests share: a PostgreSQL server of their own, and surroundings for Ray."""
 
+import contextlib
 import os
 import pwd
 import shutil
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -101,6 +103,33 @@ def _programs() -> Path | None:
     folders = [Path(found).resolve().parent] if found else []
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     return next((folder for folder in folders if (folder / "postgres").exists()), None)
+
+
+@pytest.fixture
+def read_only():
+    """A context in which nobody may make files in a folder, not even root."""
+    return _read_only
+
+
+@contextlib.contextmanager
+def _read_only(folder):
+    """Nobody may make files in it, not even root."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    folder.chmod(0o500)
+    try:
+        if not os.access(folder, os.W_OK):
+            yield
+            return
+        if (chattr := shutil.which("chattr")) is None or subprocess.run(
+            [chattr, "+i", folder], capture_output=True, check=False
+        ).returncode:
+            pytest.skip("root may write anywhere, and cannot forbid it to itself here")
+        try:
+            yield
+        finally:
+            subprocess.run([chattr, "-i", folder], check=True)
+    finally:
+        folder.chmod(mode)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import sqlite3
-import stat
 import subprocess
 import sys
 import time
@@ -356,29 +355,7 @@ def looked_at(folder, out):
     return {name: told[name].output for name in ("status", "table", "compare")}, files
 
 
-@contextlib.contextmanager
-def unwritable(folder):
-    """A folder in which nobody may make files, not even root."""
-    mode = stat.S_IMODE(folder.stat().st_mode)
-    folder.chmod(0o500)
-    try:
-        if not os.access(folder, os.W_OK):
-            yield
-            return
-        if (
-            shutil.which("chattr") is None
-            or subprocess.run(["chattr", "+i", folder], capture_output=True, check=False).returncode
-        ):
-            pytest.skip("root may write anywhere, and cannot forbid it to itself here")
-        try:
-            yield
-        finally:
-            subprocess.run(["chattr", "-i", folder], check=True)
-    finally:
-        folder.chmod(mode)
-
-
-def test_a_finished_run_needs_nothing_but_itself(bench, monkeypatch):
+def test_a_finished_run_needs_nothing_but_itself(bench, monkeypatch, read_only):
     monkeypatch.setenv("OWN_DATA", str(bench.root))
     bench.run("run", "first", options="masks = true", **{**OWN, "protocols": ""}, more="targets = 'predicted'\n")
     text = bench.text("first", **{**OWN, "protocols": ""}).replace('path = "first.csv"', 'path = "$OWN_DATA/first.csv"')
@@ -397,18 +374,28 @@ def test_a_finished_run_needs_nothing_but_itself(bench, monkeypatch):
     elsewhere = bench.root / "elsewhere"
     shutil.copytree(bench.root / "run", elsewhere)
     (bench.root / "copied").mkdir()
-    with unwritable(elsewhere):
+    with read_only(elsewhere):
         assert looked_at(elsewhere, bench.root / "copied") == before
 
 
-def test_a_copy_with_its_log_is_whole(bench):
+def test_how_far_a_run_is_is_said_without_torch(bench):
+    """Which takes seconds to load."""
+    bench.run("run", "first")
+    words = "import sys; from sfumato.cli import app\ntry:\n    app()\nfinally:\n    print('torch' in sys.modules)"
+    ended = subprocess.run(
+        [sys.executable, "-c", words, "bench", "status", bench.root / "run"], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.splitlines() == ["6 of 6 items are done, of which 0 failed", "False"]
+
+
+def test_a_copy_with_its_log_is_whole(bench, read_only):
     """A run that was copied while it was under way: some of its rows are in SQLite's log."""
     session, _ = bench.run("run", "first")
     with session.place.store() as store:
         store.commit([Done(Item(min(session.recipes), 10**6), "late", 0, {"hit": True})])  # of no query
         shutil.copytree(bench.root / "run", bench.root / "copy")
     assert (bench.root / "copy/run.sqlite-wal").stat().st_size
-    with unwritable(bench.root / "copy"):
+    with read_only(bench.root / "copy"):
         record = found(Place(bench.root / "copy"))
         with record.place.store() as store:
             assert len(list(store.done())) == PICTURES + 1
@@ -548,7 +535,7 @@ def downgraded(path: Path):
         ]
         kept = {name: notes[name] for name in ("plan", "made by", "weights")} | {"places": json.dumps(places)}
         base.executemany("INSERT INTO notes VALUES (?, ?)", kept.items())
-        for number, (recipe, query, name, target, names, measured, seconds) in enumerate(done):
+        for number, (recipe, _, name, target, names, measured, seconds) in enumerate(done):
             row = {"picture": json.loads(name), **dict(zip(json.loads(names), json.loads(measured), strict=True))}
             values = (f"{number:032x}", hashes[recipe], 0, name, target, json.dumps(row), '""', seconds, "")
             base.execute("INSERT INTO done VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)

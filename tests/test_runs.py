@@ -159,7 +159,7 @@ def test_every_item_is_done_once(subject, tmp_path):
     assert told[-1].done == ITEMS
     with session.place.store() as store:
         assert session.counts(store) == (ITEMS, told[-1].failed)
-        failures = summary.failures(session, store)
+        failures = session.failures(store)
     assert told[-1].failed == sum(count for count, _ in failures.values()) == 3 * (2 + 2 + 1)
     named = {example: (count, cause) for cause, (count, example) in failures.items()}
     assert {example: count for example, (count, _) in named.items()} == {"square-3": 6, "square-5": 6, "example 7": 3}

@@ -17,7 +17,6 @@ import resource
 import shutil
 import signal
 import sqlite3
-import stat
 import struct
 import subprocess
 import sys
@@ -635,7 +634,7 @@ def test_files_that_may_not_grow(tmp_path):
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_read_only_folder(tmp_path, begun):
+def test_a_read_only_folder(tmp_path, begun, read_only):
     folder = tmp_path / "run"
     folder.mkdir()
     if begun:
@@ -654,28 +653,6 @@ def test_a_read_only_folder(tmp_path, begun):
     with open_store(folder) as store:
         store.commit([an_item(B)])
         assert store.known([A, B]) == ({A, B} if begun else {B})
-
-
-@contextlib.contextmanager
-def read_only(folder):
-    """Nobody may make files in it, not even root."""
-    mode = stat.S_IMODE(folder.stat().st_mode)
-    folder.chmod(0o500)
-    try:
-        if not os.access(folder, os.W_OK):
-            yield
-            return
-        if (
-            shutil.which("chattr") is None
-            or subprocess.run(["chattr", "+i", folder], capture_output=True, check=False).returncode
-        ):
-            pytest.skip("root may write anywhere, and cannot forbid it to itself here")
-        try:
-            yield
-        finally:
-            subprocess.run(["chattr", "-i", folder], check=True)
-    finally:
-        folder.chmod(mode)
 
 
 # What goes wrong with a database

@@ -107,12 +107,11 @@ def status(folder: Folder, store: Store = None) -> None:
     """Say how far a run is, and why items failed."""
     with speaking_plainly():
         from sfumato.runs.record import found
-        from sfumato.runs.summary import failures
 
         record = found(_existing(folder, store))
         with record.place.store() as opened:
             done, failed = record.counts(opened)
-            reasons = failures(record, opened)
+            reasons = record.failures(opened)
         console().print(f"{done} of {record.total} items are done, of which {failed} failed")
         for cause, (count, example) in list(reasons.items())[:TOLD]:
             console().print(f"  {count} × {cause} (e.g. {example})")

@@ -61,7 +61,7 @@ def sections(record: Record, sheet: Sheet, heading: str = "", place: int = 0) ->
 
 def _progress(record: Record, store: Store, heading: str) -> Html:
     """How far the run is, and why items failed."""
-    reasons = summary.failures(record, store)
+    reasons = record.failures(store)
     done, failed = record.counts(store)
     parts = [tag("h2", f"Run {heading}")] if heading else []
     parts.append(tag("p", f"{done} of {record.total} items are done, of which {failed} failed."))

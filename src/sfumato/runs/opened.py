@@ -1,9 +1,9 @@
 """Where a run's store is: in its folder, or in a database."""
 
+import os
 import re
 from pathlib import Path
 
-from sfumato.pictures import AnyPath
 from sfumato.runs.postgres import PostgresStore
 from sfumato.runs.sql import SqlStore
 from sfumato.runs.sqlite import SqliteStore
@@ -11,7 +11,9 @@ from sfumato.runs.sqlite import SqliteStore
 FILE = "run.sqlite"
 
 
-def open_store(folder: AnyPath, url: str | None = None, run: str | None = None, create: bool = True) -> SqlStore:
+def open_store(
+    folder: str | os.PathLike[str], url: str | None = None, run: str | None = None, create: bool = True
+) -> SqlStore:
     """The store of the run in a folder: its file `run.sqlite`, or, with `url` (`postgresql://user@host:5432/database`), a
     PostgreSQL database, in which runs are kept apart by the name `run`, that of the folder if none is given.
 

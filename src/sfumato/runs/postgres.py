@@ -33,6 +33,9 @@ LINK = {
 }
 """How soon a silent network counts as lost; an address may say otherwise."""
 
+REFUSED = ("password authentication failed", "no password supplied")
+"""What a server says to a wrong password, and its library where there is none."""
+
 LONGEST = 48
 """Bytes of a run's name, so that the schema's is one of PostgreSQL."""
 
@@ -153,7 +156,12 @@ class PostgresStore(SqlStore):
         if self._password:
             said = said.replace(self._password, "…")
         kept = "run the same command again, what was committed is kept"
-        if lost:
+        if any(word in said for word in REFUSED):
+            text = (
+                f"{self.where} refuses the password, or there is none ({said}): put the right one into the file .pgpass or "
+                "into PGPASSWORD"
+            )
+        elif lost:
             text = f"{self.where} cannot be reached ({said}): see that the server is there, and {kept}"
         elif isinstance(error, psycopg.errors.DiskFull):
             text = f"the server has no room left for {self.where} ({said}): make some, and {kept}"

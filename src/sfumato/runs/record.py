@@ -6,15 +6,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sfumato.metrics.protocol import Protocol
-from sfumato.runs import plan as plans
 from sfumato.runs.opened import open_store
-from sfumato.runs.plan import Plan
-from sfumato.runs.register import note
-from sfumato.runs.shards import Shards
-from sfumato.runs.store import Store, Tally
+from sfumato.runs.store import Store, Tally, data_note
+
+if TYPE_CHECKING:  # torch takes seconds, and how far a run is says its store alone
+    from sfumato.metrics.protocol import Protocol
+    from sfumato.runs.plan import Plan
+    from sfumato.runs.shards import Shards
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,10 @@ class Place:
         return file.read_text(encoding="utf-8").strip()
 
     @property
-    def shards(self) -> Shards:
+    def shards(self) -> "Shards":
         """Where results are kept, of runs that keep them."""
+        from sfumato.runs.shards import Shards
+
         return Shards(self.folder / "masks")
 
 
@@ -74,12 +76,16 @@ class Record:
     """What else was noted when it was begun, by name."""
 
     @cached_property
-    def protocols(self) -> dict[str, Protocol]:
+    def protocols(self) -> "dict[str, Protocol]":
         """The plan's protocols, which say what rows come down to."""
+        from sfumato.runs import plan as plans
+
         return plans.protocols(self.text, "the run's plan")
 
-    def read_plan(self) -> Plan:
+    def read_plan(self) -> "Plan":
         """The plan, made anew: its methods and data sets must be there."""
+        from sfumato.runs import plan as plans
+
         return plans.parse(self.text, self.folder, "the run's plan")
 
     @property
@@ -100,6 +106,15 @@ class Record:
         """How many items are done, and how many of these failed."""
         found = self.tallies(store)
         return sum(each.items for each in found), sum(each.items for each in found if each.cause)
+
+    def failures(self, store: Store) -> dict[str, tuple[int, str]]:
+        """Why items failed: by cause how many, and the name of one example."""
+        found: dict[str, tuple[int, str]] = {}
+        for each in self.tallies(store):
+            if each.cause:
+                count, example = found.get(each.cause, (0, each.example))
+                found[each.cause] = (count + each.items, example)
+        return dict(sorted(found.items(), key=lambda entry: (-entry[1][0], entry[0])))
 
     def left(self, store: Store) -> int:
         """How many items are not done."""
@@ -123,7 +138,7 @@ def _of_notes(notes: Mapping[str, Any]) -> dict[str, Any]:
         "made_by": notes["made by"],
         "weights": notes["weights"],
         "places": places,
-        "data": {where.data: notes[note(where.data)] for where in places},
+        "data": {where.data: notes[data_note(where.data)] for where in places},
         "said": notes.get("said", {}),
     }
 

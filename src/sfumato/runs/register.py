@@ -12,7 +12,7 @@ from sfumato.data.plain import annotation, files, plain
 from sfumato.runs.content import stamp
 from sfumato.runs.items import PREDICTED_TARGET, UNKNOWN_TARGET
 from sfumato.runs.plan import PREDICTED, DataEntry
-from sfumato.runs.store import Listed, Store
+from sfumato.runs.store import Listed, Store, data_note
 
 AT_ONCE = 1000
 """Examples that go into the store together."""
@@ -24,7 +24,7 @@ def register(store: Store, name: str, entry: DataEntry) -> None:
     A data set whose `sources` (the files that it reads its annotations from) have the size and times that they had is not
     read again; one that names none is gone through each time. Raises `ValueError` where the set cannot be read.
     """
-    told = store.notes().get(note(name), {})
+    told = store.notes().get(data_note(name), {})
     sources = _sources(entry)
     if sources and told.get("sources") == sources:
         return
@@ -35,12 +35,7 @@ def register(store: Store, name: str, entry: DataEntry) -> None:
         store.lists(name, count, block)
         count += len(block)
     queries = store.listed(name, count)
-    store.note(note(name), {"sources": sources, "classes": classes, "examples": count, "queries": queries})
-
-
-def note(name: str) -> str:
-    """The note that a store has of a data set: its classes, and how many examples and queries there are."""
-    return f"data {name}"
+    store.note(data_note(name), {"sources": sources, "classes": classes, "examples": count, "queries": queries})
 
 
 def _sources(entry: DataEntry) -> str:

@@ -12,9 +12,9 @@ from sfumato.runs.execute import Progress, execute
 from sfumato.runs.kept import Kept
 from sfumato.runs.plan import Combination, Plan
 from sfumato.runs.record import Place, Record, Where, found
-from sfumato.runs.register import note, register
+from sfumato.runs.register import register
 from sfumato.runs.source import code
-from sfumato.runs.store import Store, StoreError
+from sfumato.runs.store import Store, StoreError, data_note
 from sfumato.runs.undone import Window, look, undone
 from sfumato.runs.work import Workbench, identity
 from sfumato.scores import differing
@@ -125,7 +125,7 @@ def begun(plan: Plan, place: Place, other_version: str | None = None) -> Session
         notes = store.notes()
         if not store.claimed():  # else somebody may be about to name what he has just written
             place.shards.sweep(store.shards)
-    data = {name: notes[note(name)] for name in plan.data}
+    data = {name: notes[data_note(name)] for name in plan.data}
     return Session(place, plan.text, plan.folder, made_by, weights, places, data, said, plan, bench)
 
 

@@ -2,12 +2,18 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from sfumato.metrics.estimate import Row
+if TYPE_CHECKING:  # numpy is not needed to say how far a run is
+    from sfumato.metrics.estimate import Row
 
 LEASE = 60.0
 """Seconds for which a claim holds unless renewed: so long after a worker's death on another machine its items are free."""
+
+
+def data_note(name: str) -> str:
+    """The note that a store has of a data set: its classes, and how many examples and queries there are."""
+    return f"data {name}"
 
 
 class StoreError(OSError):
@@ -30,7 +36,7 @@ class Done:
     """The example's name in its data set."""
     target: int
     """The class that was explained, by the data set's index."""
-    row: Row | None
+    row: "Row | None"
     """What the protocol measured; `None` where the item failed."""
     reason: str = ""
     """Why it failed."""

@@ -227,15 +227,5 @@ def done(record: Record, store: Store, where: Where) -> Iterator[Done]:
         yield from (found[item] for item in items if item in found)
 
 
-def failures(record: Record, store: Store) -> dict[str, tuple[int, str]]:
-    """Why items failed: by cause how many, and the name of one example."""
-    found: dict[str, tuple[int, str]] = {}
-    for each in record.tallies(store):
-        if each.cause:
-            count, example = found.get(each.cause, (0, each.example))
-            found[each.cause] = (count + each.items, example)
-    return dict(sorted(found.items(), key=lambda entry: (-entry[1][0], entry[0])))
-
-
 def _but(where: Where, kind: str) -> tuple[str, ...]:
     return tuple(getattr(where, name) for name in ("data", "model", "method", "protocol") if name != kind)

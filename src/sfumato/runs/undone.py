@@ -8,8 +8,7 @@ from sfumato.data.plain import example_of
 from sfumato.runs.content import content, stamp
 from sfumato.runs.items import Chunk, Unit
 from sfumato.runs.plan import Combination, Plan
-from sfumato.runs.register import note
-from sfumato.runs.store import Item, Planned, Store
+from sfumato.runs.store import Item, Planned, Store, data_note
 
 QUERIES = 1000
 """That are looked at together, about."""
@@ -66,7 +65,7 @@ def _look_into(store: Store, data: str, page: Sequence[Planned]) -> bool:
 
 
 def _examples(store: Store, data: str) -> int:
-    return int(store.notes()[note(data)]["examples"])
+    return int(store.notes()[data_note(data)]["examples"])
 
 
 def _complete(store: Store, queries: Sequence[Planned], recipes: set[int]) -> bool:
