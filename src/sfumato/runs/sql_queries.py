@@ -174,20 +174,20 @@ def _placed(rows: Rows, data: str, new: Mapping[int, Listed]) -> None:
         ORDER BY place, id"""
     known = dict(rows(statement, data, hashes))
     earlier = dict(rows("SELECT name, id FROM examples WHERE data = ? AND annotation = ''", data))
+    there, fresh = [], []
     for place, each in new.items():
-        number = known.get(each.annotation) or earlier.get(json.dumps(each.name))
         values = (place, each.annotation, json.dumps(each.files), each.body)
+        number = known.get(each.annotation) or earlier.get(json.dumps(each.name))
         if number is None:
-            rows(
-                """INSERT INTO examples (place, annotation, files, body, data, name, content, stamp)
-                VALUES (?, ?, ?, ?, ?, ?, '', '')""",
-                *(*values, data, json.dumps(each.name)),
-            )
+            fresh.append((*values, data, json.dumps(each.name)))
         else:
-            rows(
-                "UPDATE examples SET place = ?, annotation = ?, files = ?, body = ?, stamp = '' WHERE id = ?",
-                *(*values, number),
-            )
+            there.append((*values, number))
+    rows.each(
+        """INSERT INTO examples (place, annotation, files, body, data, name, content, stamp)
+        VALUES (?, ?, ?, ?, ?, ?, '', '')""",
+        fresh,
+    )
+    rows.each("UPDATE examples SET place = ?, annotation = ?, files = ?, body = ?, stamp = '' WHERE id = ?", there)
 
 
 def _targeted(rows: Rows, data: str, wanted: Mapping[int, Listed]) -> bool:
