@@ -474,10 +474,12 @@ def test_forms_hold_the_table(lines, tmp_path):
     cost = summary.seconds(session, store)
     assert set(cost) == {("squares", "seer", "gradient"), ("squares", "seer", "extremal")}
     text = markdown(found, cost)
-    assert text.startswith("### squares, seer\n\n| method | pointing: all")
-    assert text.count("\n| extremal |") == text.count("\n| gradient |") == 1
-    assert "s a query" in text
-    assert r"\begin{tabular}" in latex(found, cost)
+    assert text.startswith("### squares, seer\n\nSeconds a query: gradient ")
+    assert "\n#### pointing\n\n| method | all % ↑ | difficult % ↑ |" in text
+    # Accuracy is asked of one method.
+    assert (text.count("\n| extremal |"), text.count("\n| gradient |")) == (1, 2)
+    assert latex(found, cost).count(r"\begin{tabular}") == text.count("\n#### ") == 2
+    assert "{\\footnotesize Seconds a query: gradient" in latex(found, cost)
     write(records(found), tmp_path / "table.json")
     assert len(json.loads((tmp_path / "table.json").read_text())) == len(found)
     write(records(found), tmp_path / "table.csv")

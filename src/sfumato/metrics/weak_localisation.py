@@ -6,7 +6,7 @@ R. Fong, A. Vedaldi: *Interpretable explanations of black boxes by meaningful pe
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -152,13 +152,18 @@ def _best(found: Array, weights: Array) -> Array:
 
 
 def tuning(columns: Columns) -> Array:
-    """Which rows belong to the part that α is chosen by, `(n,)`, bool."""
+    """Which rows belong to the part that α is chosen by, `(n,)`, bool.
+
+    Those where the column `tuning` is true, if there is one, as where `picture` holds numbers; else by the pictures' names.
+    """
+    if "tuning" in columns:
+        return columns["tuning"].astype(float) == 1
     count = len(next(iter(columns.values())))
     names = columns["picture"].tolist() if "picture" in columns else range(count)
     return np.array([tunes(str(name)) for name in names], bool)
 
 
-@cache
+@lru_cache(2**16)
 def tunes(picture: str) -> bool:
     """Whether a picture of that name belongs to the tuning part."""
     return hashlib.blake2b(picture.encode(), digest_size=1).digest()[0] % 2 == 0
