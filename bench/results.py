@@ -63,7 +63,7 @@ def sections(session: Session, store: Store, left_out: set[Place]) -> Iterator[s
         known = {method: cost[data, model, method] for method in session.plan.methods if (data, model, method) in cost}
         yield "Seconds a query: " + ", ".join(f"{method} {seconds:.2g}" for method, seconds in known.items()) + ".\n"
         for table in grids(lines, leading):
-            body = table.marked("**{}**".format)
+            body = table.body("**{}**".format)
             yield f"### {table.title}\n\n" + tabulated(table.header, body) + f"\n{table.legend('bold')}\n"
 
 

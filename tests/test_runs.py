@@ -17,6 +17,7 @@ from sfumato import models
 from sfumato.cli import app
 from sfumato.runs import source, summary
 from sfumato.runs.export import comma_separated, latex, markdown, records, write
+from sfumato.runs.leaders import leaders
 from sfumato.runs.opened import open_store
 from sfumato.runs.plan import parse
 from sfumato.runs.session import Place, begun, found
@@ -465,6 +466,8 @@ def test_differences_are_paired(lines):
         line for line in summary.differences(session, store, "extremal", "gradient") if line.measure.name == "all"
     ]
     assert difference.estimate.value == pytest.approx(value["extremal"] - value["gradient"])
+    marked = leaders(session, store)[difference.data, difference.model, "pointing", "all"]
+    assert max(value, key=lambda method: value[method]) in marked
     with pytest.raises(ValueError, match="compare two methods or two models of the run; got 'extremal' and 'nothing'"):
         list(summary.differences(session, store, "extremal", "nothing"))
 
@@ -534,10 +537,19 @@ def test_the_command_line_from_plan_to_table(written, tmp_path):
     shown = typed("table", out)
     assert shown.exit_code == 0
     assert "squares, seer" in shown.output
+    narrow = typed("table", out, columns=80).output
+    assert "…" not in narrow
+    assert "pointing (2 of 2)" in narrow  # parted rather than squeezed
+    said = " ".join(narrow.split())
+    assert "[low, high]: 95 % interval over pictures; ↑ more is better" in said
+    assert "few: of fewer than 10 pictures" in said
+    assert "items that failed, and do not count: gradient 5, extremal 5" in said
     compared = typed("compare", out, "extremal", "gradient", columns=80)
     assert "\nsquares, seer\n" in compared.output
     assert "…" not in compared.output  # nothing is cut off on a narrow screen
     assert "95 % interval" in compared.output
+    assert "too few: of fewer than 10 pictures" in compared.output  # of nine, with two queries each
+    assert compared.output.count("too few") > 1
     assert "accuracy" not in compared.output  # of one method only
     for suffix in (".md", ".tex", ".csv", ".json"):
         assert typed("export", out, tmp_path / f"table{suffix}").exit_code == 0

@@ -123,10 +123,10 @@ def show(folder: Folder, store: Store = None) -> None:
             if note := summary.quantities(session, data, model):
                 console().print(note)
             for whole in grids(group, leading):
-                for part, shown in fitted(whole, "{} *", console().width):
-                    console().print(f"\n{part.title}")
+                for title, shown in fitted(whole, "{}*", console().width):
+                    console().print(f"\n{title}")
                     console().print(shown)
-                    console().print(part.legend("*"))
+                console().print(whole.legend("*"))
 
 
 def _costs(session: "Session", data: str, model: str, cost: "Mapping[tuple[str, str, str], float]") -> str:

@@ -3,8 +3,6 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console
     from rich.table import Table
 
@@ -29,39 +27,40 @@ GAP = 3
 """Between two columns."""
 
 
-def fitted(grid: "Grid", mark: str, width: int) -> "list[tuple[Grid, Table]]":
-    """A table, parted by its measures where a terminal of so many columns cannot hold it.
+def fitted(grid: "Grid", mark: str, width: int) -> "list[tuple[str, Table]]":
+    """A table, parted by its measures where a terminal of so many columns cannot hold it, each part with its title.
 
     No cell is broken, nor a method's name unless, beside a single measure, it is too long.
     """
-    from rich.cells import cell_len
-
-    def widths(part: "Grid") -> "list[int]":
-        cells = [part.header, *part.marked(mark.format)]
-        longest = [[max(map(cell_len, text.split()), default=0) for text in part.header], *cells[1:]]
-        return [
-            max(words if isinstance(words, int) else cell_len(words) for words in column)
-            for column in zip(*longest, strict=True)
-        ]
-
-    first, *measures = widths(grid)
-    sizes, taken = [0], first
-    for measure in measures:
+    widths = _widths(grid, mark)
+    sizes, taken = [0], widths[0]
+    for measure in widths[1:]:
         if sizes[-1] and taken + GAP + measure > width:
-            sizes, taken = [*sizes, 0], first
+            sizes, taken = [*sizes, 0], widths[0]
         sizes[-1] += 1
         taken += GAP + measure
-    return [(part, _unbroken(part, mark, widths(part), width)) for part in grid.parted(sizes)]
+    return [(part.title, _unbroken(part, mark, width)) for part in grid.parted(sizes)]
 
 
-def _unbroken(grid: "Grid", mark: str, widths: "Sequence[int]", width: int) -> "Table":
+def _widths(grid: "Grid", mark: str) -> list[int]:
+    """What each column needs at least: its longest cell, or the longest word of its head."""
+    from rich.cells import cell_len
+
+    words = [max(map(cell_len, head.split())) for head in grid.header]
+    rows = [[cell_len(text) for text in cells] for cells in grid.body(mark.format)]
+    return [max(column) for column in zip(words, *rows, strict=True)]
+
+
+def _unbroken(grid: "Grid", mark: str, width: int) -> "Table":
     """The table, whose heads alone may be broken, between words."""
     made = table(*grid.header)
+    widths = _widths(grid, mark)
     for column, least in zip(made.columns, widths, strict=True):
         column.min_width = least
-    if sum(widths) + GAP * (len(widths) - 1) > width:  # a name too long for any table
-        made.columns[0].min_width, made.columns[0].overflow = None, "fold"
-    for cells in grid.marked(mark.format):
+    left = width - sum(GAP + other for other in widths[1:])
+    if left < widths[0]:  # a name too long for any table
+        made.columns[0].min_width, made.columns[0].width, made.columns[0].overflow = None, max(left, 1), "fold"
+    for cells in grid.body(mark.format):
         made.add_row(*cells)
     return made
 

@@ -28,6 +28,8 @@ def deviations(
     replacement, so that the deviations are as large as those of the whole table. `statistics` gives k numbers for each of R
     weightings of chosen rows: it takes the rows' indices `(n,)` and weights `(R, n)`, and gives `(k, R)`. `of` says each row's
     picture, a whole number below `pictures`, and at most `at_once` weights are held.
+
+    A bag knows less than the table: what rests on few of its pictures, or chooses between near ties, is better resampled whole.
     """
     generator = np.random.default_rng(seed)
     size = round(pictures**EXPONENT)

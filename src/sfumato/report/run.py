@@ -100,10 +100,10 @@ def _protocol(found: Judged, lines: Sequence[Line], leading: Undecided, thumbnai
             tag("th", cells[0], scope="row"),
             *(
                 tag("td", cell, class_="best" if (row, column) in shown.best else None)
-                for column, cell in enumerate(cells[1:], 1)
+                for column, cell in enumerate(cells[1:])
             ),
         )
-        for row, cells in enumerate(shown.marked("{} *".format))
+        for row, cells in enumerate(shown.body("{} *".format))
     ]
     head = tag("tr", *(tag("th", words, scope="col") for words in shown.header))
     note = f"{shown.legend('*')}."

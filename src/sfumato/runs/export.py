@@ -45,7 +45,7 @@ def markdown(
         parts.append(f"### {_one_line(data)}, {_one_line(model)}\n")
         parts += [f"{text}\n" for text in (cost(group, seconds), notes(data, model)) if text]
         for table in grids(group, undecided, MEASURES):
-            body = table.marked("**{}**".format, _markdown)
+            body = table.body("**{}**".format, _markdown)
             parts.append(f"#### {_one_line(table.title)}\n")
             parts.append(tabulated([_markdown(words) for words in table.header], body))
             parts += [f"{legend}\n"] if (legend := table.legend("bold")) else []
@@ -74,7 +74,7 @@ def latex(
                 r"\toprule",
                 _latex_row([_latex(words) for words in table.header]),
                 r"\midrule",
-                *(_latex_row(cells) for cells in table.marked(r"\textbf{{{}}}".format, _latex)),
+                *(_latex_row(cells) for cells in table.body(r"\textbf{{{}}}".format, _latex)),
                 r"\bottomrule",
                 r"\end{tabular}",
                 *(rf"\par{{\footnotesize {_latex(text)}\par}}" for text in said if text),

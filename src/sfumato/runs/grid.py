@@ -18,12 +18,15 @@ class Grid:
     """A protocol's table on one data set and model: a row for each method, a column for each measure, as texts."""
 
     protocol: str
-    header: tuple[str, ...]
-    """"method", and the measures' names with their units and an arrow to the better side."""
-    body: tuple[tuple[str, ...], ...]
-    """A method's name, then the number, its interval and its marks; empty where the plan does not ask for it."""
-    best: frozenset[tuple[int, int]] = frozenset()
+    measures: tuple[str, ...]
+    """Names with their units and an arrow to the better side."""
+    methods: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
+    """By method, then by measure: a number, its interval and its marks; empty where the plan does not ask for it."""
+    best: frozenset[tuple[int, int]]
     """The row and the column of each cell that is the best of its column, or not settled worse."""
+    failed: tuple[int, ...]
+    """How many items failed, by method."""
     part: str = ""
     """"1 of 2", where a table has been parted."""
 
@@ -31,47 +34,55 @@ class Grid:
     def title(self) -> str:
         return f"{self.protocol} ({self.part})" if self.part else self.protocol
 
-    def marked(self, mark: Callable[[str], str], plain: Callable[[str], str] = str) -> list[list[str]]:
-        """The body, with `mark` around the best cells, and every text written as `plain` says."""
-        return [
-            [mark(plain(text)) if (row, column) in self.best else plain(text) for column, text in enumerate(cells)]
-            for row, cells in enumerate(self.body)
-        ]
+    @property
+    def header(self) -> list[str]:
+        """The heads of the columns."""
+        return ["method", *self.measures]
+
+    def body(self, mark: Callable[[str], str], plain: Callable[[str], str] = str) -> list[list[str]]:
+        """The rows below the header, with `mark` around the best cells, and every text written as `plain` says."""
+        rows = []
+        for row, (method, texts) in enumerate(zip(self.methods, self.cells, strict=True)):
+            shown = [
+                mark(plain(text)) if (row, column) in self.best else plain(text) for column, text in enumerate(texts)
+            ]
+            rows.append([plain(method), *shown])
+        return rows
 
     def legend(self, mark: str) -> str:
-        """What the marks mean that this table has, in one line; `mark` is what the best cells have, such as "bold"."""
-        cells = [text for row in self.body for text in row[1:]]
-        heads = " ".join(self.header)
+        """What the marks mean that this table has, and how many items failed, in one line; `mark` is what the best cells have,
+        such as "bold"."""
+        cells = [text for row in self.cells for text in row]
+        heads = " ".join(self.measures)
+        failed = [f"{method} {count}" for method, count in zip(self.methods, self.failed, strict=True) if count]
         meanings = {
-            f"{mark}: the best of a column, and all whose paired difference from it is not settled": bool(self.best),
+            f"{mark}: the best of its column, or not settled worse": bool(self.best),
             "[low, high]: 95 % interval over pictures": any("[" in text for text in cells),
             "↑ more is better": "↑" in heads,
             "↓ less is better": "↓" in heads,
-            f"{UNKNOWN}: nothing is known": any(text.startswith(UNKNOWN) for text in cells),
-            "(n failed): items that failed, and do not count": any("failed)" in text for text in cells),
+            f"{UNKNOWN}: nothing is known": UNKNOWN in cells,
             f"few: of fewer than {FEW} pictures, too few for an interval": any(text.endswith("few") for text in cells),
+            f"items that failed, and do not count: {', '.join(failed)}": bool(failed),
         }
         return "; ".join(meaning for meaning, used in meanings.items() if used)
 
     def parted(self, sizes: Sequence[int]) -> "list[Grid]":
-        """Tables of so many measures each, all with every method that they say something of."""
+        """Tables of so many measures each, with the methods of which they say something."""
         if len(sizes) == 1:
             return [self]
-        tables, start = [], 1
+        tables, start = [], 0
         for number, size in enumerate(sizes, 1):
-            columns = range(start, start + size)
-            rows = [row for row, cells in enumerate(self.body) if any(cells[column] for column in columns)]
+            rows = [row for row, texts in enumerate(self.cells) if any(texts[start : start + size])]
             tables.append(
                 replace(
                     self,
-                    header=(self.header[0], *(self.header[column] for column in columns)),
-                    body=tuple((self.body[row][0], *(self.body[row][column] for column in columns)) for row in rows),
+                    measures=self.measures[start : start + size],
+                    methods=tuple(self.methods[row] for row in rows),
+                    cells=tuple(self.cells[row][start : start + size] for row in rows),
                     best=frozenset(
-                        (place, column - start + 1)
-                        for place, row in enumerate(rows)
-                        for column in columns
-                        if (row, column) in self.best
+                        (rows.index(row), column - start) for row, column in self.best if start <= column < start + size
                     ),
+                    failed=tuple(self.failed[row] for row in rows),
                     part=f"{number} of {len(sizes)}",
                 )
             )
@@ -91,8 +102,8 @@ def grids(lines: Sequence[Line], undecided: Undecided | None = None, most: int |
     """The tables of one data set and model, protocol by protocol, none of more than `most` measures."""
     for protocol in dict.fromkeys(line.protocol for line in lines):
         table = grid([line for line in lines if line.protocol == protocol], undecided)
-        count = len(table.header) - 1
-        parts = max(1, math.ceil(count / most)) if most else 1
+        count = len(table.measures)
+        parts = math.ceil(count / most) if most else 1
         yield from table.parted([count // parts + (part < count % parts) for part in range(parts)])
 
 
@@ -100,22 +111,22 @@ def grid(lines: Sequence[Line], undecided: Undecided | None = None) -> Grid:
     """The table of one protocol on one data set and model. Where `undecided` does not say which methods are not settled worse
     than the best, they are those whose interval overlaps that of the best."""
     measures = {line.measure.name: line.measure for line in lines}
-    methods = list(dict.fromkeys(line.method for line in lines))
+    methods = {line.method: line.failed for line in lines}
     cells = {(line.method, line.measure.name): line for line in lines}
     best = set()
-    for column, name in enumerate(measures, 1):
+    for column, name in enumerate(measures):
         some = [line for line in lines if line.measure.name == name]
         place = (some[0].data, some[0].model, some[0].protocol, name)
         leading = undecided[place] if undecided and place in undecided else overlapping(some)
         best |= {(row, column) for row, method in enumerate(methods) if method in leading}
-    header = ["method"]
-    for name, measure in measures.items():
-        header.append(f"{name}{' %' if measure.percent else ''} {'↑' if measure.higher_is_better else '↓'}")
-    body = [
-        (method, *(cell(cells[method, name]) if (method, name) in cells else "" for name in measures))
-        for method in methods
+    heads = [
+        f"{name}{' %' if measure.percent else ''} {'↑' if measure.higher_is_better else '↓'}"
+        for name, measure in measures.items()
     ]
-    return Grid(lines[0].protocol, tuple(header), tuple(body), frozenset(best))
+    texts = [
+        tuple(cell(cells[method, name]) if (method, name) in cells else "" for name in measures) for method in methods
+    ]
+    return Grid(lines[0].protocol, tuple(heads), tuple(methods), tuple(texts), frozenset(best), tuple(methods.values()))
 
 
 def overlapping(lines: Sequence[Line]) -> frozenset[str]:
@@ -136,10 +147,9 @@ def overlapping(lines: Sequence[Line]) -> frozenset[str]:
 def cell(line: Line) -> str:
     """A number with its interval and marks."""
     estimate = line.estimate
-    failed = f" ({line.failed} failed)" if line.failed else ""
     if math.isnan(estimate.value):
-        return UNKNOWN + failed
+        return UNKNOWN
     scale, digits = (100, 1) if line.measure.percent else (1, 3 if abs(estimate.value) < 10 else 0)
     value, low, high = (f"{scale * number:.{digits}f}" for number in (estimate.value, estimate.low, estimate.high))
     interval = "" if math.isnan(estimate.low) else f" [{low}, {high}]"
-    return value + interval + failed + (" few" if estimate.few else "")
+    return value + interval + (" few" if estimate.few else "")
