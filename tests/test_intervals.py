@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+import weakref
 from dataclasses import astuple
 from itertools import pairwise
 
@@ -290,6 +291,18 @@ def test_bags_draw_as_many_pictures_as_the_table_has(monkeypatch):
     assert found.low < found.value < found.high
 
 
+def test_nothing_is_known_to_the_digit_in_large_tables_either(monkeypatch):
+    monkeypatch.setattr(module, "LARGE", 1000)
+    columns = large_table(2000)
+    count = len(columns["hit"])
+    nowhere = columns | {"hit": np.zeros(count, bool), "overlap": np.zeros((count, 4))}
+    hit, classes, error = estimates_of([SHARE, CLASSES, LARGE_MEASURES[-1]], nowhere)
+    assert hit.high == pytest.approx(wilson(0, count**2 / (np.bincount(columns["picture"]) ** 2).sum())[1])
+    assert 0 < hit.high <= classes.high < 1.1 * hit.high
+    assert (error.value, error.high) == (1, 1)
+    assert 0.99 < error.low < 1
+
+
 def test_small_tables_are_resampled_whole():
     """None of what is for large tables changes them."""
     columns = large_table(60)
@@ -345,6 +358,25 @@ def test_all_that_are_not_settled_worse_are_undecided():
     assert undecided(LESS, methods) == {"worse"}
     assert undecided_by([VALUE, LESS], methods) == [undecided(VALUE, methods), undecided(LESS, methods)]
     assert undecided(VALUE, {"best": methods["best"], "empty": {}}) == frozenset()
+
+
+def test_two_methods_are_held_at_a_time():
+    """Columns may be read when they are asked for, as those of a large table."""
+
+    alive = weakref.WeakSet()
+
+    class Held(dict):
+        __hash__ = object.__hash__
+
+    class Reading(dict):
+        def __getitem__(self, method):
+            assert len(alive) < 2
+            columns = Held(table(np.random.default_rng(len(method)).normal(len(method), 1, 50)))
+            alive.add(columns)
+            return columns
+
+    methods = Reading.fromkeys(["a", "bb", "ccc", "dddddd"])
+    assert undecided_by([VALUE, LESS], methods) == [{"dddddd"}, {"a"}]
 
 
 def test_pairs_are_found_by_picture_and_label_whatever_their_order():

@@ -172,7 +172,7 @@ def _estimates(
             for bag in bags.deviations(of_rows, of, pictures, WEIGHTS, seed)
         ]
         found |= {
-            place: (tables[place].value + low, tables[place].value + high)
+            place: tables[place].opened(tables[place].value + low, tables[place].value + high)
             for place, (low, high) in zip(left, np.mean(ends, 0).tolist(), strict=True)
         }
     elif left:
@@ -223,10 +223,10 @@ class Table:
             assert one is not None  # noqa: S101  # columns are not
             (estimate,) = _estimates([self.measure], one, other, resamples, seed)
             return estimate.low, estimate.high
-        return self._normal(statistic)
+        return self.opened(*self._normal(statistic))
 
     def opened(self, low: float, high: float) -> tuple[float, float]:
-        """The interval as resampling has it; but where that is a point, as all are hits or none is, one of a share."""
+        """An interval as the spread of the rows has it; but where that is a point, as all are hits or none is, one of a share."""
         if low != high or not self.measure.percent or abs(self.value) not in {0, 1}:
             return low, high
         statistic = self.measure.statistic

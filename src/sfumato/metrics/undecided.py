@@ -35,28 +35,34 @@ def undecided_by(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[frozenset[str]]:
-    """As `undecided`, for several measures, from the same resamplings."""
-    known = {method: columns for method, columns in methods.items() if length(columns)}
-    values = {
-        method: [float(measure.statistic(columns, np.ones((1, length(columns))))[0]) for measure in measures]
-        for method, columns in known.items()
-    }
+    """As `undecided`, for several measures, from the same resamplings.
+
+    `methods` may read a method's columns when it is asked for them: two methods are held at a time.
+    """
+    values = {method: _values(measures, methods[method]) for method in methods}
     leaders: dict[str, list[int]] = {}
     contenders: list[set[str]] = [set() for _ in measures]
     for place, measure in enumerate(measures):
-        finite = [method for method in known if np.isfinite(values[method][place])]
-        if len(finite) > 1:
-            best = (max if measure.higher_is_better else min)(finite, key=lambda method: values[method][place])
+        known = {method: numbers[place] for method, numbers in values.items() if np.isfinite(numbers[place])}
+        if len(known) > 1:
+            best = (max if measure.higher_is_better else min)(known, key=known.__getitem__)
             leaders.setdefault(best, []).append(place)
             contenders[place].add(best)
     for best, places in leaders.items():
-        some = [measures[place] for place in places]
-        for method in known.keys() - {best}:
-            behind = _behind(some, known[best], known[method], keys, resamples, seed)
-            for place, is_behind in zip(places, behind, strict=True):
-                if not is_behind and np.isfinite(values[method][place]):
+        columns = methods[best]
+        for method in values:
+            of = [place for place in places if method != best and np.isfinite(values[method][place])]
+            if of:
+                behind = _behind([measures[place] for place in of], columns, methods[method], keys, resamples, seed)
+                for place in (place for place, is_behind in zip(of, behind, strict=True) if not is_behind):
                     contenders[place].add(method)
-    return [frozenset(methods) for methods in contenders]
+    return [frozenset(some) for some in contenders]
+
+
+def _values(measures: Sequence[Measure], columns: Columns) -> list[float]:
+    """The measures of one method; NaN where it has no rows."""
+    once = np.ones((1, length(columns)))
+    return [float(measure.statistic(columns, once)[0]) if once.size else np.nan for measure in measures]
 
 
 def _behind(
