@@ -157,8 +157,8 @@ def compare(
                 groups.setdefault(f"{line.data}, {line.method if line.model == one else line.model}", []).append(line)
         for where, group in groups.items():
             shown = table("protocol", "measure", "difference", "95 % interval", "queries", "better")
-            for column in shown.columns[2:5]:
-                column.no_wrap = True
+            for column in shown.columns:  # numbers stay whole, long names go on in the next line
+                column.overflow, column.no_wrap = "fold", column.header in {"difference", "95 % interval"}
             for line in group:
                 shown.add_row(*_difference(line, one, other))
             console().print(f"\n{where}")

@@ -226,7 +226,7 @@ class Table:
         return self.opened(*self._normal(statistic))
 
     def opened(self, low: float, high: float) -> tuple[float, float]:
-        """An interval as the spread of the rows has it; but where that is a point, as all are hits or none is, one of a share."""
+        """An interval as the rows' spread has it; but where that is a point, as all are hits or none is, one of a share."""
         if low != high or not self.measure.percent or abs(self.value) not in {0, 1}:
             return low, high
         statistic = self.measure.statistic
