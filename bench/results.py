@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sfumato.metrics.estimate import FEW
 from sfumato.runs import record as records
 from sfumato.runs import summary
-from sfumato.runs.export import grid, grouped, tabulated
+from sfumato.runs.export import tabulated
+from sfumato.runs.grid import grids, grouped
+from sfumato.runs.leaders import results
 from sfumato.runs.record import Record
 from sfumato.runs.store import Store
 
 Place = tuple[str, str, str, str]
 """Data set, model, method and protocol, by their names in the plan."""
-
-FEW = 10
-"""Queries of which an interval says little."""
 
 LEADER = "extremal-map"
 TELLING = ("energy", "insertion", "insertion-logit", "localisation", "pointing")
@@ -62,16 +62,17 @@ def place(line: summary.Line) -> Place:
 def sections(record: Record, store: Store, left_out: set[Place]) -> Iterator[str]:
     """For each data set and model: how many pictures and queries, and a table for each protocol."""
     cost = summary.seconds(record, store)
-    whole = (line for line in summary.lines(record, store) if place(line) not in left_out)
+    every, leading = results(record, store)
+    whole = (line for line in every if place(line) not in left_out)
     for (data, model), lines in grouped(whole).items():
         queries = max(line.estimate.count for line in lines)
         pictures = record.data[data]["examples"]
         yield f"## {data}, {model}\n\n{pictures} pictures, {queries} queries.\n"
         known = {method: cost[data, model, method] for method in methods(record) if (data, model, method) in cost}
         yield "Seconds a query: " + ", ".join(f"{method} {seconds:.2g}" for method, seconds in known.items()) + ".\n"
-        for protocol in dict.fromkeys(line.protocol for line in lines):
-            header, body = grid([line for line in lines if line.protocol == protocol])
-            yield f"### {protocol}\n\n" + tabulated([words.removeprefix(f"{protocol}: ") for words in header], body)
+        for table in grids(lines, leading):
+            body = table.body("**{}**".format)
+            yield f"### {table.title}\n\n" + tabulated(table.header, body) + f"\n{table.legend('bold')}\n"
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def standings(record: Record, store: Store, left_out: set[Place]) -> list[Standi
         if other != LEADER:
             for line in summary.differences(record, store, LEADER, other):
                 one, two = place(line), (line.data, line.model, other, line.protocol)
-                if line.protocol in TELLING and line.estimate.count >= FEW and not {one, two} & left_out:
+                if line.protocol in TELLING and not line.estimate.few and not {one, two} & left_out:
                     found.append(Standing(other, line))
     return found
 
@@ -138,7 +139,7 @@ def told(found: list[Standing]) -> Iterator[str]:
     counts = Counter(each.verdict for each in found)
     yield (
         f"Of {len(found)} paired comparisons with another method (each data set, model and measure, on at least {FEW} "
-        f"queries), {LEADER} is ahead in {counts['ahead']}, behind in {counts['behind']}, and tied in {counts['tied']}: the "
+        f"pictures), {LEADER} is ahead in {counts['ahead']}, behind in {counts['behind']}, and tied in {counts['tied']}: the "
         "95 % interval of the difference holds 0. No correction is made for their number.\n"
     )
     yield closest(found).rstrip()

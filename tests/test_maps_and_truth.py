@@ -15,7 +15,7 @@ from PIL import Image
 from sfumato.attribution import Attribution
 from sfumato.configuration import as_json, from_json
 from sfumato.data.example import Example, Run, Thing
-from sfumato.data.truth import Truth, inside, truth, within
+from sfumato.data.truth import Truth, inside, pixels, truth, within
 from sfumato.methods.centre import Centre, bump
 from sfumato.metrics import Case, Window
 from sfumato.metrics.deletion_game import DeletionGame
@@ -69,22 +69,127 @@ def test_polygons_cover_the_pixels_whose_centres_they_enclose():
     assert beyond.all()
 
 
+def touches(corners, size):
+    """Whether a side meets the picture, border included: what remains of it within each of the four borders is not empty."""
+    for (x1, y1), (x2, y2) in zip(corners, corners[1:] + corners[:1], strict=True):
+        low, high = 0.0, 1.0
+        for start, step, length in ((x1, x2 - x1, size[0]), (y1, y2 - y1, size[1])):
+            if step:
+                ends = sorted((-start / step, (length - start) / step))
+                low, high = max(low, ends[0]), min(high, ends[1])
+            elif not 0 <= start <= length:
+                high = -1.0
+        if low <= high:
+            return True
+    return False
+
+
+def thin(left, top, width, height):
+    return (left, top, left + width, top, left + width, top + height, left, top + height)
+
+
+@pytest.mark.parametrize("left", [10.6, 10.85, 11, 63.8, 64 - 0.3])
+@pytest.mark.parametrize("top", [5, 5.2, 5.7])
+@pytest.mark.parametrize("width", [0.3, 0])
+def test_a_pole_thinner_than_a_pixel_is_a_line_of_pixels(left, top, width):
+    """Wherever it stands between centres: 40 pixels for a height of 40, in one column; likewise when it lies."""
+    standing = inside(thin(left, top, width, 40), (64, 64))
+    assert standing.sum() == 40
+    assert standing.any(0).sum() == 1
+    assert standing.any(0).nonzero().item() in {math.floor(left), math.floor(left + width)}
+    assert torch.equal(inside(thin(top, left, 40, width), (64, 64)), standing.T)
+    assert torch.equal(within((left, top, left + width, top + 40), (64, 64)), standing)
+
+
+def test_thin_polygons_beside_the_picture_and_across_its_border():
+    for polygon, count in (
+        (thin(-0.2, 5, 0.3, 4), 4),  # a third of it within
+        (thin(-0.4, 5, 0.3, 4), 0),
+        (thin(8, 2, 0, 4), 4),  # on the right border
+        (thin(8.1, 2, 0.1, 4), 0),
+        (thin(3.6, -9, 0.3, 99), 10),
+        ((1, 1, 7, 7), 6),  # a line, aslant
+        ((3.5, 3.2), 1),  # a point
+        ((8, 10), 1),
+        ((8.5, 10), 0),
+        ((3.6, 3.6, 3.8, 3.6, 3.8, 3.8), 1),
+        ((-20, 5, 5, -20, -20, -20), 0),  # the box around it meets the picture, itself it does not
+    ):
+        mask = inside(polygon, (8, 10))
+        assert int(mask.sum()) == count, polygon
+    assert inside((1, 1, 7, 7), (8, 10)).nonzero().tolist() == [[at, at] for at in range(1, 7)]
+
+
+def test_rings_of_one_polygon_are_holes_and_several_polygons_are_a_union():
+    outer, inner = (0, 0, 8, 0, 8, 6, 0, 6), (2, 2, 2, 4, 5, 4, 5, 2)
+    whole = within((0, 0, 8, 6), (9, 7))
+    hole = within((2, 2, 5, 4), (9, 7))
+    ring = (*outer, 0, 0, *inner, 2, 2)  # there and back along one line
+    assert torch.equal(inside(ring, (9, 7)), whole & ~hole)
+    assert torch.equal(pixels(Thing(0, polygons=(outer, inner)), (9, 7)), whole)
+    crossed = inside((0, 0, 6, 6, 6, 0, 0, 6), (9, 7)).int().sum(0).tolist()  # a bow tie, wide at its sides
+    assert min(crossed[0], crossed[5]) > crossed[2]
+
+
+@pytest.mark.parametrize(
+    "polygon", [(), (1,), (1, 2, 3), (1, 2, 3, 4, math.nan, 5), (1, 2, math.inf, 4), ((1, 2), (3, 4))]
+)
+def test_what_is_no_polygon(polygon):
+    with pytest.raises(
+        ValueError, match=r"a polygon is x, y, x, y, … of its corners in pixels, finite numbers; got \("
+    ):
+        inside(polygon, (8, 8))
+
+
+def test_every_thing_in_the_picture_has_a_pixel(tmp_path):
+    """Of each kind; and one that has none, as it lies elsewhere, is named."""
+    Image.fromarray(np.zeros((10, 8), np.uint8)).save(tmp_path / "empty.png")
+    Image.fromarray(np.arange(80, dtype=np.uint8).reshape(10, 8) // 79).save(tmp_path / "corner.png")
+    size = (8, 10)
+    for thing, count in (
+        (Thing(1, box=(3.6, 2, 3.9, 7)), 5),
+        (Thing(1, box=(3, 2, 3, 2)), 1),
+        (Thing(1, box=(-5, -5, 0.3, 0.2)), 1),
+        (Thing(1, box=(8, 0, 8, 10)), 10),
+        (Thing(1, polygons=(thin(3.6, 2, 0.3, 5),)), 5),
+        (Thing(1, polygons=(thin(99, 2, 3, 5), (3.5, 3.5))), 1),
+        (Thing(1, run=Run(size, (79, 1))), 1),
+        (Thing(1, mask=tmp_path / "corner.png"), 1),
+    ):
+        assert int(pixels(thing, size).sum()) == count, thing
+        known = truth(Example("a", tmp_path, (thing,)), 1, size)
+        point = PointingGame().measure(case_of(known.places.float(), known))
+        assert point["hit"], thing
+    for thing, said in (
+        (Thing(1, box=(-5, 2, -1, 7)), r"the box \(-5, 2, -1, 7\)"),
+        (Thing(1, box=(8.2, 2, 8.4, 7)), "the box"),
+        (Thing(1, polygons=(thin(9, 2, 3, 5),)), r"the outline \(9, 2"),
+        (Thing(1, run=Run(size, (80,))), "the mask in runs"),
+        (Thing(1, mask=tmp_path / "empty.png"), "the mask '.*empty.png'"),
+    ):
+        with pytest.raises(ValueError, match=f"'a': {said}.* of class 1 has no pixel in the picture of 8 × 10 pixels"):
+            truth(Example("a", tmp_path, (thing,)), 1, size)
+
+
 @few
 @given(st.lists(st.tuples(st.floats(-3, 15), st.floats(-3, 12)), min_size=3, max_size=7))
 def test_polygons_are_those_of_a_ray_from_each_centre(corners):
     mask = inside([number for corner in corners for number in corner], (12, 9))
     expected = torch.zeros(9, 12, dtype=torch.bool)
+    doubtful = torch.zeros(9, 12, dtype=torch.bool)  # a side passes through the centre, up to rounding
     for row in range(9):
         for column in range(12):
             x, y, odd = column + 0.5, row + 0.5, False
             for (x1, y1), (x2, y2) in zip(corners, corners[1:] + corners[:1], strict=True):
-                if (y1 <= y) != (y2 <= y) and x1 + (y - y1) * (x2 - x1) / (y2 - y1) <= x:
-                    odd = not odd
+                if (y1 <= y) != (y2 <= y):
+                    crossing = x1 + (y - y1) * (x2 - x1) / (y2 - y1)
+                    odd ^= crossing <= x
+                    doubtful[row, column] |= abs(crossing - x) < 1e-9
             expected[row, column] = odd
-    if expected.any():
-        assert torch.equal(mask, expected)
-    else:
-        assert 1 <= mask.sum() <= len(corners)
+    if (expected & ~doubtful).any():
+        assert torch.equal(mask & ~doubtful, expected & ~doubtful)
+    elif not doubtful.any():
+        assert bool(mask.any()) == touches(corners, (12, 9))
 
 
 def test_the_truth_of_a_class_is_that_of_all_its_instances(tmp_path):

@@ -652,6 +652,8 @@ def test_rows_come_down_to_estimates(protocol):
     rows = [protocol.measure(real(seed)) | {"picture": str(seed), "label": 2} for seed in (0, 1, 2)]
     table = protocol.summarise(rows)
     assert len(table) == len(protocol.measures(rows))
+    # A large table's rows are not all held: the first one says which measures there are.
+    assert [measure.name for measure in protocol.measures(rows[:1])] == list(table)
     known = {name: estimate for name, estimate in table.items() if name not in {"kept at home", "lost"}}
     assert all(
         estimate.low <= estimate.value + 1e-12 and estimate.value <= estimate.high + 1e-12

@@ -641,6 +641,12 @@ def test_a_run_s_tables_and_telling_cases(tmp_path, monkeypatch):
     assert [each["words"] for each in page.all("h3")] == ["accuracy", "insertion"]
     assert any("27 of 27 items are done, of which 3 failed." in each["words"] for each in page.all("p"))
     assert any("cannot read picture" in each["words"] for each in page.all("li"))
+    notes = [each["words"] for each in page.all("p")]
+    # Of eight pictures, on which nothing is settled: no method is shown as better.
+    assert sum("few: of fewer than 10 pictures, too few for an interval" in note for note in notes) == 2
+    assert sum("*: the best of its column, or not settled worse" in note for note in notes) == 1
+    assert len([each for each in page.all("td", class_="best") if each["words"].endswith(" few *")]) == 6
+    assert any(each["words"] == "too few" for each in page.all("td"))
     heads = [each["words"] for each in page.all("h4")]
     assert {"gradient, worst", "gradient, best", "centre, worst", "centre, best"} <= set(heads)
     cases = [each["words"] for each in page.all("figcaption")]

@@ -401,6 +401,26 @@ def test_a_copy_with_its_log_is_whole(bench, read_only):
             assert len(list(store.done())) == PICTURES + 1
 
 
+def test_a_table_says_what_the_protocol_says_of_its_rows(bench):
+    """Though a table's pictures are numbers, and part of them tunes by its name."""
+    session, _ = bench.run("run", "first", "second", protocols='weak = "WeakLocalisation"')
+    with session.place.store() as store:
+        lines = list(summary.lines(session, store))
+        every = list(summary.rows(session, store))
+    for protocol in ("pointing", "weak"):
+        for data in ("first", "second"):
+            rows = [row for row in every if (row["data"], row["protocol"]) == (data, protocol)]
+            told = [
+                {name: value for name, value in row.items() if name != "tuning"} | {"picture": row["example"]}
+                for row in rows
+            ]
+            expected = session.protocols[protocol].summarise(told)
+            found = {
+                line.measure.name: line.estimate for line in lines if (line.data, line.protocol) == (data, protocol)
+            }
+            assert str(found) == str(dict(expected))
+
+
 # Pairs
 
 

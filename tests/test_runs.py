@@ -17,6 +17,7 @@ from sfumato import models
 from sfumato.cli import app
 from sfumato.runs import source, summary
 from sfumato.runs.export import comma_separated, latex, markdown, records, write
+from sfumato.runs.leaders import results
 from sfumato.runs.opened import open_store
 from sfumato.runs.plan import parse
 from sfumato.runs.record import Place, found
@@ -468,6 +469,8 @@ def test_differences_are_paired(lines):
         line for line in summary.differences(session, store, "extremal", "gradient") if line.measure.name == "all"
     ]
     assert difference.estimate.value == pytest.approx(value["extremal"] - value["gradient"])
+    marked = results(session, store)[1][difference.data, difference.model, "pointing", "all"]
+    assert max(value, key=lambda method: value[method]) in marked
     with pytest.raises(ValueError, match="compare two methods or two models of the run; got 'extremal' and 'nothing'"):
         list(summary.differences(session, store, "extremal", "nothing"))
 
@@ -477,10 +480,12 @@ def test_forms_hold_the_table(lines, tmp_path):
     cost = summary.seconds(session, store)
     assert set(cost) == {("squares", "seer", "gradient"), ("squares", "seer", "extremal")}
     text = markdown(found, cost)
-    assert text.startswith("### squares, seer\n\n| method | pointing: all")
-    assert text.count("\n| extremal |") == text.count("\n| gradient |") == 1
-    assert "s a query" in text
-    assert r"\begin{tabular}" in latex(found, cost)
+    assert text.startswith("### squares, seer\n\nSeconds a query: gradient ")
+    assert "\n#### pointing\n\n| method | all % ↑ | difficult % ↑ |" in text
+    # Accuracy is asked of one method.
+    assert (text.count("\n| extremal |"), text.count("\n| gradient |")) == (1, 2)
+    assert latex(found, cost).count(r"\begin{tabular}") == text.count("\n#### ") == 2
+    assert "{\\footnotesize Seconds a query: gradient" in latex(found, cost)
     write(records(found), tmp_path / "table.json")
     assert len(json.loads((tmp_path / "table.json").read_text())) == len(found)
     write(records(found), tmp_path / "table.csv")
@@ -535,10 +540,19 @@ def test_the_command_line_from_plan_to_table(written, tmp_path):
     shown = typed("table", out)
     assert shown.exit_code == 0
     assert "squares, seer" in shown.output
+    narrow = typed("table", out, columns=80).output
+    assert "…" not in narrow
+    assert "pointing (2 of 2)" in narrow  # parted rather than squeezed
+    said = " ".join(narrow.split())
+    assert "[low, high]: 95 % interval over pictures; ↑ more is better" in said
+    assert "few: of fewer than 10 pictures" in said
+    assert "items that failed, and do not count: gradient 5, extremal 5" in said
     compared = typed("compare", out, "extremal", "gradient", columns=80)
     assert "\nsquares, seer\n" in compared.output
     assert "…" not in compared.output  # nothing is cut off on a narrow screen
     assert "95 % interval" in compared.output
+    assert "too few: of fewer than 10 pictures" in compared.output  # of nine, with two queries each
+    assert compared.output.count("too few") > 1
     assert "accuracy" not in compared.output  # of one method only
     for suffix in (".md", ".tex", ".csv", ".json"):
         assert typed("export", out, tmp_path / f"table{suffix}").exit_code == 0

@@ -11,7 +11,7 @@ import typer
 
 from sfumato.cli import bench_rules
 from sfumato.cli.speaking import FAILED, INTERRUPTED, SOME_FAILED, complain, speaking_plainly
-from sfumato.cli.tables import console, table
+from sfumato.cli.tables import console, fitted, table
 
 if TYPE_CHECKING:
     from sfumato.runs.session import Session
@@ -25,9 +25,6 @@ app = typer.Typer(
 
 PATIENCE = 20.0
 """Times as long as counting takes, until the next count: a store of many rows has other things to do."""
-
-FEW = 10
-"""Queries of which an interval says little."""
 
 TOLD = 10
 """Reasons for failures that `status` shows."""
@@ -124,23 +121,22 @@ def show(folder: Folder, store: Store = None) -> None:
     """Show what a run found: a table for each data set and model, with 95 % intervals and each method's cost."""
     with speaking_plainly():
         from sfumato.runs import summary
-        from sfumato.runs.export import grid, grouped
+        from sfumato.runs.grid import grids, grouped
+        from sfumato.runs.leaders import results
         from sfumato.runs.record import found
 
         session = found(_existing(folder, store))
         with session.place.store() as opened:
-            lines, cost = list(summary.lines(session, opened)), summary.seconds(session, opened)
+            (lines, leading), cost = results(session, opened), summary.seconds(session, opened)
         for (data, model), group in grouped(lines).items():
             console().print(f"\n{data}, {model}" + _costs(data, model, cost))
             if note := summary.quantities(session, data, model):
                 console().print(note)
-            for protocol in dict.fromkeys(line.protocol for line in group):  # a table each, to fit a screen
-                header, body = grid([line for line in group if line.protocol == protocol], best="{} *")
-                shown = table(*(words.removeprefix(f"{protocol}: ") for words in header))
-                for row in body:
-                    shown.add_row(*row)
-                console().print(f"\n{protocol}")
-                console().print(shown)
+            for whole in grids(group, leading):
+                for title, shown in fitted(whole, "{}*", console().width):
+                    console().print(f"\n{title}")
+                    console().print(shown)
+                console().print(whole.legend("*"))
 
 
 def _costs(data: str, model: str, cost: "Mapping[tuple[str, str, str], float]") -> str:
@@ -158,6 +154,7 @@ def compare(
 ) -> None:
     """Show the paired differences between two methods, or two models: ONE less OTHER, with 95 % intervals."""
     with speaking_plainly():
+        from sfumato.metrics.estimate import FEW
         from sfumato.runs import summary
         from sfumato.runs.record import found
 
@@ -170,10 +167,14 @@ def compare(
                 groups.setdefault(f"{line.data}, {line.method if line.model == one else line.model}", []).append(line)
         for where, group in groups.items():
             shown = table("protocol", "measure", "difference", "95 % interval", "queries", "better")
+            for column in shown.columns:  # numbers stay whole, long names go on in the next line
+                column.overflow, column.no_wrap = "fold", column.header in {"difference", "95 % interval"}
             for line in group:
                 shown.add_row(*_difference(line, one, other))
             console().print(f"\n{where}")
             console().print(shown)
+        if groups:
+            console().print(f"tied: the interval holds 0; too few: of fewer than {FEW} pictures")
 
 
 def _difference(line: "Line", one: str, other: str) -> list[str]:
@@ -184,7 +185,7 @@ def _difference(line: "Line", one: str, other: str) -> list[str]:
         line.measure.name + (" %" if line.measure.percent else ""),
         *line.measure.signed(estimate),
         str(estimate.count),
-        "too few" if estimate.count < FEW else (one if ahead else other) if estimate.settled else "tied",
+        "too few" if estimate.few else (one if ahead else other) if estimate.settled else "tied",
     ]
 
 
@@ -201,6 +202,7 @@ def export(
     with speaking_plainly():
         from sfumato.runs import export as forms
         from sfumato.runs import summary
+        from sfumato.runs.leaders import results
         from sfumato.runs.record import found
         from sfumato.whole import written
 
@@ -214,7 +216,8 @@ def export(
             elif to.suffix in (".md", ".tex"):
                 form = forms.markdown if to.suffix == ".md" else forms.latex
                 notes = partial(summary.quantities, session)
-                content = form(summary.lines(session, opened), summary.seconds(session, opened), notes)
+                (lines, leading), cost = results(session, opened), summary.seconds(session, opened)
+                content = form(lines, cost, notes, leading)
                 with written(to) as unfinished:
                     unfinished.write_text(content, encoding="utf-8")
             else:

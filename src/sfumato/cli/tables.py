@@ -6,6 +6,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from sfumato.runs.grid import Grid
+
 NUMBERS = ("score", "of whole", "probability")
 
 
@@ -18,6 +20,48 @@ def table(*columns: str) -> "Table":
     for column in columns:
         numbers = column in NUMBERS
         made.add_column(column, justify="right" if numbers else "left", no_wrap=numbers)
+    return made
+
+
+GAP = 3
+"""Between two columns."""
+
+
+def fitted(grid: "Grid", mark: str, width: int) -> "list[tuple[str, Table]]":
+    """A table, parted by its measures where a terminal of so many columns cannot hold it, each part with its title.
+
+    No cell is broken, nor a method's name unless, beside a single measure, it is too long.
+    """
+    widths = _widths(grid, mark)
+    sizes, taken = [0], widths[0]
+    for measure in widths[1:]:
+        if sizes[-1] and taken + GAP + measure > width:
+            sizes, taken = [*sizes, 0], widths[0]
+        sizes[-1] += 1
+        taken += GAP + measure
+    return [(part.title, _unbroken(part, mark, width)) for part in grid.parted(sizes)]
+
+
+def _widths(grid: "Grid", mark: str) -> list[int]:
+    """What each column needs at least: its longest cell, or the longest word of its head."""
+    from rich.cells import cell_len
+
+    words = [max(map(cell_len, head.split())) for head in grid.header]
+    rows = [[cell_len(text) for text in cells] for cells in grid.body(mark.format)]
+    return [max(column) for column in zip(words, *rows, strict=True)]
+
+
+def _unbroken(grid: "Grid", mark: str, width: int) -> "Table":
+    """The table, whose heads alone may be broken, between words."""
+    made = table(*grid.header)
+    widths = _widths(grid, mark)
+    for column, least in zip(made.columns, widths, strict=True):
+        column.min_width = least
+    left = width - sum(GAP + other for other in widths[1:])
+    if left < widths[0]:  # a name too long for any table
+        made.columns[0].min_width, made.columns[0].width, made.columns[0].overflow = None, max(left, 1), "fold"
+    for cells in grid.body(mark.format):
+        made.add_row(*cells)
     return made
 
 

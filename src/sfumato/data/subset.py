@@ -116,8 +116,12 @@ class Subset(Listing):
     def _fits(self, example: Example, label: int, size: tuple[int, int]) -> bool:
         try:
             where = truth(example, label, size)
-        except ValueError:  # a mask that cannot be read, to be told when it is used; or no place at all
-            return any(thing.run or thing.mask for thing in example.things if thing.label == label)
+        except ValueError:  # a place that cannot be, to be told when it is used; or no place at all
+            return any(
+                thing.run or thing.mask or thing.polygons or thing.box
+                for thing in example.things
+                if thing.label == label
+            )
         return (not self.difficult or where.difficult) and (self.smaller is None or where.share < self.smaller)
 
 

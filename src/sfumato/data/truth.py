@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from math import ceil
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from sfumato.data.example import Box, Example, Run, Thing
+
+Array = np.ndarray[Any, Any]
 
 SMALL = 0.25
 """A class that covers less of the picture is small, in the sense of the difficult lists."""
@@ -51,7 +53,8 @@ def truth(example: Example, label: int, size: tuple[int, int], listed: bool | No
 
     What the example's own list of difficult classes says holds unless `listed` is given.
 
-    Raises `ValueError` where nothing of the class is annotated with a place.
+    Raises `ValueError` where nothing of the class is annotated with a place, or a place cannot be: it lies outside the
+    picture, or its mask cannot be read or does not fit.
     """
     things = [thing for thing in example.things if thing.label == label]
     located = [thing for thing in things if thing.box or thing.polygons or thing.run or thing.mask]
@@ -61,7 +64,10 @@ def truth(example: Example, label: int, size: tuple[int, int], listed: bool | No
         )
     if listed is None and example.listed is not None:
         listed = label in example.listed
-    masks = [pixels(thing, size) for thing in located]
+    try:
+        masks = [pixels(thing, size) for thing in located]
+    except ValueError as error:
+        raise ValueError(f"{example.name!r}: {error}") from error
     boxes = [thing.box or _around(mask) for thing, mask in zip(located, masks, strict=True)]
     return Truth(
         label=label,
@@ -74,56 +80,144 @@ def truth(example: Example, label: int, size: tuple[int, int], listed: bool | No
 
 
 def pixels(thing: Thing, size: tuple[int, int]) -> Tensor:
-    """The pixels of a thing in a picture of `size` (width, height): a mask `(height, width)`, bool."""
+    """The pixels of a thing in a picture of `size` (width, height): a mask `(height, width)`, bool, with at least one pixel.
+
+    Raises `ValueError` where the thing lies outside the picture, or its mask is empty or does not fit.
+    """
     if thing.run is not None:
         if thing.run.size != size:
             raise ValueError(f"a mask of {thing.run.size} pixels does not fit the picture of {size}")
-        return decoded(thing.run)
-    if thing.polygons:
-        return torch.from_numpy(np.logical_or.reduce([_enclosed(polygon, size) for polygon in thing.polygons]))
-    if thing.mask is not None:
-        return _not_black(thing.mask, size)
-    assert thing.box is not None  # noqa: S101  # the caller has looked
-    return within(thing.box, size)
+        mask, said = decoded(thing.run), "the mask in runs"
+    elif thing.polygons:
+        mask = torch.stack([inside(polygon, size) for polygon in thing.polygons]).any(0)
+        said = f"the outline {str(thing.polygons[0])[:60]}…"
+    elif thing.mask is not None:
+        mask, said = _not_black(thing.mask, size), f"the mask {str(thing.mask)!r}"
+    else:
+        assert thing.box is not None  # noqa: S101  # the caller has looked
+        mask, said = within(thing.box, size), f"the box {thing.box}"
+    if not mask.any():
+        raise ValueError(
+            f"{said} of class {thing.label} has no pixel in the picture of {size[0]} × {size[1]} pixels; correct the "
+            "annotation, or its picture's size"
+        )
+    return mask
 
 
 def within(box: Box, size: tuple[int, int]) -> Tensor:
     """The pixels whose centres lie in a box: `(height, width)`, bool.
 
+    A box that holds no centre, as it is thinner than a pixel, gets the line of pixels along its middle. Only a box outside the
+    picture has none.
+
     >>> within((0, 0, 2, 1), (3, 2)).int().tolist()
     [[1, 1, 0], [0, 0, 0]]
+    >>> within((1.6, 0, 1.9, 2), (3, 2)).int().tolist()
+    [[0, 1, 0], [0, 1, 0]]
     """
     left, top, right, bottom = box
     width, height = size
-    rows = slice(max(ceil(top - 0.5), 0), max(ceil(bottom - 0.5), 0))
-    columns = slice(max(ceil(left - 0.5), 0), max(ceil(right - 0.5), 0))
-    found = torch.zeros(height, width, dtype=torch.bool, device="cpu")
-    found[rows, columns] = True
-    return found
+    mask = torch.zeros(height, width, dtype=torch.bool, device="cpu")
+    mask[_span(top, bottom, height), _span(left, right, width)] = True
+    return mask
+
+
+def _span(first: float, last: float, length: int) -> slice:
+    """The pixels of a line of so many that an interval covers."""
+    centres = slice(min(max(ceil(first - 0.5), 0), length), min(max(ceil(last - 0.5), 0), length))
+    if centres.start < centres.stop or not (first <= last and last >= 0 and first <= length):
+        return centres
+    middle = min(floor((max(first, 0) + min(last, length)) / 2), length - 1)
+    return slice(middle, middle + 1)
 
 
 def inside(polygon: Sequence[float], size: tuple[int, int]) -> Tensor:
     """The pixels whose centres a polygon (x, y, x, y, …) encloses: `(height, width)`, bool.
 
-    A polygon too thin for that gets the pixels that its corners lie in. (Pillow's would be a pixel too large: it draws the
-    outline, too, through the centres of pixels whose corners are meant.)
+    A polygon that meets itself encloses by the even-odd rule, so that an inner ring is a hole. One that encloses no centre, as
+    it is thinner than a pixel, gets the line of pixels along its middle; only a polygon outside the picture has none.
+
+    Going along a row of pixels, each edge that crosses the line of their centres turns inside to outside and back. (Pillow
+    rounds corners to whole pixels: on COCO's outlines of persons that makes them 3 % larger.)
+
+    Raises `ValueError` for corners that are no pairs of finite numbers.
 
     >>> inside((0, 0, 2, 0, 2, 1, 0, 1), (3, 2)).int().tolist()
     [[1, 1, 0], [0, 0, 0]]
+    >>> inside((1.6, 0, 1.9, 0, 1.9, 2, 1.6, 2), (3, 2)).int().tolist()
+    [[0, 1, 0], [0, 1, 0]]
     """
     width, height = size
-    x, y = torch.tensor(polygon, dtype=torch.float64, device="cpu").view(-1, 2).T
-    x2, y2 = x.roll(-1), y.roll(-1)
-    centres = torch.arange(height, dtype=torch.float64, device="cpu")[:, None] + 0.5
-    rows, sides = ((y <= centres) != (y2 <= centres)).nonzero().unbind(1)
-    at = x[sides] + (centres[rows, 0] - y[sides]) * (x2[sides] - x[sides]) / (y2[sides] - y[sides])
-    # Each side crossed switches between outside and inside, from the first centre at or beyond it.
-    switches = torch.zeros(height, width + 1, dtype=torch.long, device="cpu")
-    ones = torch.ones(len(rows), dtype=torch.long, device="cpu")
-    switches.index_put_((rows, (at - 0.5).ceil().clamp(0, width).long()), ones, True)
-    mask = switches.cumsum(1)[:, :width] % 2 == 1
+    numbers = np.asarray(polygon, dtype=np.float64)
+    if numbers.ndim != 1 or len(numbers) < 2 or len(numbers) % 2 or not np.isfinite(numbers).all():
+        raise ValueError(f"a polygon is x, y, x, y, … of its corners in pixels, finite numbers; got {polygon!r:.80}")
+    corners = numbers.reshape(-1, 2)
+    edges = np.concatenate([corners, np.roll(corners, -1, axis=0)], 1)
+    mask = np.zeros((height, width), bool)
+    row, at = _crossings(edges, height)
+    if len(row):
+        column = np.clip(np.ceil(at - 0.5), 0, width).astype(int)
+        top, left, lines, places = row.min(), column.min(), np.ptp(row) + 1, np.ptp(column) + 1
+        turns = np.bincount((row - top) * places + column - left, minlength=lines * places).reshape(lines, places)
+        odd = turns[:, :-1].cumsum(1, dtype=np.uint8) % 2 == 1  # overflows by an even number
+        mask[top : top + lines, left : left + places - 1] = odd
     if not mask.any():
-        mask[y.floor().clamp(0, height - 1).long(), x.floor().clamp(0, width - 1).long()] = True
+        mask = _middle(edges, size)
+    return torch.from_numpy(mask)
+
+
+def _crossings(edges: Array, length: int) -> tuple[Array, Array]:
+    """Where edges `(n, 4)`, each from x, y to x, y, cross the centre lines of so many rows: the row, and x there."""
+    x, y, x_next, y_next = edges.T
+    first = np.clip(np.ceil(np.minimum(y, y_next) - 0.5), 0, length).astype(int)
+    crossed = np.clip(np.ceil(np.maximum(y, y_next) - 0.5), 0, length).astype(int) - first
+    edge = np.repeat(np.arange(len(edges)), crossed)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(crossed) - crossed, crossed) + first[edge]
+    along = (row + 0.5 - y[edge]) / (y_next - y)[edge]  # no division by 0: a level edge crosses no row
+    return row, x[edge] + along * (x_next - x)[edge]
+
+
+def _middle(edges: Array, size: tuple[int, int]) -> Array:
+    """The line of pixels along a polygon that encloses no centre: `(height, width)`, bool.
+
+    On the centre line of each row, and of each column, that it crosses, the pixel in the middle between its sides. A polygon so
+    small that it crosses none gets the pixels that its outline passes through.
+    """
+    width, height = size
+    mask = np.zeros((height, width), bool)
+    for part, lines, length in ((mask, edges, width), (mask.T, edges[:, [1, 0, 3, 2]], height)):
+        row, at = _crossings(lines, len(part))
+        order = np.lexsort((at, row))
+        row, start, end = row[order][::2], at[order][::2], at[order][1::2]  # each row is crossed in and out
+        seen = (end >= 0) & (start <= length)
+        middle = (np.maximum(start, 0) + np.minimum(end, length))[seen] / 2
+        part[row[seen], np.minimum(middle.astype(int), length - 1)] = True
+    return mask if mask.any() else _outlined(edges, size)
+
+
+def _outlined(edges: Array, size: tuple[int, int]) -> Array:
+    """The pixels that edges `(n, 4)`, each from x, y to x, y, pass through: `(height, width)`, bool.
+
+    What runs along the border of two pixels belongs to the right or lower one, as the pixel of column c covers [c, c + 1); but
+    at the picture's right and lower border to the last.
+    """
+    width, height = size
+    mask = np.zeros((height, width), bool)
+    for x, y, x_next, y_next in edges.tolist():
+        # Cut where the edge goes from one pixel to the next: the middle of a piece says which pixel it lies in.
+        cuts = [np.array([0.0, 1.0])]
+        for start, end, length in ((x, x_next, width), (y, y_next, height)):
+            if start != end:
+                low, high = max(min(start, end), 0.0), min(max(start, end), float(length))
+                cuts.append((np.arange(ceil(low), floor(high) + 1) - start) / (end - start))
+        places = np.unique(np.clip(np.concatenate(cuts), 0, 1))
+        middles = (places[1:] + places[:-1]) / 2
+        across, down = x + middles * (x_next - x), y + middles * (y_next - y)
+        seen = (across >= 0) & (across <= width) & (down >= 0) & (down <= height)
+        mask[
+            np.minimum(down[seen].astype(int), height - 1),
+            np.minimum(across[seen].astype(int), width - 1),
+        ] = True
     return mask
 
 
@@ -136,25 +230,6 @@ def decoded(run: Run) -> Tensor:
     lengths = torch.tensor(run.lengths, dtype=torch.long, device="cpu")
     values = torch.arange(len(lengths), dtype=torch.long, device="cpu").remainder(2).bool().repeat_interleave(lengths)
     return values.view(width, height).T.contiguous()
-
-
-def _enclosed(polygon: Sequence[float], size: tuple[int, int]) -> np.ndarray[Any, Any]:
-    """The pixels whose centres lie within a polygon x, y, x, y, …: `(height, width)`, bool.
-
-    Going along a row of pixels, each edge that crosses the line of their centres turns inside to outside and back. (Pillow
-    rounds corners to whole pixels: on COCO's outlines of persons that makes them 3 % larger.)
-    """
-    width, height = size
-    corners = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
-    (x, y), (x_next, y_next) = corners.T, np.roll(corners, -1, axis=0).T
-    first = np.clip(np.ceil(np.minimum(y, y_next) - 0.5), 0, height).astype(int)
-    crossed = np.clip(np.ceil(np.maximum(y, y_next) - 0.5), 0, height).astype(int) - first
-    edge = np.repeat(np.arange(len(corners)), crossed)
-    row = np.arange(len(edge)) - np.repeat(np.cumsum(crossed) - crossed, crossed) + first[edge]
-    along = (row + 0.5 - y[edge]) / (y_next - y)[edge]  # no division by 0: a level edge crosses no row
-    column = np.clip(np.ceil(x[edge] + along * (x_next - x)[edge] - 0.5), 0, width).astype(int)
-    turns = np.bincount(row * (width + 1) + column, minlength=height * (width + 1)).reshape(height, width + 1)
-    return turns[:, :width].cumsum(1) % 2 == 1
 
 
 def _not_black(path: Path, size: tuple[int, int]) -> Tensor:
@@ -173,8 +248,6 @@ def _not_black(path: Path, size: tuple[int, int]) -> Tensor:
 
 
 def _around(mask: Tensor) -> Box:
-    """The smallest box around a mask's pixels; an empty one for none."""
+    """The smallest box around a mask's pixels, of which there is one at least."""
     rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
-    if not len(rows):
-        return (0.0, 0.0, 0.0, 0.0)
     return (float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1)

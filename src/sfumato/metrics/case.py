@@ -44,6 +44,8 @@ class Case:
     """Where the target is, in the picture's pixels."""
     window: Window | None = None
     """The part of the picture that the inputs show; `None` where the truth is as large as the inputs, and lies as they do."""
+    picture: str = ""
+    """Its name in its data set, if it has one."""
     seed: int = 0
     """Of all that the protocol draws for this case."""
     others: dict[str, Model] = field(default_factory=dict)

@@ -19,7 +19,7 @@ class Protocol:
         raise NotImplementedError
 
     def measures(self, rows: Sequence[Row]) -> Sequence[Measure]:
-        """The numbers that such rows come down to, the most important first."""
+        """The numbers that such rows come down to, the most important first. The first rows of a table suffice to say."""
         raise NotImplementedError
 
     def summarise(self, rows: Sequence[Row]) -> Mapping[str, Estimate]:

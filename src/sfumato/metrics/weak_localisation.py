@@ -6,7 +6,7 @@ R. Fong, A. Vedaldi: *Interpretable explanations of black boxes by meaningful pe
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -43,7 +43,7 @@ class WeakLocalisation(Protocol):
     resampling chooses its own α (of equal ones the least), so that the intervals contain what the choice adds. A grid of
     one α needs no tuning: there all rows count. With no picture on one of the sides the error is NaN.
 
-    A row holds the overlaps for each α, as lists under `value`, `energy` and `mean`.
+    A row holds the overlaps for each α, as lists under `value`, `energy` and `mean`, and whether its picture tunes.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"truth"})
@@ -95,7 +95,8 @@ class WeakLocalisation(Protocol):
             boxes = boxes * of_pixels + origin
         best = overlaps(boxes, truth.boxes.double()).amax(1)
         lists = dict(zip(self.kinds, (part.tolist() for part in best.split(counts)), strict=True))
-        return {**lists, "difficult": truth.difficult, "label": truth.label}
+        named = {"tuning": tunes(case.picture)} if case.picture else {}
+        return {**lists, "difficult": truth.difficult, "label": truth.label, **named}
 
     def measures(self, rows: Sequence[Row]) -> Sequence[Measure]:  # noqa: ARG002  # the same for all
         """The error by each kind of threshold."""
@@ -152,13 +153,18 @@ def _best(found: Array, weights: Array) -> Array:
 
 
 def tuning(columns: Columns) -> Array:
-    """Which rows belong to the part that α is chosen by, `(n,)`, bool."""
+    """Which rows belong to the part that α is chosen by, `(n,)`, bool.
+
+    Those where the column `tuning` is true, if there is one, as where `picture` holds numbers; else by the pictures' names.
+    """
+    if "tuning" in columns:
+        return columns["tuning"].astype(float) == 1
     count = len(next(iter(columns.values())))
     names = columns["picture"].tolist() if "picture" in columns else range(count)
     return np.array([tunes(str(name)) for name in names], bool)
 
 
-@cache
+@lru_cache(2**16)
 def tunes(picture: str) -> bool:
     """Whether a picture of that name belongs to the tuning part."""
     return hashlib.blake2b(picture.encode(), digest_size=1).digest()[0] % 2 == 0

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sfumato.metrics.estimate import Estimate, Measure, estimates
+from sfumato.metrics.estimate import FEW, Estimate, Measure, estimates
 from sfumato.report.judged import Judged, judged
 from sfumato.report.markup import Html, tag
 from sfumato.report.page import page, wide
@@ -13,7 +13,8 @@ from sfumato.report.telling import disagreeing, extremes
 from sfumato.report.thumbnails import Sheet, Thumbnails
 from sfumato.runs import record as records
 from sfumato.runs import summary
-from sfumato.runs.export import grid, grouped
+from sfumato.runs.grid import Undecided, grid, grouped
+from sfumato.runs.leaders import results
 from sfumato.runs.record import Place, Record
 from sfumato.runs.store import Store
 from sfumato.runs.summary import Line
@@ -43,7 +44,8 @@ def sections(record: Record, sheet: Sheet, heading: str = "", place: int = 0) ->
         thumbnails = Thumbnails(record, store, sheet)
         parts = [_progress(record, store, heading)]
         cost = summary.seconds(record, store)
-        lines = grouped(summary.lines(record, store))
+        every, leading = results(record, store)
+        lines = grouped(every)
         for number, ((data, model), group) in enumerate(lines.items()):
             identity = f"r{place}-{number}"
             found_here = list(judged(record, store, data, model))
@@ -52,7 +54,7 @@ def sections(record: Record, sheet: Sheet, heading: str = "", place: int = 0) ->
                 told.append(tag("p", note, class_="small"))
             for each in found_here:
                 table = [line for line in group if line.protocol == each.protocol]
-                told += _protocol(each, table, thumbnails)
+                told += _protocol(each, table, leading, thumbnails)
             if not found_here:
                 told.append(tag("p", "No item is done yet."))
             parts.append(tag("section", *told, aria_labelledby=identity))
@@ -91,21 +93,23 @@ def _cost(data: str, model: str, cost: Mapping[tuple[str, str, str], float]) -> 
     return tag("p", f"Seconds a query: {', '.join(told)}.", class_="small") if told else None
 
 
-def _protocol(found: Judged, lines: Sequence[Line], thumbnails: Thumbnails) -> list[Html | None]:
+def _protocol(found: Judged, lines: Sequence[Line], leading: Undecided, thumbnails: Thumbnails) -> list[Html | None]:
     """A protocol's table, how sure the order is, and its cases."""
     name = f"{found.protocol} on {found.data}, {found.model}"
-    header, body = grid(lines, best="{} *")
-    header = [words.removeprefix(f"{found.protocol}: ") for words in header]
+    shown = grid(lines, leading)
     rows = [
         tag(
             "tr",
             tag("th", cells[0], scope="row"),
-            *(tag("td", cell, class_="best" if cell.endswith(" *") else None) for cell in cells[1:]),
+            *(
+                tag("td", cell, class_="best" if (row, column) in shown.best else None)
+                for column, cell in enumerate(cells[1:])
+            ),
         )
-        for cells in body
+        for row, cells in enumerate(shown.body("{} *".format))
     ]
-    head = tag("tr", *(tag("th", words, scope="col") for words in header))
-    note = "With 95 % intervals; ↑ more is better, ↓ less is; * the best of a column."
+    head = tag("tr", *(tag("th", words, scope="col") for words in shown.header))
+    note = f"{shown.legend('*')}."
     return [
         tag("h3", found.protocol),
         wide(f"Results, {name}", tag("table", tag("thead", head), tag("tbody", *rows))),
@@ -138,7 +142,12 @@ def _differences(found: Judged, name: str) -> Html | None:
     return tag(
         "details",
         tag("summary", f"Is {leader} ahead by more than chance? ({measure.name})"),
-        tag("p", f"{leader} less each other method, on the same cases.", class_="small"),
+        tag(
+            "p",
+            f"{leader} less each other method, on the same cases; tied: the interval holds 0; too few: of fewer than {FEW} "
+            "pictures.",
+            class_="small",
+        ),
         wide(f"Differences, {name}", table),
     )
 
@@ -148,6 +157,6 @@ def _difference(other: str, estimate: Estimate, measure: Measure) -> Html:
     cells = [
         *(words + unit for words in measure.signed(estimate)),
         str(estimate.count),
-        "yes" if estimate.settled else "tied",
+        "too few" if estimate.few else "yes" if estimate.settled else "tied",
     ]
     return tag("tr", tag("th", other, scope="row"), *(tag("td", cell) for cell in cells))

@@ -32,15 +32,20 @@ def brought_up(rows: Rows) -> None:
     rows("UPDATE format SET version = ?", FORMAT)
 
 
-def _recipes(rows: Rows) -> dict[str, tuple[int, str]]:
-    """Each recipe's number and data set, by its hash."""
+def _recipes(rows: Rows) -> dict[str, tuple[int, str, bool]]:
+    """Each recipe's number, its data set, and whether its rows need to say which part of the pictures is for tuning, by its
+    hash."""
     found = rows("SELECT hash, about FROM recipes_1 ORDER BY hash")
     rows.each("INSERT INTO recipes (hash, about) VALUES (?, ?)", found)
     numbers = dict(rows("SELECT hash, id FROM recipes"))
-    return {name: (numbers[name], str(json.loads(about).get("data", ""))) for name, about in found}
+    told = {name: json.loads(about) for name, about in found}
+    return {
+        name: (numbers[name], str(about.get("data", "")), "WeakLocalisation" in json.dumps(about.get("protocol")))
+        for name, about in told.items()
+    }
 
 
-def _done(rows: Rows, hashes: dict[str, tuple[int, str]]) -> None:
+def _done(rows: Rows, hashes: dict[str, tuple[int, str, bool]]) -> None:
     examples: dict[tuple[str, str], int] = {}
     queries: dict[tuple[int, int], int] = {}
     shapes: dict[str, int] = {}
@@ -51,7 +56,7 @@ def _done(rows: Rows, hashes: dict[str, tuple[int, str]]) -> None:
     while page := rows(statement, after):
         after = page[-1][0]
         for _, recipe, name, target, measured, reason, seconds, masks in page:
-            number, data = hashes.get(recipe, (0, ""))
+            number, data, tuned = hashes.get(recipe, (0, "", False))
             if (data, name) not in examples:
                 place = places.setdefault(data, 0)
                 places[data] += 1
@@ -66,7 +71,7 @@ def _done(rows: Rows, hashes: dict[str, tuple[int, str]]) -> None:
                 queries[query] = _inserted(
                     rows, "INSERT INTO queries (example, target, live) VALUES (?, ?, 1) RETURNING id", *query
                 )
-            row = None if measured is None else json.loads(measured)
+            row = None if measured is None else _row(json.loads(measured), tuned)
             names = None if row is None else json.dumps(list(row))
             if names is not None and names not in shapes:
                 shapes[names] = _inserted(rows, "INSERT INTO shapes (names) VALUES (?) RETURNING id", names)
@@ -78,7 +83,17 @@ def _done(rows: Rows, hashes: dict[str, tuple[int, str]]) -> None:
             )
 
 
-def _notes(rows: Rows, hashes: dict[str, tuple[int, str]]) -> None:
+def _row(row: dict[str, Any], tuned: bool) -> dict[str, Any]:
+    """A row without its picture's name, which its query has; and with what that name decided."""
+    name = row.pop("picture", "")
+    if tuned:
+        from sfumato.metrics.weak_localisation import tunes  # torch, which most runs are looked at without
+
+        row["tuning"] = tunes(str(name))
+    return row
+
+
+def _notes(rows: Rows, hashes: dict[str, tuple[int, str, bool]]) -> None:
     """The places of the table name their recipes by numbers, and each data set says how large it is."""
     for (value,) in rows("SELECT value FROM notes WHERE name = 'places'"):
         places = [

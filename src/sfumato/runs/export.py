@@ -2,12 +2,19 @@
 
 import csv
 import io
+import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from sfumato.runs.grid import Undecided, grids, grouped
+from sfumato.runs.parquet import write_parquet
 from sfumato.runs.summary import Line
 from sfumato.whole import written
 
@@ -18,22 +25,35 @@ Notes = Callable[[str, str], str]
 """A sentence to stand under the table of a data set and a model, by their names; empty for none."""
 
 
+MEASURES = 6
+"""Columns that a table in Markdown has at most; in LaTeX, whose lines hold some ninety characters, four."""
+
+
 def markdown(
     lines: Iterable[Line],
     seconds: Mapping[tuple[str, str, str], float] | None = None,
     notes: Notes = lambda data, model: "",  # noqa: ARG005
+    undecided: Undecided | None = None,
 ) -> str:
-    """Tables for each data set and model: a row a method, a column a measure; the best of each column in bold."""
+    """For each data set, model and protocol a table: a row a method, a column a measure.
+
+    In bold is the best of each column, and what is not settled worse: `undecided` says which methods these are, or else whether
+    the intervals overlap.
+    """
     parts = []
     for (data, model), group in grouped(lines).items():
-        header, body = grid(group, seconds)
-        parts += [f"### {data}, {model}\n", tabulated(header, body)]
-        parts += [f"{note}\n"] if (note := notes(data, model)) else []
+        parts.append(f"### {_one_line(data)}, {_one_line(model)}\n")
+        parts += [f"{text}\n" for text in (cost(group, seconds), notes(data, model)) if text]
+        for table in grids(group, undecided, MEASURES):
+            body = table.body("**{}**".format, _markdown)
+            parts.append(f"#### {_one_line(table.title)}\n")
+            parts.append(tabulated([_markdown(words) for words in table.header], body))
+            parts += [f"{legend}\n"] if (legend := table.legend("bold")) else []
     return "\n".join(parts)
 
 
 def tabulated(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """A table in Markdown, of cells that are Markdown."""
     return _row(header) + _row(["---"] * len(header)) + "".join(_row(cells) for cells in body)
 
 
@@ -41,25 +61,33 @@ def latex(
     lines: Iterable[Line],
     seconds: Mapping[tuple[str, str, str], float] | None = None,
     notes: Notes = lambda data, model: "",  # noqa: ARG005
+    undecided: Undecided | None = None,
 ) -> str:
     """The same tables for LaTeX, with the rules of the package booktabs."""
     parts = []
     for (data, model), group in grouped(lines).items():
-        header, body = grid(group, seconds, best=r"\textbf{{{}}}")
-        columns = "l" + "r" * (len(header) - 1)
-        parts += [
-            f"% {_escaped(data)}, {_escaped(model)}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            " & ".join(map(_escaped, header)) + r" \\",
-            r"\midrule",
-            *(" & ".join(map(_escaped, cells)) + r" \\" for cells in body),
-            r"\bottomrule",
-            r"\end{tabular}",
-            *([_escaped(note)] if (note := notes(data, model)) else []),
-            "",
-        ]
+        for table in grids(group, undecided, MEASURES - 2):
+            said = [table.legend("bold"), cost(group, seconds), notes(data, model)]
+            parts += [
+                f"% {_one_line(data)}, {_one_line(model)}: {_one_line(table.title)}",
+                rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+                r"\toprule",
+                _latex_row([_latex(words) for words in table.header]),
+                r"\midrule",
+                *(_latex_row(cells) for cells in table.body(r"\textbf{{{}}}".format, _latex)),
+                r"\bottomrule",
+                r"\end{tabular}",
+                *(rf"\par{{\footnotesize {_latex(text)}\par}}" for text in said if text),
+                "",
+            ]
     return "\n".join(parts)
+
+
+def cost(lines: Iterable[Line], seconds: Mapping[tuple[str, str, str], float] | None) -> str:
+    """A sentence on what each method of some lines takes; empty where that is not known."""
+    places = dict.fromkeys((line.data, line.model, line.method) for line in lines)
+    taken = [f"{place[2]} {seconds[place]:.2g}" for place in places if seconds and place in seconds]
+    return f"Seconds a query: {', '.join(taken)}." if taken else ""
 
 
 def records(lines: Iterable[Line]) -> list[dict[str, Any]]:
@@ -75,124 +103,123 @@ def records(lines: Iterable[Line]) -> list[dict[str, Any]]:
             "low": line.estimate.low,
             "high": line.estimate.high,
             "rows": line.estimate.count,
+            "pictures": line.estimate.pictures,
+            "few": line.estimate.few,
             "failed": line.failed,
         }
         for line in lines
     ]
 
 
-def write(records: Iterable[Mapping[str, Any]], path: Path, names: Sequence[str] | None = None) -> None:  # noqa: ARG001
-    """Records as CSV, Parquet or JSON, as the file's name ends; whole or not at all."""
-    records = list(records)
+def write(records: Iterable[Mapping[str, Any]], path: Path, names: Sequence[str] | None = None) -> None:
+    """Records as CSV, Parquet or JSON, as the file's name ends; whole or not at all.
+
+    `names` are the columns, in their order. With them, records are taken one by one, and memory does not grow with their
+    number; without, all are held to see what they are called. Raises `ValueError` for a record with another name.
+    """
+    if names is None:
+        records = list(records)
+        names = list(dict.fromkeys(name for record in records for name in record))
+    plain = ({name: _plain(value) for name, value in record.items()} for record in named(records, names))
     with written(path) as partial:
         if path.suffix == ".parquet":
-            _parquet(records, partial)
-        elif path.suffix == ".json":
-            partial.write_text(json.dumps([_plain(each) for each in records], indent=1) + "\n", encoding="utf-8")
+            write_parquet(plain, partial, names)
         else:
-            partial.write_text(comma_separated(records), encoding="utf-8")
+            with partial.open("w", encoding="utf-8", newline="\n") as file:
+                file.writelines(_json(plain) if path.suffix == ".json" else _comma_separated(plain, names))
+
+
+def named(records: Iterable[Mapping[str, Any]], names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """The records, as long as they have no other names than these."""
+    known = set(names)
+    for record in records:
+        if not record.keys() <= known:
+            other = next(name for name in record if name not in known)
+            raise ValueError(
+                f"a record has the name {other!r}, which is none of the columns {', '.join(names)}; add it to names"
+            )
+        yield record
 
 
 def comma_separated(records: Sequence[Mapping[str, Any]]) -> str:
     """Records as CSV; lists in a cell are JSON."""
-    names = list(dict.fromkeys(name for each in records for name in each))
+    names = list(dict.fromkeys(name for record in records for name in record))
+    return "".join(_comma_separated(records, names))
+
+
+def _comma_separated(records: Iterable[Mapping[str, Any]], names: Sequence[str]) -> Iterator[str]:
+    """CSV, line by line."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    for each in records:
-        writer.writerow({name: json.dumps(value) if isinstance(value, list) else value for name, value in each.items()})
-    return text.getvalue()
+    writer = csv.writer(text, lineterminator="\n")
+    for cells in itertools.chain([names], ([_cell(record.get(name)) for name in names] for record in records)):
+        writer.writerow(cells)
+        yield text.getvalue()
+        text.seek(0)
+        text.truncate()
 
 
-def grouped(lines: Iterable[Line]) -> dict[tuple[str, str], list[Line]]:
-    """Lines by data set and model."""
-    groups: dict[tuple[str, str], list[Line]] = {}
-    for line in lines:
-        groups.setdefault((line.data, line.model), []).append(line)
-    return groups
+def _cell(value: Any) -> Any:
+    return _dumped(value) if isinstance(value, list | tuple | dict) else value
 
 
-def grid(
-    lines: Sequence[Line], seconds: Mapping[tuple[str, str, str], float] | None = None, best: str = "**{}**"
-) -> tuple[list[str], list[list[str]]]:
-    """Lines of one data set and model as a header and a row for each method; `best` marks the best of a column."""
-    columns = list(dict.fromkeys((line.protocol, line.measure.name) for line in lines))
-    cells = {(line.method, line.protocol, line.measure.name): line for line in lines}
-    methods = list(dict.fromkeys(line.method for line in lines))
-    leading = {
-        column: _leading([cells[method, *column] for method in methods if (method, *column) in cells])
-        for column in columns
-    }
-    header = ["method", *(_title(*column, _any(cells, column)) for column in columns)]
-    body = []
-    for method in methods:
-        row = [method]
-        for column in columns:
-            line = cells.get((method, *column))
-            text = "" if line is None else _cell(line)
-            row.append(best.format(text) if line is not None and method in leading[column] else text)
-        body.append(row)
-    if seconds is not None:
-        header.append("s a query")
-        where = {line.method: (line.data, line.model, line.method) for line in lines}
-        for row in body:
-            taken = seconds.get(where[row[0]])
-            row.append("" if taken is None else f"{taken:.2g}")
-    return header, body
+def _json(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """A list in JSON, record by record."""
+    lead = "[\n"
+    for record in records:
+        yield lead + textwrap.indent(_dumped(record, indent=1), " ")
+        lead = ",\n"
+    yield "[]\n" if lead == "[\n" else "\n]\n"
 
 
-def _title(protocol: str, measure: str, line: Line) -> str:
-    arrow = "↑" if line.measure.higher_is_better else "↓"
-    return f"{protocol}: {measure}{' %' if line.measure.percent else ''} {arrow}"
+def _dumped(value: Any, indent: int | None = None) -> str:
+    """In JSON, which has no NaN: `None` stands for it."""
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), indent=indent)
 
 
-def _cell(line: Line) -> str:
-    estimate = line.estimate
-    if math.isnan(estimate.value):
-        return "–"
-    scale, digits = (100, 1) if line.measure.percent else (1, 3 if abs(estimate.value) < 10 else 0)
-    value, low, high = (f"{scale * number:.{digits}f}" for number in (estimate.value, estimate.low, estimate.high))
-    return f"{value} [{low}, {high}]" + (f" ({line.failed} failed)" if line.failed else "")
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
-def _leading(lines: Sequence[Line]) -> set[str]:
-    """The methods with the best value, where there is something to lead."""
-    known = [line for line in lines if not math.isnan(line.estimate.value)]
-    if len(known) < 2:
-        return set()
-    pick: Callable[..., float] = max if known[0].measure.higher_is_better else min
-    value = pick(line.estimate.value for line in known)
-    return {line.method for line in known if line.estimate.value == value}
-
-
-def _any(cells: Mapping[tuple[str, str, str], Line], column: tuple[str, str]) -> Line:
-    return next(line for key, line in cells.items() if key[1:] == column)
+def _finite(value: Any) -> Any:
+    """With `None` in place of what is no number, at any depth."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n"
+    return "| " + " | ".join(cells) + " |\n"
 
 
-def _escaped(text: str) -> str:
-    for character in "&%_#":
-        text = text.replace(character, rf"\{character}")
-    return text.replace("↑", r"$\uparrow$").replace("↓", r"$\downarrow$")
+def _markdown(text: str) -> str:
+    """A text for a cell in Markdown, whatever characters it has."""
+    return re.sub(r"([\\|*`<])", r"\\\1", _one_line(text))
 
 
-def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
-    }
+LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+    | {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--"}
+)
+"""What has another meaning in LaTeX, character by character: done at once, so that no escape is escaped again."""
 
 
-def _parquet(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'Parquet files need pyarrow, which is not installed; run: pip install "sfumato[parquet]"', name=error.name
-        ) from error
-    names = list(dict.fromkeys(name for each in records for name in each))
-    parquet.write_table(pa.table({name: [each.get(name) for each in records] for name in names}), path)
+def _latex(text: str) -> str:
+    return _one_line(text).translate(LATEX)
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    r"""A row, whose first cell must not be taken for an argument of the `\\` before it."""
+    return ("{}" if cells[0][:1] in {"[", "*"} else "") + " & ".join(cells) + r" \\"
+
+
+def _one_line(text: str) -> str:
+    """A name may have any characters; a line break would end the heading or the row."""
+    return " ".join(text.split())

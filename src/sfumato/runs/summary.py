@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from sfumato.metrics.estimate import Columns, Estimate, Measure, Row, estimates_of
-from sfumato.metrics.pairs import paired
 from sfumato.runs.record import Record, Where, units
 from sfumato.runs.store import Done, Item, Page, Store
 
@@ -67,13 +67,16 @@ class Order:
         return cls(queries, examples, targets)
 
 
-def tables(record: Record, store: Store) -> Iterator[tuple[Where, Table]]:
-    """The rows of each place; one at a time is held."""
-    order: tuple[str, Order] | None = None
+def tables_by_protocol(record: Record, store: Store) -> Iterator[tuple[list[Where], list[Table]]]:
+    """The places of each protocol on a data set and model, and their rows."""
+    groups: dict[tuple[str, str, str], list[Where]] = {}
     for where in record.places:
-        if order is None or order[0] != where.data:
-            order = where.data, Order.of(record, store, where.data)
-        yield where, table(store, where.recipe, order[1])
+        groups.setdefault((where.data, where.model, where.protocol), []).append(where)
+    order: tuple[str, Order] | None = None
+    for (data, _, _), places in groups.items():
+        if order is None or order[0] != data:
+            order = data, Order.of(record, store, data)
+        yield places, [table(store, where.recipe, order[1]) for where in places]
 
 
 def table(store: Store, recipe: int, order: Order) -> Table:
@@ -83,7 +86,7 @@ def table(store: Store, recipe: int, order: Order) -> Table:
     queries = np.concatenate([np.empty(0, np.int64), *(np.array(page.queries, np.int64) for page, _ in pages)])
     seconds = np.concatenate([np.empty(0), *(np.array(page.seconds, float) for page, _ in pages)])
     at, rows = _places(order.queries, queries)
-    columns = {name: _column(name, pages)[rows] for name in names if name != "picture"}
+    columns = {name: _column(name, pages)[rows] for name in names}
     columns["picture"] = order.examples[at]
     columns.setdefault("label", order.targets[at])
     first: dict[tuple[str, ...], list[Row]] = {}
@@ -129,14 +132,18 @@ def _places(order: Array, queries: Array) -> tuple[Array, Array]:
 
 def lines(record: Record, store: Store) -> Iterator[Line]:
     """Each measure of each place."""
-    failed: dict[int, int] = {}
-    for each in record.tallies(store):
-        failed[each.recipe] = failed.get(each.recipe, 0) + (each.items if each.cause else 0)
-    for where, rows in tables(record, store):
-        measures = record.protocols[where.protocol].measures(rows.examples)
-        found = estimates_of(measures, rows.columns)
-        for measure, estimate in zip(measures, found, strict=True):
-            yield _line(record, where, measure, estimate, failed.get(where.recipe, 0))
+    for data, places in groupby(record.places, key=attrgetter("data")):
+        order = Order.of(record, store, data)
+        for where in places:
+            yield from lines_of(record, store, where, table(store, where.recipe, order))
+
+
+def lines_of(record: Record, store: Store, where: Where, rows: Table) -> Iterator[Line]:
+    """Each measure of one place."""
+    failed = sum(each.items for each in store.tallies() if each.recipe == where.recipe and each.cause)
+    measures = record.protocols[where.protocol].measures(rows.examples)
+    for measure, estimate in zip(measures, estimates_of(measures, rows.columns), strict=True):
+        yield _line(record, where, measure, estimate, failed)
 
 
 def _line(record: Record, where: Where, measure: Measure, estimate: Estimate, failed: int = 0) -> Line:
@@ -168,8 +175,8 @@ def differences(record: Record, store: Store, one: str, other: str) -> Iterator[
             mine, theirs = first.at(_in_both(first, second)), second.at(_in_both(second, first))
             alike = mine["label"] == theirs["label"]
             mine, theirs = ({name: column[alike] for name, column in each.items()} for each in (mine, theirs))
-            for measure in record.protocols[where.protocol].measures([*first.examples, *second.examples]):
-                (estimate,) = estimates_of([measure], *paired(measure, mine, theirs))
+            measures = record.protocols[where.protocol].measures([*first.examples, *second.examples])
+            for measure, estimate in zip(measures, estimates_of(measures, mine, theirs), strict=True):
                 yield _line(record, where, measure, estimate)
 
 
@@ -208,14 +215,14 @@ def rows(record: Record, store: Store) -> Iterator[dict[str, object]]:
                 "example": each.example,
                 "target": each.target,
                 "failed": each.reason,
-                **{name: value for name, value in (each.row or {}).items() if name != "picture"},
+                **(each.row or {}),
             }
 
 
 def names(store: Store) -> list[str]:
     """The names that `rows` may have, of all that the store holds."""
     fixed = ["data", "model", "method", "protocol", "example", "target", "failed"]
-    return list(dict.fromkeys([*fixed, *(name for name in store.row_names() if name != "picture")]))
+    return list(dict.fromkeys([*fixed, *store.row_names()]))
 
 
 def done(record: Record, store: Store, where: Where) -> Iterator[Done]:

@@ -219,6 +219,7 @@ class Workbench:
                 method=self._method(chunk),
                 truth=where,
                 window=query.seen.window,
+                picture=query.unit.name,
                 seed=seed_of(query.unit) ^ self.plan.seed,
                 others={other: self.classifier(other).net for other in entry.others},
             )
