@@ -118,8 +118,8 @@ def flows(
                     if not subject.takes_one(query, error):
                         raise
                     continue
-            if start == 0 and not subject.settle_layout(climbed.outputs):
-                continue
+            if start == 0 and len(subject.inputs) > 1:
+                subject.settle_layout(climbed.outputs)
             if not subject.look_beside(query, climbed.outputs):
                 continue
             signal = descent(climbed.scores, climbed.output, climbed.watched)
