@@ -1,9 +1,12 @@
 """Backward rules where torch's functions are hidden or written otherwise: the right value, or a sentence."""
 
+import concurrent.futures
 import itertools
+import math
 import threading
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -188,6 +191,21 @@ def test_every_way_to_write_a_relu(form, rule):
     torch.testing.assert_close(found, literal(rule, leaf.detach(), signal))
 
 
+SIGNS = {"positive": torch.abs, "negative": lambda x: -x.abs(), "small": lambda x: x / 100}
+
+
+@both_rules
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "autograd.Function with numpy"])
+def test_every_way_to_write_a_relu_whose_inputs_have_one_sign(form, rule):
+    """A rectifier that changes nothing in the example still stops what does not help."""
+    for sign in SIGNS.values():
+        leaf, signal = sign(numbers(3, 4, 5)).requires_grad_(), numbers(3, 4, 5, seed=1)
+        with BackwardRules(rule):
+            y = FORMS[form](leaf * 1)
+        (found,) = torch.autograd.grad(y, leaf, signal)
+        torch.testing.assert_close(found, literal(rule, leaf.detach(), signal))
+
+
 @both_rules
 def test_of_a_leaf_itself(rule):
     leaf, signal = numbers(3, 4, 5).requires_grad_(), numbers(3, 4, 5, seed=1)
@@ -214,17 +232,96 @@ SMOOTH = {
 }
 
 
+def tanh_gelu(x):
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x.pow(3))))
+
+
+# Of several operations, none of which need be a rectifier.
+COMPOSED = {
+    "ELU, where": (lambda x: torch.where(x > 0, x, x.exp() - 1), F.elu),
+    "ELU, two parts": (lambda x: torch.max(x, torch.zeros(())) + torch.min(torch.zeros(()), x.exp() - 1), F.elu),
+    "ELU, two functions": (lambda x: F.relu(x) - F.relu(1 - x.exp()), F.elu),
+    "ELU, two clamps": (lambda x: x.clamp(min=0) + x.clamp(max=0).expm1(), F.elu),
+    "CELU": (lambda x: torch.where(x > 0, x, 2 * torch.expm1(x / 2)), lambda x: F.celu(x, 2.0)),
+    "SELU": (lambda x: torch.where(x > 0, x, 1.6732632423543772 * x.expm1()), lambda x: F.selu(x) / 1.0507009873554805),
+    "Softplus": (lambda x: torch.log(1 + torch.exp(x)), F.softplus),
+    "Softplus, log1p": (lambda x: x.exp().log1p(), F.softplus),
+    "Softplus, logaddexp": (lambda x: torch.logaddexp(x, torch.zeros_like(x)), F.softplus),
+    "Softplus, stable": (lambda x: F.relu(x) + torch.log1p(torch.exp(-x.abs())), F.softplus),
+    "Softplus, logsigmoid": (lambda x: -F.logsigmoid(-x), F.softplus),
+    "Softplus, in place": (lambda x: (torch.exp(x) * 1).add_(1).log(), F.softplus),
+    "Mish": (lambda x: x * torch.tanh(torch.log(1 + torch.exp(x))), F.mish),
+    "Mish, softplus": (lambda x: x * torch.tanh(F.softplus(x)), F.mish),
+    "Hardswish": (lambda x: x * F.relu6(x + 3) / 6, F.hardswish),
+    "Hardswish, clamp": (lambda x: x * ((x + 3).clamp(0, 6) / 6), F.hardswish),
+    "QuickGELU": (lambda x: x * torch.sigmoid(1.702 * x), lambda x: F.silu(1.702 * x) / 1.702),
+    "GELU by tanh": (tanh_gelu, lambda x: F.gelu(x, approximate="tanh")),
+    "Swish, quotient": (lambda x: x / (1 + torch.exp(-x)), F.silu),
+    "PReLU": (lambda x: F.relu(x) - 0.25 * F.relu(-x), lambda x: F.leaky_relu(x, 0.25)),
+    "PReLU, abs": (lambda x: F.relu(x) + 0.125 * (x - x.abs()), lambda x: F.leaky_relu(x, 0.25)),
+    "scaled first": (lambda x: 0.5 * x * (x > 0) * 2, F.relu),
+    "in a larger one": (lambda x: torch.maximum(x, torch.zeros(())) ** 2, lambda x: F.relu(x) ** 2),
+    "shifted": (lambda x: torch.log(1 + torch.exp(x)) - math.log(2), F.softplus),
+    **SMOOTH,
+}
+ALL_SIGNS = {"both": lambda x: x, **SIGNS}
+
+
 @both_rules
-@pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.parametrize("name", COMPOSED)
 def test_other_activations_by_hand(name, rule):
-    by_hand, function = SMOOTH[name]
-    leaf, signal = (4 * numbers(3, 8, 5)).requires_grad_(), numbers(3, 8, 5, seed=1)
-    found = []
-    for form in (by_hand, function):
+    by_hand, function = COMPOSED[name]
+    for sign, shape in (("both", (3, 8, 5)), ("both", (2, 3)), ("positive", (3, 8, 5)), ("small", (2, 3))):
+        leaf, signal = ALL_SIGNS[sign](4 * numbers(*shape)).requires_grad_(), numbers(*shape, seed=1)
+        found = []
+        for form in (by_hand, function):
+            with BackwardRules(rule):
+                y = form(leaf * 1 if sign == "both" else leaf)
+            found += torch.autograd.grad(y, leaf, signal)
+        torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_activations_by_hand_in_every_precision(dtype):
+    x, signal = (numbers(3, 8, seed=seed).to(dtype) for seed in (0, 1))
+    for name in ("ELU, where", "Softplus", "Mish", "GELU by tanh", "scaled first"):
+        by_hand, function = COMPOSED[name]
+        found = []
+        for form in (by_hand, function):
+            leaf = x.abs().requires_grad_()
+            with BackwardRules("guided"):
+                y = form(leaf)
+            found += torch.autograd.grad(y, leaf, signal)
+        torch.testing.assert_close(*found, rtol=0.05, atol=0.05)  # as coarse as bfloat16 is
+
+
+UNRULED = {
+    "clamp(min=-1)": lambda x: x.clamp(min=-1),
+    "clamp(min=1)": lambda x: x.clamp(min=1),
+    "clamp(min=1e-6)": lambda x: x.clamp(min=1e-6),
+    "exp": torch.exp,
+    "square": lambda x: x * x,
+    "cube": lambda x: x**3,
+    "softsign": lambda x: x / (1 + x.abs()),
+    "sigmoid": lambda x: 1 / (1 + torch.exp(-x)),
+    "log cosh": lambda x: torch.log(torch.cosh(x)),
+    "root": lambda x: (x * x + 1).sqrt(),
+    "residual": lambda x: x + x.tanh(),
+    "masked": lambda x: x.masked_fill(torch.arange(5) > 2, 0),
+    "scaled": lambda x: (x - 3) * torch.linspace(-1, 1, 5, dtype=x.dtype) + 2,
+}
+
+
+@both_rules
+@pytest.mark.parametrize("name", UNRULED)
+def test_functions_of_one_number_that_are_no_rectifiers(name, rule):
+    for sign in ALL_SIGNS.values():
+        leaf, signal = sign(numbers(3, 4, 5)).requires_grad_(), numbers(3, 4, 5, seed=1)
+        (expected,) = torch.autograd.grad(UNRULED[name](leaf * 1), leaf, signal)
         with BackwardRules(rule):
-            y = form(leaf * 1)
-        found += torch.autograd.grad(y, leaf, signal)
-    torch.testing.assert_close(*found)
+            y = UNRULED[name](leaf * 1)
+        (found,) = torch.autograd.grad(y, leaf, signal)
+        torch.testing.assert_close(found, expected)
 
 
 # Whole networks.
@@ -364,6 +461,161 @@ def test_a_signal_that_does_not_get_there_is_not_refused():
     for method in (GuidedBackprop, Deconvnet):
         above, _ = explained(method, net, inputs, "net.4")
         torch.testing.assert_close(above, explained(method, network(), inputs, "4")[0])
+
+
+# Somebody's own operations.
+
+
+def kernel(name, function, backward):
+    """An operation of which torch sees no more than the name."""
+
+    @torch.library.custom_op(f"sfumato_tests::{name}", mutates_args=())
+    def own(x: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(function(x.detach().numpy())))
+
+    own.register_autograd(
+        lambda ctx, signal: backward(ctx.saved_tensors[0], signal),
+        setup_context=lambda ctx, inputs, output: ctx.save_for_backward(inputs[0]),
+    )
+    return own
+
+
+MATRIX = numbers(6, 6, seed=5).numpy()
+
+
+def normalised(x):
+    return (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+
+
+def through(function):
+    """The gradient of a function of torch."""
+
+    def backward(x, signal):
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            return torch.autograd.grad(function(leaf), leaf, signal)[0]
+
+    return backward
+
+
+KERNELS = {
+    "linear": (lambda x: x @ MATRIX, lambda x: x @ torch.from_numpy(MATRIX)),
+    "normalised": (normalised, lambda x: F.layer_norm(x, (6,))),
+    "hyperbolic": (np.tanh, torch.tanh),
+    "rectified_before": (lambda x: x.clip(min=0) @ MATRIX, lambda x: x.clamp(min=0) @ torch.from_numpy(MATRIX)),
+    "rectified_between": (
+        lambda x: (x @ MATRIX).clip(min=0) @ MATRIX,
+        lambda x: (x @ torch.from_numpy(MATRIX)).clamp(min=0) @ torch.from_numpy(MATRIX),
+    ),
+    "soft": (lambda x: np.logaddexp(x, 0), F.softplus),
+}
+OPERATIONS = {name: kernel(name, function, through(same)) for name, (function, same) in KERNELS.items()}
+
+
+@both_rules
+@pytest.mark.parametrize("name", KERNELS)
+def test_operations_of_one_s_own(name, rule):
+    """What is symmetric keeps its gradient, and what is not may have a rectifier inside."""
+    for sign in ALL_SIGNS.values():
+        leaf, signal = sign(numbers(3, 6)).requires_grad_(), numbers(3, 6, seed=1)
+        with BackwardRules(rule):
+            y = OPERATIONS[name](leaf * 1) * 1
+        if name in ("linear", "normalised", "hyperbolic"):
+            (found,) = torch.autograd.grad(y, leaf, signal)
+            torch.testing.assert_close(found, through(KERNELS[name][1])(leaf, signal))
+        else:
+            with pytest.raises(ValueError, match=rf"cannot see into.*hold a rectifier: sfumato_tests.{name}.*Gradient"):
+                torch.autograd.grad(y, leaf, signal)
+
+
+class LinearWithNumpy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return torch.from_numpy(x.detach().numpy() @ MATRIX)
+
+    @staticmethod
+    def backward(ctx, signal):
+        return signal @ torch.from_numpy(MATRIX).T
+
+
+class InParts(torch.autograd.Function):
+    """Writes into what it has made, of which torch sees the parts."""
+
+    @staticmethod
+    def forward(ctx, x):
+        y = torch.empty_like(x)
+        y[:, :3], y[:, 3:] = x[:, 3:], 2 * x[:, :3]
+        return y
+
+    @staticmethod
+    def backward(ctx, signal):
+        return torch.cat([2 * signal[:, 3:], signal[:, :3]], 1)
+
+
+class HandedOn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x
+
+    @staticmethod
+    def backward(ctx, signal):
+        return -signal
+
+
+@both_rules
+def test_functions_of_one_s_own(rule):
+    leaf, signal = numbers(3, 6).requires_grad_(), numbers(3, 6, seed=1)
+    for function, expected in ((InParts, InParts.backward(None, signal)), (HandedOn, -signal)):
+        with BackwardRules(rule):
+            y = function.apply(leaf * 1) * 1
+        torch.testing.assert_close(*torch.autograd.grad(y, leaf, signal), expected)
+    for function in (LinearWithNumpy, WithNumpy):  # nothing tells the one from the other
+        positive = numbers(3, 6).abs().requires_grad_()
+        with BackwardRules(rule):
+            y = function.apply(positive * 1) * 1
+        with pytest.raises(ValueError, match=f"cannot see into.*: {function.__name__}Backward"):
+            torch.autograd.grad(y, positive, signal)
+
+
+class InAnotherThread(nn.Module):
+    """A part of it, or all of it."""
+
+    def __init__(self, parts):
+        super().__init__()
+        self.net, self.parts = network(), parts
+
+    def forward(self, x):
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            for place, part in enumerate(self.net):
+                x = pool.submit(part, x).result() if place in self.parts else part(x)
+        return x
+
+
+@pytest.mark.parametrize("parts", [(1,), (3, 4), range(7)])
+def test_what_is_computed_in_another_thread_is_refused(parts):
+    inputs = numbers(2, 3, 8, 8)
+    net = InAnotherThread(parts)
+    expected, _ = explained(Gradient, network(), inputs)
+    torch.testing.assert_close(explained(Gradient, net, inputs)[0], expected)
+
+    def refused():
+        for method in (GuidedBackprop, Deconvnet, ExcitationBackprop):
+            found, error = explained(method, net, inputs)
+            assert found is None
+            assert "in another thread" in error
+
+    refused()
+    with concurrent.futures.ThreadPoolExecutor(
+        1
+    ) as pool:  # whose nodes are numbered from 0, like those of the other one
+        pool.submit(refused).result()
+
+
+def test_what_is_computed_in_another_thread_below_the_layer_is_not_refused():
+    inputs = numbers(2, 3, 9, 10)
+    for method in (GuidedBackprop, Deconvnet, ExcitationBackprop):
+        below = method(layer="net.2", layout="BCHW", resize=False)(InAnotherThread((0, 1)), inputs, 1).map
+        torch.testing.assert_close(below, explained(method, network(), inputs, "2")[0])
 
 
 # What is no rectifier.

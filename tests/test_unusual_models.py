@@ -29,6 +29,7 @@ from sfumato import (
     activations,
     metrics,
 )
+from sfumato.behaviour.watched import Picture, Watched
 
 SEARCH = ExtremalPerturbation(areas=(0.2,), steps=3, perturbation=Blur(3, 3), mask=SmoothMask(step=3, sigma=6))
 OF_THE_INPUT = {
@@ -263,6 +264,76 @@ def test_a_model_that_reads_strides(method):
     same(method, net, net.forward, x)
     if method.score == "logit":
         torch.testing.assert_close(method(net, x, 1).whole, net(x)[:, 1].detach())
+
+
+def test_inversion_of_a_model_that_reads_strides():
+    """The errors told are those of what the layer makes of the pictures, as `activations` has it."""
+    net, x = Patches().eval(), pictures()[..., :12].contiguous()
+    target = activations(net, "embed", x)
+    result = sfumato.invert(net, "embed", target, shape=x.shape[1:], steps=3, mean=None, std=None)
+    seen = activations(net, "embed", result.inputs)
+    errors = (seen - target).square().sum((1, 2)) / target.square().sum((1, 2))
+    torch.testing.assert_close(result.errors, errors, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:the score of input 0 does not change")
+@of_the_input
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_a_picture_of_one_colour_hides_no_layout(method, value):
+    """It reads the same in any order, so that the first input cannot tell how the model takes the others."""
+    x = pictures()[..., :12].contiguous()
+    x[0] = value
+    net = Patches().eval()
+    wanted = method(net, x[1:], 1)
+    result = method(net, x, 1)
+    torch.testing.assert_close(result.whole[1:], wanted.whole, rtol=1e-4, atol=1e-5)
+
+
+def test_metrics_and_rules_of_a_model_that_reads_strides():
+    """What only asks for a model's outputs gets those that the model gives."""
+    net, x = Patches().eval(), pictures(8)[..., :12].contiguous()
+    logits = net(x).detach()
+    for row, logit in zip(x, logits, strict=True):
+        case = metrics.Case(Centre()(net, row[None], 1), model=net, inputs=row[None], target=1)
+        assert metrics.Accuracy().measure(case)["rank"] == 1 + int((logit > logit[1]).sum())
+    for first in (x[0], torch.zeros_like(x[0])):
+        seen = [Picture("first", first), *(Picture(f"{row}", picture) for row, picture in enumerate(x))]
+        answers = Watched(net, seen).whole("logit")
+        torch.testing.assert_close(torch.stack([answers[f"{row}"] for row in range(8)]), logits, rtol=1e-4, atol=1e-5)
+
+
+class Findings:
+    """Outputs of a kind that torch does not know."""
+
+    def __init__(self, values):
+        self.values = values
+
+
+class PatchesAsFindings(Patches):
+    def forward(self, values):
+        return Findings(super().forward(values))
+
+
+def test_outputs_that_cannot_be_compared_leave_the_layout_as_it_is():
+    x = pictures()[..., :12].contiguous()
+    score = Output(lambda outputs: outputs.values[:, 1])
+    result = RISE(samples=40, cells=4)(PatchesAsFindings().eval(), x, score)
+    torch.testing.assert_close(result.whole, Patches().eval()(x)[:, 1].detach(), rtol=1e-4, atol=1e-5)
+
+
+class Viewing(Plain):
+    """Takes channels-last inputs of one row and no more."""
+
+    def forward(self, values):
+        values = self.first(values - 0.5)
+        values = self.second(values * 2).relu()
+        n, c, h, w = values.shape
+        return self.head(values.view(n * c, h, w).mean((1, 2)).view(n, c))
+
+
+@of_the_input
+def test_views_that_fit_a_single_row_only(method):
+    same(method, Viewing().eval(), Plain().eval(), pictures())
 
 
 class Counting(Plain):

@@ -119,6 +119,45 @@ def _sums(signals: Sequence[Any]) -> tuple[float, float]:
     )
 
 
+def check_thread(scores: Tensor, outputs: Sequence[Tensor], start: int) -> None:
+    """Raise `ValueError` where what lies between `scores` and `outputs` was computed in another thread, without the rules.
+
+    Each thread numbers the nodes that it makes, so that there numbers come twice, or lie before or beyond those that this one
+    has made from `start` on.
+    """
+    if not scores.requires_grad:
+        return
+    numbers: set[int] = set()
+    for node in _between(scores, outputs):
+        number = node._sequence_nr()
+        if number in numbers or not start <= number < next_number():
+            raise ValueError(
+                f"the model computes a part of itself ({node.name()}) in another thread, where the rules of this method do not "
+                "act; let it compute in the thread that calls it, or use the method Gradient"
+            )
+        numbers.add(number)
+
+
+def _between(scores: Tensor, outputs: Sequence[Tensor]) -> list[Any]:
+    """The nodes of the graph by which a signal flows from scores to outputs, leaves not among them."""
+    ends = {output.grad_fn for output in outputs if output.grad_fn is not None}
+    leaves = {id(output) for output in outputs if output.grad_fn is None}
+    reaching: dict[Any, bool] = {}
+    waiting: list[tuple[Any, bool]] = [(scores.grad_fn, False)]
+    while waiting:
+        node, children_known = waiting.pop()
+        onward = [way for way, _ in node.next_functions if way is not None]
+        if children_known:
+            reaching[node] = any(
+                way in ends or id(getattr(way, "variable", None)) in leaves or reaching.get(way, False)
+                for way in onward
+            )
+        elif node not in reaching:
+            reaching[node] = False
+            waiting += [(node, True), *((way, False) for way in onward if way not in ends and way not in reaching)]
+    return [node for node, reaches in reaching.items() if reaches]
+
+
 def check_conserved(scores: Tensor, outputs: Sequence[Tensor], span: Span, own: tuple[type, ...]) -> None:
     """Raise `ValueError` where probability does not add up on its way from `scores` to `outputs`, and say at what.
 

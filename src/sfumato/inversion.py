@@ -108,10 +108,10 @@ def invert(
     example = torch.zeros(1, *shape, dtype=_dtype(model), device=target.device)
     with Subject.prepared(model, example, 0, seed=seed) as subject:  # no score is asked for, hence any
         surroundings, run = subject.surroundings, lambda seen: subject.outputs(seen, subject.query)
-        with surroundings.computing(), torch.no_grad():
-            run(subject.inputs)  # settles how inputs are to lie in memory, before calls of the layer are counted
         with lower(subject.model, layer, at, run, call) as phi:
             with surroundings.computing():
+                with torch.no_grad():
+                    subject.settle_layout(phi(subject.inputs), phi)
                 target = target.clone().to(torch.promote_types(target.dtype, torch.float32))
                 kept = saved_bytes(lambda: _fitting(phi, subject.inputs.clone().requires_grad_(), target, layer, at))
                 rows = max(1, int(memory * GIB / max(kept, example.nbytes)))

@@ -118,8 +118,8 @@ def flows(
                     if not subject.takes_one(query, error):
                         raise
                     continue
-            if start == 0 and not subject.settle_layout(climbed.outputs):
-                continue
+            if start == 0 and len(subject.inputs) > 1:
+                subject.settle_layout(climbed.outputs)
             if not subject.look_beside(query, climbed.outputs):
                 continue
             signal = descent(climbed.scores, climbed.output, climbed.watched)
@@ -169,6 +169,7 @@ class Ascent:
             call = number_of_call(model, self.layer, call, lambda: self.subject.outputs(seen, query))
         # Excitation shares out among all that comes from the input, also by ways that go round the layer.
         cut = self.rules != EXCITATION
+        rules = BackwardRules(self.rules) if self.rules else None
         with ExitStack() as effects:
             capture = Capture("", cut=True)
             if not (self.layer and cut):  # needs no hook, so that any callable will do
@@ -176,7 +177,6 @@ class Ascent:
             if self.layer:
                 capture = effects.enter_context(captured(model, self.layer, cut, call))
             watched = [effects.enter_context(captured(model, each)) for each in self.watch]
-            rules = BackwardRules(self.rules) if self.rules else None
             effects.enter_context(rules or nullcontext())
             outputs = self.subject.outputs(seen, query)
         scores = self.subject.scored(outputs, query)

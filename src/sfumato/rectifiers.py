@@ -1,11 +1,11 @@
 r"""Rectifiers however they are written: as `torch.maximum(x, 0)`, `x * (x > 0)`, a scripted function, an `autograd.Function`.
 
 A rule that looks for the names of functions misses these. Here every operation that really runs is looked at, after torch
-has taken modules, functions, scripts and `vmap` apart, and its values tell whether it is a rectifier: see `gate`. A node of
-the autograd graph that hides its operations is asked for its derivative as well: see `Rectifiers`.
+has taken modules, functions, scripts and `vmap` apart. What it makes of values of both signs tells whether it is a rectifier,
+or the end of one of several operations: see `gate` and `sfumato.curves`. A node of the autograd graph that hides its
+operations is asked for its derivative as well, and an operation of the user's own for its symmetry: see `Rectifiers`.
 """
 
-import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,74 +18,15 @@ from torch.autograd.graph import GradientEdge
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from sfumato.curves import Curve, Curves, Root, Rule, Step, abscissa, bent, elementwise, one_sign, straight
+from sfumato.gates import Trial, flat, gate, plain, power_of_two
 from sfumato.probing import DISPATCH_MODES
 
-SAMPLE = 4096
-"""So many values, spread over a tensor, tell whether it is the output of a rectifier."""
 DETACH = torch.ops.aten.detach.default
+TORCH = ("aten", "prim", "prims", "torchvision")
+"""Where torch's own operations live, none of which hides a rectifier. What is inside of all others may be anything."""
 RULED = "sfumato.rule"
 """Marks a node whose signal has its rule."""
-
-
-def gate(x: Tensor, y: Tensor) -> float:
-    r"""The scale $c$ if $y = c\,\sigma(x)$ for a rectifier $\sigma$, minus that if $y = -c\,\sigma(-x)$, 0 if it is none.
-
-    Every rectifier is a product $\sigma(x) = x\,s(x)$ with a gate $s$ that is nearly shut for negative $x$ and open for
-    positive $x$. Two kinds are recognised, both by the values of `x` and `y`, tensors of one shape:
-
-    - two slopes, $s = 1$ above zero and $s = \alpha \in [0, 0.5]$ below: ReLU, LeakyReLU, and ReLU6, whose outputs have a
-      largest value;
-    - a smooth gate, which grows with $x$ from less than 0.1 to 1 and is about a half at zero: SiLU, GELU, Mish. Their scale
-      is taken to be a power of two, as in $x\,\sigma(x)$ and $\tfrac{1}{2} x (1 + \operatorname{erf}(x / \sqrt 2))$.
-
-    Where `x` has values of one sign only nothing can be told.
-    """
-    sample = _spread(x, y) if x.numel() > SAMPLE else (x, y)
-    if x.numel() > SAMPLE and not _both_signs(sample[0]):
-        sample = (x, y)
-    if not _both_signs(sample[0]):
-        return 0.0
-    a, b = (values.detach().reshape(-1).cpu().to(torch.float64) for values in sample)
-    finite = a.isfinite() & b.isfinite() & (a != 0)
-    a, b = a[finite], b[finite]
-    if not _both_signs(a) or bool((a * b < 0).any()):
-        return 0.0
-    coarse = max(torch.finfo(values.dtype).eps for values in (x, y))
-    return _open(a, b, 8 * coarse) or -_open(-a, -b, 8 * coarse)
-
-
-def _both_signs(x: Tensor) -> bool:
-    return x.numel() > 0 and bool((x.detach() < 0).any() & (x.detach() > 0).any())
-
-
-def _spread(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """About `SAMPLE` values of both, from all over, without a copy of the whole."""
-    steps, sizes = [1] * x.ndim, list(x.shape)
-    while torch.Size(sizes).numel() > SAMPLE:
-        longest = max(range(x.ndim), key=lambda axis: sizes[axis])
-        steps[longest] = 2 * steps[longest] + 1  # odd, so that no pattern of pairs is missed
-        sizes[longest] = -(-x.shape[longest] // steps[longest])
-    places = tuple(slice(None, None, step) for step in steps)
-    return x[places], y[places]
-
-
-def _open(a: Tensor, b: Tensor, tolerance: float) -> float:
-    """The scale, if the gate `b / a` opens as `a` grows; `a` has values of both signs, `b` the same sign or 0."""
-    s = b / a
-    below, above = s[a < 0], s[a > 0]
-    scale = float(above.max())
-    if not scale > 0 or float(below.max()) > 0.7 * scale:
-        return 0.0
-    slack = tolerance * scale
-    free = above[b[a > 0] < b.max()]  # not at the largest output, where ReLU6 saturates
-    straight = above if 2 * len(free) < len(above) else free
-    if float(straight.min()) >= scale - slack:
-        return scale if float(below.max() - below.min()) <= slack and float(below.max()) <= 0.5 * scale else 0.0
-    order = a.argsort()
-    grows = bool((s[order].diff() >= -slack).all())
-    smooth = len(a) >= 32 and float(below.min()) <= 0.1 * scale and float(above.min()) >= 0.4 * scale
-    # What lies within reach of the values falls short of the scale, which is 1 or, with a half before it, 2.
-    return 2.0 ** round(math.log2(scale)) if grows and smooth else 0.0
 
 
 def place() -> str:
@@ -105,19 +46,24 @@ def place() -> str:
 class Rectifier(NamedTuple):
     """A rectifier that has run."""
 
-    node: Any
-    """The node to which its input's signal flows; for a leaf of the graph, that tensor."""
-    output: int
-    """Which of that node's outputs the input is."""
+    root: Root
+    """Its input."""
     scale: float
+    """0 for what may have one inside."""
     name: str
+    rule: Rule
+    apart: bool
+    """Whether several operations lie between its input and its output."""
+    others: tuple[Root, ...]
+    """What may stand for its input, which is made from them by operations that change nothing."""
 
     def ways(self, node: Any) -> list[int]:
         """The places, among a node's ways on, of those to the rectifier's input."""
         return [
             place
             for place, (onward, index) in enumerate(node.next_functions)
-            if (onward is self.node and index == self.output) or getattr(onward, "variable", onward) is self.node
+            if (onward is self.root.node and index == self.root.output)
+            or getattr(onward, "variable", onward) is self.root.node
         ]
 
 
@@ -137,22 +83,21 @@ class Way:
     passed: bool
     r"""Deconvnet's $R_x = c \max(R_y, 0)$; else guided backprop's $R_x = c\,\sigma'(x) \max(R_y, 0)$."""
 
-    def install(self, node: Any, index: int, scale: float, inputs: Sequence[int]) -> None:
+    def install(self, node: Any, index: int, scale: float, inputs: Sequence[int], rule: Rule) -> None:
         """Hooks on a node whose output `index` is rectified; `inputs` are the places of the signal's ways on."""
 
-        def rectified(signal: Tensor) -> Tensor:
-            return signal.clamp(min=0) if scale > 0 else signal.clamp(max=0)
-
         def before(signals: tuple[Any, ...]) -> tuple[Any, ...]:
+            if not rule.active:
+                return signals
             with torch._C.DisableTorchFunction():
-                return tuple(rectified(s) if i == index and s is not None else s for i, s in enumerate(signals))
+                return tuple(rectified(s, scale) if i == index and s is not None else s for i, s in enumerate(signals))
 
         def after(gradients: tuple[Any, ...], signals: tuple[Any, ...]) -> tuple[Any, ...]:
             with torch._C.DisableTorchFunction():
                 (first, *_), signal = inputs, signals[index]
                 if signal is None:
                     return gradients
-                whole = abs(scale) * rectified(signal)
+                whole = abs(scale) * rectified(signal, scale)
                 return tuple(
                     g if g is None else whole.to(g.dtype) if i == first else torch.zeros_like(g)
                     for i, g in enumerate(gradients)
@@ -162,17 +107,47 @@ class Way:
         if self.passed:
             node.register_hook(after)
 
+    def install_apart(self, node: Any, index: int, rectifier: Rectifier) -> None:
+        """The same for a rectifier of several operations, of which the node is the last."""
+        if not self.passed:
+            self.install(node, index, rectifier.scale, (), rectifier.rule)
+            return
+        waiting: list[Tensor] = []
+
+        def past(gradients: tuple[Any, ...], signals: tuple[Any, ...]) -> tuple[Any, ...]:
+            with torch._C.DisableTorchFunction():
+                if not rectifier.rule.active or signals[index] is None:
+                    return gradients
+                waiting.append(abs(rectifier.scale) * rectified(signals[index], rectifier.scale))
+                return tuple(None if g is None else torch.zeros_like(g) for g in gradients)
+
+        def arrived(signal: Tensor) -> Tensor:
+            with torch._C.DisableTorchFunction():
+                return signal + waiting.pop().to(signal.dtype) if waiting else signal
+
+        node.register_hook(past)
+        rectifier.root.hook(arrived)
+
+
+def rectified(signal: Tensor, scale: float) -> Tensor:
+    r"""What of a signal helps: of $c\,\sigma(x)$ what is positive, of $-c\,\sigma(-x)$ what is negative."""
+    return signal.clamp(min=0) if scale > 0 else signal.clamp(max=0)
+
 
 def refuse(node: Any, what: str) -> None:
     """An error, but only for a signal that gets to this node."""
 
     def refused(_: Any) -> None:
         raise ValueError(
-            f"the signal meets a rectifier that the rules of this method cannot reach: {what}; write it as "
-            "torch.nn.functional.relu in the model's forward, or use the method Gradient"
+            f"the signal meets {what}; write it as torch.nn.functional.relu, or another function of torch, in the model's "
+            "forward, or use the method Gradient"
         )
 
     node.register_prehook(refused)
+
+
+OUT_OF_REACH = "a rectifier that the rules of this method cannot reach"
+UNSEEN = "what the rules of this method cannot see into, and what may be or hold a rectifier"
 
 
 def opaque(node: Any) -> bool:
@@ -200,6 +175,7 @@ class Rectifiers(TorchDispatchMode):
         """Outputs of rectifiers whose nodes are not made yet."""
         self.hidden = WeakTensorKeyDictionary()
         """Tensors made of the signal out of the graph's sight, as within an `autograd.Function`: their `Past`."""
+        self.curves = Curves()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -229,6 +205,7 @@ class Rectifiers(TorchDispatchMode):
             self._settle(list(self.hidden.keys()))
         self.pending.clear()
         self.hidden.clear()
+        self.curves.clear()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -237,43 +214,98 @@ class Rectifiers(TorchDispatchMode):
         if not self.looking:
             return func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
-            tensors = [value for value in _flat((args, tuple(kwargs.values()))) if value.is_floating_point()]
+            tensors = flat((args, tuple(kwargs.values())))
+            floats = [value for value in tensors if value.is_floating_point()]
             if func is not DETACH:  # which an autograd.Function does to what it saves, before its node can be asked
-                self._settle(tensors)
-            return func(*args, **kwargs) if self.resting else self._looked_at(func, args, kwargs, tensors)
+                self._settle(floats)
+            signals = [x for x in floats if x.requires_grad or (self.hidden and x in self.hidden)]
+            if not signals and not elementwise(func):
+                return func(*args, **kwargs)
+            return self._looked_at(func, args, kwargs, tensors, signals)
 
-    def _looked_at(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], tensors: Sequence[Tensor]) -> Any:
-        signals = [x for x in tensors if x.requires_grad or x in self.hidden]
-        if not signals:
-            return func(*args, **kwargs)
-        nodes = [(x if x.is_leaf else x.grad_fn, x.output_nr) for x in signals]
+    def _looked_at(
+        self,
+        func: Any,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        tensors: Sequence[Tensor],
+        signals: Sequence[Tensor],
+    ) -> Any:
+        roots = [Root.of(x) for x in signals]
+        steps = self.curves.follow(func, args, kwargs, tensors, signals, roots)
         written = bool(func._schema.is_mutable)
+        if self.resting or not signals:
+            result = func(*args, **kwargs)
+            if steps:
+                self._keep(result, steps, written)
+            return result
         before = [x.detach().clone() if written and x is args[0] else x for x in signals]
         # Without gradients, or for the values alone, outputs have no node; they may get one where an autograd.Function ends.
         graph = torch.is_grad_enabled() and any(x.requires_grad for x in signals) and func is not DETACH
         parts = tuple(dict.fromkeys(part for x in signals for part in self.hidden.get(x, Past()).parts))
-        rectifier = None
         result = func(*args, **kwargs)
-        outputs = [y for y in _flat((result,)) if y.is_floating_point()]
-        for x, (node, index) in zip(before, nodes, strict=True):
-            scale = self._scale(func, args, kwargs, x, outputs[0]) if outputs else 0.0
-            if scale:
-                rectifier = Rectifier(node, index, scale, f"{func} in {place()}")
-                parts += (rectifier,)
-                if graph:
-                    self.pending.append((outputs[0], rectifier))
-                break
+        outputs = [y for y in flat((result,)) if y.is_floating_point()]
+        rectifier = self._rectifier(func, args, kwargs, signals, before, roots, steps, outputs[0]) if outputs else None
+        if steps:
+            self._keep(result, steps, written, rectifier)
+        if rectifier is not None:
+            parts += (rectifier,)
+            if graph:
+                self.pending.append((outputs[0], rectifier))
         if not graph:
             for y in outputs:
                 self.hidden[y] = Past(parts, rectifier)
+                base = y._base if written and y._is_view() else None
+                if base is not None:  # into a part of a larger tensor
+                    self.hidden[base] = Past((*self.hidden.get(base, Past()).parts, *parts))
         return result
 
-    def _scale(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], x: Tensor, y: Tensor) -> float:
-        if x.shape != y.shape or any(values.layout is not torch.strided or values.is_nested for values in (x, y)):
-            return 0.0
+    def _rectifier(
+        self,
+        func: Any,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        signals: Sequence[Tensor],
+        before: Sequence[Tensor],
+        roots: Sequence[Root],
+        steps: Sequence[Step],
+        y: Tensor,
+    ) -> Rectifier | None:
+        """That which ends in this operation, with the output `y`, if there is one."""
+        fits = [x.shape == y.shape and plain(x) and plain(y) for x in before]
+        found: tuple[Root, float] | None = None
+        others: tuple[Root, ...] = ()
         if self.named(func, args, kwargs):
-            return 1.0
-        return gate(x, y)
+            found = next(((root, 1.0) for root, fit in zip(roots, fits, strict=True) if fit), None)
+        elif steps and any(step.curve.values is not None for step in steps):
+            at = {id(x): root for x, root in zip(signals, roots, strict=True)}
+            step = next((step for step in steps if _bends(step, steps, at)), None)
+            if step is not None:
+                scales = ((at[id(x)], _scale(curve, step.curve)) for x, curve in step.arguments if id(x) in at)
+                found = next(((root, scale) for root, scale in scales if scale), (step.root, _scale_of_root(step)))
+                others = tuple(each.root for each in steps if _scale_of_root(each))
+                for rule in step.curve.rules:
+                    rule.active = False
+        known = bool(steps) and steps[0].alone and steps[0].curve.values is not None
+        if found is None and not known:
+            scales = ((root, gate(x, y) if fit else 0.0) for x, root, fit in zip(before, roots, fits, strict=True))
+            found = next(((root, scale) for root, scale in scales if scale), None)
+            if found is None and func.namespace not in TORCH:
+                trial = Trial.of(func, args, kwargs, signals)
+                found = None if trial.symmetric() else (roots[0], trial.gate())
+        if found is None:
+            return None
+        return Rectifier(*found, f"{func} in {place()}", Rule(), found[0] not in roots, others)
+
+    def _keep(self, result: Any, steps: Sequence[Step], written: bool, rectifier: Rectifier | None = None) -> None:
+        """Remember what an operation's output is a function of."""
+        result = result[0] if isinstance(result, tuple) and result else result
+        if not isinstance(result, Tensor):
+            return
+        curves = {step.root: step.curve for step in steps}
+        if rectifier is not None:
+            curves = {root: curve.with_rule(rectifier.rule) for root, curve in curves.items()}
+        self.curves.keep(result, curves, written)
 
     def _settle(self, tensors: Sequence[Tensor]) -> None:
         """Give the rule's way back to the rectifiers that have run, now that their nodes are made."""
@@ -293,10 +325,12 @@ class Rectifiers(TorchDispatchMode):
     def _install(self, node: Any, y: Tensor, rectifier: Rectifier) -> None:
         node.metadata[RULED] = True
         ways = rectifier.ways(node)
-        if ways:
-            self.way.install(node, y.output_nr, rectifier.scale, ways)
+        if rectifier.apart and not y._is_view():
+            self.way.install_apart(node, y.output_nr, rectifier)
+        elif ways and rectifier.scale:
+            self.way.install(node, y.output_nr, rectifier.scale, ways, rectifier.rule)
         else:  # it was applied in place to a view, where a node's hooks are lost
-            refuse(node, rectifier.name)
+            refuse(node, f"{OUT_OF_REACH if rectifier.scale else UNSEEN}: {rectifier.name}")
 
     def _examine(self, node: Any, y: Tensor) -> None:
         r"""Find out whether a node that hides its operations ends in a rectifier, and refuse what hides one within.
@@ -305,18 +339,25 @@ class Rectifiers(TorchDispatchMode):
         $c\,[y > 0]$ for a signal of ones, the node is nothing but a rectifier, to which both rules apply. If it is more (a
         convolution with a rectifier after it), guided backprop still applies: its signal is rectified first.
         """
-        parts, own = self.hidden.get(y, Past())
-        if own is not None and len(parts) == 1 and own.ways(node):
-            self._install(node, y, own)
-            return
+        past = self.hidden.get(y)
+        parts = tuple(part for part in past.parts if part.rule.active) if past is not None else ()
+        own = past.own if past is not None else None
+        if own is not None and own.scale and parts == (own,):
+            for stand_in in (own._replace(root=root, apart=False) for root in (own.root, *own.others)):
+                if stand_in.ways(node):
+                    self._install(node, y, stand_in)
+                    return
         node.metadata[RULED] = True
         scale, alone = self._derivative(node, y)
         ways = [place for place, (onward, _) in enumerate(node.next_functions) if onward is not None]
         if scale and len(parts) <= 1 and (alone or not self.way.passed):
-            self.way.install(node, y.output_nr, scale, ways)
+            self.way.install(node, y.output_nr, scale, ways, Rule())
         elif scale or parts:
-            names = dict.fromkeys(part.name for part in parts)
-            refuse(node, f"{' and '.join(names) or 'one'} inside {node.name()}")
+            names = " and ".join(dict.fromkeys(part.name for part in parts)) or "one"
+            known = scale or any(part.scale for part in parts)
+            refuse(node, f"{OUT_OF_REACH if known else UNSEEN}: {names} inside {node.name()}")
+        elif past is None and not y._is_view():  # which is an input, handed on
+            refuse(node, f"{UNSEEN}: {node.name()}")
 
     def _derivative(self, node: Any, y: Tensor) -> tuple[float, bool]:
         """The scale of the rectifier in which a node ends, 0 without one, and whether the node does nothing else."""
@@ -342,6 +383,32 @@ class Rectifiers(TorchDispatchMode):
         return (scale, True) if alone else (1.0, False)
 
 
+def _bends(step: Step, steps: Sequence[Step], at: dict[int, Root]) -> bool:
+    """Whether an operation is the end of a rectifier of its root, of those that it has in these steps."""
+    values = step.curve.values
+    if values is None or not bool(values.isfinite().all()) or straight(values) or step.ruled:
+        return False
+    # What becomes of a root's other sign is no matter where the root is itself a curve that has one sign.
+    arguments = [argument for other in steps if other is not step for argument in other.arguments]
+    above = [curve.values for x, curve in arguments if at.get(id(x)) == step.root]
+    if any(curve is not None and one_sign(curve) for curve in above):
+        return False
+    return any(_scale(curve, step.curve) for x, curve in step.arguments if id(x) in at) or bool(_scale_of_root(step))
+
+
+def _scale(one: Curve, of: Curve) -> float:
+    """The scale of the rectifier that a curve is of another; 0 if it is none."""
+    return 0.0 if one.values is None or of.values is None else gate(one.values, of.values)
+
+
+def _scale_of_root(step: Step) -> float:
+    """The scale of the rectifier that a curve is of its root; 0 if it is none."""
+    values = step.curve.values
+    if values is None or not bool(values.isfinite().all()):
+        return 0.0
+    return gate(abscissa(values), values) or power_of_two(bent(values), 0.01)
+
+
 class BesideCompiler(Rectifiers):
     """The same, where torch's compiler is in use and must be kept out."""
 
@@ -358,10 +425,3 @@ class BesideCompiler(Rectifiers):
 def rectifiers(named: Callable[..., bool], own: tuple[type, ...], way: Way | None) -> Rectifiers:
     """`Rectifiers`, kept from torch's compiler if that is in use."""
     return (BesideCompiler if "torch._dynamo" in sys.modules else Rectifiers)(named, own, way)
-
-
-def _flat(values: Any) -> list[Tensor]:
-    """The tensors in tuples and lists."""
-    if isinstance(values, Tensor):
-        return [values]
-    return [tensor for value in values for tensor in _flat(value)] if isinstance(values, tuple | list) else []

@@ -132,8 +132,6 @@ def rest_of(subject: Subject, layer: str, side: str, call: int = -1) -> tuple[Re
     assert isinstance(net, nn.Module)  # noqa: S101  # for the type checker: nothing else has layers
     watching = Watching(subject, module, layer, side, call)
     with subject.surroundings.computing(), torch.no_grad():
-        if len(subject.habits.layouts) > 1:
-            subject.outputs(subject.inputs[:1], subject.query[:1])  # settles the layout, before calls are counted
         first = watching.over(subject.query[:1])
         whole = Rest(net, module, side, first.goal.number, Rows(subject.inputs[:, None]), {}, subject.more)
         plan, products, reason = whole, 0, ""

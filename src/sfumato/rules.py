@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
-from sfumato.conservation import Span, check_conserved
+from sfumato.conservation import Span, check_conserved, check_thread, next_number
+from sfumato.curves import Clamp
 from sfumato.rectifiers import Way, rectifiers
 
 Function = Callable[..., Any]
@@ -37,9 +38,14 @@ class BackwardRules(TorchFunctionMode):
     LeakyReLU, PReLU, RReLU, ELU, SELU, CELU, GELU, SiLU, Mish, Hardswish, Softplus, and clamping from 0 up. Sigmoid, Tanh
     and their kin, whose place is in gates, keep their own gradient under the first two rules.
 
-    Rectifiers that are written otherwise (`torch.maximum(x, 0)`, `x * (x > 0)`, `x * x.sigmoid()`, within a scripted
-    function, an `autograd.Function` or `torch.vmap`) are known by their values: see `sfumato.rectifiers`. A signal that meets
-    one to which its rule cannot be applied raises `ValueError`. For "excitation", `check` finds what has no rule.
+    Rectifiers that are written otherwise (`torch.maximum(x, 0)`, `x * (x > 0)`, `torch.log(1 + torch.exp(x))`, within a
+    scripted function, an `autograd.Function` or `torch.vmap`) are known by what they make of values of both signs: see
+    `sfumato.rectifiers`. A signal raises `ValueError` where it meets one to which its rule cannot be applied, or what may
+    have one inside: an operation of the user's own that is not symmetric about zero, or an `autograd.Function` that computes
+    without torch. What `check` finds: parts that were computed in another thread, and for "excitation" what has no rule.
+
+    Two kinds of rectifiers cannot be told and keep their own gradient: one made of operations that are not elementwise, as
+    the maximum over a stack of `x` and zeros is, and a smooth one that is neither flat far below zero nor straight far above.
 
     Only what is computed inside the context counts; the backward pass may run in or out of it. Second derivatives are
     not to be had. Models that hide all their functions are refused before: see `check_visible`.
@@ -52,7 +58,7 @@ class BackwardRules(TorchFunctionMode):
         self.name, self.rules = name, RULES[name]
         way = None if name == EXCITATION else Way(passed=name == "deconvnet")
         self.operations = rectifiers(self._named, tuple(own._backward_cls for own in (Passed, Excited, Refused)), way)
-        self.span = Span()
+        self.span, self.first = Span(), next_number()
 
     def __enter__(self) -> Self:
         self.saving = _saving()
@@ -99,7 +105,12 @@ class BackwardRules(TorchFunctionMode):
         return func in RECTIFIERS or (func in BOUNDED and _bounded_by_zero(args, kwargs))
 
     def check(self, scores: Tensor, outputs: Sequence[Tensor]) -> None:
-        """Raise `ValueError` where probability does not add up between scores computed with the rule and layers' outputs."""
+        """Raise `ValueError` where the rule did not act on all that lies between scores computed with it and layers' outputs.
+
+        So it is where a part was computed in another thread, and for "excitation" where probability does not add up. The
+        outputs are of layers that ran since this object was made.
+        """
+        check_thread(scores, outputs, self.first)
         if self.name == EXCITATION:
             check_conserved(scores, outputs, self.span, self.operations.own)
 
@@ -267,7 +278,7 @@ def _guided(func: Function, x: Any, *args: Any, **kwargs: Any) -> Any:
     own = x.clone() if carries(x) and x._is_view() else x
     y = func(own, *args, **kwargs)
     if carries(y):
-        y.register_hook(lambda signal: signal.clamp(min=0))
+        y.register_hook(Clamp())
     return x.copy_(y) if y is own and own is not x else y
 
 

@@ -30,9 +30,9 @@ class Habits:
     """What is found out about a model while it is called."""
 
     layouts: list[torch.memory_format]
-    """How the numbers of what the model sees may lie in memory; what it cannot take is dropped."""
+    """How the numbers of what the model sees may lie in memory, the fastest first; the last one is safe."""
     settled: bool = False
-    """Whether it answers alike in all of them."""
+    """Whether the first of them is known to change nothing. Until then the last one is used."""
     together: bool = False
     """Whether it has taken several rows at once."""
     score: Score | None = None
@@ -90,33 +90,41 @@ class Subject:
 
         The rows belong to the queries `(N,)`.
         """
-        seen, layouts = seen.to(self.inputs.dtype), self.habits.layouts
+        seen, habits = seen.to(self.inputs.dtype), self.habits
         arguments, named = self.more.of(query) if self.more is not None else ((), {})
         try:
-            laid = seen.contiguous(memory_format=layouts[0])
+            laid = seen.contiguous(memory_format=habits.layouts[0 if habits.settled else -1])
             outputs = self.surroundings.call(self.model, laid, *arguments, **named)
-        except RuntimeError as error:
-            if len(layouts) == 1 or "view size is not compatible" not in str(error):
+        except RuntimeError as error:  # of several rows, after one has gone well
+            if not habits.settled or len(habits.layouts) == 1 or "view size is not compatible" not in str(error):
                 raise
-            layouts.pop(0)
+            habits.layouts.pop(0)
             return self.outputs(seen, query)
         return as_tensors(outputs, self.inputs.device)
 
-    def settle_layout(self, outputs: Any) -> bool:
-        """Whether the first input has these outputs, had in the layout that is faster, also in the ordinary one.
+    def settle_layout(self, outputs: Any, run: Callable[[Tensor], Any] | None = None) -> None:
+        """Use the faster layout from now on, if the first input has these outputs in it too.
 
-        A model that reads strides or storage may answer otherwise; then the faster layout is given up.
+        A model that reads strides or storage answers otherwise, and one that calls `.view` fails. `run` computes outputs of
+        one input `(1, C, *S)`, by default those of the model.
         """
-        layouts = self.habits.layouts
-        if len(layouts) == 1 or self.habits.settled:
-            return True
-        fast = layouts.pop(0)
+        habits, example = self.habits, self.inputs[:1]
+        if habits.settled or len(habits.layouts) == 1:
+            return
+        run = run or (lambda one: self.outputs(one, self.query[:1]))
         with torch.no_grad():
-            same = alike(self.outputs(self.inputs[:1], self.query[:1]), outputs, self.surroundings.rounding)
-        self.habits.settled = same
-        if same:
-            layouts.insert(0, fast)
-        return same
+            if bool((example == example.flatten()[0]).all()):  # which reads the same in any order
+                generator = torch.Generator("cpu").manual_seed(0)
+                noise = torch.rand(example.shape, generator=generator, dtype=torch.float32, device="cpu")
+                example = example + noise.to(example)
+                outputs = run(example)
+            habits.settled = True
+            try:
+                same = equal(run(example), outputs, self.surroundings.rounding)
+            except Exception:  # noqa: BLE001  # whatever the model does not stand, it need not
+                same = False
+            if not same:
+                habits.layouts.pop(0)
 
     def phi(self, seen: Tensor, query: Tensor) -> Tensor:
         """The scores `(N,)` of `seen` `(N, C, *S)`, whose rows belong to the queries `(N,)`."""
@@ -197,9 +205,7 @@ class Subject:
         with self.surroundings.computing(), torch.no_grad():
             if not outputs:
                 run(self.inputs[:1])
-            if not self.settle_layout(outputs[0]):
-                outputs.clear()
-                run(self.inputs[:1])
+            self.settle_layout(outputs[0])
             first = self.scored(outputs[0], query)
             # A model that draws must not draw the same again.
             torch.rand(1, dtype=torch.float32, device=self.inputs.device)
@@ -257,6 +263,30 @@ def alike(one: Any, several: Any, rounding: float) -> bool:
         limit = max(rounding, torch.finfo(value.dtype).eps ** 0.5) * value.abs().amax()
         if ((value - other[:1]).abs() > limit).any():
             return False
+    return True
+
+
+def equal(one: Any, other: Any, rounding: float) -> bool:
+    """Whether the outputs of two passes are the same, up to `rounding`; False where they hold what cannot be compared."""
+    ones, form = tree_flatten(one)
+    others, other_form = tree_flatten(other)
+    if form != other_form:
+        return False
+    for value, its_other in zip(ones, others, strict=True):
+        if not isinstance(value, Tensor):
+            if value is not None and not isinstance(value, bool | int | float | str):
+                return False
+            if value != its_other:
+                return False
+        elif not isinstance(its_other, Tensor) or value.shape != its_other.shape or value.dtype != its_other.dtype:
+            return False
+        elif not value.is_floating_point():
+            if not torch.equal(value, its_other):
+                return False
+        elif value.numel():
+            limit = max(rounding, torch.finfo(value.dtype).eps ** 0.5) * value.abs().amax()
+            if not ((value - its_other).abs() <= limit).all():  # nor where they are not finite
+                return False
     return True
 
 

@@ -47,6 +47,8 @@ class Watched:
     levels: Levels | None = None
     rows: int = 16
     _whole: dict[str, dict[str, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    _layouts: list[torch.memory_format] = field(default_factory=list, init=False, repr=False)
+    """How the model may have its inputs in memory, once that is known."""
 
     def whole(self, response: str) -> dict[str, Tensor]:
         """The answers `(K,)` to the pictures as they are, by the pictures' names: logits for "logit", else probabilities."""
@@ -82,6 +84,11 @@ class Watched:
         """`(N, K)` of inputs `(N, C, *S)`; where the model's outputs are maps, their mean over space."""
         inputs = inputs.to(device_of(self.model))
         with Subject.prepared(self.model, inputs, 0) as subject, subject.surroundings.computing(), torch.no_grad():
+            if self._layouts:
+                subject.habits.layouts, subject.habits.settled = self._layouts, True
+            else:
+                subject.settle_layout(subject.outputs(subject.inputs[:1], subject.query[:1]))
+                self._layouts[:] = subject.habits.layouts
             chunks = []
             for chunk in subject.query.split(self.rows):
                 values = class_scores(subject.outputs(subject.inputs[chunk], chunk), len(chunk))

@@ -17,7 +17,8 @@ class GuidedBackprop(Gradient):
     Activations other than ReLU have $R_x = \sigma'(x) \max(R_y, 0)$: see `sfumato.rules.BackwardRules`.
 
     The settings are those of `Gradient`. Raises `ValueError` besides where the model is compiled by torch.compile or
-    torch.jit, and where the signal meets a rectifier that the rule cannot reach, as within an `autograd.Function`.
+    torch.jit, where the signal meets a rectifier that the rule cannot reach, as within an `autograd.Function`, or what may hide
+    one, as a kernel of your own does, and where a part of the model is computed in another thread.
     """
 
     rules: ClassVar[str | None] = "guided"
