@@ -280,7 +280,9 @@ def test_a_chunk_at_which_every_worker_dies(bed, cluster):
 @pytest.mark.slow
 def test_a_model_without_memory_ends_the_run(bed, cluster):
     session = bed.session("cluster", model="greedy")
-    with pytest.raises(RuntimeError, match=r"a worker on \S+ failed: MemoryError: cannot have 64 GiB"):
+    with pytest.raises(
+        RuntimeError, match=r"out of memory at 5 pictures one after the other, .*MemoryError: cannot have 64 GiB"
+    ):
         for _ in on_ray.spread(session, cluster.address, Cluster(actors=1)):
             pass
     assert not claims(session)
@@ -316,10 +318,7 @@ def test_a_worker_says_what_is_wrong(bed):
     older = Worker(session.plan, session.weights, {**current(), "code": "older"})
     assert "another version is installed there (code " in older.ready().fault
     other = Worker(session.plan, {"small": "another"}, current())
-    assert (
-        "model 'small' cannot be loaded there: model 'small' has other weights here"
-        in other.done(chunk, wanted, {}).fault
-    )
+    assert "model 'small' has other weights here" in other.done(chunk, wanted, {}).fault
     assert not other.done(chunk, wanted, {}).done
 
 
