@@ -197,6 +197,8 @@ class Troubles:
 
     left: dict[Any, Fault] = field(default_factory=dict)
     """By key."""
+    _counts: dict[Kind, tuple[int, Fault]] = field(default_factory=dict)
+    """How many items each kind has left open, and its last fault."""
     _kind: Kind | None = None
     _row: dict[str, Left] = field(default_factory=dict)
     """The pictures at which the machine failed in the same way since something was measured."""
@@ -206,7 +208,9 @@ class Troubles:
         if measured:
             self._row.clear()
         for each in left:
-            self.left |= dict.fromkeys(each.keys, each.fault)
+            new = [key for key in each.keys if key not in self.left]
+            self.left |= dict.fromkeys(new, each.fault)
+            self._counts[each.fault.kind] = (self._counts.get(each.fault.kind, (0,))[0] + len(new), each.fault)
             self.count(each)
 
     def count(self, each: Left) -> None:
@@ -229,10 +233,8 @@ class Troubles:
 
     def summary(self) -> str:
         """How many items are left open, and why; empty where none are."""
-        counts: dict[Kind, list[Fault]] = {}
-        for fault in self.left.values():
-            counts.setdefault(fault.kind, []).append(fault)
         causes = [
-            f"{len(faults)} because {kind.name} ({faults[-1].about}): {kind.remedy}" for kind, faults in counts.items()
+            f"{count} because {kind.name} ({fault.about}): {kind.remedy}"
+            for kind, (count, fault) in self._counts.items()
         ]
         return f"{len(self.left)} items were left open, {'; '.join(causes)}" if causes else ""

@@ -100,7 +100,8 @@ class Session:
         return sum(len(self.identities[data]) for data in self.data_of.values())
 
     def work(self) -> Iterator[Progress]:
-        """Do, in this process, all that is not done."""
+        """Do, in this process, all that is not done: an item that ends its process ends this one, and may take any time. See
+        `sfumato.runs.workers.spread` for work in processes of its own."""
         bench = self.bench or Workbench(self.plan, self.weights)
         with self.place.store() as store:
             kept = self.kept(store)

@@ -104,6 +104,8 @@ class Workbench:
     def let_go(self) -> None:
         """Forget the models, where other processes are to hold them."""
         self._classifiers.clear()
+        self._pictures.clear()
+        _free_memory()
 
     def done(
         self, chunk: Chunk, wanted: frozenset[str] | None = None, kept: Mapping[str, Explained] | None = None

@@ -324,7 +324,9 @@ class Pool(Workers):
 
     def _bury(self, hand: Hand) -> bool:
         """See that a process is no more; whether it did not end though it should."""
-        hand.process.join(PATIENCE)
+        until = time.monotonic() + PATIENCE
+        while hand.process.is_alive() and time.monotonic() < until:
+            time.sleep(0.01)  # to join it would wait for ever where it has closed what tells of its end
         lives = bool(hand.process.is_alive())
         if lives:
             hand.process.kill()
