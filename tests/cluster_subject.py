@@ -53,7 +53,7 @@ def sound():
 
 
 def mortal():
-    """Kills its process, as often as there are tokens."""
+    """Kills its worker, the parent of its process, as often as there are tokens."""
     return classifier(_die)
 
 
@@ -79,7 +79,8 @@ def _die():
     for token in DEATHS.glob("*"):
         with suppress(FileNotFoundError):
             token.unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(600)  # until this process sees it
 
 
 def _want_memory():

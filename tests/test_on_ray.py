@@ -263,14 +263,19 @@ def test_rows_are_the_same_in_a_database(bed, cluster, postgres):
 
 @pytest.mark.slow
 def test_a_chunk_at_which_every_worker_dies(bed, cluster):
+    """It is left open, and all else is done; the same command does it."""
+    undisturbed = bed.local("mortal")
     session = bed.session("cluster", model="mortal")
-    bed.tokens(20)
-    with pytest.raises(
-        RuntimeError, match=r"2 workers died one after another at 'gradient' of 'small' for 000\.png, 001\.png"
-    ):
-        for _ in on_ray.spread(session, cluster.address, Cluster(actors=1, in_flight=1, retries=1)):
-            pass
+    bed.tokens(2)
+    *_, last = on_ray.spread(session, cluster.address, Cluster(actors=1, in_flight=1, retries=1))
+    assert last.left.startswith(
+        "4 items were left open, 4 because a worker was killed (2 workers died one after another;"
+    )
+    assert len(rows(session)) == len(undisturbed) - 4
     assert not claims(session)
+    for _ in on_ray.spread(session, cluster.address, Cluster(actors=1)):
+        pass
+    assert rows(session) == undisturbed
 
 
 # What is wrong and no item's fault
@@ -279,7 +284,9 @@ def test_a_chunk_at_which_every_worker_dies(bed, cluster):
 @pytest.mark.slow
 def test_a_model_without_memory_ends_the_run(bed, cluster):
     session = bed.session("cluster", model="greedy")
-    with pytest.raises(RuntimeError, match=r"a worker on \S+ failed: MemoryError: cannot have 64 GiB"):
+    with pytest.raises(
+        RuntimeError, match=r"out of memory at 5 pictures one after the other, .*MemoryError: cannot have 64 GiB"
+    ):
         for _ in on_ray.spread(session, cluster.address, Cluster(actors=1)):
             pass
     assert not claims(session)
@@ -311,10 +318,7 @@ def test_a_worker_says_what_is_wrong(bed):
     older = Worker(session.plan, session.weights, {**current(), "code": "older"})
     assert "another version is installed there (code " in older.ready().fault
     other = Worker(session.plan, {"small": "another"}, current())
-    assert (
-        "model 'small' cannot be loaded there: model 'small' has other weights here"
-        in other.done(chunk, wanted, {}).fault
-    )
+    assert "model 'small' has other weights here" in other.done(chunk, wanted, {}).fault
     assert not other.done(chunk, wanted, {}).done
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,8 +13,11 @@ import typer
 from sfumato.cli import bench_rules
 from sfumato.cli.speaking import FAILED, INTERRUPTED, SOME_FAILED, complain, speaking_plainly
 from sfumato.cli.tables import console, fitted, table
+from sfumato.configuration import check_number
 
 if TYPE_CHECKING:
+    from sfumato.runs.execute import Progress
+    from sfumato.runs.plan import Plan
     from sfumato.runs.session import Session
     from sfumato.runs.summary import Line
 
@@ -50,6 +54,13 @@ Redo = Annotated[
     ),
 ]
 Workers = Annotated[int, typer.Option(help="Processes, of one thread each.", min=1)]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        help="Seconds that a method may take for a query, and a protocol for its result; without it, what the plan says.",
+        show_default=False,
+    ),
+]
 On = Annotated[
     str | None,
     typer.Option(
@@ -68,6 +79,7 @@ def run(
     retry: Retry = False,
     redo: Redo = None,
     other_version: OtherVersion = None,
+    timeout: Timeout = None,
 ) -> None:
     """Do all of a plan that is not done yet; the same command goes on with a run that was broken off."""
     with _running(out):
@@ -76,7 +88,8 @@ def run(
         from sfumato.runs.session import begun
 
         _check_choice(other_version)
-        _carry_out(begun(plans.read(plan), Place(out, store), other_version), workers, on, retry=retry, redo=redo)
+        planned = _timed(plans.read(plan), timeout)
+        _carry_out(begun(planned, Place(out, store), other_version), workers, on, retry=retry, redo=redo)
 
 
 @app.command()
@@ -88,6 +101,7 @@ def resume(
     retry: Retry = False,
     redo: Redo = None,
     other_version: OtherVersion = None,
+    timeout: Timeout = None,
 ) -> None:
     """Go on with the run in a folder, by the plan that it was begun with."""
     with _running(folder):
@@ -96,7 +110,8 @@ def resume(
 
         _check_choice(other_version)
         place = _existing(folder, store)
-        _carry_out(begun(found(place).read_plan(), place, other_version), workers, on, retry=retry, redo=redo)
+        planned = _timed(found(place).read_plan(), timeout)
+        _carry_out(begun(planned, place, other_version), workers, on, retry=retry, redo=redo)
 
 
 @app.command()
@@ -235,33 +250,38 @@ def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool,
             session.retry(opened)
         for name in redo or ():
             session.redo(opened, name)
-        left = session.look(opened)
+        left, open_now = session.look(opened), ""
         if left:
             with _progress(session, session.total - left) as told, closing(_worked(session, workers, on)) as work:
-                for _ in work:
+                for progress in work:
                     told(opened)
+                    open_now = progress.left
         done, failed = session.counts(opened)
     console().print(f"{done} items are done, {done - session.total + left} of them now; {failed} failed")
     if failed:
         complain(f"{failed} items failed; see why with: sfumato bench status {session.place.folder}")
+    if open_now:
+        complain(f"{open_now}; run the same command again")
+    if failed or open_now:
         raise typer.Exit(SOME_FAILED)
 
 
-def _worked(session: "Session", workers: int, on: str | None) -> "Generator[object]":
+def _timed(plan: "Plan", timeout: float | None) -> "Plan":
+    """The plan, with the time that an item may take where the command line says it."""
+    if timeout is None:
+        return plan
+    check_number("--timeout", timeout, "a time in seconds", above=0)
+    return replace(plan, timeout=timeout)
+
+
+def _worked(session: "Session", workers: int, on: str | None) -> "Generator[Progress]":
     if on is not None:
         from sfumato.runs.on_ray import spread as on_cluster
 
         return on_cluster(session, on, session.plan.ray)
-    from sfumato.runs.workers import one_thread, spread
+    from sfumato.runs.workers import spread
 
-    if workers > 1:
-        return spread(session, workers)
-
-    def alone() -> "Generator[object]":
-        with one_thread():
-            yield from session.work()
-
-    return alone()
+    return spread(session, workers)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ class Cluster:
     - `cpus`, `gpus`: what a worker has to itself. `gpus=0.25` lets four workers share a GPU, each with its own copy of the
       models; above 1 it is a whole number.
     - `in_flight`: chunks that a worker has been sent and not yet answered, so that it need not wait for the next.
-    - `retries`: how often a chunk is sent again after the worker that was at it died.
+    - `retries`: how often a chunk is sent again after the worker that was at it died; then it is left open.
     - `logs`: whether what the workers print is shown.
     """
 

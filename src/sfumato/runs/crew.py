@@ -5,26 +5,25 @@ import platform
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from sfumato.attribution import Attribution
 from sfumato.data.plain import files
 from sfumato.runs.cluster import Cluster
 from sfumato.runs.content import content
-from sfumato.runs.execute import Results
+from sfumato.runs.driver import POLL, Report
+from sfumato.runs.faults import KILLED, Fault, Left, said
 from sfumato.runs.items import Chunk, Unit
 from sfumato.runs.kept import Explained
 from sfumato.runs.plan import Plan
 from sfumato.runs.session import current
 from sfumato.runs.store import Done, Item
-from sfumato.runs.work import Workbench
+from sfumato.runs.supervision import Queue, Task
+from sfumato.runs.workers import Pool
 
 LOOK = 2.0
 """Seconds between looks at which machines there are."""
@@ -34,12 +33,12 @@ PATIENCE = 300.0
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class Answer(Report):
     """What a worker says."""
 
-    machine: str
-    done: tuple[Done, ...] = ()
-    results: Results = field(default_factory=dict)
+    machine: str = ""
+    put_off: tuple[Task, ...] = ()
+    """What is to be tried when nothing else runs."""
     others: tuple[Path, ...] = ()
     """Pictures that are missing there, or not the files that they were for the driver."""
     fault: str = ""
@@ -47,82 +46,82 @@ class Report:
 
 
 class Worker:
-    """A process somewhere on the cluster, which holds the plan's models. It knows of no store: the driver sends it chunks with
-    the items that are wanted, and commits what it answers."""
+    """An actor somewhere on the cluster. It knows of no store: the driver sends it chunks with the items that are wanted, and
+    commits what it answers. A process of its own holds the plan's models and computes, as on one machine: so that an item
+    which ends its process, or takes too long, does not end the actor."""
 
     def __init__(self, plan: Plan, weights: Mapping[str, str], made_by: Mapping[str, str]) -> None:
-        torch.set_num_threads(1)  # as local workers do, for the same digits
-        self._plan = plan
         self._made_by = made_by
-        self._bench = Workbench(plan, weights)
+        self._pool = Pool(1, plan, dict(weights))
 
-    def ready(self) -> Report:
+    def ready(self) -> Answer:
         """Whether the code is the same here as where the driver is."""
         here = current()
         if here == self._made_by:
-            return self._report()
+            return self._answer()
         differ = ", ".join(f"{name} {here.get(name)}" for name in here if here.get(name) != self._made_by.get(name))
-        return self._report(fault=f"another version is installed there ({differ}); give every machine the driver's")
+        return self._answer(fault=f"another version is installed there ({differ}); give every machine the driver's")
 
-    def done(self, chunk: Chunk, wanted: frozenset[Item], kept: Mapping[int, Explained]) -> Report:
-        """The chunk's items that are wanted."""
+    def done(
+        self, chunk: Chunk, wanted: frozenset[Item], kept: Mapping[int, Explained], *, alone: bool = False
+    ) -> Answer:
+        """The chunk's items that are wanted; nothing else runs meanwhile where it is `alone`."""
+        queue = _One(Task(chunk, wanted, kept, alone))
+        done: list[Done] = []
+        results: dict[tuple[Item, ...], Attribution] = {}
+        left: list[Left] = []
+        suspects: list[Left] = []
         try:
-            self._load(chunk)
-            done, results = self._bench.done(chunk, wanted, kept)
-            sent = {keys: _whole(result) for keys, result in results.items()} if self._plan.masks else {}
-            others = tuple(unit.example.path for unit in chunk.units if unit.example and not _same(unit))
-            return self._report(done=tuple(done), results=sent, others=others)
+            for reports in self._pool.through(queue, POLL):
+                for report in reports:
+                    done += report.done
+                    results |= report.results
+                    left += report.left
+                    suspects += report.suspects
         except Exception as error:  # noqa: BLE001  # the driver says it
-            return self._report(fault=_said(error))
+            return self._answer(fault=said(error))
+        return self._answer(
+            done=tuple(done),
+            results=results,
+            left=tuple(left),
+            suspects=tuple(suspects),
+            put_off=tuple(queue.later),
+            others=tuple(unit.example.path for unit in chunk.units if unit.example and not _same(unit)),
+        )
 
-    def _load(self, chunk: Chunk) -> None:
-        """Load the chunk's models first, as one that is missing here would be taken for the fault of each item."""
-        protocols = [self._plan.protocols[name] for name in chunk.combination.protocols]
-        for name in {chunk.combination.model, *(other for entry in protocols for other in entry.others)}:
-            try:
-                self._bench.classifier(name)
-            except (ValueError, ImportError, AttributeError) as error:
-                raise ValueError(f"model {name!r} cannot be loaded there: {_said(error)}") from error
+    def rest(self) -> None:
+        """End the process, for the memory that it holds, until there is work again."""
+        self._pool.rest()
 
-    def _report(self, **said: Any) -> Report:
-        return Report(platform.node(), **said)
+    def _answer(self, **about: Any) -> Answer:
+        return Answer(machine=platform.node(), **about)
+
+
+class _One(Queue):
+    """A queue of one task, and of what becomes of it."""
+
+    def __init__(self, task: Task) -> None:
+        self._alone = task.alone
+        self._tasks = [task]
+        self.later: list[Task] = []
+
+    def take(self, count: int) -> list[Task]:
+        tasks, self._tasks = self._tasks[:count], self._tasks[count:]
+        return tasks
+
+    def again(self, tasks: Collection[Task]) -> None:
+        self._tasks += tasks
+
+    def put_off(self, tasks: Collection[Task]) -> None:
+        (self._tasks if self._alone else self.later).extend(tasks)
+
+    def alone(self) -> Task | None:
+        return None
 
 
 def _same(unit: Unit) -> bool:
     """Whether the files of an example hold here what they did where the chunk was made."""
     return unit.example is None or content(files(unit.example)) == unit.content
-
-
-def _whole(result: Attribution) -> Attribution:
-    """Its tensors on the CPU, each with a memory of its own, as a batch's would travel with each of its queries."""
-    found = {entry.name: getattr(result, entry.name) for entry in fields(result)}
-    tensors: dict[str, Any] = {
-        name: value.detach().cpu().clone() for name, value in found.items() if isinstance(value, Tensor)
-    }
-    return replace(result, **tensors)
-
-
-@dataclass(eq=False)
-class Task:
-    """A chunk on its way, and how many workers have died at it."""
-
-    chunk: Chunk
-    wanted: frozenset[Item]
-    kept: Mapping[int, Explained]
-    """The results that the run has already."""
-    deaths: int = 0
-
-
-class Queue(Protocol):
-    """Where tasks come from."""
-
-    def take(self, count: int) -> list[Task]:
-        """At most so many tasks, for now; fewer only where no more are left."""
-        ...
-
-    def again(self, tasks: list[Task]) -> None:
-        """Take tasks back, to be given out first."""
-        ...
 
 
 @dataclass(eq=False)
@@ -157,17 +156,19 @@ class Crew:
         self._roomy = time.monotonic()
         self._fault = ""
 
-    def through(self, queue: Queue, poll: float) -> Iterator[list[Report]]:
+    def through(self, queue: Queue, poll: float) -> Iterator[list[Answer]]:
         """Do all that the queue gives, and yield what is done, at least every `poll` seconds.
 
-        Raises `RuntimeError` where a worker says that something other than an item is wrong, where one chunk's workers die
-        more than `retries` times, and where there is no room for any worker.
+        Raises `RuntimeError` where a worker says that something other than an item is wrong, and where there is no room for any
+        worker. A chunk whose workers die more than `retries` times, with their machines perhaps, is left open.
         """
         while True:
             self._hire()
-            idle = self._fill(queue)
-            if idle:
-                return
+            if self._fill(queue):
+                task = queue.alone()
+                if task is None:
+                    return
+                self._have_done_alone(task)
             yield self._collected(queue, poll)
             if self._fault:
                 raise RuntimeError(self._fault)
@@ -212,12 +213,22 @@ class Crew:
         ]
         tasks = queue.take(len(room)) if room else []
         for member, task in zip(room, tasks, strict=False):
-            reference = member.actor.done.remote(task.chunk, task.wanted, task.kept)
-            member.tasks[reference] = task
-            self._out[reference] = member
+            self._send(member, task)
         return bool(room) and not any(member.tasks for member in self._members)
 
-    def _collected(self, queue: Queue, poll: float) -> list[Report]:
+    def _send(self, member: _Member, task: Task) -> None:
+        reference = member.actor.done.remote(task.chunk, task.wanted, task.kept, alone=task.alone)
+        member.tasks[reference] = task
+        self._out[reference] = member
+
+    def _have_done_alone(self, task: Task) -> None:
+        """Send a task to one worker while the others hold no memory."""
+        first, *others = (member for member in self._members if member.ready)
+        for member in others:
+            member.actor.rest.remote()
+        self._send(first, task)
+
+    def _collected(self, queue: Queue, poll: float) -> list[Answer]:
         """What has come in after `poll` seconds at most; the tasks of those who died go back."""
         out = list(self._out)
         if not out:
@@ -226,25 +237,26 @@ class Crew:
         come, _ = self._ray.wait(out, num_returns=1, timeout=poll)
         if come:
             come, _ = self._ray.wait(out, num_returns=len(out), timeout=0)
-        reports: list[Report] = []
+        reports: list[Answer] = []
         dead: dict[_Member, Exception] = {}
         for reference in come:
             member = self._out.pop(reference)
             try:
                 report = self._ray.get(reference)
             except self._ray.exceptions.RayTaskError as error:
-                self._fault = self._fault or f"a worker failed: {_said(error)}"
+                self._fault = self._fault or f"a worker failed: {said(error)}"
             except self._ray.exceptions.RayError as error:
                 dead.setdefault(member, error)
             else:
                 member.tasks.pop(reference, None)
                 self._note(member, report)
+                queue.put_off(report.put_off)
                 reports.append(report)
         for member, cause in dead.items():
-            self._bury(member, cause, queue)
+            reports += self._bury(member, cause, queue)
         return reports
 
-    def _note(self, member: _Member, report: Report) -> None:
+    def _note(self, member: _Member, report: Answer) -> None:
         """Hear what is wrong, if anything is."""
         if not member.ready:
             member.ready = True
@@ -258,7 +270,7 @@ class Crew:
                 "data, under the same paths"
             )
 
-    def _bury(self, member: _Member, error: Exception, queue: Queue) -> None:
+    def _bury(self, member: _Member, error: Exception, queue: Queue) -> list[Answer]:
         """What becomes of the tasks of one that died: the first of them was under way, and may be why."""
         self._members.remove(member)
         for reference in member.tasks:
@@ -269,25 +281,26 @@ class Crew:
         if not member.ready:
             self._stillborn += 1
             if self._stillborn > self._cluster.retries:
-                self._fault = self._fault or f"no worker can be started: {_said(error)}"
+                self._fault = self._fault or f"no worker can be started: {said(error)}"
+        given_up: list[Answer] = []
         if tasks:
             tasks[0].deaths += 1
             if tasks[0].deaths > self._cluster.retries:
-                self._fault = self._fault or _deadly(tasks[0], error)
+                given_up.append(Answer(left=(_deadly(tasks.pop(0), error),)))
             queue.again(tasks)
+        return given_up
 
     def _kill(self, member: _Member) -> None:
         with suppress(Exception):  # it may be dead, or the cluster gone
             self._ray.kill(member.actor)
 
 
-def _deadly(task: Task, error: Exception) -> str:
+def _deadly(task: Task, error: Exception) -> Left:
+    """What is left open at which one worker after the other died."""
     combination, units = task.chunk.combination, task.chunk.units
     names = ", ".join(dict.fromkeys(unit.name for unit in units))
-    return (
-        f"{task.deaths} workers died one after another at {combination.method!r} of {combination.model!r} for {names}; "
-        f"the last: {_said(error)}"
-    )
+    fault = Fault(KILLED, f"{task.deaths} workers died one after another; the last: {said(error)}")
+    return Left(tuple(task.wanted), names, f"{combination.method!r} of {combination.model!r}", fault)
 
 
 def import_paths() -> list[str]:
@@ -300,10 +313,3 @@ def import_paths() -> list[str]:
         if path.exists() and not installed:
             found[str(path)] = None
     return list(found)
-
-
-def _said(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return (
-        text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
-    )

@@ -7,10 +7,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from sfumato.attribution import Attribution
+from sfumato.runs.faults import Troubles
 from sfumato.runs.items import Chunk
 from sfumato.runs.processes import present
 from sfumato.runs.store import LEASE, Done, Item, Owner, Store
 from sfumato.runs.undone import Window
+from sfumato.runs.work import Outcome
 
 BETWEEN_COMMITS = 2.0
 """Seconds of work that one commit holds, about: what a killed worker loses."""
@@ -29,6 +31,8 @@ class Progress:
     done: int
     failed: int
     seconds: float
+    left: str = ""
+    """How many items are left open, as the machine failed, and why; empty where none are."""
 
 
 Keep = Callable[[Mapping[str, Attribution]], str]
@@ -37,8 +41,8 @@ Keep = Callable[[Mapping[str, Attribution]], str]
 Results = Mapping[tuple[Item, ...], Attribution]
 """What a method found, each by the items that rest on it."""
 
-Work = Callable[[Chunk, frozenset[Item]], tuple[list[Done], Results]]
-"""Does a chunk's items, of those that are wanted, and gives the results that are not kept yet."""
+Work = Callable[[Chunk, frozenset[Item]], Outcome]
+"""Does a chunk's items, of those that are wanted."""
 
 
 def execute(
@@ -47,8 +51,10 @@ def execute(
     """Do all that is planned and not yet done, and yield after each commit.
 
     Any number of processes may do so at once, on one store: each chunk is claimed first. What another has claimed is waited
-    for, and taken over if it dies. However the caller stops, claims are given up, and what was committed is kept.
+    for, and taken over if it dies. However the caller stops, claims are given up, and what was committed is kept. Items at
+    which the machine failed are left open. Raises `RuntimeError` where it fails at one picture after the other.
     """
+    troubles = Troubles()
     me = present(f"{time.time_ns()}-{threading.get_ident()}")
     began, done, failed, together = time.monotonic(), 0, 0, 1
     with renewed(store, me):
@@ -65,14 +71,20 @@ def execute(
                         claimed = mine.intersection(items)
                         if len(claimed) < len(items):
                             left = True  # another is at it, or has just finished it
-                        if claimed:
-                            parcel.add(*work(chunk, claimed))
+                        if claimed := claimed.difference(troubles.left):
+                            outcome = work(chunk, claimed)
+                            parcel.add(outcome.done, outcome.results)
+                            troubles.note(outcome.left, measured=any(each.row is not None for each in outcome.done))
                             worked = True
+                        if troubles.reason:
+                            break
                     together = parcel.next_size(len(some))
-                    if parcel.done:
+                    if parcel.done or troubles.left:
                         done, failed = done + len(parcel.done), failed + parcel.failed
                         parcel.commit(store, keep)
-                        yield Progress(done, failed, time.monotonic() - began)
+                        yield Progress(done, failed, time.monotonic() - began, troubles.summary())
+                    if troubles.reason:
+                        raise RuntimeError(troubles.reason)
             if left and not worked:
                 time.sleep(WAIT)
 

@@ -14,7 +14,7 @@ from sfumato.runs.store import Item, Store, StoreError
 class Explained:
     """A method's result for one query, or why there is none."""
 
-    outcome: Attribution | Exception
+    outcome: Attribution | BaseException
     seconds: float
     """What the method took for it: of a batch, its share."""
     masks: str = ""

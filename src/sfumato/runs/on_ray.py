@@ -8,33 +8,22 @@ needs no other machine's word that a file is on the disk.
 
 import logging
 import os
-import time
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from itertools import chain, islice
 from typing import Any
 
-from sfumato.data import Example
 from sfumato.runs.cluster import Cluster
-from sfumato.runs.crew import PATIENCE, Crew, Task
-from sfumato.runs.execute import WAIT, Parcel, renewed
-from sfumato.runs.kept import Kept
-from sfumato.runs.plan import Plan
+from sfumato.runs.crew import PATIENCE, Crew
+from sfumato.runs.driver import driven, portable
+from sfumato.runs.execute import Progress, renewed
 from sfumato.runs.processes import present
 from sfumato.runs.session import Session, current
-from sfumato.runs.store import Owner, Store
-from sfumato.runs.undone import Window
-
-POLL = 0.5
-"""Seconds for which the driver waits for an answer before it looks at what else there is to do."""
 
 LOCAL = "ray"
 """The address of a cluster that is started on this machine, for this run alone."""
 
 
-def spread(session: Session, address: str, cluster: Cluster | None = None) -> Generator[None]:
+def spread(session: Session, address: str, cluster: Cluster | None = None) -> Generator[Progress]:
     """Do the session's work on a Ray cluster, and yield now and then meanwhile.
 
     `address` is "ray" for a cluster of this machine's own, which ends with the run; "auto", "HOST:PORT" or "ray://HOST:PORT"
@@ -49,64 +38,10 @@ def spread(session: Session, address: str, cluster: Cluster | None = None) -> Ge
         if next(session.undone(store), None) is None:
             return  # no cluster is needed to do nothing
         with connected(address, cluster) as (ray, ours):
-            hello = (_portable(session.plan), dict(session.weights), current())
+            hello = (portable(session.plan), dict(session.weights), current())
             me = present("ray")
             with renewed(store, me), closing(Crew(ray, cluster, hello, 0 if ours else PATIENCE)) as crew:
-                yield from _driven(session, store, me, crew)
-
-
-def _driven(session: Session, store: Store, me: Owner, crew: Crew) -> Iterator[None]:
-    keep = session.place.shards.keep if session.plan.masks else None
-    parcel = Parcel()
-    try:
-        while True:
-            queue = Claims(session.undone(store), store, me, session.kept(store))
-            for reports in crew.through(queue, POLL):
-                for report in reports:
-                    parcel.add(report.done, report.results)
-                if parcel.due:
-                    parcel.commit(store, keep)
-                    yield
-            if parcel.done:
-                parcel.commit(store, keep)
-            yield
-            if not queue.contended:
-                return
-            if not queue.given:
-                time.sleep(WAIT)
-    except OSError:
-        raise  # of the store: nothing can be kept in it now
-    except BaseException:
-        if parcel.done:
-            parcel.commit(store, keep)
-        raise
-
-
-class Claims:
-    """The tasks of a run: what is not done, each chunk claimed when it is about to be sent."""
-
-    def __init__(self, windows: Iterator[Window], store: Store, me: Owner, kept: Kept) -> None:
-        self._rest = chain.from_iterable(windows)
-        self._store, self._me, self._kept = store, me, kept
-        self._back: deque[Task] = deque()
-        self.contended = False
-        """Whether another has claimed, or has just done, some of it: there will be a second look at these."""
-        self.given = 0
-
-    def take(self, count: int) -> list[Task]:
-        tasks = [self._back.popleft() for _ in range(min(count, len(self._back)))]
-        while lot := list(islice(self._rest, count - len(tasks))):
-            mine = set(self._store.claim([item for _, items in lot for item in items], self._me))
-            for chunk, items in lot:
-                wanted = frozenset(mine.intersection(items))
-                self.contended |= len(wanted) < len(set(items))
-                if wanted:
-                    tasks.append(Task(chunk, wanted, self._kept.of(chunk, wanted)))
-        self.given += len(tasks)
-        return tasks
-
-    def again(self, tasks: list[Task]) -> None:
-        self._back.extend(tasks)
+                yield from driven(session, store, me, crew)
 
 
 @contextmanager
@@ -144,22 +79,3 @@ def _imported() -> Any:
             "a run on a cluster needs Ray; install it with: pip install 'sfumato[ray]'"
         ) from error
     return ray
-
-
-@dataclass(frozen=True)
-class Classes:
-    """What a worker needs of a data set: its classes. The examples come with the chunks."""
-
-    classes: Sequence[str]
-
-    def __len__(self) -> int:
-        return 0
-
-    def __getitem__(self, index: int) -> Example:
-        raise IndexError(index)
-
-
-def _portable(plan: Plan) -> Plan:
-    """The plan without its data sets' lists, which may be large and lie on the driver's machine only."""
-    data = {name: replace(entry, data=Classes(tuple(entry.data.classes))) for name, entry in plan.data.items()}
-    return replace(plan, data=data)

@@ -5,6 +5,7 @@ seed = 0                                  # of all that protocols draw
 batch = 1                                 # queries that go through a method together
 device = "cpu"
 masks = false                             # whether the methods' results are kept
+timeout = 600                             # seconds that an item may take, at most; without it, any time
 score = "logit"                           # what a class means to all methods; without it each has its own default
 
 [models]
@@ -97,6 +98,9 @@ class Plan:
     batch: int = 1
     device: str = "cpu"
     masks: bool = False
+    timeout: float | None = None
+    """Seconds that a method may take for a query, and a protocol for its result, before the item fails; nothing else depends on
+    it. Worker processes keep to it, `Session.work` in this process does not."""
     text: str = field(default="", compare=False)
     """The file's, and the folder that its paths are relative to."""
     folder: Path = field(default=Path(), compare=False)
@@ -153,7 +157,7 @@ def protocols(text: str, name: str = "the plan") -> dict[str, Protocol]:
 
 
 KINDS = ("models", "methods", "data", "protocols")
-OPTIONS = ("seed", "batch", "device", "masks")
+OPTIONS = ("seed", "batch", "device", "masks", "timeout")
 SCORE = "score"
 CLUSTER = "ray"
 KEYS = (*KINDS, *OPTIONS, SCORE, CLUSTER)
@@ -186,6 +190,7 @@ def _plan(content: Mapping[str, Any], folder: Path, text: str) -> Plan:
 def _check_options(options: Mapping[str, Any]) -> None:
     try:
         check_seed(options.get("seed", 0))
+        check_number("timeout", options.get("timeout", 1), "a time in seconds", above=0)
         batch = options.get("batch", 1)
         check_number("batch", batch, "a number of queries", least=1)
         if not isinstance(batch, int):

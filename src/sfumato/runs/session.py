@@ -1,7 +1,7 @@
 """A run that is worked on: begun, gone on with, and what is to be done again."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -51,7 +51,8 @@ class Session(Record):
         return self.left(store)
 
     def work(self) -> Iterator[Progress]:
-        """Do, in this process, all that is not done."""
+        """Do, in this process, all that is not done: an item that ends its process ends this one, and may take any time. See
+        `sfumato.runs.workers.spread` for work in processes of its own."""
         bench = self.bench or Workbench(self.plan, self.weights)
         with self.place.store() as store:
             kept = self.kept(store)
@@ -87,12 +88,6 @@ class Session(Record):
         """Forget the failures, so that they are tried again."""
         for recipe in sorted(self.recipes):
             store.forget_recipe(recipe, failed=True)
-
-
-def resumed(record: Record, bench: Workbench | None = None) -> Session:
-    """The session of a run that was begun, with the plan made anew from its text."""
-    told = {each.name: getattr(record, each.name) for each in fields(Record)}
-    return Session(**told, plan=record.read_plan(), bench=bench)
 
 
 def begun(plan: Plan, place: Place, other_version: str | None = None) -> Session:
@@ -169,4 +164,4 @@ def _make_folder(folder: Path) -> None:
         raise StoreError(f"cannot make the folder {str(folder)!r}: {error.strerror}") from error
 
 
-__all__ = ["ADOPT", "ANEW", "Place", "Session", "begun", "current", "found", "resumed"]
+__all__ = ["ADOPT", "ANEW", "Place", "Session", "begun", "current", "found"]

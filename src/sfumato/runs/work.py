@@ -1,13 +1,15 @@
 """What a worker does with a chunk: pictures in, explanations and measurements out. It knows of no store and no other worker."""
 
+import gc
 import hashlib
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from PIL import Image
@@ -24,14 +26,29 @@ from sfumato.models import Classifier
 from sfumato.pictures import read
 from sfumato.records import fingerprint
 from sfumato.runs import source
+from sfumato.runs.faults import Fault, Left, LostDeviceError, machine_fault, said
 from sfumato.runs.items import PREDICTED_TARGET, Chunk, Unit, seed_of
 from sfumato.runs.kept import Explained
 from sfumato.runs.plan import Plan
+from sfumato.runs.steps import LOADING, METHOD, PICTURE, PROTOCOL, SENDING, Step
 from sfumato.runs.store import Done, Item
 from sfumato.scores import top_class
 
 PICTURES = 64
 """Decoded pictures that are kept, for the methods that follow."""
+
+
+T = TypeVar("T")
+
+
+class Outcome(NamedTuple):
+    """What became of a chunk's items."""
+
+    done: list[Done]
+    results: dict[tuple[Item, ...], Attribution]
+    """The method's results that are new, each by the items that rest on it."""
+    left: list[Left]
+    """What is left open, as the machine failed and not the item."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +64,8 @@ class Seen:
 class Query:
     """A unit that can be explained."""
 
+    place: int
+    """In the chunk."""
     unit: Unit
     seen: Seen
     target: int
@@ -62,6 +81,10 @@ class Workbench:
     plan: Plan
     weights: Mapping[str, str] = field(default_factory=dict)
     """The models' identities where the run was begun; a worker elsewhere must find the same."""
+    at: Callable[[Step], None] = lambda _: None
+    """Is told each step before it begins, so that a process that dies has said where it was."""
+    isolated: bool = False
+    """Whether this process ignores Ctrl-C, so that a `KeyboardInterrupt` comes from a method, model or protocol."""
     _classifiers: dict[str, Classifier] = field(default_factory=dict)
     _pictures: "OrderedDict[tuple[str, str, str], Seen | ValueError]" = field(default_factory=OrderedDict)
     _classes: dict[tuple[str, str], tuple[int, ...] | ValueError] = field(default_factory=dict)
@@ -82,39 +105,76 @@ class Workbench:
     def let_go(self) -> None:
         """Forget the models, where other processes are to hold them."""
         self._classifiers.clear()
+        self._pictures.clear()
+        _free_memory()
 
     def done(
         self, chunk: Chunk, wanted: frozenset[Item] | None = None, kept: Mapping[int, Explained] | None = None
-    ) -> tuple[list[Done], dict[tuple[Item, ...], Attribution]]:
-        """The chunk's items, of those `wanted`, and the method's results that are new, each by the items that rest on it.
+    ) -> Outcome:
+        """The chunk's items, of those `wanted`.
 
         All queries of a chunk go through the method whichever are wanted, so that their digits are the same; none does where
-        the results of all are among the `kept` ones, by the units' queries.
+        the results of all are among the `kept` ones, by the units' queries. Whatever a method, model or protocol raises is
+        its item's fault, unless `machine_fault` says otherwise. Raises `LostDeviceError`, and `ValueError` for a model
+        that is not the planned one.
         """
-        self.classifier(chunk.combination.model)  # a model that is not the planned one is no item's fault
-        done: list[Done] = []
-        results: dict[tuple[Item, ...], Attribution] = {}
+        self.at(Step(LOADING))
+        self._load(chunk)
+        outcome = Outcome([], {}, [])
         queries: list[tuple[Query, tuple[Item, ...]]] = []
-        for unit, items in zip(chunk.units, chunk.items, strict=True):
-            try:
-                queries.append((self._query(chunk, unit), items))
-            except ValueError as error:
-                done += [_failed(item, unit, error) for item in items]
+        for place, (unit, items) in enumerate(zip(chunk.units, chunk.items, strict=True)):
+            self.at(Step(PICTURE, (place,)))
+            query = self._tried(partial(self._query, chunk, place, unit))
+            if isinstance(query, BaseException):
+                _note(outcome, chunk, place, range(len(items)), query)
+            else:
+                queries.append((query, items))
         for query, items, explained in self._explained(chunk, queries, kept or {}):
-            if isinstance(explained.outcome, Exception):
-                done += [_failed(item, query.unit, explained.outcome, explained.seconds) for item in items]
+            if isinstance(explained.outcome, BaseException):
+                _note(outcome, chunk, query.place, range(len(items)), explained.outcome, explained.seconds)
                 continue
             if not explained.masks:
-                results[items] = explained.outcome
+                outcome.results[items] = explained.outcome
             located: list[Truth | ValueError] = []
-            for item, name in zip(items, chunk.combination.protocols, strict=True):
+            for number, item in enumerate(items):
                 if wanted is None or item in wanted:
-                    done.append(self._measured(chunk, query, explained, name, item, located))
-        if wanted is not None:
-            done = [each for each in done if each.item in wanted]
-        return done, results
+                    self.at(Step(PROTOCOL, (query.place,), number))
+                    done = self._tried(partial(self._measured, chunk, query, explained, number, located))
+                    if isinstance(done, BaseException):
+                        _note(outcome, chunk, query.place, (number,), done, explained.seconds)
+                    else:
+                        outcome.done.append(done)
+        self.at(Step(SENDING))
+        return outcome if wanted is None else _only(outcome, wanted)
 
-    def _query(self, chunk: Chunk, unit: Unit) -> Query:
+    def _load(self, chunk: Chunk) -> None:
+        """Load the chunk's models first, as one that is missing would be taken for the fault of each item."""
+        protocols = [self.plan.protocols[name] for name in chunk.combination.protocols]
+        for name in dict.fromkeys((chunk.combination.model, *(other for entry in protocols for other in entry.others))):
+            try:
+                self.classifier(name)
+            except (ImportError, AttributeError) as error:
+                raise ValueError(f"model {name!r} cannot be loaded: {said(error)}") from error
+
+    def _tried(self, work: Callable[[], T]) -> T | BaseException:
+        """What some code of the plan's gives, or what it raises, even to end the process."""
+        try:
+            return work()
+        except KeyboardInterrupt as error:
+            if not self.isolated:
+                raise
+            failure: BaseException = error
+        except BaseException as error:  # noqa: BLE001  # whatever it is, other items are to be done
+            failure = error
+        fault = machine_fault(failure)
+        if fault is not None and fault.lost:
+            raise LostDeviceError(fault) from failure
+        _forget_frames(failure)
+        if fault is not None:
+            _free_memory()
+        return failure
+
+    def _query(self, chunk: Chunk, place: int, unit: Unit) -> Query:
         """What the model is shown; `ValueError` where the picture or its annotation is no good."""
         if unit.example is None:
             raise ValueError(unit.reason)
@@ -124,8 +184,10 @@ class Workbench:
         if unit.target == PREDICTED_TARGET:
             with torch.no_grad():
                 predicted = top_class(classifier.logits(seen.inputs.to(self.plan.device))[0])
-            return Query(unit, seen, predicted, predicted)
-        return Query(unit, seen, self._model_index(combination.data, combination.model, unit.target), unit.target)
+            return Query(place, unit, seen, predicted, predicted)
+        return Query(
+            place, unit, seen, self._model_index(combination.data, combination.model, unit.target), unit.target
+        )
 
     def _model_index(self, data: str, model: str, label: int) -> int:
         """The model's index of a class of the data set."""
@@ -141,7 +203,10 @@ class Workbench:
         """The picture as the model is shown it, kept for the methods that follow."""
         place = (model, str(path), content)
         if place not in self._pictures:
-            self._pictures[place] = self._prepared(model, path)
+            prepared = self._prepared(model, path)
+            if isinstance(prepared, ValueError) and machine_fault(prepared) is not None:
+                raise prepared  # another time it may be read
+            self._pictures[place] = prepared
             if len(self._pictures) > PICTURES:
                 self._pictures.popitem(last=False)
         seen = self._pictures[place]
@@ -165,7 +230,9 @@ class Workbench:
         fails, so that one query's fault is not another's."""
         if all(query.unit.query in kept for query, _ in queries):
             return [(query, items, kept[query.unit.query]) for query, items in queries]
-        method = self._method(chunk)
+        method = self._tried(lambda: self._method(chunk))
+        if isinstance(method, BaseException):  # it cannot serve this model
+            return [(query, items, Explained(method, 0.0)) for query, items in queries]
         net = self.classifier(chunk.combination.model).net
         shapes: dict[tuple[int, ...], list[tuple[Query, tuple[Item, ...]]]] = {}
         for entry in queries:
@@ -181,17 +248,19 @@ class Workbench:
             ]
         return found
 
-    def _attempted(self, method: Any, net: Any, group: Sequence[Query]) -> list[Attribution | Exception]:
-        inputs = torch.cat([query.seen.inputs for query in group]).to(self.plan.device)
-        try:
+    def _attempted(self, method: Any, net: Any, group: Sequence[Query]) -> list[Attribution | BaseException]:
+        def explained() -> list[Attribution]:
+            inputs = torch.cat([query.seen.inputs for query in group]).to(self.plan.device)
             result = method(net, inputs, [query.target for query in group])
             return [result[index] for index in range(len(group))]
-        except FATAL:
-            raise
-        except Exception as error:  # noqa: BLE001  # whatever a method or a model trips over is the item's fault
-            if len(group) == 1:
-                return [error]
-            return [self._attempted(method, net, [query])[0] for query in group]
+
+        self.at(Step(METHOD, tuple(query.place for query in group)))
+        outcomes = self._tried(explained)
+        if not isinstance(outcomes, BaseException):
+            return list(outcomes)
+        if len(group) == 1:
+            return [outcomes]
+        return [self._attempted(method, net, [query])[0] for query in group]
 
     def _method(self, chunk: Chunk) -> Callable[..., Attribution]:
         """The method, at the layer that the model's adapter names for it."""
@@ -199,35 +268,26 @@ class Workbench:
         return classifier.placed(self.plan.methods[chunk.combination.method])
 
     def _measured(
-        self,
-        chunk: Chunk,
-        query: Query,
-        explained: Explained,
-        protocol_name: str,
-        item: Item,
-        located: list[Truth | ValueError],
+        self, chunk: Chunk, query: Query, explained: Explained, number: int, located: list[Truth | ValueError]
     ) -> Done:
-        """What a protocol finds in a query; what it raises makes the item a failed one."""
-        entry = self.plan.protocols[protocol_name]
-        try:
-            where = self._truth(query, located) if "truth" in entry.protocol.needs else None
-            case = Case(
-                attribution=_settled(explained.outcome, self.plan.device),
-                model=self.classifier(chunk.combination.model).net,
-                inputs=query.seen.inputs.to(self.plan.device),
-                target=query.target,
-                method=self._method(chunk),
-                truth=where,
-                window=query.seen.window,
-                picture=query.unit.name,
-                seed=seed_of(query.unit) ^ self.plan.seed,
-                others={other: self.classifier(other).net for other in entry.others},
-            )
-            row: Row = {"label": query.label, **entry.protocol.measure(case)}
-        except FATAL:
-            raise
-        except Exception as error:  # noqa: BLE001  # as above
-            return _failed(item, query.unit, error, explained.seconds)
+        """What a protocol, by its number in the combination, finds in a query."""
+        entry = self.plan.protocols[chunk.combination.protocols[number]]
+        item = chunk.items[query.place][number]
+        where = self._truth(query, located) if "truth" in entry.protocol.needs else None
+        case = Case(
+            attribution=_settled(explained.outcome, self.plan.device),
+            model=self.classifier(chunk.combination.model).net,
+            inputs=query.seen.inputs.to(self.plan.device),
+            target=query.target,
+            method=self._method(chunk),
+            truth=where,
+            window=query.seen.window,
+            picture=query.unit.name,
+            seed=seed_of(query.unit) ^ self.plan.seed,
+            others={other: self.classifier(other).net for other in entry.others},
+        )
+        row: Row = {"label": query.label, **entry.protocol.measure(case)}
+        json.dumps(row)  # what cannot be kept is the protocol's fault, and would otherwise stop the run
         return Done(item, query.unit.name, query.unit.target, row, seconds=explained.seconds, masks=explained.masks)
 
     def _truth(self, query: Query, located: list[Truth | ValueError]) -> Truth:
@@ -241,10 +301,6 @@ class Workbench:
         if isinstance(located[0], ValueError):
             raise located[0]
         return located[0]
-
-
-FATAL = (MemoryError, torch.OutOfMemoryError, OSError)
-"""What is the machine's fault and not the item's: the run ends, and may be taken up again."""
 
 
 def identity(classifier: Classifier) -> str:
@@ -295,7 +351,52 @@ def _settled(result: Any, device: str) -> Attribution:
     return replace(result, **tensors)
 
 
-def _failed(item: Item, unit: Unit, error: Exception, seconds: float = 0.0) -> Done:
-    said = " ".join(str(error).split())
-    reason = said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
-    return Done(item, unit.name, unit.target, None, reason, seconds)
+def failed(chunk: Chunk, place: int, number: int, reason: str, seconds: float = 0.0) -> Done:
+    """An item that failed: that of a unit, by its place in the chunk, and of a protocol, by its number in the combination."""
+    unit = chunk.units[place]
+    return Done(chunk.items[place][number], unit.name, unit.target, None, reason, seconds)
+
+
+def left_open(chunk: Chunk, place: int, numbers: Iterable[int], fault: Fault) -> Left:
+    """Items, named likewise, that are left open."""
+    items = tuple(chunk.items[place][number] for number in numbers)
+    combination = chunk.combination
+    return Left(items, chunk.units[place].name, f"{combination.method!r} of {combination.model!r}", fault)
+
+
+def _note(
+    outcome: Outcome, chunk: Chunk, place: int, numbers: Iterable[int], error: BaseException, seconds: float = 0.0
+) -> None:
+    """Take in why a unit's items have no row."""
+    fault = machine_fault(error)
+    if fault is None:
+        outcome.done.extend(failed(chunk, place, number, said(error), seconds) for number in numbers)
+    else:
+        outcome.left.append(left_open(chunk, place, numbers, fault))
+
+
+def _only(outcome: Outcome, wanted: frozenset[Item]) -> Outcome:
+    """The outcome of those items that are wanted."""
+    left = [replace(each, items=tuple(item for item in each.items if item in wanted)) for each in outcome.left]
+    return Outcome(
+        [each for each in outcome.done if each.item in wanted], outcome.results, [each for each in left if each.items]
+    )
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Drop the frames that an error and those before it hold, with all tensors in them: of a batch that was too large, say."""
+    rest: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while rest:
+        each = rest.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            rest += [each.__cause__, each.__context__]
+
+
+def _free_memory() -> None:
+    """Give back what nothing holds any more, where memory was wanting."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

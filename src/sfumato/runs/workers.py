@@ -1,93 +1,407 @@
-"""Several workers on one machine: processes that share a run's store, and nothing else."""
+"""Workers on this machine: processes that compute, and a parent that hands out the work and sees what becomes of them.
 
+A process that dies, hangs or loses its device takes nothing with it: it has said where it was, so the item is known, and
+another process goes on.
+"""
+
+import atexit
 import multiprocessing
 import os
+import pickle
+import signal
 import threading
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import fields
+import time
+import warnings
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, fields, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from sfumato.runs.record import Record
-from sfumato.runs.session import Session, resumed
+from sfumato.attribution import Attribution
+from sfumato.runs.driver import Report, Workers, driven, portable
+from sfumato.runs.execute import AT_ONCE, BETWEEN_COMMITS, Progress, renewed
+from sfumato.runs.faults import Fault, LostDeviceError, said
+from sfumato.runs.plan import Plan
+from sfumato.runs.processes import present
+from sfumato.runs.session import Session
+from sfumato.runs.steps import LOADING, Step
+from sfumato.runs.supervision import Death, Queue, Task, judged
+from sfumato.runs.work import Workbench
 
-POLL = 0.5
-"""Seconds between looks at how far the workers are."""
+STARTS = 4
+"""Processes that may die one after another before they did anything: it is the machine, or a model that cannot be loaded."""
+
+PATIENCE = 5.0
+"""Seconds for which a process may take to end that has said it will."""
+
+LONG = 600.0
+"""Seconds after which something is said of an item that is still under way, where no time is set."""
+
+AHEAD = 0.25
+"""Seconds of work, about, that a process is sent beyond what it is at, so that it need not wait for the next."""
+
+ROOM = 4096
+"""Bytes that it is sent ahead, at most: far below what a pipe holds, so that sending never waits for a process that hangs."""
+
+OUTSIDE = tuple(
+    getattr(signal, name)
+    for name in ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGBUS", "SIGXCPU")
+    if hasattr(signal, name)
+)
+"""Signals that the system sends for want of memory, room or time, or a person: they say little of the item."""
 
 
-DEATHS = 3
-"""Workers that may be killed, by want of memory for instance, and are replaced: one more ends the run."""
+def spread(session: Session, workers: int = 1) -> Generator[Progress]:
+    """Do the session's work in so many processes of one thread each, and yield how far it is, now and then.
 
-
-def spread(session: Session, workers: int) -> Generator[None]:
-    """Do the session's work in so many processes of one thread each, and yield now and then meanwhile.
-
-    A worker that is killed is replaced. Raises `RuntimeError` with what a worker said when it failed, or where too many are
-    killed; the others then stop, and what is done is kept.
+    What an item does to its process, by `os.abort` or a fault of memory, by ending it, or by taking longer than the plan's
+    `timeout`, makes it a failed one. Raises `RuntimeError` where something other than an item is wrong; what is done is kept.
     """
     if session.bench is not None:
         session.bench.let_go()
-    context = multiprocessing.get_context("spawn")
-    told = Record(**{each.name: getattr(session, each.name) for each in fields(Record)})
-    running: dict[Connection, Any] = {}
+    with session.place.store() as store:
+        if next(session.undone(store), None) is None:
+            return  # no process is needed to do nothing
+        me = present(f"{time.time_ns()}")
+        with renewed(store, me), closing(Pool(workers, portable(session.plan), dict(session.weights))) as pool:
+            yield from driven(session, store, me, pool)
 
-    def start() -> None:
-        here, there = context.Pipe(duplex=False)
-        process = context.Process(target=_worker, args=(there, told), daemon=True)
-        process.start()
+
+@dataclass(frozen=True)
+class Warned:
+    """What a process warns of."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A process can be sent work."""
+
+
+@dataclass(frozen=True)
+class Unable:
+    """Why a process cannot work at all; no item's fault."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A process cannot use its device any more, and ends."""
+
+    fault: Fault
+
+
+@dataclass(eq=False)
+class Hand:
+    """A process, as its parent sees it."""
+
+    process: Any
+    connection: Connection
+    ready: bool = False
+    tasks: deque[tuple[Task, int]] = field(default_factory=deque)
+    """What it was sent, and the bytes of that; the first is under way."""
+    step: Step = Step(LOADING)
+    age: float = 0.0
+    """Seconds since the step began, as far as the parent has been there to see."""
+    warn_at: float = LONG
+    fault: Fault | None = None
+    began: float = 0.0
+    """When the first task was."""
+
+    @property
+    def ahead(self) -> int:
+        """The bytes that wait to be read."""
+        return sum(size for _, size in list(self.tasks)[1:])
+
+
+class Pool(Workers):
+    """Processes of this machine that are started when there is work, and replaced when they die."""
+
+    def __init__(self, workers: int, plan: Plan, weights: dict[str, str]) -> None:
+        self._workers = workers
+        self._timeout = plan.timeout
+        self._hello = pickle.dumps((plan, weights))
+        self._context = multiprocessing.get_context("spawn")
+        self._hands: list[Hand] = []
+        self._waiting: deque[Task] = deque()
+        self._lot = workers
+        self._taken = self._looked = 0.0
+        self._mean = float("inf")
+        """Seconds that a task takes."""
+        self._stillborn = 0
+        atexit.register(
+            self.close
+        )  # as processes that are not daemons, which could have none below them, are waited for
+
+    def through(self, queue: Queue, poll: float) -> Iterator[list[Report]]:
+        poll = poll if self._timeout is None else min(poll, self._timeout / 2)
+        while True:
+            self._refill(queue)
+            if not self._waiting and not any(hand.tasks for hand in self._hands):
+                task = queue.alone()
+                if task is None:
+                    return
+                self._dismiss(self._hands[1:])  # they would hold the memory that was wanting
+                self._waiting.append(task)
+            self._send()
+            yield self._collected(queue, poll)
+
+    def close(self) -> None:
+        """End all processes."""
+        atexit.unregister(self.close)
+        self.rest()
+
+    def rest(self) -> None:
+        """End all processes until there is work again."""
+        self._dismiss(self._hands)
+
+    def _dismiss(self, hands: Sequence[Hand]) -> None:
+        for hand in hands:
+            hand.process.terminate()
+        for hand in hands:
+            self._bury(hand)
+        self._hands = [hand for hand in self._hands if hand not in hands]
+
+    def _refill(self, queue: Queue) -> None:
+        """See that enough tasks wait here: as many as take the time between two commits, as each claim is one."""
+        if len(self._waiting) >= self._workers or any(task.alone for hand in self._hands for task, _ in hand.tasks):
+            return
+        now = time.monotonic()
+        quick = now - self._taken < BETWEEN_COMMITS
+        self._lot = min(2 * self._lot, AT_ONCE) if quick else max(self._workers, self._lot // 2)
+        self._taken = now
+        self._waiting.extend(queue.take(self._lot))
+
+    def _send(self) -> None:
+        """Send tasks to whom has room for them, and start processes where there are too few."""
+        idle = [hand for hand in self._hands if not hand.tasks]
+        wanted = min(self._workers - len(self._hands), len(self._waiting) - len(idle))
+        for _ in range(wanted):
+            self._hands.append(self._started())
+        depth = 1 + min(8, int(AHEAD / max(self._mean, 1e-3)))
+        for turn in range(depth):
+            for hand in self._hands:
+                if hand.ready and len(hand.tasks) == turn and self._waiting and (not turn or hand.ahead < ROOM):
+                    self._send_to(hand, self._waiting[0], first=not turn)
+
+    def _send_to(self, hand: Hand, task: Task, *, first: bool) -> None:
+        payload = pickle.dumps((task.chunk, task.wanted, task.kept))
+        if not first and hand.ahead + len(payload) > ROOM:
+            return
+        self._waiting.popleft()
+        if first:
+            hand.began = time.monotonic()
+            self._enter(hand, Step(LOADING))
+        hand.tasks.append((task, len(payload)))
+        with suppress(OSError):  # of one that is dead, as will be seen
+            hand.connection.send_bytes(payload)
+
+    def _started(self) -> Hand:
+        """A new process, for which Ctrl-C is none of its business from the first moment on."""
+        resource_tracker.ensure_running()  # it would undo the mask
+        here, there = self._context.Pipe()
+        process = self._context.Process(target=_worker, args=(there, self._hello))
+        with _without_interrupts():
+            process.start()
         there.close()
-        running[here] = process
+        return Hand(process, here)
 
-    try:
-        for _ in range(workers):
-            start()
-        deaths = 0
-        while running:
-            yield
-            for connection in wait(list(running), timeout=POLL):
-                assert isinstance(connection, Connection)  # noqa: S101  # for the type checker
-                if _was_killed(connection, running.pop(connection)):
-                    deaths += 1
-                    if deaths > DEATHS:
-                        raise RuntimeError(
-                            f"{deaths} workers were killed, maybe for want of memory; take fewer workers"
-                        )
-                    start()
-    finally:
-        for connection, process in running.items():
-            process.terminate()
-            process.join()
-            connection.close()
+    def _collected(self, queue: Queue, poll: float) -> list[Report]:
+        """What has come in after `poll` seconds at most."""
+        reports: list[Report] = []
+        until = time.monotonic() + poll
+        while not reports and (left := until - time.monotonic()) > 0:
+            come = wait([hand.connection for hand in self._hands], timeout=left)
+            now = time.monotonic()
+            # A parent that was itself stopped has seen nothing of that time.
+            passed, self._looked = min(now - self._looked, 2 * poll), now
+            for hand in list(self._hands):
+                before = hand.step
+                dead = not hand.process.is_alive()  # of which a process that it has forked may hold the pipe open
+                if ((hand.connection in come or dead) and not self._heard(hand, reports)) or dead:
+                    self._died(hand, reports, queue)
+                elif hand.tasks and hand.step is before and before.places:
+                    hand.age += passed
+                    self._overdue(hand, reports, queue)
+        return reports
+
+    def _heard(self, hand: Hand, reports: list[Report]) -> bool:
+        """Take in what a process says; whether its pipe is open."""
+        try:
+            while hand.connection.poll():
+                self._note(hand, pickle.loads(hand.connection.recv_bytes()), reports)  # noqa: S301  # of our own process
+        except (EOFError, OSError):
+            return False
+        return True
+
+    def _note(self, hand: Hand, message: Any, reports: list[Report]) -> None:
+        match message:
+            case Step():
+                self._enter(hand, message)
+            case Report():
+                now = time.monotonic()
+                seconds, hand.began = now - hand.began, now
+                self._mean = seconds if self._mean == float("inf") else 0.8 * self._mean + 0.2 * seconds
+                self._stillborn = 0
+                hand.tasks.popleft()
+                self._enter(hand, Step(LOADING))
+                reports.append(message)
+            case Ready():
+                hand.ready = True
+            case Lost():
+                hand.fault = message.fault
+            case Warned():
+                warnings.warn(message.text, stacklevel=1)
+            case Unable():
+                raise RuntimeError(f"a worker failed: {message.reason}")
+
+    def _enter(self, hand: Hand, step: Step) -> None:
+        hand.step, hand.age, hand.warn_at = step, 0.0, LONG
+
+    def _overdue(self, hand: Hand, reports: list[Report], queue: Queue) -> None:
+        """End a process that is at a step for too long: for a batch, as many times what a query may take."""
+        step, (task, _) = hand.step, hand.tasks[0]
+        if self._timeout is None:
+            if hand.age > hand.warn_at:
+                hand.warn_at *= 2
+                unit, combination = task.chunk.units[step.places[0]], task.chunk.combination
+                warnings.warn(
+                    f"{combination.method!r} of {combination.model!r} has been at {unit.name!r} for {hand.age / 60:.0f} "
+                    "minutes; an item may be given a time with: --timeout SECONDS",
+                    stacklevel=1,
+                )
+            return
+        if hand.age <= self._timeout * len(step.places):
+            return
+        hand.process.kill()
+        self._bury(hand)
+        self._heard(hand, reports)
+        moved = hand.step is not step or not hand.tasks or hand.tasks[0][0] is not task  # at the last moment
+        death = Death(f"took longer than {self._timeout:g} s")
+        self._lay_down(hand, Step(LOADING) if moved else step, death, reports, queue)
+
+    def _died(self, hand: Hand, reports: list[Report], queue: Queue) -> None:
+        lived = self._bury(hand)
+        code = hand.process.exitcode
+        if hand.fault is not None:
+            death = Death(f"{hand.fault.kind.name}: {hand.fault.about}", fault=hand.fault)
+        elif lived:
+            death = Death("the process closed the pipe to its parent")
+        elif code is not None and code < 0:
+            cause = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+            death = Death(f"the process died ({cause})", killed=-code in OUTSIDE)
+        else:
+            death = Death(f"the process ended itself (exit status {code})")
+        self._lay_down(hand, hand.step, death, reports, queue)
+
+    def _lay_down(self, hand: Hand, step: Step, death: Death, reports: list[Report], queue: Queue) -> None:
+        """Decide what becomes of the tasks of a process that is no more."""
+        self._hands.remove(hand)
+        hand.connection.close()
+        tasks = [task for task, _ in hand.tasks]
+        if not tasks or not step.places:
+            self._stillborn += 1
+            if self._stillborn >= STARTS:
+                raise RuntimeError(
+                    f"{self._stillborn} workers died one after another before they did anything, maybe for want of memory: "
+                    f"{death.cause}; take fewer workers"
+                )
+        if not tasks:
+            return
+        verdict = judged(tasks[0], step, death)
+        reports.append(Report(verdict.done, left=verdict.left, suspects=verdict.suspects))
+        queue.put_off([task for task in verdict.again if task.alone] + list(verdict.put_off))
+        again = [*(task for task in verdict.again if not task.alone), *tasks[1:]]
+        self._waiting.extendleft(reversed(again))
+
+    def _bury(self, hand: Hand) -> bool:
+        """See that a process is no more; whether it did not end though it should."""
+        until = time.monotonic() + PATIENCE
+        while hand.process.is_alive() and time.monotonic() < until:
+            time.sleep(0.01)  # to join it would wait for ever where it has closed what tells of its end
+        lives = bool(hand.process.is_alive())
+        if lives:
+            hand.process.kill()
+            hand.process.join()
+        return lives
 
 
-def _was_killed(connection: Connection, process: Any) -> bool:
-    """Whether a worker that is no more was killed; raises `RuntimeError` where it failed and could say why."""
-    try:
-        reason = connection.recv()
-    except EOFError:
-        reason = None
-    connection.close()
-    process.join()
-    if reason:
-        raise RuntimeError(f"a worker failed: {reason}")
-    return reason is None
-
-
-def _worker(connection: Connection, record: Record) -> None:
-    """A worker process, from its start to its end."""
+def _worker(connection: Connection, hello: bytes) -> None:
+    """A worker process, from its start to its end, when its parent closes the pipe."""
     _end_with(os.getppid())
+    _ignore_interrupts()
+
+    def send(message: Any) -> None:
+        connection.send_bytes(pickle.dumps(message))
+
+    _pass_on_warnings(send)
     try:
+        plan, weights = pickle.loads(hello)  # noqa: S301  # of our own parent
+        bench = Workbench(plan, weights, at=send, isolated=True)
+        send(Ready())
         with one_thread():
-            for _ in resumed(record).work():
-                pass
-        connection.send("")
-    except KeyboardInterrupt:
-        connection.send("")  # its parent was interrupted too, and says so
+            while True:
+                chunk, wanted, kept = pickle.loads(connection.recv_bytes())  # noqa: S301
+                outcome = bench.done(chunk, wanted, kept)
+                results = {items: detached(result) for items, result in outcome.results.items()} if plan.masks else {}
+                send(Report(tuple(outcome.done), results, tuple(outcome.left)))
+    except LostDeviceError as error:
+        send(Lost(error.fault))
+    except EOFError:
+        pass  # there is no more to do
     except Exception as error:  # noqa: BLE001  # the parent says it
-        connection.send(" ".join(str(error).split()) or type(error).__name__)
+        send(Unable(said(error)))
+
+
+def detached(result: Attribution) -> Attribution:
+    """Its tensors on the CPU, each with a memory of its own, as a batch's would travel with each of its queries."""
+    values = {entry.name: getattr(result, entry.name) for entry in fields(result)}
+    tensors: dict[str, Any] = {
+        name: value.detach().cpu().clone() for name, value in values.items() if isinstance(value, Tensor)
+    }
+    return replace(result, **tensors)
+
+
+def _pass_on_warnings(send: Any) -> None:
+    """Have the parent say what a user is to know; all else is shown as ever."""
+    show = warnings.showwarning
+
+    def shown(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if category is UserWarning:
+            send(Warned(" ".join(str(message).split())))
+        else:
+            show(message, category, *place, **more)
+
+    warnings.showwarning = shown
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C waits meanwhile, and in the processes that are started meanwhile until they say what becomes of it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C goes to all processes of a terminal, and the parent ends this one. The signal has a handler and is not ignored, as
+    processes that are started here would inherit that."""
+    signal.signal(signal.SIGINT, lambda *_: None)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _end_with(parent: int) -> None:
