@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfumato.cli import bench_rules
-from sfumato.cli.speaking import FAILED, INTERRUPTED, SOME_FAILED, complain, speaking_plainly
+from sfumato.cli import bench_check, bench_rules
+from sfumato.cli.progress_of_runs import progress
+from sfumato.cli.speaking import FAILED, INTERRUPTED, SOME_FAILED, complain, complain_of, speaking_plainly
 from sfumato.cli.tables import console, table
 
 if TYPE_CHECKING:
-    from sfumato.runs.session import Session
+    from sfumato.runs.plan import Plan
+    from sfumato.runs.session import Place, Session
     from sfumato.runs.summary import Line
 
 app = typer.Typer(
@@ -30,7 +32,7 @@ FEW = 10
 """Queries of which an interval says little."""
 
 TOLD = 10
-"""Reasons for failures that `status` shows."""
+"""Causes of failures that `status` shows."""
 
 Folder = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
 Store = Annotated[
@@ -66,10 +68,13 @@ def run(
     """Do all of a plan that is not done yet; the same command goes on with a run that was broken off."""
     with _running(out):
         from sfumato.runs import plan as plans
-        from sfumato.runs.session import Place, begun
+        from sfumato.runs.session import Place
 
         _check_choice(other_version)
-        _carry_out(begun(plans.read(plan), Place(out, store), other_version), workers, on, retry=retry)
+        session = _begun(
+            plans.read(plan), Place(out, store), other_version, on, f", and try it with: sfumato bench check {plan}"
+        )
+        _carry_out(session, workers, on, retry=retry)
 
 
 @app.command()
@@ -83,29 +88,43 @@ def resume(
 ) -> None:
     """Go on with the run in a folder, by the plan that it was begun with."""
     with _running(folder):
-        from sfumato.runs.session import begun, found
+        from sfumato.runs.session import found
 
         _check_choice(other_version)
         place = _existing(folder, store)
-        _carry_out(begun(found(place).plan, place, other_version), workers, on, retry=retry)
+        session = _begun(
+            found(place).plan, place, other_version, on, f", and go on with: sfumato bench run PLAN --out {folder}"
+        )
+        _carry_out(session, workers, on, retry=retry)
 
 
 @app.command()
 def status(folder: Folder, store: Store = None) -> None:
-    """Say how far a run is, and why items failed."""
+    """Say how far a run is, what was taken for which class, and why items failed."""
     with speaking_plainly():
+        from sfumato.runs.causes import causes
+        from sfumato.runs.classes import described
         from sfumato.runs.session import found
-        from sfumato.runs.summary import failures
 
         session = found(_existing(folder, store))
         with session.place.store() as opened:
             done = session.total - session.left(opened)
-            reasons = failures(session, opened)
-        console().print(f"{done} of {session.total} items are done, of which {sum(reasons.values())} failed")
-        for reason, count in list(reasons.items())[:TOLD]:
-            console().print(f"  {count} × {reason}")
-        if len(reasons) > TOLD:
-            console().print(f"  … and {len(reasons) - TOLD} other reasons")
+            classes = opened.notes().get("classes", [])
+            failed = causes(
+                (each.reason, each.example)
+                for name in session.data_of
+                for each in session.done(opened, name)
+                if each.row is None
+            )
+        for note in classes:
+            console().print(described(note), soft_wrap=True)
+        console().print(
+            f"{done} of {session.total} items are done, of which {sum(cause.count for cause in failed)} failed"
+        )
+        for cause in failed[:TOLD]:
+            console().print(f"  {cause.count} × {cause.text} (e.g. {cause.example})", soft_wrap=True)
+        if len(failed) > TOLD:
+            console().print(f"  … and {len(failed) - TOLD} other causes")
 
 
 @app.command("table")
@@ -211,7 +230,22 @@ def export(
         console().print(str(to))
 
 
+app.command()(bench_check.check)
 app.command()(bench_rules.rules)
+
+
+def _begun(plan: "Plan", place: "Place", other_version: str | None, on: str | None, remedy: str) -> "Session":
+    """The run begun, or all that is wrong with its plan."""
+    from sfumato.runs.check import PlanError
+    from sfumato.runs.session import begun
+
+    try:
+        return begun(plan, place, other_version, complain_of, on_cluster=on is not None)
+    except PlanError as error:
+        for line in error.lines:
+            complain_of(line)
+        complain(f"nothing was begun: mend the plan{remedy}")
+        raise typer.Exit(FAILED) from error
 
 
 def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool) -> None:
@@ -223,9 +257,16 @@ def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool)
             )
         left = session.left(opened)
         if left:
-            with _progress(session, session.total - left) as told, closing(_worked(session, workers, on)) as work:
+            with (
+                progress(session.total, session.total - left) as told,
+                closing(_worked(session, workers, on)) as work,
+            ):
+                ready = 0.0
                 for _ in work:
-                    told(opened)
+                    if (now := time.monotonic()) >= ready:
+                        told(*session.counts(opened))  # what others do meanwhile counts too
+                        ready = now + PATIENCE * (time.monotonic() - now)
+                told(*session.counts(opened))
         done = session.total - session.left(opened)
         failed = sum(each.row is None for name in session.data_of for each in session.done(opened, name))
     console().print(f"{done} items are done, {done - session.total + left} of them now; {failed} failed")
@@ -249,51 +290,6 @@ def _worked(session: "Session", workers: int, on: str | None) -> "Generator[obje
             yield from session.work()
 
     return alone()
-
-
-@contextmanager
-def _progress(session: "Session", before: int) -> Iterator[Any]:
-    """A bar with the rate, the time that is left and the failures; what others do meanwhile counts too."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("{task.fields[failed]}"),
-    )
-    with Progress(*columns, console=_stderr()) as bar:
-        task = bar.add_task("items", total=session.total, completed=before, rate="", failed="")
-
-        ready = 0.0
-
-        def told(store: Any) -> None:
-            nonlocal ready
-            if (now := time.monotonic()) < ready:
-                return
-            done, failed = session.counts(store)
-            ready = now + PATIENCE * (time.monotonic() - now)
-            elapsed = bar.tasks[task].elapsed or 0
-            rate = f"{(done - before) / elapsed:.3g} a second" if elapsed else ""
-            bar.update(task, completed=done, rate=rate, failed=f"{failed} failed" if failed else "")
-
-        yield told
-
-
-def _stderr() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
 
 
 def _existing(folder: Path, store: str | None) -> Any:

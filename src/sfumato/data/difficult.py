@@ -30,6 +30,11 @@ class Listed(Listing):
     def classes(self) -> Sequence[str]:
         return self.data.classes
 
+    @property
+    def asked(self) -> frozenset[int]:
+        """The classes that are explained where they are present."""
+        return frozenset(getattr(self.data, "asked", range(len(self.classes))))
+
     def __len__(self) -> int:
         return len(self.data)
 

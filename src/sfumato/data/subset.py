@@ -62,6 +62,12 @@ class Subset(Listing):
     def classes(self) -> Sequence[str]:
         return self.data.classes
 
+    @property
+    def asked(self) -> frozenset[int]:
+        """The classes that are explained where they are present."""
+        within = getattr(self.data, "asked", range(len(self.classes)))
+        return frozenset(within) - self._left_out
+
     def __len__(self) -> int:
         return len(self._kept)
 

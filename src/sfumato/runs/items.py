@@ -9,7 +9,8 @@ from typing import Any
 
 from sfumato.configuration import as_json, as_key
 from sfumato.data import Data, Example, Thing
-from sfumato.runs.plan import PREDICTED, Combination, Plan
+from sfumato.runs.classes import ClassNames
+from sfumato.runs.plan import PREDICTED, Combination, DataEntry, Plan
 
 PREDICTED_TARGET = -1
 """In place of a class that only the model knows."""
@@ -110,7 +111,7 @@ def recipes(
             found[each, protocol] = {
                 "made by": dict(made_by),
                 "data": each.data,
-                "classes": _digest(list(plan.data[each.data].data.classes)),
+                "classes": _digest(_classes(plan.data[each.data])),
                 "targets": plan.data[each.data].targets,
                 "model": weights[each.model],
                 "method": as_key(plan.methods[each.method]),
@@ -120,6 +121,12 @@ def recipes(
                 "device": plan.device,
             }
     return {key: json.loads(json.dumps(recipe)) for key, recipe in found.items()}
+
+
+def _classes(entry: DataEntry) -> Any:
+    """The classes' names, and what the plan says of them, if anything."""
+    names = list(entry.data.classes)
+    return names if entry.classes == ClassNames() else [names, as_json(entry.classes)]
 
 
 def named(recipe: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from itertools import chain, islice
 from typing import Any
 
 from sfumato.data import Example
+from sfumato.runs.classes import asked
 from sfumato.runs.cluster import Cluster
 from sfumato.runs.crew import PATIENCE, Crew, Task
 from sfumato.runs.execute import WAIT, Parcel, renewed, undone
@@ -152,6 +153,9 @@ class Classes:
 
     classes: Sequence[str]
 
+    asked: frozenset[int]
+    """Those that are explained."""
+
     def __len__(self) -> int:
         return 0
 
@@ -161,5 +165,8 @@ class Classes:
 
 def _portable(plan: Plan) -> Plan:
     """The plan without its data sets' lists, which may be large and lie on the driver's machine only."""
-    data = {name: replace(entry, data=Classes(tuple(entry.data.classes))) for name, entry in plan.data.items()}
+    data = {
+        name: replace(entry, data=Classes(tuple(entry.data.classes), asked(entry.data)))
+        for name, entry in plan.data.items()
+    }
     return replace(plan, data=data)

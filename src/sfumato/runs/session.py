@@ -1,7 +1,7 @@
 """A run and its folder: begun, gone on with, looked at."""
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +10,7 @@ from typing import Any
 
 from sfumato.about import versions
 from sfumato.runs import items
+from sfumato.runs.check import checked, told
 from sfumato.runs.execute import Progress, execute
 from sfumato.runs.items import Chunk
 from sfumato.runs.kept import Kept
@@ -135,14 +136,27 @@ class Session:
         return (each for each in store.done(recipe) if each.key in keys)
 
 
-def begun(plan: Plan, place: Place, other_version: str | None = None) -> Session:
+def begun(
+    plan: Plan,
+    place: Place,
+    other_version: str | None = None,
+    note: Callable[[str], object] = lambda _: None,
+    on_cluster: bool = False,
+) -> Session:
     """The session of a plan at a new place, or at one where a run is already: what is done there stays done.
 
-    Loads the models, to know them by their weights. Raises `ValueError` for a run made by another version, unless
-    `other_version` says what is to be done, and `StoreError` where nothing can be kept.
+    Loads the models, to know them by their weights. Raises `PlanError` where it is known before the first picture that items
+    will fail, `ValueError` for a run made by another version, unless `other_version` says what is to be done, and `StoreError`
+    where nothing can be kept. `note` is told what stops nothing and should be known; `on_cluster` says that workers of a
+    cluster will do the work.
     """
-    _make_folder(place.folder)
+    _check_folder(place.folder)
     bench = Workbench(plan)
+    findings = checked(plan, bench, on_cluster)
+    findings.stop()
+    for each in findings.notes:
+        note(told(plan, each))
+    _make_folder(place.folder)
     place.shards.sweep()
     with place.store(create=True) as store:
         made_by = _version(store.notes().get("made by"), other_version, place.folder)
@@ -152,6 +166,7 @@ def begun(plan: Plan, place: Place, other_version: str | None = None) -> Session
         store.note("made by", dict(made_by))
         store.note("plan", {"text": plan.text, "folder": str(plan.folder)})
         store.note("weights", dict(weights))
+        store.note("classes", findings.classes)
         store.note(
             "places", [{**key[0]._asdict(), "protocol": key[1], "recipe": name} for key, name in session.names.items()]
         )
@@ -191,9 +206,12 @@ def _version(before: Mapping[str, str] | None, choice: str | None, folder: Path)
     )
 
 
-def _make_folder(folder: Path) -> None:
+def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out must be a folder, or the name of a new one; got the file {str(folder)!r}")
+
+
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
