@@ -492,7 +492,10 @@ def test_parquet_can_be_read_back(lines, tmp_path):
 
 
 def test_predicted_targets_are_the_models(subject, tmp_path):
-    plan = planned(subject, **{'path = "pictures"': 'path = "pictures"\ntargets = "predicted"'})
+    plan = planned(
+        subject,
+        **{'path = "pictures"': 'path = "pictures"\ntargets = "predicted"', "[protocols]\npointing": "[protocols]\n# "},
+    )
     session = carried_out(plan, tmp_path / "run")
     with session.place.store() as store:
         rows = [row for row in summary.rows(session, store) if row["protocol"] == "accuracy"]
@@ -528,7 +531,8 @@ def test_the_command_line_from_plan_to_table(written, tmp_path):
     assert f"{ITEMS} items are done, 0 of them now; 15 failed" in again.output
     status = typed("status", out)
     assert f"{ITEMS} of {ITEMS} items are done, of which 15 failed" in status.output
-    assert "the annotation of example 7 is damaged" in status.output
+    assert "3 × the annotation of … is damaged (e.g. example 7)" in status.output
+    assert "squares → seer: 3 of 3 classes by name" in status.output
     shown = typed("table", out)
     assert shown.exit_code == 0
     assert "squares, seer" in shown.output

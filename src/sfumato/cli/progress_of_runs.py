@@ -101,10 +101,9 @@ def rate(a_second: float) -> str:
     >>> rate(2.345), rate(0.05)
     ('2.35 a second', '3 a minute')
     """
-    for factor, unit in ((1, "second"), (60, "minute"), (3600, "hour")):
-        if a_second * factor >= 1 or unit == "hour":
-            return f"{a_second * factor:.3g} a {unit}"
-    raise AssertionError
+    if a_second >= 1:
+        return f"{a_second:.3g} a second"
+    return f"{60 * a_second:.3g} a minute" if 60 * a_second >= 1 else f"{3600 * a_second:.3g} an hour"
 
 
 def duration(seconds: float) -> str:

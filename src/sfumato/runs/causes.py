@@ -1,12 +1,15 @@
 """Why items failed, whatever the picture: the reasons that say the same of different pictures are one cause."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 LONGEST = 300
 """Characters of a cause."""
+
+PASSES = 8
+"""Times that a text is gone through, until nothing is left to take out: what is taken out may uncover more."""
 
 GAP = "…"
 NUMBER = "N"
@@ -40,9 +43,17 @@ def cause(reason: str, example_name: str = "") -> str:
     >>> cause("layer4 puts out [2, 512, 7, 7], not 2048 channels")
     'layer4 puts out [N, …], not N channels'
     """
-    text = " ".join(reason.split())
+    text, names = " ".join(reason.split()), _names(example_name)
+    for _ in range(PASSES):
+        before, text = text, _without(text, names)
+        if text == before:
+            break
+    return text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + GAP
+
+
+def _without(text: str, names: Sequence[str]) -> str:
     text = QUOTED.sub(GAP, text)
-    for name in _names(example_name):
+    for name in names:
         text = text.replace(repr(name), GAP)
         if re.search(r"[\d\W_]", name) and not name.isdecimal():  # a plain word is also one of sentences
             text = re.sub(rf"(?<![\w/.]){re.escape(name)}(?![\w/]|\.\w)", GAP, text)
@@ -51,15 +62,14 @@ def cause(reason: str, example_name: str = "") -> str:
     text = HASH.sub(GAP, text)
     text = DIGITS.sub(NUMBER, text)
     text = PRODUCT.sub(NUMBER, text)
-    text = SERIES.sub(f"{NUMBER}, {GAP}", text)
-    return text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + GAP
+    return SERIES.sub(f"{NUMBER}, {GAP}", text)
 
 
 def _names(example: str) -> list[str]:
     """What messages may call an example, the longest first."""
     path = PurePosixPath(example)
     names = {example, path.name, path.stem, path.with_suffix("").as_posix() if path.name else ""}
-    return sorted(filter(None, names), key=lambda name: (-len(name), name))
+    return sorted(filter(lambda name: re.search(r"\w", name), names), key=lambda name: (-len(name), name))
 
 
 @dataclass(frozen=True)

@@ -161,13 +161,13 @@ def _without_work(plan: Plan) -> Iterator[Finding]:
         if name not in judged:
             chosen = [data for data, other in plan.data.items() if name in other.protocols]
             why = (
-                f"it judges {_listed(entry.methods)}, which data set {_listed(chosen)} does not go with"
+                f"it judges {_listed(entry.methods)}, and data set {' and '.join(map(repr, chosen))} has none of these"
                 if chosen
                 else "no data set names it under its protocols"
             )
             yield Finding(
                 ("protocols", name),
-                f"no method is judged by protocol {name!r}: {why}; name it there, or take it out",
+                f"no method is judged by protocol {name!r}: {why}; change that, or take the protocol out",
                 protocol=name,
             )
     for name, data in plan.data.items():
