@@ -422,8 +422,7 @@ def test_a_run_that_cannot_work_is_not_begun(subject):
 
 
 def test_a_run_that_goes_on_is_checked_too(subject):
-    path = written(subject)
-    assert typed("run", path, "--out", subject.folder / "run").exit_code == 0
+    begun(planned(subject), Place(subject.folder / "run"))  # and broken off
     for picture in (subject.folder / "pictures").iterdir():
         picture.unlink()
     ended = typed("resume", subject.folder / "run")

@@ -53,6 +53,7 @@ def test_names_that_mean_one_label_each(classes, labels, indices):
         (["cat", "dog"], ["cat"], r"'dog' fits none", None),
         (["no", "yes"], ["yes"], r"'no' fits none", "no = 1  # what speaks against yes"),  # one output
         (["cat", "dog"], [], r"2 of 2 classes cannot be told from its 0 labels", None),
+        (["n02", "n01"], ["tench", "goldfish"], r"2 of 2", None),
         (["!", "?"], ["?!", "!?", "dog"], r"2 of 2 classes", None),
     ],
 )  # fmt: skip
@@ -63,6 +64,15 @@ def test_what_is_doubtful_is_refused_with_the_lines_to_write(classes, labels, sa
     assert "[data.pets.classes]" in remedy
     assert line is None or f"\n  {line}" in remedy
     assert ('classes = "in order"' in remedy) == (len(classes) == len(labels))
+
+
+def test_classes_that_are_numbers_are_offered_in_order():
+    with pytest.raises(ClassesError, match="4 of 4 classes"):
+        matched(["0", "1", "10", "2"], ["a", "b", "c", "d"])  # folders, sorted as words
+    with pytest.raises(ClassesError, match="3 of 3 classes") as refused:
+        matched(["class 0", "class 1", "class 2"], ["a", "b", "c", "d"])
+    assert refused.value.remedy("pets").splitlines()[1:] == ["  [data.pets]", '  classes = "in order"']
+    assert matched(["class 0", "class 1", "class 2"], ["a", "b", "c", "d"], names("in order")).indices == (0, 1, 2)
 
 
 def test_the_lines_that_are_offered_are_taken():

@@ -15,7 +15,7 @@ from sfumato.configuration import as_json, line_of
 from sfumato.labels import numbered
 from sfumato.models.anatomy import last_spatial
 from sfumato.models.names import near
-from sfumato.runs.classes import ORDER, ClassesError, ClassMap, described, plain
+from sfumato.runs.classes import ORDER, PLURAL, ClassesError, ClassMap, described, plain
 from sfumato.runs.looks import Look, located, segmented, setting_meant
 from sfumato.runs.plan import PREDICTED, PRESENT, Combination, Plan
 from sfumato.runs.work import Workbench
@@ -297,7 +297,7 @@ def _pair(findings: Findings, bench: Workbench, data: str, model: str) -> None:
         return
     note = mapped.as_json(data, model, look.classes, labels)
     findings.classes.append(note)
-    if ORDER in mapped.ways:
+    if {ORDER, PLURAL} & {*mapped.ways}:
         findings.notes.append(Finding(("data", data), described(note), data=data, model=model))
     findings.faults += _scores(plan, data, model, mapped, bench.outputs(model))
 

@@ -44,6 +44,8 @@ COMPARED = 100_000
 
 WORDNET_ID = re.compile(r"(?<![a-z0-9])n\d{8}(?!\d)", re.IGNORECASE)
 NUMBER_IN_FRONT = re.compile(r"^\d+[\s._:-]+(?=\D)")
+NAMELESS = re.compile(r"(?:class )?\d+")
+"""A class that is known by its number only; so does a table of numbers call its classes."""
 BACKGROUND = ("background", "void", "none", "other")
 
 
@@ -304,12 +306,16 @@ def plain(name: str) -> str:
     ('cremebrulee', 'tshirt', 'tvmonitor')
     """
     told: list[str] = []
-    latin = False
-    for character in unicodedata.normalize("NFKD", name.casefold()):
+    vowels = False
+    for _ in range(
+        2
+    ):  # as Unicode defines "alike but for case": folding uncovers what can be taken apart, and the reverse
+        name = unicodedata.normalize("NFKD", name).casefold()
+    for character in unicodedata.normalize("NFKD", name):
         mark = unicodedata.category(character).startswith("M")
-        if character.isalnum():
-            latin = character.isascii()
-        if character.isalnum() or (mark and not latin):  # in other scripts, a mark may be a vowel
+        if not mark:
+            vowels = character.isalnum() and not character.isascii()
+        if character.isalnum() or (mark and vowels):  # in scripts other than Latin, a mark may be a vowel
             told.append(character)
     return "".join(told)
 
@@ -344,8 +350,13 @@ def plurals(part: str) -> tuple[str, ...]:
 
 
 def _crossed(classes: Sequence[str], labels: Sequence[str]) -> bool:
-    """Whether spellings hint that the order is another: a class looks most like a label that is not in its place. Names with
-    digits, such as ids, all look alike and are passed over."""
+    """Whether spellings hint that the order is another: a class looks most like a label that is not in its place, or numbers
+    in all names do not ascend, as of folders sorted as words, "10" before "2". Names with digits, such as ids, all look alike
+    and are compared by these alone."""
+    for names in (classes, labels):
+        numbers = [[int(digits) for digits in re.findall(r"\d+", name)] for name in names]
+        if all(numbers) and numbers != sorted(numbers):
+            return True
     words = {part: index for index, label in enumerate(labels) for part in parts(label) if part.isalpha()}
     if len(classes) * len(words) > COMPARED:
         return False
@@ -374,13 +385,13 @@ def _unknown(
     more = f", and {len(doubtful) - LISTED} more" if len(doubtful) > LISTED else ""
     message = f"{len(doubtful)} of {len(classes)} classes cannot be told from its {len(labels)} labels: "
     order = None
-    if len(classes) == len(labels):
+    nameless = all(NAMELESS.fullmatch(name) for name in classes) and len(classes) <= len(labels)
+    if len(classes) == len(labels) or nameless:
         order = 0
     elif len(labels) == len(classes) + 1 and _is_background(labels[0]):
         order = 1
-    return ClassesError(
-        message + ", ".join(said) + more, lines=[offers.line(place) for place in doubtful[:LISTED]], order=order
-    )
+    lines = [] if nameless else [offers.line(place) for place in doubtful[:LISTED]]
+    return ClassesError(message + ", ".join(said) + more, lines=lines, order=order)
 
 
 @dataclass(frozen=True)

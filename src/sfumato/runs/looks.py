@@ -81,7 +81,10 @@ class Look:
     def _at(self, place: int) -> Example | Exception:
         if place not in self._read:
             try:
-                self._read[place] = self.data[place]
+                found = self.data[place]
+                if not isinstance(found, Example):
+                    raise TypeError(f"example {place} is {found!r:.80}; expected a sfumato.data.Example")
+                self._read[place] = found
             except Exception as error:  # noqa: BLE001  # a data set of anyone's own raises whatever it trips over
                 self._read[place] = error
         return self._read[place]
