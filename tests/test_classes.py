@@ -49,7 +49,7 @@ def test_names_that_mean_one_label_each(classes, labels, indices):
         (["tabby", "tabby cat"], ["tabby, tabby cat", "dog"], r"as 'tabby cat' does", None),
         (["cat", "cat"], ["cat", "dog"], r"2 of 2 classes", None),
         (known_labels.VOC, known_labels.COCO, r"4 of 20 .*'aeroplane' .*\(near: 4 'airplane'\)", 'aeroplane = "airplane"'),
-        (["kitty", "doggy"], ["dog", "cat"], r"'doggy' fits none \(near: 0 'dog'\)", 'doggy = "dog"'),  # not in order
+        (["kitty", "doggy"], ["dog", "cat"], r"'doggy' fits none \(near: 0 'dog'\)", 'doggy = "…"'),  # not in order
         (["cat", "dog"], ["cat"], r"'dog' fits none", None),
         (["no", "yes"], ["yes"], r"'no' fits none", "no = 1  # what speaks against yes"),  # one output
         (["cat", "dog"], [], r"2 of 2 classes cannot be told from its 0 labels", None),
@@ -99,6 +99,13 @@ def test_a_mapping_that_does_not_fit_is_refused(told, key, said):
     with pytest.raises(ClassesError, match=said) as refused:
         matched(["cat", "dog", "puma"], ["dog", "cat", "lynx"], names(told))
     assert refused.value.key == key
+
+
+def test_a_model_for_other_classes_can_be_left_out():
+    with pytest.raises(ClassesError, match=r"56 of 80 .* and 48 more") as refused:
+        matched(known_labels.COCO, known_labels.imagenet())
+    assert "name those that are for these:\n  [data.coco]\n  models = […]\n" in refused.value.remedy("coco")
+    assert 'person = "…"' in refused.value.remedy("coco")  # and not "prison"
 
 
 def test_labels_that_are_not_as_many_as_outputs_say_nothing():

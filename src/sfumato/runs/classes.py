@@ -36,8 +36,8 @@ WAYS = (NAME, PLACE, PLURAL, PLAN, ORDER, PLAN_ORDER)
 LISTED = 8
 """Classes that a message names, and lines that it gives to write."""
 
-ALIKE = 0.7
-"""How much alike two spellings are, by difflib's ratio, for one to be offered in place of the other."""
+ALIKE, ALIKE_ENOUGH = 0.7, 0.8
+"""How much alike two spellings are, by difflib's ratio, for one to be called near the other, and to be offered in its place."""
 
 COMPARED = 100_000
 """Pairs of names, at most, whose spellings are compared before all are taken in order: about a second."""
@@ -56,7 +56,9 @@ Candidates = Mapping[int, tuple[frozenset[int], str]]
 class ClassesError(ValueError):
     """Classes that cannot be told from a model's labels, and what to write in the plan."""
 
-    def __init__(self, message: str, key: str = "", lines: Sequence[str] = (), order: int | None = None) -> None:
+    def __init__(
+        self, message: str, key: str = "", lines: Sequence[str] = (), order: int | None = None, most: bool = False
+    ) -> None:
         super().__init__(message)
         self.key = key
         """The class in the plan's table that is wrong, if one is."""
@@ -64,12 +66,23 @@ class ClassesError(ValueError):
         """Of the plan's table, to be looked through."""
         self.order = order
         """The output of the first class, where the outputs may be in the order of the classes."""
+        self.most = most
+        """Whether that is so of most classes, as of a model that is for other ones."""
+
+    def about(self, what: str) -> "ClassesError":
+        """The same of something that is named."""
+        return ClassesError(f"{what}: {self}", self.key, self.lines, self.order, self.most)
 
     def remedy(self, data: str) -> str:
         """What to write under the data set of that name, line by line; empty where nothing can be said."""
         table = _key(data)
         told = ["say what the model calls it, or its output's index:", f"  [data.{table}.classes]"]
         text = "\n".join([*told, *(f"  {line}" for line in self.lines)]) if self.lines else ""
+        if self.order is None and self.most:
+            only = (
+                f"if the model is for other classes, name those that are for these:\n  [data.{table}]\n  models = […]"
+            )
+            return f"{only}\nelse {text}" if text else only
         if self.order is None:
             return text
         order = f"in order from {self.order}" if self.order else IN_ORDER
@@ -390,8 +403,9 @@ def _unknown(
         order = 0
     elif len(labels) == len(classes) + 1 and _is_background(labels[0]):
         order = 1
-    lines = [] if nameless else [offers.line(place) for place in doubtful[:LISTED]]
-    return ClassesError(message + ", ".join(said) + more, lines=lines, order=order)
+    most = 2 * len(doubtful) > len(classes)
+    lines = [] if nameless else [offers.line(place, guess=not most) for place in doubtful[:LISTED]]
+    return ClassesError(message + ", ".join(said) + more, lines=lines, order=order, most=most)
 
 
 @dataclass(frozen=True)
@@ -414,16 +428,16 @@ class _Offers:
         left = self._left
         return f"{name!r} fits none" + (f" (without a class is {self._named(left[0])})" if len(left) == 1 else "")
 
-    def line(self, place: int) -> str:
-        """Of the plan's table: the likeliest label, by its index where its name would not do."""
+    def line(self, place: int, guess: bool) -> str:
+        """Of the plan's table: a label that fits, by its index, or as a guess the one spelt most alike or left."""
         name, fitting = self.classes[place], self._fitting(place)
         if fitting:
-            shown = ", or ".join(f"{index}: {self.labels[index]}" for index in fitting[:3])
+            shown = ", or ".join(f"{index}: {self._short(index)}" for index in fitting[:3])
             return f"{_key(name)} = {fitting[0]}  # {shown}"
-        offered = [*self._near(name), *(self._left if len(self._left) == 1 else ())]
+        offered = [*self._near(name, ALIKE_ENOUGH), *(self._left if len(self._left) == 1 else ())] if guess else []
         if not offered and len(self.labels) == 1 and len(self.classes) == 2:
             return f"{_key(name)} = 1  # what speaks against {self.labels[0]}, the model's only output"
-        label = self.labels[offered[0]] if offered else "…"
+        label = self._short(offered[0]) if offered else "…"
         return f"{_key(name)} = {json.dumps(label, ensure_ascii=False)}"
 
     def _fitting(self, place: int) -> list[int]:
@@ -433,10 +447,28 @@ class _Offers:
         return sorted(indices, key=lambda index: (parts(self.labels[index])[:1] != own[:1], index))
 
     def _named(self, index: int) -> str:
-        return f"{index} {self.labels[index]!r}"
+        return f"{index} {self._short(index)!r}"
 
-    def _near(self, name: str) -> list[int]:
-        close = difflib.get_close_matches(plain(name), self._words, n=3, cutoff=ALIKE)
+    def _short(self, index: int) -> str:
+        """The first synonyms of a label, as many as tell it from others."""
+        label = self.labels[index]
+        known = synonyms(label)
+        for count in range(1, len(known)):
+            if len(self._beginnings.get(plain(", ".join(known[:count])), ())) == 1:
+                return ", ".join(known[:count])
+        return label
+
+    @cached_property
+    def _beginnings(self) -> dict[str, set[int]]:
+        """The labels by all that they, or synonyms in them, may be called."""
+        told: dict[str, set[int]] = {}
+        for index, label in enumerate(self.labels):
+            for name in {label, *synonyms(label)}:
+                told.setdefault(plain(name), set()).add(index)
+        return told
+
+    def _near(self, name: str, alike: float = ALIKE) -> list[int]:
+        close = difflib.get_close_matches(plain(name), self._words, n=3, cutoff=alike)
         return list(dict.fromkeys(self._words[word] for word in close))
 
     @cached_property

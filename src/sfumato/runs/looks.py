@@ -122,8 +122,8 @@ def setting_meant(value: Any, message: str) -> tuple[str, ...]:
     >>> setting_meant(Subset(Folder("/pictures"), first=3), "no folder '/pictures'")
     ('data', 'path')
     """
-    quoted = [(len(text), keys) for keys, text in _texts(value) if text and f"{text}" in message]
-    return max(quoted)[1] if quoted else ()
+    quoted = [(repr(text) in message, len(text), keys) for keys, text in _texts(value) if text and text in message]
+    return max(quoted)[-1] if quoted else ()
 
 
 def _texts(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -131,7 +131,8 @@ def _texts(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
     inner: Mapping[str, Any] = {}
     if is_dataclass(value) and not isinstance(value, type):
         inner = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
-    elif isinstance(value, str):
-        yield keys, value
+    for text in value if isinstance(value, tuple) else (value,):
+        if isinstance(text, str):
+            yield keys, text
     for name, setting in inner.items():
         yield from _texts(setting, (*keys, name))

@@ -17,7 +17,7 @@ from sfumato.runs.work import Workbench
 TRIED = 8
 """Pictures that are opened, at most, to have one that can be read."""
 
-AGAIN = 3.0
+AGAIN = 10.0
 """Seconds: what takes less is done twice, as the first time holds imports and other preparations that a run has once."""
 
 NOT_TRIED = "not tried"

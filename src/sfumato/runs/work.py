@@ -159,12 +159,7 @@ class Workbench:
                     asked(entry.data),
                 )
             except ClassesError as error:
-                self._classes[data, model] = ClassesError(
-                    f"the classes of {data!r} and the labels of model {model!r}: {error}",
-                    error.key,
-                    error.lines,
-                    error.order,
-                )
+                self._classes[data, model] = error.about(f"the classes of {data!r} and the labels of model {model!r}")
         found = self._classes[data, model]
         if isinstance(found, ClassesError):
             raise found
