@@ -14,8 +14,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sfumato.cli import app
-from sfumato.runs import check
-from sfumato.runs.check import PlanError, checked, device_fault, told
+from sfumato.runs import check_models
+from sfumato.runs.check import checked
+from sfumato.runs.check_models import device_fault
+from sfumato.runs.findings import PlanError, told
 from sfumato.runs.looks import FEW, MANY, Look, setting_meant, spread
 from sfumato.runs.plan import parse
 from sfumato.runs.session import Place, begun
@@ -335,7 +337,7 @@ def test_a_gpu_beyond_the_last_is_refused(monkeypatch):
 
 
 def test_a_cluster_gives_its_workers_devices(subject, monkeypatch):
-    monkeypatch.setattr(check, "device_fault", lambda _: "")
+    monkeypatch.setattr(check_models, "device_fault", lambda _: "")
     plan = replace(planned(subject), device="cuda")
     faults, _ = found(plan, on_cluster=True)
     assert any("workers are given none; say how many under [ray]" in fault for fault in faults)

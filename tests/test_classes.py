@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 
 from sfumato import labels as known_labels
 from sfumato.data import Folder, Listed, Subset
-from sfumato.runs.classes import ClassesError, ClassNames, asked, described, matched, parts, plain
+from sfumato.runs.classes import ClassNames, asked, described, matched
 from sfumato.runs.plan import parse
+from sfumato.runs.spellings import parts, plain
+from sfumato.runs.unmatched import ClassesError
 
 
 def names(value):

@@ -236,7 +236,7 @@ app.command()(bench_rules.rules)
 
 def _begun(plan: "Plan", place: "Place", other_version: str | None, on: str | None, remedy: str) -> "Session":
     """The run begun, or all that is wrong with its plan."""
-    from sfumato.runs.check import PlanError
+    from sfumato.runs.findings import PlanError
     from sfumato.runs.session import begun
 
     try:

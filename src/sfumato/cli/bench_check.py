@@ -11,7 +11,7 @@ from sfumato.cli.speaking import SOME_FAILED, complain, complain_of, speaking_pl
 from sfumato.cli.tables import console, table
 
 if TYPE_CHECKING:
-    from sfumato.runs.check import Findings
+    from sfumato.runs.findings import Findings
     from sfumato.runs.trial import Forecast, Trial
     from sfumato.runs.work import Workbench
 
@@ -26,8 +26,9 @@ def check(
     """
     with speaking_plainly():
         from sfumato.runs import plan as plans
-        from sfumato.runs.check import checked, told
+        from sfumato.runs.check import checked
         from sfumato.runs.classes import described
+        from sfumato.runs.findings import told
         from sfumato.runs.trial import NOT_TRIED, forecast
         from sfumato.runs.work import Workbench
         from sfumato.runs.workers import one_thread

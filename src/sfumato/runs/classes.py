@@ -7,88 +7,24 @@ doubtful is refused: some names that match and some that do not, one name with t
 """
 
 import difflib
-import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from sfumato.data import Data
 from sfumato.labels import numbered, synonyms
 from sfumato.models.names import near
 from sfumato.runs.catalogue import SettingError
+from sfumato.runs.spellings import NAME, PLURAL, Candidates, Spellings, parts, plain
+from sfumato.runs.unmatched import ALIKE, IN_ORDER, LISTED, ClassesError, toml_key, uncounted, unknown
 
-IN_ORDER = "in order"
-
-NAME, PLURAL, PLACE, PLAN, ORDER, PLAN_ORDER = (
-    "by name",
-    "by a plural",
-    "by name and place",
-    "as the plan says",
-    IN_ORDER,
-    "in order, as the plan says",
-)
+PLACE, PLAN, ORDER, PLAN_ORDER = "by name and place", "as the plan says", IN_ORDER, "in order, as the plan says"
 WAYS = (NAME, PLACE, PLURAL, PLAN, ORDER, PLAN_ORDER)
-
-LISTED = 8
-"""Classes that a message names, and lines that it gives to write."""
-
-ALIKE, ALIKE_ENOUGH = 0.7, 0.8
-"""How much alike two spellings are, by difflib's ratio, for one to be called near the other, and to be offered in its place."""
 
 COMPARED = 100_000
 """Pairs of names, at most, whose spellings are compared before all are taken in order: about a second."""
-
-WORDNET_ID = re.compile(r"(?<![a-z0-9])n\d{8}(?!\d)", re.IGNORECASE)
-NUMBER_IN_FRONT = re.compile(r"^\d+[\s._:-]+(?=\D)")
-NAMELESS = re.compile(r"(?:class )?\d+")
-"""A class that is known by its number only; so does a table of numbers call its classes."""
-BACKGROUND = ("background", "void", "none", "other")
-
-
-Candidates = Mapping[int, tuple[frozenset[int], str]]
-"""By class, the labels that its name may mean, and how."""
-
-
-class ClassesError(ValueError):
-    """Classes that cannot be told from a model's labels, and what to write in the plan."""
-
-    def __init__(
-        self, message: str, key: str = "", lines: Sequence[str] = (), order: int | None = None, most: bool = False
-    ) -> None:
-        super().__init__(message)
-        self.key = key
-        """The class in the plan's table that is wrong, if one is."""
-        self.lines = tuple(lines)
-        """Of the plan's table, to be looked through."""
-        self.order = order
-        """The output of the first class, where the outputs may be in the order of the classes."""
-        self.most = most
-        """Whether that is so of most classes, as of a model that is for other ones."""
-
-    def about(self, what: str) -> "ClassesError":
-        """The same of something that is named."""
-        return ClassesError(f"{what}: {self}", self.key, self.lines, self.order, self.most)
-
-    def remedy(self, data: str) -> str:
-        """What to write under the data set of that name, line by line; empty where nothing can be said."""
-        table = _key(data)
-        told = ["say what the model calls it, or its output's index:", f"  [data.{table}.classes]"]
-        text = "\n".join([*told, *(f"  {line}" for line in self.lines)]) if self.lines else ""
-        if self.order is None and self.most:
-            only = (
-                f"if the model is for other classes, name those that are for these:\n  [data.{table}]\n  models = […]"
-            )
-            return f"{only}\nelse {text}" if text else only
-        if self.order is None:
-            return text
-        order = f"in order from {self.order}" if self.order else IN_ORDER
-        about = f"from output {self.order} on, " if self.order else ""
-        also = f'where the outputs are, {about}in the order of the classes:\n  [data.{table}]\n  classes = "{order}"'
-        return f"{text}\nor, {also}" if text else also
 
 
 @dataclass(frozen=True)
@@ -209,18 +145,16 @@ def matched(
     given = dict(_given(classes, labels, names, outputs))
     wanted = [place for place in asked if place not in given]
     if wanted and outputs != len(labels) and not (outputs == 1 and len(labels) == 2):
-        raise _uncounted(classes, labels, outputs)
-    candidates = _Spellings(labels).candidates(
-        {place: name for place, name in enumerate(classes) if place not in given}
-    )
+        raise uncounted(classes, labels, outputs)
+    candidates = Spellings(labels).candidates({place: name for place, name in enumerate(classes) if place not in given})
     if wanted and not given and not any(indices for indices, _ in candidates.values()):
         if len(classes) == len(labels) and not _crossed(classes, labels):
             return ClassMap(tuple(range(len(classes))), (ORDER,) * len(classes))
-        raise _unknown(classes, labels, wanted, {})
+        raise unknown(classes, labels, wanted, {})
     settled = _settled(len(classes), len(labels), wanted, candidates)
     doubtful = [place for place in wanted if place not in settled]
     if doubtful:
-        raise _unknown(classes, labels, doubtful, candidates)
+        raise unknown(classes, labels, doubtful, candidates)
     pairs = {**settled, **{place: (index, PLAN) for place, index in given.items()}}
     found = [pairs.get(place, (None, "")) for place in range(len(classes))]
     return ClassMap(tuple(index for index, _ in found), tuple(way for _, way in found))
@@ -251,7 +185,7 @@ def _in_order(classes: Sequence[str], first: int, outputs: int, asked: Collectio
 
 def _given(classes: Sequence[str], labels: Sequence[str], names: ClassNames, outputs: int) -> Iterator[tuple[int, int]]:
     """The classes that the plan has a word for, and their outputs."""
-    spellings = _Spellings(labels)
+    spellings = Spellings(labels)
     for name, label in names.labels:
         places = [place for place, known in enumerate(classes) if known == name]
         if not places:
@@ -275,91 +209,7 @@ def _ambiguous(name: str, label: Any, indices: Sequence[int], labels: Sequence[s
         offered = near(texts[0], dict.fromkeys(part for one in labels for part in synonyms(one)))
         return f"the model has no label {' or '.join(map(repr, texts))}{offered}"
     shown = " and ".join(f"{index} {labels[index]!r}" for index in indices[:LISTED])
-    return f"{label!r} is the name of {len(indices)} labels, {shown}; give the index: {_key(name)} = {indices[0]}"
-
-
-class _Spellings:
-    """The labels by all that they may be called."""
-
-    def __init__(self, labels: Sequence[str]) -> None:
-        self._exact: dict[str, set[int]] = {}
-        self._plain: dict[str, set[int]] = {}
-        self._parts: dict[str, set[int]] = {}
-        for index, label in enumerate(labels):
-            self._exact.setdefault(label, set()).add(index)
-            self._plain.setdefault(plain(label), set()).add(index)
-            for part in parts(label):
-                self._parts.setdefault(part, set()).add(index)
-
-    def candidates(self, names: Mapping[int, str]) -> Candidates:
-        """The labels that each name may mean. Where all names are labels to the letter, these are meant, whatever synonyms they
-        share with others: ImageNet has the garment "cardigan" beside the dog "Cardigan, Cardigan Welsh corgi"."""
-        if all(name in self._exact for name in names.values()):
-            return {place: (frozenset(self._exact[name]), NAME) for place, name in names.items()}
-        return {place: self.fitting(name) for place, name in names.items()}
-
-    def fitting(self, name: str) -> tuple[frozenset[int], str]:
-        """The labels that a name may mean, by the strictest reading that any label fits, and the way of that."""
-        own = parts(name)
-        readings: tuple[tuple[str, list[set[int]]], ...] = (
-            (NAME, [self._plain.get(plain(name), set()) if len(synonyms(name)) > 1 else set()]),
-            (NAME, [self._parts.get(part, set()) for part in own]),
-            (PLURAL, [self._parts.get(other, set()) for part in own for other in plurals(part)]),
-        )
-        for way, fitting in readings:
-            if indices := frozenset[int]().union(*fitting):
-                return indices, way
-        return frozenset(), ""
-
-
-def plain(name: str) -> str:
-    """A name's letters and digits in small, those of Latin without accents.
-
-    >>> plain("Crème_brûlée"), plain("T-Shirt"), plain("tv monitor")
-    ('cremebrulee', 'tshirt', 'tvmonitor')
-    """
-    told: list[str] = []
-    vowels = False
-    for _ in range(
-        2
-    ):  # as Unicode defines "alike but for case": folding uncovers what can be taken apart, and the reverse
-        name = unicodedata.normalize("NFKD", name).casefold()
-    for character in unicodedata.normalize("NFKD", name):
-        mark = unicodedata.category(character).startswith("M")
-        if not mark:
-            vowels = character.isalnum() and not character.isascii()
-        if character.isalnum() or (mark and vowels):  # in scripts other than Latin, a mark may be a vowel
-            told.append(character)
-    return "".join(told)
-
-
-def parts(name: str) -> tuple[str, ...]:
-    """The plain synonyms of a name, without WordNet ids and numbers in front, and such ids themselves.
-
-    >>> parts("n02085620-Chihuahua"), parts("001.Black_footed_Albatross")
-    (('n02085620', 'chihuahua'), ('001blackfootedalbatross', 'blackfootedalbatross'))
-    """
-    told: dict[str, None] = {}
-    for synonym in synonyms(name):
-        ids = WORDNET_ID.findall(synonym)
-        rest = WORDNET_ID.sub(" ", synonym)
-        told |= dict.fromkeys(plain(one) for one in (*ids, rest, NUMBER_IN_FRONT.sub("", rest)))
-    return tuple(part for part in told if part)
-
-
-def plurals(part: str) -> tuple[str, ...]:
-    """What a plain name is in the plural, and what it may be the plural of.
-
-    >>> plurals("puppies")
-    ('puppiess', 'puppieses', 'puppie', 'puppi', 'puppy')
-    """
-    if len(part) < 3 or not part.isalpha():
-        return ()
-    told = [part + "s", part + "es"]
-    for ending, other in (("y", "ies"), ("s", ""), ("es", ""), ("ies", "y")):
-        if part.endswith(ending):
-            told.append(part.removesuffix(ending) + other)
-    return tuple(told)
+    return f"{label!r} is the name of {len(indices)} labels, {shown}; give the index: {toml_key(name)} = {indices[0]}"
 
 
 def _crossed(classes: Sequence[str], labels: Sequence[str]) -> bool:
@@ -379,114 +229,3 @@ def _crossed(classes: Sequence[str], labels: Sequence[str]) -> bool:
         if close and words[close[0]] != place:
             return True
     return False
-
-
-def _uncounted(classes: Sequence[str], labels: Sequence[str], outputs: int) -> ClassesError:
-    return ClassesError(
-        f"it has {outputs} outputs and {len(labels)} labels, so that these do not say which output is which; let its factory "
-        "give a label for each output",
-        order=outputs - len(classes) if outputs in (len(classes), len(classes) + 1) else None,
-    )
-
-
-def _unknown(
-    classes: Sequence[str], labels: Sequence[str], doubtful: Sequence[int], candidates: Candidates
-) -> ClassesError:
-    """What is said of classes without a label of their own, and the lines to write."""
-    offers = _Offers(classes, labels, candidates)
-    said = [offers.about(place) for place in doubtful[:LISTED]]
-    more = f", and {len(doubtful) - LISTED} more" if len(doubtful) > LISTED else ""
-    message = f"{len(doubtful)} of {len(classes)} classes cannot be told from its {len(labels)} labels: "
-    order = None
-    nameless = all(NAMELESS.fullmatch(name) for name in classes) and len(classes) <= len(labels)
-    if len(classes) == len(labels) or nameless:
-        order = 0
-    elif len(labels) == len(classes) + 1 and _is_background(labels[0]):
-        order = 1
-    most = 2 * len(doubtful) > len(classes)
-    lines = [] if nameless else [offers.line(place, guess=not most) for place in doubtful[:LISTED]]
-    return ClassesError(message + ", ".join(said) + more, lines=lines, order=order, most=most)
-
-
-@dataclass(frozen=True)
-class _Offers:
-    """What may be meant by classes which no label fits, or several, or one that fits others too."""
-
-    classes: Sequence[str]
-    labels: Sequence[str]
-    candidates: Candidates
-
-    def about(self, place: int) -> str:
-        name, fitting = self.classes[place], self._fitting(place)
-        if len(fitting) > 1:
-            return f"{name!r} fits {len(fitting)} ({', '.join(map(self._named, fitting[:3]))})"
-        if fitting:
-            others = [other for other in self.candidates if other != place and fitting[0] in self.candidates[other][0]]
-            return f"{name!r} fits {self._named(fitting[0])} as {self.classes[others[0]]!r} does"
-        if near_ones := self._near(name):
-            return f"{name!r} fits none (near: {', '.join(map(self._named, near_ones))})"
-        left = self._left
-        return f"{name!r} fits none" + (f" (without a class is {self._named(left[0])})" if len(left) == 1 else "")
-
-    def line(self, place: int, guess: bool) -> str:
-        """Of the plan's table: a label that fits, by its index, or as a guess the one spelt most alike or left."""
-        name, fitting = self.classes[place], self._fitting(place)
-        if fitting:
-            shown = ", or ".join(f"{index}: {self._short(index)}" for index in fitting[:3])
-            return f"{_key(name)} = {fitting[0]}  # {shown}"
-        offered = [*self._near(name, ALIKE_ENOUGH), *(self._left if len(self._left) == 1 else ())] if guess else []
-        if not offered and len(self.labels) == 1 and len(self.classes) == 2:
-            return f"{_key(name)} = 1  # what speaks against {self.labels[0]}, the model's only output"
-        label = self._short(offered[0]) if offered else "…"
-        return f"{_key(name)} = {json.dumps(label, ensure_ascii=False)}"
-
-    def _fitting(self, place: int) -> list[int]:
-        """The labels that the name may mean, first those of which it is the first name."""
-        indices, _ = self.candidates.get(place, (frozenset[int](), ""))
-        own = parts(self.classes[place])
-        return sorted(indices, key=lambda index: (parts(self.labels[index])[:1] != own[:1], index))
-
-    def _named(self, index: int) -> str:
-        return f"{index} {self._short(index)!r}"
-
-    def _short(self, index: int) -> str:
-        """The first synonyms of a label, as many as tell it from others."""
-        label = self.labels[index]
-        known = synonyms(label)
-        for count in range(1, len(known)):
-            if len(self._beginnings.get(plain(", ".join(known[:count])), ())) == 1:
-                return ", ".join(known[:count])
-        return label
-
-    @cached_property
-    def _beginnings(self) -> dict[str, set[int]]:
-        """The labels by all that they, or synonyms in them, may be called."""
-        told: dict[str, set[int]] = {}
-        for index, label in enumerate(self.labels):
-            for name in {label, *synonyms(label)}:
-                told.setdefault(plain(name), set()).add(index)
-        return told
-
-    def _near(self, name: str, alike: float = ALIKE) -> list[int]:
-        close = difflib.get_close_matches(plain(name), self._words, n=3, cutoff=alike)
-        return list(dict.fromkeys(self._words[word] for word in close))
-
-    @cached_property
-    def _left(self) -> list[int]:
-        """The labels that no class fits."""
-        fitted: set[int] = set().union(*(indices for indices, _ in self.candidates.values()))
-        return [index for index in range(len(self.labels)) if index not in fitted]
-
-    @cached_property
-    def _words(self) -> dict[str, int]:
-        return {part: index for index, label in enumerate(self.labels) for part in parts(label)}
-
-
-def _is_background(label: str) -> bool:
-    """Whether a label may be that of what belongs to no class; a number says nothing."""
-    return any(part in BACKGROUND or not part.isalpha() for part in parts(label))
-
-
-def _key(name: str) -> str:
-    """A key of TOML."""
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)

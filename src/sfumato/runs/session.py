@@ -10,8 +10,9 @@ from typing import Any
 
 from sfumato.about import versions
 from sfumato.runs import items
-from sfumato.runs.check import checked, told
+from sfumato.runs.check import checked
 from sfumato.runs.execute import Progress, execute
+from sfumato.runs.findings import told
 from sfumato.runs.items import Chunk
 from sfumato.runs.kept import Kept
 from sfumato.runs.opened import open_store

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sfumato.pictures import read
-from sfumato.runs.check import Findings, place
+from sfumato.runs.findings import Findings, place
 from sfumato.runs.items import PREDICTED_TARGET, Chunk, Unit
 from sfumato.runs.kept import Explained
 from sfumato.runs.looks import Look, located

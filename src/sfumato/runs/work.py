@@ -21,11 +21,12 @@ from sfumato.metrics.estimate import Row
 from sfumato.models import Classifier
 from sfumato.pictures import read
 from sfumato.records import fingerprint
-from sfumato.runs.classes import ClassesError, ClassMap, asked, matched
+from sfumato.runs.classes import ClassMap, asked, matched
 from sfumato.runs.items import PREDICTED_TARGET, Chunk, Unit, seed_of
 from sfumato.runs.kept import Explained
 from sfumato.runs.plan import Plan
 from sfumato.runs.store import Done
+from sfumato.runs.unmatched import ClassesError
 from sfumato.scores import top_class
 
 PICTURES = 64
