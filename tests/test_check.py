@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from sfumato.cli import app
 from sfumato.runs import check_models
-from sfumato.runs.check import checked
+from sfumato.runs.check import check_plan
 from sfumato.runs.check_models import device_fault
-from sfumato.runs.findings import PlanError, told
+from sfumato.runs.findings import PlanError, sentence
 from sfumato.runs.looks import FEW, MANY, Look, setting_meant, spread
 from sfumato.runs.plan import parse
 from sfumato.runs.session import Place, begun
@@ -137,14 +137,14 @@ def planned(subject, *changes):
     return parse(text, subject.folder, "plan.toml")
 
 
-def found(plan, **options):
+def findings_of(plan, **options):
     """What is wrong with a plan, and what should be known."""
-    findings = checked(plan, Workbench(plan), **options)
-    return [told(plan, fault) for fault in findings.faults], [told(plan, note) for note in findings.notes]
+    findings = check_plan(plan, Workbench(plan), **options)
+    return [sentence(plan, fault) for fault in findings.faults], [sentence(plan, note) for note in findings.notes]
 
 
 def test_nothing_is_wrong_with_a_plan_that_works(subject):
-    assert found(planned(subject)) == ([], [])
+    assert findings_of(planned(subject)) == ([], [])
 
 
 NO_BOXES = ('path = "pictures"', 'path = "pictures"\nboxed = 0')
@@ -164,7 +164,7 @@ PREDICTED = ('path = "pictures"', 'path = "pictures"\ntargets = "predicted"')
             [("net = ", 'extra = {{ use = "{module}:net", checkpoint = "picturs" }}\nnet = ')],
             r"line 3, models.extra.checkpoint: no checkpoint '.*picturs'; did you mean pictures",
         ),
-        ([(":net", ":unlayered")], r'line 7, methods.grad-cam: GradCAM looks into a layer.*\n.*\n.*\n  layer = "features"'),
+        ([(":net", ":unlayered")], r'line 7, methods.grad-cam: .*\n  \[methods\]\n  grad-cam = { use = "GradCAM", layer = "fea'),
         ([('"GradCAM"', '{{ use = "GradCAM", layer = "feature" }}')], r"line 7, methods.grad-cam.layer: .*'features'"),
         (
             [('"GradCAM"', '{{ use = "ContrastiveExcitationBackprop", contrast_layer = "heat" }}')],
@@ -216,13 +216,13 @@ PREDICTED = ('path = "pictures"', 'path = "pictures"\ntargets = "predicted"')
                 ('accuracy = { use = "Accuracy"', 'agreement = {{ use = "Agreement", others = ["same"]'),
                 ('path = "pictures"', 'path = "pictures"\nmodels = ["net"]'),
             ],
-            r"protocols.agreement.others: Agreement asks 'net' and 'same' .*output 0 is 'green' of the one and 'red' of",
+            r"protocols.agreement.others: Agreement asks 'net' and 'same' .*'green' is output 0 of the one and 1 of the other",
         ),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_before_the_first_picture(subject, changes, said):
     plan = planned(subject, *changes)
-    faults, _ = found(plan)
+    faults, _ = findings_of(plan)
     assert any(re.search(said, fault) for fault in faults), faults
     with pytest.raises(PlanError, match=said):
         begun(plan, Place(subject.folder / "run"))
@@ -238,7 +238,7 @@ def test_all_is_said_at_once(subject):
         ),
         NO_BOXES,
     )
-    faults, _ = found(plan)
+    faults, _ = findings_of(plan)
     keys = [fault.split(":")[0].split(", ")[-1] for fault in faults]
     assert {"device", "models.extra", "models.more", "data.squares.protocols", "methods.grad-cam"} <= set(keys)
 
@@ -270,15 +270,36 @@ def test_another_mapping_is_another_item(subject):
         assert other.left(store) == other.total
 
 
+@pytest.mark.parametrize(
+    ("labels", "others", "wrong"),
+    [
+        (["cat", "dog"], ["cat, house cat", "Dog"], ""),
+        (["cat", "dog"], ["class 0", "class 1"], ""),  # nothing is known of it
+        (["class 1", "class 0"], ["class 0", "class 1"], ""),
+        (["cat", "swimsuit"], ["cat", "maillot"], ""),  # maybe another name for the same
+        (["crane", "hen", "crane"], ["crane", "hen", "crane"], ""),
+        (["cat", "dog"], ["dog", "cat"], "'cat' is output 0 of the one and 1 of the other"),
+        (["cat", "dog"], ["cat", "dog", "cow"], "they have 2 and 3 outputs"),
+    ],
+)
+def test_networks_are_compared_at_outputs_of_the_same_class(labels, others, wrong):
+    assert check_models.unlike(len(labels), labels, len(others), others) == wrong
+
+
+def test_a_data_set_that_is_known_already_is_not_read_again(subject):
+    plan = planned(subject, ("Squares", "Faulty"))
+    assert findings_of(plan, unread={"squares"}) == ([], [])
+
+
 def test_some_that_are_missing_are_noted_and_stop_nothing(subject):
     (subject.folder / "pictures/3.png").unlink()
-    faults, notes = found(planned(subject, ('path = "pictures"', 'path = "pictures"\nboxed = 1')))
+    faults, notes = findings_of(planned(subject, ('path = "pictures"', 'path = "pictures"\nboxed = 1')))
     assert faults == []
     assert any("of 6 pictures looked at, 1 are missing" in note for note in notes)
 
 
 def test_what_is_in_order_is_noted(subject):
-    faults, notes = found(planned(subject, (":net", ":numbered")))
+    faults, notes = findings_of(planned(subject, (":net", ":numbered")))
     assert faults == []
     assert any("squares → net: 3 of 3 classes in order" in note for note in notes)
 
@@ -288,7 +309,7 @@ def test_models_that_nothing_is_done_with_are_noted(subject):
         ("net = ", 'same = "{module}:same"\nnet = '),
         ('path = "pictures"', 'path = "pictures"\nmodels = ["net"]'),
     ]
-    faults, notes = found(planned(subject, *changes))
+    faults, notes = findings_of(planned(subject, *changes))
     assert faults == []
     assert any("line 3, models.same: nothing is done with it" in note for note in notes)
 
@@ -299,12 +320,12 @@ def test_of_a_large_data_set_few_examples_are_looked_at(subject, monkeypatch):
     asked = []
     original = type(data).__getitem__
     monkeypatch.setattr(type(data), "__getitem__", lambda self, index: asked.append(index) or original(self, index))
-    assert found(plan) == ([], [])
+    assert findings_of(plan) == ([], [])
     assert {0, 99999} < set(asked)
     assert len(asked) <= FEW
     asked.clear()
     plan = planned(subject, ('path = "pictures"', 'path = "pictures"\ncount = 100000\nboxed = 0'))
-    faults, _ = found(plan)
+    faults, _ = findings_of(plan)
     assert "1032 examples looked at" in faults[0] or "1030 examples looked at" in faults[0]
     assert len(asked) <= FEW + MANY
 
@@ -339,13 +360,13 @@ def test_a_gpu_beyond_the_last_is_refused(monkeypatch):
 def test_a_cluster_gives_its_workers_devices(subject, monkeypatch):
     monkeypatch.setattr(check_models, "device_fault", lambda _: "")
     plan = replace(planned(subject), device="cuda")
-    faults, _ = found(plan, on_cluster=True)
+    faults, _ = findings_of(plan, on_cluster=True)
     assert any("workers are given none; say how many under [ray]" in fault for fault in faults)
 
 
 def test_one_item_of_each_combination_is_tried(subject):
     plan = planned(subject)
-    findings = checked(plan, bench := Workbench(plan))
+    findings = check_plan(plan, bench := Workbench(plan))
     tried = list(trials(findings, bench))
     assert [(each.data, each.model, each.method, each.protocol) for each in tried] == [
         ("squares", "net", "gradient", "pointing"),
@@ -364,13 +385,13 @@ def test_one_item_of_each_combination_is_tried(subject):
 def test_an_item_is_of_a_class_that_is_located_where_any_is(subject):
     plan = planned(subject, ('path = "pictures"', 'path = "pictures"\ncount = 3\nboxed = 1'))
     (subject.folder / "pictures/1.png").write_bytes(b"no picture")
-    findings = checked(plan, bench := Workbench(plan))
+    findings = check_plan(plan, bench := Workbench(plan))
     assert all(not each.reason for each in trials(findings, bench))
 
 
 def test_a_trial_that_fails_says_why_and_the_others_go_on(subject):
     plan = planned(subject, ('"GradCAM"', '{{ use = "ExtremalChannels", layer = "features", counts = [50] }}'))
-    findings = checked(plan, bench := Workbench(plan))
+    findings = check_plan(plan, bench := Workbench(plan))
     tried = {each.method: each.reason for each in trials(findings, bench)}
     assert tried["gradient"] == ""
     assert "has 3 channels" in tried["grad-cam"]
@@ -418,7 +439,7 @@ def test_a_run_that_cannot_work_is_not_begun(subject):
     assert ended.exit_code == 2
     assert f"{path}, line 9, methods.grad-cam: GradCAM" in ended.output
     assert f"{path}, line 4, models.more: " in ended.output
-    assert '\n  layer = "features"\n' in ended.output  # to be copied
+    assert '\n  grad-cam = { use = "GradCAM", layer = "features" }\n' in ended.output  # to be copied
     assert "nothing was begun: mend the plan, and try it with: sfumato bench check" in ended.output
     assert not (subject.folder / "run").exists()
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sfumato import labels as known_labels
 from sfumato.data import Folder, Listed, Subset
-from sfumato.runs.classes import ClassNames, asked, described, matched
+from sfumato.runs.classes import ClassNames, asked_classes, class_line, match_classes
 from sfumato.runs.plan import parse
 from sfumato.runs.spellings import parts, plain
 from sfumato.runs.unmatched import ClassesError
@@ -36,7 +36,7 @@ def names(value):
     ],
 )
 def test_names_that_mean_one_label_each(classes, labels, indices):
-    assert matched(classes, labels).indices == indices
+    assert match_classes(classes, labels).indices == indices
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_names_that_mean_one_label_each(classes, labels, indices):
 )  # fmt: skip
 def test_what_is_doubtful_is_refused_with_the_lines_to_write(classes, labels, said, line):
     with pytest.raises(ClassesError, match=said) as refused:
-        matched(classes, labels)
+        match_classes(classes, labels)
     remedy = refused.value.remedy("pets")
     assert "[data.pets.classes]" in remedy
     assert line is None or f"\n  {line}" in remedy
@@ -70,21 +70,25 @@ def test_what_is_doubtful_is_refused_with_the_lines_to_write(classes, labels, sa
 
 def test_classes_that_are_numbers_are_offered_in_order():
     with pytest.raises(ClassesError, match="4 of 4 classes"):
-        matched(["0", "1", "10", "2"], ["a", "b", "c", "d"])  # folders, sorted as words
+        match_classes(["0", "1", "10", "2"], ["a", "b", "c", "d"])  # folders, sorted as words
     with pytest.raises(ClassesError, match="3 of 3 classes") as refused:
-        matched(["class 0", "class 1", "class 2"], ["a", "b", "c", "d"])
+        match_classes(["class 0", "class 1", "class 2"], ["a", "b", "c", "d"])
     assert refused.value.remedy("pets").splitlines()[1:] == ["  [data.pets]", '  classes = "in order"']
-    assert matched(["class 0", "class 1", "class 2"], ["a", "b", "c", "d"], names("in order")).indices == (0, 1, 2)
+    assert match_classes(["class 0", "class 1", "class 2"], ["a", "b", "c", "d"], names("in order")).indices == (
+        0,
+        1,
+        2,
+    )
 
 
 def test_the_lines_that_are_offered_are_taken():
     classes, labels = ["cat", "dog", "puma"], ["dog", "cat", "lynx"]
-    assert matched(classes, labels, names({"puma": "lynx"})).indices == (1, 0, 2)
-    assert matched(classes, labels, names({"puma": 2})).indices == (1, 0, 2)
-    assert matched(classes, labels, names({"puma": ["Lynx lynx", "lynx"]})).indices == (1, 0, 2)
-    assert matched(classes, labels, names("in order")).indices == (0, 1, 2)
-    assert matched(["cat", "dog"], ["void", "a", "b"], names("in order from 1")).indices == (1, 2)
-    assert matched(["no", "yes"], ["yes"], names({"no": 1})).indices == (1, 0)
+    assert match_classes(classes, labels, names({"puma": "lynx"})).indices == (1, 0, 2)
+    assert match_classes(classes, labels, names({"puma": 2})).indices == (1, 0, 2)
+    assert match_classes(classes, labels, names({"puma": ["Lynx lynx", "lynx"]})).indices == (1, 0, 2)
+    assert match_classes(classes, labels, names("in order")).indices == (0, 1, 2)
+    assert match_classes(["cat", "dog"], ["void", "a", "b"], names("in order from 1")).indices == (1, 2)
+    assert match_classes(["no", "yes"], ["yes"], names({"no": 1})).indices == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -99,23 +103,25 @@ def test_the_lines_that_are_offered_are_taken():
 )
 def test_a_mapping_that_does_not_fit_is_refused(told, key, said):
     with pytest.raises(ClassesError, match=said) as refused:
-        matched(["cat", "dog", "puma"], ["dog", "cat", "lynx"], names(told))
+        match_classes(["cat", "dog", "puma"], ["dog", "cat", "lynx"], names(told))
     assert refused.value.key == key
 
 
 def test_a_model_for_other_classes_can_be_left_out():
     with pytest.raises(ClassesError, match=r"56 of 80 .* and 48 more") as refused:
-        matched(known_labels.COCO, known_labels.imagenet())
+        match_classes(known_labels.COCO, known_labels.imagenet())
     assert "name those that are for these:\n  [data.coco]\n  models = […]\n" in refused.value.remedy("coco")
     assert 'person = "…"' in refused.value.remedy("coco")  # and not "prison"
 
 
 def test_labels_that_are_not_as_many_as_outputs_say_nothing():
     with pytest.raises(ClassesError, match="21 outputs and 20 labels") as refused:
-        matched(known_labels.VOC, known_labels.VOC, outputs=21)  # the background comes first
+        match_classes(known_labels.VOC, known_labels.VOC, outputs=21)  # the background comes first
     assert 'classes = "in order from 1"' in refused.value.remedy("voc")
-    assert matched(known_labels.VOC, known_labels.VOC, names("in order from 1"), 21).indices == tuple(range(1, 21))
-    assert matched(["cat", "dog"], ["dog", "cat"], outputs=1).indices == (
+    assert match_classes(known_labels.VOC, known_labels.VOC, names("in order from 1"), 21).indices == tuple(
+        range(1, 21)
+    )
+    assert match_classes(["cat", "dog"], ["dog", "cat"], outputs=1).indices == (
         1,
         0,
     )  # the output, and what speaks against it
@@ -123,26 +129,26 @@ def test_labels_that_are_not_as_many_as_outputs_say_nothing():
 
 def test_imagenet_has_two_cranes_each_in_its_place():
     labels = known_labels.imagenet()
-    assert matched(labels, labels).indices == tuple(range(1000))
-    assert matched([label.split(",")[0] for label in labels], labels).indices == tuple(range(1000))
+    assert match_classes(labels, labels).indices == tuple(range(1000))
+    assert match_classes([label.split(",")[0] for label in labels], labels).indices == tuple(range(1000))
     with pytest.raises(ClassesError, match="'crane' fits 2"):
-        matched(["hen", "crane"], labels)
+        match_classes(["hen", "crane"], labels)
 
 
 def test_only_classes_that_are_explained_need_a_label():
-    assert matched(["cat", "person", "dog"], ["dog", "cat"], asked={0, 2}).indices == (1, None, 0)
+    assert match_classes(["cat", "person", "dog"], ["dog", "cat"], asked={0, 2}).indices == (1, None, 0)
     with pytest.raises(ValueError, match="no output for class 1"):
-        matched(["cat", "person"], ["dog", "cat"], asked={0})[1]
+        match_classes(["cat", "person"], ["dog", "cat"], asked={0})[1]
 
 
 def test_a_subset_says_which_classes_are_explained(tmp_path):
     for name in ("cat", "dog", "person"):
         (tmp_path / name).mkdir()
     folder = Folder(str(tmp_path))
-    assert asked(folder) == {0, 1, 2}
-    assert asked(Subset(folder, without=("person",))) == {0, 1}
-    assert asked(Subset(Subset(folder, without=("person",)), only=("dog", "person"))) == {1}
-    assert asked(Listed(Subset(folder, only=("cat",)), str(tmp_path / "list"))) == {0}
+    assert asked_classes(folder) == {0, 1, 2}
+    assert asked_classes(Subset(folder, without=("person",))) == {0, 1}
+    assert asked_classes(Subset(Subset(folder, without=("person",)), only=("dog", "person"))) == {1}
+    assert asked_classes(Listed(Subset(folder, only=("cat",)), str(tmp_path / "list"))) == {0}
 
 
 @given(st.permutations(range(6)), st.integers(0, 3))
@@ -150,10 +156,10 @@ def test_an_order_of_the_labels_changes_no_class(order, left_out):
     """By names, whatever the order; with one name that is unknown, refused whatever the order."""
     classes = ["cat", "dog", "puma", "horse", "sheep", "cow"]
     labels = [classes[place] for place in order]
-    assert [labels[index] for index in matched(classes, labels).indices] == classes
+    assert [labels[index] for index in match_classes(classes, labels).indices] == classes
     unknown = [label if label != classes[left_out] else "okapi" for label in labels]
     with pytest.raises(ClassesError, match=f"1 of 6 classes .*'{classes[left_out]}' fits none"):
-        matched(classes, unknown)
+        match_classes(classes, unknown)
 
 
 @given(st.text(max_size=12))
@@ -169,8 +175,8 @@ def test_other_scripts_keep_their_vowels():
 
 def test_a_line_says_how_classes_are_mapped():
     def line(classes, labels, told=None, **more):
-        mapped = matched(classes, labels, names(told) if told is not None else None, **more)
-        return described(mapped.as_json("pets", "net", classes, labels))
+        mapped = match_classes(classes, labels, names(told) if told is not None else None, **more)
+        return class_line(mapped.as_json("pets", "net", classes, labels))
 
     assert line(["cat"], ["cat"]) == "pets → net: 1 of 1 classes by name"
     assert line(["cats", "dog"], ["dog", "cat"]) == "pets → net: 1 of 2 classes by name, 1 by a plural (cats is 'cat')"

@@ -77,8 +77,8 @@ def test_a_closed_log_stops_no_run():
 
 def test_a_file_gets_lines_and_nothing_that_is_drawn():
     stream = io.StringIO()
-    with progress(10, 0, stream) as told:
-        told(10, 2)
+    with progress(10, 0, stream) as report:
+        report(10, 2)
     assert stream.getvalue().count("\n") == 1
     assert "10 of 10 items (100 %)" in stream.getvalue()
     assert "2 failed" in stream.getvalue()
@@ -94,8 +94,8 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    with progress(10, 2) as told:
-        told(10, 2)
+    with progress(10, 2) as report:
+        report(10, 2)
     assert "10/10" in terminal.getvalue()
     assert "2 failed" in terminal.getvalue()
     terminal.truncate(0)

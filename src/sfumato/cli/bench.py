@@ -103,7 +103,7 @@ def status(folder: Folder, store: Store = None) -> None:
     """Say how far a run is, what was taken for which class, and why items failed."""
     with speaking_plainly():
         from sfumato.runs.causes import causes
-        from sfumato.runs.classes import described
+        from sfumato.runs.classes import class_line
         from sfumato.runs.session import found
 
         session = found(_existing(folder, store))
@@ -117,7 +117,7 @@ def status(folder: Folder, store: Store = None) -> None:
                 if each.row is None
             )
         for note in classes:
-            console().print(described(note), soft_wrap=True)
+            console().print(class_line(note), soft_wrap=True)
         console().print(
             f"{done} of {session.total} items are done, of which {sum(cause.count for cause in failed)} failed"
         )
@@ -258,15 +258,15 @@ def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool)
         left = session.left(opened)
         if left:
             with (
-                progress(session.total, session.total - left) as told,
+                progress(session.total, session.total - left) as report,
                 closing(_worked(session, workers, on)) as work,
             ):
                 ready = 0.0
                 for _ in work:
                     if (now := time.monotonic()) >= ready:
-                        told(*session.counts(opened))  # what others do meanwhile counts too
+                        report(*session.counts(opened))  # what others do meanwhile counts too
                         ready = now + PATIENCE * (time.monotonic() - now)
-                told(*session.counts(opened))
+                report(*session.counts(opened))
         done = session.total - session.left(opened)
         failed = sum(each.row is None for name in session.data_of for each in session.done(opened, name))
     console().print(f"{done} items are done, {done - session.total + left} of them now; {failed} failed")

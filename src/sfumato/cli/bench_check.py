@@ -26,9 +26,9 @@ def check(
     """
     with speaking_plainly():
         from sfumato.runs import plan as plans
-        from sfumato.runs.check import checked
-        from sfumato.runs.classes import described
-        from sfumato.runs.findings import told
+        from sfumato.runs.check import check_plan
+        from sfumato.runs.classes import class_line
+        from sfumato.runs.findings import sentence
         from sfumato.runs.trial import NOT_TRIED, forecast
         from sfumato.runs.work import Workbench
         from sfumato.runs.workers import one_thread
@@ -36,11 +36,11 @@ def check(
         read = plans.read(plan)
         bench = Workbench(read)
         with one_thread():  # as a run computes
-            findings = checked(read, bench)
+            findings = check_plan(read, bench)
             for finding in (*findings.faults, *findings.notes):
-                complain_of(told(read, finding))
+                complain_of(sentence(read, finding))
             for note in findings.classes:
-                console().print(described(note), soft_wrap=True)
+                console().print(class_line(note), soft_wrap=True)
             tried = list(_shown(findings, bench))
         shown = table("data", "model", "method", "protocol", "outcome", "seconds")
         for trial in tried:
@@ -50,7 +50,7 @@ def check(
         if shown.row_count:
             console().print(shown)
         wrong = sum(bool(trial.reason) for trial in tried)
-        console().print(_told(forecast(findings, tried, workers), workers, wrong, len(tried)), soft_wrap=True)
+        console().print(_summary(forecast(findings, tried, workers), workers, wrong, len(tried)), soft_wrap=True)
         if wrong or findings.faults:
             left = len(tried) - shown.row_count
             untried = f", of which {left} were not tried, for what is said above" if left else ""
@@ -62,7 +62,7 @@ def _seconds(trial: "Trial") -> str:
     return "" if trial.reason else f"{trial.seconds:.2g}"
 
 
-def _told(work: "Forecast", workers: int, wrong: int, total: int) -> str:
+def _summary(work: "Forecast", workers: int, wrong: int, total: int) -> str:
     if wrong == total:
         return "No combination works, so that nothing says how long the run takes."
     items = f"{'' if work.exact else 'about '}{work.items} items of {work.queries} queries"

@@ -27,8 +27,8 @@ def progress(total: int, before: int, stream: TextIO | None = None) -> Iterator[
     """
     stream = stream or sys.stderr
     if stream.isatty() and os.environ.get("TERM") != "dumb":
-        with _bar(total, before) as told:
-            yield told
+        with _bar(total, before) as report:
+            yield report
         return
     log = Log(total, before, stream)
     with log.lines():
@@ -148,9 +148,9 @@ def _bar(total: int, before: int) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("items", total=total, completed=before, rate="", failed="")
 
-        def told(done: int, failed: int) -> None:
+        def report(done: int, failed: int) -> None:
             elapsed = bar.tasks[task].elapsed or 0
             new = rate((done - before) / elapsed) if elapsed and done > before else ""
             bar.update(task, completed=done, rate=new, failed=f"{failed} failed" if failed else "")
 
-        yield told
+        yield report

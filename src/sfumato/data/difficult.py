@@ -31,9 +31,9 @@ class Listed(Listing):
         return self.data.classes
 
     @property
-    def asked(self) -> frozenset[int]:
+    def asked_classes(self) -> frozenset[int]:
         """The classes that are explained where they are present."""
-        return frozenset(getattr(self.data, "asked", range(len(self.classes))))
+        return frozenset(getattr(self.data, "asked_classes", range(len(self.classes))))
 
     def __len__(self) -> int:
         return len(self.data)

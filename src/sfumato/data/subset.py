@@ -63,9 +63,9 @@ class Subset(Listing):
         return self.data.classes
 
     @property
-    def asked(self) -> frozenset[int]:
+    def asked_classes(self) -> frozenset[int]:
         """The classes that are explained where they are present."""
-        within = getattr(self.data, "asked", range(len(self.classes)))
+        within = getattr(self.data, "asked_classes", range(len(self.classes)))
         return frozenset(within) - self._left_out
 
     def __len__(self) -> int:

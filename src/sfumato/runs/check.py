@@ -12,8 +12,8 @@ import torch
 from sfumato.labels import numbered
 from sfumato.runs.check_data import data_findings, without_places
 from sfumato.runs.check_models import model_fault, unlike_others, without_device, without_layer
-from sfumato.runs.classes import ORDER, ClassMap, described
-from sfumato.runs.findings import Finding, Findings, listed
+from sfumato.runs.classes import ORDER, ClassMap, class_line
+from sfumato.runs.findings import Finding, Findings, comma_list
 from sfumato.runs.looks import Look
 from sfumato.runs.plan import Plan
 from sfumato.runs.spellings import PLURAL
@@ -22,7 +22,9 @@ from sfumato.runs.work import Workbench
 from sfumato.scores import OF_A_CLASS, as_score
 
 
-def checked(plan: Plan, bench: Workbench, on_cluster: bool = False, unread: Collection[str] | None = None) -> Findings:
+def check_plan(
+    plan: Plan, bench: Workbench, on_cluster: bool = False, unread: Collection[str] | None = None
+) -> Findings:
     """All that is wrong with a plan, as far as that is known without explaining a picture. `bench` then holds its models.
 
     `on_cluster` says that workers of a Ray cluster will do the work. Of data sets that are named in `unread`, classes are
@@ -60,7 +62,7 @@ def _without_work(plan: Plan) -> Iterator[Finding]:
         if name not in judged:
             chosen = [data for data, other in plan.data.items() if name in other.protocols]
             why = (
-                f"it judges {listed(entry.methods)}, and data set {' and '.join(map(repr, chosen))} has none of these"
+                f"it judges {comma_list(entry.methods)}, and data set {' and '.join(map(repr, chosen))} has none of these"
                 if chosen
                 else "no data set names it under its protocols"
             )
@@ -73,8 +75,8 @@ def _without_work(plan: Plan) -> Iterator[Finding]:
         if name not in {each.data for each in combinations}:
             yield Finding(
                 ("data", name),
-                f"nothing is done with data set {name!r}: its protocols {listed(data.protocols)} judge none of its methods "
-                f"{listed(data.methods)}",
+                f"nothing is done with data set {name!r}: its protocols {comma_list(data.protocols)} judge none of its methods "
+                f"{comma_list(data.methods)}",
                 data=name,
             )
 
@@ -105,10 +107,13 @@ def _pair(findings: Findings, bench: Workbench, data: str, model: str) -> None:
         message = f"{error}; {remedy}" if remedy else str(error)
         findings.faults.append(Finding(keys, message, data=data, model=model))
         return
+    except ValueError as error:  # of the data set, where no example was looked at
+        findings.faults.append(Finding(("data", data), str(error), data=data, model=model))
+        return
     note = mapped.as_json(data, model, look.classes, labels)
     findings.classes.append(note)
     if {ORDER, PLURAL} & {*mapped.ways}:
-        findings.notes.append(Finding(("data", data), described(note), data=data, model=model))
+        findings.notes.append(Finding(("data", data), class_line(note), data=data, model=model))
     findings.faults += _scores(plan, data, model, mapped, bench.outputs(model))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from sfumato.runs.findings import Finding, first_line
-from sfumato.runs.looks import Look, located, segmented, setting_meant
+from sfumato.runs.looks import Look, has_place, has_segmentation, setting_meant
 from sfumato.runs.plan import PREDICTED, PRESENT, Plan
 
 
@@ -12,7 +12,7 @@ def data_findings(plan: Plan, name: str, look: Look) -> tuple[list[Finding], lis
     try:
         count, classes, errors, examples = look.count, look.classes, look.errors, look.examples()
         look.asked  # noqa: B018  # what a subset leaves out are names of classes
-    except Exception as error:  # noqa: BLE001  # as above
+    except Exception as error:  # noqa: BLE001  # a data set of anyone's own raises whatever it trips over
         said = " ".join(str(error).split()) if isinstance(error, ValueError | OSError) else first_line(error)
         return [_about_data(plan, name, f"data set {name!r} cannot be read: {said}")], []
     unforeseen = [error for error in errors if not isinstance(error, ValueError)]
@@ -62,10 +62,10 @@ def without_places(plan: Plan, name: str, look: Look) -> Iterator[Finding]:
             message = f'{what}, and that of a predicted class is not known; write targets = "{PRESENT}", or {remedy}'
         elif not look.classes:
             message = f"{what}, and data set {name!r} has no classes; {remedy}"
-        elif not look.any(lambda example: any(located(example, label) for label in example.targets)):
+        elif not look.any(lambda example: any(has_place(example, label) for label in example.targets)):
             message = f"{what}, and {_looked(look)} have neither boxes nor masks; {remedy}"
         elif getattr(judge, "ground", "") == "segmentation" and not look.any(
-            lambda example: any(segmented(example, label) for label in example.targets)
+            lambda example: any(has_segmentation(example, label) for label in example.targets)
         ):
             message = (
                 f'{what} by a segmentation, and {_looked(look)} have boxes only; write ground = "boxes", or {remedy}'

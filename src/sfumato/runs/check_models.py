@@ -1,16 +1,17 @@
 """What is wrong with a plan's device and models, as far as an empty picture tells."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from sfumato.capture import find_layer
-from sfumato.configuration import as_json
+from sfumato.configuration import as_json, dotted_path
 from sfumato.models.anatomy import last_spatial
 from sfumato.models.names import near
 from sfumato.runs.findings import Finding, first_line
 from sfumato.runs.plan import Plan
-from sfumato.runs.spellings import plain
+from sfumato.runs.spellings import Spellings
+from sfumato.runs.unmatched import NAMELESS, toml_key
 from sfumato.runs.work import Workbench
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -95,8 +96,8 @@ def without_layer(plan: Plan, bench: Workbench, models: list[str]) -> Iterator[F
             offered = last_spatial(classifier.net, classifier.preparation) or "…"
             yield Finding(
                 ("methods", name),
-                f"{kind} looks into a layer, and model {model!r} names none for it; write\n  [methods.{name}]\n"
-                f'  use = "{kind}"\n  layer = "{offered}"\nor let its factory give '
+                f"{kind} looks into a layer, and model {model!r} names none for it; write\n  [methods]\n"
+                f'  {toml_key(name)} = {{ use = "{_use(method)}", layer = "{offered}" }}\nor let the model\'s factory give '
                 f'Classifier(…, layers={{"{kind}": "{offered}"}}); all layers: sfumato layers {plan.models[model].name}',
                 **about,
             )
@@ -104,6 +105,12 @@ def without_layer(plan: Plan, bench: Workbench, models: list[str]) -> Iterator[F
             yield Finding(
                 ("methods", name, "layer"), f"{kind} looks into no layer; leave out layer = {layer!r}", **about
             )
+
+
+def _use(method: object) -> str:
+    """How a plan names a method's class."""
+    ours = type(method).__module__.startswith("sfumato.methods.")
+    return type(method).__name__ if ours else dotted_path(type(method))
 
 
 def unlike_others(plan: Plan, bench: Workbench, models: list[str], notes: list[Finding]) -> Iterator[Finding]:
@@ -115,7 +122,7 @@ def unlike_others(plan: Plan, bench: Workbench, models: list[str], notes: list[F
         for model, other in ((model, other) for model in mine for other in entry.others if other in models):
             about = {"model": model, "protocol": name}
             classifier, second = bench.classifier(model), bench.classifier(other)
-            if wrong := _unlike(bench.outputs(model), classifier.labels, bench.outputs(other), second.labels):
+            if wrong := unlike(bench.outputs(model), classifier.labels, bench.outputs(other), second.labels):
                 message = (
                     f"{type(entry.protocol).__name__} asks {model!r} and {other!r} for the same output, and {wrong}"
                 )
@@ -125,12 +132,14 @@ def unlike_others(plan: Plan, bench: Workbench, models: list[str], notes: list[F
                 notes.append(Finding(("protocols", name, "others"), message, **about))
 
 
-def _unlike(outputs: int, labels: Sequence[str], others: int, other_labels: Sequence[str]) -> str:
-    """What tells two models' outputs apart; empty where nothing does."""
+def unlike(outputs: int, labels: Sequence[str], others: int, other_labels: Sequence[str]) -> str:
+    """What tells two models' outputs apart: their number, or a name that is that of another output of the other; empty where
+    nothing does."""
     if outputs != others:
         return f"they have {outputs} and {others} outputs"
-    pairs: Mapping[int, tuple[str, str]] = dict(enumerate(zip(labels, other_labels, strict=False)))
-    for index, (one, other) in pairs.items():
-        if plain(one) != plain(other):
-            return f"output {index} is {one!r} of the one and {other!r} of the other"
+    spellings = Spellings(other_labels)
+    for index, label in enumerate(labels):
+        indices, _ = (frozenset[int](), "") if NAMELESS.fullmatch(label) else spellings.fitting(label)
+        if indices and index not in indices:
+            return f"{label!r} is output {index} of the one and {min(indices)} of the other"
     return ""

@@ -63,9 +63,9 @@ class ClassNames:
         return cls(tuple(labels))
 
 
-def asked(data: Data) -> frozenset[int]:
+def asked_classes(data: Data) -> frozenset[int]:
     """The classes of a data set that are explained: all, unless it says which (`Subset` does)."""
-    return frozenset(getattr(data, "asked", range(len(data.classes))))
+    return frozenset(getattr(data, "asked_classes", range(len(data.classes))))
 
 
 @dataclass(frozen=True)
@@ -102,26 +102,26 @@ class ClassMap:
         }
 
 
-def described(note: Mapping[str, Any]) -> str:
+def class_line(note: Mapping[str, Any]) -> str:
     """A line that says what `ClassMap.as_json` holds.
 
-    >>> described(matched(["dog", "cat"], ["cat, house cat", "Dog"]).as_json("pets", "net", ["dog", "cat"], []))
+    >>> class_line(match_classes(["dog", "cat"], ["cat, house cat", "Dog"]).as_json("pets", "net", ["dog", "cat"], []))
     'pets → net: 2 of 2 classes by name'
     """
     ways, total = note["ways"], note["classes"]
     if not ways:
         return f"{note['data']} → {note['model']}: none of {total} classes is explained"
     first, *rest = (f"{count} {way}" for way, count in ways.items())
-    told = f"{note['data']} → {note['model']}: {first.replace(' ', f' of {total} classes ', 1)}"
+    line = f"{note['data']} → {note['model']}: {first.replace(' ', f' of {total} classes ', 1)}"
     if (left := total - sum(ways.values())) > 0:
         rest.append(f"{left} never explained")
-    told = ", ".join([told, *rest]) + (": no name of one is a name of the other" if ORDER in ways else "")
+    line = ", ".join([line, *rest]) + (": no name of one is a name of the other" if ORDER in ways else "")
     named = [f"{name} is {label!r}" for name, label, _ in note["shown"][:LISTED]]
     more = len(note["shown"]) - len(named)
-    return told + (f" ({', '.join(named)}{f' and {more} more' if more > 0 else ''})" if named else "")
+    return line + (f" ({', '.join(named)}{f' and {more} more' if more > 0 else ''})" if named else "")
 
 
-def matched(
+def match_classes(
     classes: Sequence[str],
     labels: Sequence[str],
     names: ClassNames | None = None,
@@ -133,7 +133,7 @@ def matched(
     `names` is what the plan says, `outputs` how many the model has, where that is known, and `asked` the classes that are
     explained, where not all are. Raises `ClassesError` where something is doubtful.
 
-    >>> matched(["dog", "cat"], ["cat, house cat", "cow", "Dog"]).indices
+    >>> match_classes(["dog", "cat"], ["cat, house cat", "cow", "Dog"]).indices
     (2, 0)
     """
     names = names or ClassNames()
@@ -142,35 +142,37 @@ def matched(
     labels = list(labels) or list(numbered(outputs))
     if names.first is not None:
         return _in_order(classes, names.first, outputs, asked)
-    given = dict(_given(classes, labels, names, outputs))
-    wanted = [place for place in asked if place not in given]
-    if wanted and outputs != len(labels) and not (outputs == 1 and len(labels) == 2):
+    by_plan = dict(_given(classes, labels, names, outputs))
+    needed = [place for place in asked if place not in by_plan]
+    if needed and outputs != len(labels) and not (outputs == 1 and len(labels) == 2):
         raise uncounted(classes, labels, outputs)
-    candidates = Spellings(labels).candidates({place: name for place, name in enumerate(classes) if place not in given})
-    if wanted and not given and not any(indices for indices, _ in candidates.values()):
+    candidates = Spellings(labels).candidates(
+        {place: name for place, name in enumerate(classes) if place not in by_plan}
+    )
+    if needed and not by_plan and not any(indices for indices, _ in candidates.values()):
         if len(classes) == len(labels) and not _crossed(classes, labels):
             return ClassMap(tuple(range(len(classes))), (ORDER,) * len(classes))
-        raise unknown(classes, labels, wanted, {})
-    settled = _settled(len(classes), len(labels), wanted, candidates)
-    doubtful = [place for place in wanted if place not in settled]
+        raise unknown(classes, labels, needed, {})
+    certain = _settled(len(classes), len(labels), needed, candidates)
+    doubtful = [place for place in needed if place not in certain]
     if doubtful:
         raise unknown(classes, labels, doubtful, candidates)
-    pairs = {**settled, **{place: (index, PLAN) for place, index in given.items()}}
-    found = [pairs.get(place, (None, "")) for place in range(len(classes))]
-    return ClassMap(tuple(index for index, _ in found), tuple(way for _, way in found))
+    pairs = {**certain, **{place: (index, PLAN) for place, index in by_plan.items()}}
+    outcomes = [pairs.get(place, (None, "")) for place in range(len(classes))]
+    return ClassMap(tuple(index for index, _ in outcomes), tuple(way for _, way in outcomes))
 
 
-def _settled(classes: int, labels: int, wanted: Sequence[int], candidates: Candidates) -> dict[int, tuple[int, str]]:
+def _settled(classes: int, labels: int, needed: Sequence[int], candidates: Candidates) -> dict[int, tuple[int, str]]:
     """The classes with one label that is no other's. Where all that are so stand in the place of their labels, and there are
     as many classes as labels, a name that two have (ImageNet has two cranes) means the one in its place."""
-    sole = {place: next(iter(candidates[place][0])) for place in wanted if len(candidates[place][0]) == 1}
+    sole = {place: next(iter(candidates[place][0])) for place in needed if len(candidates[place][0]) == 1}
     taken = Counter(sole.values())
     clear = {place: (index, candidates[place][1]) for place, index in sole.items() if taken[index] == 1}
-    if len(clear) == len(wanted):
+    if len(clear) == len(needed):
         return clear
     in_place = classes == labels and clear and all(place == index for place, (index, _) in clear.items())
-    if in_place and all(place in candidates[place][0] for place in wanted):
-        return {place: clear.get(place, (place, PLACE)) for place in wanted}
+    if in_place and all(place in candidates[place][0] for place in needed):
+        return {place: clear.get(place, (place, PLACE)) for place in needed}
     return clear
 
 

@@ -36,7 +36,7 @@ class PlanError(ValueError):
 
     def __init__(self, plan: Plan, faults: list[Finding]) -> None:
         self.faults = faults
-        self.lines = [told(plan, fault) for fault in faults]
+        self.lines = [sentence(plan, fault) for fault in faults]
         super().__init__("\n".join(self.lines))
 
 
@@ -46,7 +46,7 @@ def place(plan: Plan, finding: Finding) -> str:
     return f"line {line}" if line else ".".join(finding.keys)
 
 
-def told(plan: Plan, finding: Finding) -> str:
+def sentence(plan: Plan, finding: Finding) -> str:
     """A finding with its place in the plan."""
     return f"{plan.place_of(finding.keys)}: {finding.message}"
 
@@ -71,7 +71,7 @@ class Findings:
             raise PlanError(self.plan, self.faults)
 
 
-def listed(names: Iterable[str]) -> str:
+def comma_list(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from sfumato.data import Data, Example
-from sfumato.runs.classes import asked
+from sfumato.runs.classes import asked_classes
 
 FEW, MANY = 32, 1000
 """Examples that are looked at: at first, and before it is said that no example has something."""
@@ -34,16 +34,16 @@ class Look:
     @cached_property
     def asked(self) -> frozenset[int]:
         """The classes that are explained."""
-        return asked(self.data)
+        return asked_classes(self.data)
 
     def examples(self, most: int = FEW) -> list[Example]:
         """Those that can be read, of so many at most."""
-        return [found for place in spread(self.count, most) if isinstance(found := self._at(place), Example)]
+        return [example for place in spread(self.count, most) if isinstance(example := self._at(place), Example)]
 
     @property
     def errors(self) -> list[Exception]:
         """Why the few looked at first cannot be read, where they cannot."""
-        return [found for place in spread(self.count, FEW) if isinstance(found := self._at(place), Exception)]
+        return [example for place in spread(self.count, FEW) if isinstance(example := self._at(place), Exception)]
 
     def any(self, has: Callable[[Example], bool]) -> bool:
         """Whether an example has something, of the few and then of the many."""
@@ -52,7 +52,7 @@ class Look:
     @property
     def examples_read(self) -> list[Example]:
         """All that were looked at up to now and could be read."""
-        return [found for _, found in sorted(self._read.items()) if isinstance(found, Example)]
+        return [example for _, example in sorted(self._read.items()) if isinstance(example, Example)]
 
     @property
     def looked_at(self) -> int:
@@ -68,23 +68,23 @@ class Look:
     def queries(self) -> float:
         """How many queries of the classes that are present there are, about; an example that cannot be read is one."""
         targets = [
-            len(found.targets) if isinstance(found := self._at(place), Example) else 1
+            len(example.targets) if isinstance(example := self._at(place), Example) else 1
             for place in spread(self.count, MANY)
         ]
         return sum(targets) / max(len(targets), 1) * self.count
 
     def _others(self) -> Iterator[Example]:
         for place in spread(self.count, MANY):
-            if place not in self._read and isinstance(found := self._at(place), Example):
-                yield found
+            if place not in self._read and isinstance(example := self._at(place), Example):
+                yield example
 
     def _at(self, place: int) -> Example | Exception:
         if place not in self._read:
             try:
-                found = self.data[place]
-                if not isinstance(found, Example):
-                    raise TypeError(f"example {place} is {found!r:.80}; expected a sfumato.data.Example")
-                self._read[place] = found
+                example = self.data[place]
+                if not isinstance(example, Example):
+                    raise TypeError(f"example {place} is {example!r:.80}; expected a sfumato.data.Example")
+                self._read[place] = example
             except Exception as error:  # noqa: BLE001  # a data set of anyone's own raises whatever it trips over
                 self._read[place] = error
         return self._read[place]
@@ -101,14 +101,14 @@ def spread(count: int, most: int) -> list[int]:
     return [round(place * (count - 1) / (most - 1)) for place in range(most)]
 
 
-def located(example: Example, label: int) -> bool:
+def has_place(example: Example, label: int) -> bool:
     """Whether something says where a class is."""
     return any(
         thing.box or thing.polygons or thing.run or thing.mask for thing in example.things if thing.label == label
     )
 
 
-def segmented(example: Example, label: int) -> bool:
+def has_segmentation(example: Example, label: int) -> bool:
     """Whether all that is located of a class has a segmentation."""
     things = [thing for thing in example.things if thing.label == label]
     places = [thing for thing in things if thing.box or thing.polygons or thing.run or thing.mask]

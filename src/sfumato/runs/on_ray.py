@@ -17,7 +17,7 @@ from itertools import chain, islice
 from typing import Any
 
 from sfumato.data import Example
-from sfumato.runs.classes import asked
+from sfumato.runs.classes import asked_classes
 from sfumato.runs.cluster import Cluster
 from sfumato.runs.crew import PATIENCE, Crew, Task
 from sfumato.runs.execute import WAIT, Parcel, renewed, undone
@@ -153,7 +153,7 @@ class Classes:
 
     classes: Sequence[str]
 
-    asked: frozenset[int]
+    asked_classes: frozenset[int]
     """Those that are explained."""
 
     def __len__(self) -> int:
@@ -166,7 +166,7 @@ class Classes:
 def _portable(plan: Plan) -> Plan:
     """The plan without its data sets' lists, which may be large and lie on the driver's machine only."""
     data = {
-        name: replace(entry, data=Classes(tuple(entry.data.classes), asked(entry.data)))
+        name: replace(entry, data=Classes(tuple(entry.data.classes), asked_classes(entry.data)))
         for name, entry in plan.data.items()
     }
     return replace(plan, data=data)

@@ -10,9 +10,9 @@ from typing import Any
 
 from sfumato.about import versions
 from sfumato.runs import items
-from sfumato.runs.check import checked
+from sfumato.runs.check import check_plan
 from sfumato.runs.execute import Progress, execute
-from sfumato.runs.findings import told
+from sfumato.runs.findings import sentence
 from sfumato.runs.items import Chunk
 from sfumato.runs.kept import Kept
 from sfumato.runs.opened import open_store
@@ -153,10 +153,10 @@ def begun(
     """
     _check_folder(place.folder)
     bench = Workbench(plan)
-    findings = checked(plan, bench, on_cluster)
+    findings = check_plan(plan, bench, on_cluster)
     findings.stop()
     for each in findings.notes:
-        note(told(plan, each))
+        note(sentence(plan, each))
     _make_folder(place.folder)
     place.shards.sweep()
     with place.store(create=True) as store:

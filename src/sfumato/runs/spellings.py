@@ -11,6 +11,7 @@ NAME, PLURAL = "by name", "by a plural"
 
 WORDNET_ID = re.compile(r"(?<![a-z0-9])n\d{8}(?!\d)", re.IGNORECASE)
 NUMBER_IN_FRONT = re.compile(r"^\d+[\s._:-]+(?=\D)")
+
 Candidates = Mapping[int, tuple[frozenset[int], str]]
 """By class, the labels that its name may mean, and how."""
 
@@ -55,19 +56,17 @@ def plain(name: str) -> str:
     >>> plain("Crème_brûlée"), plain("T-Shirt"), plain("tv monitor")
     ('cremebrulee', 'tshirt', 'tvmonitor')
     """
-    told: list[str] = []
+    characters: list[str] = []
     vowels = False
-    for _ in range(
-        2
-    ):  # as Unicode defines "alike but for case": folding uncovers what can be taken apart, and the reverse
+    for _ in range(2):  # Unicode's "alike but for case": folding uncovers what can be taken apart, and the reverse
         name = unicodedata.normalize("NFKD", name).casefold()
     for character in unicodedata.normalize("NFKD", name):
         mark = unicodedata.category(character).startswith("M")
         if not mark:
             vowels = character.isalnum() and not character.isascii()
         if character.isalnum() or (mark and vowels):  # in scripts other than Latin, a mark may be a vowel
-            told.append(character)
-    return "".join(told)
+            characters.append(character)
+    return "".join(characters)
 
 
 def parts(name: str) -> tuple[str, ...]:
@@ -76,12 +75,12 @@ def parts(name: str) -> tuple[str, ...]:
     >>> parts("n02085620-Chihuahua"), parts("001.Black_footed_Albatross")
     (('n02085620', 'chihuahua'), ('001blackfootedalbatross', 'blackfootedalbatross'))
     """
-    told: dict[str, None] = {}
+    names: dict[str, None] = {}
     for synonym in synonyms(name):
         ids = WORDNET_ID.findall(synonym)
         rest = WORDNET_ID.sub(" ", synonym)
-        told |= dict.fromkeys(plain(one) for one in (*ids, rest, NUMBER_IN_FRONT.sub("", rest)))
-    return tuple(part for part in told if part)
+        names |= dict.fromkeys(plain(one) for one in (*ids, rest, NUMBER_IN_FRONT.sub("", rest)))
+    return tuple(part for part in names if part)
 
 
 def plurals(part: str) -> tuple[str, ...]:
@@ -92,8 +91,8 @@ def plurals(part: str) -> tuple[str, ...]:
     """
     if len(part) < 3 or not part.isalpha():
         return ()
-    told = [part + "s", part + "es"]
+    forms = [part + "s", part + "es"]
     for ending, other in (("y", "ies"), ("s", ""), ("es", ""), ("ies", "y")):
         if part.endswith(ending):
-            told.append(part.removesuffix(ending) + other)
-    return tuple(told)
+            forms.append(part.removesuffix(ending) + other)
+    return tuple(forms)

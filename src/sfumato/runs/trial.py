@@ -9,7 +9,7 @@ from sfumato.pictures import read
 from sfumato.runs.findings import Findings, place
 from sfumato.runs.items import PREDICTED_TARGET, Chunk, Unit
 from sfumato.runs.kept import Explained
-from sfumato.runs.looks import Look, located
+from sfumato.runs.looks import Look, has_place
 from sfumato.runs.plan import Combination, Plan
 from sfumato.runs.store import Done
 from sfumato.runs.work import Workbench
@@ -106,9 +106,11 @@ def query(plan: Plan, name: str, look: Look) -> Unit | None:
     if not entry.names_targets:
         units = [Unit(example.name, PREDICTED_TARGET, example) for example in examples]
     else:
-        look.any(lambda example: any(located(example, label) for label in example.targets))  # looks at more if it must
+        look.any(
+            lambda example: any(has_place(example, label) for label in example.targets)
+        )  # looks at more if it must
         pairs = [(example, label) for example in look.examples_read for label in example.targets]
-        pairs.sort(key=lambda pair: not located(*pair))
+        pairs.sort(key=lambda pair: not has_place(*pair))
         units = [Unit(example.name, label, example) for example, label in pairs]
     for unit in units[:TRIED]:
         try:

@@ -1,4 +1,4 @@
-"""Classes that cannot be told from a model's labels: what is said of them, and what to write in the plan."""
+"""Classes that cannot be told from a model's labels: why, and what to write in the plan."""
 
 import difflib
 import json
@@ -44,10 +44,10 @@ class ClassesError(ValueError):
         return ClassesError(f"{what}: {self}", self.key, self.lines, self.order, self.most)
 
     def remedy(self, data: str) -> str:
-        """What to write under the data set of that name, line by line; empty where nothing can be said."""
+        """What to write under the data set of that name, line by line; empty where nothing can be reasons."""
         table = toml_key(data)
-        told = ["say what the model calls it, or its output's index:", f"  [data.{table}.classes]"]
-        text = "\n".join([*told, *(f"  {line}" for line in self.lines)]) if self.lines else ""
+        head = ["say what the model calls it, or its output's index:", f"  [data.{table}.classes]"]
+        text = "\n".join([*head, *(f"  {line}" for line in self.lines)]) if self.lines else ""
         if self.order is None and self.most:
             only = (
                 f"if the model is for other classes, name those that are for these:\n  [data.{table}]\n  models = […]"
@@ -72,9 +72,9 @@ def uncounted(classes: Sequence[str], labels: Sequence[str], outputs: int) -> Cl
 def unknown(
     classes: Sequence[str], labels: Sequence[str], doubtful: Sequence[int], candidates: Candidates
 ) -> ClassesError:
-    """What is said of classes without a label of their own, and the lines to write."""
+    """What is reasons of classes without a label of their own, and the lines to write."""
     offers = _Offers(classes, labels, candidates)
-    said = [offers.about(place) for place in doubtful[:LISTED]]
+    reasons = [offers.about(place) for place in doubtful[:LISTED]]
     more = f", and {len(doubtful) - LISTED} more" if len(doubtful) > LISTED else ""
     message = f"{len(doubtful)} of {len(classes)} classes cannot be told from its {len(labels)} labels: "
     order = None
@@ -85,7 +85,7 @@ def unknown(
         order = 1
     most = 2 * len(doubtful) > len(classes)
     lines = [] if nameless else [offers.line(place, guess=not most) for place in doubtful[:LISTED]]
-    return ClassesError(message + ", ".join(said) + more, lines=lines, order=order, most=most)
+    return ClassesError(message + ", ".join(reasons) + more, lines=lines, order=order, most=most)
 
 
 @dataclass(frozen=True)
@@ -141,11 +141,11 @@ class _Offers:
     @cached_property
     def _beginnings(self) -> dict[str, set[int]]:
         """The labels by all that they, or synonyms in them, may be called."""
-        told: dict[str, set[int]] = {}
+        beginnings: dict[str, set[int]] = {}
         for index, label in enumerate(self.labels):
             for name in {label, *synonyms(label)}:
-                told.setdefault(plain(name), set()).add(index)
-        return told
+                beginnings.setdefault(plain(name), set()).add(index)
+        return beginnings
 
     def _near(self, name: str, alike: float = ALIKE) -> list[int]:
         close = difflib.get_close_matches(plain(name), self._words, n=3, cutoff=alike)

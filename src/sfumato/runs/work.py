@@ -21,7 +21,7 @@ from sfumato.metrics.estimate import Row
 from sfumato.models import Classifier
 from sfumato.pictures import read
 from sfumato.records import fingerprint
-from sfumato.runs.classes import ClassMap, asked, matched
+from sfumato.runs.classes import ClassMap, asked_classes, match_classes
 from sfumato.runs.items import PREDICTED_TARGET, Chunk, Unit, seed_of
 from sfumato.runs.kept import Explained
 from sfumato.runs.plan import Plan
@@ -152,12 +152,12 @@ class Workbench:
         if (data, model) not in self._classes:
             entry = self.plan.data[data]
             try:
-                self._classes[data, model] = matched(
+                self._classes[data, model] = match_classes(
                     entry.data.classes,
                     self.classifier(model).labels,
                     entry.classes,
                     self.outputs(model),
-                    asked(entry.data),
+                    asked_classes(entry.data),
                 )
             except ClassesError as error:
                 self._classes[data, model] = error.about(f"the classes of {data!r} and the labels of model {model!r}")
