@@ -125,6 +125,7 @@ def subject(tmp_path, monkeypatch):
         values = np.full((12, 12, 3), 60, np.uint8)
         values[2:10, 2:10, index % 3] = 250
         Image.fromarray(values).save(tmp_path / f"pictures/{index}.png")
+    torch.save({"head.weight": torch.zeros(2)}, tmp_path / "other.pth")
     return SimpleNamespace(folder=tmp_path, module=name)
 
 
@@ -164,7 +165,11 @@ PREDICTED = ('path = "pictures"', 'path = "pictures"\ntargets = "predicted"')
             [("net = ", 'extra = {{ use = "{module}:net", checkpoint = "picturs" }}\nnet = ')],
             r"line 3, models.extra.checkpoint: no checkpoint '.*picturs'; did you mean pictures",
         ),
-        ([(":net", ":unlayered")], r'line 7, methods.grad-cam: .*\n  \[methods\]\n  grad-cam = { use = "GradCAM", layer = "fea'),
+        (
+            [("net = ", 'extra = {{ use = "{module}:net", checkpoint = "other.pth" }}\nnet = ')],
+            r"line 3, models.extra.checkpoint: .*does not fit Colours: .*head.weight is not in the model",
+        ),
+        ([(":net", ":unlayered")], r'line 7, methods.grad-cam: .*\n  \[methods\]\n  grad-cam = { use = "GradCAM", lay'),
         ([('"GradCAM"', '{{ use = "GradCAM", layer = "feature" }}')], r"line 7, methods.grad-cam.layer: .*'features'"),
         (
             [('"GradCAM"', '{{ use = "ContrastiveExcitationBackprop", contrast_layer = "heat" }}')],
