@@ -25,7 +25,7 @@ from sfumato.runs.workers import one_thread, spread
 
 SUBJECT = '''
 """A network that sees colours, and pictures of coloured squares."""
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 import time
 import torch
@@ -62,6 +62,9 @@ def held():
 def seer():
     preparation = Preparation(size=24, resize=None, mean=(0.5,) * 3, std=(0.25,) * 3)
     return Classifier("seer", Seer().eval(), preparation, COLOURS, {"GradCAM": "features"})
+
+def other():
+    return replace(seer(), labels=("green", "red", "azure"))
 
 def slow():
     global SLOW
@@ -501,6 +504,30 @@ def test_predicted_targets_are_the_models(subject, tmp_path):
         rows = [row for row in summary.rows(session, store) if row["protocol"] == "accuracy"]
     assert len(rows) == 12
     assert all(row["rank"] == 1 for row in rows if not row["failed"])
+
+
+def test_classes_that_match_in_part_are_not_taken_in_order(subject, tmp_path):
+    """Red would be explained as green."""
+    with pytest.raises(
+        ValueError, match=r"line 11, data.squares.classes: .*'blue' fits none.*\n.*\n  blue = \"azure\""
+    ):
+        begun(planned(subject, "other"), Place(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_protocol_without_what_it_needs_is_refused_before_the_first_picture(subject, tmp_path):
+    plan = planned(subject, **{'path = "pictures"': 'path = "pictures"\ntargets = "predicted"'})
+    with pytest.raises(ValueError, match="PointingGame needs to know where the class is"):
+        begun(plan, Place(tmp_path / "run"))
+
+
+def test_a_run_without_a_terminal_writes_lines(written, tmp_path):
+    ended = typed("run", written, "--out", tmp_path / "out")
+    lines = [line for line in ended.stderr.splitlines() if f"of {ITEMS} items" in line]
+    assert lines
+    assert f" {ITEMS} of {ITEMS} items (100 %), " in lines[-1]
+    assert "15 failed" in lines[-1]
+    assert "\x1b" not in ended.stderr
 
 
 def test_folders_that_cannot_be_made_are_named(subject, tmp_path):
