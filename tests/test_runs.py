@@ -27,7 +27,7 @@ from sfumato.runs.workers import one_thread, spread
 
 SUBJECT = '''
 """A network that sees colours, and pictures of coloured squares."""
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 import time
 import torch
@@ -64,6 +64,9 @@ def held():
 def seer():
     preparation = Preparation(size=24, resize=None, mean=(0.5,) * 3, std=(0.25,) * 3)
     return Classifier("seer", Seer().eval(), preparation, COLOURS, {"GradCAM": "features"})
+
+def other():
+    return replace(seer(), labels=("green", "red", "azure"))
 
 def slow():
     global SLOW
@@ -503,12 +506,39 @@ def test_parquet_can_be_read_back(lines, tmp_path):
 
 
 def test_predicted_targets_are_the_models(subject, tmp_path):
-    plan = planned(subject, **{'path = "pictures"': 'path = "pictures"\ntargets = "predicted"'})
+    plan = planned(
+        subject,
+        **{'path = "pictures"': 'path = "pictures"\ntargets = "predicted"', "[protocols]\npointing": "[protocols]\n# "},
+    )
     session = carried_out(plan, tmp_path / "run")
     with session.place.store() as store:
         rows = [row for row in summary.rows(session, store) if row["protocol"] == "accuracy"]
     assert len(rows) == 12
     assert all(row["rank"] == 1 for row in rows if not row["failed"])
+
+
+def test_classes_that_match_in_part_are_not_taken_in_order(subject, tmp_path):
+    """Red would be explained as green."""
+    with pytest.raises(
+        ValueError, match=r"line 11, data.squares.classes: .*'blue' fits none.*\n.*\n  blue = \"azure\""
+    ):
+        begun(planned(subject, "other"), Place(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_protocol_without_what_it_needs_is_refused_before_the_first_picture(subject, tmp_path):
+    plan = planned(subject, **{'path = "pictures"': 'path = "pictures"\ntargets = "predicted"'})
+    with pytest.raises(ValueError, match="PointingGame needs to know where the class is"):
+        begun(plan, Place(tmp_path / "run"))
+
+
+def test_a_run_without_a_terminal_writes_lines(written, tmp_path):
+    ended = typed("run", written, "--out", tmp_path / "out")
+    lines = [line for line in ended.stderr.splitlines() if f"of {ITEMS} items" in line]
+    assert lines
+    assert f" {ITEMS} of {ITEMS} items (100 %), " in lines[-1]
+    assert "15 failed" in lines[-1]
+    assert "\x1b" not in ended.stderr
 
 
 def test_folders_that_cannot_be_made_are_named(subject, tmp_path):
@@ -539,7 +569,8 @@ def test_the_command_line_from_plan_to_table(written, tmp_path):
     assert f"{ITEMS} items are done, 0 of them now; 15 failed" in again.output
     status = typed("status", out)
     assert f"{ITEMS} of {ITEMS} items are done, of which 15 failed" in status.output
-    assert "example 7" in status.output
+    assert "3 × the annotation of … is damaged (e.g. example 7)" in status.output
+    assert "squares → seer: 3 of 3 classes by name" in status.output
     shown = typed("table", out)
     assert shown.exit_code == 0
     assert "squares, seer" in shown.output

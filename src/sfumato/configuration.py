@@ -1,6 +1,7 @@
 """Frozen dataclasses to plain JSON and back, so that a result's file says how it was made."""
 
 import importlib
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -146,25 +147,44 @@ def from_json(value: Any) -> Any:
     return value
 
 
+KEY = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[\w-]+)"""
+"""A key of TOML: bare or between quotes, with spaces and dots in it then."""
+
+DOTTED_KEY = rf"{KEY}(?:\s*\.\s*{KEY})*"
+
+
+def _keys(dotted: str) -> tuple[str, ...]:
+    """The keys of a dotted one."""
+    told = []
+    for key in re.findall(KEY, dotted):
+        try:
+            told.append(json.loads(key) if key.startswith('"') else key.strip("'"))
+        except ValueError:  # an escape that JSON has not; or no key, but a line of a longer text
+            told.append(key.strip('"'))
+    return tuple(told)
+
+
 def line_of(text: str, keys: tuple[str | int, ...]) -> int | None:
     """The line of a TOML file where a key stands, or the nearest table about it; of a table `[[name]]` with its index.
 
     >>> line_of("[[rule]]\\n[[rule]]\\nrule = 'flip'", ("rule", 1, "rule"))
     3
+    >>> line_of("[names]\\n'hot dog' = 1", ("names", "hot dog"))
+    2
     """
     best: int | None = None
     depth = 0
     table: tuple[str | int, ...] = ()
     counts: dict[tuple[str | int, ...], int] = {}
     for place, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*(\[+)\s*([^\]]+?)\s*\]+", line):
-            table = tuple(part.strip().strip("\"'") for part in header[2].split("."))
+        if header := re.match(rf"\s*(\[+)\s*({DOTTED_KEY})\s*\]+", line):
+            table = _keys(header[2])
             if header[1] == "[[":
                 counts[table] = counts.get(table, -1) + 1
                 table = (*table, counts[table])
             here = table
-        elif key := re.match(r"\s*([\w\-\"'.]+)\s*=", line):
-            here = (*table, *(part.strip("\"'") for part in key[1].split(".")))
+        elif key := re.match(rf"\s*({DOTTED_KEY})\s*=", line):
+            here = (*table, *_keys(key[1]))
         else:
             continue
         if here == keys[: len(here)] and len(here) > depth:

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfumato.cli import bench_rules
-from sfumato.cli.speaking import FAILED, INTERRUPTED, SOME_FAILED, complain, speaking_plainly
+from sfumato.cli import bench_check, bench_rules
+from sfumato.cli.progress_of_runs import progress
+from sfumato.cli.speaking import FAILED, INTERRUPTED, SOME_FAILED, complain, complain_of, speaking_plainly
 from sfumato.cli.tables import console, fitted, table
 from sfumato.configuration import check_number
 
 if TYPE_CHECKING:
     from sfumato.runs.execute import Progress
     from sfumato.runs.plan import Plan
+    from sfumato.runs.record import Place
     from sfumato.runs.session import Session
     from sfumato.runs.summary import Line
 
@@ -31,7 +33,7 @@ PATIENCE = 20.0
 """Times as long as counting takes, until the next count: a store of many rows has other things to do."""
 
 TOLD = 10
-"""Reasons for failures that `status` shows."""
+"""Causes of failures that `status` shows."""
 
 Folder = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
 Store = Annotated[
@@ -85,11 +87,11 @@ def run(
     with _running(out):
         from sfumato.runs import plan as plans
         from sfumato.runs.record import Place
-        from sfumato.runs.session import begun
 
         _check_choice(other_version)
-        planned = _timed(plans.read(plan), timeout)
-        _carry_out(begun(planned, Place(out, store), other_version), workers, on, retry=retry, redo=redo)
+        remedy = f", and try it with: sfumato bench check {plan}"
+        session = _begun(_timed(plans.read(plan), timeout), Place(out, store), other_version, on, remedy)
+        _carry_out(session, workers, on, retry=retry, redo=redo)
 
 
 @app.command()
@@ -106,29 +108,32 @@ def resume(
     """Go on with the run in a folder, by the plan that it was begun with."""
     with _running(folder):
         from sfumato.runs.record import found
-        from sfumato.runs.session import begun
 
         _check_choice(other_version)
         place = _existing(folder, store)
-        planned = _timed(found(place).read_plan(), timeout)
-        _carry_out(begun(planned, place, other_version), workers, on, retry=retry, redo=redo)
+        remedy = f", and go on with: sfumato bench run PLAN --out {folder}"
+        session = _begun(_timed(found(place).read_plan(), timeout), place, other_version, on, remedy)
+        _carry_out(session, workers, on, retry=retry, redo=redo)
 
 
 @app.command()
 def status(folder: Folder, store: Store = None) -> None:
-    """Say how far a run is, and why items failed."""
+    """Say how far a run is, what was taken for which class, and why items failed."""
     with speaking_plainly():
+        from sfumato.runs.class_notes import class_line
         from sfumato.runs.record import found
 
         record = found(_existing(folder, store))
         with record.place.store() as opened:
             done, failed = record.counts(opened)
-            reasons = record.failures(opened)
+            causes = record.failures(opened)
+        for note in record.said.get("classes", []):
+            console().print(class_line(note), soft_wrap=True)
         console().print(f"{done} of {record.total} items are done, of which {failed} failed")
-        for cause, (count, example) in list(reasons.items())[:TOLD]:
-            console().print(f"  {count} × {cause} (e.g. {example})")
-        if len(reasons) > TOLD:
-            console().print(f"  … and {len(reasons) - TOLD} other reasons")
+        for cause, (count, example) in list(causes.items())[:TOLD]:
+            console().print(f"  {count} × {cause} (e.g. {example})", soft_wrap=True)
+        if len(causes) > TOLD:
+            console().print(f"  … and {len(causes) - TOLD} other causes")
 
 
 @app.command("table")
@@ -240,7 +245,22 @@ def export(
         console().print(str(to))
 
 
+app.command()(bench_check.check)
 app.command()(bench_rules.rules)
+
+
+def _begun(plan: "Plan", place: "Place", other_version: str | None, on: str | None, remedy: str) -> "Session":
+    """The run begun, or all that is wrong with its plan."""
+    from sfumato.runs.findings import PlanError
+    from sfumato.runs.session import begun
+
+    try:
+        return begun(plan, place, other_version, complain_of, on_cluster=on is not None)
+    except PlanError as error:
+        for line in error.lines:
+            complain_of(line)
+        complain(f"nothing was begun: mend the plan{remedy}")
+        raise typer.Exit(FAILED) from error
 
 
 def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool, redo: "list[str] | None") -> None:
@@ -252,10 +272,17 @@ def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool,
             session.redo(opened, name)
         left, open_now = session.look(opened), ""
         if left:
-            with _progress(session, session.total - left) as told, closing(_worked(session, workers, on)) as work:
-                for progress in work:
-                    told(opened)
-                    open_now = progress.left
+            with (
+                progress(session.total, session.total - left) as report,
+                closing(_worked(session, workers, on)) as work,
+            ):
+                ready = 0.0
+                for told in work:
+                    open_now = told.left
+                    if (now := time.monotonic()) >= ready:
+                        report(*session.counts(opened))  # what others do meanwhile counts too
+                        ready = now + PATIENCE * (time.monotonic() - now)
+                report(*session.counts(opened))
         done, failed = session.counts(opened)
     console().print(f"{done} items are done, {done - session.total + left} of them now; {failed} failed")
     if failed:
@@ -282,51 +309,6 @@ def _worked(session: "Session", workers: int, on: str | None) -> "Generator[Prog
     from sfumato.runs.workers import spread
 
     return spread(session, workers)
-
-
-@contextmanager
-def _progress(session: "Session", before: int) -> Iterator[Any]:
-    """A bar with the rate, the time that is left and the failures; what others do meanwhile counts too."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("{task.fields[failed]}"),
-    )
-    with Progress(*columns, console=_stderr()) as bar:
-        task = bar.add_task("items", total=session.total, completed=before, rate="", failed="")
-
-        ready = 0.0
-
-        def told(store: Any) -> None:
-            nonlocal ready
-            if (now := time.monotonic()) < ready:
-                return
-            done, failed = session.counts(store)
-            ready = now + PATIENCE * (time.monotonic() - now)
-            elapsed = bar.tasks[task].elapsed or 0
-            rate = f"{(done - before) / elapsed:.3g} a second" if elapsed else ""
-            bar.update(task, completed=done, rate=rate, failed=f"{failed} failed" if failed else "")
-
-        yield told
-
-
-def _stderr() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
 
 
 def _existing(folder: Path, store: str | None) -> Any:

@@ -34,6 +34,13 @@ def speaking_plainly() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
+def complain_of(finding: str) -> None:
+    """A sentence on stderr, with the lines after it as they are, for a plan."""
+    first, *lines = finding.splitlines()
+    complain(first)
+    sys.stderr.writelines(f"{line}\n" for line in lines)
+
+
 def complain(about: object) -> None:
     """One line on stderr."""
     sys.stderr.write(f"sfumato: {' '.join(str(about).split())}\n")

@@ -35,6 +35,11 @@ class Listed(Listing):
         beneath = getattr(self.data, "sources", None)
         return None if beneath is None else [*beneath, Path(self.path)]
 
+    @property
+    def asked_classes(self) -> frozenset[int]:
+        """The classes that are explained where they are present."""
+        return frozenset(getattr(self.data, "asked_classes", range(len(self.classes))))
+
     def __len__(self) -> int:
         return len(self.data)
 

@@ -4,11 +4,15 @@ import difflib
 import json
 import math
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from sfumato.data.example import Box
+
+COMPARED = 1000
+"""Names in a folder, at most, that a missing one is compared with."""
 
 
 def folder(root: str, candidates: Sequence[str], what: str) -> Path:
@@ -24,7 +28,7 @@ def file(root: str, candidates: Sequence[str], what: str) -> Path:
 def given(path: str, what: str) -> Path:
     """The file that a person named outright."""
     if not Path(path).is_file():
-        raise ValueError(f"there is no {what} {path!r}; expected the path of a file")
+        raise ValueError(f"there is no {what} {path!r}; expected the path of a file{near_path(Path(path))}")
     return Path(path)
 
 
@@ -135,5 +139,18 @@ def _first(root: str, candidates: Sequence[str], missing: str, there: Any) -> Pa
         path = Path(root, candidate)
         if there(path):
             return path
-    tried = " or ".join(repr(str(Path(root, candidate))) for candidate in candidates)
-    raise ValueError(f"{missing} in {root!r}; expected {tried}")
+    paths = [Path(root, candidate) for candidate in candidates]
+    tried = " or ".join(repr(str(path)) for path in paths)
+    offered = next(filter(None, map(near_path, paths)), "")
+    raise ValueError(f"{missing} in {root!r}; expected {tried}{offered}")
+
+
+def near_path(path: Path) -> str:
+    """The end of an error's sentence about a path that is not there: what its first missing part may be."""
+    while path.parent != path and not path.parent.exists():
+        path = path.parent
+    try:
+        there = [entry.name for entry in islice(path.parent.iterdir(), COMPARED)]
+    except OSError:
+        return ""
+    return "" if path.exists() else near(path.name, there)

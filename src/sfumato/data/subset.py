@@ -68,6 +68,12 @@ class Subset(Listing):
         """Not where sizes count, which may be those of the pictures' files."""
         return None if self.difficult or self.smaller is not None else getattr(self.data, "sources", None)
 
+    @property
+    def asked_classes(self) -> frozenset[int]:
+        """The classes that are explained where they are present."""
+        within = getattr(self.data, "asked_classes", range(len(self.classes)))
+        return frozenset(within) - self._left_out
+
     def __len__(self) -> int:
         return len(self._kept)
 

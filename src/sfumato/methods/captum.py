@@ -80,7 +80,7 @@ class Captum:
         the method, its layer, the inputs or the targets cannot be used. The model comes out as it went in.
         """
         kind = self._class()
-        wants_layer = "layer" in inspect.signature(kind).parameters
+        wants_layer = self.needs_layer
         if wants_layer != bool(self.layer):
             raise ValueError(
                 f'{self.name} looks into a layer; name one, e.g. layer="layer4"'
@@ -99,6 +99,11 @@ class Captum:
                 )
                 saliency = self._map(found, x)
         return Attribution(map=saliency, whole=whole, about=about_run(self, subject.used_score))
+
+    @property
+    def needs_layer(self) -> bool:
+        """Whether the method looks into a layer. Raises as a call does where there is no such method."""
+        return "layer" in inspect.signature(self._class()).parameters
 
     def _class(self) -> Callable[..., Any]:
         path = self.name.removeprefix("captum:")

@@ -5,7 +5,7 @@ via gradient-based localization*, ICCV 2017, arXiv 1610.02391.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -32,6 +32,8 @@ class GradCAM:
     - `memory`: GiB that the model may keep for its backward pass; more inputs than fit go through it in turns.
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     """
+
+    needs_layer: ClassVar[bool] = True
 
     layer: str = ""
     layout: str = later("")

@@ -33,6 +33,6 @@ def load(name: str, checkpoint: str | os.PathLike[str] | None = None) -> Classif
     if rest and source in SOURCES:
         return SOURCES[source](rest, weights)
     if rest:
-        return dotted.load(name, weights)
+        return dotted.load(name, weights, SOURCES)
     known = [*NAMES, *(f"{source}:…" for source in SOURCES), "package.module:factory"]
     raise ValueError(f"no model {name!r}{near(name, known)}; expected {', '.join(known[:-1])} or {known[-1]}")

@@ -92,3 +92,12 @@ def _last_spatial(outputs: Sequence[tuple[str, tuple[int, ...], Axes | None]], s
         if math.prod(shape[1:]) > shape[laid.channels]:
             return name
     return None
+
+
+def last_spatial(net: nn.Module, preparation: Preparation) -> str | None:
+    """The module whose output is the last one with space, seen as `described` sees it; `None` where there is none."""
+    return _traced(net, torch.zeros(1, *preparation.shape, dtype=torch.float32, device=_device(net)))[1]
+
+
+def _device(net: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in net.parameters()), torch.device("cpu"))

@@ -8,6 +8,7 @@ from itertools import chain, islice
 from typing import Protocol
 
 from sfumato.data import Example
+from sfumato.runs.classes import asked_classes
 from sfumato.runs.execute import WAIT, Parcel, Progress, Results
 from sfumato.runs.faults import Left, Troubles
 from sfumato.runs.kept import Kept
@@ -131,6 +132,8 @@ class Classes:
     """What a worker needs of a data set: its classes. The examples come with the chunks."""
 
     classes: Sequence[str]
+    asked_classes: frozenset[int]
+    """Those that are explained."""
 
     def __len__(self) -> int:
         return 0
@@ -141,5 +144,8 @@ class Classes:
 
 def portable(plan: Plan) -> Plan:
     """The plan without its data sets' lists, which may be large and lie on the driver's machine only."""
-    data = {name: replace(entry, data=Classes(tuple(entry.data.classes))) for name, entry in plan.data.items()}
+    data = {
+        name: replace(entry, data=Classes(tuple(entry.data.classes), asked_classes(entry.data)))
+        for name, entry in plan.data.items()
+    }
     return replace(plan, data=data)

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from sfumato.configuration import as_key
@@ -61,11 +62,15 @@ class Chunk:
 
 
 def recipes(
-    plan: Plan, weights: Mapping[str, str], made_by: Mapping[str, str]
+    plan: Plan,
+    weights: Mapping[str, str],
+    made_by: Mapping[str, str],
+    indices: Mapping[tuple[str, str], Sequence[int | None]] = MappingProxyType({}),
 ) -> dict[tuple[Combination, str], dict[str, Any]]:
     """By combination and protocol, all that items share on which their outcome depends; plain JSON.
 
-    `weights` are the models' identities, `made_by` the versions of all that computes. A method's and a protocol's own
+    `weights` are the models' identities, `made_by` the versions of all that computes, `indices` the models' outputs of the data
+    sets' classes. A method's and a protocol's own
     name in the plan does not count; the source of one that is not sfumato's own does.
     """
     found = {}
@@ -76,7 +81,7 @@ def recipes(
             found[each, protocol] = {
                 "made by": dict(made_by),
                 "data": each.data,
-                "classes": _digest(list(plan.data[each.data].data.classes)),
+                "classes": _digest([list(plan.data[each.data].data.classes), indices.get((each.data, each.model))]),
                 "targets": plan.data[each.data].targets,
                 "model": weights[each.model],
                 "method": as_key(method),

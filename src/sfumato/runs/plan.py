@@ -22,6 +22,10 @@ path = "$DATA/VOCdevkit"                  # relative to the plan's folder; varia
 models = ["mine"]                         # all, unless said otherwise; and so with protocols and methods
 targets = "present"                       # each class that is there, or the "predicted" one: 0 where there is one output
 
+[data.voc.classes]                        # what models call classes where their names differ; see `sfumato.runs.classes`
+aeroplane = "airplane"                    # a label, a list of labels (each model has one of them), or the output's index
+tvmonitor = ["tv", "television"]          # or, for all: classes = "in order", or classes = "in order from 1"
+
 [protocols]
 pointing = "PointingGame"
 accuracy = { use = "Accuracy", methods = ["grad-cam"] }
@@ -44,6 +48,7 @@ from sfumato.data import Data
 from sfumato.metrics.protocol import Protocol
 from sfumato.models.names import near
 from sfumato.runs.catalogue import USE, SettingError, exported, made
+from sfumato.runs.classes import ClassNames
 from sfumato.runs.cluster import Cluster
 
 PRESENT, PREDICTED = "present", "predicted"
@@ -66,6 +71,12 @@ class DataEntry:
     methods: tuple[str, ...]
     protocols: tuple[str, ...]
     targets: str = PRESENT
+    classes: ClassNames = ClassNames()
+
+    @property
+    def names_targets(self) -> bool:
+        """Whether the classes to be explained are the data set's, and not what a model predicts."""
+        return self.targets == PRESENT and bool(self.data.classes)
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,13 @@ class Plan:
     folder: Path = field(default=Path(), compare=False)
     ray: Cluster = Cluster()
     """How the work is spread where it is done on a cluster; no outcome depends on it."""
+    name: str = field(default="the plan", compare=False)
+    """Of the file, for messages."""
+
+    def place_of(self, keys: tuple[str, ...]) -> str:
+        """Where in the file keys stand, or the nearest table: "plan.toml, line 3, models.mine"."""
+        line = line_of(self.text, keys)
+        return f"{self.name}, line {line}, {'.'.join(keys)}" if line else f"{self.name}, {'.'.join(keys)}"
 
     def combinations(self) -> Iterator[Combination]:
         """All that is planned, in order: a data set and model after the other."""
@@ -136,7 +154,7 @@ def parse(text: str, folder: Path, name: str = "the plan") -> Plan:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{name}: {error}; expected TOML") from error
     try:
-        return _plan(content, folder, text)
+        return replace(_plan(content, folder, text), name=name)
     except SettingError as error:
         line = line_of(text, error.keys)
         where = f"{name}, line {line}" if line else name
@@ -160,6 +178,7 @@ KINDS = ("models", "methods", "data", "protocols")
 OPTIONS = ("seed", "batch", "device", "masks", "timeout")
 SCORE = "score"
 CLUSTER = "ray"
+CLASSES = "classes"
 KEYS = (*KINDS, *OPTIONS, SCORE, CLUSTER)
 
 
@@ -248,11 +267,16 @@ def _data(spec: Any, keys: tuple[str, ...], folder: Path, **names: Mapping[str, 
     targets = settings.pop("targets", PRESENT)
     if targets not in (PRESENT, PREDICTED):
         raise SettingError((*keys, "targets"), f"targets are {PRESENT!r} or {PREDICTED!r}; got {targets!r}")
-    return DataEntry(
-        made(with_paths(settings, folder, keys), exported("sfumato.data", "classes"), keys, "data set"),
-        **chosen,
-        targets=targets,
-    )
+    called = ClassNames()
+    if not isinstance(settings.get(CLASSES, []), list):  # a list is for a data set of one's own that has such a setting
+        called = ClassNames.read(settings.pop(CLASSES), (*keys, CLASSES))
+    try:
+        data = made(with_paths(settings, folder, keys), exported("sfumato.data", "classes"), keys, "data set")
+    except SettingError as error:
+        if error.keys == (*keys, CLASSES):
+            ClassNames.read(settings[CLASSES], error.keys)  # says what is expected of it
+        raise
+    return DataEntry(data, **chosen, targets=targets, classes=called)
 
 
 def with_paths(settings: Mapping[str, Any], folder: Path, keys: tuple[str, ...]) -> dict[str, Any]:

@@ -24,10 +24,9 @@ def register(store: Store, name: str, entry: DataEntry) -> None:
     A data set whose `sources` (the files that it reads its annotations from) have the size and times that they had is not
     read again; one that names none is gone through each time. Raises `ValueError` where the set cannot be read.
     """
-    told = store.notes().get(data_note(name), {})
-    sources = _sources(entry)
-    if sources and told.get("sources") == sources:
+    if registered(store, name, entry):
         return
+    sources = _sources(entry)
     classes = list(entry.data.classes)
     count = 0
     examples = _examples(entry.data, entry.targets)
@@ -36,6 +35,12 @@ def register(store: Store, name: str, entry: DataEntry) -> None:
         count += len(block)
     queries = store.listed(name, count)
     store.note(data_note(name), {"sources": sources, "classes": classes, "examples": count, "queries": queries})
+
+
+def registered(store: Store, name: str, entry: DataEntry) -> bool:
+    """Whether the store holds a data set as it is now, as far as that is known without reading it."""
+    sources = _sources(entry)
+    return bool(sources) and store.notes().get(data_note(name), {}).get("sources") == sources
 
 
 def _sources(entry: DataEntry) -> str:

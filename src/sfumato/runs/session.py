@@ -1,6 +1,6 @@
 """A run that is worked on: begun, gone on with, and what is to be done again."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,11 +8,13 @@ from pathlib import Path
 from sfumato.about import versions
 from sfumato.models.names import near
 from sfumato.runs import items
+from sfumato.runs.check import check_plan
 from sfumato.runs.execute import Progress, execute
+from sfumato.runs.findings import sentence
 from sfumato.runs.kept import Kept
 from sfumato.runs.plan import Combination, Plan
 from sfumato.runs.record import Place, Record, Where, found
-from sfumato.runs.register import register
+from sfumato.runs.register import register, registered
 from sfumato.runs.source import code
 from sfumato.runs.store import Store, StoreError, data_note
 from sfumato.runs.undone import Window, look, undone
@@ -90,28 +92,41 @@ class Session(Record):
             store.forget_recipe(recipe, failed=True)
 
 
-def begun(plan: Plan, place: Place, other_version: str | None = None) -> Session:
+def begun(
+    plan: Plan,
+    place: Place,
+    other_version: str | None = None,
+    note: Callable[[str], object] = lambda _: None,
+    on_cluster: bool = False,
+) -> Session:
     """The session of a plan at a new place, or at one where a run is already: what is done there stays done.
 
     Loads the models, to know them by their weights, and reads the data sets' annotations, unless the run has them already.
-    Raises `ValueError` for a run made by another version, unless `other_version` says what is to be done, and `StoreError`
-    where nothing can be kept.
+    Raises `PlanError` where it is known before the first picture that items will fail, `ValueError` for a run made by another
+    version, unless `other_version` says what is to be done, and `StoreError` where nothing can be kept. `note` is told what
+    stops nothing and should be known; `on_cluster` says that workers of a cluster will do the work.
     """
-    _make_folder(place.folder)
+    _check_folder(place.folder)
     bench = Workbench(plan)
+    findings = check_plan(plan, bench, on_cluster, _registered(plan, place))
+    findings.stop()
+    for each in findings.notes:
+        note(sentence(plan, each))
+    _make_folder(place.folder)
     with place.store(create=True) as store:
         made_by = _version(store.notes().get("made by"), other_version, place.folder)
         weights = {name: identity(bench.classifier(name)) for name in plan.models}
         for name, entry in plan.data.items():
             register(store, name, entry)
-        recipes = items.recipes(plan, weights, made_by)
+        indices = {(each["data"], each["model"]): each["indices"] for each in findings.classes}
+        recipes = items.recipes(plan, weights, made_by, indices)
         hashes = {key: items.named(recipe) for key, recipe in recipes.items()}
         numbers = store.tell({hashes[key]: recipe for key, recipe in recipes.items()})
         places = tuple(
             Where(each.data, each.model, each.method, protocol, numbers[name])
             for (each, protocol), name in hashes.items()
         )
-        said = {"quantities": _quantities(plan)}
+        said = {"quantities": _quantities(plan), "classes": findings.classes}
         store.note("made by", dict(made_by))
         store.note("weights", dict(weights))
         store.note("places", [vars(where) for where in places])
@@ -122,6 +137,18 @@ def begun(plan: Plan, place: Place, other_version: str | None = None) -> Session
             place.shards.sweep(store.shards)
     data = {name: notes[data_note(name)] for name in plan.data}
     return Session(place, plan.text, plan.folder, made_by, weights, places, data, said, plan, bench)
+
+
+def _registered(plan: Plan, place: Place) -> list[str]:
+    """The data sets that the run of the same plan at a place has as they are now: nothing new is to be known of them."""
+    if not place.folder.is_dir():
+        return []
+    try:
+        with place.store() as store:
+            same = store.notes().get("plan", {}).get("text") == plan.text
+            return [name for name, entry in plan.data.items() if same and registered(store, name, entry)]
+    except (StoreError, ValueError):  # there is none, or it is said when the run is begun
+        return []
 
 
 def current() -> dict[str, str]:
@@ -155,9 +182,12 @@ def _version(before: Mapping[str, str] | None, choice: str | None, folder: Path)
     )
 
 
-def _make_folder(folder: Path) -> None:
+def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out must be a folder, or the name of a new one; got the file {str(folder)!r}")
+
+
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

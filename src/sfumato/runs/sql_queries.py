@@ -15,9 +15,6 @@ T = TypeVar("T")
 GONE = -1
 """The place of an example that is not in its data set any more."""
 
-LONGEST = 300
-"""Characters of a cause."""
-
 PLANNED = "(queries.id IS NULL OR queries.live = 1 AND examples.place >= 0)"
 """Whether a row of `done` is of a query that is planned; one of no known data set counts too."""
 
@@ -156,7 +153,7 @@ class SqlQueries(ABC):
 
 def caused(reason: str, example: str) -> str:
     """The cause of a failure as the tables have it: JSON, and short enough for an index."""
-    return json.dumps((cause(reason, example) or "?")[:LONGEST])
+    return json.dumps(cause(reason, example) or "?")
 
 
 def _recount(data: str) -> str:

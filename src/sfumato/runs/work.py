@@ -19,19 +19,20 @@ from sfumato import models
 from sfumato.attribution import Attribution
 from sfumato.configuration import as_json
 from sfumato.data import Truth, truth
-from sfumato.labels import synonyms
 from sfumato.metrics.case import Case, Window
 from sfumato.metrics.estimate import Row
 from sfumato.models import Classifier
 from sfumato.pictures import read
 from sfumato.records import fingerprint
 from sfumato.runs import source
+from sfumato.runs.classes import ClassMap, asked_classes, match_classes
 from sfumato.runs.faults import Fault, Left, LostDeviceError, machine_fault, said
 from sfumato.runs.items import PREDICTED_TARGET, Chunk, Unit, seed_of
 from sfumato.runs.kept import Explained
 from sfumato.runs.plan import Plan
 from sfumato.runs.steps import LOADING, METHOD, PICTURE, PROTOCOL, SENDING, Step
 from sfumato.runs.store import Done, Item
+from sfumato.runs.unmatched import ClassesError
 from sfumato.scores import top_class
 
 PICTURES = 64
@@ -87,7 +88,8 @@ class Workbench:
     """Whether this process ignores Ctrl-C, so that a `KeyboardInterrupt` comes from a method, model or protocol."""
     _classifiers: dict[str, Classifier] = field(default_factory=dict)
     _pictures: "OrderedDict[tuple[str, str, str], Seen | ValueError]" = field(default_factory=OrderedDict)
-    _classes: dict[tuple[str, str], tuple[int, ...] | ValueError] = field(default_factory=dict)
+    _classes: dict[tuple[str, str], ClassMap | ClassesError] = field(default_factory=dict)
+    _outputs: dict[str, int] = field(default_factory=dict)
 
     def classifier(self, name: str) -> Classifier:
         """The model by its name in the plan, on the plan's device."""
@@ -101,6 +103,22 @@ class Workbench:
             classifier.net.to(self.plan.device)
             self._classifiers[name] = classifier
         return self._classifiers[name]
+
+    def outputs(self, name: str) -> int:
+        """How many outputs a model has, which its labels may not say: seen by showing it an empty picture."""
+        if name not in self._outputs:
+            classifier = self.classifier(name)
+            inputs = torch.zeros(1, *classifier.preparation.shape, dtype=torch.float32, device=self.plan.device)
+            try:
+                with torch.no_grad():
+                    self._outputs[name] = classifier.logits(inputs).shape[1]
+            except Exception as error:
+                if machine_fault(error) is not None:
+                    raise
+                raise ValueError(
+                    f"model {name!r} fails on an empty picture of shape {tuple(inputs.shape)}: {said(error)}"
+                ) from error
+        return self._outputs[name]
 
     def let_go(self) -> None:
         """Forget the models, where other processes are to hold them."""
@@ -185,19 +203,27 @@ class Workbench:
             with torch.no_grad():
                 predicted = top_class(classifier.logits(seen.inputs.to(self.plan.device))[0])
             return Query(place, unit, seen, predicted, predicted)
-        return Query(
-            place, unit, seen, self._model_index(combination.data, combination.model, unit.target), unit.target
-        )
+        output = self.class_map(combination.data, combination.model)[unit.target]
+        return Query(place, unit, seen, output, unit.target)
 
-    def _model_index(self, data: str, model: str, label: int) -> int:
-        """The model's index of a class of the data set."""
+    def class_map(self, data: str, model: str) -> ClassMap:
+        """The model's output of each of a data set's classes. Raises `ClassesError` where something is doubtful."""
         if (data, model) not in self._classes:
-            labels, classes = list(self.classifier(model).labels), list(self.plan.data[data].data.classes)
-            self._classes[data, model] = matched(classes, labels, data, model)
-        indices = self._classes[data, model]
-        if isinstance(indices, ValueError):
-            raise indices
-        return indices[label]
+            entry = self.plan.data[data]
+            try:
+                self._classes[data, model] = match_classes(
+                    entry.data.classes,
+                    self.classifier(model).labels,
+                    entry.classes,
+                    self.outputs(model),
+                    asked_classes(entry.data),
+                )
+            except ClassesError as error:
+                self._classes[data, model] = error.about(f"the classes of {data!r} and the labels of model {model!r}")
+        found = self._classes[data, model]
+        if isinstance(found, ClassesError):
+            raise found
+        return found
 
     def _seen(self, model: str, path: Path, content: str) -> Seen:
         """The picture as the model is shown it, kept for the methods that follow."""
@@ -313,33 +339,6 @@ def identity(classifier: Classifier) -> str:
         source.of(classifier.net),
     ]
     return hashlib.sha256(f"{fingerprint(classifier.net)} {json.dumps(told)}".encode()).hexdigest()[:32]
-
-
-def matched(classes: Sequence[str], labels: Sequence[str], data: str, model: str) -> tuple[int, ...] | ValueError:
-    """The model's index of each of a data set's classes: by their names or synonyms, where each is one class's alone, or one to
-    one where there are as many of both.
-
-    >>> matched(["dog", "cat"], ["cat, house cat", "cow", "Dog"], "pets", "net")
-    (2, 0)
-    """
-    known: dict[str, set[int]] = {}
-    for index, label in enumerate(labels):
-        for name in {label, *synonyms(label)}:
-            known.setdefault(_plain(name), set()).add(index)
-    found = [known.get(_plain(name), set()) for name in classes]
-    if all(len(indices) == 1 for indices in found):
-        return tuple(index for (index,) in found)
-    if len(classes) == len(labels):
-        return tuple(range(len(classes)))
-    missing = [name for name, indices in zip(classes, found, strict=True) if len(indices) != 1]
-    return ValueError(
-        f"model {model!r} with its {len(labels)} classes does not know {len(missing)} of the {len(classes)} classes of "
-        f"data set {data!r}, e.g. {missing[0]!r}; name the models that go with it under 'models'"
-    )
-
-
-def _plain(name: str) -> str:
-    return "".join(character for character in name.casefold() if character.isalnum())
 
 
 def _settled(result: Any, device: str) -> Attribution:
