@@ -646,6 +646,16 @@ def test_sizes_come_from_the_file_where_nothing_else_gives_them(tmp_path):
     assert [(each.name, each.targets) for each in data] == [("a.png", (0,)), ("b.png", (0,))]  # b.png is to fail later
 
 
+def test_a_subset_keeps_what_lies_outside_its_picture_to_be_told_when_it_is_used(tmp_path):
+    picture(tmp_path / "a.png", size=(20, 10))
+    data = Subset(Table(write(tmp_path / "t.csv", 'path,target,boxes\na.png,x,"[[30, 0, 40, 4]]"\n')), difficult=True)
+    assert [each.targets for each in data] == [(0,)]
+    with pytest.raises(
+        ValueError, match=r"'a.png': the box .* of class 0 has no pixel in the picture of 20 × 10 pixels"
+    ):
+        truth(data[0], 0, (20, 10))
+
+
 # Pixels
 
 
