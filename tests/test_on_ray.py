@@ -320,6 +320,7 @@ def test_a_worker_says_what_is_wrong(bed):
     worker = Worker(session.plan, session.weights, current())
     assert worker.ready().fault == ""
     assert [each.key for each in worker.done(chunk, wanted, {}).done] == chunk.all_keys[:1]
+    worker.rest()
     older = Worker(session.plan, session.weights, {**current(), "code": "older"})
     assert "another version is installed there (code " in older.ready().fault
     other = Worker(session.plan, {"small": "another"}, current())

@@ -250,6 +250,10 @@ class Workbench:
         def explained() -> list[Attribution]:
             inputs = torch.cat([query.seen.inputs for query in group]).to(self.plan.device)
             result = method(net, inputs, [query.target for query in group])
+            if self.plan.masks:
+                json.dumps(
+                    dict(result.about)
+                )  # what cannot be kept is the method's fault, and would otherwise stop the run
             return [result[index] for index in range(len(group))]
 
         self.at(Step(METHOD, tuple(query.place for query in group)))
