@@ -311,6 +311,7 @@ def test_other_files_on_a_machine(bed, cluster):
     ):
         for _ in on_ray.spread(session, cluster.address, Cluster(actors=1)):
             pass
+    assert "004.png" not in {row[2] for row in rows(session)}  # which would have been that machine's
 
 
 def test_a_worker_says_what_is_wrong(bed):

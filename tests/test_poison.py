@@ -26,7 +26,7 @@ from sfumato.runs.items import Chunk, Unit
 from sfumato.runs.plan import Combination, parse
 from sfumato.runs.session import Place, begun
 from sfumato.runs.steps import LOADING, METHOD, PICTURE, PROTOCOL, SENDING, Step
-from sfumato.runs.supervision import Death, Task, judged
+from sfumato.runs.supervision import Death, Task, verdict_of
 from sfumato.runs.workers import one_thread, spread
 
 SUBJECT = '''
@@ -389,7 +389,7 @@ def test_no_item_is_lost_or_doubled_by_a_death(queries, death, alone):
         task = a_task(queries, wanted=wanted, alone=alone)
         if step.stage == PROTOCOL and task.chunk.keys[step.places[0]][step.number] not in task.wanted:
             continue  # it is not measured
-        verdict = judged(task, step, DEATHS[death])
+        verdict = verdict_of(task, step, DEATHS[death])
         keys = [done.key for done in verdict.done] + [key for left in verdict.left for key in left.keys]
         for part in (*verdict.again, *verdict.put_off):
             assert part.wanted <= set(part.chunk.all_keys)
@@ -403,7 +403,7 @@ def test_no_item_is_lost_or_doubled_by_a_death(queries, death, alone):
 
 
 def test_a_batch_that_dies_goes_query_by_query():
-    verdict = judged(a_task(4), Step(METHOD, (0, 2, 3)), DEATHS["died"])
+    verdict = verdict_of(a_task(4), Step(METHOD, (0, 2, 3)), DEATHS["died"])
     names = [[unit.name for unit in part.chunk.units] for part in verdict.again]
     assert names == [["u1"], ["u0"], ["u2"], ["u3"]]
     assert not verdict.done
@@ -411,7 +411,7 @@ def test_a_batch_that_dies_goes_query_by_query():
 
 def test_a_query_that_dies_has_failed_by_name():
     task = a_task(1)
-    verdict = judged(task, Step(METHOD, (0,)), DEATHS["died"])
+    verdict = verdict_of(task, Step(METHOD, (0,)), DEATHS["died"])
     assert [(done.example, done.reason) for done in verdict.done] == 2 * [
         ("u0", "the process died (SIGABRT) at method 'slow'")
     ]
@@ -420,7 +420,7 @@ def test_a_query_that_dies_has_failed_by_name():
 
 def test_a_protocol_that_dies_has_failed_alone_and_the_batch_stays_together():
     task = a_task(3)
-    verdict = judged(task, Step(PROTOCOL, (1,), 1), DEATHS["died"])
+    verdict = verdict_of(task, Step(PROTOCOL, (1,), 1), DEATHS["died"])
     (done,) = verdict.done
     assert done.key == task.chunk.keys[1][1]
     assert done.reason == "the process died (SIGABRT) at protocol 'q' of method 'slow'"
@@ -431,16 +431,16 @@ def test_a_protocol_that_dies_has_failed_alone_and_the_batch_stays_together():
 
 def test_what_was_killed_is_tried_alone_before_it_fails():
     task = a_task(2)
-    (later,) = judged(task, Step(METHOD, (0, 1)), DEATHS["killed"]).put_off
+    (later,) = verdict_of(task, Step(METHOD, (0, 1)), DEATHS["killed"]).put_off
     assert (later.alone, later.chunk, later.wanted) == (True, task.chunk, task.wanted)
-    first, other = judged(later, Step(METHOD, (0, 1)), DEATHS["killed"]).again
+    first, other = verdict_of(later, Step(METHOD, (0, 1)), DEATHS["killed"]).again
     assert first.alone
     assert other.alone
-    assert len(judged(first, Step(METHOD, (0,)), DEATHS["killed"]).done) == 2
+    assert len(verdict_of(first, Step(METHOD, (0,)), DEATHS["killed"]).done) == 2
 
 
 def test_a_lost_device_leaves_items_open():
-    verdict = judged(a_task(1), Step(METHOD, (0,)), DEATHS["lost"])
+    verdict = verdict_of(a_task(1), Step(METHOD, (0,)), DEATHS["lost"])
     assert not verdict.done
     assert len(verdict.left[0].keys) == 2
 
