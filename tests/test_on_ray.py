@@ -305,6 +305,7 @@ def test_other_files_on_a_machine(bed, cluster, monkeypatch):
     ):
         for _ in on_ray.spread(session, cluster.address, Cluster(actors=1)):
             pass
+    assert "004.png" not in {row[2] for row in rows(session)}  # which would have been that machine's
 
 
 def test_a_worker_says_what_is_wrong(bed):
@@ -315,6 +316,7 @@ def test_a_worker_says_what_is_wrong(bed):
     worker = Worker(session.plan, session.weights, current())
     assert worker.ready().fault == ""
     assert [each.item for each in worker.done(chunk, wanted, {}).done] == chunk.all_items[:1]
+    worker.rest()
     older = Worker(session.plan, session.weights, {**current(), "code": "older"})
     assert "another version is installed there (code " in older.ready().fault
     other = Worker(session.plan, {"small": "another"}, current())

@@ -4,8 +4,12 @@ import errno
 import itertools
 import json
 import multiprocessing
+import os
 import pickle
+import signal
 import sqlite3
+import subprocess
+import sys
 import time
 import warnings
 
@@ -23,13 +27,13 @@ from sfumato.runs.plan import Combination, parse
 from sfumato.runs.record import Place
 from sfumato.runs.session import begun
 from sfumato.runs.steps import LOADING, METHOD, PICTURE, PROTOCOL, SENDING, Step
-from sfumato.runs.supervision import Death, Task, judged
+from sfumato.runs.supervision import Death, Task, verdict_of
 from sfumato.runs.workers import one_thread, spread
 
 SUBJECT = '''
 """A model, a method and a protocol that do to their process what a file says, at the pictures that it names."""
-import ctypes, json, os, signal, time
-from dataclasses import dataclass
+import ctypes, json, os, signal, time, warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 import torch
 from torch import nn
@@ -79,6 +83,8 @@ def todo(what, size):
         "MemoryError": MemoryError("9 GiB"),
         "disk": OSError(28, "No space left on device"),
     }
+    if what == "warning":
+        warnings.warn("the picture is grey")
     if what in errors:
         raise errors[what]
 
@@ -102,7 +108,10 @@ def net():
 class Asked(Gradient):
     def __call__(self, model, inputs, targets):
         act("method", inputs)
-        return super().__call__(model, inputs, targets)
+        result = super().__call__(model, inputs, targets)
+        if json.loads((HERE / "faults.json").read_text()).get("about"):
+            return replace(result, about={"net": self})
+        return result
 
 @dataclass(frozen=True)
 class Peak(Protocol):
@@ -379,7 +388,7 @@ def test_no_item_is_lost_or_doubled_by_a_death(queries, death, alone):
         task = a_task(queries, wanted=wanted, alone=alone)
         if step.stage == PROTOCOL and task.chunk.items[step.places[0]][step.number] not in task.wanted:
             continue  # it is not measured
-        verdict = judged(task, step, DEATHS[death])
+        verdict = verdict_of(task, step, DEATHS[death])
         items = [done.item for done in verdict.done] + [item for left in verdict.left for item in left.items]
         for part in (*verdict.again, *verdict.put_off):
             assert part.wanted <= set(part.chunk.all_items)
@@ -393,7 +402,7 @@ def test_no_item_is_lost_or_doubled_by_a_death(queries, death, alone):
 
 
 def test_a_batch_that_dies_goes_query_by_query():
-    verdict = judged(a_task(4), Step(METHOD, (0, 2, 3)), DEATHS["died"])
+    verdict = verdict_of(a_task(4), Step(METHOD, (0, 2, 3)), DEATHS["died"])
     names = [[unit.name for unit in part.chunk.units] for part in verdict.again]
     assert names == [["u1"], ["u0"], ["u2"], ["u3"]]
     assert not verdict.done
@@ -401,7 +410,7 @@ def test_a_batch_that_dies_goes_query_by_query():
 
 def test_a_query_that_dies_has_failed_by_name():
     task = a_task(1)
-    verdict = judged(task, Step(METHOD, (0,)), DEATHS["died"])
+    verdict = verdict_of(task, Step(METHOD, (0,)), DEATHS["died"])
     assert [(done.example, done.reason) for done in verdict.done] == 2 * [
         ("u0", "the process died (SIGABRT) at method 'slow'")
     ]
@@ -410,7 +419,7 @@ def test_a_query_that_dies_has_failed_by_name():
 
 def test_a_protocol_that_dies_has_failed_alone_and_the_batch_stays_together():
     task = a_task(3)
-    verdict = judged(task, Step(PROTOCOL, (1,), 1), DEATHS["died"])
+    verdict = verdict_of(task, Step(PROTOCOL, (1,), 1), DEATHS["died"])
     (done,) = verdict.done
     assert done.item == task.chunk.items[1][1]
     assert done.reason == "the process died (SIGABRT) at protocol 'q' of method 'slow'"
@@ -421,16 +430,16 @@ def test_a_protocol_that_dies_has_failed_alone_and_the_batch_stays_together():
 
 def test_what_was_killed_is_tried_alone_before_it_fails():
     task = a_task(2)
-    (later,) = judged(task, Step(METHOD, (0, 1)), DEATHS["killed"]).put_off
+    (later,) = verdict_of(task, Step(METHOD, (0, 1)), DEATHS["killed"]).put_off
     assert (later.alone, later.chunk, later.wanted) == (True, task.chunk, task.wanted)
-    first, other = judged(later, Step(METHOD, (0, 1)), DEATHS["killed"]).again
+    first, other = verdict_of(later, Step(METHOD, (0, 1)), DEATHS["killed"]).again
     assert first.alone
     assert other.alone
-    assert len(judged(first, Step(METHOD, (0,)), DEATHS["killed"]).done) == 2
+    assert len(verdict_of(first, Step(METHOD, (0,)), DEATHS["killed"]).done) == 2
 
 
 def test_a_lost_device_leaves_items_open():
-    verdict = judged(a_task(1), Step(METHOD, (0,)), DEATHS["lost"])
+    verdict = verdict_of(a_task(1), Step(METHOD, (0,)), DEATHS["lost"])
     assert not verdict.done
     assert len(verdict.left[0].items) == 2
 
@@ -489,6 +498,16 @@ def test_a_row_that_cannot_be_kept_is_its_protocols_fault(bed):
     assert len(found) == 6 * PICTURES
     assert {where[1] for where, value in found.items() if isinstance(value, str)} == {"third"}
     assert "TypeError: Object of type Tensor is not JSON serializable" in found.values()
+
+
+def test_a_result_that_cannot_be_kept_is_its_methods_fault(bed):
+    bed.fault(about={0: "odd"})
+    session = begun(parse("masks = true\n" + bed.text(count=2), bed.root), Place(bed.root / "run"))
+    assert alone(session)[1] is None
+    reason = "TypeError: Object of type Asked is not JSON serializable"
+    assert {where: value for where, value in rows(session).items() if isinstance(value, str)} == of(0, reason) | of(
+        1, reason
+    )
 
 
 def test_a_batch_without_memory_goes_query_by_query(bed):
@@ -652,6 +671,27 @@ def test_an_interrupt_of_the_methods_own_is_its_items_fault(bed):
 
 
 @pytest.mark.slow
+def test_a_model_that_ends_its_process_when_it_is_to_predict(bed):
+    text = bed.text(batch=3).replace('path = "pictures"', 'path = "pictures"\ntargets = "predicted"')
+    bed.fault(model={4: "exit"})
+    session = begun(parse(text, bed.root), Place(bed.root / "run"))
+    spread_out(session)
+    reason = "the process ended itself (exit status 3) at reading the picture and showing it to the model"
+    found = rows(session)
+    assert len(found) == 4 * PICTURES
+    assert {where: value for where, value in found.items() if isinstance(value, str)} == of(
+        4, reason, ("asked", "plain")
+    )
+
+
+@pytest.mark.slow
+def test_what_a_process_warns_of_is_said_here(bed):
+    bed.fault(method={1: "warning"})
+    with pytest.warns(UserWarning, match="^the picture is grey$"):
+        spread_out(bed.session(count=2))
+
+
+@pytest.mark.slow
 def test_many_poisonous_items_among_several_workers(bed):
     """All that can happen, in one run of which nothing is lost, doubled or taken for another's."""
     expected = bed.undisturbed(batch=4, count=12)
@@ -765,6 +805,41 @@ def test_a_hang_ends_on_the_command_line(bed):
     assert ended.exit_code == 1
     assert "12 items are done, 12 of them now; 2 failed" in ended.output
     assert "2 × took longer than 1.5 s at method 'asked'" in typed("status", bed.root / "run").output
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_terminal_ends_all_processes_at_once(bed):
+    """It goes to the parent and to its processes; what is done is kept, and the item that was under way stays open."""
+    (bed.root / "plan.toml").write_text(bed.text())
+    bed.fault(second={3: "hang"})
+    command = [sys.executable, "-m", "sfumato.cli", "bench", "run", bed.root / "plan.toml", "--out", bed.root / "run"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(bed.root), *filter(None, sys.path)])}
+    session = bed.session()
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as running:
+        deadline = time.monotonic() + 600
+        while len(rows(session)) < 12:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(running.pid, signal.SIGINT)
+        said = running.communicate(timeout=600)[1]
+    assert running.returncode == 130
+    assert "interrupted; results written so far are kept" in said
+    assert "Traceback" not in said
+    while there_are(running.pid):  # the last to go sees within a moment that the others are no more
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not any(isinstance(value, str) for value in rows(session).values())
+
+
+def there_are(group):
+    """Whether a group of processes has any."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 # On a cluster

@@ -16,7 +16,7 @@ from sfumato.data.plain import files
 from sfumato.runs.cluster import Cluster
 from sfumato.runs.content import content
 from sfumato.runs.driver import POLL, Report
-from sfumato.runs.faults import KILLED, Fault, Left, said
+from sfumato.runs.faults import KILLED, Fault, OpenItems, said
 from sfumato.runs.items import Chunk, Unit
 from sfumato.runs.kept import Explained
 from sfumato.runs.plan import Plan
@@ -69,8 +69,8 @@ class Worker:
         queue = _One(Task(chunk, wanted, kept, alone))
         done: list[Done] = []
         results: dict[tuple[Item, ...], Attribution] = {}
-        left: list[Left] = []
-        suspects: list[Left] = []
+        left: list[OpenItems] = []
+        suspects: list[OpenItems] = []
         try:
             for reports in self._pool.through(queue, POLL):
                 for report in reports:
@@ -249,15 +249,15 @@ class Crew:
                 dead.setdefault(member, error)
             else:
                 member.tasks.pop(reference, None)
-                self._note(member, report)
-                queue.put_off(report.put_off)
-                reports.append(report)
+                if self._sound(member, report):  # of other files, no row is the picture's
+                    queue.put_off(report.put_off)
+                    reports.append(report)
         for member, cause in dead.items():
             reports += self._bury(member, cause, queue)
         return reports
 
-    def _note(self, member: _Member, report: Answer) -> None:
-        """Hear what is wrong, if anything is."""
+    def _sound(self, member: _Member, report: Answer) -> bool:
+        """Whether nothing is wrong there."""
         if not member.ready:
             member.ready = True
             self._stillborn = 0
@@ -269,6 +269,7 @@ class Crew:
                 f"{str(strange[0])!r} is missing on {report.machine}, or another file than here; give every machine the same "
                 "data, under the same paths"
             )
+        return not report.fault and not strange
 
     def _bury(self, member: _Member, error: Exception, queue: Queue) -> list[Answer]:
         """What becomes of the tasks of one that died: the first of them was under way, and may be why."""
@@ -295,12 +296,12 @@ class Crew:
             self._ray.kill(member.actor)
 
 
-def _deadly(task: Task, error: Exception) -> Left:
+def _deadly(task: Task, error: Exception) -> OpenItems:
     """What is left open at which one worker after the other died."""
     combination, units = task.chunk.combination, task.chunk.units
     names = ", ".join(dict.fromkeys(unit.name for unit in units))
     fault = Fault(KILLED, f"{task.deaths} workers died one after another; the last: {said(error)}")
-    return Left(tuple(task.wanted), names, f"{combination.method!r} of {combination.model!r}", fault)
+    return OpenItems(tuple(task.wanted), names, f"{combination.method!r} of {combination.model!r}", fault)
 
 
 def import_paths() -> list[str]:

@@ -10,7 +10,7 @@ from typing import Protocol
 from sfumato.data import Example
 from sfumato.runs.classes import asked_classes
 from sfumato.runs.execute import WAIT, Parcel, Progress, Results
-from sfumato.runs.faults import Left, Troubles
+from sfumato.runs.faults import OpenItems, Troubles
 from sfumato.runs.kept import Kept
 from sfumato.runs.plan import Plan
 from sfumato.runs.session import Session
@@ -28,9 +28,9 @@ class Report:
 
     done: tuple[Done, ...] = ()
     results: Results = field(default_factory=dict)
-    left: tuple[Left, ...] = ()
+    left: tuple[OpenItems, ...] = ()
     """What is left open, as the machine failed."""
-    suspects: tuple[Left, ...] = ()
+    suspects: tuple[OpenItems, ...] = ()
     """At what a worker was killed, that is not left open yet."""
 
 
@@ -43,7 +43,7 @@ class Workers(Protocol):
         ...
 
 
-def driven(session: Session, store: Store, me: Owner, workers: Workers) -> Iterator[Progress]:
+def drive(session: Session, store: Store, me: Owner, workers: Workers) -> Iterator[Progress]:
     """Have the workers do all of a session that is not done, and yield how far they are.
 
     Raises `RuntimeError` where the machine fails at one picture after the other, after what is done was committed.

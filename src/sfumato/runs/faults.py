@@ -112,7 +112,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Left:
+class OpenItems:
     """Items of one picture that are left open, so that the same command tries them again."""
 
     items: tuple[Any, ...]
@@ -200,10 +200,10 @@ class Troubles:
     _counts: dict[Kind, tuple[int, Fault]] = field(default_factory=dict)
     """How many items each kind has left open, and its last fault."""
     _kind: Kind | None = None
-    _row: dict[str, Left] = field(default_factory=dict)
+    _row: dict[str, OpenItems] = field(default_factory=dict)
     """The pictures at which the machine failed in the same way since something was measured."""
 
-    def note(self, left: Collection[Left], *, measured: bool) -> None:
+    def note(self, left: Collection[OpenItems], *, measured: bool) -> None:
         """Take in what was left open beside what was done, of which something was `measured` or nothing."""
         if measured:
             self._row.clear()
@@ -213,7 +213,7 @@ class Troubles:
             self._counts[each.fault.kind] = (self._counts.get(each.fault.kind, (0,))[0] + len(new), each.fault)
             self.count(each)
 
-    def count(self, each: Left) -> None:
+    def count(self, each: OpenItems) -> None:
         """Take in a fault that has left nothing open yet."""
         if each.fault.kind != self._kind:
             self._kind = each.fault.kind

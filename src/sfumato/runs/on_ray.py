@@ -14,7 +14,7 @@ from typing import Any
 
 from sfumato.runs.cluster import Cluster
 from sfumato.runs.crew import PATIENCE, Crew
-from sfumato.runs.driver import driven, portable
+from sfumato.runs.driver import drive, portable
 from sfumato.runs.execute import Progress, renewed
 from sfumato.runs.processes import present
 from sfumato.runs.session import Session, current
@@ -41,7 +41,7 @@ def spread(session: Session, address: str, cluster: Cluster | None = None) -> Ge
             hello = (portable(session.plan), dict(session.weights), current())
             me = present("ray")
             with renewed(store, me), closing(Crew(ray, cluster, hello, 0 if ours else PATIENCE)) as crew:
-                yield from driven(session, store, me, crew)
+                yield from drive(session, store, me, crew)
 
 
 @contextmanager

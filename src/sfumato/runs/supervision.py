@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from sfumato.runs.faults import KILLED, Fault, Left
+from sfumato.runs.faults import KILLED, Fault, OpenItems
 from sfumato.runs.items import Chunk
 from sfumato.runs.kept import Explained
 from sfumato.runs.steps import METHOD, PROTOCOL, Step
 from sfumato.runs.store import Done, Item
-from sfumato.runs.work import failed, left_open
+from sfumato.runs.work import failure, open_items
 
 
 @dataclass(eq=False)
@@ -69,21 +69,21 @@ class Verdict:
 
     done: tuple[Done, ...] = ()
     """Items that failed."""
-    left: tuple[Left, ...] = ()
+    left: tuple[OpenItems, ...] = ()
     again: tuple[Task, ...] = ()
     put_off: tuple[Task, ...] = ()
-    suspects: tuple[Left, ...] = ()
+    suspects: tuple[OpenItems, ...] = ()
     """At what a process was killed, that is not left open yet."""
 
 
-def judged(task: Task, step: Step, death: Death) -> Verdict:
+def verdict_of(task: Task, step: Step, death: Death) -> Verdict:
     """What becomes of a task whose process died at a step of it."""
     chunk, places = task.chunk, step.places
     if not places:
         return Verdict(again=(task,))
     if death.killed and not task.alone:
         fault = Fault(KILLED, death.cause)
-        suspects = (left_open(chunk, places[0], (), fault),)  # of a batch one, as there was one death
+        suspects = (open_items(chunk, places[0], (), fault),)  # of a batch one, as there was one death
         return Verdict(put_off=(replace(task, alone=True),), suspects=suspects)
     if step.stage == METHOD and len(places) > 1:
         return Verdict(again=tuple(_part(task, part) for part in _split(task, places)))
@@ -108,8 +108,8 @@ def judged(task: Task, step: Step, death: Death) -> Verdict:
     if not numbers:
         return Verdict(again=again)
     if death.fault is not None:
-        return Verdict(left=(left_open(chunk, place, numbers, death.fault),), again=again)
-    return Verdict(tuple(failed(chunk, place, number, f"{death.cause} at {where}") for number in numbers), again=again)
+        return Verdict(left=(open_items(chunk, place, numbers, death.fault),), again=again)
+    return Verdict(tuple(failure(chunk, place, number, f"{death.cause} at {where}") for number in numbers), again=again)
 
 
 def _split(task: Task, places: Collection[int]) -> list[list[int]]:

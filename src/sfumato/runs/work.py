@@ -26,7 +26,7 @@ from sfumato.pictures import read
 from sfumato.records import fingerprint
 from sfumato.runs import source
 from sfumato.runs.classes import ClassMap, asked_classes, match_classes
-from sfumato.runs.faults import Fault, Left, LostDeviceError, machine_fault, said
+from sfumato.runs.faults import Fault, LostDeviceError, OpenItems, machine_fault, said
 from sfumato.runs.items import PREDICTED_TARGET, Chunk, Unit, seed_of
 from sfumato.runs.kept import Explained
 from sfumato.runs.plan import Plan
@@ -48,7 +48,7 @@ class Outcome(NamedTuple):
     done: list[Done]
     results: dict[tuple[Item, ...], Attribution]
     """The method's results that are new, each by the items that rest on it."""
-    left: list[Left]
+    left: list[OpenItems]
     """What is left open, as the machine failed and not the item."""
 
 
@@ -278,6 +278,10 @@ class Workbench:
         def explained() -> list[Attribution]:
             inputs = torch.cat([query.seen.inputs for query in group]).to(self.plan.device)
             result = method(net, inputs, [query.target for query in group])
+            if self.plan.masks:
+                json.dumps(
+                    dict(result.about)
+                )  # what cannot be kept is the method's fault, and would otherwise stop the run
             return [result[index] for index in range(len(group))]
 
         self.at(Step(METHOD, tuple(query.place for query in group)))
@@ -350,17 +354,17 @@ def _settled(result: Any, device: str) -> Attribution:
     return replace(result, **tensors)
 
 
-def failed(chunk: Chunk, place: int, number: int, reason: str, seconds: float = 0.0) -> Done:
+def failure(chunk: Chunk, place: int, number: int, reason: str, seconds: float = 0.0) -> Done:
     """An item that failed: that of a unit, by its place in the chunk, and of a protocol, by its number in the combination."""
     unit = chunk.units[place]
     return Done(chunk.items[place][number], unit.name, unit.target, None, reason, seconds)
 
 
-def left_open(chunk: Chunk, place: int, numbers: Iterable[int], fault: Fault) -> Left:
+def open_items(chunk: Chunk, place: int, numbers: Iterable[int], fault: Fault) -> OpenItems:
     """Items, named likewise, that are left open."""
     items = tuple(chunk.items[place][number] for number in numbers)
     combination = chunk.combination
-    return Left(items, chunk.units[place].name, f"{combination.method!r} of {combination.model!r}", fault)
+    return OpenItems(items, chunk.units[place].name, f"{combination.method!r} of {combination.model!r}", fault)
 
 
 def _note(
@@ -369,9 +373,9 @@ def _note(
     """Take in why a unit's items have no row."""
     fault = machine_fault(error)
     if fault is None:
-        outcome.done.extend(failed(chunk, place, number, said(error), seconds) for number in numbers)
+        outcome.done.extend(failure(chunk, place, number, said(error), seconds) for number in numbers)
     else:
-        outcome.left.append(left_open(chunk, place, numbers, fault))
+        outcome.left.append(open_items(chunk, place, numbers, fault))
 
 
 def _only(outcome: Outcome, wanted: frozenset[Item]) -> Outcome:

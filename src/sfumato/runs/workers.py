@@ -1,4 +1,4 @@
-"""Workers on this machine: processes that compute, and a parent that hands out the work and sees what becomes of them.
+"""Workers on this machine: processes that compute, and a parent that processes out the work and sees what becomes of them.
 
 A process that dies, hangs or loses its device takes nothing with it: it has said where it was, so the item is known, and
 another process goes on.
@@ -24,14 +24,14 @@ import torch
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.runs.driver import Report, Workers, driven, portable
+from sfumato.runs.driver import Report, Workers, drive, portable
 from sfumato.runs.execute import AT_ONCE, BETWEEN_COMMITS, Progress, renewed
 from sfumato.runs.faults import Fault, LostDeviceError, said
 from sfumato.runs.plan import Plan
 from sfumato.runs.processes import present
 from sfumato.runs.session import Session
 from sfumato.runs.steps import LOADING, Step
-from sfumato.runs.supervision import Death, Queue, Task, judged
+from sfumato.runs.supervision import Death, Queue, Task, verdict_of
 from sfumato.runs.work import Workbench
 
 STARTS = 4
@@ -44,7 +44,10 @@ LONG = 600.0
 """Seconds after which something is said of an item that is still under way, where no time is set."""
 
 AHEAD = 0.25
-"""Seconds of work, about, that a process is sent beyond what it is at, so that it need not wait for the next."""
+"""Seconds of work that a process has before it at most, where it is sent more than one chunk, so that it need not wait."""
+
+MOST_AHEAD = 8
+"""Chunks that it is sent ahead, at most."""
 
 ROOM = 4096
 """Bytes that it is sent ahead, at most: far below what a pipe holds, so that sending never waits for a process that hangs."""
@@ -70,7 +73,7 @@ def spread(session: Session, workers: int = 1) -> Generator[Progress]:
             return  # no process is needed to do nothing
         me = present(f"{time.time_ns()}")
         with renewed(store, me), closing(Pool(workers, portable(session.plan), dict(session.weights))) as pool:
-            yield from driven(session, store, me, pool)
+            yield from drive(session, store, me, pool)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Lost:
 
 
 @dataclass(eq=False)
-class Hand:
+class WorkerProcess:
     """A process, as its parent sees it."""
 
     process: Any
@@ -130,26 +133,27 @@ class Pool(Workers):
         self._timeout = plan.timeout
         self._hello = pickle.dumps((plan, weights))
         self._context = multiprocessing.get_context("spawn")
-        self._hands: list[Hand] = []
+        self._processes: list[WorkerProcess] = []
         self._waiting: deque[Task] = deque()
         self._lot = workers
         self._taken = self._looked = 0.0
-        self._mean = float("inf")
-        """Seconds that a task takes."""
+        self._seconds: dict[tuple[str, str], float] = {}
+        """What a task of a model and a method takes, about."""
+        self._changed = False
+        """Whether there may be something to send."""
         self._stillborn = 0
-        atexit.register(
-            self.close
-        )  # as processes that are not daemons, which could have none below them, are waited for
+        # A daemon could have no processes below it, such as a loader's; others are waited for when Python ends.
+        atexit.register(self.close)
 
     def through(self, queue: Queue, poll: float) -> Iterator[list[Report]]:
         poll = poll if self._timeout is None else min(poll, self._timeout / 2)
         while True:
             self._refill(queue)
-            if not self._waiting and not any(hand.tasks for hand in self._hands):
+            if not self._waiting and not any(worker.tasks for worker in self._processes):
                 task = queue.alone()
                 if task is None:
                     return
-                self._dismiss(self._hands[1:])  # they would hold the memory that was wanting
+                self._stop(self._processes[1:])  # they would hold the memory that was wanting
                 self._waiting.append(task)
             self._send()
             yield self._collected(queue, poll)
@@ -161,18 +165,20 @@ class Pool(Workers):
 
     def rest(self) -> None:
         """End all processes until there is work again."""
-        self._dismiss(self._hands)
+        self._stop(self._processes)
 
-    def _dismiss(self, hands: Sequence[Hand]) -> None:
-        for hand in hands:
-            hand.process.terminate()
-        for hand in hands:
-            self._bury(hand)
-        self._hands = [hand for hand in self._hands if hand not in hands]
+    def _stop(self, processes: Sequence[WorkerProcess]) -> None:
+        for worker in processes:
+            worker.process.terminate()
+        for worker in processes:
+            self._wait_for_end(worker)
+        self._processes = [worker for worker in self._processes if worker not in processes]
 
     def _refill(self, queue: Queue) -> None:
         """See that enough tasks wait here: as many as take the time between two commits, as each claim is one."""
-        if len(self._waiting) >= self._workers or any(task.alone for hand in self._hands for task, _ in hand.tasks):
+        if len(self._waiting) >= self._workers or any(
+            task.alone for worker in self._processes for task, _ in worker.tasks
+        ):
             return
         now = time.monotonic()
         quick = now - self._taken < BETWEEN_COMMITS
@@ -182,29 +188,35 @@ class Pool(Workers):
 
     def _send(self) -> None:
         """Send tasks to whom has room for them, and start processes where there are too few."""
-        idle = [hand for hand in self._hands if not hand.tasks]
-        wanted = min(self._workers - len(self._hands), len(self._waiting) - len(idle))
+        idle = [worker for worker in self._processes if not worker.tasks]
+        wanted = min(self._workers - len(self._processes), len(self._waiting) - len(idle))
         for _ in range(wanted):
-            self._hands.append(self._started())
-        depth = 1 + min(8, int(AHEAD / max(self._mean, 1e-3)))
-        for turn in range(depth):
-            for hand in self._hands:
-                if hand.ready and len(hand.tasks) == turn and self._waiting and (not turn or hand.ahead < ROOM):
-                    self._send_to(hand, self._waiting[0], first=not turn)
+            self._processes.append(self._started())
+        for turn in range(MOST_AHEAD + 1):
+            for worker in self._processes:
+                if worker.ready and len(worker.tasks) == turn and self._waiting:
+                    self._send_to(worker, self._waiting[0])
 
-    def _send_to(self, hand: Hand, task: Task, *, first: bool) -> None:
+    def _send_to(self, worker: WorkerProcess, task: Task) -> None:
+        """Send a task to a process that is idle, or that will soon be."""
+        if worker.tasks and sum(self._expected(each) for each in (task, *(each for each, _ in worker.tasks))) > AHEAD:
+            return
         payload = pickle.dumps((task.chunk, task.wanted, task.kept))
-        if not first and hand.ahead + len(payload) > ROOM:
+        if worker.tasks and worker.ahead + len(payload) > ROOM:
             return
         self._waiting.popleft()
-        if first:
-            hand.began = time.monotonic()
-            self._enter(hand, Step(LOADING))
-        hand.tasks.append((task, len(payload)))
+        if not worker.tasks:
+            worker.began = time.monotonic()
+            self._enter(worker, Step(LOADING))
+        worker.tasks.append((task, len(payload)))
         with suppress(OSError):  # of one that is dead, as will be seen
-            hand.connection.send_bytes(payload)
+            worker.connection.send_bytes(payload)
 
-    def _started(self) -> Hand:
+    def _expected(self, task: Task) -> float:
+        """Seconds that a task may take; of a method that nothing is known of, too many."""
+        return self._seconds.get((task.chunk.combination.model, task.chunk.combination.method), float("inf"))
+
+    def _started(self) -> WorkerProcess:
         """A new process, for which Ctrl-C is none of its business from the first moment on."""
         resource_tracker.ensure_running()  # it would undo the mask
         here, there = self._context.Pipe()
@@ -212,87 +224,91 @@ class Pool(Workers):
         with _without_interrupts():
             process.start()
         there.close()
-        return Hand(process, here)
+        return WorkerProcess(process, here)
 
     def _collected(self, queue: Queue, poll: float) -> list[Report]:
         """What has come in after `poll` seconds at most."""
         reports: list[Report] = []
-        until = time.monotonic() + poll
-        while not reports and (left := until - time.monotonic()) > 0:
-            come = wait([hand.connection for hand in self._hands], timeout=left)
+        until, self._changed = time.monotonic() + poll, False
+        while not self._changed and (left := until - time.monotonic()) > 0:
+            come = wait([worker.connection for worker in self._processes], timeout=left)
             now = time.monotonic()
             # A parent that was itself stopped has seen nothing of that time.
             passed, self._looked = min(now - self._looked, 2 * poll), now
-            for hand in list(self._hands):
-                before = hand.step
-                dead = not hand.process.is_alive()  # of which a process that it has forked may hold the pipe open
-                if ((hand.connection in come or dead) and not self._heard(hand, reports)) or dead:
-                    self._died(hand, reports, queue)
-                elif hand.tasks and hand.step is before and before.places:
-                    hand.age += passed
-                    self._overdue(hand, reports, queue)
+            for worker in list(self._processes):
+                before = worker.step
+                dead = not worker.process.is_alive()  # of which a process that it has forked may hold the pipe open
+                if ((worker.connection in come or dead) and not self._heard(worker, reports)) or dead:
+                    self._died(worker, reports, queue)
+                elif worker.tasks and worker.step is before and before.places:
+                    worker.age += passed
+                    self._overdue(worker, reports, queue)
         return reports
 
-    def _heard(self, hand: Hand, reports: list[Report]) -> bool:
+    def _heard(self, worker: WorkerProcess, reports: list[Report]) -> bool:
         """Take in what a process says; whether its pipe is open."""
         try:
-            while hand.connection.poll():
-                self._note(hand, pickle.loads(hand.connection.recv_bytes()), reports)  # noqa: S301  # of our own process
+            while worker.connection.poll():
+                self._note(worker, pickle.loads(worker.connection.recv_bytes()), reports)  # noqa: S301  # of our own process
         except (EOFError, OSError):
             return False
         return True
 
-    def _note(self, hand: Hand, message: Any, reports: list[Report]) -> None:
+    def _note(self, worker: WorkerProcess, message: Any, reports: list[Report]) -> None:
         match message:
             case Step():
-                self._enter(hand, message)
+                self._enter(worker, message)
             case Report():
                 now = time.monotonic()
-                seconds, hand.began = now - hand.began, now
-                self._mean = seconds if self._mean == float("inf") else 0.8 * self._mean + 0.2 * seconds
+                task, _ = worker.tasks.popleft()
+                seconds, worker.began = now - worker.began, now
+                combination, before = task.chunk.combination, self._expected(task)
+                self._seconds[combination.model, combination.method] = (
+                    seconds if before == float("inf") else 0.8 * before + 0.2 * seconds
+                )
                 self._stillborn = 0
-                hand.tasks.popleft()
-                self._enter(hand, Step(LOADING))
+                self._changed = True
+                self._enter(worker, Step(LOADING))
                 reports.append(message)
             case Ready():
-                hand.ready = True
+                worker.ready = self._changed = True
             case Lost():
-                hand.fault = message.fault
+                worker.fault = message.fault
             case Warned():
                 warnings.warn(message.text, stacklevel=1)
             case Unable():
                 raise RuntimeError(f"a worker failed: {message.reason}")
 
-    def _enter(self, hand: Hand, step: Step) -> None:
-        hand.step, hand.age, hand.warn_at = step, 0.0, LONG
+    def _enter(self, worker: WorkerProcess, step: Step) -> None:
+        worker.step, worker.age, worker.warn_at = step, 0.0, LONG
 
-    def _overdue(self, hand: Hand, reports: list[Report], queue: Queue) -> None:
+    def _overdue(self, worker: WorkerProcess, reports: list[Report], queue: Queue) -> None:
         """End a process that is at a step for too long: for a batch, as many times what a query may take."""
-        step, (task, _) = hand.step, hand.tasks[0]
+        step, (task, _) = worker.step, worker.tasks[0]
         if self._timeout is None:
-            if hand.age > hand.warn_at:
-                hand.warn_at *= 2
+            if worker.age > worker.warn_at:
+                worker.warn_at *= 2
                 unit, combination = task.chunk.units[step.places[0]], task.chunk.combination
                 warnings.warn(
-                    f"{combination.method!r} of {combination.model!r} has been at {unit.name!r} for {hand.age / 60:.0f} "
+                    f"{combination.method!r} of {combination.model!r} has been at {unit.name!r} for {worker.age / 60:.0f} "
                     "minutes; an item may be given a time with: --timeout SECONDS",
                     stacklevel=1,
                 )
             return
-        if hand.age <= self._timeout * len(step.places):
+        if worker.age <= self._timeout * len(step.places):
             return
-        hand.process.kill()
-        self._bury(hand)
-        self._heard(hand, reports)
-        moved = hand.step is not step or not hand.tasks or hand.tasks[0][0] is not task  # at the last moment
+        worker.process.kill()
+        self._wait_for_end(worker)
+        self._heard(worker, reports)
+        moved = worker.step is not step or not worker.tasks or worker.tasks[0][0] is not task  # at the last moment
         death = Death(f"took longer than {self._timeout:g} s")
-        self._lay_down(hand, Step(LOADING) if moved else step, death, reports, queue)
+        self._reassign(worker, Step(LOADING) if moved else step, death, reports, queue)
 
-    def _died(self, hand: Hand, reports: list[Report], queue: Queue) -> None:
-        lived = self._bury(hand)
-        code = hand.process.exitcode
-        if hand.fault is not None:
-            death = Death(f"{hand.fault.kind.name}: {hand.fault.about}", fault=hand.fault)
+    def _died(self, worker: WorkerProcess, reports: list[Report], queue: Queue) -> None:
+        lived = self._wait_for_end(worker)
+        code = worker.process.exitcode
+        if worker.fault is not None:
+            death = Death(f"{worker.fault.kind.name}: {worker.fault.about}", fault=worker.fault)
         elif lived:
             death = Death("the process closed the pipe to its parent")
         elif code is not None and code < 0:
@@ -300,13 +316,14 @@ class Pool(Workers):
             death = Death(f"the process died ({cause})", killed=-code in OUTSIDE)
         else:
             death = Death(f"the process ended itself (exit status {code})")
-        self._lay_down(hand, hand.step, death, reports, queue)
+        self._reassign(worker, worker.step, death, reports, queue)
 
-    def _lay_down(self, hand: Hand, step: Step, death: Death, reports: list[Report], queue: Queue) -> None:
+    def _reassign(self, worker: WorkerProcess, step: Step, death: Death, reports: list[Report], queue: Queue) -> None:
         """Decide what becomes of the tasks of a process that is no more."""
-        self._hands.remove(hand)
-        hand.connection.close()
-        tasks = [task for task, _ in hand.tasks]
+        self._processes.remove(worker)
+        self._changed = True
+        worker.connection.close()
+        tasks = [task for task, _ in worker.tasks]
         if not tasks or not step.places:
             self._stillborn += 1
             if self._stillborn >= STARTS:
@@ -316,21 +333,21 @@ class Pool(Workers):
                 )
         if not tasks:
             return
-        verdict = judged(tasks[0], step, death)
+        verdict = verdict_of(tasks[0], step, death)
         reports.append(Report(verdict.done, left=verdict.left, suspects=verdict.suspects))
         queue.put_off([task for task in verdict.again if task.alone] + list(verdict.put_off))
         again = [*(task for task in verdict.again if not task.alone), *tasks[1:]]
         self._waiting.extendleft(reversed(again))
 
-    def _bury(self, hand: Hand) -> bool:
+    def _wait_for_end(self, worker: WorkerProcess) -> bool:
         """See that a process is no more; whether it did not end though it should."""
         until = time.monotonic() + PATIENCE
-        while hand.process.is_alive() and time.monotonic() < until:
+        while worker.process.is_alive() and time.monotonic() < until:
             time.sleep(0.01)  # to join it would wait for ever where it has closed what tells of its end
-        lives = bool(hand.process.is_alive())
+        lives = bool(worker.process.is_alive())
         if lives:
-            hand.process.kill()
-            hand.process.join()
+            worker.process.kill()
+            worker.process.join()
         return lives
 
 
@@ -351,7 +368,7 @@ def _worker(connection: Connection, hello: bytes) -> None:
             while True:
                 chunk, wanted, kept = pickle.loads(connection.recv_bytes())  # noqa: S301
                 outcome = bench.done(chunk, wanted, kept)
-                results = {items: detached(result) for items, result in outcome.results.items()} if plan.masks else {}
+                results = {items: detach(result) for items, result in outcome.results.items()} if plan.masks else {}
                 send(Report(tuple(outcome.done), results, tuple(outcome.left)))
     except LostDeviceError as error:
         send(Lost(error.fault))
@@ -361,7 +378,7 @@ def _worker(connection: Connection, hello: bytes) -> None:
         send(Unable(said(error)))
 
 
-def detached(result: Attribution) -> Attribution:
+def detach(result: Attribution) -> Attribution:
     """Its tensors on the CPU, each with a memory of its own, as a batch's would travel with each of its queries."""
     values = {entry.name: getattr(result, entry.name) for entry in fields(result)}
     tensors: dict[str, Any] = {
