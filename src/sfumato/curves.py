@@ -211,7 +211,12 @@ COPIES = (
 
 def at_root(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The curve of a root itself."""
-    return grid(dtype).to(device, dtype).view(-1, *[1] * len(shape)).expand(-1, *_sizes(shape))
+    return _grid_on(dtype, device).view(-1, *[1] * len(shape)).expand(-1, *_sizes(shape))
+
+
+@cache
+def _grid_on(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return grid(dtype).to(device, dtype)
 
 
 def _replaced(value: Any, curves: dict[int, Curve]) -> Any:
