@@ -305,3 +305,13 @@ def test_a_family_over_a_layer_is_finer_by_its_strides():
     """Never coarser, and a step no shorter than half a place, with sigma in proportion."""
     assert SmoothMask(8, 16).divided((4, 2)) == SmoothMask((2.0, 4.0), (4.0, 8.0))
     assert SmoothMask(8, 16).divided((32, 0.5)) == SmoothMask((0.5, 8.0), (1.0, 16.0))
+
+
+def test_what_is_subtracted_from_a_constant_is_a_signal_of_its_own():
+    """Under excitation backprop too the value is the constant less it, and what comes back is handed on as it is."""
+    leaf, signal = torch.rand(2, 3).requires_grad_(), torch.rand(2, 3)
+    constant = torch.full((2, 3), 5.0)
+    with BackwardRules("excitation"):
+        y = torch.sub(constant, leaf * 1, alpha=2)
+    torch.testing.assert_close(y, constant - 2 * leaf)
+    torch.testing.assert_close(*torch.autograd.grad(y, leaf, signal), signal)
