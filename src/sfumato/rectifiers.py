@@ -231,7 +231,7 @@ class Rectifiers(TorchDispatchMode):
         tensors: Sequence[Tensor],
         signals: Sequence[Tensor],
     ) -> Any:
-        roots = [Root.of(x) for x in signals]
+        roots = [Root(x) for x in signals]
         steps = self.curves.follow(func, args, kwargs, tensors, signals, roots)
         written = bool(func._schema.is_mutable)
         if self.resting or not signals:
