@@ -18,7 +18,7 @@ CLUSTER = DOCS / "howto/cluster.md"
 """Its own takes half a minute to start."""
 LONG = [
     DOCS / f"{page}.md"
-    for page in ("howto/curve", "howto/areas", "methods/extremal", "methods/channels", "methods/meaningful")
+    for page in ("tutorial", "howto/curve", "howto/areas", "methods/extremal", "methods/channels", "methods/meaningful")
 ]
 """Search for many masks, and take seconds even with two steps."""
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)

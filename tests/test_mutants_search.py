@@ -4,16 +4,17 @@ The steps of both ascents are written once more from their definition, with grad
 """
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from sfumato import Blur, CanvasMask, ExtremalPerturbation, Fade, Jitter, Noise, SmoothMask, smallest
-from sfumato.ascent import EXACTLY, PenalisedAscent, ProjectedAscent, project
+from sfumato.ascent import EXACTLY, PenalisedAscent, Problem, ProjectedAscent, project
 from sfumato.blackbox import EvolutionAscent
-from sfumato.jitter import Move
+from sfumato.jitter import MirrorEvenSteps, Move
 from sfumato.penalties import area_penalty
 from sfumato.probing import saved_bytes
 from sfumato.rules import BackwardRules
@@ -243,3 +244,74 @@ def test_a_blur_of_no_mask_is_the_strongest_and_of_all_of_it_none():
     torch.testing.assert_close(pyramid[2], inputs, atol=1e-6, rtol=0)
     spread = [level.std().item() for level in pyramid]
     assert spread[0] < spread[1] < spread[2]
+
+
+# What was found by changing the code line by line.
+
+
+def test_areas_may_be_off_by_a_twentieth_of_the_finest_one_or_a_thousandth():
+    for finest, near in ((0.004, 0.0002), (0.1, 0.001)):
+        problem = Problem(None, SimpleNamespace(finest=finest), torch.tensor([[0.1]]), None, iter(()))
+        assert problem.near == pytest.approx(near)
+
+
+def test_the_settings_of_an_ascent_that_are_not_said():
+    assert ProjectedAscent() == ProjectedAscent(rate=0.1, momentum=0.5, start=0.9, approach=0.5, rounds=2, regrowth=4.0)
+    assert PenalisedAscent() == PenalisedAscent(rate=0.01, momentum=0.9, dampening=0.9, weight=Geometric(300, 1.0035))
+
+
+@pytest.mark.parametrize("rounds", [0, -1, True, 1.5, "2", None])
+def test_rounds_that_are_no_count_are_refused(rounds):
+    with pytest.raises(ValueError, match="rounds must be a whole number from 1 up"):
+        ProjectedAscent(rounds=rounds)
+
+
+def test_a_round_has_ten_steps_at_least():
+    assert ProjectedAscent(rounds=3)._lengths(30) == [10, 10, 10]
+    assert ProjectedAscent(rounds=3)._lengths(29) == [14, 15]
+    assert ProjectedAscent(rounds=3)._lengths(19) == [19]
+
+
+@pytest.mark.parametrize("shift", [-1, True, 1.5, "2", (1, -1), (1, True)])
+def test_shifts_that_are_no_counts_are_refused(shift):
+    with pytest.raises(ValueError, match="shift is a whole number of places, at least 0"):
+        Jitter(shift)
+
+
+def test_a_list_of_shifts_is_a_tuple_of_them():
+    assert Jitter([1, 2]) == Jitter((1, 2))
+    assert hash(Jitter([1, 2])) == hash(Jitter((1, 2)))
+
+
+def test_moves_hang_on_their_generator_alone():
+    """Whatever the global state of random numbers, and whatever the default device."""
+    drawn = []
+    for state, device in ((1, "cpu"), (2, "cpu"), (1, "meta")):
+        torch.manual_seed(state)
+        generator = torch.Generator("cpu").manual_seed(5)
+        with torch.device(device):
+            drawn.append(list(islice(Jitter(3).moves(2, generator), 40)))
+        assert torch.initial_seed() == state
+    assert drawn[0] == drawn[1] == drawn[2]
+    assert {move.flips for move in drawn[0]} == {(), (-1,)}
+
+
+def test_every_second_step_is_mirrored():
+    moves = list(islice(MirrorEvenSteps().moves(2, torch.Generator("cpu")), 6))
+    assert moves == [Move(flips=(-1,)), Move()] * 3
+
+
+def test_a_family_over_a_layer_is_finer_by_its_strides():
+    """Never coarser, and a step no shorter than half a place, with sigma in proportion."""
+    assert SmoothMask(8, 16).divided((4, 2)) == SmoothMask((2.0, 4.0), (4.0, 8.0))
+    assert SmoothMask(8, 16).divided((32, 0.5)) == SmoothMask((0.5, 8.0), (1.0, 16.0))
+
+
+def test_what_is_subtracted_from_a_constant_is_a_signal_of_its_own():
+    """Under excitation backprop too the value is the constant less it, and what comes back is handed on as it is."""
+    leaf, signal = torch.rand(2, 3).requires_grad_(), torch.rand(2, 3)
+    constant = torch.full((2, 3), 5.0)
+    with BackwardRules("excitation"):
+        y = torch.sub(constant, leaf * 1, alpha=2)
+    torch.testing.assert_close(y, constant - 2 * leaf)
+    torch.testing.assert_close(*torch.autograd.grad(y, leaf, signal), signal)

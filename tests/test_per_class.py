@@ -192,7 +192,7 @@ def test_the_model_comes_out_as_it_went_in(folder):
     assert not net.channels._forward_hooks
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("mode", [pytest.param(torch.no_grad, marks=pytest.mark.slow), torch.inference_mode])
 def test_in_any_grad_mode(folder, mode, tmp_path):
     expected = class_channels(METHOD, classifier(), folder, 1)
     toy = classifier()
@@ -417,7 +417,9 @@ class StoppedError(Exception):
     pass
 
 
-@pytest.mark.parametrize("finished", [1, 2, 4, 5])
+@pytest.mark.parametrize(
+    "finished", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 5]
+)
 def test_going_on_does_only_what_is_missing(folder, tmp_path, finished):
     more = write(tmp_path / "more.png", RED, (7, 7), 140)
     undisturbed = class_channels(METHOD, classifier(), folder, 1, among=[more])
@@ -444,7 +446,10 @@ def test_going_on_does_only_what_is_missing(folder, tmp_path, finished):
     assert before.items() <= contents(out).items()
 
 
-@pytest.mark.parametrize("broken", [*range(1, 12), 26, 27, 40, 76, 96])
+@pytest.mark.parametrize(
+    "broken",
+    [1, 4, 11, 40, 96, *(pytest.param(call, marks=pytest.mark.slow) for call in (2, 3, *range(5, 11), 26, 27, 76))],
+)
 def test_broken_off_anywhere(folder, tmp_path, broken):
     """Within the network's call of that number, as by Ctrl-C."""
     out, toy = tmp_path / "out", classifier()

@@ -244,8 +244,15 @@ def test_a_picture_may_come_in_any_form(picture, expected):
     torch.testing.assert_close(values, expected, atol=tolerance, rtol=0)
     assert (values.dtype, values.device.type, values.requires_grad) == (torch.float32, "cpu", False)
     assert torch.equal(rgb(picture), values)
+
+
+@pytest.mark.parametrize(
+    ("picture", "expected"),
+    [(RGB[None], RGB), ((255 * RGB).round().byte(), RGB), (ARRAY[:, ::-1], RGB.flip(2)), (CLEAR, RGB), (GREY[0], GREY)],
+)
+def test_a_picture_of_any_form_is_drawn(picture, expected):
     figure = plots.figure(result(), picture)
-    torch.testing.assert_close(drawn(figure.axes[0]), expected, atol=tolerance, rtol=0)
+    torch.testing.assert_close(drawn(figure.axes[0]), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def run_all_blocks(text: str) -> None:
 
 
 @pytest.mark.parametrize("steps", [2, pytest.param(None, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("page", [README, MIGRATION], ids=["readme", "migration"])
+@pytest.mark.parametrize("page", [README, pytest.param(MIGRATION, marks=pytest.mark.slow)], ids=["readme", "migration"])
 def test_code_blocks_run_in_order(page, steps):
     run_all_blocks(page if steps is None else re.sub(r"(steps|samples)=\d+", rf"\1={steps}", page))
     if page == README:
@@ -64,6 +64,7 @@ def test_commands_run(command, monkeypatch):
     assert done.exit_code == 0, done.output
 
 
+@pytest.mark.slow
 def test_the_figure_is_one_that_the_demo_draws(monkeypatch):
     ((words, place),) = re.findall(r"^!\[(.+)\]\((.+)\)$", README, re.MULTILINE)
     assert len(words) > 50

@@ -304,6 +304,7 @@ ADDED = {
 }
 
 
+@pytest.mark.slow
 def test_a_protocol_that_is_added_judges_the_masks_that_were_kept(subject, tmp_path, monkeypatch):
     carried_out(planned(subject, **ADDED), tmp_path / "fresh")
     carried_out(planned(subject, **KEPT), tmp_path / "run")

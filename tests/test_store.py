@@ -522,6 +522,7 @@ def test_a_damaged_row(store):
     assert "is damaged" in said(caught)
 
 
+@pytest.mark.slow
 def test_a_file_in_use_is_waited_for_and_not_for_ever(tmp_path):
     path = tmp_path / FILE
     with SqliteStore(path, patience=0.2) as store, contextlib.closing(_hand(path)) as other:

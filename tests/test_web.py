@@ -213,6 +213,20 @@ def test_other_methods_give_maps(client, tab, method):
     assert Image.open(io.BytesIO(b64(done["map"]))).size == (32, 32)
 
 
+@pytest.mark.filterwarnings("ignore:the score of input 0 does not change")
+@pytest.mark.parametrize("question", [{}, {"method": "MeaningfulPerturbation", "settings": {"steps": 2}}])
+def test_masks_that_change_nothing_are_said_to_be_such(client, tab, question):
+    _, done = ended(client, tab, **question)
+    assert "warning" not in done
+    unmoved = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
+    nn.init.zeros_(unmoved[1].weight)
+    explorer = Explorer(replace(classifier(), net=unmoved.eval()), [HOST])
+    with TestClient(explorer.app(), base_url=f"http://{HOST}") as other:
+        _, done = ended(other, opened(other), **question)
+    assert done["type"] == "done", done
+    assert done["warning"].startswith("the score of input 0 does not change with the input")
+
+
 def test_channels_of_a_layer(client, tab):
     _, done = ended(client, tab, method="ExtremalChannels", settings={"steps": 2, "counts": [1, 3]})
     assert done["type"] == "done", done

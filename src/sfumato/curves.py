@@ -45,19 +45,15 @@ class Clamp(Rule):
         return signal.clamp(min=0) if self.active else signal
 
 
-@dataclass(frozen=True, eq=False)
 class Root:
-    """A tensor of which others are functions."""
+    """A tensor of which others are functions, known by its place in the graph and not by its values."""
 
-    node: Any
-    """The node that made it; for a leaf of the graph, that tensor."""
-    output: int
-    """Which of that node's outputs it is."""
-    tensor: "weakref.ref[Tensor]"
-
-    @classmethod
-    def of(cls, x: Tensor) -> "Root":
-        return cls(x if x.is_leaf else x.grad_fn, x.output_nr, weakref.ref(x))
+    def __init__(self, x: Tensor) -> None:
+        self.node: Any = x if x.is_leaf else x.grad_fn
+        """The node that made it; for a leaf of the graph, that tensor."""
+        self.output = x.output_nr
+        """Which of that node's outputs it is."""
+        self.tensor = weakref.ref(x)
 
     def hook(self, function: Callable[[Tensor], Tensor]) -> None:
         """Change what flows back to it, all ways together."""
@@ -211,7 +207,12 @@ COPIES = (
 
 def at_root(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The curve of a root itself."""
-    return grid(dtype).to(device, dtype).view(-1, *[1] * len(shape)).expand(-1, *_sizes(shape))
+    return _grid_on(dtype, device).view(-1, *[1] * len(shape)).expand(-1, *_sizes(shape))
+
+
+@cache
+def _grid_on(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return grid(dtype).to(device, dtype)
 
 
 def _replaced(value: Any, curves: dict[int, Curve]) -> Any:

@@ -69,17 +69,19 @@ def check_batch_axis(shape: tuple[int, ...], error: Exception) -> None:
 def warn_of_no_effect(queries: Tensor, layer: str) -> None:
     """Warn of the queries, marked in `(B,)`, whose score stays the same whatever is done to the places of the layer."""
     if queries.any():
-        rows = ", ".join(map(str, queries.nonzero().flatten().tolist()))
-        where = f"the places of layer {layer!r}" if layer else "the input"
-        remedy = (
-            "name a layer further down, e.g. one before the last attention where only the class token is read"
-            if layer
-            else "see that the score depends on the input, and is not saturated"
-        )
-        warnings.warn(
-            f"the score of input {rows} does not change with {where}, so that the result says nothing of it; {remedy}",
-            stacklevel=3,
-        )
+        warnings.warn(no_effect(queries, layer), stacklevel=3)
+
+
+def no_effect(queries: Tensor, layer: str) -> str:
+    """What is to be said of queries, marked in `(B,)`, whose score stays the same whatever is done."""
+    rows = ", ".join(map(str, queries.nonzero().flatten().tolist()))
+    where = f"the places of layer {layer!r}" if layer else "the input"
+    remedy = (
+        "name a layer further down, e.g. one before the last attention where only the class token is read"
+        if layer
+        else "see that the score depends on the input, and is not saturated"
+    )
+    return f"the score of input {rows} does not change with {where}, so that the result says nothing of it; {remedy}"
 
 
 def described(value: Any) -> str:

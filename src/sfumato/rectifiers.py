@@ -231,7 +231,7 @@ class Rectifiers(TorchDispatchMode):
         tensors: Sequence[Tensor],
         signals: Sequence[Tensor],
     ) -> Any:
-        roots = [Root.of(x) for x in signals]
+        roots = [Root(x) for x in signals]
         steps = self.curves.follow(func, args, kwargs, tensors, signals, roots)
         written = bool(func._schema.is_mutable)
         if self.resting or not signals:
@@ -272,11 +272,10 @@ class Rectifiers(TorchDispatchMode):
         y: Tensor,
     ) -> Rectifier | None:
         """That which ends in this operation, with the output `y`, if there is one."""
-        fits = [x.shape == y.shape and plain(x) and plain(y) for x in before]
         found: tuple[Root, float] | None = None
         others: tuple[Root, ...] = ()
         if self.named(func, args, kwargs):
-            found = next(((root, 1.0) for root, fit in zip(roots, fits, strict=True) if fit), None)
+            found = next(((root, 1.0) for x, root in zip(before, roots, strict=True) if _fit(x, y)), None)
         elif steps and any(step.curve.values is not None for step in steps):
             at = {id(x): root for x, root in zip(signals, roots, strict=True)}
             step = next((step for step in steps if _bends(step, steps, at)), None)
@@ -288,7 +287,7 @@ class Rectifiers(TorchDispatchMode):
                     rule.active = False
         known = bool(steps) and steps[0].alone and steps[0].curve.values is not None
         if found is None and not known:
-            scales = ((root, gate(x, y) if fit else 0.0) for x, root, fit in zip(before, roots, fits, strict=True))
+            scales = ((root, gate(x, y)) for x, root in zip(before, roots, strict=True) if _fit(x, y))
             found = next(((root, scale) for root, scale in scales if scale), None)
             if found is None and func.namespace not in TORCH:
                 trial = Trial.of(func, args, kwargs, signals)
@@ -381,6 +380,10 @@ class Rectifiers(TorchDispatchMode):
         scale = float(through[0].max())
         alone = scale > 0 and torch.allclose(through[0], scale * (~shut).to(through[0].dtype))
         return (scale, True) if alone else (1.0, False)
+
+
+def _fit(x: Tensor, y: Tensor) -> bool:
+    return x.shape == y.shape and plain(x) and plain(y)
 
 
 def _bends(step: Step, steps: Sequence[Step], at: dict[int, Root]) -> bool:

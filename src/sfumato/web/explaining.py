@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.attribution import Attribution
+from sfumato.inputs import no_effect
 from sfumato.methods import Captum, ExtremalChannels, ExtremalPerturbation, extremal
 from sfumato.models import Classifier
 from sfumato.probing import hooked
@@ -83,12 +84,20 @@ class Asked:
                     "wanted": float(found.wanted[0]),
                     "count": None if found.count is None else int(found.count[0]),
                 }
-                return {"type": DONE, "curve": curve, **answer(found.attribution)}
+                return {"type": DONE, "curve": curve, **answer(found.attribution), **self.warned(found.attribution)}
             result = self.method(net, shown.inputs, self.score, progress=watch)
             job.found = Found(self, shown, result)
-            return {"type": DONE, "curve": None, **answer(result)}
+            return {"type": DONE, "curve": None, **answer(result), **self.warned(result)}
 
         return done
+
+    def warned(self, result: Attribution) -> dict[str, str]:
+        """What Python warns of where masks change nothing, read from the result: its warnings are those of all threads."""
+        whole, blank, scores = result.whole, result.blank, result.scores
+        if whole is None or blank is None or scores is None:
+            return {}
+        still = (blank == whole) & (scores == whole[:, None]).all(1)
+        return {"warning": no_effect(still, getattr(self.method, "layer", ""))} if still.any() else {}
 
 
 @dataclass(frozen=True, eq=False)

@@ -214,6 +214,7 @@ async function heard(event, pane, job) {
     $("status").textContent = "Done.";
     bar.hidden = true;
     await pane.finish(event, job);
+    if (event.warning) tell(event.warning.charAt(0).toUpperCase() + event.warning.slice(1) + ".");
   }
   if (event.type === "failed" || event.type === "cancelled") {
     bar.hidden = true;
