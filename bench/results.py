@@ -61,8 +61,7 @@ def place(line: summary.Line) -> Place:
 
 def sections(record: Record, store: Store, left_out: set[Place]) -> Iterator[str]:
     """For each data set and model: how many pictures and queries, and a table for each protocol."""
-    cost = summary.seconds(record, store)
-    every, leading = results(record, store)
+    every, leading, cost = results(record, store)
     whole = (line for line in every if place(line) not in left_out)
     for (data, model), lines in grouped(whole).items():
         queries = max(line.estimate.count for line in lines)

@@ -476,7 +476,7 @@ def test_differences_are_paired(lines):
         line for line in summary.differences(session, store, "extremal", "gradient") if line.measure.name == "all"
     ]
     assert difference.estimate.value == pytest.approx(value["extremal"] - value["gradient"])
-    marked = results(session, store)[1][difference.data, difference.model, "pointing", "all"]
+    marked = results(session, store).leading[difference.data, difference.model, "pointing", "all"]
     assert max(value, key=lambda method: value[method]) in marked
     with pytest.raises(ValueError, match="compare two methods or two models of the run; got 'extremal' and 'nothing'"):
         list(summary.differences(session, store, "extremal", "nothing"))

@@ -147,7 +147,7 @@ def show(folder: Folder, store: Store = None) -> None:
 
         session = found(_existing(folder, store))
         with session.place.store() as opened:
-            (lines, leading), cost = results(session, opened), summary.seconds(session, opened)
+            lines, leading, cost = results(session, opened)
         for (data, model), group in grouped(lines).items():
             console().print(f"\n{data}, {model}" + _costs(data, model, cost))
             if note := summary.quantities(session, data, model):
@@ -236,7 +236,7 @@ def export(
             elif to.suffix in (".md", ".tex"):
                 form = forms.markdown if to.suffix == ".md" else forms.latex
                 notes = partial(summary.quantities, session)
-                (lines, leading), cost = results(session, opened), summary.seconds(session, opened)
+                lines, leading, cost = results(session, opened)
                 content = form(lines, cost, notes, leading)
                 with written(to) as unfinished:
                     unfinished.write_text(content, encoding="utf-8")

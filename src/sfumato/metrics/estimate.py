@@ -46,8 +46,8 @@ simulation of normal, uniform and skewed values."""
 LARGE = 20_000
 """Pictures above which nothing is drawn from the whole table: a thousand resamplings of so many take about a second."""
 
-WEIGHTS = 2**22
-"""How many weights are held at once, 32 MiB of them: resamplings of large tables go in turns."""
+WEIGHTS = 2**20
+"""How many weights are held at once, 8 MiB of them: resamplings of large tables go in turns."""
 
 
 @dataclass(frozen=True)

@@ -1,56 +1,73 @@
 """A protocol's cases one by one: where a method does best and worst, and where methods differ."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from sfumato.metrics.estimate import Measure, Row, turned
-
-Key = tuple[str, int]
-"""An example's name, and the class that was explained."""
+from sfumato.metrics.estimate import Measure
+from sfumato.metrics.statistic import Array, Columns, chosen, length
 
 AT_ONCE = 256
 """Rows that are judged together; each weighs the others with 0."""
 
 
-def by_case(measure: Measure, rows: Mapping[Key, Row]) -> dict[Key, float]:
-    """What a measure is of each case alone, without those of which it says nothing: one may be tuned on other cases."""
-    found: dict[Key, float] = {}
-    keys = list(rows)
-    for first in range(0, len(keys), AT_ONCE):
-        chunk = keys[first : first + AT_ONCE]
-        values = measure.statistic(turned([rows[key] for key in chunk]), np.eye(len(chunk)))
-        found |= {key: float(value) for key, value in zip(chunk, values, strict=True) if math.isfinite(value)}
-    return found
+@dataclass(frozen=True)
+class Case:
+    """A query that a protocol has judged."""
+
+    query: int
+    """Its number in the run."""
+    example: str
+    target: int
+    label: int
+    """The class that was explained: the target, or what the model predicted."""
 
 
-def ranked(values: Mapping[Key, float], higher_is_better: bool) -> list[Key]:
-    """The cases, the best first; equal ones by name.
+def by_case(measure: Measure, columns: Columns) -> Array:
+    """What a measure is of each row alone, `(n,)`; NaN for those of which it says nothing: one may be tuned on others."""
+    parts = [np.empty(0)]
+    for first in range(0, length(columns), AT_ONCE):
+        rows = np.arange(first, min(first + AT_ONCE, length(columns)))
+        parts.append(measure.statistic(chosen(columns, rows), np.eye(len(rows))))
+    return np.concatenate(parts)
 
-    >>> ranked({("b", 0): 1.0, ("a", 0): 1.0, ("c", 0): 2.0}, higher_is_better=True)
-    [('c', 0), ('a', 0), ('b', 0)]
+
+def ranked(values: Array, higher_is_better: bool) -> Array:
+    """The places of the known values, the best first; equal ones in their order.
+
+    >>> ranked(np.array([1.0, np.nan, 2.0, 1.0]), higher_is_better=True).tolist()
+    [2, 0, 3]
     """
-    sign = -1 if higher_is_better else 1
-    return sorted(values, key=lambda key: (sign * values[key], key))
+    known = np.flatnonzero(np.isfinite(values))
+    return known[np.argsort(-values[known] if higher_is_better else values[known], kind="stable")]
 
 
-def disagreements(methods: Mapping[str, Mapping[Key, float]], most: int) -> list[tuple[Key, str, str]]:
-    """The cases where two methods differ most, with the methods of the largest and the least value; none where all agree.
+def disagreements(
+    queries: Mapping[str, Array], values: Mapping[str, Array], most: int
+) -> list[tuple[int, dict[str, float], str, str]]:
+    """The cases where methods differ most, by their values of the same queries: of each the query, the known values, and the
+    methods of the largest and the least; none where all agree.
 
-    >>> values = {"one": {("a", 0): 1.0, ("b", 0): 0.5}, "two": {("a", 0): 1.0, ("b", 0): 0.9}, "three": {("b", 0): 0.6}}
-    >>> disagreements(values, 5)
-    [(('b', 0), 'two', 'one')]
+    >>> queries = {"one": np.array([3, 5]), "two": np.array([3, 5]), "three": np.array([5])}
+    >>> values = {"one": np.array([1.0, 0.5]), "two": np.array([1.0, 0.9]), "three": np.array([0.6])}
+    >>> disagreements(queries, values, 5)
+    [(5, {'one': 0.5, 'two': 0.9, 'three': 0.6}, 'two', 'one')]
     """
+    methods = list(queries)
+    if not methods:
+        return []
+    everywhere = np.unique(np.concatenate(list(queries.values())))
+    table = np.full((len(methods), len(everywhere)), np.nan)
+    for row, method in enumerate(methods):
+        table[row, np.searchsorted(everywhere, queries[method])] = values[method]
+    known = np.isfinite(table)
+    high, low = np.where(known, table, -np.inf), np.where(known, table, np.inf)
+    apart = np.where(known.any(0), high.max(0) - low.min(0), 0.0)
     found = []
-    for key in sorted({key for values in methods.values() for key in values}):
-        here = {name: values[key] for name, values in methods.items() if key in values}
-        upper, lower = max(here, key=lambda name: here[name]), min(here, key=lambda name: here[name])
-        if here[upper] > here[lower]:
-            found.append((here[upper] - here[lower], key, upper, lower))
-    return [(key, upper, lower) for _, key, upper, lower in sorted(found, key=lambda each: -each[0])[:most]]
-
-
-def alike(values: Mapping[Key, float], keys: Sequence[Key]) -> int:
-    """How many cases have the value of the last of these, those among them included."""
-    return sum(value == values[keys[-1]] for value in values.values()) if keys else 0
+    for place in np.argsort(-apart, kind="stable")[:most].tolist():
+        if apart[place] > 0:
+            here = {method: float(table[row, place]) for row, method in enumerate(methods) if known[row, place]}
+            upper, lower = methods[int(high[:, place].argmax())], methods[int(low[:, place].argmin())]
+            found.append((int(everywhere[place]), here, upper, lower))
+    return found

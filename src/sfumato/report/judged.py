@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sfumato.labels import synonyms
-from sfumato.metrics.estimate import Measure, Row
-from sfumato.report.cases import Key, by_case
+from sfumato.metrics.estimate import Measure
+from sfumato.metrics.statistic import Array
+from sfumato.report.cases import Case, by_case
 from sfumato.runs import summary
-from sfumato.runs.record import Record, Where
-from sfumato.runs.store import Store
+from sfumato.runs.record import Record
+from sfumato.runs.store import Item, Store
+from sfumato.runs.summary import Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,18 +22,33 @@ class Judged:
     protocol: str
     measure: Measure
     """The first of the protocol's, by which its cases are ordered."""
-    rows: Mapping[str, Mapping[Key, Row]]
-    values: Mapping[str, Mapping[Key, float]]
-    """The measure of each case alone."""
+    tables: Mapping[str, Table]
+    """The rows, of methods that have some."""
+    values: Mapping[str, Array]
+    """The measure of each row alone."""
     names: Mapping[int, str]
     """The classes' names."""
-    kept: Mapping[str, Mapping[Key, tuple[str, str]]]
-    """Where results are kept: the shard, and the key in it."""
+    recipes: Mapping[str, Sequence[int]]
+    """All those of a method on this data set and model; that of this protocol comes first."""
+    store: Store
 
-    def named(self, case: Key) -> str:
+    def case(self, method: str, query: int) -> Case:
+        """A case that a method has."""
+        done = next(self.store.look_up([Item(self.recipes[method][0], query)]))
+        label = int((done.row or {}).get("label", done.target))  # type: ignore[arg-type]  # a number in every row
+        return Case(query, done.example, done.target, label)
+
+    def kept(self, method: str, query: int) -> tuple[str, str] | None:
+        """Where the method's result is, if any row says so: the shard, and the key in it."""
+        for done in self.store.look_up([Item(recipe, query) for recipe in self.recipes[method]]):
+            if done.masks:
+                shard, _, key = done.masks.partition("/")
+                return shard, key
+        return None
+
+    def named(self, case: Case) -> str:
         """The example and the class, by the words that people know."""
-        label = next((rows[case].get("label") for rows in self.rows.values() if case in rows), case[1])
-        return f"{case[0]}, {self.names.get(case[1], f'class {label}')}"
+        return f"{case.example}, {self.names.get(case.target, f'class {case.label}')}"
 
     def shown(self, value: float | None) -> str:
         if value is None:
@@ -40,29 +57,18 @@ class Judged:
 
 
 def judged(record: Record, store: Store, data: str, model: str) -> Iterator[Judged]:
-    """What each protocol found, as far as anything is done."""
-    everywhere = [where for where in record.places if (where.data, where.model) == (data, model)]
-    kept = _kept(record, store, everywhere)
+    """What each protocol found, as far as anything is done; the rows of one protocol are held at a time."""
     classes = {index: synonyms(name)[0] for index, name in enumerate(record.data[data]["classes"])}
-    for protocol in dict.fromkeys(where.protocol for where in everywhere):
-        rows: dict[str, dict[Key, Row]] = {}
-        for where in everywhere:
-            if where.protocol == protocol:
-                done = summary.done(record, store, where)
-                rows[where.method] = {(each.example, each.target): each.row for each in done if each.row is not None}
-        measures = record.protocols[protocol].measures([row for each in rows.values() for row in each.values()])
-        if not measures or not any(rows.values()):
-            continue
-        values = {method: by_case(measures[0], found) if found else {} for method, found in rows.items()}
-        yield Judged(data, model, protocol, measures[0], rows, values, classes, kept)
-
-
-def _kept(record: Record, store: Store, places: Sequence[Where]) -> dict[str, dict[Key, tuple[str, str]]]:
-    """Where the results of each method's cases are: where any of their rows says."""
-    kept: dict[str, dict[Key, tuple[str, str]]] = {}
-    for where in places:
-        for each in summary.done(record, store, where):
-            if each.masks:
-                shard, _, key = each.masks.partition("/")
-                kept.setdefault(where.method, {})[each.example, each.target] = (shard, key)
-    return kept
+    everywhere = [where for where in record.places if (where.data, where.model) == (data, model)]
+    for places, every in summary.tables_by_protocol(record, store, data, model):
+        found = {where.method: table for where, table in zip(places, every, strict=True) if len(table.queries)}
+        measures = record.protocols[places[0].protocol].measures(
+            [row for table in found.values() for row in table.examples]
+        )
+        if measures and found:
+            values = {method: by_case(measures[0], table.columns) for method, table in found.items()}
+            recipes = {
+                where.method: [where.recipe, *(other.recipe for other in everywhere if other.method == where.method)]
+                for where in places
+            }
+            yield Judged(data, model, places[0].protocol, measures[0], found, values, classes, recipes, store)

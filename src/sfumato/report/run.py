@@ -5,7 +5,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sfumato.metrics.estimate import FEW, Estimate, Measure, estimates
+from sfumato.metrics.estimate import FEW, Estimate, Measure, estimates_of
+from sfumato.metrics.statistic import length
 from sfumato.report.judged import Judged, judged
 from sfumato.report.markup import Html, tag
 from sfumato.report.page import page, wide
@@ -17,7 +18,7 @@ from sfumato.runs.grid import Undecided, grid, grouped
 from sfumato.runs.leaders import results
 from sfumato.runs.record import Place, Record
 from sfumato.runs.store import Store
-from sfumato.runs.summary import Line
+from sfumato.runs.summary import Line, paired
 
 REASONS = 10
 """Why items failed, that are told."""
@@ -43,19 +44,19 @@ def sections(record: Record, sheet: Sheet, heading: str = "", place: int = 0) ->
     with record.place.store() as store:
         thumbnails = Thumbnails(record, store, sheet)
         parts = [_progress(record, store, heading)]
-        cost = summary.seconds(record, store)
-        every, leading = results(record, store)
+        every, leading, cost = results(record, store)
         lines = grouped(every)
         for number, ((data, model), group) in enumerate(lines.items()):
             identity = f"r{place}-{number}"
-            found_here = list(judged(record, store, data, model))
             told = [tag("h2", f"{data}, {model}", id=identity), _cost(data, model, cost)]
             if note := summary.quantities(record, data, model):
                 told.append(tag("p", note, class_="small"))
-            for each in found_here:
+            some = False
+            for each in judged(record, store, data, model):
+                some = True
                 table = [line for line in group if line.protocol == each.protocol]
                 told += _protocol(each, table, leading, thumbnails)
-            if not found_here:
+            if not some:
                 told.append(tag("p", "No item is done yet."))
             parts.append(tag("section", *told, aria_labelledby=identity))
     return parts
@@ -123,20 +124,16 @@ def _protocol(found: Judged, lines: Sequence[Line], leading: Undecided, thumbnai
 def _differences(found: Judged, name: str) -> Html | None:
     """The paired differences of the leading method from each other, on the cases that both have."""
     measure = found.measure
-    whole = {
-        method: estimates([measure], list(rows.values()), resamples=1)[0] for method, rows in found.rows.items() if rows
-    }
+    whole = {method: estimates_of([measure], table.columns, resamples=1)[0] for method, table in found.tables.items()}
     known = {method: each.value for method, each in whole.items() if math.isfinite(each.value)}
     if len(known) < 2:
         return None
     leader = (max if measure.higher_is_better else min)(known, key=lambda method: known[method])
     rows = []
     for other in known:
-        both = sorted(found.rows[leader].keys() & found.rows[other].keys())
-        if other == leader or not both:
-            continue
-        first, second = ([found.rows[method][case] for case in both] for method in (leader, other))
-        rows.append(_difference(other, estimates([measure], first, second)[0], measure))
+        first, second = paired(found.tables[leader], found.tables[other])
+        if other != leader and length(first):
+            rows.append(_difference(other, estimates_of([measure], first, second)[0], measure))
     head = tag("tr", *(tag("th", words, scope="col") for words in ("less", "difference", "95 % interval", "cases", "")))
     table = tag("table", tag("thead", head), tag("tbody", *rows))
     return tag(

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from PIL import Image
@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 from sfumato.models import Classifier
 from sfumato.panels import positive
 from sfumato.pictures import read
-from sfumato.report.cases import Key
+from sfumato.report.cases import Case
 from sfumato.report.encoded import SMALL_QUALITY, jpeg, thumbnail
 from sfumato.report.markup import Html, tag
 from sfumato.runs.record import Record
@@ -59,20 +59,19 @@ class Thumbnails:
     _rules: dict[tuple[str, ...], str | None] = field(default_factory=dict)
     _classifiers: dict[str, Classifier | None] = field(default_factory=dict)
 
-    def plain(self, data: str, case: Key) -> Html:
+    def plain(self, data: str, case: Case) -> Html:
         """The picture itself, or the place where it would be."""
-        return _seen(self._rule((data, case[0]), lambda: self._picture(data, case)), case[0])
+        return _seen(self._rule((data, case.example), lambda: self._picture(data, case)), case.example)
 
-    def explained(self, data: str, model: str, method: str, case: Key, kept: Mapping[Key, tuple[str, str]]) -> Html:
+    def explained(self, data: str, model: str, method: str, case: Case, where: tuple[str, str] | None) -> Html:
         """As `plain`, with what the method found where the run has `kept` it: a shard's name, and the item's key in it."""
-        where = kept.get(case)
         classifier = self._classifier(model) if where else None
         if where is not None and classifier is not None:
             loaded, found = classifier, where
-            name = (data, model, method, case[0], str(case[1]))
+            name = (data, model, method, case.example, str(case.target))
             rule = self._rule(name, lambda: self._dimmed(data, case, loaded, found))
             if rule is not None:
-                return _seen(rule, f"{case[0]}, as {method} explains it")
+                return _seen(rule, f"{case.example}, as {method} explains it")
         return self.plain(data, case)
 
     def _rule(self, name: tuple[str, ...], make: Callable[[], str | None]) -> str | None:
@@ -81,11 +80,11 @@ class Thumbnails:
             self._rules[name] = None if address is None else self.sheet.add(address)
         return self._rules[name]
 
-    def _picture(self, data: str, case: Key) -> str | None:
+    def _picture(self, data: str, case: Case) -> str | None:
         picture = self._read(data, case)
         return None if picture is None else thumbnail(picture, SIDE)
 
-    def _dimmed(self, data: str, case: Key, classifier: Classifier, where: tuple[str, str]) -> str | None:
+    def _dimmed(self, data: str, case: Case, classifier: Classifier, where: tuple[str, str]) -> str | None:
         picture = self._read(data, case)
         if picture is None:
             return None
@@ -98,8 +97,8 @@ class Thumbnails:
             return None
         return jpeg(_small(seen * (DIMMED + (1 - DIMMED) * positive(saliency, seen))), SMALL_QUALITY)
 
-    def _read(self, data: str, case: Key) -> Image.Image | None:
-        body = json.loads(self.store.named(data, [case[0]]).get(case[0], "{}"))
+    def _read(self, data: str, case: Case) -> Image.Image | None:
+        body = json.loads(self.store.named(data, [case.example]).get(case.example, "{}"))
         if "path" not in body:
             return None
         try:

@@ -1,7 +1,7 @@
 """A run as its folder tells it: what was planned, how far it is, where its rows are; without models, pictures or data sets."""
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,11 +141,3 @@ def _of_notes(notes: Mapping[str, Any]) -> dict[str, Any]:
         "data": {where.data: notes[data_note(where.data)] for where in places},
         "said": notes.get("said", {}),
     }
-
-
-def units(record: Record, store: Store, data: str) -> Iterator[tuple[int, int, int]]:
-    """The planned queries of a data set in its order: of each its number, its example's, and its target."""
-    count, step = record.data[data]["examples"], 10_000
-    for first in range(0, count, step):
-        for each in store.planned(data, first, first + step - 1):
-            yield each.query, each.example, each.target

@@ -220,18 +220,15 @@ class SqlStore(SqlQueries, ABC):
         after = -(2**62)
         while page := self._read(statement, recipe, after):
             after = page[-1][0]
-            by_shape: dict[int, list[tuple[Any, ...]]] = {}
-            for row in page:
-                by_shape.setdefault(row[1], []).append(row)
-            for shape, rows in by_shape.items():
-                if shape not in shapes and shape:  # made since
+            for shape in sorted({row[1] for row in page} - {0}):
+                if shape not in shapes:  # made since
                     shapes = dict(self._read("SELECT id, names FROM shapes"))
-                if shape:
-                    queries, _, measured, seconds = zip(*rows, strict=True)
-                    values = self._parsed(f"[{','.join(measured)}]")
-                    names = tuple(self._parsed(shapes[shape]))
-                    taken = tuple(float("nan") if each is None else each for each in seconds)
-                    yield Page(names, queries, tuple(zip(*values, strict=True)) if names else (), taken)
+                some = [row for row in page if row[1] == shape]
+                values = self._parsed(f"[{','.join([row[2] for row in some])}]")
+                names = tuple(self._parsed(shapes[shape]))
+                # Column by column, which is quicker than `zip` with as many arguments as there are rows.
+                columns = [[row[place] for row in values] for place in range(len(names))]
+                yield Page(names, [row[0] for row in some], columns, [row[3] for row in some])
 
     def shards(self) -> set[str]:
         found = self._read("SELECT DISTINCT masks FROM done WHERE masks IS NOT NULL")

@@ -28,6 +28,9 @@ class SqlQueries(ABC):
     def _transaction(self, work: Callable[[Rows], T], write: bool = False) -> T: ...
 
     @abstractmethod
+    def _read(self, statement: str, *values: Any) -> list[tuple[Any, ...]]: ...
+
+    @abstractmethod
     def _parsed(self, text: str) -> Any: ...
 
     def lists(self, data: str, first: int, examples: Sequence[Listed]) -> None:
@@ -93,6 +96,11 @@ class SqlQueries(ABC):
             Planned(query, target, example, place, tuple(self._parsed(files)), stamp, content)
             for query, target, example, place, files, stamp, content in found
         ]
+
+    def order(self, data: str, first: int, last: int) -> list[tuple[int, int, int]]:
+        statement = """SELECT queries.id, examples.id, queries.target FROM examples CROSS JOIN queries
+            WHERE queries.example = examples.id AND data = ? AND place BETWEEN ? AND ? AND live = 1 ORDER BY place, target"""
+        return [(query, example, target) for query, example, target in self._read(statement, data, first, last)]
 
     def bodies(self, examples: Collection[int]) -> dict[int, str]:
         statement = "SELECT id, body FROM examples WHERE id IN (SELECT listed.value FROM $ids)"

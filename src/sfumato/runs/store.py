@@ -89,10 +89,11 @@ class Page(NamedTuple):
     """Measured items of one recipe whose rows have the same names, as columns."""
 
     names: tuple[str, ...]
-    queries: tuple[int, ...]
-    values: tuple[tuple[Any, ...], ...]
+    queries: Sequence[int]
+    values: Sequence[Sequence[Any]]
     """A value for each item, by name."""
-    seconds: tuple[float, ...]
+    seconds: Sequence[float | None]
+    """`None` where the method's time is not known."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,10 @@ class Store(Protocol):
 
     def planned(self, data: str, first: int, last: int) -> list[Planned]:
         """The queries of the examples at the places from first to last, in the data set's order."""
+        ...
+
+    def order(self, data: str, first: int, last: int) -> list[tuple[int, int, int]]:
+        """The same, each by the numbers of its query and its example, and its target."""
         ...
 
     def bodies(self, examples: Collection[int]) -> dict[int, str]:

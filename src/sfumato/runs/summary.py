@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sfumato.metrics.estimate import Columns, Estimate, Measure, Row, estimates_of
-from sfumato.runs.record import Record, Where, units
+from sfumato.metrics.statistic import chosen
+from sfumato.runs.record import Record, Where
 from sfumato.runs.store import Done, Item, Page, Store
 
 Array = np.ndarray[Any, Any]
@@ -52,6 +53,14 @@ class Table:
         return {name: column[rows] for name, column in self.columns.items()}
 
 
+class Numbers(NamedTuple):
+    """A page without its values, as arrays."""
+
+    names: tuple[str, ...]
+    queries: Array
+    seconds: Array
+
+
 @dataclass(frozen=True, eq=False)
 class Order:
     """The planned queries of a data set, in its order."""
@@ -62,20 +71,27 @@ class Order:
 
     @classmethod
     def of(cls, record: Record, store: Store, data: str) -> "Order":
-        flat = np.fromiter((number for each in units(record, store, data) for number in each), np.int64)
-        queries, examples, targets = flat.reshape(-1, 3).T
+        count, step = record.data[data]["examples"], 10_000
+        parts = [
+            np.array(store.order(data, first, first + step - 1), np.int64).reshape(-1, 3)
+            for first in range(0, count, step)
+        ]
+        queries, examples, targets = np.concatenate([np.empty((0, 3), np.int64), *parts]).T.copy()
         return cls(queries, examples, targets)
 
 
-def tables_by_protocol(record: Record, store: Store) -> Iterator[tuple[list[Where], list[Table]]]:
-    """The places of each protocol on a data set and model, and their rows."""
+def tables_by_protocol(
+    record: Record, store: Store, data: str | None = None, model: str | None = None
+) -> Iterator[tuple[list[Where], list[Table]]]:
+    """The places of each protocol on a data set and model, or on these alone, and their rows."""
     groups: dict[tuple[str, str, str], list[Where]] = {}
     for where in record.places:
-        groups.setdefault((where.data, where.model, where.protocol), []).append(where)
+        if data in (None, where.data) and model in (None, where.model):
+            groups.setdefault((where.data, where.model, where.protocol), []).append(where)
     order: tuple[str, Order] | None = None
-    for (data, _, _), places in groups.items():
-        if order is None or order[0] != data:
-            order = data, Order.of(record, store, data)
+    for (name, _, _), places in groups.items():
+        if order is None or order[0] != name:
+            order = name, Order.of(record, store, name)
         yield places, [table(store, where.recipe, order[1]) for where in places]
 
 
@@ -83,27 +99,39 @@ def table(store: Store, recipe: int, order: Order) -> Table:
     """What was measured of a recipe, of the queries that are planned."""
     pages = list(_compact(store.pages(recipe)))
     names = dict.fromkeys(name for page, _ in pages for name in page.names)
-    queries = np.concatenate([np.empty(0, np.int64), *(np.array(page.queries, np.int64) for page, _ in pages)])
-    seconds = np.concatenate([np.empty(0), *(np.array(page.seconds, float) for page, _ in pages)])
+    queries = np.concatenate([np.empty(0, np.int64), *(np.asarray(page.queries) for page, _ in pages)])
+    seconds = np.concatenate([np.empty(0, np.float32), *(np.asarray(page.seconds) for page, _ in pages)])
     at, rows = _places(order.queries, queries)
-    columns = {name: _column(name, pages)[rows] for name in names}
-    columns["picture"] = order.examples[at]
-    columns.setdefault("label", order.targets[at])
+    columns = {name: _taken(_column(name, pages), rows) for name in names}
+    columns["picture"] = _taken(order.examples, at)
+    columns.setdefault("label", _taken(order.targets, at))
+    if np.array_equal(columns["label"], order.targets):
+        columns["label"] = order.targets  # once for all methods
     first: dict[tuple[str, ...], list[Row]] = {}
     for page, values in pages:
-        some = islice(zip(*(column.tolist() for column in values), strict=True), FEW)
-        first.setdefault(page.names, []).extend(dict(zip(page.names, row, strict=True)) for row in some)
-    return Table(queries[rows], columns, seconds[rows], [row for kind in first.values() for row in kind[:FEW]])
+        some = zip(*(column[:FEW].tolist() for column in values), strict=True)
+        kind = first.setdefault(page.names, [])
+        kind.extend(dict(zip(page.names, row, strict=True)) for row in islice(some, FEW - len(kind)))
+    return Table(
+        _taken(order.queries, at), columns, _taken(seconds, rows), [row for kind in first.values() for row in kind]
+    )
 
 
-def _compact(pages: Iterator[Page]) -> Iterator[tuple[Page, list[Array]]]:
+def _taken(column: Array, rows: Array) -> Array:
+    """The rows of a column; the column itself where they are all, in order."""
+    if len(rows) == len(column) and (not len(rows) or (rows[0] == 0 and bool((np.diff(rows) == 1).all()))):
+        return column
+    return column[rows]
+
+
+def _compact(pages: Iterator[Page]) -> Iterator[tuple["Numbers", list[Array]]]:
     """Pages with their values as arrays: a Python number takes four times as much."""
     for page in pages:
-        arrays = [np.array(column) for column in page.values]
-        yield Page(page.names, page.queries, (), page.seconds), arrays
+        numbers = Numbers(page.names, np.array(page.queries, np.int64), np.array(page.seconds, np.float32))
+        yield numbers, [np.array(column) for column in page.values]
 
 
-def _column(name: str, pages: Sequence[tuple[Page, list[Array]]]) -> Array:
+def _column(name: str, pages: Sequence[tuple[Numbers, list[Array]]]) -> Array:
     """One column over all pages; NaN where rows lack it."""
     parts: list[Array | None] = [
         values[page.names.index(name)] if name in page.names else None for page, values in pages
@@ -172,12 +200,17 @@ def differences(record: Record, store: Store, one: str, other: str) -> Iterator[
         if getattr(where, kind) == one and _but(where, kind) in others:
             order = orders.setdefault(where.data, Order.of(record, store, where.data))
             first, second = (table(store, each.recipe, order) for each in (where, others[_but(where, kind)]))
-            mine, theirs = first.at(_in_both(first, second)), second.at(_in_both(second, first))
-            alike = mine["label"] == theirs["label"]
-            mine, theirs = ({name: column[alike] for name, column in each.items()} for each in (mine, theirs))
+            mine, theirs = paired(first, second)
             measures = record.protocols[where.protocol].measures([*first.examples, *second.examples])
             for measure, estimate in zip(measures, estimates_of(measures, mine, theirs), strict=True):
                 yield _line(record, where, measure, estimate)
+
+
+def paired(one: Table, other: Table) -> tuple[Columns, Columns]:
+    """The rows of the same queries and classes in two tables of a data set."""
+    mine, theirs = one.at(_in_both(one, other)), other.at(_in_both(other, one))
+    alike = mine["label"] == theirs["label"]
+    return chosen(mine, alike), chosen(theirs, alike)
 
 
 def _in_both(one: Table, other: Table) -> Array:
@@ -189,12 +222,22 @@ def seconds(record: Record, store: Store) -> dict[tuple[str, str, str], float]:
     """What a method took for a query, by data set, model and method: the median."""
     found: dict[tuple[str, str, str], float] = {}
     for where in record.places:
-        key = (where.data, where.model, where.method)
-        if key not in found:
-            taken = [np.array(page.seconds, float) for page in store.pages(where.recipe)]
-            if taken and len(known := np.concatenate(taken)):
-                found[key] = float(np.nanmedian(known))
+        if place_of(where) not in found:
+            taken = [np.array(page.seconds, np.float32) for page in store.pages(where.recipe)]
+            if (middle := median(np.concatenate([np.empty(0, np.float32), *taken]))) is not None:
+                found[place_of(where)] = middle
     return found
+
+
+def place_of(where: Where) -> tuple[str, str, str]:
+    """The data set, model and method of a place."""
+    return where.data, where.model, where.method
+
+
+def median(taken: Array) -> float | None:
+    """The median of what is known."""
+    known = taken[np.isfinite(taken)]
+    return float(np.median(known)) if len(known) else None
 
 
 def quantities(record: Record, data: str, model: str) -> str:
