@@ -62,6 +62,9 @@ TESTS = {
 
 PROTOCOLS = ("test_mutants_metrics", "test_maps_and_truth", "test_protocols_of_models", "test_estimate")
 
+EVERYWHERE = ("tests/test_defaults.py::test_every_tensor_is_made_with_its_dtype_and_device",)
+"""Of every module: a change that takes away a tensor's dtype or device shows there."""
+
 LEAST = 60.0
 """Seconds that a run of the tests may take at least; five times what they take without a change, if that is more."""
 
@@ -204,7 +207,8 @@ def concerned(module: str) -> list[str]:
         names = [path.stem for path in sorted((ROOT / "tests").glob("test_*.py")) if imports(path, dotted)]
         if module.startswith("metrics/"):
             names = [*PROTOCOLS, *(name for name in names if name not in PROTOCOLS)]
-    return [f"tests/{name}.py" for name in dict.fromkeys(names) if (ROOT / f"tests/{name}.py").exists()]
+    found = [f"tests/{name}.py" for name in dict.fromkeys(names) if (ROOT / f"tests/{name}.py").exists()]
+    return [*found, *EVERYWHERE]
 
 
 def imports(path: Path, dotted: str) -> bool:

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sfumato import Blur, Constant, ExtremalPerturbation, Fade, Logit, SmoothMask, pictures
+from sfumato import Blur, Constant, ExtremalPerturbation, Fade, Logit, SmoothMask, metrics, pictures
 from sfumato.attribution import Attribution
-from sfumato.metrics import Accuracy, DeletionGame, Randomisation
+from sfumato.metrics import Accuracy, DeletionGame, InsertionDeletion, Monotonicity, Randomisation
 from sfumato.metrics.case import Case
+from sfumato.metrics.estimate import Measure, mean
 from sfumato.metrics.likeness import order, overlap, ranks, spearman, ssim, ssim_of_maps, stretched
 from sfumato.metrics.transfer import Transfer
 
@@ -376,3 +377,126 @@ def test_what_is_no_file(tmp_path):
         pictures.read(tmp_path / "none.png")
     with pytest.raises(ValueError, match="not a regular file"):
         pictures.read("/dev/null")
+
+
+# What protocols come down to
+
+UP, DOWN = True, False  # the better side
+
+MEASURES = {
+    "Accuracy": [
+        ("top 1", UP, True),
+        ("top 5", UP, True),
+    ],
+    "Agreement": [
+        ("rank correlation with x", UP, False),
+        ("SSIM with x", UP, False),
+        ("overlap with x", UP, True),
+    ],
+    "DeletionGame": [
+        ("pixels 80", DOWN, False),
+        ("pixels 90", DOWN, False),
+        ("pixels 95", DOWN, False),
+        ("pixels 99", DOWN, False),
+        ("share 80", DOWN, True),
+        ("share 90", DOWN, True),
+        ("share 95", DOWN, True),
+        ("share 99", DOWN, True),
+    ],
+    "EnergyPointing": [
+        ("energy", UP, True),
+        ("energy, difficult", UP, True),
+        ("energy above chance", UP, True),
+    ],
+    "InsertionDeletion": [
+        ("insertion", UP, False),
+        ("deletion", DOWN, False),
+        ("insertion - deletion", UP, False),
+    ],
+    "Monotonicity": [
+        ("rank correlation", UP, False),
+        ("strictly growing", UP, True),
+        ("growing steps", UP, True),
+    ],
+    "PointingGame": [
+        ("all", UP, True),
+        ("difficult", UP, True),
+        ("all, by case", UP, True),
+        ("difficult, by case", UP, True),
+    ],
+    "Randomisation": [
+        ("rank correlation", DOWN, False),
+        ("SSIM", DOWN, False),
+        ("rank correlation all", DOWN, False),
+        ("SSIM all", DOWN, False),
+        ("rank correlation a", DOWN, False),
+        ("SSIM a", DOWN, False),
+    ],
+    "Stability": [
+        ("rank correlation", UP, False),
+        ("worst rank correlation", UP, False),
+        ("change", DOWN, False),
+        ("largest change", DOWN, False),
+    ],
+    "SufficientArea": [
+        ("smallest area", DOWN, True),
+        ("less than the whole suffices", UP, True),
+    ],
+    "Transfer": [
+        ("kept elsewhere", UP, True),
+        ("kept at home", UP, True),
+        ("lost", DOWN, True),
+        ("kept under Blur", UP, True),
+        ("kept under Fade", UP, True),
+        ("kept under Noise", UP, True),
+    ],
+    "WeakLocalisation": [
+        ("error by value", DOWN, True),
+        ("error by energy", DOWN, True),
+        ("error by mean", DOWN, True),
+    ],
+}
+"""Of each protocol its measures: name, better side, and whether it is a share."""
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_what_a_protocol_comes_down_to(name):
+    rows = [{"overlap x": 1.0, "ssim a": 0.0, "ssim all": 0.0}]
+    measures = getattr(metrics, name)().measures(rows)
+    assert [(each.name, each.higher_is_better, each.percent) for each in measures] == MEASURES[name]
+
+
+def test_every_protocol_is_among_these():
+    protocols = {name for name in metrics.__all__ if hasattr(getattr(metrics, name), "measure")}
+    assert protocols - {"Protocol"} == MEASURES.keys()
+
+
+def test_measures_are_equal_whatever_computes_them():
+    assert Measure("a", mean("x")) == Measure("a", mean("y")) != Measure("b", mean("x"))
+
+
+def test_the_perturbations_that_are_not_said():
+    assert DeletionGame().perturbation == Blur(max_sigma=10, levels=2)
+    assert InsertionDeletion().insertion == Blur(max_sigma=5, levels=2)
+
+
+def test_a_list_of_perturbations_is_a_tuple_of_them():
+    assert Transfer(perturbations=[Blur(), Fade()]) == Transfer(perturbations=(Blur(), Fade()))
+
+
+def test_parts_of_which_two_are_one_have_no_order():
+    """Of a map of four places a quarter and .3 are both one place, whatever comes before."""
+    case = Case(Attribution(torch.arange(4.0).view(1, 1, 2, 2)), says(1.0, 2.0), random(1, 1, 2, 2), 1)
+    with pytest.raises(ValueError, match="no parts of .* that differ"):
+        Monotonicity(areas=(0.25, 0.5, 0.55), masks=False).measure(case)
+
+
+def test_a_mask_with_a_score_that_is_no_number_is_refused():
+    found = Attribution(
+        torch.zeros(1, 1, 2, 2),
+        masks=random(1, 2, 1, 2, 2).sigmoid(),
+        scores=torch.tensor([[1.0, math.nan]]),
+        achieved=torch.tensor([[0.1, 0.5]]),
+    )
+    with pytest.raises(ValueError, match="a mask"):
+        Monotonicity().measure(Case(found, says(1.0, 2.0), random(1, 1, 2, 2), 1))

@@ -315,3 +315,29 @@ def test_what_is_subtracted_from_a_constant_is_a_signal_of_its_own():
         y = torch.sub(constant, leaf * 1, alpha=2)
     torch.testing.assert_close(y, constant - 2 * leaf)
     torch.testing.assert_close(*torch.autograd.grad(y, leaf, signal), signal)
+
+
+def test_the_first_area_of_the_curve_bounds_what_suffices():
+    """Of .2, .6 and .9 the second is the first that suffices, and .21 would. Halving what lies between .2 and .6 leaves .3; from
+    0 on it would be .225."""
+
+    def bright(inputs):
+        return inputs.mean((1, 2, 3)).clamp(max=0.212)[:, None]
+
+    method = ExtremalPerturbation(steps=20, perturbation=Fade())
+    found = smallest(method, bright, torch.ones(1, 3, 24, 24), 0, keep=0.99, areas=(0.2, 0.6, 0.9), tolerance=0.11)
+    assert float(found.area) == pytest.approx(0.3, abs=1e-4)
+
+
+def test_a_blank_input_that_has_just_the_wanted_score_suffices():
+    def constant(inputs):
+        return 0 * inputs.mean((1, 2, 3))[:, None] + 2
+
+    with pytest.warns(UserWarning, match="does not change with the input"):
+        found = smallest(ExtremalPerturbation(steps=2), constant, torch.rand(1, 3, 24, 24), 0, keep=1.0)
+    assert found.blank_suffices.all()
+
+
+def test_a_hundred_is_said_to_be_one():
+    with pytest.raises(ValueError, match=r"got 100\. Did you mean 1\?"):
+        smallest(ExtremalPerturbation(), lambda inputs: inputs, torch.rand(1, 3, 24, 24), 0, keep=100)
