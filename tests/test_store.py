@@ -37,7 +37,7 @@ from sfumato.runs.postgres import PostgresStore
 from sfumato.runs.processes import gone, machine, present
 from sfumato.runs.shards import Shards
 from sfumato.runs.sqlite import LOG, SqliteStore
-from sfumato.runs.store import Done, Item, Owner, StoreError
+from sfumato.runs.store import Done, Item, Listed, Owner, StoreError
 
 ME = present("me")
 ELSEWHERE = Owner("another machine", 1, "1")
@@ -226,6 +226,36 @@ def test_counts_are_by_recipe(store):
     store.commit([an_item(Item(2, query)) for query in range(5)])
     store.commit([a_failure(X), an_item(Y)])
     assert [each[:3] for each in store.tallies()] == [(1, "", 1), (1, "no such file", 1), (2, "", 5)]
+
+
+def test_a_cause_names_the_first_example_of_it(store):
+    """However many items are committed at once."""
+    said = "cannot read picture 'x': it is damaged"
+    store.commit([Done(Item(1, query), f"picture {query}", 0, None, said) for query in (5, 3, 4)])
+    store.commit([Done(Item(1, 1), "picture 1", 0, None, said)])
+    assert [(each.items, each.example) for each in store.tallies()] == [(4, "picture 3")]
+
+
+@pytest.mark.parametrize("after", ["b c a", "c a", "a a b", "c b a d", "b"])
+def test_examples_of_one_annotation_have_each_its_place(store, after):
+    """They differ in their files alone; those that are there again are the ones that they were, wherever they are now."""
+
+    def listed(words):
+        store.lists("data", 0, [Listed("same", "alike", (each,), f'"{each}"', (7,)) for each in words.split()])
+        store.listed("data", len(words.split()))
+        planned = store.planned("data", 0, 9)
+        store.looked_into(
+            "data", [(each.example, f"stamp {each.files[0]}", f"holds {each.files[0]}") for each in planned]
+        )
+        return {each.place: (each.files[0], each.content, each.query) for each in store.planned("data", 0, 9)}
+
+    before = {file: query for file, _, query in listed("a b c").values()}
+    found = listed(after)
+    assert [found[place][:2] for place in sorted(found)] == [(each, f"holds {each}") for each in after.split()]
+    queries = [query for _, _, query in found.values()]
+    assert len(set(queries)) == len(queries)
+    assert {before[file] for file in after.split() if file in before} <= set(queries)
+    assert {file: query for file, _, query in listed("a b c").values()} == before
 
 
 def test_recipes_and_notes(place):

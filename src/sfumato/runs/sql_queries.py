@@ -125,8 +125,7 @@ class SqlQueries(ABC):
                 [(stamp, content, example) for example, stamp, content in as_known],
             )
             changed = [each for each in seen if each[0] in known and known[each[0]] not in ("", each[2])]
-            for each in changed:
-                _replaced(rows, data, *each)
+            _replaced(rows, data, changed)
             if changed:
                 self._recounted(rows, data)
             return bool(changed)
@@ -172,27 +171,54 @@ def _recount(data: str) -> str:
 def _placed(rows: Rows, data: str, new: Mapping[int, Listed]) -> None:
     """Put examples at places of their data set: those that the run knows from elsewhere or before, or new ones.
 
-    One that was brought over from a run of an earlier format is known by its name alone.
+    One that was brought over from a run of an earlier format is known by its name alone. Each takes one place: a set may hold
+    several of one name and annotation, of which that with the same files goes first.
     """
     hashes = json.dumps([each.annotation for each in new.values()])
-    statement = """SELECT annotation, id FROM examples WHERE data = ? AND annotation IN (SELECT listed.value FROM $words)
-        ORDER BY place, id"""
-    known = dict(rows(statement, data, hashes))
-    earlier = dict(rows("SELECT name, id FROM examples WHERE data = ? AND annotation = ''", data))
+    statement = """SELECT annotation, body, id FROM examples WHERE data = ? AND annotation IN (SELECT listed.value FROM $words)
+        AND (place < 0 OR place > ?) ORDER BY place, id"""
+    known = rows(statement, data, hashes, max(new, default=0))
+    earlier = rows("SELECT name, id FROM examples WHERE data = ? AND annotation = '' ORDER BY place, id", data)
+    free = {number for *_, number in (*known, *earlier)}
+    candidates: dict[tuple[str, ...], list[int]] = {}
+    for annotation, body, number in known:
+        candidates.setdefault((annotation, body), []).append(number)
+        candidates.setdefault((annotation,), []).append(number)
+    for name, number in earlier:
+        candidates.setdefault(("earlier", name), []).append(number)
+    numbers: dict[int, int] = {}
+    for kind in (_by_files, _by_annotation, _by_name):
+        for place, each in new.items():
+            fitting = candidates.get(kind(each), [])
+            while place not in numbers and fitting:
+                if (number := fitting.pop()) in free:
+                    free.remove(number)
+                    numbers[place] = number
     there, fresh = [], []
     for place, each in new.items():
         values = (place, each.annotation, json.dumps(each.files), each.body)
-        number = known.get(each.annotation) or earlier.get(json.dumps(each.name))
-        if number is None:
-            fresh.append((*values, data, json.dumps(each.name)))
+        if place in numbers:
+            there.append((*values, numbers[place]))
         else:
-            there.append((*values, number))
+            fresh.append((*values, data, json.dumps(each.name)))
     rows.each(
         """INSERT INTO examples (place, annotation, files, body, data, name, content, stamp)
         VALUES (?, ?, ?, ?, ?, ?, '', '')""",
         fresh,
     )
     rows.each("UPDATE examples SET place = ?, annotation = ?, files = ?, body = ?, stamp = '' WHERE id = ?", there)
+
+
+def _by_files(listed: Listed) -> tuple[str, ...]:
+    return listed.annotation, listed.body
+
+
+def _by_annotation(listed: Listed) -> tuple[str, ...]:
+    return (listed.annotation,)
+
+
+def _by_name(listed: Listed) -> tuple[str, ...]:
+    return "earlier", json.dumps(listed.name)
 
 
 def _targeted(rows: Rows, data: str, wanted: Mapping[int, Listed]) -> bool:
@@ -219,30 +245,42 @@ def _targeted(rows: Rows, data: str, wanted: Mapping[int, Listed]) -> bool:
     return bool(turned or needed - there.keys())
 
 
-def _replaced(rows: Rows, data: str, example: int, stamp: str, content: str) -> None:
-    """Another example takes the place of one whose files hold something else now: one with that content that was there before,
-    or a new one."""
-    ((place, annotation),) = rows("SELECT place, annotation FROM examples WHERE id = ?", example)
-    rows(f"UPDATE examples SET place = {GONE} WHERE id = ?", example)
-    before = rows(
-        "SELECT id FROM examples WHERE data = ? AND annotation = ? AND content = ?", *(data, annotation, content)
-    )
-    if before:
-        number = before[0][0]
-        rows("UPDATE examples SET place = ?, stamp = ? WHERE id = ?", place, stamp, number)
-    else:
-        ((number,),) = rows(
-            """INSERT INTO examples (data, place, name, annotation, files, body, content, stamp)
-            SELECT data, ?, name, annotation, files, body, ?, ? FROM examples WHERE id = ? RETURNING id""",
-            *(place, content, stamp, example),
+def _replaced(rows: Rows, data: str, changed: Sequence[tuple[int, str, str]]) -> None:
+    """Other examples take the places of those whose files hold something else now: ones with that content that were there
+    before, and have no place, or new ones. (Of several with one annotation, some may have changed places.)"""
+    before = [
+        rows("SELECT place, annotation, name, files, body FROM examples WHERE id = ?", example)[0]
+        for example, _, _ in changed
+    ]
+    asked = [
+        {target for (target,) in rows("SELECT target FROM queries WHERE example = ? AND live = 1", example)}
+        for example, _, _ in changed
+    ]
+    rows.each(f"UPDATE examples SET place = {GONE} WHERE id = ?", [(example,) for example, _, _ in changed])
+    for (place, annotation, *said), targets, (_, stamp, content) in zip(before, asked, changed, strict=True):
+        known = rows(
+            f"SELECT id FROM examples WHERE data = ? AND annotation = ? AND content = ? AND place = {GONE} ORDER BY id",
+            *(data, annotation, content),
         )
-    targets = {target for (target,) in rows("SELECT target FROM queries WHERE example = ? AND live = 1", example)}
-    known = {target for (target,) in rows("SELECT target FROM queries WHERE example = ?", number)}
-    rows("UPDATE queries SET live = 0 WHERE example = ?", number)
-    rows.each(
-        "UPDATE queries SET live = 1 WHERE example = ? AND target = ?", [(number, each) for each in sorted(targets)]
-    )
-    rows.each(
-        "INSERT INTO queries (example, target, live) VALUES (?, ?, 1)",
-        [(number, each) for each in sorted(targets - known)],
-    )
+        if known:
+            number = known[0][0]
+            rows(
+                "UPDATE examples SET place = ?, stamp = ?, name = ?, files = ?, body = ? WHERE id = ?",
+                *(place, stamp, *said, number),
+            )
+        else:
+            ((number,),) = rows(
+                """INSERT INTO examples (data, place, annotation, content, stamp, name, files, body)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
+                *(data, place, annotation, content, stamp, *said),
+            )
+        there = {target for (target,) in rows("SELECT target FROM queries WHERE example = ?", number)}
+        rows("UPDATE queries SET live = 0 WHERE example = ?", number)
+        rows.each(
+            "UPDATE queries SET live = 1 WHERE example = ? AND target = ?",
+            [(number, each) for each in sorted(targets & there)],
+        )
+        rows.each(
+            "INSERT INTO queries (example, target, live) VALUES (?, ?, 1)",
+            [(number, each) for each in sorted(targets - there)],
+        )
