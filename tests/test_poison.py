@@ -866,3 +866,14 @@ def test_a_cluster_finds_poisonous_items_too(bed, surroundings):
         of(1, "the process died (SIGABRT) at method 'asked'")
         | of(2, "took longer than 3 s at protocol 'second' of method '{method}'", ("asked", "plain"), ("second",)),
     )
+
+
+def test_a_worker_whose_parent_was_killed_ends_without_a_word():
+    """It notices when it wants to say something, or a second later."""
+    parents, own = multiprocessing.Pipe()
+    child = multiprocessing.get_context("spawn").Process(target=workers._worker, args=(own, pickle.dumps(None)))
+    parents.close()
+    child.start()
+    own.close()
+    child.join(600)
+    assert child.exitcode == 0

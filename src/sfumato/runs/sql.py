@@ -162,7 +162,11 @@ class SqlStore(SqlQueries, ABC):
                 ],
             )
             counts = Counter((item.recipe, why) for item, (_, _, why) in new.items())
-            examples = {(item.recipe, why): first[item].example for item, (_, _, why) in new.items()}
+            examples: dict[tuple[int, str], str] = {}
+            for item, (_, _, why) in new.items():
+                examples.setdefault(
+                    (item.recipe, why), first[item].example
+                )  # the first, however much is committed at once
             rows.each(
                 """INSERT INTO tallies (recipe, cause, count, example) VALUES (?, ?, ?, ?)
                 ON CONFLICT (recipe, cause) DO UPDATE SET count = tallies.count + excluded.count""",

@@ -375,7 +375,8 @@ def _worker(connection: Connection, hello: bytes) -> None:
     except EOFError:
         pass  # there is no more to do
     except Exception as error:  # noqa: BLE001  # the parent says it
-        send(Unable(said(error)))
+        with suppress(BrokenPipeError):  # where there still is one
+            send(Unable(said(error)))
 
 
 def detach(result: Attribution) -> Attribution:
