@@ -1,6 +1,7 @@
 """Every row belongs to its picture, class, annotation and code; a run that is done needs nothing but itself."""
 
 import contextlib
+import csv
 import importlib
 import json
 import os
@@ -566,3 +567,244 @@ def downgraded(path: Path):
             row = {"picture": json.loads(name), **dict(zip(json.loads(names), json.loads(measured), strict=True))}
             values = (f"{number:032x}", hashes[recipe], 0, name, target, json.dumps(row), '""', seconds, "")
             base.execute("INSERT INTO done VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+
+# Odd data sets, models and names, and what changes while a run is under way
+
+
+FACTORY = """
+import torch
+from torch import nn
+from sfumato.models import Classifier, Preparation
+
+def made():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.LeakyReLU(SLOPE), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return Classifier("made", net.eval(), Preparation(24, None, (0.5,) * 3, (0.25,) * 3), ("red", "green", "blue"))
+"""
+
+READING = "float(__import__('pathlib').Path({!r}).read_text())"
+
+TWICE = '''
+from dataclasses import dataclass
+from pathlib import Path
+from sfumato.data.example import Example, Thing
+
+@dataclass(frozen=True)
+class Twice:
+    """Pictures that all go by one name."""
+    path: str
+    order: tuple = ()
+    classes = ("red", "green", "blue")
+
+    def __len__(self):
+        return len(self.order)
+
+    def __getitem__(self, index):
+        return Example("same", Path(self.path) / f"{self.order[index]}.bmp", (Thing(0, (0.0, 0.0, 8.0, 8.0)),))
+'''
+
+PROTOCOL = """
+from dataclasses import dataclass
+from sfumato.metrics.estimate import Measure, mean
+from sfumato.metrics.protocol import Protocol
+
+@dataclass(frozen=True)
+class Named(Protocol):
+    def measure(self, case):
+        return {"value": 1.0, "method": 2.0}
+
+    def measures(self, rows):
+        return (Measure("value", mean("value")),)
+"""
+
+
+def module(bench, name, text):
+    (bench.root / f"{bench.module}_{name}.py").write_text(text)
+    importlib.invalidate_caches()
+    sys.modules.pop(f"{bench.module}_{name}", None)
+    return f"{bench.module}_{name}"
+
+
+def spread_out(bench, text, folder):
+    session = begun(parse(text, bench.root), Place(bench.root / folder))
+    list(session.work())
+    with session.place.store() as store:
+        return session.look(store)
+
+
+def insertion(steps=4):
+    return {"pointing": f'insertion = {{ use = "InsertionDeletion", steps = {steps} }}'}
+
+
+def test_a_model_is_known_by_its_factory_and_the_settings_of_its_modules(bench):
+    """Neither shows in its weights or in the kinds of its parts, where all of these are torch's."""
+    name = module(bench, "factory", FACTORY.replace("SLOPE", "0.1"))
+    parts = {"models": f'made = "{name}:made"', **insertion()}
+    bench.run("run", "first", **parts)
+    before = bench.rows("run")
+    module(bench, "factory", FACTORY.replace("SLOPE", "5.0"))
+    assert bench.run("run", "first", **parts)[1] == PICTURES
+    bench.run("fresh", "first", **parts)
+    assert bench.rows("run") == bench.rows("fresh") != before
+    module(bench, "factory", FACTORY.replace("SLOPE", "0.1"))
+    assert bench.run("run", "first", **parts)[1] == 0
+    assert bench.rows("run") == before
+
+
+def test_a_setting_that_comes_from_elsewhere_tells_models_apart(bench):
+    """The factory's source is the same, and the slope comes from a file."""
+    text = FACTORY.replace("SLOPE", READING.format(str(bench.root / "slope")))
+    parts = {"models": f'made = "{module(bench, "factory", text)}:made"', **insertion()}
+    (bench.root / "slope").write_text("0.1")
+    bench.run("run", "first", **parts)
+    (bench.root / "slope").write_text("5.0")
+    assert bench.run("run", "first", **parts)[1] == PICTURES
+
+
+@pytest.mark.parametrize(
+    "orders",
+    [
+        ([0, 1, 2], [2, 1, 0]),
+        ([5, 0, 1], [0, 1]),
+        ([0, 0, 1], [1, 0, 0]),
+        ([0, 1, 2], [5, 0, 1, 2]),
+        ([0, 1], [4, 5, 0, 1]),
+        ([0, 1, 2, 3], [3, 0], [0, 1, 2, 3]),
+    ],
+    ids=str,
+)
+def test_examples_of_one_name_and_annotation_lose_no_place(bench, orders):
+    name = module(bench, "data", TWICE)
+
+    def text(order):
+        return bench.text(**insertion()) + f'[data.t]\nuse = "{name}:Twice"\npath = "pictures"\norder = {order}\n'
+
+    for order in orders:
+        assert spread_out(bench, text(order), "run") == 0
+    spread_out(bench, text(orders[-1]), "fresh")
+    assert len(bench.rows("run")) == len(orders[-1])
+    assert bench.rows("run") == bench.rows("fresh")
+
+
+def test_pictures_that_change_places_keep_their_rows(bench):
+    """Of a data set whose names stay, as their contents are exchanged."""
+    bench.run("run", "first")
+    before = bench.rows("run")
+    one, other = (bench.root / f"pictures/{index}.bmp" for index in (1, 4))
+    held = one.read_bytes(), other.read_bytes()
+    one.write_bytes(held[1])
+    other.write_bytes(held[0])
+    bench.run("run", "first")
+    bench.run("fresh", "first")
+    assert bench.rows("run") == bench.rows("fresh")
+    one.write_bytes(held[0])
+    other.write_bytes(held[1])
+    assert bench.run("run", "first")[1] == 0
+    assert bench.rows("run") == before
+
+
+def test_a_picture_that_is_replaced_after_it_was_looked_into_is_not_the_old_one(bench):
+    """The run looks into many pictures before it comes to the first."""
+    session = begun(parse(bench.text("first", **insertion()), bench.root), Place(bench.root / "run"))
+    work = session.work()
+    next(work)
+    bench.draw(5, 100)
+    list(work)
+    rows = [json.loads(row) for row in bench.rows("run")]
+    assert [row["failed"][:13] for row in rows] == [""] * 5 + ["the picture o"]
+    assert bench.run("run", "first", **insertion())[1] == 1
+    bench.run("fresh", "first", **insertion())
+    assert bench.rows("run") == bench.rows("fresh")
+
+
+def test_what_a_protocol_that_is_gone_kept_is_not_taken_for_what_is_done_again(bench):
+    (bench.root / "factor").write_text("1.0")
+    path = bench.root / f"{bench.module}_methods.py"
+    path.write_text(path.read_text().replace("FACTOR *", READING.format(str(bench.root / "factor")) + " *"))
+    parts = {"options": "masks = true", "methods": OWN["methods"], "pointing": ""}
+    bench.run(
+        "run", "first", protocols=f'{OWN["protocols"]}\ninsertion = {{ use = "InsertionDeletion", steps = 2 }}', **parts
+    )
+    (bench.root / "factor").write_text("-2.0")
+    session = begun(
+        parse(bench.text("first", protocols=OWN["protocols"], **parts), bench.root), Place(bench.root / "run")
+    )
+    with session.place.store() as store:
+        session.redo(store, "mine")
+    list(session.work())
+    bench.run("fresh", "first", protocols=OWN["protocols"], **parts)
+    assert bench.rows("run") == bench.rows("fresh")
+
+
+def compared(bench, one, other):
+    """A plan whose models are compared with two others, that go by these names."""
+    nets = bench.root / f"{bench.module}_nets.py"
+    if "def third" not in nets.read_text():
+        nets.write_text(nets.read_text() + THIRD)
+    return {
+        "models": f'{one} = "MODULE_nets:other"\n{other} = "MODULE_nets:third"',
+        "pointing": f'agreement = {{ use = "Agreement", others = ["{one}", "{other}"] }}',
+        "more": 'models = ["seer"]',
+    }
+
+
+THIRD = """
+def third():
+    return Classifier("third", Seer(2).eval(), Preparation(24, None, (0.5,) * 3, (0.25,) * 3), ("red", "green", "blue"))
+"""
+
+
+def test_models_that_exchange_their_names_do_not_exchange_their_rows(bench):
+    bench.run("run", "first", **compared(bench, "aa", "bb"))
+    bench.run("run", "first", **compared(bench, "bb", "aa"))
+    bench.run("fresh", "first", **compared(bench, "bb", "aa"))
+    assert bench.rows("run") == bench.rows("fresh")
+
+
+def test_a_model_that_is_only_compared_with_can_be_done_again(bench):
+    session, _ = bench.run("run", "first", **compared(bench, "aa", "bb"))
+    with session.place.store() as store:
+        session.redo(store, "bb")
+        assert session.left(store) == PICTURES
+        with pytest.raises(ValueError, match="did you mean bb"):
+            session.redo(store, "b")
+
+
+def test_a_protocol_may_not_name_a_value_as_a_row_is_named(bench):
+    name = module(bench, "protocol", PROTOCOL)
+    bench.run("run", "first", pointing=f'named = "{name}:Named"')
+    rows = [json.loads(row) for row in bench.rows("run")]
+    assert {row["method"] for row in rows} == {"gradient"}
+    assert all("Named names a value 'method'" in row["failed"] for row in rows)
+
+
+def test_names_that_are_markup_or_no_text_do_not_end_a_command(bench):
+    folder = bench.root / "odd/red"
+    (folder / "[").mkdir(parents=True)
+    for name in (b"[/a].bmp", b"no\xff.bmp"):
+        shutil.copy(bench.root / "pictures/1.bmp", os.fsencode(folder) + b"/" + name)
+    (folder / os.fsdecode(b"broken\xfe.bmp")).write_bytes(b"no picture")
+    for name in ("green", "blue"):
+        (bench.root / "odd" / name).mkdir()
+    plan = bench.root / "plan.toml"
+    plan.write_text(bench.text(**insertion()) + '[data."odd [/d]"]\nuse = "Folder"\npath = "odd"\n')
+    checked = typed("check", plan)
+    assert checked.exit_code == 0, checked.output
+    begun_run = typed("run", plan, "--out", bench.root / "run")
+    assert "3 items are done, 3 of them now; 1 failed" in begun_run.output
+    shown = typed("status", bench.root / "run")
+    assert (shown.exit_code, "broken\\udcfe.bmp" in shown.output) == (0, True)
+    for suffix in (".csv", ".parquet", ".json"):
+        assert typed("export", bench.root / "run", bench.root / f"rows{suffix}", "--rows").exit_code == 0
+    with (bench.root / "rows.csv").open(encoding="utf-8", newline="") as file:
+        names = {row["example"] for row in csv.DictReader(file)}
+    assert names == {"red/[/a].bmp", "red/no\\udcff.bmp", "red/broken\\udcfe.bmp"}
+
+
+def test_a_comparison_of_nothing_says_so(bench):
+    session = begun(
+        parse(bench.text("first", methods='guided = "GuidedBackprop"'), bench.root), Place(bench.root / "run")
+    )
+    ended = typed("compare", session.place.folder, "gradient", "guided")
+    assert "gradient and guided have no query in common" in ended.output

@@ -32,3 +32,12 @@ def written(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def printable(text: str) -> str:
+    r"""Text that UTF-8 can hold: of a file's name that is none, the bytes stand as they do in Python.
+
+    >>> printable("caf\udce9.jpg")
+    'caf\\udce9.jpg'
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -122,6 +122,7 @@ def status(folder: Folder, store: Store = None) -> None:
     with speaking_plainly():
         from sfumato.runs.class_notes import class_line
         from sfumato.runs.record import found
+        from sfumato.whole import printable
 
         record = found(_existing(folder, store))
         with record.place.store() as opened:
@@ -131,7 +132,7 @@ def status(folder: Folder, store: Store = None) -> None:
             console().print(class_line(note), soft_wrap=True)
         console().print(f"{done} of {record.total} items are done, of which {failed} failed")
         for cause, (count, example) in list(causes.items())[:TOLD]:
-            console().print(f"  {count} × {cause} (e.g. {example})", soft_wrap=True)
+            console().print(printable(f"  {count} × {cause} (e.g. {example})"), soft_wrap=True)
         if len(causes) > TOLD:
             console().print(f"  … and {len(causes) - TOLD} other causes")
 
@@ -182,6 +183,12 @@ def compare(
         with session.place.store() as opened:
             lines = list(summary.differences(session, opened, one, other))
         groups: dict[str, list[Line]] = {}
+        if not any(line.estimate.count for line in lines):
+            console().print(
+                f"nothing to compare: {one} and {other} have no query in common of which both have a value; see: sfumato bench "
+                f"status {folder}",
+                soft_wrap=True,
+            )
         for line in lines:
             if line.estimate.count:
                 groups.setdefault(f"{line.data}, {line.method if line.model == one else line.model}", []).append(line)

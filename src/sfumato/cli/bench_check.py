@@ -74,11 +74,13 @@ def _summary(work: "Forecast", workers: int, wrong: int, total: int) -> str:
 def _shown(findings: "Findings", bench: "Workbench") -> "Iterator[Trial]":
     """The trials; in a terminal, with the number of the one that is tried."""
     from rich.console import Console
+    from rich.markup import escape
 
     from sfumato.runs.trial import trials
 
     total = sum(len(combination.protocols) for combination in findings.plan.combinations())
     with Console(stderr=True).status("") as status:
         for number, trial in enumerate(trials(findings, bench), 1):
-            status.update(f"tried {number} of {total}: {trial.data}, {trial.model}, {trial.method}, {trial.protocol}")
+            words = f"tried {number} of {total}: {trial.data}, {trial.model}, {trial.method}, {trial.protocol}"
+            status.update(escape(words))  # brackets in names are no markup
             yield trial

@@ -16,7 +16,7 @@ import numpy as np
 from sfumato.runs.grid import Undecided, grids, grouped
 from sfumato.runs.parquet import write_parquet
 from sfumato.runs.summary import Line
-from sfumato.whole import written
+from sfumato.whole import printable, written
 
 SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".parquet": "parquet", ".json": "json"}
 
@@ -180,7 +180,9 @@ def _dumped(value: Any, indent: int | None = None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's."""
+    """NumPy's numbers and arrays as Python's, and text that may be written."""
+    if isinstance(value, str):
+        return printable(value)
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 

@@ -71,7 +71,8 @@ def recipes(
 
     `weights` are the models' identities, `made_by` the versions of all that computes, `indices` the models' outputs of the data
     sets' classes. A method's and a protocol's own
-    name in the plan does not count; the source of one that is not sfumato's own does.
+    name in the plan does not count; the source of one that is not sfumato's own does. The names of the models that a protocol
+    compares with count, as its rows have them.
     """
     found = {}
     for each in plan.combinations():
@@ -88,7 +89,7 @@ def recipes(
                 "method's code": source.of(method),
                 "protocol": as_key(entry.protocol),
                 "protocol's code": source.of(entry.protocol),
-                "others": [weights[other] for other in entry.others],
+                "others": {other: weights[other] for other in entry.others},
                 "seed": plan.seed,
                 "device": plan.device,
                 "batch": plan.batch,

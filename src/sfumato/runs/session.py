@@ -75,14 +75,25 @@ class Session(Record):
         return Kept(store, self.place.shards, by_recipe)
 
     def redo(self, store: Store, name: str) -> None:
-        """Forget all that was done by a method, of a model or by a protocol of the plan, so that it is done again."""
-        chosen = {each.recipe for each in self.places if name in (each.method, each.model, each.protocol)}
+        """Forget all that was done by a method, of a model or by a protocol of the plan, so that it is done again; of a method
+        or model also what protocols found that are not in the plan any more, as their masks would serve the others."""
+        chosen = {
+            each.recipe
+            for each in self.places
+            if name in (each.method, each.model, each.protocol, *self.plan.protocols[each.protocol].others)
+        }
         if not chosen:
             known = {word for each in self.places for word in (each.method, each.model, each.protocol)}
+            known |= {other for each in self.places for other in self.plan.protocols[each.protocol].others}
             raise ValueError(
                 f"nothing in the plan is called {name!r}{near(name, sorted(known))}; expected a method, a model or a protocol "
                 f"of it: {', '.join(sorted(known))}"
             )
+        recipes = store.recipes()
+        explained = {
+            items.explanation(recipes[each.recipe]) for each in self.places if name in (each.method, each.model)
+        }
+        chosen |= {number for number, recipe in recipes.items() if items.explanation(recipe) in explained}
         for recipe in sorted(chosen):
             store.forget_recipe(recipe)
 
@@ -115,7 +126,7 @@ def begun(
     _make_folder(place.folder)
     with place.store(create=True) as store:
         made_by = _version(store.notes().get("made by"), other_version, place.folder)
-        weights = {name: identity(bench.classifier(name)) for name in plan.models}
+        weights = {name: identity(bench.classifier(name), entry.name) for name, entry in plan.models.items()}
         for name, entry in plan.data.items():
             register(store, name, entry)
         indices = {(each["data"], each["model"]): each["indices"] for each in findings.classes}

@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from sfumato import models
 from sfumato.attribution import Attribution
 from sfumato.configuration import as_json
 from sfumato.data import Truth, truth
+from sfumato.data.plain import files
 from sfumato.metrics.case import Case, Window
 from sfumato.metrics.estimate import Row
 from sfumato.models import Classifier
@@ -26,6 +28,7 @@ from sfumato.pictures import read
 from sfumato.records import fingerprint
 from sfumato.runs import source
 from sfumato.runs.classes import ClassMap, asked_classes, match_classes
+from sfumato.runs.content import content
 from sfumato.runs.faults import Fault, LostDeviceError, OpenItems, machine_fault, said
 from sfumato.runs.items import PREDICTED_TARGET, Chunk, Unit, seed_of
 from sfumato.runs.kept import Explained
@@ -38,6 +41,9 @@ from sfumato.scores import top_class
 PICTURES = 64
 """Decoded pictures that are kept, for the methods that follow."""
 
+
+TAKEN = ("data", "model", "method", "protocol", "example", "target", "failed", "picture")
+"""Names that rows and tables have already: no protocol's value may go by them."""
 
 T = TypeVar("T")
 
@@ -96,7 +102,7 @@ class Workbench:
         if name not in self._classifiers:
             entry = self.plan.models[name]
             classifier = models.load(entry.name, checkpoint=entry.checkpoint)
-            if name in self.weights and identity(classifier) != self.weights[name]:
+            if name in self.weights and identity(classifier, entry.name) != self.weights[name]:
                 raise ValueError(
                     f"model {name!r} has other weights here than where the run was planned; give every machine the same"
                 )
@@ -199,6 +205,10 @@ class Workbench:
         combination = chunk.combination
         classifier = self.classifier(combination.model)
         seen = self._seen(combination.model, unit.example.path, unit.content)
+        if unit.content and content(files(unit.example)) != unit.content:
+            raise ValueError(
+                "the picture or a mask of it was replaced while the run was under way; run the same command again"
+            )
         if unit.target == PREDICTED_TARGET:
             with torch.no_grad():
                 predicted = top_class(classifier.logits(seen.inputs.to(self.plan.device))[0])
@@ -225,9 +235,9 @@ class Workbench:
             raise found
         return found
 
-    def _seen(self, model: str, path: Path, content: str) -> Seen:
-        """The picture as the model is shown it, kept for the methods that follow."""
-        place = (model, str(path), content)
+    def _seen(self, model: str, path: Path, held: str) -> Seen:
+        """The picture as the model is shown it, kept for the methods that follow; `held` is a hash of what it holds."""
+        place = (model, str(path), held)
         if place not in self._pictures:
             prepared = self._prepared(model, path)
             if isinstance(prepared, ValueError) and machine_fault(prepared) is not None:
@@ -316,7 +326,13 @@ class Workbench:
             seed=seed_of(query.unit) ^ self.plan.seed,
             others={other: self.classifier(other).net for other in entry.others},
         )
-        row: Row = {"label": query.label, **entry.protocol.measure(case)}
+        measured = entry.protocol.measure(case)
+        if taken := [name for name in measured if name in TAKEN]:
+            raise ValueError(
+                f"{type(entry.protocol).__name__} names a value {taken[0]!r}, as a run's rows name what they are of; "
+                f"give it another name than {', '.join(TAKEN)}"
+            )
+        row: Row = {"label": query.label, **measured}
         json.dumps(row)  # what cannot be kept is the protocol's fault, and would otherwise stop the run
         return Done(item, query.unit.name, query.unit.target, row, seconds=explained.seconds, masks=explained.masks)
 
@@ -333,16 +349,24 @@ class Workbench:
         return located[0]
 
 
-def identity(classifier: Classifier) -> str:
-    """A hash of all of a model that results depend on: its weights, its preparation, labels and layers, and the source of
-    modules that are the user's own."""
+def identity(classifier: Classifier, name: str = "") -> str:
+    """A hash of all of a model that results depend on: its weights, its preparation, labels and layers, the settings of torch's
+    modules, and the source of modules that are the user's own and of the factory that its `name` says."""
     told = [
         as_json(classifier.preparation),
         list(classifier.labels),
         dict(classifier.layers),
-        source.of(classifier.net),
+        sorted({*source.of(classifier.net), *source.of(_factory(name))}),
+        # What is not among the weights, such as strides: of torch's modules alone, as others may count their calls, say.
+        [each.extra_repr() for each in classifier.net.modules() if type(each).__module__.startswith("torch.")],
     ]
     return hashlib.sha256(f"{fingerprint(classifier.net)} {json.dumps(told)}".encode()).hexdigest()[:32]
+
+
+def _factory(name: str) -> Any:
+    """The user's own function that made a model which is loaded; `None` for other models."""
+    module, _, attribute = name.partition(":")
+    return None if module in models.SOURCES else getattr(sys.modules.get(module), attribute or "-", None)
 
 
 def _settled(result: Any, device: str) -> Attribution:
