@@ -87,6 +87,12 @@ def test_combinations_are_those_that_go_together(plan):
         ),
         (("checkpoint", "chekpoint"), r"line 6, models.mine.chekpoint: .*did you mean checkpoint"),
         (("batch = 2", "batch = "), r"TOML"),
+        (("batch = 2", "ray = 3"), r"line 2, ray: expected a table \[ray\], with settings such as gpus = 0.5; got 3"),
+        (
+            ("batch = 2", f"seed = {2**64}"),
+            r"line 2, seed: seed must be from -2\*\*63 to 2\*\*64 - 1; got 18446744073709551616",
+        ),
+        (('models = ["mine"]', 'models = ["mine", "mine"]'), r"line 19, data.others.models: models must differ"),
         (('"Gradient"', '"no_such_module:Method"'), r"line 9, methods.gradient: .*cannot be imported"),
     ],
 )

@@ -260,6 +260,7 @@ def test_a_mask_is_known_by_its_content(bench):
 # Whose code
 
 
+SUM = {"protocols": 'sum = "MODULE_methods:Sum"'}
 OWN = {"methods": 'mine = "MODULE_methods:Mine"', "protocols": 'sum = "MODULE_methods:Sum"'}
 
 
@@ -301,6 +302,52 @@ def test_a_model_s_source_counts(bench):
     bench.run("run", "first")
     changed(bench, "nets", "self.head(x).mean", "-self.head(x).mean")
     assert bench.run("run", "first")[1] == PICTURES
+
+
+LAZY = """
+from dataclasses import dataclass
+from sfumato.attribution import Attribution
+
+@dataclass(frozen=True)
+class Lazy:
+    def __call__(self, model, inputs, target=None):
+        from . import factor
+        return Attribution(map=factor.FACTOR * inputs.sum(1, keepdim=True), about={"method": "lazy"})
+"""
+
+DERIVED = """
+from dataclasses import dataclass
+from {base}.lazy import Lazy
+
+@dataclass(frozen=True)
+class Derived(Lazy):
+    pass
+"""
+
+
+def test_what_a_method_imports_when_it_is_called_and_what_it_derives_from_counts_too(bench):
+    """In whatever process, the modules that are loaded there do not count but those that would be."""
+    base, own = f"{bench.module}_base", f"{bench.module}_own"
+    for package in (base, own):
+        (bench.root / package).mkdir()
+        (bench.root / package / "__init__.py").touch()
+    (bench.root / base / "lazy.py").write_text(LAZY)
+    (bench.root / own / "derived.py").write_text(DERIVED.format(base=base))
+    parts = {"methods": f'lazy = "{base}.lazy:Lazy"\nderived = "{own}.derived:Derived"', "pointing": "", **SUM}
+
+    def done(factor):
+        (bench.root / base / "factor.py").write_text(f"FACTOR = {factor}\n")
+        importlib.invalidate_caches()
+        for name in [name for name in sys.modules if name.startswith(bench.module)]:
+            del sys.modules[name]
+        return bench.run("run", "first", **parts)[1]
+
+    assert done("1.0") == 3 * PICTURES
+    assert bench.run("run", "first", **parts)[1] == 0  # where all is loaded
+    assert done("-12.5") == 2 * PICTURES
+    bench.run("fresh", "first", **parts)
+    assert bench.rows("run") == bench.rows("fresh")
+    assert done("1.0") == 0
 
 
 def test_a_class_with_a_version_is_known_by_that(bench):

@@ -63,9 +63,11 @@ def number(value: Any, digits: int = 6) -> float | None:
 
 
 def check_seed(seed: Any) -> None:
-    """Raise `ValueError` unless it is a whole number."""
+    """Raise `ValueError` unless it is a whole number that torch's generators take, which hold 64 bits."""
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ValueError(f"seed must be a whole number; got {seed!r}")
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed must be from -2**63 to 2**64 - 1; got {seed}")
 
 
 def check_flag(name: str, value: Any) -> None:

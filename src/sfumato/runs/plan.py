@@ -202,6 +202,10 @@ def _plan(content: Mapping[str, Any], folder: Path, text: str) -> Plan:
         name: _data(spec, ("data", name), folder, models=models, methods=methods, protocols=protocols)
         for name, spec in content["data"].items()
     }
+    if not isinstance(content.get(CLUSTER, {}), Mapping):
+        raise SettingError(
+            (CLUSTER,), f"expected a table [{CLUSTER}], with settings such as gpus = 0.5; got {content[CLUSTER]!r}"
+        )
     cluster = made({USE: "Cluster", **content.get(CLUSTER, {})}, {"Cluster": Cluster}, (CLUSTER,), "cluster")
     return Plan(models, methods, data, protocols, **options, text=text, folder=folder, ray=cluster)
 
@@ -315,4 +319,6 @@ def _chosen(
                 (*keys, key),
                 f"the plan has no {name!r} among its {key}{near(str(name), known)}; it has {', '.join(known)}",
             )
+    if len(set(names)) < len(names):
+        raise SettingError((*keys, key), f"{key} must differ from one another; got {names!r}")
     return tuple(names)

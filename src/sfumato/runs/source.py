@@ -6,10 +6,11 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
+from importlib.machinery import PathFinder
 from importlib.util import resolve_name
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -34,13 +35,18 @@ OWN = ("builtins", "sfumato", "torch")
 
 
 def of(thing: Any) -> list[str]:
-    """What of a user's own code an object comes from, by module: for each class of it that is not sfumato's own a hash of its
-    module's source and of what that imports from its own package or folder.
+    """What of a user's own code an object comes from, by module: for each class of it that is not sfumato's own, and each class
+    that it derives from, a hash of its module's source and of what that imports from its own package or folder, loaded or not.
 
     A class with a text `version` is known by that instead; a package that is installed, by its `__version__` if it has one.
     Objects within settings, and the modules of a network, count too.
     """
-    return sorted({line for kind in _kinds(thing) for line in _told(kind)})
+    return sorted({line for kind in _kinds(thing) for each in _derived_from(kind) for line in _told(each)})
+
+
+def _derived_from(kind: Any) -> tuple[Any, ...]:
+    """A class and its bases; alone where it says its version."""
+    return (kind,) if isinstance(getattr(kind, "version", None), str) else getattr(kind, "__mro__", (kind,))
 
 
 def _kinds(thing: Any) -> Iterator[type | Any]:
@@ -74,25 +80,63 @@ def _told(kind: Any) -> list[str]:
     installed = {"site-packages", "dist-packages"} & set(Path(getattr(module, "__file__", None) or "").parts)
     if installed and isinstance(known := getattr(package, "__version__", None), str):
         return [f"{package.__name__} {known}"]
-    return [f"{each.__name__} {_hashed(each)}" for each in _closure(module)]
+    return [f"{each.name} {_hashed(each)}" for each in _closure(_File.of(module))]
 
 
-def _closure(module: ModuleType) -> list[ModuleType]:
-    """A module, and those of its package or folder that it imports, directly or not, as far as they are loaded."""
-    found: dict[str, ModuleType] = {}
+class _File(NamedTuple):
+    """A module's file: what a function imports when it is called need not be loaded yet."""
+
+    name: str
+    path: Path | None
+    package: str
+
+    @classmethod
+    def of(cls, module: ModuleType) -> "_File":
+        path = getattr(module, "__file__", None)
+        return cls(module.__name__, Path(path) if path else None, module.__package__ or "")
+
+    def read(self) -> bytes:
+        if self.path is None:
+            raise OSError("a module without a file")
+        return self.path.read_bytes()
+
+
+def _closure(module: _File) -> list[_File]:
+    """A module, and those of its package or folder that it imports, directly or not."""
+    found: dict[str, _File] = {}
     left = [module]
     while left:
         one = left.pop()
-        if one.__name__ not in found:
-            found[one.__name__] = one
-            left += [sys.modules[name] for name in _imports(one) if name in sys.modules and _beside(one, name)]
+        if one.name not in found:
+            found[one.name] = one
+            left += [other for name in _imports(one) if (other := _located(name)) is not None and _beside(one, other)]
     return list(found.values())
 
 
-def _imports(module: ModuleType) -> Iterable[str]:
+def _located(name: str) -> _File | None:
+    """The file of a module of that name, which is not loaded for this."""
+    if (module := sys.modules.get(name)) is not None:
+        return _File.of(module)
+    parent, _, _ = name.rpartition(".")
+    folders = None
+    if parent in sys.modules:
+        folders = [str(folder) for folder in getattr(sys.modules[parent], "__path__", ())]
+    elif parent:
+        known = _located(parent)
+        folders = [str(known.path.parent)] if known and known.path and known.path.stem == "__init__" else []
+    try:
+        spec = PathFinder.find_spec(name, folders)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.has_location or spec.origin is None:
+        return None
+    return _File(name, Path(spec.origin), spec.parent or "")
+
+
+def _imports(module: _File) -> Iterable[str]:
     """The names of all modules that a module's source imports, anywhere in it."""
     try:
-        tree = ast.parse(_source(module))
+        tree = ast.parse(module.read())
     except (OSError, SyntaxError, ValueError):
         return
     for node in ast.walk(tree):
@@ -102,31 +146,23 @@ def _imports(module: ModuleType) -> Iterable[str]:
                 yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
         elif isinstance(node, ast.ImportFrom):
             try:
-                base = resolve_name("." * node.level + (node.module or ""), module.__package__ or "")
+                base = resolve_name("." * node.level + (node.module or ""), module.package)
             except ImportError:
                 continue
             yield base
             yield from (f"{base}.{each.name}" for each in node.names)
 
 
-def _beside(module: ModuleType, name: str) -> bool:
-    """Whether a module of that name belongs to the same package, or lies in the same folder."""
-    other = getattr(sys.modules[name], "__file__", None)
-    here = getattr(module, "__file__", None)
-    return _top(name) == _top(module.__name__) or bool(other and here and Path(other).parent == Path(here).parent)
+def _beside(module: _File, other: _File) -> bool:
+    """Whether a module belongs to the same package as another, or lies in the same folder."""
+    near = module.path is not None and other.path is not None and other.path.parent == module.path.parent
+    return _top(other.name) == _top(module.name) or near
 
 
-def _source(module: ModuleType) -> bytes:
-    path = getattr(module, "__file__", None)
-    if path is None:
-        raise OSError("a module without a file")
-    return Path(path).read_bytes()
-
-
-def _hashed(module: ModuleType) -> str:
+def _hashed(module: _File) -> str:
     """A hash of a module's source; of one that has no file, as in a notebook, that is said."""
     try:
-        return hashlib.sha256(_source(module)).hexdigest()[:16]
+        return hashlib.sha256(module.read()).hexdigest()[:16]
     except OSError:
         return "without a file"
 
