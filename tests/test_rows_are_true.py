@@ -855,3 +855,23 @@ def test_a_comparison_of_nothing_says_so(bench):
     )
     ended = typed("compare", session.place.folder, "gradient", "guided")
     assert "gradient and guided have no query in common" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("{'other': 1.0}", "KeyError: 'value'"),
+        ("{'value': 'word'}", "ValueError: "),
+        ("{'value': [1.0] * int(case.picture[9])}", ""),
+    ],
+    ids=["no such column", "words", "lists of several lengths"],
+)
+def test_a_protocol_whose_rows_are_not_what_it_measures_is_named(bench, value, said):
+    name = module(bench, "protocol", PROTOCOL.replace('{"value": 1.0, "method": 2.0}', value))
+    bench.run("run", "first", methods='guided = "GuidedBackprop"', protocols=f'mine = "{name}:Named"')
+    for words in (["table"], ["compare", "gradient", "guided"], ["export", bench.root / "table.md"]):
+        ended = typed(words[0], bench.root / "run", *words[1:])
+        assert ended.exit_code == 2, ended.output
+        assert f"protocol 'mine' cannot say what its rows of 'gradient' come down to ({said}" in ended.output
+        assert "see that Named.measures names numbers that its rows have" in ended.output
+    assert typed("export", bench.root / "run", bench.root / "rows.csv", "--rows").exit_code == 0

@@ -128,7 +128,15 @@ def _compact(pages: Iterator[Page]) -> Iterator[tuple["Numbers", list[Array]]]:
     """Pages with their values as arrays: a Python number takes four times as much."""
     for page in pages:
         numbers = Numbers(page.names, np.array(page.queries, np.int64), np.array(page.seconds, np.float32))
-        yield numbers, [np.array(column) for column in page.values]
+        yield numbers, [_array(column) for column in page.values]
+
+
+def _array(column: Sequence[Any]) -> Array:
+    """A column; of lists of several lengths, which no measure can be of, one of objects."""
+    try:
+        return np.array(column)
+    except ValueError:
+        return np.fromiter(column, object, len(column))
 
 
 def _column(name: str, pages: Sequence[tuple[Numbers, list[Array]]]) -> Array:
@@ -169,9 +177,23 @@ def lines(record: Record, store: Store) -> Iterator[Line]:
 def lines_of(record: Record, store: Store, where: Where, rows: Table) -> Iterator[Line]:
     """Each measure of one place."""
     failed = sum(each.items for each in store.tallies() if each.recipe == where.recipe and each.cause)
-    measures = record.protocols[where.protocol].measures(rows.examples)
-    for measure, estimate in zip(measures, estimates_of(measures, rows.columns), strict=True):
+    for measure, estimate in _measured(record, where, rows.examples, rows.columns):
         yield _line(record, where, measure, estimate, failed)
+
+
+def _measured(
+    record: Record, where: Where, examples: Sequence[Row], columns: Columns, against: Columns | None = None
+) -> list[tuple[Measure, Estimate]]:
+    """What a protocol says that its rows come down to. Raises `ValueError` where it cannot say it."""
+    protocol = record.protocols[where.protocol]
+    try:
+        measures = protocol.measures(examples)
+        return list(zip(measures, estimates_of(measures, columns, against), strict=True))
+    except Exception as error:  # it may be anyone's code
+        raise ValueError(
+            f"protocol {where.protocol!r} cannot say what its rows of {where.method!r} come down to ({type(error).__name__}: "
+            f"{error}); see that {type(protocol).__name__}.measures names numbers that its rows have, or leave it out"
+        ) from error
 
 
 def _line(record: Record, where: Where, measure: Measure, estimate: Estimate, failed: int = 0) -> Line:
@@ -201,8 +223,7 @@ def differences(record: Record, store: Store, one: str, other: str) -> Iterator[
             order = orders.setdefault(where.data, Order.of(record, store, where.data))
             first, second = (table(store, each.recipe, order) for each in (where, others[_but(where, kind)]))
             mine, theirs = paired(first, second)
-            measures = record.protocols[where.protocol].measures([*first.examples, *second.examples])
-            for measure, estimate in zip(measures, estimates_of(measures, mine, theirs), strict=True):
+            for measure, estimate in _measured(record, where, [*first.examples, *second.examples], mine, theirs):
                 yield _line(record, where, measure, estimate)
 
 
