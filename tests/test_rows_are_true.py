@@ -570,6 +570,17 @@ def test_a_run_of_format_1_can_be_looked_at_and_gone_on_with(bench):
         }
 
 
+def test_a_run_of_format_1_does_not_guess_which_row_is_that_of_a_changed_picture(bench):
+    bench.run("run", "first", **SUM)
+    bench.draw(2, 100)
+    bench.run("run", "first", **SUM)
+    rows = bench.rows("run")
+    downgraded(bench.root / "run/run.sqlite")
+    assert [json.loads(row)["example"][9] for row in bench.rows("run")] == list("0134501345")
+    assert bench.run("run", "first", **SUM)[1] == 2
+    assert sorted(bench.rows("run")) == sorted(rows)
+
+
 def as_shown(record):
     with record.place.store() as store:
         return [

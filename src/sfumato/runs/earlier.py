@@ -12,7 +12,8 @@ def brought_up(rows: Rows) -> None:
     """Bring the tables of format 1 to this one, in the transaction that is under way.
 
     In format 1 an item was known by a hash; here it is a recipe and a query. Nothing is known there of a query but the names of
-    its data set and example, and its target.
+    its data set and example, and its target. Where several rows have these alike, as a picture or annotation had changed,
+    nothing says which is that of the present one: none is kept, and the item is done anew.
     """
     for statement in (
         "DROP TABLE claims",
@@ -78,9 +79,10 @@ def _done(rows: Rows, hashes: dict[str, tuple[int, str, bool]]) -> None:
             values = reason if row is None else json.dumps(list(row.values()), separators=(",", ":"))
             rows(
                 """INSERT INTO done (recipe, query, shape, measured, seconds, masks) VALUES (?, ?, ?, ?, ?, ?)
-                ON CONFLICT (recipe, query) DO NOTHING""",
+                ON CONFLICT (recipe, query) DO UPDATE SET seconds = -1""",
                 *(number, queries[query], shapes[names] if names else 0, values, seconds, masks or None),
             )
+    rows("DELETE FROM done WHERE seconds < 0")
 
 
 def _row(row: dict[str, Any], tuned: bool) -> dict[str, Any]:
