@@ -161,7 +161,8 @@ class SqlStore(SqlQueries, ABC):
                     for item, (names, measured, _) in new.items()
                 ],
             )
-            counts = Counter((item.recipe, why) for item, (_, _, why) in new.items())
+            gone = self._not_planned(rows, {item.query for item in new})
+            counts = Counter((item.recipe, why) for item, (_, _, why) in new.items() if item.query not in gone)
             examples = {(item.recipe, why): first[item].example for item, (_, _, why) in new.items()}
             rows.each(
                 """INSERT INTO tallies (recipe, cause, count, example) VALUES (?, ?, ?, ?)
