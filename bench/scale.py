@@ -132,7 +132,8 @@ def timed(words: list[str], folder: Path) -> tuple[float, float]:
     code = (
         "import sys; sys.path.insert(0, sys.argv.pop(1)); from sfumato.cli import app\n"
         # getrusage would give the most of the parent, where that is more.
-        "try:\n    app()\nfinally:\n    print(*(line for line in open('/proc/self/status') if 'VmHWM' in line), file=sys.stderr)"
+        "try:\n    app()\nfinally:\n"
+        "    print(*(line for line in open('/proc/self/status') if 'VmHWM' in line), file=sys.stderr)"
     )
     began = time.perf_counter()
     ended = subprocess.run(
