@@ -130,8 +130,10 @@ def measured(protocol: str, value: float) -> dict[str, float | bool]:
 def timed(words: list[str], folder: Path) -> tuple[float, float]:
     """Seconds, and megabytes at most, of a command."""
     code = (
-        "import resource, sys; sys.path.insert(0, sys.argv.pop(1)); from sfumato.cli import app\n"
-        "try:\n    app()\nfinally:\n    print('KB', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); from sfumato.cli import app\n"
+        # getrusage would give the most of the parent, where that is more.
+        "try:\n    app()\nfinally:\n"
+        "    print(*(line for line in open('/proc/self/status') if 'VmHWM' in line), file=sys.stderr)"
     )
     began = time.perf_counter()
     ended = subprocess.run(
@@ -144,7 +146,7 @@ def timed(words: list[str], folder: Path) -> tuple[float, float]:
     seconds = time.perf_counter() - began
     if ended.returncode not in (0, 1):
         sys.exit(f"{' '.join(words)}: {ended.stderr[-2000:]}")
-    return seconds, int(ended.stderr.rpartition("KB ")[2].split()[0]) / 1024
+    return seconds, int(ended.stderr.rpartition("VmHWM:")[2].split()[0]) / 1024
 
 
 def main() -> None:

@@ -318,8 +318,8 @@ def test_what_is_subtracted_from_a_constant_is_a_signal_of_its_own():
 
 
 def test_the_first_area_of_the_curve_bounds_what_suffices():
-    """Of .2, .6 and .9 the second is the first that suffices, and .21 would. Halving what lies between .2 and .6 leaves .3; from
-    0 on it would be .225."""
+    """Of .2, .6 and .9 the second is the first that suffices, and .21 would. Halving what lies between .2 and .6 leaves .3;
+    from 0 on it would be .225."""
 
     def bright(inputs):
         return inputs.mean((1, 2, 3)).clamp(max=0.212)[:, None]

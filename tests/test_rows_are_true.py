@@ -234,6 +234,20 @@ def test_a_picture_that_changes_while_a_run_is_under_way_is_not_the_old_one(benc
     assert bench.rows("run") == bench.rows("fresh")
 
 
+def test_what_is_done_of_a_picture_that_was_replaced_meanwhile_does_not_count(bench):
+    """Another process has looked into the new picture before this one commits what it found in the old one."""
+    session = begun(parse(bench.text("first"), bench.root), Place(bench.root / "run"))
+    with session.place.store() as store:
+        (window,) = session.undone(store)
+        items = [item for _, missing in window for item in missing]
+        bench.draw(3, 100)
+        assert session.look(store) == PICTURES
+        store.commit([Done(item, "some", 0, {"hit": True}) for item in items])
+        assert session.counts(store) == (PICTURES - 1, 0)
+        assert session.left(store) == 1
+        assert len(list(store.done())) == PICTURES
+
+
 def test_a_mask_is_known_by_its_content(bench):
     for index in range(2):
         for part in ("images", "masks"):

@@ -185,3 +185,20 @@ def test_names_with_line_breaks_and_bars_stay_in_their_cells():
 def test_records_say_how_many_pictures():
     (record,) = records([line("a", pictures=FEW - 1)])
     assert (record["pictures"], record["few"]) == (FEW - 1, True)
+
+
+@pytest.mark.parametrize("width", [80, 81, 84, 88, 95])
+def test_a_long_head_takes_no_room_from_numbers(width):
+    """Of columns whose heads may be broken, the terminal's library would rather have cut the last one's cells."""
+    measures = [
+        Measure(name, mean("x"), percent=True) for name in ("energy", "energy, difficult", "energy above chance")
+    ]
+    values = {"energy": 0.776, "energy, difficult": math.nan, "energy above chance": 0.271}
+    lines = [line(method, values[each.name], measure=each) for method in ("grad-cam", "gradient") for each in measures]
+    shown = on_terminal(lines, width)
+    assert shown.count("27.1 [17.1, 37.1]") == shown.count("77.6 [67.6, 87.6]") == 2
+    assert max(map(len, shown.splitlines())) <= width
+
+
+def test_nothing_is_less_than_nothing():
+    assert grid([line("a", -1e-9, -2e-9, 0.0)]).cells == (("0.000 [0.000, 0.000]",),)

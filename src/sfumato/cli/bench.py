@@ -211,7 +211,7 @@ def _difference(line: "Line", one: str, other: str) -> list[str]:
         line.protocol,
         line.measure.name + (" %" if line.measure.percent else ""),
         *line.measure.signed(estimate),
-        str(estimate.count),
+        f"{estimate.count} of {line.of}",
         "too few" if estimate.few else (one if ahead else other) if estimate.settled else "tied",
     ]
 

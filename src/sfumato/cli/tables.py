@@ -53,13 +53,16 @@ def _widths(grid: "Grid", mark: str) -> list[int]:
 
 def _unbroken(grid: "Grid", mark: str, width: int) -> "Table":
     """The table, whose heads alone may be broken, between words."""
+    from rich.cells import cell_len
+
     made = table(*grid.header)
     widths = _widths(grid, mark)
-    for column, least in zip(made.columns, widths, strict=True):
-        column.min_width = least
-    left = width - sum(GAP + other for other in widths[1:])
-    if left < widths[0]:  # a name too long for any table
-        made.columns[0].min_width, made.columns[0].width, made.columns[0].overflow = None, max(left, 1), "fold"
+    room = width - sum(widths) - GAP * (len(widths) - 1)
+    if room < 0:  # a name too long for any table
+        widths[0], made.columns[0].overflow = max(widths[0] + room, 1), "fold"
+    for place, (column, head) in enumerate(zip(made.columns, grid.header, strict=True)):
+        more = min(max(room, 0), max(cell_len(head) - widths[place], 0))  # for a head on one line
+        column.width, room = widths[place] + more, room - more
     for cells in grid.body(mark.format):
         made.add_row(*cells)
     return made

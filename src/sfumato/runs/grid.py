@@ -150,6 +150,7 @@ def cell(line: Line) -> str:
     if math.isnan(estimate.value):
         return UNKNOWN
     scale, digits = (100, 1) if line.measure.percent else (1, 3 if abs(estimate.value) < 10 else 0)
-    value, low, high = (f"{scale * number:.{digits}f}" for number in (estimate.value, estimate.low, estimate.high))
+    numbers = (scale * number for number in (estimate.value, estimate.low, estimate.high))
+    value, low, high = (f"{number:z.{digits}f}" for number in numbers)  # z: no -0.0
     interval = "" if math.isnan(estimate.low) else f" [{low}, {high}]"
     return value + interval + (" few" if estimate.few else "")

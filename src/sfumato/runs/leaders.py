@@ -1,5 +1,6 @@
 """A run's lines, and which methods lead its tables: by paired differences, from the rows of the store."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sfumato.metrics.undecided import undecided_by
@@ -7,7 +8,7 @@ from sfumato.runs import summary
 from sfumato.runs.grid import Undecided
 from sfumato.runs.record import Record, Where
 from sfumato.runs.store import Store
-from sfumato.runs.summary import Line, median, place_of
+from sfumato.runs.summary import Line, Table, place_of
 
 
 class Results(NamedTuple):
@@ -27,15 +28,28 @@ def results(record: Record, store: Store) -> Results:
     leading: dict[tuple[str, str, str, str], frozenset[str]] = {}
     seconds: dict[tuple[str, str, str], float] = {}
     for places, tables in summary.tables_by_protocol(record, store):
-        data, model, protocol = places[0].data, places[0].model, places[0].protocol
-        for where, table in zip(places, tables, strict=True):
-            lines[where] = list(summary.lines_of(record, store, where, table))
-            if place_of(where) not in seconds and (middle := median(table.seconds)) is not None:
-                seconds[place_of(where)] = middle
-        if len(tables) > 1:
-            measures = record.protocols[protocol].measures([row for table in tables for row in table.examples])
-            columns = {where.method: table.columns for where, table in zip(places, tables, strict=True)}
-            for measure, methods in zip(measures, undecided_by(measures, columns), strict=True):
-                leading[data, model, protocol, measure.name] = methods
-        del tables, table  # before the next are read
+        _take_in(record, store, places, tables, lines, leading, seconds)
+        del tables  # before the next are read
     return Results([line for some in lines.values() for line in some], leading, seconds)
+
+
+def _take_in(
+    record: Record,
+    store: Store,
+    places: Sequence[Where],
+    tables: Sequence[Table],
+    lines: dict[Where, list[Line]],
+    leading: dict[tuple[str, str, str, str], frozenset[str]],
+    seconds: dict[tuple[str, str, str], float],
+) -> None:
+    """What the rows of one protocol on one data set and model say."""
+    for where, table in zip(places, tables, strict=True):
+        lines[where] = list(summary.lines_of(record, store, where, table))
+        if table.seconds is not None:
+            seconds.setdefault(place_of(where), table.seconds)
+    if len(tables) > 1:
+        data, model, protocol = places[0].data, places[0].model, places[0].protocol
+        measures = record.protocols[protocol].measures([row for table in tables for row in table.examples])
+        columns = {where.method: table.columns for where, table in zip(places, tables, strict=True)}
+        for measure, methods in zip(measures, undecided_by(measures, columns), strict=True):
+            leading[data, model, protocol, measure.name] = methods

@@ -161,12 +161,12 @@ class SqlStore(SqlQueries, ABC):
                     for item, (names, measured, _) in new.items()
                 ],
             )
-            counts = Counter((item.recipe, why) for item, (_, _, why) in new.items())
+            gone = self._not_planned(rows, {item.query for item in new})
+            counts = Counter((item.recipe, why) for item, (_, _, why) in new.items() if item.query not in gone)
             examples: dict[tuple[int, str], str] = {}
             for item, (_, _, why) in new.items():
-                examples.setdefault(
-                    (item.recipe, why), first[item].example
-                )  # the first, however much is committed at once
+                if item.query not in gone:  # the first is named, however much is committed at once
+                    examples.setdefault((item.recipe, why), first[item].example)
             rows.each(
                 """INSERT INTO tallies (recipe, cause, count, example) VALUES (?, ?, ?, ?)
                 ON CONFLICT (recipe, cause) DO UPDATE SET count = tallies.count + excluded.count""",
@@ -228,11 +228,20 @@ class SqlStore(SqlQueries, ABC):
                 if shape not in shapes:  # made since
                     shapes = dict(self._read("SELECT id, names FROM shapes"))
                 some = [row for row in page if row[1] == shape]
-                values = self._parsed(f"[{','.join([row[2] for row in some])}]")
                 names = tuple(self._parsed(shapes[shape]))
-                # Column by column, which is quicker than `zip` with as many arguments as there are rows.
-                columns = [[row[place] for row in values] for place in range(len(names))]
+                columns = self._columns([row[2] for row in some], len(names))
                 yield Page(names, [row[0] for row in some], columns, [row[3] for row in some])
+
+    def _columns(self, rows: Sequence[str], count: int) -> list[list[Any]]:
+        """Rows, each a JSON list of so many values, as columns."""
+        text = ",".join(rows)
+        if count and text.count("[") == len(rows) and '"' not in text:
+            # Numbers alone, read as one list: Python's collector of garbage would look at each row's again and again.
+            flat = self._parsed(f"[{text.replace('[', '').replace(']', '')}]")
+            if len(flat) == count * len(rows):
+                return [flat[place::count] for place in range(count)]
+        values = self._parsed(f"[{text}]")
+        return [[row[place] for row in values] for place in range(count)]
 
     def shards(self) -> set[str]:
         found = self._read("SELECT DISTINCT masks FROM done WHERE masks IS NOT NULL")

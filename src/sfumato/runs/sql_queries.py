@@ -138,6 +138,12 @@ class SqlQueries(ABC):
             if self._parsed(about).get("data") == data:
                 self._tallied(rows, recipe)
 
+    def _not_planned(self, rows: Rows, queries: Collection[int]) -> set[int]:
+        """Those of the queries that another has replaced since they were given out: what is done of them does not count."""
+        statement = """SELECT queries.id FROM queries JOIN examples ON examples.id = queries.example
+            WHERE queries.id IN (SELECT listed.value FROM $ids) AND NOT (queries.live = 1 AND examples.place >= 0)"""
+        return {query for (query,) in rows(statement, json.dumps(sorted(queries)))}
+
     def _tallied(self, rows: Rows, recipe: int) -> None:
         """Count anew what is done of a recipe."""
         rows("DELETE FROM tallies WHERE recipe = ?", recipe)

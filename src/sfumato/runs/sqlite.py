@@ -25,8 +25,8 @@ PATIENCE = 60.0
 LOG = 4 << 20
 """Bytes of the write-ahead log after which it is brought into the file."""
 
-CACHE = 32 << 10
-"""KiB of memory for pages of the file, in place of 2 MB: keys lie anywhere in a large one."""
+CACHE = 8 << 10
+"""KiB of memory for pages of the file, in place of 2 MB."""
 
 T = TypeVar("T")
 

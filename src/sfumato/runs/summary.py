@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from sfumato.metrics.estimate import Columns, Estimate, Measure, Row, estimates_of
 from sfumato.metrics.statistic import chosen
 from sfumato.runs.record import Record, Where
-from sfumato.runs.store import Done, Item, Page, Store
+from sfumato.runs.store import Done, Item, Store
 
 Array = np.ndarray[Any, Any]
 
@@ -43,22 +43,14 @@ class Table:
     """`(n,)`: the queries' numbers."""
     columns: Columns
     """With `picture`, by number, and `label`."""
-    seconds: Array
-    """`(n,)`: what the method took."""
+    seconds: float | None
+    """What the method took for a query: the median."""
     examples: Sequence[Row]
     """Some of the rows, of every kind that there is."""
 
     def at(self, rows: Array) -> Columns:
         """The columns of some rows."""
-        return {name: column[rows] for name, column in self.columns.items()}
-
-
-class Numbers(NamedTuple):
-    """A page without its values, as arrays."""
-
-    names: tuple[str, ...]
-    queries: Array
-    seconds: Array
+        return {name: _taken(column, rows) for name, column in self.columns.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,16 +60,28 @@ class Order:
     queries: Array
     examples: Array
     targets: Array
+    _last: "tuple[Array, Order] | None" = None
 
     @classmethod
     def of(cls, record: Record, store: Store, data: str) -> "Order":
         count, step = record.data[data]["examples"], 10_000
         parts = [
-            np.array(store.order(data, first, first + step - 1), np.int64).reshape(-1, 3)
+            _small(np.array(store.order(data, first, first + step - 1), np.int64)).reshape(-1, 3)
             for first in range(0, count, step)
         ]
-        queries, examples, targets = np.concatenate([np.empty((0, 3), np.int64), *parts]).T.copy()
+        queries, examples, targets = np.concatenate([np.empty((0, 3), np.int32), *parts]).T.copy()
         return cls(queries, examples, targets)
+
+    def at(self, places: Array) -> "Order":
+        """The queries at some places; those of all of a comparison's tables are kept once where they are the same."""
+        if self._last is None or not np.array_equal(self._last[0], places):
+            queries, examples, targets = (
+                _taken(column, places) for column in (self.queries, self.examples, self.targets)
+            )
+            taken = Order(queries, examples, targets)
+            object.__setattr__(self, "_last", (places, taken))
+        assert self._last is not None  # noqa: S101  # for the type checker
+        return self._last[1]
 
 
 def tables_by_protocol(
@@ -97,24 +101,30 @@ def tables_by_protocol(
 
 def table(store: Store, recipe: int, order: Order) -> Table:
     """What was measured of a recipe, of the queries that are planned."""
-    pages = list(_compact(store.pages(recipe)))
-    names = dict.fromkeys(name for page, _ in pages for name in page.names)
-    queries = np.concatenate([np.empty(0, np.int64), *(np.asarray(page.queries) for page, _ in pages)])
-    seconds = np.concatenate([np.empty(0, np.float32), *(np.asarray(page.seconds) for page, _ in pages)])
-    at, rows = _places(order.queries, queries)
-    columns = {name: _taken(_column(name, pages), rows) for name in names}
-    columns["picture"] = _taken(order.examples, at)
-    columns.setdefault("label", _taken(order.targets, at))
-    if np.array_equal(columns["label"], order.targets):
-        columns["label"] = order.targets  # once for all methods
+    queries: list[Array] = [np.empty(0, np.int64)]
+    seconds: list[Array] = [np.empty(0, np.float32)]
+    parts: dict[str, list[Array | int]] = {}
     first: dict[tuple[str, ...], list[Row]] = {}
-    for page, values in pages:
-        some = zip(*(column[:FEW].tolist() for column in values), strict=True)
+    for page in store.pages(recipe):
+        before = sum(map(len, queries))
+        queries.append(_small(np.array(page.queries, np.int64)))
+        seconds.append(np.array(page.seconds, np.float32))
+        for name, column in zip(page.names, page.values, strict=True):
+            parts.setdefault(name, [before] if before else []).append(_small(_array(column)))
+        for name in parts.keys() - set(page.names):
+            parts[name].append(len(page.queries))
         kind = first.setdefault(page.names, [])
-        kind.extend(dict(zip(page.names, row, strict=True)) for row in islice(some, FEW - len(kind)))
-    return Table(
-        _taken(order.queries, at), columns, _taken(seconds, rows), [row for kind in first.values() for row in kind]
-    )
+        rows = zip(*page.values, strict=True)
+        kind.extend(dict(zip(page.names, row, strict=True)) for row in islice(rows, FEW - len(kind)))
+    at, places = _places(order.queries, np.concatenate(queries))
+    # Each column's parts are let go of before the next is made, as a table of a million rows is large.
+    columns = {name: _taken(_column(name, parts.pop(name)), places) for name in list(parts)}
+    found = order.at(at)
+    columns["picture"] = found.examples
+    if np.array_equal(columns.setdefault("label", found.targets), found.targets):
+        columns["label"] = found.targets
+    examples = [row for kind in first.values() for row in kind]
+    return Table(found.queries, columns, median(np.concatenate(seconds)), examples)
 
 
 def _taken(column: Array, rows: Array) -> Array:
@@ -122,13 +132,6 @@ def _taken(column: Array, rows: Array) -> Array:
     if len(rows) == len(column) and (not len(rows) or (rows[0] == 0 and bool((np.diff(rows) == 1).all()))):
         return column
     return column[rows]
-
-
-def _compact(pages: Iterator[Page]) -> Iterator[tuple["Numbers", list[Array]]]:
-    """Pages with their values as arrays: a Python number takes four times as much."""
-    for page in pages:
-        numbers = Numbers(page.names, np.array(page.queries, np.int64), np.array(page.seconds, np.float32))
-        yield numbers, [_array(column) for column in page.values]
 
 
 def _array(column: Sequence[Any]) -> Array:
@@ -139,22 +142,22 @@ def _array(column: Sequence[Any]) -> Array:
         return np.fromiter(column, object, len(column))
 
 
-def _column(name: str, pages: Sequence[tuple[Numbers, list[Array]]]) -> Array:
-    """One column over all pages; NaN where rows lack it."""
-    parts: list[Array | None] = [
-        values[page.names.index(name)] if name in page.names else None for page, values in pages
-    ]
-    shapes = {part.shape[1:] for part in parts if part is not None}
+def _small(numbers: Array) -> Array:
+    """Whole numbers in half the memory, where they fit."""
+    if numbers.dtype != np.int64 or (numbers.size and (numbers.min() < -(2**31) or numbers.max() >= 2**31)):
+        return numbers
+    return numbers.astype(np.int32)
+
+
+def _column(name: str, parts: Sequence[Array | int]) -> Array:
+    """One column, of its parts; a number in place of one is of so many rows that lack it, and are NaN."""
+    shapes = {part.shape[1:] for part in parts if not isinstance(part, int)}
     if len(shapes) > 1:
         raise ValueError(
             f"rows hold lists of different lengths under {name!r}: {sorted(shapes)}; they are of different settings"
         )
     (shape,) = shapes
-    filled = [
-        np.full((len(page.queries), *shape), np.nan) if part is None else part
-        for (page, _), part in zip(pages, parts, strict=True)
-    ]
-    return np.concatenate(filled)
+    return np.concatenate([np.full((part, *shape), np.nan) if isinstance(part, int) else part for part in parts])
 
 
 def _places(order: Array, queries: Array) -> tuple[Array, Array]:
@@ -231,7 +234,7 @@ def paired(one: Table, other: Table) -> tuple[Columns, Columns]:
     """The rows of the same queries and classes in two tables of a data set."""
     mine, theirs = one.at(_in_both(one, other)), other.at(_in_both(other, one))
     alike = mine["label"] == theirs["label"]
-    return chosen(mine, alike), chosen(theirs, alike)
+    return (mine, theirs) if alike.all() else (chosen(mine, alike), chosen(theirs, alike))
 
 
 def _in_both(one: Table, other: Table) -> Array:
