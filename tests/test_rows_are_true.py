@@ -226,6 +226,29 @@ def test_a_picture_is_known_by_its_content(bench):
     assert bench.run("run", "first", "second")[1] == 0  # touched only
 
 
+def test_pictures_that_are_away_keep_their_rows(bench):
+    """As of a run that is gone on with where a disk is not mounted: nothing is done anew, and what is new fails."""
+    guided = {"methods": 'guided = "GuidedBackprop"'}
+    bench.run("run", "first")
+    before = bench.rows("run")
+    (bench.root / "moved").mkdir()
+    away = [bench.root / f"pictures/{index}.bmp" for index in range(1, PICTURES)]
+    for path in away:
+        path.rename(bench.root / "moved" / path.name)
+    assert bench.run("run", "first")[1] == 0
+    assert bench.rows("run") == before
+    session, done = bench.run("run", "first", **guided)
+    assert done == PICTURES
+    with session.place.store() as store:
+        assert session.counts(store) == (2 * PICTURES, PICTURES - 1)
+    for path in away:
+        (bench.root / "moved" / path.name).rename(path)
+    with session.place.store() as store:
+        session.retry(store)
+    assert bench.run("run", "first", **guided)[1] == PICTURES - 1
+    assert bench.rows("run")[:PICTURES] == before
+
+
 def test_a_picture_that_changes_while_a_run_is_under_way_is_not_the_old_one(bench):
     session = begun(parse(bench.text("first"), bench.root), Place(bench.root / "run"))
     bench.draw(4, 100)

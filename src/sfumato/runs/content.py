@@ -11,6 +11,10 @@ MISSING = "missing"
 """In place of the hash of a file that cannot be read; the run will say so when it reads the picture."""
 
 
+AWAY = "null"
+"""In a stamp, in place of the size and times of a file that is not there."""
+
+
 def stamp(paths: Sequence[str | Path]) -> str:
     """The sizes and times of files, by which a change is noticed: JSON, with null for a file that is not there."""
     return json.dumps([_stamp(str(path)) for path in paths], separators=(",", ":"))

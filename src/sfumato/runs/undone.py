@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 from sfumato.data.plain import example_of
-from sfumato.runs.content import content, stamp
+from sfumato.runs.content import AWAY, content, stamp
 from sfumato.runs.items import Chunk, Unit
 from sfumato.runs.plan import Combination, Plan
 from sfumato.runs.store import Item, Planned, Store, data_note
@@ -58,8 +58,15 @@ def look(plan: Plan, store: Store) -> None:
 
 
 def _look_into(store: Store, data: str, page: Sequence[Planned]) -> bool:
-    """Look into those files of a page's examples that have changed; whether there are any."""
-    stale = {each.example: (now, each.files) for each in page if (now := stamp(each.files)) != each.stamp}
+    """Look into those files of a page's examples that have changed; whether there are any.
+
+    What was looked into before and is away now is no other picture: its rows stay, and what is new of it fails.
+    """
+    stale = {
+        each.example: (now, each.files)
+        for each in page
+        if (now := stamp(each.files)) != each.stamp and not (each.content and AWAY in now)
+    }
     store.looked_into(data, [(example, now, content(paths)) for example, (now, paths) in stale.items()])
     return bool(stale)
 
