@@ -45,7 +45,7 @@ TESTS = {
     "jitter": ("test_mutants_search", "test_reference", "test_meaningful"),
     "arguments": ("test_arguments",),
     "capture": ("test_calls_of_layers", "test_lower", "test_inside"),
-    "masks": ("test_reference", "test_properties", "test_shapes", "test_analytic"),
+    "masks": ("test_mutants_search", "test_reference", "test_properties", "test_shapes", "test_analytic"),
     "penalties": ("test_mutants_search", "test_reference"),
     "perturbations": ("test_mutants_search", "test_reference", "test_properties", "test_bad_input"),
     "pictures": ("test_mutants_metrics", "test_pictures"),

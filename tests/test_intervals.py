@@ -407,3 +407,7 @@ def test_nothing_is_settled_on_few_pictures():
     assert undecided(VALUE, {"a": table(values + 5), "b": table(values)}) == {"a", "b"}
     values = np.arange(FEW)
     assert undecided(VALUE, {"a": table(values + 5), "b": table(values)}) == {"a"}
+
+
+def test_a_difference_that_is_not_known_is_a_dash():
+    assert Measure("a", mean("x")).signed(Estimate(np.nan, np.nan, np.nan, 0)) == ("–", "–")

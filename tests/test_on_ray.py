@@ -21,7 +21,7 @@ from sfumato.runs.crew import Worker
 from sfumato.runs.plan import parse
 from sfumato.runs.record import Place
 from sfumato.runs.session import Session, begun, current
-from sfumato.runs.store import Owner
+from sfumato.runs.store import Item, Owner
 from sfumato.runs.workers import one_thread
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
@@ -53,6 +53,7 @@ pointing = {{ use = "sfumato.metrics.pointing:PointingGame", tolerance = 3 }}
 """
 
 DRIVER = """
+import os
 import sys
 from pathlib import Path
 from sfumato.runs import execute, on_ray
@@ -64,6 +65,7 @@ from sfumato.runs.session import begun
 plan, folder, address, actors = sys.argv[1:]
 execute.BETWEEN_COMMITS = 0.05
 add = execute.Parcel.add
+os.environ["CLUSTER_DRIVER"] = "1"  # where models are tried before the first picture, and wait for nobody
 
 def told(parcel, done, results):
     add(parcel, done, results)
@@ -283,7 +285,10 @@ def test_a_chunk_at_which_every_worker_dies(bed, cluster):
 
 @pytest.mark.slow
 def test_a_model_without_memory_ends_the_run(bed, cluster):
+    """Workers have less memory than the driver, where the model was tried before the first picture."""
+    (bed.root / "plenty").touch()
     session = bed.session("cluster", model="greedy")
+    (bed.root / "plenty").unlink()
     with pytest.raises(
         RuntimeError, match=r"out of memory at 5 pictures one after the other, .*MemoryError: cannot have 64 GiB"
     ):
@@ -425,7 +430,7 @@ def test_two_drivers_on_one_run(bed, cluster, drive, monkeypatch):
         pass
     said, _ = process.communicate(timeout=LONG)
     assert process.returncode == 0, said
-    theirs = said.split()
+    theirs = [Item(*map(int, word.split("-"))) for word in said.split()]
     assert ours
     assert theirs
     assert sorted([*ours, *theirs]) == [row[0] for row in undisturbed]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -408,7 +409,7 @@ def test_items_of_another_version_can_be_adopted(subject, tmp_path):
 @pytest.mark.slow
 def test_a_failing_worker_is_reported_and_the_run_goes_on(subject, tmp_path):
     session = begun(planned(subject), Place(tmp_path / "run"))
-    changed = type(session)(session.plan, session.place, {"seer": "other"}, session.made_by)
+    changed = replace(session, weights={"seer": "other"}, bench=None)
     with pytest.raises(RuntimeError, match="a worker failed: model 'seer' has other weights here"):
         list(spread(changed, 1))
     assert carried_out(planned(subject), tmp_path / "run")
@@ -478,8 +479,12 @@ def test_differences_are_paired(lines):
     assert difference.estimate.value == pytest.approx(value["extremal"] - value["gradient"])
     marked = results(session, store).leading[difference.data, difference.model, "pointing", "all"]
     assert max(value, key=lambda method: value[method]) in marked
-    with pytest.raises(ValueError, match="compare two methods or two models of the run; got 'extremal' and 'nothing'"):
+    with pytest.raises(
+        ValueError, match="compare two different methods or models of the run; got 'extremal' and 'noth"
+    ):
         list(summary.differences(session, store, "extremal", "nothing"))
+    with pytest.raises(ValueError, match="two different methods or models of the run; got 'extremal' and 'extremal'"):
+        list(summary.differences(session, store, "extremal", "extremal"))
 
 
 def test_forms_hold_the_table(lines, tmp_path):

@@ -89,6 +89,8 @@ class Measure:
 
     def signed(self, difference: Estimate) -> tuple[str, str]:
         """A difference of two such numbers and its interval, as they are shown, without the unit."""
+        if np.isnan(difference.value):
+            return "–", "–"
         scale = 100 if self.percent else 1
         low, value, high = (f"{scale * each:+.3g}" for each in (difference.low, difference.value, difference.high))
         return value, f"{low} to {high}"

@@ -214,10 +214,10 @@ def differences(record: Record, store: Store, one: str, other: str) -> Iterator[
     kind = next(
         (kind for kind in ("method", "model") if {one, other} <= {getattr(each, kind) for each in everywhere}), None
     )
-    if kind is None:
+    if kind is None or one == other:
         known = sorted({each.method for each in everywhere} | {each.model for each in everywhere})
         raise ValueError(
-            f"compare two methods or two models of the run; got {one!r} and {other!r}, it has {', '.join(known)}"
+            f"compare two different methods or models of the run; got {one!r} and {other!r}, it has {', '.join(known)}"
         )
     others = {_but(each, kind): each for each in everywhere if getattr(each, kind) == other}
     orders: dict[str, Order] = {}
