@@ -24,9 +24,9 @@ def register(store: Store, name: str, entry: DataEntry) -> None:
     A data set whose `sources` (the files that it reads its annotations from) have the size and times that they had is not
     read again; one that names none is gone through each time. Raises `ValueError` where the set cannot be read.
     """
-    if registered(store, name, entry):
-        return
     sources = _sources(entry)
+    if _known(store, name, sources):
+        return
     classes = list(entry.data.classes)
     count = 0
     examples = _examples(entry.data, entry.targets)
@@ -39,7 +39,10 @@ def register(store: Store, name: str, entry: DataEntry) -> None:
 
 def registered(store: Store, name: str, entry: DataEntry) -> bool:
     """Whether the store holds a data set as it is now, as far as that is known without reading it."""
-    sources = _sources(entry)
+    return _known(store, name, _sources(entry))
+
+
+def _known(store: Store, name: str, sources: str) -> bool:
     return bool(sources) and store.notes().get(data_note(name), {}).get("sources") == sources
 
 

@@ -223,7 +223,9 @@ def differences(record: Record, store: Store, one: str, other: str) -> Iterator[
     orders: dict[str, Order] = {}
     for where in everywhere:
         if getattr(where, kind) == one and _but(where, kind) in others:
-            order = orders.setdefault(where.data, Order.of(record, store, where.data))
+            if where.data not in orders:
+                orders[where.data] = Order.of(record, store, where.data)
+            order = orders[where.data]
             first, second = (table(store, each.recipe, order) for each in (where, others[_but(where, kind)]))
             mine, theirs = paired(first, second)
             for measure, estimate in _measured(record, where, [*first.examples, *second.examples], mine, theirs):
