@@ -315,7 +315,7 @@ def test_a_protocol_that_is_added_judges_the_masks_that_were_kept(subject, tmp_p
     assert table(tmp_path / "run") == table(tmp_path / "fresh")
     with session.place.store() as store:
         places = {each.masks for each in store.done() if each.row is not None}
-        cost = summary.seconds(session, store)
+        cost = results(session, store).seconds
     assert len(places) == 2 * 18  # those of the first plan
     assert all(cost.values())  # what the methods took then
     carried_out(planned(subject, **{**ADDED, "steps = 3": "steps = 4"}), tmp_path / "run")
@@ -489,7 +489,7 @@ def test_differences_are_paired(lines):
 
 def test_forms_hold_the_table(lines, tmp_path):
     session, store, found = lines
-    cost = summary.seconds(session, store)
+    cost = results(session, store).seconds
     assert set(cost) == {("squares", "seer", "gradient"), ("squares", "seer", "extremal")}
     text = markdown(found, cost)
     assert text.startswith("### squares, seer\n\nSeconds a query: gradient ")

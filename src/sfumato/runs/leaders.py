@@ -8,7 +8,7 @@ from sfumato.runs import summary
 from sfumato.runs.grid import Undecided
 from sfumato.runs.record import Record, Where
 from sfumato.runs.store import Store
-from sfumato.runs.summary import Line, Table, place_of
+from sfumato.runs.summary import Line, Table
 
 
 class Results(NamedTuple):
@@ -46,7 +46,7 @@ def _take_in(
     for where, table in zip(places, tables, strict=True):
         lines[where] = list(summary.lines_of(record, store, where, table))
         if table.seconds is not None:
-            seconds.setdefault(place_of(where), table.seconds)
+            seconds.setdefault((where.data, where.model, where.method), table.seconds)
     if len(tables) > 1:
         data, model, protocol = places[0].data, places[0].model, places[0].protocol
         measures = record.protocols[protocol].measures([row for table in tables for row in table.examples])

@@ -244,22 +244,6 @@ def _in_both(one: Table, other: Table) -> Array:
     return np.flatnonzero(np.isin(one.queries, other.queries))
 
 
-def seconds(record: Record, store: Store) -> dict[tuple[str, str, str], float]:
-    """What a method took for a query, by data set, model and method: the median."""
-    found: dict[tuple[str, str, str], float] = {}
-    for where in record.places:
-        if place_of(where) not in found:
-            taken = [np.array(page.seconds, np.float32) for page in store.pages(where.recipe)]
-            if (middle := median(np.concatenate([np.empty(0, np.float32), *taken]))) is not None:
-                found[place_of(where)] = middle
-    return found
-
-
-def place_of(where: Where) -> tuple[str, str, str]:
-    """The data set, model and method of a place."""
-    return where.data, where.model, where.method
-
-
 def median(taken: Array) -> float | None:
     """The median of what is known."""
     known = taken[np.isfinite(taken)]
