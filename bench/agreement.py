@@ -28,8 +28,8 @@ from sfumato.methods.grad_cam import GradCAM
 from sfumato.methods.gradient import Gradient
 from sfumato.methods.guided_backprop import GuidedBackprop
 from sfumato.methods.linear_approximation import LinearApproximation
+from sfumato.model.backward.rules import ADDITIONS, EXCITATION, RECTIFIERS, RULES, every
 from sfumato.models.classifier import Preparation
-from sfumato.rules import ADDITIONS, EXCITATION, RECTIFIERS, RULES, every
 
 SHARED = Path(os.environ.get("SFUMATO_SHARED", "../shared/data"))
 CLOSE = 1e-4

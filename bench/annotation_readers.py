@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sfumato.annotations import Annotation, as_coco, as_cvat, as_labelme, as_png, write
+from sfumato.figures.annotations import Annotation, as_coco, as_cvat, as_labelme, as_png, write
 
 SIZE = 61, 47  # width, height
 LABELS = ("tench, Tinca tinca", 'żółw & <co> "x"', "cat")

@@ -18,11 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 import sfumato
-from sfumato.ascent import EXACTLY, project
-from sfumato.blackbox import EvolutionAscent
-from sfumato.masks import Lattice
+from sfumato.masks.smooth import Lattice
 from sfumato.methods.rise import RISE
-from sfumato.search import Search
+from sfumato.search.ascent import EXACTLY, project
+from sfumato.search.black_box import EvolutionAscent
+from sfumato.search.search import Search
 
 SHARED = Path(os.environ.get("SFUMATO_SHARED", "../shared/data"))
 SLOPES = (5.0, 20.0, 100.0)

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 import sfumato
 from sfumato import samples
 from sfumato.attribution import Attribution
+from sfumato.data.pictures import read
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Row
 from sfumato.metrics.protocol import Protocol
 from sfumato.models.classifier import Classifier, Preparation
-from sfumato.pictures import read
 from sfumato.runs import on_ray, workers
 from sfumato.runs.cluster import Cluster
 from sfumato.runs.plan import parse

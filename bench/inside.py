@@ -13,7 +13,7 @@ from subjects import imagenet_pictures
 from torch import Tensor, nn
 
 import sfumato
-from sfumato.search import Search
+from sfumato.search.search import Search
 
 COUNTS = (5, 10, 25, 50)
 AREAS = (0.05, 0.1, 0.2, 0.4)

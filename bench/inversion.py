@@ -2,7 +2,7 @@
 
 `python bench/inversion.py` prints a table, for foolbox's pictures; `python bench/inversion.py sheet OUT.png` draws what it
 finds; `python bench/inversion.py colours` measures the colours of the photographs of coco-val-free and prints what
-`sfumato.natural.COLOURS` should be. SFUMATO_SHARED says where those and a second network are.
+`sfumato.methods.natural.COLOURS` should be. SFUMATO_SHARED says where those and a second network are.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from subjects import Subjects, imagenet_pictures
 from torch import Tensor
 
 import sfumato
-from sfumato.inversion import Inversion, invert, relative_errors
-from sfumato.lower import activations
-from sfumato.natural import Fourier, Normalisation, Pixels
+from sfumato.layers.below import activations
+from sfumato.methods.inversion import Inversion, invert, relative_errors
+from sfumato.methods.natural import Fourier, Normalisation, Pixels
 
 SHARED = Path(os.environ.get("SFUMATO_SHARED", "../shared/data"))
 LAYERS = ("blocks.5", "blocks.10", "head")

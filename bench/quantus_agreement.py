@@ -21,13 +21,13 @@ import torch
 from PIL import Image
 
 import sfumato
+from sfumato.methods.compat.quantus import explain_func
 from sfumato.metrics.case import Case
 from sfumato.metrics.insertion_deletion import InsertionDeletion
 from sfumato.metrics.likeness import spearman, ssim_of_maps, stretched
 from sfumato.metrics.randomisation import Randomisation
 from sfumato.metrics.stability import Stability
 from sfumato.perturbations import Constant
-from sfumato.quantus import explain_func
 
 if not hasattr(np, "trapz"):  # Quantus calls it by a name that NumPy has given up
     setattr(np, "trapz", np.trapezoid)  # noqa: B010

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from subjects import Subjects, imagenet_pictures
 
 import sfumato
-from sfumato.search import Search
+from sfumato.search.search import Search
 
 SIX_AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 CACHE = Path(__file__).parent / ".cache"

@@ -18,8 +18,8 @@ from PIL import Image
 import sfumato
 from sfumato import metrics
 from sfumato.data import Table
+from sfumato.data.pictures import read
 from sfumato.data.truth import truth
-from sfumato.pictures import read
 from sfumato.runs.plan import Plan, parse
 from sfumato.runs.record import Place
 from sfumato.runs.session import begun

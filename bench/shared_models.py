@@ -13,8 +13,7 @@ from types import ModuleType
 from torch import nn
 
 import sfumato
-from sfumato import labels
-from sfumato.models import Classifier, Preparation
+from sfumato.models import Classifier, Preparation, labels
 from sfumato.models.anatomy import LAYER_METHODS
 
 SHARED = Path(os.environ.get("SFUMATO_SHARED", Path(__file__).parents[1] / "../shared/data"))

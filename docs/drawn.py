@@ -14,8 +14,8 @@ from sphinx.util import logging
 from torch import Tensor
 
 import sfumato
+from sfumato.figures.plots import percent
 from sfumato.models import Classifier
-from sfumato.plots import percent
 
 FOLDER = Path(__file__).parent / "methods" / "drawn"
 SOURCES = Path(sfumato.__file__).parent
@@ -117,15 +117,21 @@ def compared(classifier: Classifier, inputs: Tensor, picture: Tensor, target: in
     return sfumato.plots.comparison(results, picture, list(methods))
 
 
-MASKS = ("ascent", "masks", "perturbations", "search")
+MASKS = ("masks/smooth", "perturbations", "search/ascent", "search/search")
 DRAWN: dict[str, tuple[Callable[[Classifier], Figure], tuple[str, ...]]] = {
-    "extremal": (extremal, (*MASKS, "methods/extremal", "plots")),
-    "meaningful": (meaningful, ("methods/meaningful", "grid_mask", "perturbations", "plots")),
-    "backpropagation": (backpropagation, ("methods/gradient", "rules", "layers", "plots")),
-    "layers": (layers, ("methods/grad_cam", "methods/excitation_backprop", "rules", "layers", "plots")),
-    "rise": (rise, ("methods/rise", "plots")),
-    "channels": (channels, (*MASKS, "methods/extremal_channels", "channel_mask", "sufficient", "sheets")),
-    "inversion": (inversion, ("inversion", "natural")),
+    "extremal": (extremal, (*MASKS, "methods/extremal", "figures/plots")),
+    "meaningful": (meaningful, ("methods/meaningful", "masks/grid", "perturbations", "figures/plots")),
+    "backpropagation": (backpropagation, ("methods/gradient", "model/backward/rules", "layers/flow", "figures/plots")),
+    "layers": (
+        layers,
+        ("methods/grad_cam", "methods/excitation_backprop", "model/backward/rules", "layers/flow", "figures/plots"),
+    ),
+    "rise": (rise, ("methods/rise", "figures/plots")),
+    "channels": (
+        channels,
+        (*MASKS, "methods/extremal_channels", "masks/channels", "methods/sufficient", "figures/sheets"),
+    ),
+    "inversion": (inversion, ("methods/inversion", "methods/natural")),
 }
 """How each picture is drawn, and the modules whose doing it shows."""
 

@@ -34,7 +34,7 @@ def _inline(found: re.Match[str]) -> str:
     return f"``{found['code']}``{end}"
 
 
-FIRST = ("methods", "sufficient", "attribution")
+FIRST = ("methods", "methods.sufficient", "attribution")
 
 
 def everything() -> Iterator[str]:
@@ -48,7 +48,7 @@ def everything() -> Iterator[str]:
             yield f".. {_directive(value)}:: sfumato.{name}" + "\n   :inherited-members:" * inherits
     for name in sfumato.MODULES:
         yield f"sfumato.{name}\n{'-' * (8 + len(name))}"
-        yield f".. automodule:: sfumato.{name}\n   :members:"
+        yield f".. automodule:: sfumato.{sfumato.MODULES[name]}\n   :members:"
 
 
 def _directive(value: Any) -> str:

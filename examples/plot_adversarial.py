@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import sfumato
-from sfumato.space import gaussian_blur
+from sfumato.space.smoothing import gaussian_blur
 
 chosen = settings(pictures=8, steps=40)
 AREA = 0.3

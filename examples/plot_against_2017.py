@@ -18,7 +18,7 @@ import torch
 from settings import network, photographs, prepared, settings
 
 import sfumato
-from sfumato.plots import percent
+from sfumato.figures.plots import percent
 
 chosen = settings(pictures=2, steps=100)
 

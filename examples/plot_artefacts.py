@@ -16,9 +16,9 @@ import torch
 from settings import network, photographs, prepared, settings
 
 import sfumato
-from sfumato.jitter import Move
-from sfumato.plots import percent
-from sfumato.space import gaussian_blur
+from sfumato.figures.plots import percent
+from sfumato.space.jitter import Move
+from sfumato.space.smoothing import gaussian_blur
 
 chosen = settings(pictures=2, steps=60, area=5)  # the area in percent
 

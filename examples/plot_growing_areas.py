@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from settings import network, photographs, prepared, settings
 
 import sfumato
-from sfumato.plots import percent, shares
+from sfumato.figures.plots import percent, shares
 
 chosen = settings(pictures=3, steps=80)
 

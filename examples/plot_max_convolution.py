@@ -17,7 +17,7 @@ import torch
 from settings import settings
 
 import sfumato
-from sfumato.masks import kernel
+from sfumato.masks.smooth import kernel
 
 chosen = settings(places=224, step=7, sigma=16)
 TEMPERATURES = (1, 5, 20)  # of which the last is the library's

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from settings import SHARED, network, photographs, prepared, settings
 
 import sfumato
-from sfumato.plots import percent
+from sfumato.figures.plots import percent
 
 chosen = settings(pictures=3, steps=80, samples=500)
 

@@ -20,7 +20,7 @@ import torch
 from settings import network, photographs, prepared, settings
 
 import sfumato
-from sfumato.plots import percent
+from sfumato.figures.plots import percent
 
 chosen = settings(pictures=4, steps=40)
 AREAS = (0.05, 0.1, 0.2, 0.4, 0.7)

@@ -16,7 +16,7 @@ from PIL import Image
 from settings import network, photographs, prepared, settings
 
 import sfumato
-from sfumato.plots import percent
+from sfumato.figures.plots import percent
 
 chosen = settings(pictures=2, steps=40, area=10)  # the area in percent
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sfumato import Blur, Constant, ExtremalPerturbation, Fade, SmoothMask
-from sfumato.ascent import EXACTLY, ProjectedAscent, project
+from sfumato.search.ascent import EXACTLY, ProjectedAscent, project
 
 SIZE = (36, 44)
 BLOB = (slice(6, 18), slice(24, 38))

@@ -17,15 +17,15 @@ from torch import nn
 
 import sfumato
 from sfumato import annotations
-from sfumato.annotations import Annotation, annotated, as_coco, as_cvat, as_labelme, as_png, write
-from sfumato.annotations.outlines import is_hole, outlines, polygons
-from sfumato.annotations.run_lengths import compressed, lengths
 from sfumato.attribution import Attribution
 from sfumato.data import COCO, Masked, truth
 from sfumato.data.coco import decompressed
 from sfumato.data.truth import inside
+from sfumato.figures.annotations import Annotation, annotated, as_coco, as_cvat, as_labelme, as_png, write
+from sfumato.figures.annotations.outlines import is_hole, outlines, polygons
+from sfumato.figures.annotations.run_lengths import compressed, lengths
+from sfumato.model.fingerprint import fingerprint
 from sfumato.models import Classifier, Preparation
-from sfumato.records import fingerprint
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 LABELS = ("tench, Tinca tinca", "żółw & <co>", "cat")
@@ -124,7 +124,9 @@ def test_what_the_network_did_not_see_is_not_annotated():
 def test_each_mask_says_where_it_is_from():
     model = classifier()
     picture = picture_of((30, 20))
-    method = sfumato.ExtremalPerturbation(areas=(0.2, 0.5), steps=4, mask=sfumato.masks.SmoothMask(step=3, sigma=2))
+    method = sfumato.ExtremalPerturbation(
+        areas=(0.2, 0.5), steps=4, mask=sfumato.masks.smooth.SmoothMask(step=3, sigma=2)
+    )
     result = method(model.net, torch.stack([model.prepare(picture)] * 2), torch.tensor([2, 1]))
     first, second = annotated(result[1], model, picture, "a.png", 1, level=0.05)
     assert first.about["model"] == "toy:conv"

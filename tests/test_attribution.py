@@ -41,8 +41,11 @@ from sfumato import (
 )
 from sfumato.about import about_run, used_perturbations
 from sfumato.attribution import TensorResult
-from sfumato.configuration import PER_QUERY, as_json, from_json
+from sfumato.masks.smooth import SmoothMask
 from sfumato.scores import Score
+from sfumato.search import ProjectedAscent
+from sfumato.settings import PER_QUERY, as_json, from_json
+from sfumato.space import MirrorEvenSteps
 
 QUICK = {"areas": (0.2, 0.5), "steps": 2, "mask": SmoothMask(step=3, sigma=6)}
 EXTREMAL = ExtremalPerturbation(**QUICK, perturbation=Blur(3, 3))
@@ -250,7 +253,7 @@ def test_targets_within_scores_are_split():
     (_, difference), (_, weighted) = part["terms"]
     assert difference["terms"][0][1]["target"] == [4]
     assert difference["terms"][1][1]["terms"][0][1] == {
-        "class": "sfumato.scores:Contrastive",
+        "class": "sfumato:Contrastive",
         "target": 1,
         "against": [0],
     }
@@ -477,7 +480,7 @@ def test_settings_of_a_later_version_are_named():
     with pytest.raises(ValueError, match=r"cannot be built from .*target"):
         from_json({"class": "sfumato.scores:Logit"})
     with pytest.raises(ValueError, match="names no configuration"):
-        from_json({"class": "sfumato.later:Blur"})
+        from_json({"class": "sfumato.later:Glow"})
 
 
 def test_what_a_shard_holds_and_this_version_does_not_know_is_a_damaged_shard(tmp_path):
@@ -511,3 +514,12 @@ def test_what_a_shard_holds_and_this_version_does_not_know_is_a_damaged_shard(tm
 def test_settings_are_written_by_their_value(value, written):
     assert as_json((value, {"a": value})) == [written, {"a": written}]
     json.dumps(as_json(value), allow_nan=False)
+
+
+def test_classes_are_named_by_what_exports_them_and_found_by_earlier_names():
+    assert as_json(SmoothMask())["class"] == "sfumato:SmoothMask"
+    assert as_json(ProjectedAscent())["class"] == "sfumato.search:ProjectedAscent"
+    for path in ("sfumato.masks:SmoothMask", "sfumato.masks.smooth:SmoothMask", "sfumato:SmoothMask"):
+        assert from_json({"class": path, "step": 7, "sigma": 16}) == SmoothMask(7, 16)
+    assert from_json({"class": "sfumato.ascent:ProjectedAscent", "rounds": 3}) == ProjectedAscent(rounds=3)
+    assert from_json({"class": "sfumato.jitter:MirrorEvenSteps"}) == MirrorEvenSteps()

@@ -13,17 +13,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from sfumato.attribution import Attribution
-from sfumato.configuration import as_json, from_json
-from sfumato.layers import captured
+from sfumato.layers.flow import captured
+from sfumato.layers.tokens import laid_out
 from sfumato.methods.deconvnet import Deconvnet
 from sfumato.methods.excitation_backprop import ContrastiveExcitationBackprop, ExcitationBackprop
 from sfumato.methods.grad_cam import GradCAM
 from sfumato.methods.gradient import Gradient
 from sfumato.methods.guided_backprop import GuidedBackprop
 from sfumato.methods.linear_approximation import LinearApproximation
-from sfumato.rules import BackwardRules
+from sfumato.model.backward.rules import BackwardRules
 from sfumato.scores import Contrastive, Logit, Output, Probability
-from sfumato.tokens import laid_out
+from sfumato.settings import as_json, from_json
 
 METHODS = {
     "gradient": Gradient(),

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
-from sfumato import configuration
+from sfumato import settings as configuration
 from sfumato.behaviour import (
     Blurring,
     Brightness,
@@ -38,8 +38,8 @@ from sfumato.behaviour.strongest import looks
 from sfumato.behaviour.transformations import TRANSFORMATIONS, Draw
 from sfumato.cli import bench_rules
 from sfumato.metrics.estimate import Estimate, turned
+from sfumato.model.effects import device_of
 from sfumato.models import Classifier, Preparation
-from sfumato.probing import device_of
 
 EACH = [
     Rotation(15),

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from sfumato import DELETE, DUAL, PRESERVE, ExtremalPerturbation, Fade, Game, Logit, SmoothMask
-from sfumato.ascent import NEARLY, Problem, ProjectedAscent, project
-from sfumato.blackbox import EvolutionAscent
-from sfumato.configuration import as_json, from_json
-from sfumato.evaluate import Evaluation
-from sfumato.jitter import Move
-from sfumato.subject import Subject
+from sfumato.model.evaluate import Evaluation
+from sfumato.model.subject import Subject
+from sfumato.search.ascent import NEARLY, Problem, ProjectedAscent, project
+from sfumato.search.black_box import EvolutionAscent
+from sfumato.settings import as_json, from_json
+from sfumato.space.jitter import Move
 
 MASK = SmoothMask(step=3, sigma=6)
 ASCENT = EvolutionAscent(pairs=4, width=1.5, rate=0.1, approach=0.5)

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from sfumato import Blur, Contrastive, ExtremalPerturbation, Logit, Probability, SmoothMask, load
-from sfumato.captum import attribution
-from sfumato.configuration import as_json, from_json
 from sfumato.methods.captum import Captum
-from sfumato.quantus import explain_func
+from sfumato.methods.compat.captum import attribution
+from sfumato.methods.compat.quantus import explain_func
+from sfumato.settings import as_json, from_json
 
 METHOD = ExtremalPerturbation(areas=(0.2,), steps=3, perturbation=Blur(3, 3), mask=SmoothMask(step=3, sigma=6))
 

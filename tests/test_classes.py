@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfumato import labels as known_labels
 from sfumato.data import Folder, Listed, Subset
+from sfumato.data import labels as known_labels
 from sfumato.runs.class_notes import class_line
 from sfumato.runs.classes import ClassNames, asked_classes, match_classes
 from sfumato.runs.plan import parse

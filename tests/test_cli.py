@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 import sfumato
 from sfumato import cli, samples
-from sfumato.ascent import Step
 from sfumato.cli import queries
+from sfumato.cli.progress import progress_bar
 from sfumato.models import Classifier, Preparation
-from sfumato.progress import progress_bar
+from sfumato.search.ascent import Step
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sfumato import Blur, CanvasMask, Contrastive, ExtremalPerturbation, Jitter, Logit, Noise, Output, SmoothMask
-from sfumato.probing import saved_bytes
+from sfumato.model.effects import saved_bytes
 
 PROJECTED = ExtremalPerturbation(
     areas=(0.1, 0.4), steps=4, perturbation=Blur(3, 3), mask=SmoothMask(step=3, sigma=6), smooth=0.1

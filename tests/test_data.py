@@ -14,9 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sfumato import labels
-from sfumato.configuration import as_json, from_json
-from sfumato.data import json_elements
+from sfumato.data import json_elements, labels
 from sfumato.data.annotated import Annotated
 from sfumato.data.coco import COCO, decompressed
 from sfumato.data.difficult import Listed
@@ -28,6 +26,7 @@ from sfumato.data.subset import Subset
 from sfumato.data.table import Table
 from sfumato.data.truth import decoded, inside, pixels, truth, within
 from sfumato.data.voc import VOC
+from sfumato.settings import as_json, from_json
 
 SHARED = Path(os.environ.get("SFUMATO_SHARED", Path(__file__).parents[1] / "../shared/data"))
 

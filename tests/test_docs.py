@@ -30,8 +30,10 @@ def test_what_is_between_backticks_is_left_alone():
 
 def test_the_reference_has_every_public_name():
     reference = "\n".join(loaded("pages").everything())
-    listed = re.findall(r"^\.\. auto\w+:: sfumato\.(\w+)$", reference, re.MULTILINE)
-    assert sorted(listed) == sorted(sfumato.__all__)
+    names = re.findall(r"^\.\. auto(?!module)\w+:: sfumato\.(\w+)$", reference, re.MULTILINE)
+    modules = re.findall(r"^\.\. automodule:: sfumato\.([\w.]+)$", reference, re.MULTILINE)
+    assert sorted(modules) == sorted(sfumato.MODULES.values())
+    assert sorted([*names, *sfumato.MODULES]) == sorted(sfumato.__all__)
 
 
 def test_the_reference_page_has_a_place_for_them():

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sfumato import Blur, GridMask, Logit, Probability, SmoothMask, load, methods
-from sfumato.configuration import as_json, from_json
+from sfumato.settings import as_json, from_json
 
 SETTINGS = {
     "ExtremalPerturbation": {

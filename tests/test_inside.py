@@ -12,10 +12,10 @@ from torch import nn
 
 import sfumato
 from sfumato import ExtremalChannels, ExtremalPerturbation, Fade, Output, smallest
-from sfumato.channel_mask import Channels, largest
-from sfumato.configuration import as_json, from_json
-from sfumato.subject import Subject
-from sfumato.upper import above
+from sfumato.layers.above import above
+from sfumato.masks.channels import Channels, largest
+from sfumato.model.subject import Subject
+from sfumato.settings import as_json, from_json
 
 
 def pictures(*shape, seed=0):
@@ -581,7 +581,7 @@ def test_what_could_be_cut_says_nothing():
         ({"binary": "yes"}, "binary is True or False"),
         ({"game": "win"}, "game must be one of"),
         ({"perturbation": Fade}, "perturbation must be a configuration"),
-        ({"ascent": sfumato.ascent.PenalisedAscent()}, "ascent must be one that holds areas"),
+        ({"ascent": sfumato.search.ascent.PenalisedAscent()}, "ascent must be one that holds areas"),
         ({"memory": 0}, "memory is in GiB"),
         ({"seed": 0.5}, "seed must be a whole number"),
     ],

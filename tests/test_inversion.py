@@ -14,11 +14,11 @@ from PIL import Image
 from torch import nn
 
 import sfumato
-from sfumato.configuration import as_json, from_json
-from sfumato.inversion import Inversion, Step, invert, masked, one_less_cosine, relative_errors
-from sfumato.lower import activations
-from sfumato.natural import COLOURS, Fourier, Normalisation, Pixels, amplitudes
-from sfumato.transforms import Transform, Transforms
+from sfumato.layers.below import activations
+from sfumato.methods.inversion import Inversion, Step, invert, masked, one_less_cosine, relative_errors
+from sfumato.methods.natural import COLOURS, Fourier, Normalisation, Pixels, amplitudes
+from sfumato.settings import as_json, from_json
+from sfumato.space.transforms import Transform, Transforms
 
 SHARED = (
     Path(os.environ.get("SFUMATO_SHARED", Path(__file__).parents[1] / "../shared/data")) / "coco-val-free" / "images"

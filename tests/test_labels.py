@@ -1,6 +1,6 @@
 import pytest
 
-from sfumato import labels
+from sfumato.data import labels
 
 IMAGENET = labels.imagenet()
 

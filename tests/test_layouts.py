@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 import sfumato
 from sfumato.cli.layers import _remarks
-from sfumato.configuration import as_json, from_json
-from sfumato.layers import axes_at, captured
-from sfumato.outline import in_words, outline
-from sfumato.tokens import LayoutError, channel_layout, layout
+from sfumato.layers.flow import axes_at, captured
+from sfumato.layers.outline import in_words, outline
+from sfumato.layers.tokens import LayoutError, channel_layout, layout
+from sfumato.settings import as_json, from_json
 
 METHODS = (
     sfumato.ExtremalPerturbation,

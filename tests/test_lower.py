@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sfumato.lower import activations, lower
+from sfumato.layers.below import activations, lower
 
 
 class Counted(nn.Module):

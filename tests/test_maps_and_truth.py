@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from PIL import Image
 
 from sfumato.attribution import Attribution
-from sfumato.configuration import as_json, from_json
 from sfumato.data.example import Example, Run, Thing
 from sfumato.data.truth import Truth, inside, pixels, truth, within
 from sfumato.methods.centre import Centre, bump
@@ -30,7 +29,8 @@ from sfumato.metrics.weak_localisation import (
 )
 from sfumato.perturbations import Blur, Constant, Fade
 from sfumato.scores import Logit
-from sfumato.space import gaussian_blur
+from sfumato.settings import as_json, from_json
+from sfumato.space.smoothing import gaussian_blur
 
 few = settings(max_examples=40, deadline=None, derandomize=True)
 LOCATING = [PointingGame(), EnergyPointing(), WeakLocalisation()]

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from sfumato import Blur, Constant, Fade, Logit, Noise, Probability, load
-from sfumato.configuration import as_json, from_json
-from sfumato.evaluate import Evaluation
 from sfumato.games import DUAL
-from sfumato.grid_mask import GridMask
+from sfumato.masks.grid import GridMask
+from sfumato.masks.priors import l1, total_variation
 from sfumato.methods.meaningful import Descent, MeaningfulPerturbation
-from sfumato.priors import l1, total_variation
+from sfumato.model.evaluate import Evaluation
+from sfumato.settings import as_json, from_json
 
 METHOD = MeaningfulPerturbation(
     steps=8, perturbation=Blur(3, 2), mask=GridMask(scale=3, sigma=1.5), jitter=2, smooth=0.1
@@ -422,7 +422,7 @@ def test_a_result_s_file(tmp_path):
 
 
 def test_figures_of_it():
-    plots = pytest.importorskip("sfumato.plots")
+    plots = pytest.importorskip("sfumato.figures.plots")
     pytest.importorskip("matplotlib")
     result = METHOD(network(), pictures(), 1)
     assert len(plots.figure(result, pictures()[0].clamp(0, 1)).axes) == 5

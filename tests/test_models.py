@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sfumato import labels, methods, models, pictures, samples
+from sfumato import methods, models, samples
+from sfumato.data import labels, pictures
 from sfumato.models.anatomy import LAYER_METHODS, described
 from sfumato.models.classifier import Preparation
 

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sfumato import Blur, Constant, ExtremalPerturbation, Fade, Logit, SmoothMask, metrics, pictures
+from sfumato import Blur, Constant, ExtremalPerturbation, Fade, Logit, SmoothMask, metrics
 from sfumato.attribution import Attribution
+from sfumato.data import pictures
 from sfumato.metrics import Accuracy, DeletionGame, InsertionDeletion, Monotonicity, Randomisation
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, mean

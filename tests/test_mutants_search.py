@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from sfumato import Blur, CanvasMask, ExtremalPerturbation, Fade, Jitter, Noise, SmoothMask, smallest
-from sfumato.ascent import EXACTLY, PenalisedAscent, Problem, ProjectedAscent, project
-from sfumato.blackbox import EvolutionAscent
-from sfumato.jitter import MirrorEvenSteps, Move
-from sfumato.penalties import area_penalty
-from sfumato.probing import saved_bytes
-from sfumato.rules import BackwardRules
-from sfumato.schedules import Geometric
+from sfumato.masks.penalties import area_penalty
+from sfumato.model.backward.rules import BackwardRules
+from sfumato.model.effects import saved_bytes
+from sfumato.search.ascent import EXACTLY, PenalisedAscent, Problem, ProjectedAscent, project
+from sfumato.search.black_box import EvolutionAscent
+from sfumato.search.schedules import Geometric
+from sfumato.space.jitter import MirrorEvenSteps, Move
 
 SIZE = (14, 17)
 INPUTS = torch.ones(1, 1, *SIZE)

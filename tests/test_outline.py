@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from sfumato.layers import captured
-from sfumato.outline import in_words, outline
+from sfumato.layers.flow import captured
+from sfumato.layers.outline import in_words, outline
 
 SIZE = 32
 

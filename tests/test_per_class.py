@@ -12,10 +12,10 @@ from PIL import Image
 from torch import nn
 
 from sfumato import Contrastive, ExtremalChannels, ExtremalPerturbation, Logit, Output, Probability
+from sfumato.behaviour.peaks import peaks_of
+from sfumato.behaviour.per_class import Finished, class_channels
+from sfumato.model.fingerprint import fingerprint
 from sfumato.models import Classifier, Preparation
-from sfumato.peaks import peaks_of
-from sfumato.per_class import Finished, class_channels
-from sfumato.records import fingerprint
 
 SIZE = 16
 PLAIN = Preparation(size=SIZE, resize=None, mean=(0, 0, 0), std=(1, 1, 1))
@@ -138,7 +138,7 @@ def test_the_mean_and_spread_over_pictures_that_differ(folder):
     torch.testing.assert_close(found.scores, found.whole)
     assert [path.name for path in found.pictures] == ["1.png", "2.png", "3.png", "4.png"]
     assert found.about["method"]["layer"] == "channels"
-    assert found.about["score"] == {"class": "sfumato.scores:Logit", "target": 1}
+    assert found.about["score"] == {"class": "sfumato:Logit", "target": 1}
     assert (found.about["keep"], found.about["model"]) == (0.9, "toy")
     assert json.loads(json.dumps(found.about)) == found.about
     assert type(found.about["preparation"]["resampling"]) is int

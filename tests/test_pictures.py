@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato import pictures, samples
+from sfumato import samples
+from sfumato.data import pictures
 
 RAMP = np.linspace(0, 255, 12 * 8).reshape(8, 12)  # 8 high, 12 wide, dark to bright
 GREY = Image.fromarray(RAMP.astype(np.uint8))

@@ -11,9 +11,9 @@ from PIL import Image
 
 from sfumato import Blur, Constant, Fade, MeaningfulPerturbation, Noise, plots, sheets
 from sfumato.attribution import Attribution
-from sfumato.configuration import as_json
+from sfumato.data.pictures import rgb
 from sfumato.models import Classifier, Preparation
-from sfumato.pictures import rgb
+from sfumato.settings import as_json
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
 
@@ -268,7 +268,7 @@ def test_a_picture_of_any_form_is_drawn(picture, expected):
         (torch.zeros(3, 0, 4), r"got shape \(3, 0, 4\)"),
         (torch.rand(2, 24, 32), r"got shape \(2, 24, 32\)"),
         (Image.fromarray(ARRAY[:20]), "24 × 32 pixels; got 20 × 32"),
-        ("cat.png", r"got str: read a file with sfumato\.pictures\.read"),
+        ("cat.png", r"got str: read a file with sfumato\.data\.pictures\.read"),
         (RGB.tolist(), "got list"),
     ],
 )

@@ -29,11 +29,11 @@ from sfumato import (
     SmoothMask,
     load,
 )
-from sfumato.ascent import EXACTLY, NEARLY, PenalisedAscent, ProjectedAscent, project
-from sfumato.configuration import as_json, from_json
-from sfumato.jitter import MirrorEvenSteps
-from sfumato.schedules import Geometric
-from sfumato.space import gaussian_blur
+from sfumato.search.ascent import EXACTLY, NEARLY, PenalisedAscent, ProjectedAscent, project
+from sfumato.search.schedules import Geometric
+from sfumato.settings import as_json, from_json
+from sfumato.space.jitter import MirrorEvenSteps
+from sfumato.space.smoothing import gaussian_blur
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
 very_few = settings(max_examples=4, deadline=None, derandomize=True)

@@ -14,7 +14,6 @@ from torch import nn
 
 from sfumato import Blur, Constant, ExtremalPerturbation, Fade, Gradient, Logit, Noise, SmoothMask
 from sfumato.attribution import Attribution
-from sfumato.configuration import as_json
 from sfumato.metrics.agreement import Agreement
 from sfumato.metrics.case import Case
 from sfumato.metrics.insertion_deletion import InsertionDeletion, evenly
@@ -24,7 +23,8 @@ from sfumato.metrics.randomisation import Randomisation, called
 from sfumato.metrics.stability import Stability
 from sfumato.metrics.sufficient_area import SufficientArea
 from sfumato.metrics.transfer import Transfer
-from sfumato.space import gaussian_blur
+from sfumato.settings import as_json
+from sfumato.space.smoothing import gaussian_blur
 
 HAS_SCIPY = importlib.util.find_spec("scipy") is not None
 HAS_SKIMAGE = importlib.util.find_spec("skimage") is not None

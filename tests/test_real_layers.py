@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import sfumato
-from sfumato.subject import Subject
-from sfumato.upper import above
+from sfumato.layers.above import above
+from sfumato.model.subject import Subject
 
 SHARED = Path(os.environ.get("SFUMATO_SHARED", Path(__file__).parents[1] / "../shared/data"))
 

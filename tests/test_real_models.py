@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 import sfumato
-from sfumato.ascent import EXACTLY, project
-from sfumato.search import Search
+from sfumato.search.ascent import EXACTLY, project
+from sfumato.search.search import Search
 
 SHARED = Path(os.environ.get("SFUMATO_SHARED", Path(__file__).parents[1] / "../shared/data")) / "imagenet-val-dev"
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no pictures at {SHARED}; set SFUMATO_SHARED")

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from sfumato import Blur, Constant, Contrastive, Fade, Game, Logit, Noise, Probability, SmoothMask
-from sfumato.evaluate import Evaluation
-from sfumato.jitter import Move
-from sfumato.penalties import area_penalty
-from sfumato.space import gaussian_blur
-from sfumato.subject import Habits, Subject
-from sfumato.surroundings import Surroundings
+from sfumato.masks.penalties import area_penalty
+from sfumato.model.evaluate import Evaluation
+from sfumato.model.modes import Surroundings
+from sfumato.model.subject import Habits, Subject
+from sfumato.space.jitter import Move
+from sfumato.space.smoothing import gaussian_blur
 
 LATTICES = [
     (SmoothMask(step=3, sigma=8), (40,)),

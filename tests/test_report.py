@@ -22,18 +22,18 @@ from typer.testing import CliRunner
 from sfumato import report
 from sfumato.attribution import Attribution
 from sfumato.cli.report import report as command
-from sfumato.configuration import as_json
-from sfumato.labels import imagenet
+from sfumato.data.labels import imagenet
+from sfumato.figures.report.cases import by_case
+from sfumato.figures.report.notebook import notebook
+from sfumato.figures.report.shown import perturbed
+from sfumato.methods.sufficient import SmallestArea
 from sfumato.metrics.estimate import Measure, mean
 from sfumato.models import Classifier, Preparation
 from sfumato.perturbations import Blur, Constant, Fade
-from sfumato.report.cases import by_case
-from sfumato.report.notebook import notebook
-from sfumato.report.shown import perturbed
 from sfumato.runs.plan import parse
 from sfumato.runs.record import Place
 from sfumato.runs.session import begun
-from sfumato.sufficient import SmallestArea
+from sfumato.settings import as_json
 
 HOSTILE = "\"><script>alert('x')</script><img src=http://evil.example/ onerror=alert(1)>&amp;\x00\ud800"
 

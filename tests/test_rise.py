@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from sfumato import Blur, Constant, Fade, Logit, Output, Probability
-from sfumato.configuration import as_json, from_json
+from sfumato.cli.progress import progress_bar
 from sfumato.methods.rise import RISE, ROUND, Sums
-from sfumato.progress import progress_bar
+from sfumato.settings import as_json, from_json
 
 SHAPES = [((20,), 4), ((13, 18), 4), ((13, 18), (3, 5)), ((6, 8, 9), (2, 3, 4))]
 

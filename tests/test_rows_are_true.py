@@ -607,6 +607,23 @@ def test_a_run_of_format_1_can_be_looked_at_and_gone_on_with(bench):
         }
 
 
+def test_a_run_of_format_2_goes_on_though_classes_have_moved(bench):
+    """It named the package's classes by their modules."""
+    session, _ = bench.run("run", "first", methods=OWN["methods"] + '\nmasks = { use = "RISE", samples = 8 }')
+    lines = as_shown(session)
+    with contextlib.closing(sqlite3.connect(bench.root / "run/run.sqlite")) as base, base:
+        for number, about in base.execute("SELECT id, about FROM recipes").fetchall():
+            earlier = about.replace('"sfumato:RISE"', '"sfumato.methods.rise:RISE"')
+            earlier = earlier.replace('"sfumato:Fade"', '"sfumato.perturbations:Fade"')
+            earlier = earlier.replace('"sfumato.metrics:', '"sfumato.metrics.accuracy:')
+            base.execute(
+                "UPDATE recipes SET about = ?, hash = ? WHERE id = ?", (earlier, f"of format 2: {number}", number)
+            )
+        base.execute("UPDATE format SET version = 2")
+    assert bench.run("run", "first", methods=OWN["methods"] + '\nmasks = { use = "RISE", samples = 8 }')[1] == 0
+    assert as_shown(found(Place(bench.root / "run"))) == lines
+
+
 def test_a_run_of_format_1_does_not_guess_which_row_is_that_of_a_changed_picture(bench):
     bench.run("run", "first", **SUM)
     bench.draw(2, 100)

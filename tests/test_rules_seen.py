@@ -17,8 +17,8 @@ from sfumato.methods.deconvnet import Deconvnet
 from sfumato.methods.excitation_backprop import ContrastiveExcitationBackprop, ExcitationBackprop
 from sfumato.methods.gradient import Gradient
 from sfumato.methods.guided_backprop import GuidedBackprop
-from sfumato.rectifiers import gate
-from sfumato.rules import BackwardRules
+from sfumato.model.backward.rectifiers import gate
+from sfumato.model.backward.rules import BackwardRules
 
 RECTIFYING = {"guided": GuidedBackprop, "deconvnet": Deconvnet}
 both_rules = pytest.mark.parametrize("rule", RECTIFYING)

@@ -373,12 +373,12 @@ def test_a_run_of_another_version_is_not_touched_unasked(subject, tmp_path):
 
 
 def test_what_only_shows_results_is_no_part_of_their_version(tmp_path, monkeypatch):
-    for name in ("plots.py", "annotations/png.py", "methods/rise.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in ("figures/plots.py", "figures/annotations/png.py", "methods/rise.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     monkeypatch.setattr(source, "__file__", str(tmp_path / "runs/source.py"))
     before = source.code.__wrapped__()
-    for name in ("plots.py", "annotations/png.py"):
+    for name in ("figures/plots.py", "figures/annotations/png.py"):
         (tmp_path / name).write_text("changed")
     assert source.code.__wrapped__() == before
     (tmp_path / "methods/rise.py").write_text("changed")

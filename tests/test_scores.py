@@ -37,15 +37,15 @@ from sfumato import (
     smallest,
 )
 from sfumato.behaviour import Picture, Watched
-from sfumato.configuration import as_json, from_json
-from sfumato.evaluate import Evaluation
 from sfumato.games import DUAL, PRESERVE
-from sfumato.jitter import Move
 from sfumato.metrics import Accuracy, DeletionGame, InsertionDeletion
 from sfumato.metrics.case import Case
+from sfumato.model.evaluate import Evaluation
+from sfumato.model.subject import Subject
 from sfumato.models import Classifier, Preparation
 from sfumato.scores import OF_A_CLASS, OfClass, differing, link_of, probabilities, quantity, top_class
-from sfumato.subject import Subject
+from sfumato.settings import as_json, from_json
+from sfumato.space.jitter import Move
 
 SETTINGS = {
     "ExtremalPerturbation": {"areas": (0.3,), "steps": 3, "mask": SmoothMask(step=3, sigma=6)},
@@ -260,7 +260,7 @@ class TestSeveralLabels:
         net = network(3)
         result = replace(method, score="sigmoid")(net, pictures(), 2)
         torch.testing.assert_close(result.whole.double(), logits(net)[:, 2].sigmoid(), rtol=1e-4, atol=1e-5)
-        assert result.about["score"] == {"class": "sfumato.scores:Sigmoid", "target": 2}
+        assert result.about["score"] == {"class": "sfumato:Sigmoid", "target": 2}
 
     @pytest.mark.parametrize("method", EVERY)
     def test_the_result_says_which_was_used(self, method, tmp_path):

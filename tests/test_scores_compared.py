@@ -12,13 +12,13 @@ from torch import nn
 from typer.testing import CliRunner
 
 from sfumato import RISE, ExtremalPerturbation, Gradient, Logit, SmoothMask, cli, report
-from sfumato.configuration import as_key
 from sfumato.models import Classifier, Preparation
 from sfumato.runs import export, items, summary
 from sfumato.runs.plan import parse
 from sfumato.runs.record import Place
 from sfumato.runs.session import begun
 from sfumato.runs.workers import one_thread
+from sfumato.settings import as_key
 
 BIAS = {"one": [-2.0], "two": [1.5, 1.0], "broken": [math.nan, 0.0]}
 
@@ -255,7 +255,7 @@ def test_rows_from_before_the_setting_count(tmp_path):
     Image.linear_gradient("L").save(tmp_path / "pictures" / "a.png")
     known = {name: recipe["method"] for name, recipe in _recipes(planned(tmp_path)).items()}
     assert known["gradient"] == {
-        "class": "sfumato.methods.gradient:Gradient",
+        "class": "sfumato:Gradient",
         "layer": "",
         "reduction": "max_abs",
         "smooth": 0.0,

@@ -26,9 +26,9 @@ from sfumato import (
     Noise,
     SmoothMask,
 )
-from sfumato.configuration import as_json, from_json
-from sfumato.masks import SmoothMaxConvolution, _Slices, _Windows, _within_reach, kernel, smooth_max
-from sfumato.space import Interpolation, cubic_spline, gaussian_blur, scales
+from sfumato.masks.smooth import SmoothMaxConvolution, _Slices, _Windows, _within_reach, kernel, smooth_max
+from sfumato.settings import as_json, from_json
+from sfumato.space.smoothing import Interpolation, cubic_spline, gaussian_blur, scales
 
 SHAPES = [
     (24,),
@@ -226,7 +226,7 @@ def test_a_result_says_which_lengths_it_was_made_with():
 
 
 def test_settings_that_were_saved_before_are_read():
-    saved = {"class": "sfumato.masks:SmoothMask", "step": 7, "sigma": 16, "temperature": 20}
+    saved = {"class": "sfumato.masks.smooth:SmoothMask", "step": 7, "sigma": 16, "temperature": 20}
     assert from_json(saved) == SmoothMask(step=7, sigma=16)
     for value in (SmoothMask(), GridMask(), Jitter(), Jitter((1, 2)), EvolutionAscent(), Noise(), Noise(seed=4)):
         assert from_json(json.loads(json.dumps(as_json(value)))) == value

@@ -5,7 +5,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sfumato import ExtremalChannels, ExtremalPerturbation, SmoothMask, class_channels, panels, plots, sheets, smallest
+from sfumato import ExtremalChannels, ExtremalPerturbation, SmoothMask, class_channels, plots, sheets, smallest
+from sfumato.figures import panels
 from sfumato.models import Classifier, Preparation
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib")

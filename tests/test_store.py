@@ -515,7 +515,7 @@ def test_a_run_of_a_future_format(place):
         store._transaction(lambda rows: rows("UPDATE format SET version = ?", 99), write=True)
     with pytest.raises(StoreError) as caught:
         place.open()
-    assert "newer version of sfumato, in format 99, and this one knows formats up to 2" in said(caught)
+    assert "newer version of sfumato, in format 99, and this one knows formats up to 3" in said(caught)
 
 
 def test_a_damaged_file(tmp_path):

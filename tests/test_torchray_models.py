@@ -10,7 +10,8 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from sfumato import labels, methods, models
+from sfumato import methods, models
+from sfumato.data import labels
 from sfumato.models import torchray
 from sfumato.scores import Logit
 

@@ -25,9 +25,9 @@ from typer.testing import CliRunner
 import sfumato
 from sfumato import cli
 from sfumato.attribution import Attribution
-from sfumato.configuration import as_json
 from sfumato.methods import ExtremalPerturbation
 from sfumato.models import Classifier, Preparation
+from sfumato.settings import as_json
 from sfumato.web import app as answers
 from sfumato.web import explaining, exports, rehearsal, uploads
 from sfumato.web.app import Explorer

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sfumato.attribution import Attribution, load
-from sfumato.records import Records
-from sfumato.whole import written
+from sfumato.behaviour.records import Records
+from sfumato.files import written
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path):

@@ -7,27 +7,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sfumato import annotations as annotations
     from sfumato import behaviour as behaviour
-    from sfumato import captum as captum
     from sfumato import data as data
     from sfumato import metrics as metrics
     from sfumato import models as models
-    from sfumato import plots as plots
-    from sfumato import quantus as quantus
-    from sfumato import report as report
-    from sfumato import samples as samples
-    from sfumato import sheets as sheets
-    from sfumato.arguments import Shared, WithArguments
     from sfumato.attribution import Attribution, load
-    from sfumato.blackbox import EvolutionAscent
-    from sfumato.canvas import CanvasMask
+    from sfumato.behaviour.per_class import ClassChannels, class_channels
+    from sfumato.data import samples as samples
+    from sfumato.figures import annotations as annotations
+    from sfumato.figures import plots as plots
+    from sfumato.figures import report as report
+    from sfumato.figures import sheets as sheets
     from sfumato.games import DELETE, DUAL, PRESERVE, Game
-    from sfumato.grid_mask import GridMask
-    from sfumato.inversion import Inversion, invert, masked
-    from sfumato.jitter import Jitter
-    from sfumato.lower import activations
-    from sfumato.masks import SmoothMask
+    from sfumato.layers.below import activations
+    from sfumato.masks.canvas import CanvasMask
+    from sfumato.masks.grid import GridMask
+    from sfumato.masks.smooth import SmoothMask
     from sfumato.methods import (
         RISE,
         Captum,
@@ -43,23 +38,28 @@ if TYPE_CHECKING:
         LinearApproximation,
         MeaningfulPerturbation,
     )
-    from sfumato.natural import Fourier, Pixels
-    from sfumato.per_class import ClassChannels, class_channels
+    from sfumato.methods.compat import captum as captum
+    from sfumato.methods.compat import quantus as quantus
+    from sfumato.methods.inversion import Inversion, invert, masked
+    from sfumato.methods.natural import Fourier, Pixels
+    from sfumato.methods.sufficient import SmallestArea, smallest
+    from sfumato.model.arguments import Shared, WithArguments
     from sfumato.perturbations import Blur, Constant, Fade, Noise
     from sfumato.scores import Contrastive, Logit, LogOdds, Output, Probability, Score, Sigmoid
-    from sfumato.sufficient import SmallestArea, smallest
+    from sfumato.search.black_box import EvolutionAscent
+    from sfumato.space.jitter import Jitter
 
 HOME = {
-    "arguments": ("Shared", "WithArguments"),
+    "model.arguments": ("Shared", "WithArguments"),
     "attribution": ("Attribution", "load"),
-    "blackbox": ("EvolutionAscent",),
-    "canvas": ("CanvasMask",),
+    "search.black_box": ("EvolutionAscent",),
+    "masks.canvas": ("CanvasMask",),
     "games": ("DELETE", "DUAL", "PRESERVE", "Game"),
-    "grid_mask": ("GridMask",),
-    "inversion": ("Inversion", "invert", "masked"),
-    "jitter": ("Jitter",),
-    "lower": ("activations",),
-    "masks": ("SmoothMask",),
+    "masks.grid": ("GridMask",),
+    "methods.inversion": ("Inversion", "invert", "masked"),
+    "space.jitter": ("Jitter",),
+    "layers.below": ("activations",),
+    "masks.smooth": ("SmoothMask",),
     "methods": (
         "RISE",
         "Captum",
@@ -75,25 +75,25 @@ HOME = {
         "LinearApproximation",
         "MeaningfulPerturbation",
     ),
-    "natural": ("Fourier", "Pixels"),
-    "per_class": ("ClassChannels", "class_channels"),
+    "methods.natural": ("Fourier", "Pixels"),
+    "behaviour.per_class": ("ClassChannels", "class_channels"),
     "perturbations": ("Blur", "Constant", "Fade", "Noise"),
     "scores": ("Contrastive", "LogOdds", "Logit", "Output", "Probability", "Score", "Sigmoid"),
-    "sufficient": ("SmallestArea", "smallest"),
+    "methods.sufficient": ("SmallestArea", "smallest"),
 }
-MODULES = (
-    "annotations",
-    "behaviour",
-    "captum",
-    "data",
-    "metrics",
-    "models",
-    "plots",
-    "quantus",
-    "report",
-    "samples",
-    "sheets",
-)
+MODULES = {
+    "annotations": "figures.annotations",
+    "behaviour": "behaviour",
+    "captum": "methods.compat.captum",
+    "data": "data",
+    "metrics": "metrics",
+    "models": "models",
+    "plots": "figures.plots",
+    "quantus": "methods.compat.quantus",
+    "report": "figures.report",
+    "samples": "data.samples",
+    "sheets": "figures.sheets",
+}
 
 __all__ = [
     "DELETE",
@@ -159,7 +159,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in MODULES:
-        return import_module(f"sfumato.{name}")
+        return import_module(f"sfumato.{MODULES[name]}")
     for module, names in HOME.items():
         if name in names:
             return getattr(import_module(f"sfumato.{module}"), name)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from sfumato import perturbations
-from sfumato.configuration import as_json, from_json, per_query
 from sfumato.perturbations import Perturbation, default_perturbation, seeded
+from sfumato.settings import as_json, from_json, per_query
 
 
 def about_run(
@@ -45,9 +45,9 @@ def used_perturbations(method: Any) -> tuple[Perturbation, ...]:
 def rebuild(described: Any) -> Perturbation:
     """The perturbation that `as_json` wrote, of this package's own. Raises `ValueError` for another."""
     name = described.get("class") if isinstance(described, Mapping) else described
-    if isinstance(described, Mapping) and str(name).partition(":")[0] == perturbations.__name__:
-        perturbation = from_json(described)
-        if callable(perturbation):
+    if isinstance(described, Mapping) and str(name).split(".")[0].split(":")[0] == __name__.split(".")[0]:
+        perturbation: Perturbation = from_json(described)
+        if type(perturbation).__module__ == perturbations.__name__:
             return perturbation
     raise ValueError(
         f"places were hidden with {name!r}, which cannot be built again from its name; give the one that the method had"

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sfumato.about import about_part, own_version, rebuild
-from sfumato.configuration import as_json
+from sfumato.files import written
 from sfumato.perturbations import Perturbation, default_perturbation
-from sfumato.space import gaussian_blur
-from sfumato.whole import written
+from sfumato.settings import as_json
+from sfumato.space.smoothing import gaussian_blur
 
 FORMAT = "sfumato-attribution-1"
 
@@ -246,7 +246,7 @@ class Attribution(TensorResult):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the masks, with a slider through their areas."""
-        from sfumato.report.notebook import notebook
+        from sfumato.figures.report.notebook import notebook
 
         return notebook(self)
 

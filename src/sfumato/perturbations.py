@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sfumato.configuration import check_number, check_seed
-from sfumato.space import BORDERS, gaussian_blur
+from sfumato.settings import check_number, check_seed
+from sfumato.space.smoothing import BORDERS, gaussian_blur
 
 Perturbed = Callable[[Tensor, Tensor], Tensor]
 

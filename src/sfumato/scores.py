@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfumato.configuration import PER_QUERY, dotted_path
+from sfumato.settings import PER_QUERY
 
 Target = int | tuple[int, ...]
 
@@ -463,28 +463,30 @@ def check_finite(
 def quantity(about: Any) -> str:
     """What a score is, in words, from its JSON in a result's `about["score"]`.
 
-    >>> from sfumato.configuration import as_json
+    >>> from sfumato.settings import as_json
     >>> quantity(as_json(Probability(3, link="sigmoid"))), quantity(as_json(Logit(3)))
     ('sigmoid probability', 'logit')
     """
     path = about.get("class", "") if isinstance(about, Mapping) else ""
     link = about.get("link", SOFTMAX) if isinstance(about, Mapping) else AUTO  # files from before links have a softmax
-    words = QUANTITIES.get(path, path.rpartition(":")[2] or "score of its own")
-    if words == QUANTITIES[dotted_path(LogOdds)] and link == SIGMOID:
-        return QUANTITIES[dotted_path(Logit)]  # the same number
-    if words == QUANTITIES[dotted_path(Probability)]:
-        return {SIGMOID: QUANTITIES[dotted_path(Sigmoid)], SOFTMAX: f"softmax {words}"}.get(link, words)
+    module, _, name = path.rpartition(":")
+    own = module.split(".")[0] == __name__.split(".")[0]
+    words = QUANTITIES.get(name, name) if own else name or "score of its own"
+    if own and name == LogOdds.__name__ and link == SIGMOID:
+        return QUANTITIES[Logit.__name__]  # the same number
+    if own and name == Probability.__name__:
+        return {SIGMOID: QUANTITIES[Sigmoid.__name__], SOFTMAX: f"softmax {words}"}.get(link, words)
     return words
 
 
 QUANTITIES: Mapping[str, str] = {
-    dotted_path(Logit): "logit",
-    dotted_path(Probability): "probability",
-    dotted_path(LogOdds): "log-odds",
-    dotted_path(Sigmoid): "sigmoid probability",
-    dotted_path(Contrastive): "contrast with a rival",
-    dotted_path(Combined): "sum of scores",
-    dotted_path(Output): "function of the outputs",
+    Logit.__name__: "logit",
+    Probability.__name__: "probability",
+    LogOdds.__name__: "log-odds",
+    Sigmoid.__name__: "sigmoid probability",
+    Contrastive.__name__: "contrast with a rival",
+    Combined.__name__: "sum of scores",
+    Output.__name__: "function of the outputs",
 }
 """What scores are called in tables."""
 

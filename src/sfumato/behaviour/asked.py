@@ -17,12 +17,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sfumato import labels
 from sfumato.behaviour.invariance import Invariance
 from sfumato.behaviour.presence import Presence
 from sfumato.behaviour.transformations import TRANSFORMATIONS, Together, Transformation
-from sfumato.configuration import check_number, line_of
+from sfumato.data import labels
 from sfumato.models.names import near
+from sfumato.settings import check_number, line_of
 
 PRESENCE = "presence"
 OF_PRESENCE = ("threshold", "response", "learn", "seed")

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from sfumato.behaviour.shares import estimated_share, fewest
 from sfumato.behaviour.transformations import Transformation
 from sfumato.behaviour.watched import Watched, check_class, check_response
-from sfumato.configuration import check_number, check_seed
 from sfumato.metrics.estimate import Estimate, Measure, Row, estimated, mean
+from sfumato.settings import check_number, check_seed
 
 HOLDS, BROKEN, UNDECIDED = "holds", "broken", "undecided"
 """The upper end of the error's interval is within ε; the lower end is beyond it; neither."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from sfumato.behaviour.shares import estimated_share, widened
 from sfumato.behaviour.watched import Watched, check_class, check_response
-from sfumato.configuration import check_number, check_seed
 from sfumato.metrics.estimate import Array, Columns, Estimate, Measure, Row, estimated, mean
+from sfumato.settings import check_number, check_seed
 
 
 @dataclass(frozen=True)

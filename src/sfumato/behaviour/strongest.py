@@ -16,8 +16,8 @@ from itertools import pairwise
 
 from sfumato.behaviour.invariance import Invariance
 from sfumato.behaviour.watched import Watched
-from sfumato.configuration import check_number
 from sfumato.metrics.estimate import Estimate
+from sfumato.settings import check_number
 
 TOLERANCE = 0.05
 LOOKS = 14

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sfumato.configuration import check_number
-from sfumato.jitter import Move
-from sfumato.space import gaussian_blur
-from sfumato.transforms import Transform
+from sfumato.settings import check_number
+from sfumato.space.jitter import Move
+from sfumato.space.smoothing import gaussian_blur
+from sfumato.space.transforms import Transform
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from sfumato.behaviour.transformations import Draw, Levels, Transformation
-from sfumato.probing import Model, device_of
+from sfumato.model.effects import Model, device_of
+from sfumato.model.subject import Subject
 from sfumato.scores import AUTO, SIGMOID, class_scores, probabilities, two_classes
-from sfumato.subject import Subject
 
 RESPONSES = ("probability", "sigmoid", "logit", "top1")
 """A class's softmax probability, its own sigmoid, its own output, or which class comes first.

@@ -14,7 +14,7 @@ from sfumato.cli import bench_check, bench_rules
 from sfumato.cli.progress_of_runs import progress
 from sfumato.cli.speaking import FAILED, INTERRUPTED, SOME_FAILED, complain, complain_of, speaking_plainly
 from sfumato.cli.tables import console, fitted, table
-from sfumato.configuration import check_number
+from sfumato.settings import check_number
 
 if TYPE_CHECKING:
     from sfumato.runs.execute import Progress
@@ -120,9 +120,9 @@ def resume(
 def status(folder: Folder, store: Store = None) -> None:
     """Say how far a run is, what was taken for which class, and why items failed."""
     with speaking_plainly():
+        from sfumato.files import printable
         from sfumato.runs.class_notes import class_line
         from sfumato.runs.record import found
-        from sfumato.whole import printable
 
         record = found(_existing(folder, store))
         with record.place.store() as opened:
@@ -227,11 +227,11 @@ def export(
 ) -> None:
     """Write a run's table, or all its rows, to a file."""
     with speaking_plainly():
+        from sfumato.files import written
         from sfumato.runs import export as forms
         from sfumato.runs import summary
         from sfumato.runs.leaders import results
         from sfumato.runs.record import found
-        from sfumato.whole import written
 
         if to.suffix not in forms.SUFFIXES or (rows and to.suffix in (".md", ".tex")):
             kinds = [suffix for suffix in forms.SUFFIXES if not (rows and suffix in (".md", ".tex"))]

@@ -148,8 +148,8 @@ class _Read:
         return len(self.data) - len(self.failed)
 
     def __iter__(self) -> "Iterator[Picture]":
-        from sfumato import pictures
         from sfumato.behaviour import Picture
+        from sfumato.data import pictures
 
         for index in range(len(self.data)):
             if index in self.failed:

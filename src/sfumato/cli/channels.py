@@ -12,15 +12,15 @@ from sfumato.cli.inverted import inverted
 from sfumato.cli.queries import Batch, Prepared, Query, prepare
 from sfumato.cli.speaking import SOME_FAILED, speaking_plainly
 from sfumato.cli.tables import console, table
-from sfumato.configuration import number
+from sfumato.settings import number
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sfumato.attribution import Attribution
     from sfumato.methods import ExtremalChannels
+    from sfumato.methods.sufficient import SmallestArea
     from sfumato.models import Classifier
-    from sfumato.sufficient import SmallestArea
 
 TOP = 8  # channels named and drawn
 
@@ -99,8 +99,8 @@ def whole_numbers(text: str, option: str) -> tuple[int, ...]:
 
 def _explain(method: "ExtremalChannels", prepared: Prepared, keep: float, invert: bool, out: Path) -> None:
     from sfumato import sheets
-    from sfumato.panels import save
-    from sfumato.progress import progress_bar
+    from sfumato.cli.progress import progress_bar
+    from sfumato.figures.panels import save
 
     classifier = prepared.classifier
     names = Names()
@@ -126,7 +126,7 @@ def _smallest(
     method: "ExtremalChannels", classifier: "Classifier", batch: Batch, whole: Any, keep: float, progress: Any
 ) -> "dict[int, SmallestArea]":
     """The smallest sets by place in the batch, where they mean anything: in a game that only keeps a positive score."""
-    from sfumato.sufficient import smallest
+    from sfumato.methods.sufficient import smallest
 
     places = [place for place, score in enumerate(whole.tolist()) if score > 0]
     if method.game.drop or not places:  # type: ignore[union-attr]  # a Game by now
@@ -141,7 +141,7 @@ def _inverted(
     """Pictures that excite the layer as the picture does, as the channels of the largest mask do, and as the others do."""
     import torch
 
-    from sfumato.lower import activations
+    from sfumato.layers.below import activations
 
     full = activations(classifier.net, method.layer, inputs[None], method.at, method.call)
     mask = result.channel_masks[0, -1]
@@ -200,7 +200,7 @@ def _curve(found: "SmallestArea") -> list[dict[str, Any]]:
 
 
 def _print(result: "Attribution", found: "SmallestArea | None", query: Query, keep: float) -> None:
-    from sfumato.panels import percent
+    from sfumato.figures.panels import percent
 
     plain = console()
     plain.print(f"{query.source}: {query.label} ({query.target})", style="bold", soft_wrap=True)

@@ -9,13 +9,13 @@ import typer
 from sfumato.cli.files import check_writable, slug, write_json
 from sfumato.cli.inverted import inverted
 from sfumato.cli.speaking import complain
-from sfumato.configuration import number
+from sfumato.settings import number
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sfumato.behaviour.per_class import ClassChannels, Finished
     from sfumato.methods import ExtremalChannels
-    from sfumato.per_class import ClassChannels, Finished
 
 CHANNELS, EXAMPLES = 6, 6  # drawn
 
@@ -34,8 +34,10 @@ def class_sheet(
 
     What is found out about a picture stays in the folder `out`/masks, so that a run which was broken off goes on.
     """
-    from sfumato import labels, models, panels, sheets
-    from sfumato.per_class import class_channels
+    from sfumato import models, sheets
+    from sfumato.behaviour.per_class import class_channels
+    from sfumato.data import labels
+    from sfumato.figures import panels
 
     panels.check_matplotlib()
     check_writable(out)
@@ -72,8 +74,8 @@ def _alone(found: "ClassChannels", method: "ExtremalChannels") -> "dict[int, Ten
     """For each channel drawn, a picture that excites it as its best example does, and no other channel."""
     import torch
 
-    from sfumato import pictures
-    from sfumato.lower import activations
+    from sfumato.data import pictures
+    from sfumato.layers.below import activations
 
     classifier = found.classifier
     channels = found.top(min(CHANNELS, len(found.mean)))[0].tolist()

@@ -10,7 +10,7 @@ import typer
 from sfumato.cli import summaries
 from sfumato.cli.files import Names, say_where, slug, write_json
 from sfumato.cli.queries import Batch, prepare
-from sfumato.configuration import number
+from sfumato.settings import number
 
 if TYPE_CHECKING:
     from sfumato.attribution import Attribution
@@ -71,7 +71,7 @@ def compare(
 
 def _timed(name: str, method: Any, classifier: "Classifier", batch: Batch) -> tuple["Attribution", float]:
     """The result for the queries, and the seconds that each took."""
-    from sfumato.progress import progress_bar
+    from sfumato.cli.progress import progress_bar
 
     with progress_bar(name) as progress:
         began = time.perf_counter()

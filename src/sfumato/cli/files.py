@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from sfumato.whole import written
+from sfumato.files import written
 
 
 def check_writable(out: Path) -> None:

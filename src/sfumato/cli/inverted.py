@@ -20,11 +20,11 @@ def inverted(
     """
     import torch
 
-    from sfumato.inversion import invert, masked
-    from sfumato.layers import axes_at
-    from sfumato.probing import device_of, frozen
-    from sfumato.progress import progress_bar
-    from sfumato.tokens import channel_layout
+    from sfumato.cli.progress import progress_bar
+    from sfumato.layers.flow import axes_at
+    from sfumato.layers.tokens import channel_layout
+    from sfumato.methods.inversion import invert, masked
+    from sfumato.model.effects import device_of, frozen
 
     preparation = classifier.preparation
     shape = preparation.shape

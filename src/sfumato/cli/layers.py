@@ -10,8 +10,8 @@ from sfumato.cli.speaking import speaking_plainly
 from sfumato.cli.tables import console, table
 
 if TYPE_CHECKING:
+    from sfumato.layers.outline import LayerShape
     from sfumato.models import Classifier
-    from sfumato.outline import LayerShape
 
 SCREEN = 40  # layers listed where nobody says how deep
 
@@ -32,7 +32,7 @@ def layers(
         import torch
 
         from sfumato import models
-        from sfumato.outline import outline
+        from sfumato.layers.outline import outline
 
         classifier = models.load(model, checkpoint)
         shape = classifier.preparation.shape
@@ -71,7 +71,7 @@ def _defaults(classifier: "Classifier") -> dict[str, list[str]]:
 
 
 def _print(shown: Sequence["LayerShape"], defaults: Mapping[str, Sequence[str]]) -> None:
-    from sfumato.outline import in_words
+    from sfumato.layers.outline import in_words
 
     listed = table("layer", "kind", "output", "remarks")
     names, _, outputs, remarks = listed.columns
@@ -84,7 +84,7 @@ def _print(shown: Sequence["LayerShape"], defaults: Mapping[str, Sequence[str]])
 
 
 def _remarks(layer: "LayerShape", defaults: Mapping[str, Sequence[str]]) -> str:
-    from sfumato.tokens import BY_SIZES
+    from sfumato.layers.tokens import BY_SIZES
 
     remarks = []
     if layer.readings:

@@ -9,14 +9,14 @@ from sfumato.cli import summaries
 from sfumato.cli.files import Names, say_where, write_json
 from sfumato.cli.queries import Batch, Query, prepare
 from sfumato.cli.tables import console, table
-from sfumato.configuration import number
+from sfumato.settings import number
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sfumato.attribution import Attribution
+    from sfumato.figures.plots import Curve
     from sfumato.models import Classifier
-    from sfumato.plots import Curve
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ def explain_with_masks(
 
     With `keep`, the smallest area that keeps this share of the score is sought, from the areas `sampled` if given.
     """
-    from sfumato.progress import progress_bar
+    from sfumato.cli.progress import progress_bar
     from sfumato.scores import link_of_meaning
 
     link = link_of_meaning(method.score)
@@ -81,7 +81,7 @@ def _run(
     if keep is None:
         result = method(classifier.net, batch.inputs, batch.targets, progress=progress)
     else:
-        from sfumato.sufficient import smallest
+        from sfumato.methods.sufficient import smallest
 
         more: dict[str, Any] = {"areas": sampled} if sampled else {}
         search = smallest(method, classifier.net, batch.inputs, batch.targets, keep=keep, progress=progress, **more)
@@ -91,7 +91,7 @@ def _run(
         about: dict[str, Any] = {}
         curve = None
         if search is not None and keep is not None:
-            from sfumato.report.numbers import told
+            from sfumato.figures.report.numbers import told
 
             part = replace(part, areas=part.achieved[0].clone())  # the search asked each query for its own area
             about = {"smallest": told(search[index], keep)}
@@ -142,8 +142,8 @@ def _print(each: Explained, classifier: "Classifier") -> None:
     """The top classes, what each mask keeps, and what came of the search."""
     from rich.table import Table
 
-    from sfumato import labels
-    from sfumato.plots import percent
+    from sfumato.data import labels
+    from sfumato.figures.plots import percent
 
     query, screen = each.query, console()
     screen.print(f"{query.source}: {query.label} ({query.target})", style="bold", soft_wrap=True)

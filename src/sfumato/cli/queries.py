@@ -104,7 +104,8 @@ def prepare(
 
     `link` is how probabilities are made of the outputs, of `scores.LINKS`.
     """
-    from sfumato import labels, models, plots
+    from sfumato import models, plots
+    from sfumato.data import labels
 
     plots.check_matplotlib()
     check_writable(out)
@@ -119,7 +120,7 @@ def _prepared(
     """Each picture with each target, or with its top class; pictures that cannot be used are reported and counted."""
     import torch
 
-    from sfumato import labels, pictures
+    from sfumato.data import labels, pictures
     from sfumato.scores import probabilities, top_class
 
     queries, failed = [], 0

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sfumato.attribution import Attribution
+    from sfumato.figures.report.results import Entry
     from sfumato.models import Classifier
-    from sfumato.report.results import Entry
 
 SUFFIX = ".safetensors"
 
@@ -57,10 +57,10 @@ def report(
         if not runs and not found:
             raise ValueError("nothing to report; expected folders of runs, or files that Attribution.save wrote")
 
-        from sfumato.report.page import page, write_page
-        from sfumato.report.results import TITLE, section
-        from sfumato.report.run import sections
-        from sfumato.report.thumbnails import Sheet
+        from sfumato.figures.report.page import page, write_page
+        from sfumato.figures.report.results import TITLE, section
+        from sfumato.figures.report.run import sections
+        from sfumato.figures.report.thumbnails import Sheet
         from sfumato.runs.record import Place
         from sfumato.runs.record import found as record_of
 
@@ -88,7 +88,7 @@ class Found:
 
     def label(self, classifier: "Classifier | None" = None) -> str:
         """The class that was explained, as the summary names it, or the score, or the classifier."""
-        from sfumato.report.results import target_name
+        from sfumato.figures.report.results import target_name
 
         target = self.story.get("target")
         if not isinstance(target, Mapping) or "label" not in target:
@@ -124,7 +124,7 @@ class Pictures:
 
     def _read(self, told: Path, beside: Path) -> Any:
         """The picture given, else where the file says, from here or from the file's folder."""
-        from sfumato.pictures import read
+        from sfumato.data.pictures import read
 
         if self.picture is not None:
             return read(self.picture)
@@ -174,7 +174,7 @@ def _read(files: Sequence[Path]) -> tuple[list[Found], int]:
     if not files:
         return [], 0
     from sfumato.attribution import load
-    from sfumato.report.results import method_name
+    from sfumato.figures.report.results import method_name
 
     found, failed = [], 0
     for path in dict.fromkeys(files):
@@ -217,7 +217,7 @@ def _summary(path: Path) -> Mapping[str, Any]:
 
 def _entries(found: Sequence[Found], pictures: Pictures) -> "Iterator[Entry]":
     """A query each: results of one picture and class stand side by side."""
-    from sfumato.report.results import Entry
+    from sfumato.figures.report.results import Entry
 
     together: dict[tuple[str, ...], list[Found]] = {}
     for each in found:

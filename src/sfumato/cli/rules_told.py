@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sfumato.cli.files import say_where, write_json
 from sfumato.cli.tables import console, table
-from sfumato.configuration import number
+from sfumato.settings import number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -132,7 +132,7 @@ def write(tests: Sequence[Outcome], out: Path, about: Mapping[str, Any]) -> None
 
 
 def _as_json(test: Outcome) -> dict[str, Any]:
-    from sfumato.configuration import as_json
+    from sfumato.settings import as_json
 
     rule: Any = test.rule
     found: dict[str, Any] = {"rule": test.asked.text, "settings": as_json(rule)}

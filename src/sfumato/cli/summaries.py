@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from sfumato.configuration import number
+from sfumato.settings import number
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from sfumato.data import reading
 from sfumato.data.example import Data, Example
 from sfumato.data.listing import Listing, set_paths_
-from sfumato.pictures import EXTENSIONS
+from sfumato.data.pictures import EXTENSIONS
 
 
 @dataclass(frozen=True)

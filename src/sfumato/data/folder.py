@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from sfumato import pictures
-from sfumato.data import reading
+from sfumato.data import pictures, reading
 from sfumato.data.example import Example, Thing
 from sfumato.data.listing import Listing, set_paths_
 

@@ -8,8 +8,8 @@ from xml.etree import ElementTree as ET
 from sfumato.data import reading
 from sfumato.data.example import Box, Example, Thing
 from sfumato.data.listing import Listing, set_paths_
+from sfumato.data.pictures import EXTENSIONS
 from sfumato.data.voc import size_of
-from sfumato.pictures import EXTENSIONS
 
 SYNSETS = ("LOC_synset_mapping.txt", "map_clsloc.txt", "synset_words.txt", "synsets.txt")
 TRUTHS = ("LOC_{split}_solution.csv", "ILSVRC2012_validation_ground_truth.txt")

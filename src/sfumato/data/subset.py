@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from sfumato.configuration import check_number, check_seed
 from sfumato.data import reading
 from sfumato.data.example import Data, Example
 from sfumato.data.listing import Listing, set_names_
 from sfumato.data.truth import truth
+from sfumato.settings import check_number, check_seed
 
 SIDEWAYS = range(5, 9)
 """EXIF's orientations with width and height exchanged."""

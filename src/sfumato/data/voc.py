@@ -5,8 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from sfumato import labels
-from sfumato.data import reading
+from sfumato.data import labels, reading
 from sfumato.data.example import Example, Thing
 from sfumato.data.listing import Listing, set_names_, set_paths_
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from sfumato.about import about_run
 from sfumato.attribution import Attribution
-from sfumato.capture import find_layer
-from sfumato.configuration import check_seed, later
-from sfumato.inputs import described
-from sfumato.probing import Model
+from sfumato.layers.capture import find_layer
+from sfumato.model.effects import Model
+from sfumato.model.inputs import described
+from sfumato.model.subject import Subject
 from sfumato.scores import check_meaning
-from sfumato.subject import Subject
+from sfumato.settings import check_seed, later
 
 MEMORY = 2.0
 """GiB."""

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from sfumato.about import about_run
 from sfumato.attribution import Attribution
-from sfumato.configuration import check_number, later
-from sfumato.probing import Model
+from sfumato.model.effects import Model
+from sfumato.model.subject import Subject
 from sfumato.scores import check_meaning
-from sfumato.subject import Subject
+from sfumato.settings import check_number, later
 
 MEMORY = 2.0
 """GiB that the model may keep."""

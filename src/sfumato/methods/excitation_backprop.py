@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.configuration import later
-from sfumato.layers import check_options, explained, flowing
-from sfumato.probing import Model
-from sfumato.rules import negated, top_layers
+from sfumato.layers.flow import check_options, explained, flowing
+from sfumato.model.backward.rules import negated, top_layers
+from sfumato.model.effects import Model
+from sfumato.settings import later
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class ExcitationBackprop:
 
     Winners pick theirs among the units that excited them: $P(a_i) = a_i \sum_j w^+_{ij} P(y_j) / \sum_{i'} w^+_{i'j} a_{i'}$
     through convolutions, linear layers and means; sums share by what each summand contributed, maxima pass to the
-    winner, activations and normalisation pass it on: see `sfumato.rules`. The top's probability is the score's
+    winner, activations and normalisation pass it on: see `sfumato.model.backward.rules`. The top's probability is the score's
     gradient by the model's outputs: 1 at the class of a `Logit`, and for a score that subtracts, a difference of maps.
 
     At every layer the probabilities sum to one, less what reached units that nothing excites. That is checked for the
-    first input, at every operation: see `sfumato.conservation`.
+    first input, at every operation: see `sfumato.model.backward.conservation`.
 
     - `layer`: the dotted name of the module whose output is $a$; "" for the input, where only positive values can win.
     - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.

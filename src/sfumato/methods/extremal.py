@@ -11,20 +11,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sfumato.ascent import Ascent, PenalisedAscent, ProjectedAscent
 from sfumato.attribution import Attribution, saliency
-from sfumato.canvas import Canvas, CanvasMask
-from sfumato.capture import check_layer
-from sfumato.configuration import check_flag, check_number, check_seed, later
 from sfumato.games import PRESERVE, Game
-from sfumato.jitter import Jitter, MirrorEvenSteps
-from sfumato.masks import Lattice, SmoothMask
+from sfumato.layers.capture import check_layer
+from sfumato.layers.tokens import check_layout
+from sfumato.masks.canvas import Canvas, CanvasMask
+from sfumato.masks.smooth import Lattice, SmoothMask
+from sfumato.model.effects import Model
 from sfumato.perturbations import Blur, Perturbation, Perturbed, default_perturbation, seeded
-from sfumato.probing import Model
 from sfumato.scores import check_meaning
-from sfumato.search import Progress, Search
-from sfumato.space import enlarged
-from sfumato.tokens import check_layout
+from sfumato.search.ascent import Ascent, PenalisedAscent, ProjectedAscent
+from sfumato.search.search import Progress, Search
+from sfumato.settings import check_flag, check_number, check_seed, later
+from sfumato.space.jitter import Jitter, MirrorEvenSteps
+from sfumato.space.smoothing import enlarged
 
 
 @dataclass(frozen=True)

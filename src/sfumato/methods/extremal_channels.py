@@ -12,18 +12,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sfumato.ascent import Ascent, PenalisedAscent, ProjectedAscent
 from sfumato.attribution import Attribution, overlaid
-from sfumato.capture import check_layer
-from sfumato.channel_mask import Channels
-from sfumato.configuration import check_flag, check_number, check_seed, later
 from sfumato.games import PRESERVE, Game
+from sfumato.layers.capture import check_layer
+from sfumato.layers.tokens import check_layout
+from sfumato.masks.channels import Channels
+from sfumato.model.effects import Model
 from sfumato.perturbations import Fade, Perturbation, Perturbed, seeded
-from sfumato.probing import Model
 from sfumato.scores import check_meaning
-from sfumato.search import Progress, Search
-from sfumato.space import enlarged
-from sfumato.tokens import check_layout
+from sfumato.search.ascent import Ascent, PenalisedAscent, ProjectedAscent
+from sfumato.search.search import Progress, Search
+from sfumato.settings import check_flag, check_number, check_seed, later
+from sfumato.space.smoothing import enlarged
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.configuration import later
-from sfumato.layers import CHANNELS, check_options, check_reduction, explained
-from sfumato.probing import Model
+from sfumato.layers.flow import CHANNELS, check_options, check_reduction, explained
+from sfumato.model.effects import Model
+from sfumato.settings import later
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Gradient:
     """
 
     rules: ClassVar[str | None] = None
-    """Those of `sfumato.rules.BackwardRules` under which the signal flows back, if any."""
+    """Those of `sfumato.model.backward.rules.BackwardRules` under which the signal flows back, if any."""
 
     layer: str = ""
     layout: str = later("")

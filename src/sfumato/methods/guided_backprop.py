@@ -14,7 +14,7 @@ from sfumato.methods.gradient import Gradient
 class GuidedBackprop(Gradient):
     r"""The gradient, but with $R_x = [x > 0] \max(R_y, 0)$ at every ReLU (Springenberg et al. 2015).
 
-    Activations other than ReLU have $R_x = \sigma'(x) \max(R_y, 0)$: see `sfumato.rules.BackwardRules`.
+    Activations other than ReLU have $R_x = \sigma'(x) \max(R_y, 0)$: see `sfumato.model.backward.rules.BackwardRules`.
 
     The settings are those of `Gradient`. Raises `ValueError` besides where the model is compiled by torch.compile or
     torch.jit, where the signal meets a rectifier that the rule cannot reach, as within an `autograd.Function`, or what may hide

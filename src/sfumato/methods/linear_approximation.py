@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.configuration import later
-from sfumato.layers import check_options, explained
-from sfumato.probing import Model
+from sfumato.layers.flow import check_options, explained
+from sfumato.model.effects import Model
+from sfumato.settings import later
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 from sfumato.about import about_run
-from sfumato.ascent import Step
 from sfumato.attribution import Attribution, saliency
-from sfumato.configuration import check_number, check_seed, later
-from sfumato.evaluate import Evaluation
 from sfumato.games import DELETE, Game
-from sfumato.grid_mask import Grid, GridMask
-from sfumato.inputs import warn_of_no_effect
-from sfumato.jitter import Jitter, Move, shifts
+from sfumato.masks.grid import Grid, GridMask
+from sfumato.masks.priors import l1, total_variation
+from sfumato.model.effects import Model
+from sfumato.model.evaluate import Evaluation
+from sfumato.model.inputs import warn_of_no_effect
+from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Perturbation, seeded
-from sfumato.priors import l1, total_variation
-from sfumato.probing import Model
 from sfumato.scores import check_meaning
-from sfumato.subject import Subject
+from sfumato.search.ascent import Step
+from sfumato.settings import check_number, check_seed, later
+from sfumato.space.jitter import Jitter, Move, shifts
 
 STARTS = ("circle", "ones")
 

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from sfumato.about import about_run
 from sfumato.attribution import Attribution, saliency
-from sfumato.configuration import check_number, check_seed, later
-from sfumato.evaluate import Evaluation
-from sfumato.inputs import warn_of_no_effect
+from sfumato.model.effects import Model
+from sfumato.model.evaluate import Evaluation
+from sfumato.model.inputs import warn_of_no_effect
+from sfumato.model.subject import Subject
 from sfumato.perturbations import Fade, Perturbation, seeded
-from sfumato.probing import Model
 from sfumato.scores import check_meaning
-from sfumato.space import per_axis
-from sfumato.subject import Subject
+from sfumato.settings import check_number, check_seed, later
+from sfumato.space.smoothing import per_axis
 
 ROUND = 128
 """Masks between two looks at the standard error; a power of two, after which a Sobol sequence is balanced."""

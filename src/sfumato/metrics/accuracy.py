@@ -7,8 +7,8 @@ from typing import ClassVar
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.protocol import Protocol
+from sfumato.model.subject import Subject
 from sfumato.scores import Logit
-from sfumato.subject import Subject
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sfumato.configuration import check_number
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.likeness import overlap, spearman, ssim_of_maps
 from sfumato.metrics.protocol import Protocol
 from sfumato.metrics.question import finite
+from sfumato.settings import check_number
 
 
 @dataclass(frozen=True)

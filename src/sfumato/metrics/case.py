@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sfumato.attribution import Attribution
 from sfumato.data.truth import Truth
-from sfumato.probing import Model
-from sfumato.space import enlarged
+from sfumato.model.effects import Model
+from sfumato.space.smoothing import enlarged
 
 Method = Callable[[Model, Tensor, Any], Attribution]
 

@@ -11,16 +11,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sfumato.configuration import check_number, later
-from sfumato.evaluate import Evaluation
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.pointing import finite_map
 from sfumato.metrics.protocol import Protocol
 from sfumato.metrics.weak_localisation import at_values, boxes_above
+from sfumato.model.evaluate import Evaluation
+from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Perturbation, seeded
 from sfumato.scores import check_meaning
-from sfumato.subject import Subject
+from sfumato.settings import check_number, later
 
 HEIGHTS = tuple(step / 20 for step in range(20))
 

@@ -11,11 +11,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sfumato.configuration import check_number
 from sfumato.data.truth import Truth, within
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean, mean_of_classes
 from sfumato.metrics.protocol import Protocol
+from sfumato.settings import check_number
 
 GROUNDS = ("finest", "boxes", "segmentation")
 

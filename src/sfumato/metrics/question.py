@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.evaluate import Evaluation
 from sfumato.methods.rise import IN_CACHE
 from sfumato.metrics.case import Case
+from sfumato.model.evaluate import Evaluation
+from sfumato.model.subject import Subject
 from sfumato.perturbations import Perturbation, seeded
-from sfumato.space import enlarged
-from sfumato.subject import Subject
+from sfumato.space.smoothing import enlarged
 
 AT_ONCE = 128
 """Rows at once through the model where it is not on a processor; fewer where memory is short."""

@@ -20,8 +20,8 @@ from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.likeness import spearman, ssim_of_maps
 from sfumato.metrics.protocol import Protocol
 from sfumato.metrics.question import check_count, finite
-from sfumato.probing import frozen, hooked
-from sfumato.surroundings import Surroundings
+from sfumato.model.effects import frozen, hooked
+from sfumato.model.modes import Surroundings
 
 DRAWS = ("reset", "normal", "permutation")
 

@@ -11,12 +11,12 @@ from typing import ClassVar
 
 import torch
 
-from sfumato.configuration import check_number
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.likeness import spearman
 from sfumato.metrics.protocol import Protocol
 from sfumato.metrics.question import check_count, finite
+from sfumato.settings import check_number
 
 
 @dataclass(frozen=True)

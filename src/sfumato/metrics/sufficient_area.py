@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import torch
 
-from sfumato.configuration import check_number
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.insertion_deletion import evenly
@@ -23,6 +22,7 @@ from sfumato.metrics.question import (
 )
 from sfumato.perturbations import Blur, Perturbation
 from sfumato.scores import check_meaning
+from sfumato.settings import check_number
 
 
 @dataclass(frozen=True)

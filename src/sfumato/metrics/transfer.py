@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sfumato.attribution import Attribution
-from sfumato.configuration import check_number
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.likeness import order
@@ -21,6 +20,7 @@ from sfumato.metrics.question import (
 )
 from sfumato.perturbations import Blur, Fade, Noise, Perturbation, seeded
 from sfumato.scores import check_meaning
+from sfumato.settings import check_number
 
 
 @dataclass(frozen=True)

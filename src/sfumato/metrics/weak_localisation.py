@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfumato.configuration import check_number
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Array, Columns, Measure, Row, turned
 from sfumato.metrics.pointing import finite_map
 from sfumato.metrics.protocol import Protocol
+from sfumato.settings import check_number
 
 SHARES = tuple(step / 20 for step in range(20))
 MULTIPLES = tuple(step / 2 for step in range(21))

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfumato import labels as class_labels
-from sfumato.axes import Axes, Labels, following, in_short
+from sfumato.data import labels as class_labels
+from sfumato.layers.axes import Axes, Labels, following, in_short
+from sfumato.layers.tokens import LayoutError, layout
+from sfumato.model.effects import hooked
 from sfumato.models.classifier import Classifier, Preparation
-from sfumato.probing import hooked
-from sfumato.tokens import LayoutError, layout
 
 LAYER_METHODS = (
     "GradCAM",

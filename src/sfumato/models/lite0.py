@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 from torch import nn
 
-from sfumato import labels
+from sfumato.data import labels
 from sfumato.models.anatomy import LAYER_METHODS
 from sfumato.models.checkpoint import load_weights_, requiring
 from sfumato.models.classifier import Classifier, Preparation

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from sfumato import labels
+from sfumato.data import labels
 from sfumato.models.caffe import VGG16, ResNet50
 from sfumato.models.checkpoint import fit_, state_dict
 from sfumato.models.classifier import Classifier, Preparation

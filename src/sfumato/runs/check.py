@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from sfumato.labels import numbered
+from sfumato.data.labels import numbered
 from sfumato.runs.check_data import data_findings, without_places
 from sfumato.runs.check_models import model_fault, unlike_others, without_device, without_layer
 from sfumato.runs.class_notes import class_line

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from sfumato.capture import find_layer
-from sfumato.configuration import as_json, dotted_path
+from sfumato.layers.capture import find_layer
 from sfumato.models.anatomy import last_spatial
 from sfumato.models.names import near
 from sfumato.runs.findings import Finding, first_line
@@ -13,6 +12,7 @@ from sfumato.runs.plan import Plan
 from sfumato.runs.spellings import Spellings
 from sfumato.runs.unmatched import NAMELESS, toml_key
 from sfumato.runs.work import Workbench
+from sfumato.settings import as_json, dotted_path
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sfumato.runs.unmatched import IN_ORDER, LISTED
+IN_ORDER = "in order"
+
+LISTED = 8
+"""Classes that a message names, and lines that it gives to write."""
 
 
 def class_line(note: Mapping[str, Any]) -> str:

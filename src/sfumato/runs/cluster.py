@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sfumato.configuration import check_number
+from sfumato.settings import check_number
 
 
 @dataclass(frozen=True)

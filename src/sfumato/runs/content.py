@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 MISSING = "missing"
 """In place of the hash of a file that cannot be read; the run will say so when it reads the picture."""
@@ -48,3 +49,12 @@ def _stamp(path: str) -> list[int] | None:
     except (OSError, ValueError):
         return None
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+DIGITS = 32
+"""Of a hash, in base 16: enough that no two are the same."""
+
+
+def digest(value: Any) -> str:
+    """The hash by which plain JSON goes, such as a recipe."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:DIGITS]

@@ -1,15 +1,42 @@
-"""A run of format 1 brought to the present one: its rows, recipes and notes stay, and what is done stays done."""
+"""A run of an earlier format brought to the present one: its rows, recipes and notes stay, and what is done stays done."""
 
 import json
 from typing import Any
 
+from sfumato.runs.content import digest
 from sfumato.runs.tables import FORMAT, TABLES, Rows
+from sfumato.settings import CLASS, current_path
 
 PAGE = 5000
 
 
-def brought_up(rows: Rows) -> None:
-    """Bring the tables of format 1 to this one, in the transaction that is under way.
+def brought_up(rows: Rows, version: int) -> None:
+    """Bring the tables of a run of an earlier format to this one, in the transaction that is under way."""
+    if version < 2:
+        _keyed_by_query(rows)
+    _named_anew(rows)
+    rows("UPDATE format SET version = ?", FORMAT)
+
+
+def _named_anew(rows: Rows) -> None:
+    """Formats 1 and 2 named the package's classes by their modules, some of which have moved."""
+    for number, about in rows("SELECT id, about FROM recipes"):
+        recipe = _current(json.loads(about))
+        rows("UPDATE recipes SET hash = ?, about = ? WHERE id = ?", digest(recipe), json.dumps(recipe), number)
+
+
+def _current(value: Any) -> Any:
+    """Plain JSON with the present names of the package's classes."""
+    if isinstance(value, dict):
+        return {
+            name: current_path(item) if name == CLASS and isinstance(item, str) else _current(item)
+            for name, item in value.items()
+        }
+    return [_current(item) for item in value] if isinstance(value, list) else value
+
+
+def _keyed_by_query(rows: Rows) -> None:
+    """The tables of format 1 as those of format 2.
 
     In format 1 an item was known by a hash; here it is a recipe and a query. Nothing is known there of a query but the names of
     its data set and example, and its target. Where several rows have these alike, as a picture or annotation had changed,
@@ -30,7 +57,6 @@ def brought_up(rows: Rows) -> None:
     _notes(rows, hashes)
     rows("DROP TABLE recipes_1")
     rows("DROP TABLE done_1")
-    rows("UPDATE format SET version = ?", FORMAT)
 
 
 def _recipes(rows: Rows) -> dict[str, tuple[int, str, bool]]:

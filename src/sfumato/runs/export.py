@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from sfumato.files import printable, written
 from sfumato.runs.grid import Undecided, grids, grouped
 from sfumato.runs.parquet import write_parquet
 from sfumato.runs.summary import Line
-from sfumato.whole import printable, written
 
 SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".parquet": "parquet", ".json": "json"}
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sfumato.configuration import line_of
 from sfumato.runs.looks import Look
 from sfumato.runs.plan import Combination, Plan
+from sfumato.settings import line_of
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,18 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from sfumato.configuration import as_key
 from sfumato.data import Example
 from sfumato.runs import source
+from sfumato.runs.content import digest
 from sfumato.runs.plan import Combination, Plan
 from sfumato.runs.store import Item
+from sfumato.settings import as_key
 
 PREDICTED_TARGET = -1
 """In place of a class that only the model knows."""
 
 UNKNOWN_TARGET = -2
 """Of an example whose annotation is no good, so that its targets are not known."""
-
-DIGITS = 32
-"""Of a hash, in base 16: enough that no two are the same."""
 
 OF_PROTOCOLS = ("protocol", "protocol's code", "others")
 """What of a recipe a method's result does not depend on."""
@@ -82,7 +80,7 @@ def recipes(
             found[each, protocol] = {
                 "made by": dict(made_by),
                 "data": each.data,
-                "classes": _digest([list(plan.data[each.data].data.classes), indices.get((each.data, each.model))]),
+                "classes": digest([list(plan.data[each.data].data.classes), indices.get((each.data, each.model))]),
                 "targets": plan.data[each.data].targets,
                 "model": weights[each.model],
                 "method": as_key(method),
@@ -97,21 +95,12 @@ def recipes(
     return {key: json.loads(json.dumps(recipe)) for key, recipe in found.items()}
 
 
-def named(recipe: Mapping[str, Any]) -> str:
-    """The hash by which a recipe goes."""
-    return _digest(recipe)
-
-
 def explanation(recipe: Mapping[str, Any]) -> str:
     """A hash of that part of a recipe on which a method's result depends: of all but the protocol."""
-    return _digest({name: value for name, value in recipe.items() if name not in OF_PROTOCOLS})
+    return digest({name: value for name, value in recipe.items() if name not in OF_PROTOCOLS})
 
 
 def seed_of(unit: Unit) -> int:
     """The seed of what protocols draw for a picture: the same for all methods, models and protocols, so that these can be
     compared."""
     return int(hashlib.sha256((unit.content or unit.name).encode("utf-8", "surrogatepass")).hexdigest()[:15], 16)
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:DIGITS]

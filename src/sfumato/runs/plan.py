@@ -43,13 +43,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sfumato.configuration import check_number, check_seed, line_of
 from sfumato.data import Data
 from sfumato.metrics.protocol import Protocol
 from sfumato.models.names import near
 from sfumato.runs.catalogue import USE, SettingError, exported, made
 from sfumato.runs.classes import ClassNames
 from sfumato.runs.cluster import Cluster
+from sfumato.settings import check_number, check_seed, line_of
 
 PRESENT, PREDICTED = "present", "predicted"
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from sfumato.configuration import as_key
 from sfumato.data import Data, Example
 from sfumato.data.plain import annotation, files, plain
 from sfumato.runs.content import stamp
 from sfumato.runs.items import PREDICTED_TARGET, UNKNOWN_TARGET
 from sfumato.runs.plan import PREDICTED, DataEntry
 from sfumato.runs.store import Listed, Store, data_note
+from sfumato.settings import as_key
 
 AT_ONCE = 1000
 """Examples that go into the store together."""

@@ -9,6 +9,7 @@ from sfumato.about import versions
 from sfumato.models.names import near
 from sfumato.runs import items
 from sfumato.runs.check import check_plan
+from sfumato.runs.content import digest
 from sfumato.runs.execute import Progress, execute
 from sfumato.runs.findings import sentence
 from sfumato.runs.kept import Kept
@@ -131,7 +132,7 @@ def begun(
             register(store, name, entry)
         indices = {(each["data"], each["model"]): each["indices"] for each in findings.classes}
         recipes = items.recipes(plan, weights, made_by, indices)
-        hashes = {key: items.named(recipe) for key, recipe in recipes.items()}
+        hashes = {key: digest(recipe) for key, recipe in recipes.items()}
         numbers = store.tell({hashes[key]: recipe for key, recipe in recipes.items()})
         places = tuple(
             Where(each.data, each.model, each.method, protocol, numbers[name])

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-ABOVE = ("annotations", "behaviour", "cli", "outline", "panels", "plots", "progress", "report", "runs", "sheets", "web")
+ABOVE = ("behaviour", "cli", "figures", "runs", "web")
 """Packages and modules that show and store results, or ask something else: no row of a run comes from them."""
 
 

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-from sfumato.labels import synonyms
+from sfumato.data.labels import synonyms
 
 NAME, PLURAL = "by name", "by a plural"
 """How a name means a label."""

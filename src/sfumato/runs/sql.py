@@ -12,12 +12,12 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sfumato.configuration import check_number
 from sfumato.runs.earlier import brought_up
 from sfumato.runs.processes import gone
 from sfumato.runs.sql_queries import SqlQueries, caused
 from sfumato.runs.store import LEASE, Done, Item, Owner, Page, StoreError, Tally
 from sfumato.runs.tables import FORMAT, TABLES, Rows
+from sfumato.settings import check_number
 
 PAGE = 5000
 """Rows that are read at once."""
@@ -264,8 +264,8 @@ class SqlStore(SqlQueries, ABC):
             rows("INSERT INTO format (version) VALUES (?)", FORMAT)
 
     def _brought_up(self, rows: Rows) -> None:
-        if self._version(rows) != FORMAT:
-            brought_up(rows)
+        if (version := self._version(rows)) is not None and version < FORMAT:
+            brought_up(rows, version)
             for (recipe,) in rows("SELECT id FROM recipes"):
                 self._tallied(rows, recipe)
 

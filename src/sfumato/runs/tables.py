@@ -5,8 +5,8 @@ from functools import cache
 from string import Template
 from typing import Any, Protocol, TypeVar
 
-FORMAT = 2
-"""Of the tables below. A run with a higher one was made by a version that is newer than this; one of format 1 is brought to
+FORMAT = 3
+"""Of the tables below. A run with a higher one was made by a version that is newer than this; one with a lower is brought to
 this one when it is opened (see `earlier`)."""
 
 TABLES = (

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sfumato.pictures import read
+from sfumato.data.pictures import read
 from sfumato.runs.findings import Findings, place
 from sfumato.runs.items import PREDICTED_TARGET, Chunk, Unit
 from sfumato.runs.kept import Explained

@@ -7,13 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from sfumato.labels import synonyms
+from sfumato.data.labels import synonyms
+from sfumato.runs.class_notes import IN_ORDER, LISTED
 from sfumato.runs.spellings import Candidates, parts, plain
-
-IN_ORDER = "in order"
-
-LISTED = 8
-"""Classes that a message names, and lines that it gives to write."""
 
 ALIKE, ALIKE_ENOUGH = 0.7, 0.8
 """How much alike two spellings are, by difflib's ratio, for one to be called near the other, and to be offered in its place."""

@@ -18,14 +18,13 @@ from torch import Tensor
 
 from sfumato import models
 from sfumato.attribution import Attribution
-from sfumato.configuration import as_json
 from sfumato.data import Truth, truth
+from sfumato.data.pictures import read
 from sfumato.data.plain import files
 from sfumato.metrics.case import Case, Window
 from sfumato.metrics.estimate import Row
+from sfumato.model.fingerprint import fingerprint
 from sfumato.models import Classifier
-from sfumato.pictures import read
-from sfumato.records import fingerprint
 from sfumato.runs import source
 from sfumato.runs.classes import ClassMap, asked_classes, match_classes
 from sfumato.runs.content import content
@@ -37,6 +36,7 @@ from sfumato.runs.steps import LOADING, METHOD, PICTURE, PROTOCOL, SENDING, Step
 from sfumato.runs.store import Done, Item
 from sfumato.runs.unmatched import ClassesError
 from sfumato.scores import top_class
+from sfumato.settings import as_json
 
 PICTURES = 64
 """Decoded pictures that are kept, for the methods that follow."""

@@ -20,11 +20,11 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from sfumato import samples
-from sfumato.labels import synonyms
+from sfumato.data.labels import synonyms
+from sfumato.data.pictures import read
+from sfumato.figures.report.encoded import jpeg
+from sfumato.model.effects import device_of
 from sfumato.models import Classifier
-from sfumato.pictures import read
-from sfumato.probing import device_of
-from sfumato.report.encoded import jpeg
 from sfumato.scores import probabilities
 from sfumato.web import exports, uploads
 from sfumato.web.desk import QUEUED, BusyError, Desk, Job

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.attribution import Attribution
-from sfumato.inputs import no_effect
+from sfumato.figures.report.encoded import png
+from sfumato.figures.report.numbers import told
 from sfumato.methods import Captum, ExtremalChannels, ExtremalPerturbation, extremal
+from sfumato.methods.sufficient import smallest
+from sfumato.model.effects import hooked
+from sfumato.model.inputs import no_effect
 from sfumato.models import Classifier
-from sfumato.probing import hooked
-from sfumato.report.encoded import png
-from sfumato.report.numbers import told
 from sfumato.runs.catalogue import exported, made
 from sfumato.scores import Contrastive, Logit, Score
-from sfumato.sufficient import smallest
 from sfumato.web.desk import DONE, STEP, CancelledError, Event, Job
 from sfumato.web.images import SMALL, stretched
 from sfumato.web.tabs import Shown

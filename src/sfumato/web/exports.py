@@ -11,12 +11,12 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
-from sfumato.annotations import annotated, as_coco
+from sfumato.figures.annotations import annotated, as_coco
+from sfumato.figures.panels import deletes, shown_perturbation
+from sfumato.figures.report import html
+from sfumato.figures.report.encoded import eight_bits
 from sfumato.models import Classifier
-from sfumato.panels import deletes, shown_perturbation
-from sfumato.report import html
-from sfumato.report.encoded import eight_bits
-from sfumato.space import enlarged
+from sfumato.space.smoothing import enlarged
 from sfumato.web.explaining import Found
 from sfumato.web.images import blurred
 

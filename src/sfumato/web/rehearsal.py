@@ -3,9 +3,9 @@
 import threading
 
 from sfumato import samples
+from sfumato.data.pictures import read
+from sfumato.model.effects import device_of
 from sfumato.models import Classifier
-from sfumato.pictures import read
-from sfumato.probing import device_of
 from sfumato.web.desk import Event, Job
 from sfumato.web.explaining import Asked
 from sfumato.web.tabs import Shown

@@ -5,7 +5,7 @@ import warnings
 
 from PIL import Image
 
-from sfumato.pictures import decoded
+from sfumato.data.pictures import decoded
 
 MOST_BYTES = 20 * 2**20
 MOST_PIXELS = 40_000_000

@@ -1,0 +1,1 @@
+"""What results look like: matplotlib figures, pages of HTML, and masks for annotation tools."""

@@ -1,0 +1,85 @@
+"""What is explained, as seen from a layer: the score as a function of what the layer puts out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfumato.layers.flow import axes_at
+from sfumato.layers.replay import Rest, rest_of
+from sfumato.layers.tokens import Layout, LayoutError, channel_layout, layout
+from sfumato.model.subject import LAST, Subject, as_tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Upper(Subject):
+    """A subject whose `inputs` are activations `(B, C, *L)` of a layer, and whose model is the network above it."""
+
+    rest: Rest
+    layout: Layout
+    leading: Tensor
+    """The tokens without a place, in the network's own form, which nothing hides."""
+    format: torch.memory_format
+    """In which the layer's activations lie in memory."""
+    maps: Layout | None
+    """Where the places are, if there are such; what is masked may be tokens in a row."""
+    space: int
+    """How many axes of space the model's inputs have."""
+
+    def outputs(self, seen: Tensor, query: Tensor) -> Any:
+        """The model's outputs for activations `(N, C, *L)`, whose rows belong to the queries `(N,)`."""
+        own = self.layout.own(seen.to(self.inputs.dtype), self.leading[query]).contiguous(memory_format=self.format)
+        return as_tensors(self.surroundings.call(lambda own: self.rest(own, query), own), self.inputs.device)
+
+    def shown(self) -> Tensor:
+        """The activations as `(B, C, *L)` with as many axes as the model's input, or where they have no places, their mean."""
+        if self.maps is None:
+            return self.inputs.flatten(2).mean(2)[(..., *[None] * self.space)]
+        return self.maps.places(self.layout.own(self.inputs, self.leading))
+
+
+def above(
+    subject: Subject, layer: str, at: str = "output", by_channel: bool = False, told: str = "", call: int = -1
+) -> Upper:
+    """The subject as seen from the output of a layer, or, `at` the "input", from what the layer takes in.
+
+    For a transformer, whose tokens are `(N, tokens, C)`, `(N, C, *L)` are the tokens with a place in the picture; with
+    `by_channel`, `(N, C, tokens)` are all of them. Which axis is which is found out, or as the layout `told` says. `call` is
+    the number of the layer's call.
+    """
+    with subject.surroundings.computing():
+        axes = axes_at(
+            subject.model,
+            layer,
+            at,
+            subject.inputs,
+            lambda inputs: subject.outputs(inputs, subject.query[: len(inputs)]),
+            told,
+            call,
+        )
+    rest, activation = rest_of(subject, layer, at, call)
+    shape, space = activation.shape, subject.inputs.shape[2:]
+    laid = (channel_layout if by_channel else layout)(shape, space, layer, axes, told)
+    maps: Layout | None = laid
+    if by_channel:
+        try:
+            maps = layout(shape, space, layer, axes, told)
+        except LayoutError:
+            maps = None
+    last = LAST.get(activation.ndim)
+    channels_last = last is not None and activation.is_contiguous(memory_format=last) and not activation.is_contiguous()
+    return Upper(
+        model=subject.model,
+        inputs=laid.places(activation),
+        score=subject.score,
+        surroundings=subject.surroundings,
+        habits=subject.habits,
+        more=subject.more,
+        rest=rest,
+        layout=laid,
+        leading=laid.outside(activation),
+        format=last if last is not None and channels_last else torch.contiguous_format,
+        maps=maps,
+        space=len(space),
+    )

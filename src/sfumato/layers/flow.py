@@ -1,0 +1,304 @@
+"""Looking into a network: what a layer puts out, and how the score changes with it.
+
+All methods that read one backward pass share `explained`: they differ in the rules under which it runs and in how they
+make a map of activations and gradients.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.about import about_run
+from sfumato.attribution import Attribution
+from sfumato.layers.axes import Axes, axes_of
+from sfumato.layers.capture import Capture, captured, check_layer, find_layer, number_of_call
+from sfumato.layers.tokens import check_axes, check_layout, laid_out
+from sfumato.model.arguments import parted
+from sfumato.model.backward.rules import EXCITATION, BackwardRules, check_visible
+from sfumato.model.effects import Model, saved_bytes
+from sfumato.model.inputs import check_batch_axis, warn_of_no_effect
+from sfumato.model.subject import GIB, WHOLE, Subject, backward_pass
+from sfumato.scores import check_finite, check_meaning
+from sfumato.settings import check_number
+from sfumato.space.smoothing import enlarged, gaussian_blur
+
+WATCHED = 2
+"""Inputs in the pass that tells what the axes of a layer's values are."""
+
+
+def axes_at(
+    model: Model,
+    layer: str,
+    at: str,
+    inputs: Tensor,
+    run: Callable[[Tensor], Any],
+    layout: str = "",
+    call: int = -1,
+) -> Axes | None:
+    """What the axes of a layer's output, or `at` the "input" of what it takes in, stand for; None where that is not known.
+
+    `run` runs the model for inputs `(N, C, *S)`, of which the first two are taken; it does not where a `layout` says all.
+    Raises `LayoutError` where the first axis is not the batch, and `ValueError` where there is no such layer.
+    """
+    module = find_layer(model, layer)
+    if not layer or not isinstance(model, nn.Module) or (layout and "N" not in layout):
+        return None
+    axes = axes_of(model, module, at, inputs[:WATCHED], run, call)
+    if not layout:
+        check_axes(axes, layer)
+    return axes
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """What went up and came down through a layer, for `N` queries."""
+
+    activation: Tensor
+    """`(N, C, *L)`, or `(N, tokens, C)`."""
+    gradient: Tensor
+    """Of the score, under the rules; same shape."""
+    scores: Tensor
+    r"""$\Phi(x)$, `(N,)`."""
+
+
+Descent = Callable[[Tensor, Tensor, Sequence[Tensor]], Tensor]
+"""From scores `(N,)`, the layer's output and the outputs of other layers watched to what flows back to the layer."""
+
+
+def gradient(scores: Tensor, output: Tensor, watched: Sequence[Tensor] = ()) -> Tensor:  # noqa: ARG001  # a Descent
+    r"""$\partial \Phi / \partial a$ for every query; each depends on its own row alone."""
+    (found,) = flowing([scores.sum()], [output])
+    return found
+
+
+def flowing(of: Sequence[Tensor], to: Sequence[Tensor], signals: Sequence[Tensor] | None = None) -> tuple[Tensor, ...]:
+    """`torch.autograd.grad`, keeping the graph, with an error that says what is the matter where nothing flows."""
+    found: Sequence[Tensor | None] = [None]
+    if all(each.requires_grad for each in of):
+        with backward_pass():
+            found = torch.autograd.grad(of, to, signals, retain_graph=True, allow_unused=True)
+    if any(each is None for each in found):
+        raise ValueError(
+            "the score does not depend on the layer, or the input, as far as gradients tell; name a layer that lies between "
+            "the input and the score, and see that the model is differentiable from there (no .detach(), no torch.no_grad())"
+        )
+    return tuple(each for each in found if each is not None)
+
+
+def flows(
+    subject: Subject,
+    layer: str,
+    rules: str | None,
+    memory: float,
+    watch: Sequence[str] = (),
+    descent: Descent = gradient,
+    call: int = -1,
+) -> Iterator[Flow]:
+    """For every query what flows through the layer, in chunks of queries that fit into `memory` GiB.
+
+    The first goes alone and tells how much the others need, so that no pass is made for that alone.
+    """
+    ascent = Ascent(subject, layer, rules, watch, call)
+    start, rows = 0, 1
+    while start < len(subject.inputs):
+        query = subject.query[start : start + (1 if subject.habits.alone else rows)]
+        with subject.surroundings.computing():
+            if start == 0 and len(subject.inputs) > 1:
+                climbed, kept = _measured(subject, ascent, query)
+                rows = max(1, int(memory * GIB / max(kept, subject.inputs[0].nbytes)))
+            else:
+                try:
+                    climbed = ascent(query)
+                except Exception as error:
+                    if not subject.takes_one(query, error):
+                        raise
+                    continue
+            if start == 0 and len(subject.inputs) > 1:
+                subject.settle_layout(climbed.outputs)
+            if not subject.look_beside(query, climbed.outputs):
+                continue
+            signal = descent(climbed.scores, climbed.output, climbed.watched)
+            flow = Flow(climbed.output.detach(), signal.detach(), climbed.scores.detach())
+        yield flow
+        start += len(query)
+
+
+class Climbed(NamedTuple):
+    """What a pass gives, with its graph."""
+
+    outputs: Any
+    """The model's."""
+    scores: Tensor
+    """`(N,)`"""
+    output: Tensor
+    """The layer's."""
+    watched: list[Tensor]
+    """The outputs of the other layers watched."""
+
+
+def _measured(subject: Subject, ascent: Callable[[Tensor], Climbed], query: Tensor) -> tuple[Climbed, int]:
+    """What the ascent gives, and the bytes that its graph keeps."""
+    climbed: list[Climbed] = []
+    try:
+        kept = saved_bytes(lambda: climbed.append(ascent(query)))
+    except RuntimeError as error:
+        check_batch_axis(tuple(subject.inputs.shape), error)
+        raise
+    return climbed[0], kept
+
+
+@dataclass(frozen=True, eq=False)
+class Ascent:
+    """The way up, for any queries."""
+
+    subject: Subject
+    layer: str
+    rules: str | None
+    watch: Sequence[str]
+    call: int
+
+    def __call__(self, query: Tensor) -> Climbed:
+        model, seen = self.subject.model, self.subject.inputs[query]
+        call = self.call
+        if self.layer and call < -1:  # which one that is shows when the network has run
+            call = number_of_call(model, self.layer, call, lambda: self.subject.outputs(seen, query))
+        # Excitation shares out among all that comes from the input, also by ways that go round the layer.
+        cut = self.rules != EXCITATION
+        rules = BackwardRules(self.rules) if self.rules else None
+        with ExitStack() as effects:
+            capture = Capture("", cut=True)
+            if not (self.layer and cut):  # needs no hook, so that any callable will do
+                seen = capture.keep(seen)
+            if self.layer:
+                capture = effects.enter_context(captured(model, self.layer, cut, call))
+            watched = [effects.enter_context(captured(model, each)) for each in self.watch]
+            effects.enter_context(rules or nullcontext())
+            outputs = self.subject.outputs(seen, query)
+        scores = self.subject.scored(outputs, query)
+        output = capture.output
+        if output.ndim < 3 or len(output) != len(query):
+            raise ValueError(
+                f"the layer {self.layer!r} puts out shape {tuple(output.shape)} for {len(query)} inputs, not (N, C, *L): it "
+                "has no places to show; name a layer further down"
+            )
+        others = [each.output for each in watched]
+        if rules and query[0] == 0:
+            rules.check(scores, [output, *others])
+        return Climbed(outputs, scores, output, others)
+
+
+class LayerMethod(Protocol):
+    """What the methods here have in common.
+
+    - `layer`: the dotted name of the module at whose output the method looks, "" for the model's input.
+    - `call`: which of its calls, if the model calls the layer several times: from 0, or from -1, the last, backwards.
+    - `layout`: which axis of that output is which, as "BHWC"; "" to find out.
+    - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
+    - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
+    - `memory`: GiB that the model may keep for its backward pass; more queries than fit go through it in turns.
+    - `score`: what a class index means, of `scores.OF_A_CLASS`; any other target is a score itself.
+    """
+
+    @property
+    def layer(self) -> str: ...
+    @property
+    def call(self) -> int: ...
+    @property
+    def layout(self) -> str: ...
+    @property
+    def smooth(self) -> float: ...
+    @property
+    def resize(self) -> bool: ...
+    @property
+    def memory(self) -> float: ...
+    @property
+    def score(self) -> str: ...
+
+
+def check_options(method: LayerMethod) -> None:
+    """Raise `ValueError` unless the options that the methods share can be used."""
+    check_layer(method.layer, call=method.call)
+    check_layout(method.layout)
+    if not isinstance(method.resize, bool):
+        raise ValueError(f"resize is True or False; got {method.resize!r}")
+    check_number("smooth", method.smooth, "a fraction of the map's shortest side", least=0)
+    check_number("memory", method.memory, "in GiB", above=0)
+    check_meaning(method.score)
+
+
+def explained(
+    method: LayerMethod,
+    model: Model,
+    inputs: Tensor,
+    targets: Any,
+    read: Callable[[Tensor, Tensor], Tensor],
+    rules: str | None = None,
+    watch: Sequence[str] = (),
+    descent: Descent = gradient,
+) -> Attribution:
+    """The attribution for inputs `(B, C, *S)` whose maps `(N, 1, *L)` `read` makes of activations and gradients `(N, C, *L)`.
+
+    A transformer's tokens `(N, tokens, C)` are laid out as in the picture: see `tokens.layout`.
+    """
+    if rules:
+        check_visible(parted(model)[0])
+    with Subject.prepared(model, inputs, targets, method.score) as subject:
+        space = tuple(subject.inputs.shape[2:])
+        axes = None
+        if method.layer:
+            with subject.surroundings.computing():
+                run = partial(_outputs, subject)
+                axes = axes_at(subject.model, method.layer, "output", subject.inputs, run, method.layout, method.call)
+        maps, whole, without = [], [], []
+        for flow in flows(subject, method.layer, rules, method.memory, watch, descent, method.call):
+            whole.append(flow.scores)
+            check_finite(torch.cat(whole), WHOLE)
+            if not torch.isfinite(flow.gradient).all():
+                raise ValueError(
+                    "what flows back from the score is not finite; check the model, or use a wider type than its present one"
+                )
+            with subject.surroundings.computing(), torch.no_grad():
+                activation, found = (
+                    laid_out(each.float() if each.itemsize < 4 else each, space, method.layer, axes, method.layout)
+                    for each in (flow.activation, flow.gradient)
+                )
+                without.append((found == 0).flatten(1).all(1))
+                maps.append(_finished(method, read(activation, found).float(), space))
+        about = about_run(method, subject.used_score)
+        with subject.surroundings.computing(), torch.no_grad():
+            warn_of_no_effect(torch.cat(without), method.layer)
+            return Attribution(map=torch.cat(maps), whole=torch.cat(whole), about=about)
+
+
+def _outputs(subject: Subject, inputs: Tensor) -> Any:
+    """The model's outputs for the first inputs."""
+    return subject.outputs(inputs, subject.query[: len(inputs)])
+
+
+def _finished(method: LayerMethod, saliency: Tensor, space: tuple[int, ...]) -> Tensor:
+    if method.resize:
+        saliency = enlarged(saliency, space)
+    if method.smooth:
+        saliency = gaussian_blur(saliency, method.smooth * min(saliency.shape[2:]))
+    return saliency.contiguous()
+
+
+CHANNELS: dict[str, Callable[[Tensor], Tensor]] = {
+    "max_abs": lambda values: values.abs().amax(1, keepdim=True),
+    "sum_abs": lambda values: values.abs().sum(1, keepdim=True),
+    "norm": lambda values: values.norm(dim=1, keepdim=True),
+    "sum": lambda values: values.sum(1, keepdim=True),
+}
+"""From `(N, C, *L)` to `(N, 1, *L)`: the largest magnitude (Simonyan et al. 2014), the sum of magnitudes, the Euclidean
+norm, and the sum, which keeps the sign."""
+
+
+def check_reduction(reduction: str) -> None:
+    """Raise `ValueError` unless it is one of `CHANNELS`."""
+    if reduction not in CHANNELS:
+        raise ValueError(f"reduction must be one of {', '.join(CHANNELS)}; got {reduction!r}")

@@ -1,0 +1,170 @@
+r"""The masks of 2017: a coarse grid of values, enlarged and smoothed.
+
+A mask is $M(v) = \sum_u g_{\sigma}(v / s - u)\, m(u)$: the values $m(u) \in [0, 1]$ of a grid that is $s$ times coarser
+than the input, spread by a Gaussian (Fong & Vedaldi, ICCV 2017, arXiv 1704.03296, section 4.3). A mask so smooth cannot
+trace the artefacts of a network; but being an average it also damps peaks, which the masks of `sfumato.masks.smooth` do not.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sfumato.settings import check_number
+from sfumato.space.smoothing import Interpolation, along_each_axis, gaussian, per_axis, rounded, scales
+
+
+@dataclass(frozen=True)
+class GridMask:
+    """The family of masks with one value for every `scale` places, interpolated linearly, then smoothed.
+
+    `scale`, in places, and `sigma`, the width of the Gaussian in places (0 for none), are one number for all axes of
+    space or one per axis. By default both suit the input's shape, axis by axis, as those of `SmoothMask` do (`for_shape` tells
+    them): for a picture of 224 × 224 they are the published 8 and 5, a grid of 28 × 28. Where only `scale` is given, `sigma` is
+    5/8 of it.
+    """
+
+    scale: float | tuple[float, ...] | None = None
+    sigma: float | tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "sigma"):
+            value = getattr(self, name)
+            if isinstance(value, Sequence) and not isinstance(value, str):
+                object.__setattr__(self, name, tuple(value))
+        for scale in _several(self.scale):
+            check_number("scale", scale, "the length of a cell in places, or one for each axis", least=1)
+        for sigma in _several(self.sigma):
+            check_number("sigma", sigma, "the Gaussian's width in places, or one for each axis", least=0)
+
+    def for_shape(self, shape: Sequence[int]) -> "GridMask":
+        """The same family with its lengths said, for inputs whose axes of space have the lengths `shape`.
+
+        >>> GridMask().for_shape((224, 300))
+        GridMask(scale=(8.0, 8.0), sigma=(5.0, 5.0))
+        """
+        if self.scale is not None and self.sigma is not None:
+            return self
+        fitting = tuple(max(1.0, SCALE * each) for each in scales(shape))
+        cells = fitting if self.scale is None else per_axis(self.scale, len(shape))
+        sigmas = (
+            tuple(cell * SIGMA / SCALE for cell in cells) if self.sigma is None else per_axis(self.sigma, len(shape))
+        )
+        return GridMask(cells, sigmas)
+
+    def on(self, shape: Sequence[int], device: torch.device | None = None, dtype: torch.dtype | None = None) -> "Grid":
+        """The grid for inputs whose axes of space have the lengths `shape`."""
+        return Grid(self.for_shape(shape), tuple(shape), device, dtype)
+
+
+SCALE, SIGMA = 8, 5
+"""The published lengths, for pictures of 224 pixels."""
+
+
+class Grid:
+    """A mask family laid over one shape of input: parameters `(N, 1, *L)` to masks `(N, 1, *S)`, both in [0, 1].
+
+    Each mask is a weighted mean of its parameters with weights that sum to one, so that the complement of a mask is the
+    mask of the complements.
+    """
+
+    def __init__(
+        self, family: GridMask, shape: tuple[int, ...], device: torch.device | None, dtype: torch.dtype | None
+    ) -> None:
+        if family.scale is None or family.sigma is None:
+            raise ValueError(f"the lengths of {family} are not said; write {family}.on(shape)")
+        lengths = per_axis(family.scale, len(shape))
+        sigmas = per_axis(family.sigma, len(shape))
+        if any(length < 2 * scale for length, scale in zip(shape, lengths, strict=True) if scale > 1):
+            fitting = GridMask().for_shape(shape)
+            raise ValueError(
+                f"an input of {' x '.join(map(str, shape))} places is too small for a mask with scale={family.scale}; "
+                f"give none, to have what suits the shape, or a smaller one for each axis, e.g. "
+                f"mask=GridMask(scale={rounded(fitting.scale)}, sigma={rounded(fitting.sigma)})"
+            )
+        self.family = family
+        self.shape = shape
+        self.size = tuple(math.ceil(length / scale) for length, scale in zip(shape, lengths, strict=True))
+        self._dtype = dtype or torch.float32
+        self._spreads = [
+            _spread(length, cells, sigma, self._dtype, device)
+            for length, cells, sigma in zip(shape, self.size, sigmas, strict=True)
+        ]
+        squared = torch.zeros((), dtype=torch.float64, device="cpu")
+        for length, cells in zip(shape, self.size, strict=True):
+            offsets = _centres(length, cells) - (length - 1) / 2
+            squared = squared[..., None] + offsets.square()
+        self.distances = squared.sqrt().to(device, torch.float32)
+        """How far each cell's centre is from the middle of the input, in places, `(*L)`."""
+
+    def __call__(self, parameters: Tensor) -> Tensor:
+        """Masks `(N, 1, *S)` for parameters `(N, 1, *L)`."""
+        return along_each_axis(parameters, self._spreads)
+
+    def balls(self) -> Iterator[Tensor]:
+        """Parameters `(1, 1, *L)` of centred balls (intervals, discs), each a cell wider than the last, up to everything.
+
+        A cell is 1 where its centre lies within the ball, else 0.
+        """
+        cell = min(length / cells for length, cells in zip(self.shape, self.size, strict=True))
+        count = math.ceil(self.distances.max().item() / cell)
+        for radius in range(1, count + 1):
+            yield (self.distances <= radius * cell).to(self._dtype)[None, None]
+
+
+def _several(value: float | tuple[float, ...] | None) -> tuple[float, ...]:
+    return value if isinstance(value, tuple) else () if value is None else (value,)
+
+
+def _centres(length: int, cells: int) -> Tensor:
+    """Where the centres of so many equal cells lie on an axis whose first place is 0."""
+    return (torch.arange(cells, dtype=torch.float64, device="cpu") + 0.5) * (length / cells) - 0.5
+
+
+def _spread(length: int, cells: int, sigma: float, dtype: torch.dtype, device: torch.device | None) -> Interpolation:
+    """From cells to places: linear interpolation between the cells' centres, then a Gaussian along the places.
+
+    Beyond the first and the last centre the value stays as it is there; beyond the input it is reflected. Both are so if the
+    cells go on as their mirror images.
+    """
+    pace = cells / length
+    weights = gaussian(sigma, torch.float64, torch.device("cpu"))
+    return Interpolation(
+        length,
+        cells,
+        start=(pace - 1) / 2,
+        pace=pace,
+        reach=1 + pace * (len(weights) // 2),
+        weight=_smoothed_triangle(weights, pace),
+        mirrored=True,
+        dtype=dtype,
+        device=device,
+    )
+
+
+def _smoothed_triangle(weights: Tensor, pace: float) -> Callable[[Tensor], Tensor]:
+    r"""$g(d) = \sum_o k_o \max(0, 1 - |d + o\,p|)$ for weights $k_o$, with o from -R to R, and the pace p in cells per place.
+
+    By sums of $k_o$ and of $o\,k_o$ from -R up to any place: their number does not grow with the Gaussian's width.
+    """
+    radius = len(weights) // 2
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
+    sums = torch.stack([weights, offsets * weights]).cumsum(1)
+    sums = torch.nn.functional.pad(sums, (1, 0))
+
+    def before(bound: Tensor) -> tuple[Tensor, Tensor]:
+        """Both sums over the offsets less than the bound."""
+        index = (bound.ceil() + radius).clamp(0, len(weights)).long()
+        return sums[0][index], sums[1][index]
+
+    def weight(distance: Tensor) -> Tensor:
+        (low, low_first), (middle, middle_first), (high, high_first) = (
+            before((end - distance) / pace) for end in (-1, 0, 1)
+        )
+        rising = (1 + distance) * (middle - low) + pace * (middle_first - low_first)
+        falling = (1 - distance) * (high - middle) - pace * (high_first - middle_first)
+        return rising + falling
+
+    return weight

@@ -1,0 +1,381 @@
+r"""Smooth masks from a few parameters, by max-convolution.
+
+A mask is $m(u) = \max_v k(u - v)\,\bar m(v)$ over the seeds $v$ of a coarse lattice, with parameters
+$\bar m(v) \in [0, 1]$ and a smooth kernel $k$, $k(0) = 1$ (Fong et al. 2019, section 3.2). Unlike a convolution, the
+maximum does not damp peaks, and the mask inherits the kernel's smoothness.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfumato.settings import check_number
+from sfumato.space.smoothing import Interpolation, along_each_axis, cubic_spline, per_axis, rounded, scales
+
+NEGLIGIBLE = 1 / 255
+"""The kernel is followed until it has fallen to this value, one grey level."""
+
+
+def kernel(distance: Tensor) -> Tensor:
+    r"""The kernel's value at a distance in units of $\sigma$: $\exp(-2 \max(0, d - \tfrac12)^2)$, flat at the top."""
+    return torch.exp(-2 * (distance - 0.5).clamp(min=0).square())
+
+
+REACH = 0.5 + math.sqrt(-math.log(NEGLIGIBLE) / 2)
+"""The distance, in units of sigma, at which the kernel becomes negligible."""
+
+
+def smooth_max(values: Tensor, temperature: float, dim: int) -> Tensor:
+    r"""A differentiable maximum: the mean of the values weighted by how large they are.
+
+    $\mathrm{smax}(f) = \sum f\,w(f) / \sum w(f)$ with $w(f) = e^{Tf} - 1$, for values in [0, 1].
+
+    The paper's weight is $e^{Tf}$. Its zeros weigh one each, so that the result would depend on how many far-away
+    seeds are counted, and a kernel with full support has no natural end; less one, seeds without influence have none.
+    """
+    weights, _ = _weighed(values, temperature, dim)
+    return (values * weights).sum(dim) / weights.sum(dim).clamp(min=_floor(temperature))
+
+
+SHARP = 60.0
+"""The temperature up to which exp(T) and sums of it are finite in single precision."""
+
+FLAT = 1e-6
+"""The least temperature that is told from its limit, the mean of the values weighted by themselves."""
+
+
+def _weighed(values: Tensor, temperature: float, dim: int) -> tuple[Tensor, Tensor | None]:
+    """The weights of a smooth maximum, and above `SHARP` also the exponentials that are one more than they are.
+
+    There both are divided by the exponential of the largest value along `dim`, which would overflow, and which cancels in
+    the maximum.
+    """
+    temperature = max(temperature, FLAT)
+    if temperature <= SHARP:
+        return torch.expm1(temperature * values), None
+    powers = torch.exp(temperature * (values - values.amax(dim, keepdim=True)))
+    return -powers * torch.expm1(-temperature * values), powers
+
+
+def _floor(temperature: float) -> float:
+    """What a sum of weights is at least: it grows with the temperature from nothing."""
+    return TINY * min(1.0, max(temperature, FLAT))
+
+
+TINY = 1e-12
+"""Keeps 0/0 at 0 where no seed has any influence."""
+
+
+@dataclass(frozen=True)
+class SmoothMask:
+    """The family of masks with seeds every `step` places, kernels of width `sigma` places, and a smooth maximum.
+
+    `step` and `sigma` are one number for all axes or one per axis; `temperature` is the inverse softness of the
+    maximum. By default both lengths suit the input's shape, axis by axis: for pictures of 224 pixels, and up to twice as many,
+    they are 7 and 16, and for other shapes such that a mask of one seed covers as much, 1 to 2 % (`for_shape` tells them).
+    Where only `step` is given, `sigma` is 16/7 of it. Step and temperature are the published ones; the published `sigma`, 21,
+    goes with a kernel that is cut off, and with 16 the whole kernel makes borders as wide as those.
+
+    The maximum is taken at the lattice's nodes, and its values there are the control points of a cubic B-spline: the
+    mask is twice differentiable everywhere, in [0, 1], and its area is a fixed weighted sum of the nodes' values.
+    """
+
+    step: float | tuple[float, ...] | None = None
+    sigma: float | tuple[float, ...] | None = None
+    temperature: float = 20
+
+    def __post_init__(self) -> None:
+        for name in ("step", "sigma"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, Sequence) and not isinstance(value, str):
+                object.__setattr__(self, name, tuple(value))
+            for length in getattr(self, name) if isinstance(getattr(self, name), tuple) else (value,):
+                check_number(name, length, "a length in places, or one for each axis", above=0)
+        check_number("temperature", self.temperature, "the inverse softness of the maximum", above=0)
+
+    def for_shape(self, shape: Sequence[int]) -> "SmoothMask":
+        """The same family with its lengths said, for inputs whose axes of space have the lengths `shape`.
+
+        >>> SmoothMask().for_shape((224, 224))
+        SmoothMask(step=(7.0, 7.0), sigma=(16.0, 16.0), temperature=20)
+        >>> SmoothMask(temperature=30).for_shape((16, 112, 112))
+        SmoothMask(step=(1.0, 7.0, 7.0), sigma=(2.2857142857142856, 16.0, 16.0), temperature=30)
+        """
+        if self.step is not None and self.sigma is not None:
+            return self
+        fitting = tuple(max(LEAST, STEP * scale) for scale in scales(shape))
+        steps = fitting if self.step is None else per_axis(self.step, len(shape))
+        sigmas = (
+            tuple(step * SIGMA / STEP for step in steps) if self.sigma is None else per_axis(self.sigma, len(shape))
+        )
+        return SmoothMask(steps, sigmas, self.temperature)
+
+    def divided(self, stride: Sequence[float]) -> "SmoothMask":
+        """The same family over a layer whose places are `stride` places of the input apart, one number per axis.
+
+        Its lengths are divided by the strides. A step stays at half a place at least, as finer ones could not be seen, and
+        sigma with it. The lengths must be said: see `for_shape`.
+        """
+        if self.step is None or self.sigma is None:
+            raise ValueError(f"the lengths of {self} are not said; write SmoothMask().for_shape(shape).divided(stride)")
+        steps, sigmas = per_axis(self.step, len(stride)), per_axis(self.sigma, len(stride))
+        shrunk = [min(1.0, max(1 / each, LEAST / step)) for each, step in zip(stride, steps, strict=True)]
+        return SmoothMask(
+            tuple(step * by for step, by in zip(steps, shrunk, strict=True)),
+            tuple(sigma * by for sigma, by in zip(sigmas, shrunk, strict=True)),
+            self.temperature,
+        )
+
+    def on(
+        self, shape: Sequence[int], device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> "Lattice":
+        """The lattice for inputs whose axes of space have the lengths `shape`."""
+        return Lattice(self.for_shape(shape), tuple(shape), device, dtype)
+
+
+STEP, SIGMA = 7, 16
+"""For pictures of 224 pixels."""
+
+LEAST = 0.5
+"""Of a step that is derived, in places: finer ones could not be seen."""
+
+
+class Lattice:
+    """A mask family laid over one shape of input: parameters `(N, 1, *L)` to masks `(N, 1, *S)`."""
+
+    def __init__(
+        self, family: SmoothMask, shape: tuple[int, ...], device: torch.device | None, dtype: torch.dtype | None
+    ) -> None:
+        if family.step is None or family.sigma is None:
+            raise ValueError(f"the lengths of {family} are not said; write {family}.on(shape)")
+        steps = per_axis(family.step, len(shape))
+        sigmas = per_axis(family.sigma, len(shape))
+        if any(length < 2 * step for length, step in zip(shape, steps, strict=True)):
+            fitting = SmoothMask().for_shape(shape)
+            raise ValueError(
+                f"an input of {' x '.join(map(str, shape))} places is too small for a mask with step={family.step}; "
+                f"give none, to have what suits the shape, or a smaller one for each axis, e.g. "
+                f"mask=SmoothMask(step={rounded(fitting.step)}, sigma={rounded(fitting.sigma)})"
+            )
+        self.family = family
+        self.shape = shape
+        # Nodes are centred, with one beyond each end for the spline.
+        self.size = tuple(math.ceil((length - 1) / step) + 3 for length, step in zip(shape, steps, strict=True))
+        dtype = dtype or torch.float32
+        self._splines = [
+            Interpolation(
+                length,
+                count,
+                start=(count - 1) / 2 - (length - 1) / (2 * step),
+                pace=1 / step,
+                reach=2,
+                weight=cubic_spline,
+                dtype=dtype,
+                device=device,
+            )
+            for length, count, step in zip(shape, self.size, steps, strict=True)
+        ]
+        self._share = self._splines[0].share
+        for spline in self._splines[1:]:
+            self._share = self._share[..., None] * spline.share
+        # No seed is farther from a node than the lattice is wide, however long the kernel; and the next is out of reach of
+        # a kernel that is narrow enough, however narrow.
+        spacing = [min(step / sigma, 2 * REACH) for step, sigma in zip(steps, sigmas, strict=True)]
+        radius = [math.ceil(min(REACH / apart, size - 1)) for apart, size in zip(spacing, self.size, strict=True)]
+        offsets, kernels = _within_reach(radius, spacing)
+        windows = _Windows if len(offsets) * math.prod(self.size) <= TABLED else _Slices
+        self._windows = windows(self.size, radius, offsets, kernels.to(device=device, dtype=dtype))
+        self.everything = self.areas(self.nodes(torch.ones(1, 1, *self.size, device=device, dtype=dtype)))
+        """The largest area that a mask of this family has, `(1,)`."""
+
+    finest = 0.02
+    """The smallest area that tells anything, as a fraction of the input."""
+
+    def check(self, areas: Sequence[float]) -> None:
+        """Raise `ValueError` if no mask of this family covers so much."""
+        everything = self.everything.item()
+        if max(areas) > everything + 0.004:
+            raise ValueError(
+                f"no mask of {self.family} covers more than {everything:.3f} of the input; got the area {max(areas)}"
+            )
+
+    def nodes(self, parameters: Tensor) -> Tensor:
+        """The smooth max-convolution of the parameters at the lattice's nodes, `(N, 1, *L)`."""
+        flat = parameters.reshape(len(parameters), -1)
+        return SmoothMaxConvolution.apply(flat, self._windows, self.family.temperature).view_as(parameters)
+
+    def masks(self, nodes: Tensor) -> Tensor:
+        """The spline through control points `(N, 1, *L)`, at every place: `(N, 1, *S)`."""
+        return along_each_axis(nodes, self._splines)
+
+    def areas(self, nodes: Tensor) -> Tensor:
+        """The mean over the visible input of the mask with these control points, `(N,)`, without making the mask."""
+        return (nodes * self._share).flatten(1).sum(1)
+
+    def __call__(self, parameters: Tensor) -> Tensor:
+        """Masks `(N, 1, *S)` for parameters `(N, 1, *L)`."""
+        return self.masks(self.nodes(parameters))
+
+
+def _within_reach(radius: Sequence[int], spacing: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Offsets `(K, axes)` between nodes within the kernel's reach, and its values there `(K,)`.
+
+    Along each axis the nodes are `spacing` sigmas apart, and those up to `radius` nodes away are looked at.
+    """
+    steps = [torch.arange(-r, r + 1, dtype=torch.long, device="cpu") for r in radius]
+    offsets = torch.cartesian_prod(*steps).view(-1, len(radius))
+    distance = (offsets * torch.tensor(spacing, dtype=torch.float64, device="cpu")).square().sum(1).sqrt()
+    near = distance <= REACH
+    return offsets[near], kernel(distance[near])
+
+
+TABLED = 2**18
+"""Pairs of a node and a seed in its reach whose indices are kept in tables, 16 bytes each; the lattice over 224 pixels
+has 89,000. Of more, sums are taken offset by offset, over slices of the lattice."""
+
+
+class _Windows:
+    """Which seeds each node sees, and how strongly: offsets within the kernel's reach, as indices into flat lattices.
+
+    `kernel` is `(K, 1)`, one value an offset. `seen` `(K, nodes)` is the seed at node + offset, `seeing` `(K, nodes)` the
+    node at seed − offset, both pointing to one extra, empty place where that lies off the lattice.
+    """
+
+    def __init__(self, size: Sequence[int], radius: Sequence[int], offsets: Tensor, kernels: Tensor) -> None:  # noqa: ARG002
+        self.kernel = kernels.unsqueeze(1)
+        places = [torch.arange(length, dtype=torch.long, device="cpu") for length in size]
+        nodes = torch.cartesian_prod(*places).view(-1, len(size))
+        self.seen = _flat(nodes + offsets[:, None], size).to(kernels.device)
+        rows = torch.arange(len(offsets), dtype=torch.long, device="cpu")[:, None] * (len(nodes) + 1)
+        self.seeing = (_flat(nodes - offsets[:, None], size) + rows).to(kernels.device)
+
+    def forward(self, parameters: Tensor, temperature: float) -> tuple[Tensor, ...]:
+        """The smooth maxima `(N, nodes)`, and what `backward` needs."""
+        seeds = torch.nn.functional.pad(parameters, (0, 1))[:, self.seen]
+        values = seeds.mul_(self.kernel)
+        weights, powers = _weighed(values, temperature, 1)
+        total = weights.sum(1).clamp_(min=_floor(temperature))
+        result = (values * weights).sum(1).div_(total)
+        return result, values, weights, total, *([] if powers is None else [powers])
+
+    def backward(self, gradient: Tensor, temperature: float, saved: tuple[Tensor, ...]) -> Tensor:
+        """The gradient with respect to the parameters, `(N, nodes)`, of that with respect to the maxima."""
+        result, values, weights, total, *powers = saved
+        slope = (values - result.unsqueeze(1)).mul_(max(temperature, FLAT)).mul_(powers[0] if powers else weights + 1)
+        slope.add_(weights).mul_((gradient / total).unsqueeze(1)).mul_(self.kernel)
+        scattered = torch.nn.functional.pad(slope, (0, 1)).flatten(1)[:, self.seeing]
+        return scattered.sum(1)
+
+
+def _flat(positions: Tensor, size: Sequence[int]) -> Tensor:
+    """Row-major index of positions `(…, axes)`; the number of places where a position lies outside."""
+    lengths = torch.tensor(size, dtype=torch.long, device="cpu")
+    strides = [math.prod(size[axis + 1 :]) for axis in range(len(size))]
+    inside = ((positions >= 0) & (positions < lengths)).all(-1)
+    index = (positions * torch.tensor(strides, dtype=torch.long, device="cpu")).sum(-1)
+    return torch.where(inside, index, math.prod(size))
+
+
+class _Slices:
+    """The same sums offset by offset, over slices of a lattice with empty margins: their memory is that of a few lattices.
+
+    Offsets of the same kernel value share what depends on the seed alone.
+    """
+
+    def __init__(self, size: Sequence[int], radius: Sequence[int], offsets: Tensor, kernels: Tensor) -> None:
+        self.size = tuple(size)
+        self.margins = tuple(radius)
+        rings: dict[float, list[tuple[int, ...]]] = {}
+        for offset, value in zip(offsets.tolist(), kernels.tolist(), strict=True):
+            rings.setdefault(value, []).append(tuple(offset))
+        self.rings = rings
+
+    def forward(self, parameters: Tensor, temperature: float) -> tuple[Tensor, ...]:
+        """The smooth maxima `(N, nodes)`, and what `backward` needs."""
+        temperature = max(temperature, FLAT)
+        seeds = self._padded(parameters)
+        total = seeds.new_zeros(len(seeds), *self.size)
+        above, top = torch.zeros_like(total), torch.zeros_like(total)
+        if temperature > SHARP:
+            for value, offsets in self.rings.items():
+                for offset in offsets:
+                    torch.maximum(top, value * self._slice(seeds, offset), out=top)
+        for value, offsets in self.rings.items():
+            values = value * seeds
+            weights = torch.expm1((-temperature if temperature > SHARP else temperature) * values)
+            products = weights * values
+            for offset in offsets:
+                if temperature > SHARP:
+                    powers = torch.exp(temperature * (self._slice(values, offset) - top))
+                    total.addcmul_(powers, self._slice(weights, offset), value=-1)
+                    above.addcmul_(powers, self._slice(products, offset), value=-1)
+                else:
+                    total += self._slice(weights, offset)
+                    above += self._slice(products, offset)
+        total.clamp_(min=_floor(temperature))
+        return above.div_(total).flatten(1), parameters, total, top
+
+    def backward(self, gradient: Tensor, temperature: float, saved: tuple[Tensor, ...]) -> Tensor:
+        """The gradient with respect to the parameters, `(N, nodes)`, of that with respect to the maxima."""
+        temperature = max(temperature, FLAT)
+        result, parameters, total, top = saved
+        seeds = parameters.view(-1, *self.size)
+        share = gradient.view_as(total) / total
+        shares, products, tops = (self._padded(each) for each in (share, share * result.view_as(total), top))
+        slope = torch.zeros_like(seeds)
+        for value, offsets in self.rings.items():
+            values = value * seeds
+            # Of every seed: the sums over the nodes that see it, of their shares and of their shares times maxima.
+            one, other = torch.zeros_like(seeds), torch.zeros_like(seeds)
+            for offset in offsets:
+                back = tuple(-each for each in offset)
+                if temperature > SHARP:
+                    powers = torch.exp(temperature * (values - self._slice(tops, back)).clamp(max=0))
+                    one.addcmul_(powers, self._slice(shares, back))
+                    other.addcmul_(powers, self._slice(products, back))
+                else:
+                    one += self._slice(shares, back)
+                    other += self._slice(products, back)
+            weights = torch.expm1((-temperature if temperature > SHARP else temperature) * values)
+            if temperature > SHARP:  # both are divided by the exponential, which the sums hold
+                slope += value * (one * (temperature * values - weights) - temperature * other)
+            else:
+                powers = temperature * (weights + 1)
+                slope += value * (one * (weights + powers * values) - powers * other)
+        return slope.flatten(1)
+
+    def _padded(self, flat: Tensor) -> Tensor:
+        """`(N, nodes)` as `(N, *L)` with empty margins."""
+        margins = [margin for margin in reversed(self.margins) for _ in range(2)]
+        return torch.nn.functional.pad(flat.view(-1, *self.size), margins)
+
+    def _slice(self, padded: Tensor, offset: Sequence[int]) -> Tensor:
+        """What lies at an offset from every node."""
+        for axis, (shift, margin, length) in enumerate(zip(offset, self.margins, self.size, strict=True), start=1):
+            padded = padded.narrow(axis, margin + shift, length)
+        return padded
+
+
+class SmoothMaxConvolution(torch.autograd.Function):
+    r"""`smooth_max` of kernel × seeds in every node's window: parameters `(N, nodes)` to values `(N, nodes)`.
+
+    The gradient is written out because automatic differentiation of the windows costs several times as much. With
+    $S = \sum w$ and $m$ the result, $\partial m / \partial f = (w + T (f - m)(w + 1)) / S$.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, parameters: Tensor, windows: _Windows | _Slices, temperature: float) -> Tensor:
+        result, *saved = windows.forward(parameters, temperature)
+        ctx.save_for_backward(result, *saved)
+        ctx.windows, ctx.temperature = windows, temperature
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.windows.backward(gradient, ctx.temperature, ctx.saved_tensors), None, None

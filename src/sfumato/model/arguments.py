@@ -1,0 +1,87 @@
+"""Models that need more than the input: a patient's age, a prompt, the times at which a series was measured.
+
+A method shows a model many changed copies of each input. What else the model needs has to come along, row by row, in
+whatever order the method chooses.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from sfumato.model.effects import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """An argument that is the same for all inputs, as an adjacency matrix."""
+
+    value: Any
+
+
+class WithArguments:
+    """A model together with what it needs besides its input: `model(inputs, *arguments, **named)`.
+
+    Every tensor among the arguments, also within lists, tuples and dicts, has one row for each of the `B` inputs, and is
+    handed over with the rows that belong to the copies of the inputs. A tensor that is the same for all inputs is given as
+    `Shared(tensor)`; what is no tensor is handed over as it is. With `WithArguments(model, torch.arange(B))` the model is
+    told which input each row was made from.
+
+    It goes where a model goes: `method(WithArguments(net, age, sex=sex), inputs, targets)`. Layers have the names that they
+    have in `net`.
+
+    >>> net = torch.nn.Bilinear(2, 1, 3)
+    >>> WithArguments(net, torch.ones(5, 1))(torch.zeros(5, 2)).shape
+    torch.Size([5, 3])
+    """
+
+    def __init__(self, model: Model, /, *arguments: Any, **named: Any) -> None:
+        if isinstance(model, WithArguments):
+            raise ValueError(
+                "the model has its arguments already; give all of them at once: WithArguments(net, age, sex=sex)"
+            )
+        self.model = model
+        self.arguments, self.named = tree_map(_tensor, (arguments, named))
+
+    def __call__(self, inputs: Tensor) -> Any:
+        """The model's outputs for all inputs."""
+        arguments, named = self.of(torch.arange(len(inputs), dtype=torch.long, device=inputs.device))
+        return self.model(inputs, *arguments, **named)
+
+    def of(self, query: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The positional and the named arguments for rows that belong to the inputs `(N,)`."""
+
+        def rows(value: Any) -> Any:
+            if isinstance(value, Shared):
+                return value.value
+            return value[query.to(value.device)] if isinstance(value, Tensor) else value
+
+        return tree_map(rows, (self.arguments, self.named))
+
+    def check(self, queries: int) -> None:
+        """Raise `ValueError` unless all tensors have a row for each of so many inputs."""
+        for value in (*self.arguments, *self.named.values()):
+            if isinstance(value, list | tuple) and value and all(isinstance(each, int | float) for each in value):
+                raise ValueError(
+                    f"the model's arguments are tensors with one row for each input; got {value!r}: give torch.tensor(…), "
+                    "or Shared(…) if it is the same for all inputs"
+                )
+        for value in tree_leaves((self.arguments, self.named)):
+            if isinstance(value, Tensor) and (not value.ndim or len(value) != queries):
+                raise ValueError(
+                    f"the model's arguments have one row for each of the {queries} inputs; got a tensor of shape "
+                    f"{tuple(value.shape)}: give Shared(tensor) if it is the same for all inputs"
+                )
+
+
+def _tensor(value: Any) -> Any:
+    """A numpy array as a tensor; anything else as it is."""
+    return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+
+
+def parted(model: Model) -> tuple[Model, WithArguments | None]:
+    """The model itself, and the arguments that were given with it, if any were."""
+    return (model.model, model) if isinstance(model, WithArguments) else (model, None)

@@ -1,0 +1,441 @@
+r"""Rectifiers however they are written: as `torch.maximum(x, 0)`, `x * (x > 0)`, a scripted function, an `autograd.Function`.
+
+A rule that looks for the names of functions misses these. Here every operation that really runs is looked at, after torch
+has taken modules, functions, scripts and `vmap` apart. What it makes of values of both signs tells whether it is a rectifier,
+or the end of one of several operations: see `gate` and `sfumato.model.backward.curves`. A node of the autograd graph that
+hides its operations is asked for its derivative as well, and an operation of the user's own for its symmetry: see `Rectifiers`.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from sfumato.model.backward.curves import (
+    Curve,
+    Curves,
+    Root,
+    Rule,
+    Step,
+    abscissa,
+    bent,
+    elementwise,
+    one_sign,
+    straight,
+)
+from sfumato.model.backward.gates import Trial, flat, gate, plain, power_of_two
+from sfumato.model.effects import DISPATCH_MODES
+
+DETACH = torch.ops.aten.detach.default
+TORCH = ("aten", "prim", "prims", "torchvision")
+"""Where torch's own operations live, none of which hides a rectifier. What is inside of all others may be anything."""
+RULED = "sfumato.rule"
+"""Marks a node whose signal has its rule."""
+
+
+def place() -> str:
+    """Where the user's code is: the innermost Python frame that is neither torch's nor ours; "" where there is none."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        home = str(frame.f_globals.get("__name__", "")).split(".")[0]
+        if home not in ("torch", "sfumato"):
+            code = frame.f_code
+            return (
+                f"{code.co_qualname}, line {frame.f_lineno} of {code.co_filename.replace(chr(92), '/').rsplit('/')[-1]}"
+            )
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
+
+
+class Rectifier(NamedTuple):
+    """A rectifier that has run."""
+
+    root: Root
+    """Its input."""
+    scale: float
+    """0 for what may have one inside."""
+    name: str
+    rule: Rule
+    apart: bool
+    """Whether several operations lie between its input and its output."""
+    others: tuple[Root, ...]
+    """What may stand for its input, which is made from them by operations that change nothing."""
+
+    def ways(self, node: Any) -> list[int]:
+        """The places, among a node's ways on, of those to the rectifier's input."""
+        return [
+            place
+            for place, (onward, index) in enumerate(node.next_functions)
+            if (onward is self.root.node and index == self.root.output)
+            or getattr(onward, "variable", onward) is self.root.node
+        ]
+
+
+class Past(NamedTuple):
+    """What a tensor was made of."""
+
+    parts: tuple[Rectifier, ...] = ()
+    """The rectifiers on its way."""
+    own: Rectifier | None = None
+    """That which made the tensor itself."""
+
+
+@dataclass(frozen=True)
+class Way:
+    r"""How a signal $R$ flows back through the rectifiers that a node of the graph computes."""
+
+    passed: bool
+    r"""Deconvnet's $R_x = c \max(R_y, 0)$; else guided backprop's $R_x = c\,\sigma'(x) \max(R_y, 0)$."""
+
+    def install(self, node: Any, index: int, scale: float, inputs: Sequence[int], rule: Rule) -> None:
+        """Hooks on a node whose output `index` is rectified; `inputs` are the places of the signal's ways on."""
+
+        def before(signals: tuple[Any, ...]) -> tuple[Any, ...]:
+            if not rule.active:
+                return signals
+            with torch._C.DisableTorchFunction():
+                return tuple(rectified(s, scale) if i == index and s is not None else s for i, s in enumerate(signals))
+
+        def after(gradients: tuple[Any, ...], signals: tuple[Any, ...]) -> tuple[Any, ...]:
+            with torch._C.DisableTorchFunction():
+                (first, *_), signal = inputs, signals[index]
+                if signal is None:
+                    return gradients
+                whole = abs(scale) * rectified(signal, scale)
+                return tuple(
+                    g if g is None else whole.to(g.dtype) if i == first else torch.zeros_like(g)
+                    for i, g in enumerate(gradients)
+                )
+
+        node.register_prehook(before)
+        if self.passed:
+            node.register_hook(after)
+
+    def install_apart(self, node: Any, index: int, rectifier: Rectifier) -> None:
+        """The same for a rectifier of several operations, of which the node is the last."""
+        if not self.passed:
+            self.install(node, index, rectifier.scale, (), rectifier.rule)
+            return
+        waiting: list[Tensor] = []
+
+        def past(gradients: tuple[Any, ...], signals: tuple[Any, ...]) -> tuple[Any, ...]:
+            with torch._C.DisableTorchFunction():
+                if not rectifier.rule.active or signals[index] is None:
+                    return gradients
+                waiting.append(abs(rectifier.scale) * rectified(signals[index], rectifier.scale))
+                return tuple(None if g is None else torch.zeros_like(g) for g in gradients)
+
+        def arrived(signal: Tensor) -> Tensor:
+            with torch._C.DisableTorchFunction():
+                return signal + waiting.pop().to(signal.dtype) if waiting else signal
+
+        node.register_hook(past)
+        rectifier.root.hook(arrived)
+
+
+def rectified(signal: Tensor, scale: float) -> Tensor:
+    r"""What of a signal helps: of $c\,\sigma(x)$ what is positive, of $-c\,\sigma(-x)$ what is negative."""
+    return signal.clamp(min=0) if scale > 0 else signal.clamp(max=0)
+
+
+def refuse(node: Any, what: str) -> None:
+    """An error, but only for a signal that gets to this node."""
+
+    def refused(_: Any) -> None:
+        raise ValueError(
+            f"the signal meets {what}; write it as torch.nn.functional.relu, or another function of torch, in the model's "
+            "forward, or use the method Gradient"
+        )
+
+    node.register_prehook(refused)
+
+
+OUT_OF_REACH = "a rectifier that the rules of this method cannot reach"
+UNSEEN = "what the rules of this method cannot see into, and what may be or hold a rectifier"
+
+
+def opaque(node: Any) -> bool:
+    """Whether a node of the graph may be any computation: an `autograd.Function`, or one that torch.jit has put together."""
+    return isinstance(node, torch.autograd.function.BackwardCFunction) or type(node).__name__ == "CppFunction"
+
+
+class Rectifiers(TorchDispatchMode):
+    """Within this context, signals will flow the rule's way through rectifiers that `BackwardRules` does not see.
+
+    - `named(operation, args, kwargs)` says whether an operation is a rectifier by its name;
+    - `own`: the types of nodes that have a rule already;
+    - `way`: the rule, None where nothing is to be looked at.
+
+    Functions compiled by `torch.compile` run as they were written: under such a mode torch does not use what it compiled.
+    """
+
+    def __init__(self, named: Callable[..., bool], own: tuple[type, ...], way: Way | None) -> None:
+        super().__init__()
+        self.named, self.own = named, own
+        self.way, self.looking = way or Way(passed=False), way is not None
+        self.resting = 0
+        """Above 0 while nothing is to be looked at."""
+        self.pending: list[tuple[Tensor, Rectifier]] = []
+        """Outputs of rectifiers whose nodes are not made yet."""
+        self.hidden = WeakTensorKeyDictionary()
+        """Tensors made of the signal out of the graph's sight, as within an `autograd.Function`: their `Past`."""
+        self.curves = Curves()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch would import its compiler, for seconds, to keep it out of here; see `BesideCompiler`."""
+        return False
+
+    def __enter__(self) -> Self:
+        DISPATCH_MODES.acquire()
+        super().__enter__()
+        return self
+
+    @contextmanager
+    def rest(self, really: bool) -> Iterator[None]:
+        """While a function runs that has its rule already, or needs none, nothing is looked at."""
+        self.resting += really
+        try:
+            yield
+        finally:
+            self.resting -= really
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            super().__exit__(*error)
+        finally:
+            DISPATCH_MODES.release()
+        if self.looking and error[0] is None:
+            self._settle(list(self.hidden.keys()))
+        self.pending.clear()
+        self.hidden.clear()
+        self.curves.clear()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not self.looking:
+            return func(*args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            tensors = flat((args, tuple(kwargs.values())))
+            floats = [value for value in tensors if value.is_floating_point()]
+            if func is not DETACH:  # which an autograd.Function does to what it saves, before its node can be asked
+                self._settle(floats)
+            signals = [x for x in floats if x.requires_grad or (self.hidden and x in self.hidden)]
+            if not signals and not elementwise(func):
+                return func(*args, **kwargs)
+            return self._looked_at(func, args, kwargs, tensors, signals)
+
+    def _looked_at(
+        self,
+        func: Any,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        tensors: Sequence[Tensor],
+        signals: Sequence[Tensor],
+    ) -> Any:
+        roots = [Root(x) for x in signals]
+        steps = self.curves.follow(func, args, kwargs, tensors, signals, roots)
+        written = bool(func._schema.is_mutable)
+        if self.resting or not signals:
+            result = func(*args, **kwargs)
+            if steps:
+                self._keep(result, steps, written)
+            return result
+        before = [x.detach().clone() if written and x is args[0] else x for x in signals]
+        # Without gradients, or for the values alone, outputs have no node; they may get one where an autograd.Function ends.
+        graph = torch.is_grad_enabled() and any(x.requires_grad for x in signals) and func is not DETACH
+        parts = tuple(dict.fromkeys(part for x in signals for part in self.hidden.get(x, Past()).parts))
+        result = func(*args, **kwargs)
+        outputs = [y for y in flat((result,)) if y.is_floating_point()]
+        rectifier = self._rectifier(func, args, kwargs, signals, before, roots, steps, outputs[0]) if outputs else None
+        if steps:
+            self._keep(result, steps, written, rectifier)
+        if rectifier is not None:
+            parts += (rectifier,)
+            if graph:
+                self.pending.append((outputs[0], rectifier))
+        if not graph:
+            for y in outputs:
+                self.hidden[y] = Past(parts, rectifier)
+                base = y._base if written and y._is_view() else None
+                if base is not None:  # into a part of a larger tensor
+                    self.hidden[base] = Past((*self.hidden.get(base, Past()).parts, *parts))
+        return result
+
+    def _rectifier(
+        self,
+        func: Any,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        signals: Sequence[Tensor],
+        before: Sequence[Tensor],
+        roots: Sequence[Root],
+        steps: Sequence[Step],
+        y: Tensor,
+    ) -> Rectifier | None:
+        """That which ends in this operation, with the output `y`, if there is one."""
+        found: tuple[Root, float] | None = None
+        others: tuple[Root, ...] = ()
+        if self.named(func, args, kwargs):
+            found = next(((root, 1.0) for x, root in zip(before, roots, strict=True) if _fit(x, y)), None)
+        elif steps and any(step.curve.values is not None for step in steps):
+            at = {id(x): root for x, root in zip(signals, roots, strict=True)}
+            step = next((step for step in steps if _bends(step, steps, at)), None)
+            if step is not None:
+                scales = ((at[id(x)], _scale(curve, step.curve)) for x, curve in step.arguments if id(x) in at)
+                found = next(((root, scale) for root, scale in scales if scale), (step.root, _scale_of_root(step)))
+                others = tuple(each.root for each in steps if _scale_of_root(each))
+                for rule in step.curve.rules:
+                    rule.active = False
+        known = bool(steps) and steps[0].alone and steps[0].curve.values is not None
+        if found is None and not known:
+            scales = ((root, gate(x, y)) for x, root in zip(before, roots, strict=True) if _fit(x, y))
+            found = next(((root, scale) for root, scale in scales if scale), None)
+            if found is None and func.namespace not in TORCH:
+                trial = Trial.of(func, args, kwargs, signals)
+                found = None if trial.symmetric() else (roots[0], trial.gate())
+        if found is None:
+            return None
+        return Rectifier(*found, f"{func} in {place()}", Rule(), found[0] not in roots, others)
+
+    def _keep(self, result: Any, steps: Sequence[Step], written: bool, rectifier: Rectifier | None = None) -> None:
+        """Remember what an operation's output is a function of."""
+        result = result[0] if isinstance(result, tuple) and result else result
+        if not isinstance(result, Tensor):
+            return
+        curves = {step.root: step.curve for step in steps}
+        if rectifier is not None:
+            curves = {root: curve.with_rule(rectifier.rule) for root, curve in curves.items()}
+        self.curves.keep(result, curves, written)
+
+    def _settle(self, tensors: Sequence[Tensor]) -> None:
+        """Give the rule's way back to the rectifiers that have run, now that their nodes are made."""
+        pending, self.pending = self.pending, []
+        for y, rectifier in pending:
+            through_view = y._is_view() and type(y._base.grad_fn).__name__ == "CopySlices"  # type: ignore[union-attr]
+            node = y._base.grad_fn if through_view else y.grad_fn  # type: ignore[union-attr]
+            if self._is_new(node):
+                self._install(node, y, rectifier)
+        for y in tensors:
+            if opaque(y.grad_fn) and self._is_new(y.grad_fn):
+                self._examine(y.grad_fn, y)
+
+    def _is_new(self, node: Any) -> bool:
+        return node is not None and not isinstance(node, self.own) and RULED not in node.metadata
+
+    def _install(self, node: Any, y: Tensor, rectifier: Rectifier) -> None:
+        node.metadata[RULED] = True
+        ways = rectifier.ways(node)
+        if rectifier.apart and not y._is_view():
+            self.way.install_apart(node, y.output_nr, rectifier)
+        elif ways and rectifier.scale:
+            self.way.install(node, y.output_nr, rectifier.scale, ways, rectifier.rule)
+        else:  # it was applied in place to a view, where a node's hooks are lost
+            refuse(node, f"{OUT_OF_REACH if rectifier.scale else UNSEEN}: {rectifier.name}")
+
+    def _examine(self, node: Any, y: Tensor) -> None:
+        r"""Find out whether a node that hides its operations ends in a rectifier, and refuse what hides one within.
+
+        The output $y$ of a rectifier is never negative, and where it is 0 nothing flows back. If all that flows back is
+        $c\,[y > 0]$ for a signal of ones, the node is nothing but a rectifier, to which both rules apply. If it is more (a
+        convolution with a rectifier after it), guided backprop still applies: its signal is rectified first.
+        """
+        past = self.hidden.get(y)
+        parts = tuple(part for part in past.parts if part.rule.active) if past is not None else ()
+        own = past.own if past is not None else None
+        if own is not None and own.scale and parts == (own,):
+            for stand_in in (own._replace(root=root, apart=False) for root in (own.root, *own.others)):
+                if stand_in.ways(node):
+                    self._install(node, y, stand_in)
+                    return
+        node.metadata[RULED] = True
+        scale, alone = self._derivative(node, y)
+        ways = [place for place, (onward, _) in enumerate(node.next_functions) if onward is not None]
+        if scale and len(parts) <= 1 and (alone or not self.way.passed):
+            self.way.install(node, y.output_nr, scale, ways, Rule())
+        elif scale or parts:
+            names = " and ".join(dict.fromkeys(part.name for part in parts)) or "one"
+            known = scale or any(part.scale for part in parts)
+            refuse(node, f"{OUT_OF_REACH if known else UNSEEN}: {names} inside {node.name()}")
+        elif past is None and not y._is_view():  # which is an input, handed on
+            refuse(node, f"{UNSEEN}: {node.name()}")
+
+    def _derivative(self, node: Any, y: Tensor) -> tuple[float, bool]:
+        """The scale of the rectifier in which a node ends, 0 without one, and whether the node does nothing else."""
+        shut = y.detach() == 0
+        if bool((y.detach() < 0).any() | ~shut.any() | shut.all()):
+            return 0.0, False
+        ways = [GradientEdge(way, index) for way, index in node.next_functions if way is not None]
+
+        def flowing(signal: Tensor) -> list[Tensor]:
+            gradients = torch.autograd.grad(y, ways, signal.to(y.dtype), retain_graph=True, allow_unused=True)
+            return [gradient for gradient in gradients if gradient is not None]
+
+        try:
+            blocked, through = flowing(shut), flowing(~shut)
+        except RuntimeError:  # a Function that cannot go back twice, or only in backward(): nothing can be told
+            return 0.0, False
+        if any(bool(gradient.any()) for gradient in blocked) or not any(bool(gradient.any()) for gradient in through):
+            return 0.0, False
+        if len(through) != 1 or through[0].shape != y.shape:
+            return 1.0, False
+        scale = float(through[0].max())
+        alone = scale > 0 and torch.allclose(through[0], scale * (~shut).to(through[0].dtype))
+        return (scale, True) if alone else (1.0, False)
+
+
+def _fit(x: Tensor, y: Tensor) -> bool:
+    return x.shape == y.shape and plain(x) and plain(y)
+
+
+def _bends(step: Step, steps: Sequence[Step], at: dict[int, Root]) -> bool:
+    """Whether an operation is the end of a rectifier of its root, of those that it has in these steps."""
+    values = step.curve.values
+    if values is None or not bool(values.isfinite().all()) or straight(values) or step.ruled:
+        return False
+    # What becomes of a root's other sign is no matter where the root is itself a curve that has one sign.
+    arguments = [argument for other in steps if other is not step for argument in other.arguments]
+    above = [curve.values for x, curve in arguments if at.get(id(x)) == step.root]
+    if any(curve is not None and one_sign(curve) for curve in above):
+        return False
+    return any(_scale(curve, step.curve) for x, curve in step.arguments if id(x) in at) or bool(_scale_of_root(step))
+
+
+def _scale(one: Curve, of: Curve) -> float:
+    """The scale of the rectifier that a curve is of another; 0 if it is none."""
+    return 0.0 if one.values is None or of.values is None else gate(one.values, of.values)
+
+
+def _scale_of_root(step: Step) -> float:
+    """The scale of the rectifier that a curve is of its root; 0 if it is none."""
+    values = step.curve.values
+    if values is None or not bool(values.isfinite().all()):
+        return 0.0
+    return gate(abscissa(values), values) or power_of_two(bent(values), 0.01)
+
+
+class BesideCompiler(Rectifiers):
+    """The same, where torch's compiler is in use and must be kept out."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return True
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+def rectifiers(named: Callable[..., bool], own: tuple[type, ...], way: Way | None) -> Rectifiers:
+    """`Rectifiers`, kept from torch's compiler if that is in use."""
+    return (BesideCompiler if "torch._dynamo" in sys.modules else Rectifiers)(named, own, way)

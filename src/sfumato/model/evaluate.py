@@ -1,0 +1,93 @@
+"""From masks to the model's scores, and back to gradients: chunked to a memory budget, row by row independent."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sfumato.games import Game
+from sfumato.model.subject import Subject, backward_pass
+from sfumato.perturbations import Perturbed
+from sfumato.scores import check_finite
+from sfumato.space.jitter import Move
+
+STILL = Move()
+
+DIFFERENTIABLE = (
+    "the model must be differentiable from its input to the explained output (no .detach(), no torch.no_grad(), no argmax on "
+    "the way); for one that is not, take a method without gradients: RISE(), or "
+    "ExtremalPerturbation(ascent=EvolutionAscent())"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    r"""Scores $\Phi(m \otimes x)$ of masks `(N, 1, *S)`, each of which belongs to the query that `query` `(N,)` names."""
+
+    subject: Subject
+    perturbed: Perturbed
+    query: Tensor
+    rows: int
+
+    def scores(self, masks: Tensor) -> Tensor:
+        """`(N,)` scores of what the masks keep."""
+        with self.subject.surroundings.computing(), torch.no_grad():
+            return torch.cat([self._phi(masks[rows], rows, STILL) for rows in self._chunks(len(masks))])
+
+    def gradients(self, masks: Tensor, game: Game, move: Move) -> tuple[Tensor, Tensor]:
+        """The game's value `(N,)` of each mask, and its gradient `(N, 1, *S)`, with the perturbed input moved."""
+        values, gradients = [], []
+        with self.subject.surroundings.computing():
+            for rows in self._chunks(len(masks)):
+                chunk = masks[rows].detach().requires_grad_()
+                value = torch.zeros(len(chunk), dtype=torch.float32, device=chunk.device)
+                gradient = torch.zeros_like(chunk)
+                # One after the other: `rows` is how many fit into memory with the graph of a single pass.
+                for weight, drops in ((game.keep, False), (-game.drop, True)):
+                    if weight:
+                        part = weight * self._phi(1 - chunk if drops else chunk, rows, move)
+                        gradient += _gradient(part, chunk)
+                        value += part.detach()
+                values.append(value)
+                gradients.append(gradient)
+        return torch.cat(values), torch.cat(gradients)
+
+    def _phi(self, masks: Tensor, rows: slice, move: Move) -> Tensor:
+        query = self.query[rows]
+        try:
+            scores = self.subject.phi(move(self.perturbed(masks, query)), query)
+        except RuntimeError as error:
+            if "that requires grad" in str(error):  # as numpy says
+                raise ValueError(f"the model refuses inputs that require gradients; {DIFFERENTIABLE}") from error
+            raise
+        return check_finite(scores, "a masked input", lambda row: _seen(masks[row], query[row]), OTHERWISE)
+
+    def _chunks(self, count: int) -> Iterator[slice]:
+        for start in range(0, count, self.rows):
+            yield slice(start, min(start + self.rows, count))
+
+
+def _seen(mask: Tensor, query: Tensor) -> str:
+    """Which input it is, and how much of it the mask shows."""
+    area = float(mask.detach().mean())
+    shown = "none of it shown" if area == 0 else "all of it shown" if area == 1 else f"{area:.2g} of it shown"
+    return f"input {int(query)}, with {shown}"
+
+
+OTHERWISE = "check the model, or take another perturbation, e.g. perturbation=Noise()"
+"""What may help where what a mask shows has no score."""
+
+
+def _gradient(value: Tensor, masks: Tensor) -> Tensor:
+    gradient = None
+    if value.requires_grad:
+        with backward_pass():
+            (gradient,) = torch.autograd.grad(value.sum(), masks, allow_unused=True)
+    if gradient is None:
+        raise ValueError(f"the score has no gradient with respect to the input; {DIFFERENTIABLE}")
+    if not torch.isfinite(gradient).all():
+        raise ValueError(
+            "the score's gradient is not finite; check the model, or use a wider type than its present one"
+        )
+    return gradient

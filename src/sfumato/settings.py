@@ -1,0 +1,263 @@
+"""Frozen dataclasses to plain JSON and back, so that a result's file says how it was made."""
+
+import importlib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import Field, field, fields, is_dataclass
+from pathlib import PurePath
+from typing import Any, TypeVar
+
+CLASS = "class"
+
+BY_NAME = ("torch:dtype", "torch:device")
+"""Types whose values are written as they print. Torch is not imported here: the help of the command line is to come fast."""
+
+PER_QUERY = {"per_query": True}
+"""The metadata of a dataclass's field that may hold a tuple with one value for each query."""
+
+T = TypeVar("T")
+
+
+def check_number(
+    name: str,
+    value: Any,
+    meaning: str,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Raise `ValueError` unless the value is a finite number, at least `least`, more than `above` and less than `below`.
+
+    >>> check_number("rate", "fast", "a length in places", above=0)
+    Traceback (most recent call last):
+    ValueError: rate is a length in places, more than 0; got 'fast'
+    """
+    limits = [
+        f"{words} {limit:g}"
+        for words, limit in (("at least", least), ("more than", above), ("less than", below))
+        if limit is not None
+    ]
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or (least is not None and value < least)
+        or (above is not None and value <= above)
+        or (below is not None and value >= below)
+    ):
+        raise ValueError(
+            f"{name} is {', '.join([meaning, ' and '.join(limits)]) if limits else meaning}; got {value!r}"
+        )
+
+
+def number(value: Any, digits: int = 6) -> float | None:
+    """A number as JSON has them, which has neither NaN nor infinity, to so many digits.
+
+    >>> number(1 / 3), number(float("nan"))
+    (0.333333, None)
+    """
+    rounded = float(f"{float(value):.{digits}g}")
+    return rounded if math.isfinite(rounded) else None
+
+
+def check_seed(seed: Any) -> None:
+    """Raise `ValueError` unless it is a whole number that torch's generators take, which hold 64 bits."""
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ValueError(f"seed must be a whole number; got {seed!r}")
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed must be from -2**63 to 2**64 - 1; got {seed}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise `ValueError` unless it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is True or False; got {value!r}")
+
+
+LATER = "later"
+
+
+def later(default: T) -> T:
+    """A setting that a class got after runs were made with it, in place of its default: `as_key` passes over it there."""
+    return field(default=default, metadata={LATER: True})
+
+
+def as_json(value: Any) -> Any:
+    """A configuration as numbers, strings, lists and dicts; anything else as the dotted path of it or of its class.
+
+    Types of tensors, devices and paths are written by name.
+    """
+    return _plain(value, as_json, lambda _: True)
+
+
+def as_key(value: Any) -> Any:
+    """As `as_json`, but without settings that came `later` and are at their defaults, so that rows of earlier runs count."""
+    return _plain(
+        value, as_key, lambda each: not (each.metadata.get(LATER) and getattr(value, each.name) == each.default)
+    )
+
+
+def _plain(value: Any, inner: Callable[[Any], Any], counts: Callable[["Field[Any]"], bool]) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {CLASS: public_path(type(value))} | {
+            each.name: inner(getattr(value, each.name)) for each in fields(value) if each.init and counts(each)
+        }
+    if isinstance(value, tuple | list):
+        return [inner(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): inner(item) for key, item in value.items()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return value.item()
+    if isinstance(value, PurePath) or dotted_path(type(value)) in BY_NAME:
+        return str(value)
+    return dotted_path(value if hasattr(value, "__qualname__") else type(value))
+
+
+def per_query(value: Any, path: str) -> list[str]:
+    """Where `as_json(value)` holds lists with one value for each query, as dotted paths that begin with `path`.
+
+    >>> from sfumato.scores import Logit
+    >>> per_query(Logit(3) - Logit((1, 2)), "score")
+    ['score.terms.1.1.target']
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        paths = []
+        for entry in fields(value):
+            item, name = getattr(value, entry.name), f"{path}.{entry.name}"
+            listed = entry.metadata.get("per_query") and isinstance(item, tuple | list)
+            paths += [name] if listed else per_query(item, name)
+        return paths
+    if isinstance(value, tuple | list):
+        return [name for place, item in enumerate(value) for name in per_query(item, f"{path}.{place}")]
+    return []
+
+
+def from_json(value: Any) -> Any:
+    """What `as_json` wrote. Only classes of this package are looked up; dotted paths stay as they are.
+
+    Raises `ValueError` for a class of another package, and for settings that the class does not have or cannot use.
+    """
+    if isinstance(value, Mapping):
+        items = {key: from_json(item) for key, item in value.items() if key != CLASS}
+        return _build(value[CLASS], items) if CLASS in value else items
+    if isinstance(value, list):
+        return tuple(from_json(item) for item in value)
+    return value
+
+
+KEY = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[\w-]+)"""
+"""A key of TOML: bare or between quotes, with spaces and dots in it then."""
+
+DOTTED_KEY = rf"{KEY}(?:\s*\.\s*{KEY})*"
+
+
+def _keys(dotted: str) -> tuple[str, ...]:
+    """The keys of a dotted one."""
+    told = []
+    for key in re.findall(KEY, dotted):
+        try:
+            told.append(json.loads(key) if key.startswith('"') else key.strip("'"))
+        except ValueError:  # an escape that JSON has not; or no key, but a line of a longer text
+            told.append(key.strip('"'))
+    return tuple(told)
+
+
+def line_of(text: str, keys: tuple[str | int, ...]) -> int | None:
+    """The line of a TOML file where a key stands, or the nearest table about it; of a table `[[name]]` with its index.
+
+    >>> line_of("[[rule]]\\n[[rule]]\\nrule = 'flip'", ("rule", 1, "rule"))
+    3
+    >>> line_of("[names]\\n'hot dog' = 1", ("names", "hot dog"))
+    2
+    """
+    best: int | None = None
+    depth = 0
+    table: tuple[str | int, ...] = ()
+    counts: dict[tuple[str | int, ...], int] = {}
+    for place, line in enumerate(text.splitlines(), 1):
+        if header := re.match(rf"\s*(\[+)\s*({DOTTED_KEY})\s*\]+", line):
+            table = _keys(header[2])
+            if header[1] == "[[":
+                counts[table] = counts.get(table, -1) + 1
+                table = (*table, counts[table])
+            here = table
+        elif key := re.match(rf"\s*({DOTTED_KEY})\s*=", line):
+            here = (*table, *_keys(key[1]))
+        else:
+            continue
+        if here == keys[: len(here)] and len(here) > depth:
+            best, depth = place, len(here)
+    return best
+
+
+def dotted_path(thing: type | Callable[..., Any]) -> str:
+    return f"{thing.__module__}:{thing.__qualname__}"
+
+
+ROOT = __name__.split(".")[0]
+
+FORMER_HOMES = (ROOT, f"{ROOT}.search", f"{ROOT}.space")
+"""Where a class is exported now that an earlier version had in a module which is no more."""
+
+
+def public_path(cls: type) -> str:
+    """How files name a class: of this package, by the outermost package that exports it, so that modules may move."""
+    path = dotted_path(cls)
+    return _exported(path) or path if path.split(".")[0] == ROOT else path
+
+
+def current_path(path: str) -> str:
+    """The name that files now give to a class which an earlier version wrote by its module; other names stay as they are.
+
+    >>> current_path("sfumato.masks:SmoothMask"), current_path("mine:SmoothMask")
+    ('sfumato:SmoothMask', 'mine:SmoothMask')
+    """
+    return _exported(path) or path if path.split(".", maxsplit=1)[0] == ROOT else path
+
+
+def _exported(path: str) -> str:
+    """The path of a class of this package by the outermost package that exports its name; empty if none does."""
+    module, _, name = path.partition(":")
+    parts = module.split(".")
+    packages = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+    for package in dict.fromkeys([*packages, *FORMER_HOMES]):
+        try:
+            exported = getattr(importlib.import_module(package), "__all__", ())
+        except ModuleNotFoundError:  # the module of an earlier version
+            continue
+        if name in exported:
+            return f"{package}:{name}"
+    return ""
+
+
+def _build(path: Any, settings: Mapping[str, Any]) -> Any:
+    """The configuration of the class at a dotted path, with these settings."""
+    configuration = _configuration(path)
+    known = {entry.name for entry in fields(configuration) if entry.init}
+    if unknown := sorted(set(settings) - known):
+        raise ValueError(
+            f"{path!r} has no setting {', '.join(map(repr, unknown))} in this version of sfumato; update sfumato, or leave "
+            "it out"
+        )
+    try:
+        return configuration(**settings)
+    except TypeError as error:  # of a setting that is missing, or of a kind that the class does not expect
+        raise ValueError(f"{path!r} cannot be built from {dict(settings)}: {error}") from error
+
+
+def _configuration(path: Any) -> type:
+    module, _, name = path.partition(":") if isinstance(path, str) else ("", "", "")
+    if module.split(".")[0] != ROOT:
+        raise ValueError(f"{path!r} is not a configuration of this package; import and build it yourself")
+    module, _, name = current_path(path).partition(":")
+    try:
+        cls = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise ValueError(f"{path!r} names no configuration: {error}") from error
+    if not (isinstance(cls, type) and is_dataclass(cls)):
+        raise ValueError(f"{path!r} names no configuration")
+    return cls
