@@ -41,7 +41,6 @@ from sfumato import (
 )
 from sfumato.about import about_run, used_perturbations
 from sfumato.attribution import TensorResult
-from sfumato.masks.smooth import SmoothMask
 from sfumato.scores import Score
 from sfumato.search import ProjectedAscent
 from sfumato.settings import PER_QUERY, as_json, from_json
