@@ -13,7 +13,11 @@ import torch
 from torch import Tensor
 
 from sfumato.model.evaluate import Evaluation
-from sfumato.search.ascent import EXACTLY, LOWEST, Problem, Step, improves, like, project
+from sfumato.search.best import best_of
+from sfumato.search.loop import Look, Step, climb
+from sfumato.search.problem import Problem
+from sfumato.search.rules import Momentum
+from sfumato.search.schedules import ShrinkingAreas
 from sfumato.settings import check_number, check_seed
 from sfumato.space.smoothing import TRUNCATE, gaussian_blur
 
@@ -65,34 +69,23 @@ class EvolutionAscent:
         """Ascend; from `warm` `(B · V, 1, *L)`, if given, at the wanted areas at once."""
         generator = torch.Generator("cpu").manual_seed(problem.seed if self.seed is None else self.seed)
         wanted = problem.areas.flatten()
-        first = wanted.clamp(min=self.start) if warm is None else wanted
-        arrival = min(round(self.approach * steps), steps - 1) if warm is None else 0
-        begin = problem.flat(0.5) if warm is None else warm
-        parameters = project(problem.lattice, begin, first if arrival else wanted, EXACTLY)
-        velocity = torch.zeros_like(parameters)
-        best, best_value = parameters, torch.full_like(wanted, LOWEST)
-        for index in range(steps):
-            progress = min(1.0, index / arrival) if arrival else 1.0
-            area = first ** (1 - progress) * wanted**progress
-            if index:
-                parameters = project(problem.lattice, parameters + self.rate * velocity, area, problem.near)
+        areas = ShrinkingAreas(wanted, wanted, 0)
+        if warm is None:
+            areas = ShrinkingAreas.over(steps, self.approach, wanted.clamp(min=self.start), wanted)
+
+        def look(parameters: Tensor, index: int) -> Look:
             fields = self.fields(problem.lattice.size, generator).to(parameters)
-            tried, values = _tried(problem, parameters, self.deviation * fields, area)
-            if progress == 1.0:
-                for value, candidate in zip(values.unbind(1), tried.unbind(1), strict=True):
-                    better = improves(value, best_value)
-                    best_value = torch.where(better, value, best_value)
-                    best = torch.where(like(better, best), candidate, best)
-            if index == steps - 1:
-                found = best_value > LOWEST
-                answer = torch.where(like(found, best), best, parameters)
-                parameters = project(problem.lattice, answer, wanted, EXACTLY)
-                values = torch.where(found, best_value, values[:, 0])[:, None]
-            yield Step(index, steps, parameters, values[:, 0], area)
-            if index < steps - 1:
-                slope = torch.einsum("nk,k...->n...", _differences(values), fields)
-                largest = slope.abs().flatten(1).amax(1).clamp(min=1e-30)
-                velocity = self.momentum * velocity + slope / like(largest, slope)
+            tried, values = _tried(problem, parameters, self.deviation * fields, areas(index))
+            slope = torch.einsum("nk,k...->n...", _differences(values), fields)
+            return Look(values[:, 0], slope, areas(index), areas.arrived(index), tried[:, 1:], values[:, 1:])
+
+        def climb_from(best: Tensor, _: int, length: int) -> Iterator[Step]:
+            rule = Momentum(self.rate, self.momentum)
+            start = problem.exactly(best, areas(0))
+            return climb(look, start, length, rule, lambda found, index: problem.projected(found, areas(index)))
+
+        start = problem.flat(0.5) if warm is None else warm
+        return best_of(start, [steps], climb_from, lambda parameters: problem.exactly(parameters, wanted))
 
     def fields(self, size: Sequence[int], generator: torch.Generator) -> Tensor:
         """Smooth Gaussian fields `(pairs, 1, *L)` of mean 0 and variance 1 at every node."""
@@ -125,7 +118,7 @@ def _tried(problem: Problem, parameters: Tensor, moves: Tensor, areas: Tensor) -
     tried, values = [], []
     for some in moves.split(at_once):
         candidates = (parameters[:, None] + some).flatten(0, 1)
-        candidates = project(problem.lattice, candidates, areas.repeat_interleave(len(some)), problem.near)
+        candidates = problem.projected(candidates, areas.repeat_interleave(len(some)))
         query = problem.evaluation.query.repeat_interleave(len(some))
         value = _value(problem, replace(problem.evaluation, query=query), problem.lattice(candidates))
         tried.append(candidates.unflatten(0, (-1, len(some))))
