@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from sfumato.attribution import Attribution
+from sfumato.runs.periodic import periodically
 from sfumato.runs.stores.processes import present
 from sfumato.runs.stores.store import LEASE, Done, Item, Owner, Store
 from sfumato.runs.work.faults import Troubles
@@ -135,21 +136,14 @@ def _name(item: Item) -> str:
 @contextmanager
 def renewed(store: Store, me: Owner) -> Iterator[None]:
     """The owner's claims last meanwhile, and are given up at the end."""
-    stop = threading.Event()
 
     def renew() -> None:
-        while not stop.wait(LEASE / 3):
-            try:
-                store.renew(me)
-            except OSError:
-                return  # the next commit says what is wrong
+        with suppress(OSError):  # the next commit says what is wrong
+            store.renew(me)
 
-    thread = threading.Thread(target=renew, name="sfumato-lease", daemon=True)
-    thread.start()
     try:
-        yield
+        with periodically(renew, LEASE / 3, "sfumato-lease"):
+            yield
     finally:
-        stop.set()
-        thread.join()
         with suppress(OSError):  # a lost store forgets the claims by itself
             store.release(me)

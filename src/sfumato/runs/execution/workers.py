@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import threading
 import time
 import warnings
 from collections import deque
@@ -28,6 +27,7 @@ from sfumato.runs.execution.driver import Report, Workers, drive, portable
 from sfumato.runs.execution.execute import AT_ONCE, BETWEEN_COMMITS, Progress, renewed
 from sfumato.runs.execution.session import Session
 from sfumato.runs.execution.supervision import Death, Queue, Task, verdict_of
+from sfumato.runs.periodic import start_periodic
 from sfumato.runs.plans.plan import Plan
 from sfumato.runs.stores.processes import present
 from sfumato.runs.work.faults import Fault, LostDeviceError, said
@@ -426,11 +426,10 @@ def _end_with(parent: int) -> None:
     """End this process when its parent has died, which a killed parent cannot see to."""
 
     def watch() -> None:
-        while not threading.Event().wait(1):
-            if os.getppid() != parent:
-                os._exit(1)
+        if os.getppid() != parent:
+            os._exit(1)
 
-    threading.Thread(target=watch, name="sfumato-parent", daemon=True).start()
+    start_periodic(watch, 1, "sfumato-parent")
 
 
 @contextmanager
