@@ -18,7 +18,7 @@ from sfumato.methods.sufficient import smallest
 from sfumato.model.effects import hooked
 from sfumato.model.inputs import no_effect
 from sfumato.models import Classifier
-from sfumato.runs.catalogue import exported, made
+from sfumato.runs.plans.catalogue import exported, made
 from sfumato.scores import Contrastive, Logit, Score
 from sfumato.web.desk import DONE, STEP, CancelledError, Event, Job
 from sfumato.web.images import SMALL, stretched
