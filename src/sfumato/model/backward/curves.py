@@ -8,7 +8,7 @@ values in the place of its first tensor: some hundred numbers.
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial, reduce
+from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
@@ -32,17 +32,10 @@ ROOTS = 6
 
 
 @dataclass(eq=False)
-class Rule:
-    """The rule at a rectifier, which a larger rectifier lifts that it is a part of."""
+class Switch:
+    """Whether the rule acts at a rectifier; a larger rectifier that it is a part of switches it off."""
 
-    active: bool = True
-
-
-class Clamp(Rule):
-    """As a hook of a tensor: guided backprop's rule for what is a rectifier by its name."""
-
-    def __call__(self, signal: Tensor) -> Tensor:
-        return signal.clamp(min=0) if self.active else signal
+    on: bool = True
 
 
 class Root:
@@ -79,7 +72,7 @@ class Curve:
     """A tensor as a function of a root."""
 
     compute: Callable[[], Tensor | None]
-    rules: tuple[Rule, ...] = ()
+    switches: tuple[Switch, ...] = ()
     """Those of the rectifiers on the way from the root."""
     rectified: tuple["Curve", ...] = ()
     """The curves that those rectifiers have."""
@@ -89,9 +82,9 @@ class Curve:
         """`(G, *s)` at the `grid`, for some places `(*s)`, once they are asked for; `None` where there is no such function."""
         return self.compute()
 
-    def with_rule(self, rule: Rule) -> "Curve":
+    def of_rectifier(self, switch: Switch) -> "Curve":
         """The same, of a rectifier."""
-        return Curve(lambda: self.values, (*self.rules, rule), (*self.rectified, self))
+        return Curve(lambda: self.values, (*self.switches, switch), (*self.rectified, self))
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +101,7 @@ class Step:
     @property
     def ruled(self) -> bool:
         """Whether it is nothing but a function of what has a rule already."""
-        if len(self.arguments) == 1 and any(rule.active for rule in self.curve.rules):
+        if len(self.arguments) == 1 and any(switch.on for switch in self.curve.switches):
             return True
         own, others = self.curve.values, [curve.values for curve in self.curve.rectified]
         return own is not None and any(other is not None and multiples(own, other) for other in others)
@@ -155,17 +148,14 @@ class Curves:
         own = {id(x): root for x, root in zip(signals, roots, strict=True)}
         curves: list[tuple[Tensor, dict[Root, Curve]]] = []
         for x in tensors:
-            hooks = x._backward_hooks
-            rules: list[Rule] = [hook for hook in hooks.values() if isinstance(hook, Clamp)] if hooks else []
-            before = {root: reduce(Curve.with_rule, rules, curve) for root, curve in self.of(x).items()}
             fresh = {own[id(x)]: Curve(partial(at_root, x.shape, x.dtype, x.device))} if id(x) in own else {}
-            curves.append((x, fresh | before))
+            curves.append((x, fresh | self.of(x)))
         sources = [known for x, known in curves if (id(x) in own if own else known)]
         common = [root for root in sources[0] if all(root in known for known in sources)] if sources else []
         steps = []
         for root in common[:ROOTS]:
             arguments = tuple((x, known[root]) for x, known in curves if root in known)
-            before_it = tuple(dict.fromkeys(rule for _, curve in arguments for rule in curve.rules))
+            switches = tuple(dict.fromkeys(switch for _, curve in arguments for switch in curve.switches))
             rectified = tuple(dict.fromkeys(each for _, curve in arguments for each in curve.rectified))
             shape = arguments[0][0].shape
             alone = all(root in known or not x.ndim for x, known in curves)
@@ -173,7 +163,7 @@ class Curves:
             given = _replaced(tuple(args), functions)
             named = {name: _replaced(value, functions) for name, value in kwargs.items()}
             compute = partial(_computed, func, given, named, shape)
-            steps.append(Step(root, Curve(compute, before_it, rectified), arguments, alone))
+            steps.append(Step(root, Curve(compute, switches, rectified), arguments, alone))
         return steps
 
 
