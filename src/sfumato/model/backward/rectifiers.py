@@ -33,7 +33,7 @@ from sfumato.model.backward.curves import (
 )
 from sfumato.model.backward.functions import is_rectifier
 from sfumato.model.backward.gates import Trial, flat, gate, plain, power_of_two
-from sfumato.model.backward.rule import RectifierRule
+from sfumato.model.backward.rule import FunctionRule, RectifierRule
 from sfumato.model.effects import DISPATCH_MODES
 
 DETACH = torch.ops.aten.detach.default
@@ -225,18 +225,20 @@ class Rectifiers(TorchDispatchMode):
         finally:
             self.resting -= really
 
-    @contextmanager
-    def ruled(self, args: Sequence[Any]) -> Iterator[None]:
-        """While a `FunctionRule` runs with these arguments: the nodes that it makes have its way back."""
+    def ruled(self, rule: FunctionRule, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """What a rule makes of a function. It is not looked into, and the nodes that it makes have their way back."""
         if self.looking:
             self._settle([x for x in flat((args,)) if x.is_floating_point()])
         start = next_number()
         self.spans.append(range(start, sys.maxsize))
         try:
             with self.rest(True):
-                yield
+                result = rule(func, *args, **kwargs)
         finally:
             self.spans[-1] = range(start, next_number())
+        for y in flat((result,)):
+            self.curves.keep(y, {}, written=False)  # a larger rectifier would go round the rule
+        return result
 
     def is_ruled(self, node: Any) -> bool:
         """Whether a rule made this node, as its own `autograd.Function`."""

@@ -116,8 +116,7 @@ class BackwardRules(TorchFunctionMode):
                 return self._own_gradient(func, args, kwargs, rule is not None)
         if not args and "input" in kwargs:
             args = (kwargs.pop("input"),)
-        with self.operations.ruled(args):
-            return rule(func, *args, **kwargs)
+        return self.operations.ruled(rule, func, args, kwargs)
 
     def _rectified(self, func: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """A rectifier by its name, to which `operations` give the rule."""
