@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from sfumato.model.backward.gates import Operation, spread
+
 
 @cache
 def grid(dtype: torch.dtype) -> Tensor:
@@ -129,20 +131,13 @@ class Curves:
         elif y in self.known:
             del self.known[y]
 
-    def follow(
-        self,
-        func: Any,
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-        tensors: Sequence[Tensor],
-        signals: Sequence[Tensor],
-        roots: Sequence[Root],
-    ) -> list[Step]:
+    def follow(self, operation: Operation, roots: Sequence[Root]) -> list[Step]:
         """What an operation that is about to run makes of values of both signs, by root, the nearest first.
 
-        `tensors` are its arguments, `signals` those of them to which a signal flows, and `roots` these as roots. Nothing
-        comes of an operation that is not elementwise, and of one that has several signals with nothing in common.
+        `roots` are its signals as roots. Nothing comes of an operation that is not elementwise, and of one that has several
+        signals with nothing in common.
         """
+        func, args, kwargs, tensors, signals = operation
         if not elementwise(func):
             return []
         own = {id(x): root for x, root in zip(signals, roots, strict=True)}
@@ -156,7 +151,7 @@ class Curves:
         for root in common[:ROOTS]:
             arguments = tuple((x, known[root]) for x, known in curves if root in known)
             switches = tuple(dict.fromkeys(switch for _, curve in arguments for switch in curve.switches))
-            rectified = tuple(dict.fromkeys(each for _, curve in arguments for each in curve.rectified))
+            rectified = tuple(dict.fromkeys(inner for _, curve in arguments for inner in curve.rectified))
             shape = arguments[0][0].shape
             alone = all(root in known or not x.ndim for x, known in curves)
             functions = {id(x): curve for x, curve in arguments}
@@ -213,23 +208,12 @@ def _replaced(value: Any, curves: dict[int, Curve]) -> Any:
 
 
 def _sizes(shape: torch.Size) -> list[int]:
-    return [len(range(length)[place]) for length, place in zip(shape, _sampled(shape), strict=True)]
-
-
-@cache
-def _sampled(shape: torch.Size) -> tuple[slice, ...]:
-    """About `PLACES` places, from all over."""
-    steps, sizes = [1] * len(shape), list(shape)
-    while torch.Size(sizes).numel() > PLACES:
-        longest = max(range(len(sizes)), key=lambda axis: sizes[axis])
-        steps[longest] = 2 * steps[longest] + 1
-        sizes[longest] = -(-shape[longest] // steps[longest])
-    return tuple(slice(None, None, step) for step in steps)
+    return [len(range(length)[place]) for length, place in zip(shape, spread(shape, PLACES), strict=True)]
 
 
 def _computed(func: Any, args: Sequence[Any], kwargs: dict[str, Any], shape: torch.Size) -> Tensor | None:
     """What the operation makes of the curves among its arguments, at places of this shape; `None` if that fails."""
-    places = _sampled(shape)
+    places = spread(shape, PLACES)
 
     def at_places(value: Any) -> Any:
         if isinstance(value, list):

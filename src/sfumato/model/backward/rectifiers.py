@@ -6,7 +6,6 @@ or the end of one of several operations: see `gate` and `sfumato.model.backward.
 hides its operations is asked for its derivative as well, and an operation of the user's own for its symmetry: see `Rectifiers`.
 """
 
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ from sfumato.model.backward.curves import (
     straight,
 )
 from sfumato.model.backward.functions import is_rectifier
-from sfumato.model.backward.gates import Trial, flat, gate, plain, power_of_two
+from sfumato.model.backward.gates import Operation, Trial, flat, gate, plain, power_of_two
 from sfumato.model.backward.rule import FunctionRule, RectifierRule
 from sfumato.model.effects import DISPATCH_MODES
 
@@ -106,7 +105,7 @@ class Way:
         return all(rule.derivative for rule in self.rules)
 
     def transform(self, signal: Tensor, scale: float) -> Tensor:
-        r"""What the rules make of the signal at $\sigma$."""
+        r"""What the rules leave of the signal at $y$, which is $f(c R_y) / c$."""
         with torch._C.DisableTorchFunction():
             result = signal if scale == 1 else scale * signal
             for rule in self.rules:
@@ -116,7 +115,12 @@ class Way:
                     raise ValueError(
                         f"{rule!r}.transform must give a signal of shape {list(signal.shape)}; it gave {shape}"
                     )
-            return result
+            return result if scale == 1 else result / scale
+
+    def pass_on(self, signal: Tensor, scale: float) -> Tensor:
+        r"""What then flows to $x$ without the activation's derivative."""
+        with torch._C.DisableTorchFunction():
+            return abs(scale) * self.transform(signal, scale)
 
     def install(self, node: Any, index: int, scale: float, inputs: Sequence[int], switch: Switch) -> None:
         """Hooks on a node whose output `index` is rectified; `inputs` are the places of the signal's ways on."""
@@ -124,15 +128,13 @@ class Way:
         def before(signals: tuple[Any, ...]) -> tuple[Any, ...]:
             if not switch.on:
                 return signals
-            return tuple(
-                self.transform(s, scale) / scale if i == index and s is not None else s for i, s in enumerate(signals)
-            )
+            return tuple(self.transform(s, scale) if i == index and s is not None else s for i, s in enumerate(signals))
 
         def after(gradients: tuple[Any, ...], signals: tuple[Any, ...]) -> tuple[Any, ...]:
             (first, *_), signal = inputs, signals[index]
             if not switch.on or signal is None:
                 return gradients
-            passed = math.copysign(1, scale) * self.transform(signal, scale)
+            passed = self.pass_on(signal, scale)
             return tuple(
                 g if g is None else passed.to(g.dtype) if i == first else torch.zeros_like(g)
                 for i, g in enumerate(gradients)
@@ -153,11 +155,12 @@ class Way:
         def last(gradients: tuple[Any, ...], signals: tuple[Any, ...]) -> tuple[Any, ...]:
             if not rectifier.switch.on or signals[index] is None:
                 return gradients
-            waiting.append(math.copysign(1, rectifier.scale) * self.transform(signals[index], rectifier.scale))
+            waiting.append(self.pass_on(signals[index], rectifier.scale))
             return tuple(None if g is None else torch.zeros_like(g) for g in gradients)
 
         def first(signal: Tensor) -> Tensor:
-            return signal + waiting.pop().to(signal.dtype) if waiting else signal
+            with torch._C.DisableTorchFunction():
+                return signal + waiting.pop().to(signal.dtype) if waiting else signal
 
         node.register_hook(last)
         rectifier.root.hook(first)
@@ -269,21 +272,15 @@ class Rectifiers(TorchDispatchMode):
             signals = [x for x in floats if x.requires_grad or (self.hidden and x in self.hidden)]
             if not signals and not elementwise(func):
                 return func(*args, **kwargs)
-            return self._looked_at(func, args, kwargs, tensors, signals)
+            return self._looked_at(Operation(func, args, kwargs, tensors, signals))
 
-    def _looked_at(
-        self,
-        func: Any,
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-        tensors: Sequence[Tensor],
-        signals: Sequence[Tensor],
-    ) -> Any:
+    def _looked_at(self, operation: Operation) -> Any:
+        func, args, kwargs, _, signals = operation
         roots = [Root(x) for x in signals]
-        steps = self.curves.follow(func, args, kwargs, tensors, signals, roots)
-        written = bool(func._schema.is_mutable)
+        steps = self.curves.follow(operation, roots)
+        written = operation.in_place
         if self.resting or not signals:
-            result = func(*args, **kwargs)
+            result = operation.run()
             if steps:
                 self._keep(result, steps, written)
             return result
@@ -291,13 +288,13 @@ class Rectifiers(TorchDispatchMode):
         # Without gradients, or for the values alone, outputs have no node; they may get one where an autograd.Function ends.
         graph = torch.is_grad_enabled() and any(x.requires_grad for x in signals) and func is not DETACH
         parts = tuple(dict.fromkeys(part for x in signals for part in self.hidden.get(x, Past()).parts))
-        result = func(*args, **kwargs)
+        result = operation.run()
         outputs = [y for y in flat((result,)) if y.is_floating_point()]
-        rectifier = self._rectifier(func, args, kwargs, signals, before, roots, steps, outputs[0]) if outputs else None
+        named = is_rectifier(func, args, kwargs)
+        rectifier = self._rectifier(operation, named, before, roots, steps, outputs[0]) if outputs else None
         if steps:
             # Without the derivative a named activation's slope is lost (SELU's is 1.05): a factor after it makes a larger one.
-            final = self.way.derivative or not is_rectifier(func, args, kwargs)
-            self._keep(result, steps, written, rectifier if final else None)
+            self._keep(result, steps, written, rectifier if self.way.derivative or not named else None)
         if rectifier is not None:
             parts += (rectifier,)
             if graph:
@@ -312,39 +309,42 @@ class Rectifiers(TorchDispatchMode):
 
     def _rectifier(
         self,
-        func: Any,
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-        signals: Sequence[Tensor],
+        operation: Operation,
+        named: bool,
         before: Sequence[Tensor],
         roots: Sequence[Root],
         steps: Sequence[Step],
         y: Tensor,
     ) -> Rectifier | None:
-        """That which ends in this operation, with the output `y`, if there is one."""
-        found: tuple[Root, float] | None = None
+        """That which ends in this operation, with the output `y`, if there is one.
+
+        `named` says whether it is one by its name; `before` are the signals as they were, and `roots` these as roots.
+        """
+        func = operation.func
+        root_and_scale: tuple[Root, float] | None = None
         others: tuple[Root, ...] = ()
-        if is_rectifier(func, args, kwargs):
-            found = next(((root, 1.0) for x, root in zip(before, roots, strict=True) if _fit(x, y)), None)
+        if named:
+            root_and_scale = next(((root, 1.0) for x, root in zip(before, roots, strict=True) if _fit(x, y)), None)
         elif steps and any(step.curve.values is not None for step in steps):
-            at = {id(x): root for x, root in zip(signals, roots, strict=True)}
+            at = {id(x): root for x, root in zip(operation.signals, roots, strict=True)}
             step = next((step for step in steps if _bends(step, steps, at)), None)
             if step is not None:
                 scales = ((at[id(x)], _scale(curve, step.curve)) for x, curve in step.arguments if id(x) in at)
-                found = next(((root, scale) for root, scale in scales if scale), (step.root, _scale_of_root(step)))
-                others = tuple(each.root for each in steps if _scale_of_root(each))
+                root_and_scale = next((pair for pair in scales if pair[1]), (step.root, _scale_of_root(step)))
+                others = tuple(other.root for other in steps if _scale_of_root(other))
                 for switch in step.curve.switches:
                     switch.on = False
         known = bool(steps) and steps[0].alone and steps[0].curve.values is not None
-        if found is None and not known:
+        if root_and_scale is None and not known:
             scales = ((root, gate(x, y)) for x, root in zip(before, roots, strict=True) if _fit(x, y))
-            found = next(((root, scale) for root, scale in scales if scale), None)
-            if found is None and func.namespace not in TORCH:
-                trial = Trial.of(func, args, kwargs, signals)
-                found = None if trial.symmetric() else (roots[0], trial.gate())
-        if found is None:
+            root_and_scale = next((pair for pair in scales if pair[1]), None)
+            if root_and_scale is None and func.namespace not in TORCH:
+                trial = Trial.of(operation)
+                root_and_scale = None if trial.symmetric() else (roots[0], trial.gate())
+        if root_and_scale is None:
             return None
-        return Rectifier(*found, f"{func} in {place()}", Switch(), found[0] not in roots, others)
+        root, scale = root_and_scale
+        return Rectifier(root, scale, f"{func} in {place()}", Switch(), root not in roots, others)
 
     def _keep(self, result: Any, steps: Sequence[Step], written: bool, rectifier: Rectifier | None = None) -> None:
         """Remember what an operation's output is a function of."""
