@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sfumato.settings import is_whole
 from sfumato.space.smoothing import per_axis, reflect, scales
 
 
@@ -53,7 +54,7 @@ class Jitter:
             object.__setattr__(self, "shift", tuple(self.shift))
         if self.shift is not None:
             for shift in self.shift if isinstance(self.shift, tuple) else (self.shift,):
-                if isinstance(shift, bool) or not isinstance(shift, int) or shift < 0:
+                if not is_whole(shift, 0):
                     raise ValueError(
                         f"shift is a whole number of places, at least 0, or one for each axis; got {self.shift!r}"
                     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sfumato.settings import check_number
+from sfumato.settings import check_number, is_whole
 from sfumato.space.jitter import Move, shifts
 
 
@@ -71,7 +71,7 @@ class Transforms:
     scale: float = 0.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.shift, bool) or not isinstance(self.shift, int) or self.shift < 0:
+        if not is_whole(self.shift, 0):
             raise ValueError(f"shift is a whole number of places, at least 0; got {self.shift!r}")
         check_number("angle", self.angle, "in degrees", least=0)
         check_number("scale", self.scale, "what a factor may exceed 1 by", least=0)

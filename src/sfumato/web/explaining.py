@@ -20,6 +20,7 @@ from sfumato.model.inputs import no_effect
 from sfumato.models import Classifier
 from sfumato.runs.catalogue import exported, made
 from sfumato.scores import Contrastive, Logit, Score
+from sfumato.settings import is_whole
 from sfumato.web.desk import DONE, STEP, CancelledError, Event, Job
 from sfumato.web.images import SMALL, stretched
 from sfumato.web.tabs import Shown
@@ -244,6 +245,6 @@ def _method(name: Any, settings: Any, classifier: Classifier) -> Any:
 
 
 def _class(value: Any, name: str, classifier: Classifier) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(classifier.labels):
+    if not (is_whole(value, 0) and value < len(classifier.labels)):
         raise ValueError(f"{name} is the index of one of the {len(classifier.labels)} classes; got {value!r}")
     return value
