@@ -1,10 +1,11 @@
 """Frozen dataclasses to plain JSON and back, so that a result's file says how it was made."""
 
+import difflib
 import importlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, field, fields, is_dataclass
 from pathlib import PurePath
 from typing import Any, TypeGuard, TypeVar
@@ -70,6 +71,16 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
     """
     if not is_whole(value, least):
         raise ValueError(f"{name} must be a whole number from {least} up; got {value!r}")
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """The end of an error's sentence about a name that nothing has: the most similar names; empty where none is similar.
+
+    >>> near("resnet5", ["resnet50", "vgg16"])
+    '; did you mean resnet50?'
+    """
+    similar = difflib.get_close_matches(name, list(names))
+    return f"; did you mean {' or '.join(similar)}?" if similar else ""
 
 
 def number(value: Any, digits: int = 6) -> float | None:
