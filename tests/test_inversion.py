@@ -16,8 +16,9 @@ from torch import nn
 import sfumato
 from sfumato.layers.below import activations
 from sfumato.methods.inversion import Inversion, Step, invert, masked, one_less_cosine, relative_errors
-from sfumato.methods.natural import COLOURS, Fourier, Normalisation, Pixels, amplitudes
+from sfumato.methods.natural import COLOURS, Fourier, Pixels, amplitudes
 from sfumato.settings import as_json, from_json
+from sfumato.space.normalisation import Normalisation
 from sfumato.space.transforms import Transform, Transforms
 
 SHARED = (

@@ -92,6 +92,11 @@ def shifts(limits: Sequence[float], generator: torch.Generator) -> tuple[int, ..
     return tuple(int(draw) for draw in draws)
 
 
+def either_way(count: int, generator: torch.Generator) -> list[float]:
+    """Numbers in [-1, 1), drawn uniformly."""
+    return (2 * torch.rand(count, generator=generator, dtype=torch.float64, device="cpu") - 1).tolist()
+
+
 @dataclass(frozen=True)
 class MirrorEvenSteps:
     """TorchRay's "jitter": the input mirrored along its last axis at every second step, beginning with the first."""
