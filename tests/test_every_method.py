@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from traces import assert_unchanged, state
 
 from sfumato import Blur, GridMask, Logit, Probability, SmoothMask, load, methods
 from sfumato.settings import as_json, from_json
@@ -68,43 +69,6 @@ class Network(nn.Module):
 
 def pictures(count=2):
     return torch.randn(count, 3, 16, 13, generator=torch.Generator().manual_seed(0))
-
-
-HOOKS = [name for name in vars(nn.Module()) if name.endswith("_hooks")]
-
-
-def state(model, inputs):
-    """All that must not change."""
-    return {
-        "values": {name: value.clone() for name, value in model.state_dict().items()},
-        "identities": {name: (id(value), value.data_ptr()) for name, value in model.named_parameters()},
-        "grads": {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()},
-        "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
-        "training": {name: module.training for name, module in model.named_modules()},
-        "hooks": {f"{name}.{kind}": list(getattr(m, kind)) for name, m in model.named_modules() for kind in HOOKS},
-        "attributes": {name: sorted(vars(module)) for name, module in model.named_modules()},
-        "types": {name: type(module) for name, module in model.named_modules()},
-        "forward": {name: module.forward.__func__ for name, module in model.named_modules()},
-        "functions": (torch.relu, nn.functional.relu, torch.Tensor.relu, nn.ReLU.forward),
-        "modes": torch.overrides._get_current_function_mode_stack(),
-        "inputs": inputs.clone(),
-        "inputs' gradient": inputs.grad,
-        "random": torch.get_rng_state(),
-        "grad mode": torch.is_grad_enabled(),
-        "inference mode": torch.is_inference_mode_enabled(),
-        "autocast": torch.is_autocast_enabled("cpu"),
-        "default type": torch.get_default_dtype(),
-    }
-
-
-def assert_unchanged(before, after):
-    assert [name for name in before if not same(before[name], after[name])] == []
-
-
-def same(one, other):
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
 def test_the_result_has_a_map_for_every_query(method):
