@@ -22,7 +22,8 @@ from torch import Tensor
 import sfumato
 from sfumato.layers.below import activations
 from sfumato.methods.inversion import Inversion, invert, relative_errors
-from sfumato.methods.natural import Fourier, Normalisation, Pixels
+from sfumato.methods.natural import Fourier, Pixels
+from sfumato.space.normalisation import Normalisation
 
 SHARED = Path(os.environ.get("SFUMATO_SHARED", "../shared/data"))
 LAYERS = ("blocks.5", "blocks.10", "head")
@@ -32,8 +33,7 @@ OTHER = "features.12"
 
 
 def preparation() -> Normalisation:
-    given = sfumato.models.load("lite0").preparation
-    return Normalisation(given.mean, given.std)
+    return sfumato.models.load("lite0").preparation.normalisation
 
 
 def inverted(subjects: Subjects, layer: str, prior: Fourier | Pixels, steps: int) -> tuple[Inversion, float]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from traces import assert_unchanged, state
 
 from sfumato.attribution import Attribution
 from sfumato.layers.flow import captured
@@ -634,21 +635,6 @@ class Sensitive(nn.Module):
         return self.head(x.mean((2, 3)) + 1e-3 * torch.rand(()))
 
 
-def state(model):
-    hooks = [name for name in vars(nn.Module()) if name.endswith("_hooks")]
-    return {
-        "values": {name: value.tolist() for name, value in model.state_dict().items()},
-        "wanting gradients": [p.requires_grad for p in model.parameters()],
-        "gradients": [p.grad for p in model.parameters()],
-        "training": [module.training for module in model.modules()],
-        "hooks": [list(getattr(module, kind)) for module in model.modules() for kind in hooks],
-        "modes": len(torch.overrides._get_current_function_mode_stack()),
-        "random": torch.get_rng_state().tolist(),
-        "gradient mode": torch.is_grad_enabled(),
-        "relu": (F.relu, torch.relu, torch.Tensor.relu),
-    }
-
-
 @every_method
 @pytest.mark.parametrize("error", [None, RuntimeError("broken"), KeyboardInterrupt()], ids=str)
 def test_nothing_is_left_behind(method, error):
@@ -660,14 +646,14 @@ def test_nothing_is_left_behind(method, error):
             method(net, inputs, 1)
     else:
         method(net, inputs, 1)
-    assert state(net) == before
+    assert_unchanged(before, state(net))
     for wrong in (5, "dog", lambda outputs: outputs):
         net.error = None
         with pytest.raises(ValueError, match=r"."):
             method(net, inputs, wrong)
     with pytest.raises(ValueError, match="no layer 'firts'. Did you mean 'first'"):
         replace(method, layer="firts")(net, inputs, 1)
-    assert state(net) == before
+    assert_unchanged(before, state(net))
 
 
 def test_threads_do_not_notice_each_other():

@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from networks import BY_AXES
 from torch import nn
+from traces import assert_unchanged, state
 
 from sfumato import Blur, Contrastive, ExtremalPerturbation, Logit, Probability, SmoothMask, load
 from sfumato.methods.captum import Captum
@@ -24,11 +26,7 @@ def pictures(*shape):
 
 def network(axes=2):
     torch.manual_seed(axes)
-    convolution, pool = (
-        (nn.Conv1d, nn.AdaptiveAvgPool1d),
-        (nn.Conv2d, nn.AdaptiveAvgPool2d),
-        (nn.Conv3d, nn.AdaptiveAvgPool3d),
-    )[axes - 1]
+    convolution, pool = BY_AXES[axes]
     layers = convolution(3, 4, 3), nn.ReLU(), convolution(4, 6, 3), nn.ReLU(), pool(2), nn.Flatten()
     return nn.Sequential(*layers, nn.Linear(6 * 2**axes, 5)).eval()
 
@@ -272,7 +270,7 @@ def test_many_of_captum_s(name):
     more = KINDS[name]
     method = Captum(name, layer=more) if isinstance(more, str) else Captum(name, arguments=more)
     model, inputs = network(), pictures(2, 3, 10, 8)
-    before = [value.clone() for value in state(model)]
+    before = state(model)
     result = method(model, inputs, [1, 2])
     assert result.map.shape == (2, 1, 10, 8)
     assert torch.isfinite(result.map).all()
@@ -280,19 +278,9 @@ def test_many_of_captum_s(name):
     with torch.inference_mode():
         again = method(model, inputs, torch.tensor([1, 2])).map
     torch.testing.assert_close(again, result.map, atol=1e-5, rtol=1e-4)
-    assert all(map(torch.equal, before, state(model)))
+    assert_unchanged(before, state(model))
     if name not in ("GradientShap", "DeepLiftShap", "ShapleyValueSampling"):
         torch.testing.assert_close(method(model, inputs[1:], 2).map[0], result.map[1], atol=1e-5, rtol=1e-4)
-
-
-def state(model):
-    yield from [*model.state_dict().values(), torch.get_rng_state(), torch.from_numpy(np.random.get_state()[1])]  # noqa: NPY002
-    for parameter in model.parameters():
-        yield torch.tensor([parameter.requires_grad, parameter.data_ptr()])
-        yield torch.zeros(()) if parameter.grad is None else parameter.grad
-    for module in model.modules():
-        hooks = sum(len(each) for name, each in vars(module).items() if "_hooks" in name)
-        yield torch.tensor([module.training, hooks, len(vars(module))])
 
 
 class Failing(nn.Module):
@@ -318,14 +306,14 @@ def test_the_model_is_left_as_it_was(name, after):
     model[0].weight.requires_grad_(False)
     model[0].bias.grad = torch.ones(4)
     model[1].register_forward_hook(lambda *_: None)
-    before = [value.clone() for value in state(model)]
+    before = state(model)
     method = Captum(name, layer="2" if name.startswith("Layer") else "")
     failed = None
     try:
         method(model, inputs, 1)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
         failed = error
-    assert all(map(torch.equal, before, state(model)))
+    assert_unchanged(before, state(model))
     if after == 1:
         assert isinstance(failed, KeyboardInterrupt)
 

@@ -1,4 +1,4 @@
-"""What the library leaves as it found it, and what it accepts."""
+"""What extremal perturbations accept, and what they promise beyond `test_every_method`."""
 
 import copy
 import gc
@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from networks import network
 from torch import nn
+from traces import assert_unchanged, state
 
 from sfumato import Blur, CanvasMask, Contrastive, ExtremalPerturbation, Jitter, Logit, Noise, Output, SmoothMask
 from sfumato.model.effects import saved_bytes
@@ -21,17 +23,6 @@ every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
 def pictures(*shape, seed=0):
     return torch.randn(*(shape or (2, 3, 16, 13)), generator=torch.Generator().manual_seed(seed))
-
-
-def network(axes=2, channels=3):
-    torch.manual_seed(axes)
-    convolution, pool = (
-        (nn.Conv1d, nn.AdaptiveAvgPool1d),
-        (nn.Conv2d, nn.AdaptiveAvgPool2d),
-        (nn.Conv3d, nn.AdaptiveAvgPool3d),
-    )[axes - 1]
-    layers = convolution(channels, 4, 3), nn.Tanh(), pool(2), nn.Flatten(), nn.Linear(4 * 2**axes, 5)
-    return nn.Sequential(*layers).eval()
 
 
 class Sensitive(nn.Module):
@@ -60,87 +51,6 @@ class Sensitive(nn.Module):
             raise self.error
         noise = 1e-3 * torch.rand(()) + 1e-3 * torch.randn(())  # draws from the global random state
         return self.head(self.drop(self.norm(self.first(inputs)).relu()).mean((2, 3))) + noise
-
-
-HOOKS = [name for name in vars(nn.Module()) if name.endswith("_hooks")]
-GLOBAL_HOOKS = [name for name in vars(nn.modules.module) if name.startswith("_global_") and name.endswith("_hooks")]
-
-
-def state(model, inputs):
-    """All that must not change."""
-    return {
-        "values": {name: value.clone() for name, value in model.state_dict().items()},
-        "identities": {name: id(value) for name, value in model.named_parameters()},
-        "versions": {name: value._version for name, value in model.state_dict(keep_vars=True).items()},
-        "grads": {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()},
-        "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
-        "training": {name: module.training for name, module in model.named_modules()},
-        "hooks": {
-            f"{name}.{kind}": list(getattr(module, kind)) for name, module in model.named_modules() for kind in HOOKS
-        },
-        "global hooks": {name: list(getattr(nn.modules.module, name)) for name in GLOBAL_HOOKS},
-        "attributes": {name: sorted(vars(module)) for name, module in model.named_modules()},
-        "inputs": inputs.clone(),
-        "inputs want gradients": inputs.requires_grad,
-        "inputs' gradient": inputs.grad,
-        "random": torch.get_rng_state(),
-        "grad mode": torch.is_grad_enabled(),
-        "inference mode": torch.is_inference_mode_enabled(),
-        "autocast": torch.is_autocast_enabled("cpu"),
-        "autocast type": torch.get_autocast_dtype("cpu"),
-        "autocast cache": torch.is_autocast_cache_enabled(),
-        "default type": torch.get_default_dtype(),
-        "threads": torch.get_num_threads(),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "anomaly": torch.is_anomaly_enabled(),
-    }
-
-
-def assert_unchanged(before, after):
-    assert [name for name in before if not same(before[name], after[name])] == []
-
-
-def same(one, other):
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
-
-
-ERRORS = {
-    "none": (None, 0),
-    "at once": (RuntimeError("broken"), 0),
-    "midway": (RuntimeError("broken"), 5),
-    "interrupt": (KeyboardInterrupt(), 5),
-    "at the end": (RuntimeError("broken"), 7),
-}
-
-
-@every_method
-@pytest.mark.parametrize("error", ERRORS)
-@pytest.mark.parametrize("wanting_gradients", [False, True])
-def test_nothing_changes(method, error, wanting_gradients):
-    error, after = ERRORS[error]
-    model, inputs = Sensitive(error, after), pictures().requires_grad_(wanting_gradients)
-    before = state(model, inputs)
-    if error is None:
-        result = method(model, inputs, 1)
-        assert not any(getattr(result, name).requires_grad for name in ("masks", "map", "scores", "whole"))
-        assert model.hooked == model.calls > 4
-    else:
-        with pytest.raises(type(error)):
-            method(model, inputs, 1)
-        assert model.calls == after + 1
-    assert_unchanged(before, state(model, inputs))
-
-
-@every_method
-def test_nothing_changes_where_the_target_is_bad(method):
-    model, inputs = Sensitive(), pictures()
-    before = state(model, inputs)
-    for target in (7, [0, 1, 2], lambda outputs: outputs):
-        with pytest.raises(ValueError, match="target|score function"):
-            method(model, inputs, target)
-        assert_unchanged(before, state(model, inputs))
 
 
 @every_method
@@ -178,27 +88,6 @@ def test_progress_sees_every_step():
     PROJECTED(network(), pictures(), 1, progress=seen.append)
     assert [(step.index, step.steps) for step in seen] == [(index, 4) for index in range(4)]
     assert all(step.values.shape == step.areas.shape == (4,) for step in seen)
-
-
-@every_method
-@pytest.mark.parametrize(
-    "mode",
-    [torch.no_grad, torch.inference_mode],
-)
-def test_gradient_modes(method, mode):
-    model, inputs = network(), pictures()
-    expected = method(model, inputs, 1)
-    model, sensitive = network(), Sensitive()
-    with mode():
-        result = method(model, inputs, 1)
-        made_inside = method(model, inputs + 0, 1)
-        before = state(sensitive, inputs)
-        method(sensitive, inputs, 1)
-        assert_unchanged(before, state(sensitive, inputs))
-    for found in (result, made_inside):
-        torch.testing.assert_close(found.masks, expected.masks, atol=1e-6, rtol=0)
-        torch.testing.assert_close(found.scores, expected.scores, atol=1e-6, rtol=0)
-        torch.testing.assert_close(found.map, expected.map, atol=1e-6, rtol=0)
 
 
 @every_method

@@ -12,12 +12,14 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from traces import assert_unchanged, state
 
 import sfumato
 from sfumato.layers.below import activations
 from sfumato.methods.inversion import Inversion, Step, invert, masked, one_less_cosine, relative_errors
-from sfumato.methods.natural import COLOURS, Fourier, Normalisation, Pixels, amplitudes
+from sfumato.methods.natural import COLOURS, Fourier, Pixels, amplitudes
 from sfumato.settings import as_json, from_json
+from sfumato.space.normalisation import Normalisation
 from sfumato.space.transforms import Transform, Transforms
 
 SHARED = (
@@ -61,25 +63,6 @@ class Network(nn.Module):
         x = self.second(self.drop(self.norm(self.first(x)).relu()))
         self.heads += 1
         return self.head(x.relu().mean((2, 3)))
-
-
-def state(net):
-    """All that must not change."""
-    return {
-        "values": {name: value.tolist() for name, value in net.state_dict().items()},
-        "versions": {name: value._version for name, value in net.state_dict(keep_vars=True).items()},
-        "gradients": {name: None if p.grad is None else p.grad.tolist() for name, p in net.named_parameters()},
-        "wanted": {name: p.requires_grad for name, p in net.named_parameters()},
-        "modes": {name: module.training for name, module in net.named_modules()},
-        "attributes": {name: sorted(vars(module)) for name, module in net.named_modules()},
-        "hooks": {
-            name: [list(each) for kind, each in vars(module).items() if kind.endswith("_hooks")]
-            for name, module in net.named_modules()
-        },
-        "random": torch.get_rng_state().tolist(),
-        "grad mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
-        "default type": torch.get_default_dtype(),
-    }
 
 
 def target(rows=2, seed=1):
@@ -401,7 +384,7 @@ def test_nothing_of_the_model_changes_whatever_the_callers_mode(prior, mode):
         wanted = wanted.clone()
         before = state(net)
         result = invert(net, "second", wanted, prior=prior, every=3, **SMALL)
-        assert state(net) == before
+        assert_unchanged(before, state(net))
     torch.testing.assert_close(result.pictures, expected, atol=1e-4, rtol=0)
     assert not result.pictures.requires_grad
     assert not result.errors.requires_grad
@@ -414,7 +397,7 @@ def test_nothing_of_the_model_changes_after_an_error(error, after):
     before = state(net)
     with pytest.raises(type(error)):
         invert(net, "second", wanted, **SMALL)
-    assert state(net) == before
+    assert_unchanged(before, state(net))
 
 
 def test_nothing_of_the_model_changes_where_progress_is_interrupted():
@@ -426,7 +409,7 @@ def test_nothing_of_the_model_changes_where_progress_is_interrupted():
     before = state(net)
     with pytest.raises(KeyboardInterrupt):
         invert(net, "second", wanted, progress=stop, **SMALL)
-    assert state(net) == before
+    assert_unchanged(before, state(net))
 
 
 def test_nothing_above_the_layer_is_computed_at_the_steps():
@@ -586,7 +569,7 @@ def test_what_cannot_be_used_is_refused_with_a_reason(changes, message):
     before = state(net)
     with pytest.raises(ValueError, match=message):
         invert(net, settings.pop("layer"), settings.pop("activations"), **settings)
-    assert state(net) == before
+    assert_unchanged(before, state(net))
 
 
 def test_layers_without_gradients_are_refused():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from traces import assert_unchanged, state
 
 from sfumato.layers.below import activations, lower
 
@@ -55,22 +56,12 @@ def by_hand(net, x):
     return given, net.twice(given)
 
 
-def traces(net):
-    modules = dict(net.named_modules())
-    return (
-        {name: (each.training, sorted(vars(each))) for name, each in modules.items()},
-        {name: [list(each._forward_hooks), list(each._forward_pre_hooks)] for name, each in modules.items()},
-        {name: (each.requires_grad, each.grad, each._version) for name, each in net.named_parameters()},
-        {name: each.tolist() for name, each in net.named_buffers()},
-    )
-
-
 def test_the_last_call_counts_at_the_output_and_at_the_input():
     net = Network()
-    before = traces(net)
+    before = state(net)
     found = {at: activations(net, "twice", inputs(), at) for at in ("output", "input")}
     stem = activations(net, "stem", inputs())
-    assert traces(net) == before
+    assert_unchanged(before, state(net))
     with torch.no_grad():
         given, output = by_hand(net.eval(), inputs())
         assert torch.allclose(found["input"], given)
@@ -122,7 +113,7 @@ def test_the_name_of_nothing_is_the_input():
 @pytest.mark.parametrize("when", ["while counting", "later", "outside"])
 def test_nothing_is_left_behind_by_errors(error, when):
     net = Network()
-    before = traces(net)
+    before = state(net)
 
     def run():
         with lower(net, "twice") as phi:
@@ -140,7 +131,7 @@ def test_nothing_is_left_behind_by_errors(error, when):
     with pytest.raises(type(error)):
         run()
     vars(net.stem[0]).pop("forward", None)
-    assert traces(net) == before
+    assert_unchanged(before, state(net))
 
 
 def test_a_model_that_catches_exceptions_is_stopped_all_the_same():

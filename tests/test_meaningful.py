@@ -9,7 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from networks import network
 from torch import nn
+from traces import assert_unchanged, state
 
 from sfumato import Blur, Constant, Fade, Logit, Noise, Probability, load
 from sfumato.games import DUAL
@@ -34,17 +36,6 @@ GRIDS = [
 
 def pictures(*shape):
     return torch.randn(*(shape or (2, 3, 16, 13)), generator=torch.Generator().manual_seed(0))
-
-
-def network(axes=2, channels=3):
-    torch.manual_seed(axes)
-    convolution, pool = (
-        (nn.Conv1d, nn.AdaptiveAvgPool1d),
-        (nn.Conv2d, nn.AdaptiveAvgPool2d),
-        (nn.Conv3d, nn.AdaptiveAvgPool3d),
-    )[axes - 1]
-    layers = convolution(channels, 4, 3), nn.Tanh(), pool(2), nn.Flatten(), nn.Linear(4 * 2**axes, 5)
-    return nn.Sequential(*layers).eval()
 
 
 def uniform(*shape, seed=0, dtype=torch.float64):
@@ -372,29 +363,19 @@ class Sensitive(nn.Sequential):
         return super().forward(inputs) + 1e-3 * torch.rand(())
 
 
-def state(model, inputs):
-    yield from [*model.state_dict().values(), inputs, torch.get_rng_state()]
-    for parameter in model.parameters():
-        yield torch.tensor([parameter.requires_grad, parameter._version])
-        yield torch.zeros(()) if parameter.grad is None else parameter.grad
-    for module in model.modules():
-        yield torch.tensor([module.training, len(module._forward_hooks), len(module._forward_pre_hooks)])
-    yield torch.tensor([torch.is_grad_enabled(), torch.is_inference_mode_enabled()])
-
-
 @pytest.mark.parametrize("after", [None, 1, 5, 9])
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 def test_the_model_is_left_as_it_was(after, mode):
     model, inputs = Sensitive(after), pictures()
     with mode():
-        before = [value.clone() for value in state(model, inputs)]
+        before = state(model, inputs)
         if after is None:
             result = METHOD(model, inputs, 1)
             assert not any(getattr(result, name).requires_grad for name in ("masks", "map", "scores", "blank"))
         else:
             with pytest.raises(KeyboardInterrupt):
                 METHOD(model, inputs, 1)
-        assert all(map(torch.equal, before, state(model, inputs)))
+        assert_unchanged(before, state(model, inputs))
 
 
 METHODS = [

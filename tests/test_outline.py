@@ -6,6 +6,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 import torch
 from torch import nn
+from traces import assert_unchanged, state
 
 from sfumato.layers.flow import captured
 from sfumato.layers.outline import in_words, outline
@@ -181,29 +182,16 @@ def test_shape_of_the_last_call_counts_as_it_does_for_captured():
     assert (layer.shape, layer.calls) == ((3, SIZE // 4, SIZE // 4), 2)
 
 
-def state(net):
-    hooks = [(len(module._forward_hooks), len(module._forward_pre_hooks), module.training) for module in net.modules()]
-    flags = [parameter.requires_grad for parameter in net.parameters()]
-    return hooks, flags, {name: value.clone() for name, value in net.state_dict().items()}
-
-
-def assert_same(before, after):
-    assert before[:2] == after[:2]
-    torch.testing.assert_close(before[2], after[2], rtol=0, atol=0)
-
-
 def test_the_network_and_the_random_state_are_as_they_were():
     net = Small().train()
     net.blocks[0].eval()
     net.embed.weight.requires_grad_(False)
     drawn = []
     net.embed.register_forward_hook(lambda *_: drawn.append(torch.rand(())))
-    before, random = state(net), torch.get_rng_state()
+    before = state(net)
     outline(net, pictures())
-    assert_same(before, state(net))
+    assert_unchanged(before, state(net))
     assert len(drawn) == 1
-    torch.testing.assert_close(torch.get_rng_state(), random)
-    assert torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
@@ -217,7 +205,7 @@ def test_nothing_stays_behind_where_the_network_fails(failure):
     before = state(net)
     with pytest.raises(failure, match="no"):
         outline(net, pictures())
-    assert_same(before, state(net))
+    assert_unchanged(before, state(net))
 
 
 def test_torch_s_own_transformer_shows_its_parts_as_methods_meet_them():

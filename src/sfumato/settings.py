@@ -1,13 +1,14 @@
 """Frozen dataclasses to plain JSON and back, so that a result's file says how it was made."""
 
+import difflib
 import importlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, field, fields, is_dataclass
 from pathlib import PurePath
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 CLASS = "class"
 
@@ -52,6 +53,36 @@ def check_number(
         )
 
 
+def is_whole(value: Any, least: float = -math.inf) -> TypeGuard[int]:
+    """Whether it is a whole number, at least `least`. True and False are none, although Python counts with them.
+
+    >>> is_whole(1, least=1), is_whole(0, least=1), is_whole(True), is_whole(2.0)
+    (True, False, False, False)
+    """
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def check_whole(name: str, value: Any, least: int = 1) -> None:
+    """Raise `ValueError` unless the value is a whole number, at least `least`.
+
+    >>> check_whole("steps", 2.5)
+    Traceback (most recent call last):
+    ValueError: steps must be a whole number from 1 up; got 2.5
+    """
+    if not is_whole(value, least):
+        raise ValueError(f"{name} must be a whole number from {least} up; got {value!r}")
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """The end of an error's sentence about a name that nothing has: the most similar names; empty where none is similar.
+
+    >>> near("resnet5", ["resnet50", "vgg16"])
+    '; did you mean resnet50?'
+    """
+    similar = difflib.get_close_matches(name, list(names))
+    return f"; did you mean {' or '.join(similar)}?" if similar else ""
+
+
 def number(value: Any, digits: int = 6) -> float | None:
     """A number as JSON has them, which has neither NaN nor infinity, to so many digits.
 
@@ -64,7 +95,7 @@ def number(value: Any, digits: int = 6) -> float | None:
 
 def check_seed(seed: Any) -> None:
     """Raise `ValueError` unless it is a whole number that torch's generators take, which hold 64 bits."""
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if not is_whole(seed):
         raise ValueError(f"seed must be a whole number; got {seed!r}")
     if not -(2**63) <= seed < 2**64:
         raise ValueError(f"seed must be from -2**63 to 2**64 - 1; got {seed}")

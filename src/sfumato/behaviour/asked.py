@@ -21,8 +21,7 @@ from sfumato.behaviour.invariance import Invariance
 from sfumato.behaviour.presence import Presence
 from sfumato.behaviour.transformations import TRANSFORMATIONS, Together, Transformation
 from sfumato.data import labels
-from sfumato.models.names import near
-from sfumato.settings import check_number, line_of
+from sfumato.settings import check_number, line_of, near
 
 PRESENCE = "presence"
 OF_PRESENCE = ("threshold", "response", "learn", "seed")

@@ -12,7 +12,7 @@ from sfumato.behaviour.shares import estimated_share, fewest
 from sfumato.behaviour.transformations import Transformation
 from sfumato.behaviour.watched import Watched, check_class, check_response
 from sfumato.metrics.estimate import Estimate, Measure, Row, estimated, mean
-from sfumato.settings import check_number, check_seed
+from sfumato.settings import check_number, check_seed, check_whole, is_whole
 
 HOLDS, BROKEN, UNDECIDED = "holds", "broken", "undecided"
 """The upper end of the error's interval is within ε; the lower end is beyond it; neither."""
@@ -38,9 +38,8 @@ class Invariance:
     def __post_init__(self) -> None:
         check_response(self.response)
         check_number("epsilon", self.epsilon, "how large an error may be", above=0)
-        if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 1:
-            raise ValueError(f"draws must be a whole number from 1 up; got {self.draws!r}")
-        if self.target is not None and (isinstance(self.target, bool) or not isinstance(self.target, int)):
+        check_whole("draws", self.draws)
+        if self.target is not None and not is_whole(self.target):
             raise ValueError(f"target is a class index, or None for the top class; got {self.target!r}")
         check_seed(self.seed)
 

@@ -4,16 +4,15 @@ Each is a configuration with a `strength`; called with one input it draws a chan
 the same change from the same generator, only weaker: curves over strength are smooth, and their points paired.
 """
 
-import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from sfumato.settings import check_number
-from sfumato.space.jitter import Move
+from sfumato.space.jitter import Move, either_way
+from sfumato.space.normalisation import per_channel
 from sfumato.space.smoothing import gaussian_blur
 from sfumato.space.transforms import Transform
 
@@ -24,6 +23,15 @@ class Levels:
 
     black: tuple[float, ...]
     white: tuple[float, ...]
+
+    def beside(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Black and white as tensors that broadcast to `x` `(1, C, *S)`."""
+        for values in (self.black, self.white):
+            if len(values) != x.shape[1]:
+                raise ValueError(
+                    f"Levels has {len(values)} values for an input with {x.shape[1]} channels; give one per channel"
+                )
+        return per_channel(self.black, x), per_channel(self.white, x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +46,7 @@ class Draw:
 
     def either_way(self, count: int) -> list[float]:
         """Numbers in [-1, 1)."""
-        return (2 * torch.rand(count, generator=self.generator, dtype=torch.float64, device="cpu") - 1).tolist()
+        return either_way(count, self.generator)
 
     def share(self) -> float:
         """A number in [0, 1)."""
@@ -52,16 +60,14 @@ class Draw:
         """From black to white, to be added to `x` `(1, C, *S)`."""
         if self.levels is None:
             return x.new_ones(1)
-        return _per_channel(self.levels.white, x) - _per_channel(self.levels.black, x)
+        black, white = self.levels.beside(x)
+        return white - black
 
     def within(self, x: Tensor, changed: Tensor) -> Tensor:
         """The changed input with all beyond black and white cut off, as in a picture file; what has not changed stays."""
         if self.levels is None:
             return changed
-        kept = torch.minimum(
-            torch.maximum(changed, _per_channel(self.levels.black, x)), _per_channel(self.levels.white, x)
-        )
-        return torch.where(changed == x, x, kept)
+        return torch.where(changed == x, x, changed.clamp(*self.levels.beside(x)))
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ class Rotation(Transformation):
     def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
         if x.ndim < 4:
             raise ValueError(f"inputs with one axis of space cannot be rotated; got shape {tuple(x.shape)}")
-        return _resampled(x, Transform(angle=self.strength * draw.either_way(1)[0]))
+        return Transform(angle=self.strength * draw.either_way(1)[0], cubic=x.ndim == 4)(x)
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ class Scaling(Transformation):
     unit: ClassVar[str] = "beyond 1"
 
     def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
-        return _resampled(x, Transform(scale=(1 + self.strength) ** draw.either_way(1)[0]))
+        return Transform(scale=(1 + self.strength) ** draw.either_way(1)[0], cubic=x.ndim == 4)(x)
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,7 @@ class Flip(Transformation):
             raise ValueError(f"strength of Flip is 1, or 0 for none; got {self.strength!r}")
 
     def __call__(self, x: Tensor, _draw: Draw, /) -> Tensor:
-        return x.flip(-1) if self.strength else x
+        return Move(flips=(-1,))(x) if self.strength else x
 
     def scaled(self, share: float) -> Self:
         """Itself, or none for no share."""
@@ -257,23 +263,3 @@ TRANSFORMATIONS: dict[str, type[Transformation]] = {
     "noise": Noisiness,
 }
 """By the names that the command line knows."""
-
-
-def _per_channel(values: tuple[float, ...], x: Tensor) -> Tensor:
-    if len(values) != x.shape[1]:
-        raise ValueError(
-            f"Levels has {len(values)} values for an input with {x.shape[1]} channels; give one per channel"
-        )
-    return x.new_tensor(values).view(1, -1, *[1] * (x.ndim - 2))
-
-
-def _resampled(x: Tensor, transform: Transform) -> Tensor:
-    """The transform's turn and scale, of inputs with two axes by cubic interpolation; of others as the transform does it."""
-    if x.ndim != 4 or (not transform.angle and transform.scale == 1):
-        return transform(x)
-    height, width = x.shape[2:]
-    cosine, sine = (part(math.radians(transform.angle)) / transform.scale for part in (math.cos, math.sin))
-    # Where each place comes from, in torch's coordinates: -1 to 1 along either side, whatever their lengths.
-    matrix = x.new_tensor([[[cosine, -sine * height / width, 0], [sine * width / height, cosine, 0]]])
-    grid = functional.affine_grid(matrix, list(x.shape), align_corners=False)
-    return functional.grid_sample(x, grid, "bicubic", "reflection", align_corners=False)

@@ -9,6 +9,7 @@ from typing import Any
 from sfumato.data import reading
 from sfumato.data.example import Example, Thing
 from sfumato.data.listing import Listing, set_paths_
+from sfumato.settings import is_whole
 
 SIDE = 227
 """Pixels of a picture whose boxes are called `boxes_227`: these have been squashed to a square."""
@@ -69,7 +70,7 @@ class Annotated(Listing):
         ]
 
     def _label(self, label: Any) -> int:
-        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < len(self.classes):
+        if not (is_whole(label, 0) and label < len(self.classes)):
             raise ValueError(f"label {label!r} is no class; expected an index below {len(self.classes)}")
         return label
 

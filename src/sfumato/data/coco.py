@@ -14,6 +14,7 @@ from sfumato.data import reading
 from sfumato.data.example import Box, Example, Run, Thing
 from sfumato.data.json_elements import element, elements
 from sfumato.data.listing import Listing, set_paths_
+from sfumato.settings import is_whole
 
 Array = np.ndarray[Any, Any]
 
@@ -39,7 +40,7 @@ class COCO(Listing):
 
     def __post_init__(self) -> None:
         set_paths_(self, "path", "annotations", "pictures")
-        if isinstance(self.year, bool) or not isinstance(self.year, int):
+        if not is_whole(self.year):
             raise ValueError(f"year is a number such as 2014 or 2017; got {self.year!r}")
         if not (isinstance(self.split, str) and self.split):
             raise ValueError(f"split is the name of a part such as 'train' or 'val'; got {self.split!r}")

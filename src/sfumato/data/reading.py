@@ -1,15 +1,15 @@
 """Annotation files, read with errors that name the file, the place and what was expected."""
 
-import difflib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from sfumato.data.example import Box
+from sfumato.settings import near
 
 COMPARED = 1000
 """Names in a folder, at most, that a missing one is compared with."""
@@ -122,16 +122,6 @@ def index_of(name: Any, indices: dict[str, int]) -> int:
     if isinstance(name, str) and name in indices:
         return indices[name]
     raise ValueError(f"the data set has no class {name!r}{near(str(name), indices)}")
-
-
-def near(name: str, names: Iterable[str]) -> str:
-    """The end of an error's sentence.
-
-    >>> near("cats", ["cat", "dog"])
-    '; did you mean cat?'
-    """
-    found = difflib.get_close_matches(name, list(names))
-    return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 def _first(root: str, candidates: Sequence[str], missing: str, there: Any) -> Path:

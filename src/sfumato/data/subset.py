@@ -13,7 +13,7 @@ from sfumato.data import reading
 from sfumato.data.example import Data, Example
 from sfumato.data.listing import Listing, set_names_
 from sfumato.data.truth import truth
-from sfumato.settings import check_number, check_seed
+from sfumato.settings import check_number, check_seed, is_whole
 
 SIDEWAYS = range(5, 9)
 """EXIF's orientations with width and height exchanged."""
@@ -48,7 +48,7 @@ class Subset(Listing):
         check_seed(self.seed)
         for name in ("first", "sample"):
             count = getattr(self, name)
-            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            if count is not None and not is_whole(count, 1):
                 raise ValueError(f"{name} is how many pictures, from 1 up; got {count!r}")
         if self.first is not None and self.sample is not None:
             raise ValueError("first and sample are two ways to take fewer pictures; give one of them")

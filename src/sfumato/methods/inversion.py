@@ -14,13 +14,14 @@ from torch import Tensor
 from sfumato.about import versions
 from sfumato.attribution import TensorResult
 from sfumato.layers.below import lower
-from sfumato.methods.natural import IMAGENET_MEAN, IMAGENET_STD, Fourier, Normalisation, Prior
+from sfumato.methods.natural import Fourier, Prior
 from sfumato.model.effects import Model, saved_bytes
 from sfumato.model.inputs import described
 from sfumato.model.subject import GIB, Subject
 from sfumato.search.loop import Look, climb
 from sfumato.search.rules import Momentum, by_size, half_cosine
 from sfumato.settings import as_json, check_number, check_seed
+from sfumato.space.normalisation import IMAGENET_MEAN, IMAGENET_STD, Normalisation
 from sfumato.space.transforms import Transform
 
 

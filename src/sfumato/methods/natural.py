@@ -15,71 +15,13 @@ from torch import Tensor
 
 from sfumato.masks.priors import total_variation
 from sfumato.settings import check_number
+from sfumato.space.normalisation import Normalisation
 from sfumato.space.transforms import Transforms
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # The colours of photographs: rows z such that independent normal coefficients c make log-odds c · z of RGB values in [0, 1]
 # with the covariance that they have in 276 photographs of COCO. In turn light, red against blue, magenta against green.
 # `python bench/inversion.py colours` measures them.
 COLOURS = ((1.611, 1.648, 1.731), (0.594, -0.012, -0.542), (0.125, -0.272, 0.143))
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """What a network sees of pictures in [0, 1]: their values less `mean`, over `std`, with one number per channel each.
-
-    Without both (None), what it sees are the pictures themselves, of any value.
-    """
-
-    mean: tuple[float, ...] | None = IMAGENET_MEAN
-    std: tuple[float, ...] | None = IMAGENET_STD
-
-    def __post_init__(self) -> None:
-        if (self.mean is None) != (self.std is None):
-            raise ValueError(f"give both mean and std, or None for both; got mean={self.mean}, std={self.std}")
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if isinstance(values, list):
-                object.__setattr__(self, name, values := tuple(values))
-            if values is not None and not isinstance(values, tuple):
-                raise ValueError(f"{name} is a tuple with one number per channel, or None; got {values!r}")
-            for value in values or ():
-                check_number(f"each {name}", value, "a number", above=0 if name == "std" else None)
-
-    def check(self, channels: int) -> None:
-        """Raise `ValueError` unless there is one number per channel."""
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None and len(values) != channels:
-                raise ValueError(
-                    f"{name} has {len(values)} values for pictures with {channels} channels; give one per channel, or "
-                    "None for both mean and std to find inputs that are no pictures"
-                )
-
-    @property
-    def bounded(self) -> bool:
-        """Whether there are bounds, 0 and 1."""
-        return self.mean is not None
-
-    def seen(self, pictures: Tensor) -> Tensor:
-        """What the network sees of pictures `(N, C, *S)`."""
-        if self.mean is None or self.std is None:
-            return pictures
-        return (pictures - _per_channel(self.mean, pictures)) / _per_channel(self.std, pictures)
-
-    def pictures(self, seen: Tensor) -> Tensor:
-        """The pictures of which the network sees `(N, C, *S)`."""
-        if self.mean is None or self.std is None:
-            return seen
-        return seen * _per_channel(self.std, seen) + _per_channel(self.mean, seen)
-
-    def within(self, pictures: Tensor) -> Tensor:
-        """The pictures, with values beyond the bounds put to them."""
-        return pictures.clamp(0, 1) if self.bounded else pictures
-
-
-def _per_channel(values: Sequence[float], like: Tensor) -> Tensor:
-    return like.new_tensor(values).view(-1, *[1] * (like.ndim - 2))
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.protocol import Protocol
 from sfumato.model.subject import Subject
 from sfumato.scores import Logit
+from sfumato.settings import is_whole
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Accuracy(Protocol):
         """`rank`, from 1, and how many logits are `nan`."""
         model, inputs = case.need("model", "Accuracy"), case.need("inputs", "Accuracy")
         target = case.target
-        if isinstance(target, bool) or not isinstance(target, int):
+        if not is_whole(target):
             raise ValueError(f"Accuracy needs a class index as the target; got {target!r}")
         score = Logit(target)
         with Subject.prepared(model, inputs, score) as subject, subject.surroundings.computing():

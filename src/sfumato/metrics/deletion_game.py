@@ -20,7 +20,7 @@ from sfumato.model.evaluate import Evaluation
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Perturbation, seeded
 from sfumato.scores import check_meaning
-from sfumato.settings import check_number, later
+from sfumato.settings import check_number, check_whole, later
 
 HEIGHTS = tuple(step / 20 for step in range(20))
 
@@ -65,8 +65,7 @@ class DeletionGame(Protocol):
             if not values or (name == "suppressions" and 0 in values):
                 raise ValueError(f"{name} are {meaning}, at least one, and none of the score is no goal; got {values}")
             object.__setattr__(self, name, values)
-        if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
-            raise ValueError(f"batch must be a whole number from 1 up; got {self.batch!r}")
+        check_whole("batch", self.batch)
         check_number("memory", self.memory, "in GiB", above=0)
         check_meaning(self.score)
 

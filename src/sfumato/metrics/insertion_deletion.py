@@ -15,9 +15,10 @@ from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.likeness import order
 from sfumato.metrics.protocol import Protocol
-from sfumato.metrics.question import check_count, check_perturbation, finite, questioned
+from sfumato.metrics.question import check_perturbation, finite, questioned
 from sfumato.perturbations import Blur, Constant, Perturbation
 from sfumato.scores import check_meaning
+from sfumato.settings import check_whole
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class InsertionDeletion(Protocol):
     curves: bool = False
 
     def __post_init__(self) -> None:
-        check_count("steps", self.steps)
+        check_whole("steps", self.steps)
         check_perturbation("insertion", self.insertion)
         check_perturbation("deletion", self.deletion)
         check_meaning(self.score)

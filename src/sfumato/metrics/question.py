@@ -99,11 +99,6 @@ def check_positive(whole: float) -> None:
         )
 
 
-def check_count(name: str, value: Any, least: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number from {least} up; got {value!r}")
-
-
 def check_perturbation(name: str, value: Any) -> None:
     if isinstance(value, type) or not callable(value):
         raise ValueError(f"{name} must be a perturbation such as Blur() or Constant(); got {value!r}")

@@ -19,9 +19,10 @@ from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.likeness import spearman, ssim_of_maps
 from sfumato.metrics.protocol import Protocol
-from sfumato.metrics.question import check_count, finite
+from sfumato.metrics.question import finite
 from sfumato.model.effects import frozen, hooked
 from sfumato.model.modes import Surroundings
+from sfumato.settings import check_whole
 
 DRAWS = ("reset", "normal", "permutation")
 
@@ -58,7 +59,7 @@ class Randomisation(Protocol):
         if self.draw not in DRAWS:
             raise ValueError(f"draw must be one of {', '.join(DRAWS)}; got {self.draw!r}")
         if self.looks is not None:
-            check_count("looks", self.looks)
+            check_whole("looks", self.looks)
 
     def measure(self, case: Case) -> Row:
         method, model, inputs, target = (

@@ -15,8 +15,8 @@ from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.likeness import spearman
 from sfumato.metrics.protocol import Protocol
-from sfumato.metrics.question import check_count, finite
-from sfumato.settings import check_number
+from sfumato.metrics.question import finite
+from sfumato.settings import check_number, check_whole
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Stability(Protocol):
     noise: float = 0.05
 
     def __post_init__(self) -> None:
-        check_count("draws", self.draws)
+        check_whole("draws", self.draws)
         check_number("noise", self.noise, "a fraction of the input's range", above=0)
 
     def measure(self, case: Case) -> Row:

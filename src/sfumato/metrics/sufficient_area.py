@@ -13,7 +13,6 @@ from sfumato.metrics.likeness import order
 from sfumato.metrics.protocol import Protocol
 from sfumato.metrics.question import (
     Question,
-    check_count,
     check_perturbation,
     check_positive,
     finite,
@@ -22,7 +21,7 @@ from sfumato.metrics.question import (
 )
 from sfumato.perturbations import Blur, Perturbation
 from sfumato.scores import check_meaning
-from sfumato.settings import check_number
+from sfumato.settings import check_number, check_whole
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class SufficientArea(Protocol):
             raise ValueError(
                 f"keep is the share of the whole picture's score and must lie in (0, 1]; got {self.keep:g}"
             )
-        check_count("steps", self.steps)
+        check_whole("steps", self.steps)
         check_perturbation("perturbation", self.perturbation)
         check_meaning(self.score)
 

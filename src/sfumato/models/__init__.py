@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sfumato.models import dotted, hf, lite0, timm, torchray, torchvision
 from sfumato.models.classifier import Classifier, Preparation
-from sfumato.models.names import near
+from sfumato.settings import near
 
 __all__ = ["NAMES", "SOURCES", "Classifier", "Preparation", "load"]
 

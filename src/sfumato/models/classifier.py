@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from sfumato.scores import class_scores
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from sfumato.space.normalisation import IMAGENET_MEAN, IMAGENET_STD, Normalisation
 
 M = TypeVar("M")
 
@@ -49,6 +47,11 @@ class Preparation:
             raise ValueError(f"antialias=False is for bilinear resampling; got {self.resampling!r}")
 
     @property
+    def normalisation(self) -> Normalisation:
+        """What the network sees of a picture's values."""
+        return Normalisation(self.mean, self.std)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the input for a square picture, which is every input's unless `size` is None."""
         side = self.size or self.resize
@@ -65,17 +68,17 @@ class Preparation:
         if not self.antialias:
             values = interpolate(values[None], (height, width), mode="bilinear", align_corners=False)[0]
         values = values[:, top:bottom, left:right]
-        return (values - _per_channel(self.mean, values)) / _per_channel(self.std, values)
+        return self.normalisation.seen(values, axes=2)
 
     def restore(self, inputs: Tensor) -> Tensor:
         """Inputs (…, C, H, W) as they are seen: RGB (…, 3, H, W) in [0, 1], on the inputs' device."""
-        values = (inputs * _per_channel(self.std, inputs) + _per_channel(self.mean, inputs)).clamp(0, 1)
+        values = self.normalisation.pictures(inputs, axes=2).clamp(0, 1)
         return values.expand(*values.shape[:-3], 3, *values.shape[-2:])
 
     def normalised(self, pictures: Tensor) -> Tensor:
         """The inputs (…, C, H, W) that `restore` shows as these pictures, RGB (…, 3, H, W) in [0, 1]."""
         values = pictures.mean(-3, keepdim=True) if len(self.mean) == 1 else pictures
-        return (values - _per_channel(self.mean, values)) / _per_channel(self.std, values)
+        return self.normalisation.seen(values, axes=2)
 
     def window(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
         """The part of a picture of that `size` (width, height) which the input shows: left, top, right, bottom.
@@ -141,7 +144,3 @@ def _as_tensor(picture: Image.Image) -> Tensor:
     """(C, H, W) in [0, 1]."""
     width, height = picture.size
     return torch.from_numpy(np.array(picture)).float().reshape(height, width, -1).permute(2, 0, 1) / 255
-
-
-def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return like.new_tensor(values).reshape(-1, 1, 1)

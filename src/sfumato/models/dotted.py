@@ -11,7 +11,7 @@ from torch import nn
 from sfumato.models.anatomy import described
 from sfumato.models.checkpoint import load_weights_
 from sfumato.models.classifier import Classifier, Preparation
-from sfumato.models.names import near
+from sfumato.settings import near
 
 
 def load(path: str, checkpoint: Path | None = None, sources: Iterable[str] = ()) -> Classifier:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from sfumato.models.anatomy import described
 from sfumato.models.checkpoint import load_weights_, requiring
-from sfumato.models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier, Preparation
+from sfumato.models.classifier import Classifier, Preparation
+from sfumato.space.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Logits(nn.Module):

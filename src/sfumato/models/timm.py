@@ -7,7 +7,7 @@ from PIL import Image
 from sfumato.models.anatomy import described
 from sfumato.models.checkpoint import load_weights_, requiring
 from sfumato.models.classifier import Classifier, Preparation
-from sfumato.models.names import near
+from sfumato.settings import near
 
 
 def load(name: str, checkpoint: Path | None = None) -> Classifier:

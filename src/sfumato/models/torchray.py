@@ -18,7 +18,7 @@ from sfumato.data import labels
 from sfumato.models.caffe import VGG16, ResNet50
 from sfumato.models.checkpoint import fit_, state_dict
 from sfumato.models.classifier import Classifier, Preparation
-from sfumato.models.names import near
+from sfumato.settings import near
 
 LABELS = {"voc": labels.VOC, "coco": labels.COCO}  # in the order of the networks' outputs
 

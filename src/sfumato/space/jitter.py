@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sfumato.settings import is_whole
 from sfumato.space.smoothing import per_axis, reflect, scales
 
 
@@ -53,7 +54,7 @@ class Jitter:
             object.__setattr__(self, "shift", tuple(self.shift))
         if self.shift is not None:
             for shift in self.shift if isinstance(self.shift, tuple) else (self.shift,):
-                if isinstance(shift, bool) or not isinstance(shift, int) or shift < 0:
+                if not is_whole(shift, 0):
                     raise ValueError(
                         f"shift is a whole number of places, at least 0, or one for each axis; got {self.shift!r}"
                     )
@@ -89,6 +90,11 @@ def shifts(limits: Sequence[float], generator: torch.Generator) -> tuple[int, ..
         for limit in limits
     ]
     return tuple(int(draw) for draw in draws)
+
+
+def either_way(count: int, generator: torch.Generator) -> list[float]:
+    """Numbers in [-1, 1), drawn uniformly."""
+    return (2 * torch.rand(count, generator=generator, dtype=torch.float64, device="cpu") - 1).tolist()
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,15 @@ from sfumato.figures.report.encoded import png
 from sfumato.figures.report.numbers import told
 from sfumato.methods import Captum, ExtremalChannels, ExtremalPerturbation, extremal
 from sfumato.methods.sufficient import smallest
+from sfumato.metrics.likeness import stretched
 from sfumato.model.effects import hooked
 from sfumato.model.inputs import no_effect
 from sfumato.models import Classifier
 from sfumato.runs.plans.catalogue import exported, made
 from sfumato.scores import Contrastive, Logit, Score
+from sfumato.settings import is_whole
 from sfumato.web.desk import DONE, STEP, CancelledError, Event, Job
-from sfumato.web.images import SMALL, stretched
+from sfumato.web.images import SMALL
 from sfumato.web.tabs import Shown
 
 BETWEEN = 0.1
@@ -155,7 +157,7 @@ class Watch:
 
 def answer(result: Attribution) -> dict[str, Any]:
     """A result of one query as the page shows it."""
-    found: dict[str, Any] = {"map": png(stretched(result.map[0, 0])), "masks": [], "channels": []}
+    found: dict[str, Any] = {"map": png(stretched(result.map[0, 0].cpu())), "masks": [], "channels": []}
     for name in ("areas", "achieved", "scores", "complements", "whole", "blank"):
         value = getattr(result, name)
         if value is not None:
@@ -166,7 +168,7 @@ def answer(result: Attribution) -> dict[str, Any]:
         each = activation.shape[0] // result.channel_masks.shape[2]
         for index, weight in zip(indices[0].tolist(), weights[0].tolist(), strict=True):
             seen = activation[index * each : (index + 1) * each].sum(0)
-            picture = png(stretched(seen)) if seen.ndim == 2 else None
+            picture = png(stretched(seen.cpu())) if seen.ndim == 2 else None
             found["channels"].append({"index": index, "weight": weight, "map": picture})
     elif result.masks is not None:
         found["masks"] = [png(mask) for mask in result.masks[0, :, 0]]
@@ -244,6 +246,6 @@ def _method(name: Any, settings: Any, classifier: Classifier) -> Any:
 
 
 def _class(value: Any, name: str, classifier: Classifier) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(classifier.labels):
+    if not (is_whole(value, 0) and value < len(classifier.labels)):
         raise ValueError(f"{name} is the index of one of the {len(classifier.labels)} classes; got {value!r}")
     return value

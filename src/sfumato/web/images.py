@@ -1,4 +1,4 @@
-"""Masks and maps as what a page can show."""
+"""Pictures as what a page can show."""
 
 import torch
 from torch import Tensor
@@ -10,13 +10,6 @@ SMALL = 112
 
 BLUR = 10.0
 """Width of the blur in which what is hidden is shown, in pixels of the network's input."""
-
-
-def stretched(values: Tensor) -> Tensor:
-    """Values brought to [0, 1]; zeros where all are equal."""
-    values = values.detach().float().cpu()
-    low, high = values.min(), values.max()
-    return (values - low) / (high - low) if high > low else torch.zeros_like(values)
 
 
 def blurred(picture: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from sfumato.data.truth import within
 from sfumato.metrics.case import Window, placed
 from sfumato.model.fingerprint import fingerprint
 from sfumato.models import Classifier
-from sfumato.settings import check_number, number
+from sfumato.settings import check_number, is_whole, number
 
 UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML cannot hold, and halves of characters, which UTF-8 cannot either."""
@@ -40,7 +40,7 @@ class Annotation:
         for what, text in (("picture", self.picture), ("name", self.name)):
             if not (isinstance(text, str) and text) or UNWRITABLE.search(text):
                 raise ValueError(f"{what} must be text without control characters; got {text!r:.80}")
-        if isinstance(self.label, bool) or not isinstance(self.label, int) or self.label < 0:
+        if not is_whole(self.label, 0):
             raise ValueError(f"label is the index of a class, from 0 up; got {self.label!r}")
         if self.mask.ndim != 2 or self.mask.dtype != torch.bool or self.mask.device.type != "cpu":
             found = f"{self.mask.dtype} {tuple(self.mask.shape)} on {self.mask.device}"
@@ -89,7 +89,7 @@ def annotated(
     nowhere reaches `level`. A network that sees every picture in one size does not tell pictures of other sizes apart.
     """
     check_number("level", level, "a value of the mask", above=0, below=1)
-    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < len(classifier.labels):
+    if not (is_whole(label, 0) and label < len(classifier.labels)):
         raise ValueError(f"label must be the index of one of the {len(classifier.labels)} classes; got {label!r}")
     masks = _masks(result, classifier, picture)
     shown = list(range(len(masks)) if variants is None else variants)

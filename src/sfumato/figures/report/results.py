@@ -18,6 +18,7 @@ from sfumato.figures.report.shown import AS_SEEN, batch, perturbed, restored
 from sfumato.methods.sufficient import SmallestArea
 from sfumato.models import Classifier
 from sfumato.scores import differing, quantity
+from sfumato.settings import is_whole
 
 TITLE = "What the network needs to see"
 
@@ -170,7 +171,7 @@ def target_name(about: Mapping[str, Any], classifier: Classifier | None) -> str:
     target = score.get("target") if isinstance(score, Mapping) else None
     if isinstance(target, list):
         target = target[0] if len(target) == 1 else None
-    if isinstance(target, bool) or not isinstance(target, int):
+    if not is_whole(target):
         return ""
     if classifier is None or not 0 <= target < len(classifier.labels):
         return f"class {target}"

@@ -6,13 +6,12 @@ import torch
 
 from sfumato.layers.capture import find_layer
 from sfumato.models.anatomy import last_spatial
-from sfumato.models.names import near
 from sfumato.runs.plans.findings import Finding, first_line
 from sfumato.runs.plans.plan import Plan
 from sfumato.runs.plans.spellings import Spellings
 from sfumato.runs.plans.unmatched import NAMELESS, toml_key
 from sfumato.runs.work.workbench import Workbench
-from sfumato.settings import as_json, dotted_path
+from sfumato.settings import as_json, dotted_path, near
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 

@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 
 from sfumato.about import versions
-from sfumato.models.names import near
 from sfumato.runs.checks.check import check_plan
 from sfumato.runs.execution.execute import Progress, execute
 from sfumato.runs.plans.findings import sentence
@@ -21,6 +20,7 @@ from sfumato.runs.work.source import code
 from sfumato.runs.work.undone import Window, look, undone
 from sfumato.runs.work.workbench import Workbench, identity
 from sfumato.scores import differing
+from sfumato.settings import near
 
 ANEW, ADOPT = "anew", "adopt"
 """What may be done with items of another version: done again beside them, or taken as done."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from sfumato.models.names import near
+from sfumato.settings import near
 
 USE = "use"
 """The key that names what is to be made, in a table whose other keys are its settings."""

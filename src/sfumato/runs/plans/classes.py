@@ -15,11 +15,11 @@ from typing import Any
 
 from sfumato.data import Data
 from sfumato.data.labels import numbered, synonyms
-from sfumato.models.names import near
 from sfumato.runs.plans.catalogue import SettingError
 from sfumato.runs.plans.class_notes import IN_ORDER, LISTED
 from sfumato.runs.plans.spellings import NAME, PLURAL, Candidates, Spellings, parts, plain
 from sfumato.runs.plans.unmatched import ALIKE, ClassesError, toml_key, uncounted, unknown
+from sfumato.settings import near
 
 PLACE, PLAN, ORDER, PLAN_ORDER = "by name and place", "as the plan says", IN_ORDER, "in order, as the plan says"
 WAYS = (NAME, PLACE, PLURAL, PLAN, ORDER, PLAN_ORDER)

@@ -45,11 +45,10 @@ from typing import Any, NamedTuple
 
 from sfumato.data import Data
 from sfumato.metrics.protocol import Protocol
-from sfumato.models.names import near
 from sfumato.runs.plans.catalogue import USE, SettingError, exported, made
 from sfumato.runs.plans.classes import ClassNames
 from sfumato.runs.plans.cluster import Cluster
-from sfumato.settings import check_number, check_seed, line_of
+from sfumato.settings import check_number, check_seed, line_of, near
 
 PRESENT, PREDICTED = "present", "predicted"
 
