@@ -58,18 +58,18 @@ def check_plan(
 def _without_work(plan: Plan) -> Iterator[Finding]:
     """Protocols and data sets for which nothing is planned, as the methods that both name are not the same."""
     combinations = list(plan.combinations())
-    judged = {protocol for each in combinations for protocol in each.protocols}
+    judged = {protocol for combination in combinations for protocol in combination.protocols}
     for name, entry in plan.protocols.items():
-        chosen = [data for data, other in plan.data.items() if name in other.protocols]
-        if chosen and name not in judged:
+        users = [data for data, other in plan.data.items() if name in other.protocols]
+        if users and name not in judged:
             yield Finding(
                 ("protocols", name),
                 f"no method is judged by protocol {name!r}: it judges {comma_list(entry.methods)}, and data set "
-                f"{' and '.join(map(repr, chosen))} has none of these; change that, or take the protocol out",
+                f"{' and '.join(map(repr, users))} has none of these; change that, or take the protocol out",
                 protocol=name,
             )
     for name, data in plan.data.items():
-        if name not in {each.data for each in combinations}:
+        if name not in {combination.data for combination in combinations}:
             yield Finding(
                 ("data", name),
                 f"nothing is done with data set {name!r}: its protocols {comma_list(data.protocols)} judge none of its "
@@ -81,10 +81,10 @@ def _without_work(plan: Plan) -> Iterator[Finding]:
 def _unused(plan: Plan) -> Iterator[Finding]:
     """Methods, models and protocols that no data set names."""
     combinations = list(plan.combinations())
-    asked = {other for entry in plan.protocols.values() for other in entry.others}
+    compared_with = {other for entry in plan.protocols.values() for other in entry.others}
     used = {
-        "methods": {each.method for each in combinations},
-        "models": {each.model for each in combinations} | asked,
+        "methods": {combination.method for combination in combinations},
+        "models": {combination.model for combination in combinations} | compared_with,
         "protocols": {name for entry in plan.data.values() for name in entry.protocols},
     }
     for kind, names in (("methods", plan.methods), ("models", plan.models), ("protocols", plan.protocols)):

@@ -68,15 +68,17 @@ def model_fault(plan: Plan, bench: Workbench, name: str) -> Finding | None:
         bench.outputs(name)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a factory of anyone's own raises whatever it trips over
         about_checkpoint = entry.checkpoint is not None and str(entry.checkpoint) in str(error)
-        said = " ".join(str(error).split()) if isinstance(error, ValueError | ImportError) else first_line(error)
+        message = " ".join(str(error).split()) if isinstance(error, ValueError | ImportError) else first_line(error)
         keys = ("models", name, "checkpoint") if about_checkpoint else ("models", name)
-        return Finding(keys, f"model {name!r} cannot be used: {said}", model=name)
+        return Finding(keys, f"model {name!r} cannot be used: {message}", model=name)
     return None
 
 
 def without_layer(plan: Plan, bench: Workbench, models: list[str]) -> Iterator[Finding]:
     """Methods that look into a layer which nobody names, or which the model does not have."""
-    pairs = dict.fromkeys((each.model, each.method) for each in plan.combinations() if each.model in models)
+    pairs = dict.fromkeys(
+        (combination.model, combination.method) for combination in plan.combinations() if combination.model in models
+    )
     for model, name in pairs:
         classifier = bench.classifier(model)
         method = classifier.placed(plan.methods[name])
@@ -86,9 +88,9 @@ def without_layer(plan: Plan, bench: Workbench, models: list[str]) -> Iterator[F
         try:
             needs = getattr(method, "needs_layer", None)
             for setting in ("layer", "contrast_layer"):
-                if given := getattr(method, setting, ""):
+                if layer_name := getattr(method, setting, ""):
                     wrong = (setting,)
-                    find_layer(classifier.net, given)
+                    find_layer(classifier.net, layer_name)
         except (ValueError, ImportError) as error:
             yield Finding(("methods", name, *wrong), f"{kind} on model {model!r}: {error}", **about)
             continue
@@ -117,7 +119,9 @@ def unlike_others(plan: Plan, bench: Workbench, models: list[str], notes: list[F
     """Networks that a protocol compares with, and whose outputs are not of the same classes."""
     for name, entry in plan.protocols.items():
         mine = dict.fromkeys(
-            each.model for each in plan.combinations() if name in each.protocols and each.model in models
+            combination.model
+            for combination in plan.combinations()
+            if name in combination.protocols and combination.model in models
         )
         for model, other in ((model, other) for model in mine for other in entry.others if other in models):
             about = {"model": model, "protocol": name}

@@ -10,8 +10,8 @@ from sfumato.runs.plans.findings import Findings, place
 from sfumato.runs.plans.looks import Look, has_place
 from sfumato.runs.plans.plan import Combination, Plan
 from sfumato.runs.stores.store import Done
+from sfumato.runs.work.cache import MethodResult
 from sfumato.runs.work.items import PREDICTED_TARGET, Chunk, Unit
-from sfumato.runs.work.kept import Explained
 from sfumato.runs.work.workbench import Workbench
 
 TRIED = 8
@@ -59,9 +59,9 @@ def trials(findings: Findings, bench: Workbench) -> Iterator[Trial]:
         if name not in examples and not all(faults.values()):
             examples[name] = query(plan, name, findings.looks[name])
         item = _Item(bench, combination, examples.get(name))
-        for protocol, known in faults.items():
-            wrong = f"{NOT_TRIED}: see {', '.join(dict.fromkeys(known))}"
-            yield Trial(*combination[:3], protocol, wrong) if known else item.tried(protocol)
+        for protocol, faulty_lines in faults.items():
+            wrong = f"{NOT_TRIED}: see {', '.join(dict.fromkeys(faulty_lines))}"
+            yield Trial(*combination[:3], protocol, wrong) if faulty_lines else item.tried(protocol)
 
 
 @dataclass(eq=False)
@@ -71,35 +71,35 @@ class _Item:
     bench: Workbench
     combination: Combination
     unit: Unit | None
-    explained: Mapping[int, Explained] = field(default_factory=dict)
+    explained: Mapping[int, MethodResult] = field(default_factory=dict)
 
     def tried(self, protocol: str) -> Trial:
         parts = (*self.combination[:3], protocol)
         if self.unit is None:
             return Trial(*parts, "no example could be read")
         chunk = Chunk(self.combination._replace(protocols=(protocol,)), (self.unit,), (0,))
-        known = self.explained
+        cached = self.explained
         try:
-            done, seconds = self._timed(chunk, known)
+            done, seconds = self._timed(chunk, cached)
             if done.row is not None and sum(seconds) < AGAIN:
-                _, second = self._timed(chunk, known)
+                _, second = self._timed(chunk, cached)
                 seconds = min(seconds[0], second[0]), min(seconds[1], second[1])
         except Exception as error:  # noqa: BLE001  # of the machine, which would end a run
             return Trial(*parts, f"{type(error).__name__}: {error}")
         return Trial(*parts, f"{done.reason} ({done.example})" if done.row is None else "", *seconds)
 
-    def _timed(self, chunk: Chunk, known: Mapping[int, Explained]) -> tuple[Done, tuple[float, float]]:
+    def _timed(self, chunk: Chunk, cached: Mapping[int, MethodResult]) -> tuple[Done, tuple[float, float]]:
         """The item, and the seconds of the method and of all else. Raises `RuntimeError` where the machine failed."""
         began = time.perf_counter()
-        outcome = self.bench.done(chunk, None, known)
-        taken = time.perf_counter() - began
+        outcome = self.bench.compute(chunk, None, cached)
+        seconds = time.perf_counter() - began
         for left in outcome.left:
             raise RuntimeError(f"{left.fault.kind.name} ({left.fault.about}): {left.fault.kind.remedy}")
         (done,) = outcome.done
         for result in outcome.results.values():
-            self.explained = {chunk.units[0].query: Explained(result, done.seconds)}
-        explaining = 0.0 if known else min(done.seconds, taken)
-        return done, (explaining, taken - explaining)
+            self.explained = {chunk.units[0].query: MethodResult(result, done.seconds)}
+        explaining = 0.0 if cached else min(done.seconds, seconds)
+        return done, (explaining, seconds - explaining)
 
 
 def query(plan: Plan, name: str, look: Look) -> Unit | None:

@@ -23,6 +23,6 @@ def class_line(note: Mapping[str, Any]) -> str:
     if (left := total - sum(ways.values())) > 0:
         rest.append(f"{left} never explained")
     line = ", ".join([line, *rest]) + (": no name of one is a name of the other" if IN_ORDER in ways else "")
-    named = [f"{name} is {label!r}" for name, label, _ in note["shown"][:LISTED]]
-    more = len(note["shown"]) - len(named)
-    return line + (f" ({', '.join(named)}{f' and {more} more' if more > 0 else ''})" if named else "")
+    examples = [f"{name} is {label!r}" for name, label, _ in note["shown"][:LISTED]]
+    more = len(note["shown"]) - len(examples)
+    return line + (f" ({', '.join(examples)}{f' and {more} more' if more > 0 else ''})" if examples else "")

@@ -64,7 +64,7 @@ class ClassNames:
         return cls(tuple(labels))
 
 
-def asked_classes(data: Data) -> frozenset[int]:
+def target_classes(data: Data) -> frozenset[int]:
     """The classes of a data set that are explained: all, unless it says which (`Subset` does)."""
     return frozenset(getattr(data, "asked_classes", range(len(data.classes))))
 
@@ -87,7 +87,7 @@ class ClassMap:
 
     def as_json(self, data: str, model: str, classes: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
         """The mapping between a data set and a model, by their names in the plan, as a run keeps it."""
-        shown = [
+        examples = [
             [classes[place], labels[index] if index < len(labels) else f"output {index}", way]
             for place, (index, way) in enumerate(zip(self.indices, self.ways, strict=True))
             if index is not None and way in (PLURAL, PLAN)
@@ -98,7 +98,7 @@ class ClassMap:
             "model": model,
             "classes": len(classes),
             "ways": counts,
-            "shown": shown,
+            "shown": examples,
             "indices": list(self.indices),
         }
 
@@ -108,34 +108,34 @@ def match_classes(
     labels: Sequence[str],
     names: ClassNames | None = None,
     outputs: int | None = None,
-    asked: Collection[int] | None = None,
+    targets: Collection[int] | None = None,
 ) -> ClassMap:
     """The model's output of each of a data set's classes.
 
-    `names` is what the plan says, `outputs` how many the model has, where that is known, and `asked` the classes that are
+    `names` is what the plan says, `outputs` how many the model has, where that is known, and `targets` the classes that are
     explained, where not all are. Raises `ClassesError` where something is doubtful.
 
     >>> match_classes(["dog", "cat"], ["cat, house cat", "cow", "Dog"]).indices
     (2, 0)
     """
     names = names or ClassNames()
-    asked = range(len(classes)) if asked is None else asked
+    targets = range(len(classes)) if targets is None else targets
     outputs = len(labels) if outputs is None else outputs
     labels = list(labels) or list(numbered(outputs))
     if names.first is not None:
-        return _in_order(classes, names.first, outputs, asked)
-    by_plan = dict(_given(classes, labels, names, outputs))
-    needed = [place for place in asked if place not in by_plan]
+        return _in_order(classes, names.first, outputs, targets)
+    by_plan = dict(_pairs_of_plan(classes, labels, names, outputs))
+    needed = [place for place in targets if place not in by_plan]
     if needed and outputs != len(labels) and not (outputs == 1 and len(labels) == 2):
         raise uncounted(classes, labels, outputs)
     candidates = Spellings(labels).candidates(
         {place: name for place, name in enumerate(classes) if place not in by_plan}
     )
     if needed and not by_plan and not any(indices for indices, _ in candidates.values()):
-        if len(classes) == len(labels) and not _crossed(classes, labels):
+        if len(classes) == len(labels) and not _orders_differ(classes, labels):
             return ClassMap(tuple(range(len(classes))), (ORDER,) * len(classes))
         raise unknown(classes, labels, needed, {})
-    certain = _settled(len(classes), len(labels), needed, candidates)
+    certain = _certain_pairs(len(classes), len(labels), needed, candidates)
     doubtful = [place for place in needed if place not in certain]
     if doubtful:
         raise unknown(classes, labels, doubtful, candidates)
@@ -144,12 +144,14 @@ def match_classes(
     return ClassMap(tuple(index for index, _ in outcomes), tuple(way for _, way in outcomes))
 
 
-def _settled(classes: int, labels: int, needed: Sequence[int], candidates: Candidates) -> dict[int, tuple[int, str]]:
+def _certain_pairs(
+    classes: int, labels: int, needed: Sequence[int], candidates: Candidates
+) -> dict[int, tuple[int, str]]:
     """The classes with one label that is no other's. Where all that are so stand in the place of their labels, and there are
     as many classes as labels, a name that two have (ImageNet has two cranes) means the one in its place."""
     sole = {place: next(iter(candidates[place][0])) for place in needed if len(candidates[place][0]) == 1}
-    taken = Counter(sole.values())
-    clear = {place: (index, candidates[place][1]) for place, index in sole.items() if taken[index] == 1}
+    uses = Counter(sole.values())
+    clear = {place: (index, candidates[place][1]) for place, index in sole.items() if uses[index] == 1}
     if len(clear) == len(needed):
         return clear
     in_place = classes == labels and clear and all(place == index for place, (index, _) in clear.items())
@@ -158,8 +160,8 @@ def _settled(classes: int, labels: int, needed: Sequence[int], candidates: Candi
     return clear
 
 
-def _in_order(classes: Sequence[str], first: int, outputs: int, asked: Collection[int]) -> ClassMap:
-    last = first + max(asked, default=0)
+def _in_order(classes: Sequence[str], first: int, outputs: int, targets: Collection[int]) -> ClassMap:
+    last = first + max(targets, default=0)
     if last >= max(outputs, 2 if outputs == 1 else 1):
         raise ClassesError(
             f"the {len(classes)} classes are to be its outputs in order, from output {first} on, and it has {outputs} outputs"
@@ -167,11 +169,13 @@ def _in_order(classes: Sequence[str], first: int, outputs: int, asked: Collectio
     return ClassMap(tuple(first + place for place in range(len(classes))), (PLAN_ORDER,) * len(classes))
 
 
-def _given(classes: Sequence[str], labels: Sequence[str], names: ClassNames, outputs: int) -> Iterator[tuple[int, int]]:
+def _pairs_of_plan(
+    classes: Sequence[str], labels: Sequence[str], names: ClassNames, outputs: int
+) -> Iterator[tuple[int, int]]:
     """The classes that the plan has a word for, and their outputs."""
     spellings = Spellings(labels)
     for name, label in names.labels:
-        places = [place for place, known in enumerate(classes) if known == name]
+        places = [place for place, candidate in enumerate(classes) if candidate == name]
         if not places:
             raise ClassesError(f"the data set has no class {name!r}{near(name, classes)}", name)
         if isinstance(label, int):
@@ -192,11 +196,11 @@ def _ambiguous(name: str, label: Any, indices: Sequence[int], labels: Sequence[s
         texts = [label] if isinstance(label, str) else label
         offered = near(texts[0], dict.fromkeys(part for one in labels for part in synonyms(one)))
         return f"the model has no label {' or '.join(map(repr, texts))}{offered}"
-    shown = " and ".join(f"{index} {labels[index]!r}" for index in indices[:LISTED])
-    return f"{label!r} is the name of {len(indices)} labels, {shown}; give the index: {toml_key(name)} = {indices[0]}"
+    listing = " and ".join(f"{index} {labels[index]!r}" for index in indices[:LISTED])
+    return f"{label!r} is the name of {len(indices)} labels, {listing}; give the index: {toml_key(name)} = {indices[0]}"
 
 
-def _crossed(classes: Sequence[str], labels: Sequence[str]) -> bool:
+def _orders_differ(classes: Sequence[str], labels: Sequence[str]) -> bool:
     """Whether spellings hint that the order is another: a class looks most like a label that is not in its place, or numbers
     in all names do not ascend, as of folders sorted as words, "10" before "2". Names with digits, such as ids, all look alike
     and are compared by these alone."""

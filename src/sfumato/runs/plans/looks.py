@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from sfumato.data import Data, Example
-from sfumato.runs.plans.classes import asked_classes
+from sfumato.runs.plans.classes import target_classes
 
 FEW, MANY = 32, 1000
 """Examples that are looked at: at first, and before it is said that no example has something."""
@@ -34,7 +34,7 @@ class Look:
     @cached_property
     def asked(self) -> frozenset[int]:
         """The classes that are explained."""
-        return asked_classes(self.data)
+        return target_classes(self.data)
 
     def examples(self, most: int = FEW) -> list[Example]:
         """Those that can be read, of so many at most."""

@@ -46,7 +46,7 @@ from typing import Any, NamedTuple
 from sfumato.data import Data
 from sfumato.metrics.protocol import Protocol
 from sfumato.models.names import near
-from sfumato.runs.plans.catalogue import USE, SettingError, exported, made
+from sfumato.runs.plans.catalogue import USE, SettingError, exported, make
 from sfumato.runs.plans.classes import ClassNames
 from sfumato.runs.plans.cluster import Cluster
 from sfumato.settings import check_number, check_seed, line_of
@@ -130,9 +130,11 @@ class Plan:
         for name, entry in self.data.items():
             for model in entry.models:
                 for method in entry.methods:
-                    judged = tuple(each for each in entry.protocols if method in self.protocols[each].methods)
-                    if judged:
-                        yield Combination(name, model, method, judged)
+                    protocols = tuple(
+                        protocol for protocol in entry.protocols if method in self.protocols[protocol].methods
+                    )
+                    if protocols:
+                        yield Combination(name, model, method, protocols)
 
 
 def read(path: str | os.PathLike[str]) -> Plan:
@@ -167,8 +169,8 @@ def protocols(text: str, name: str = "the plan") -> dict[str, Protocol]:
     models, methods = list(content["models"]), list(content["methods"])
     try:
         return {
-            each: _protocol(spec, ("protocols", each), methods, models).protocol
-            for each, spec in content["protocols"].items()
+            protocol_name: _protocol(spec, ("protocols", protocol_name), methods, models).protocol
+            for protocol_name, spec in content["protocols"].items()
         }
     except SettingError as error:
         raise ValueError(f"{name}, {'.'.join(error.keys)}: {error}") from error
@@ -206,7 +208,7 @@ def _plan(content: Mapping[str, Any], folder: Path, text: str) -> Plan:
         raise SettingError(
             (CLUSTER,), f"expected a table [{CLUSTER}], with settings such as gpus = 0.5; got {content[CLUSTER]!r}"
         )
-    cluster = made({USE: "Cluster", **content.get(CLUSTER, {})}, {"Cluster": Cluster}, (CLUSTER,), "cluster")
+    cluster = make({USE: "Cluster", **content.get(CLUSTER, {})}, {"Cluster": Cluster}, (CLUSTER,), "cluster")
     return Plan(models, methods, data, protocols, **options, text=text, folder=folder, ray=cluster)
 
 
@@ -229,7 +231,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
 
 def _method(spec: Any, keys: tuple[str, ...], score: Any) -> Any:
     """The method, with the plan's `score` where it has such a setting and says nothing else."""
-    method = made(spec, exported("sfumato.methods", "__call__"), keys, "method")
+    method = make(spec, exported("sfumato.methods", "__call__"), keys, "method")
     if score is None or not hasattr(method, SCORE) or (isinstance(spec, Mapping) and SCORE in spec):
         return method
     try:
@@ -253,21 +255,21 @@ def _model(spec: Any, keys: tuple[str, ...], folder: Path) -> ModelEntry:
 
 def _protocol(spec: Any, keys: tuple[str, ...], methods: list[str], models: list[str]) -> ProtocolEntry:
     settings = dict(spec) if isinstance(spec, Mapping) else spec
-    chosen = _chosen(settings, "methods", methods, keys)
-    others = _chosen(settings, "others", models, keys, ())
-    protocol = made(settings, exported("sfumato.metrics", "measure"), keys, "protocol")
+    judged_methods = _names_under(settings, "methods", methods, keys)
+    others = _names_under(settings, "others", models, keys, ())
+    protocol = make(settings, exported("sfumato.metrics", "measure"), keys, "protocol")
     if not isinstance(protocol, Protocol):
         raise SettingError(keys, f"{type(protocol).__name__} is no protocol")
     if "others" in protocol.needs and not others:
         raise SettingError(keys, f"{type(protocol).__name__} compares with other networks: name models under 'others'")
-    return ProtocolEntry(protocol, chosen, others)
+    return ProtocolEntry(protocol, judged_methods, others)
 
 
 def _data(spec: Any, keys: tuple[str, ...], folder: Path, **names: Mapping[str, Any]) -> DataEntry:
     if not isinstance(spec, Mapping):
         raise SettingError(keys, f"a data set is a table, with {USE!r} and its settings; got {spec!r}")
     settings = dict(spec)
-    chosen = {kind: _chosen(settings, kind, list(known), keys) for kind, known in names.items()}
+    names_by_kind = {kind: _names_under(settings, kind, list(entries), keys) for kind, entries in names.items()}
     targets = settings.pop("targets", PRESENT)
     if targets not in (PRESENT, PREDICTED):
         raise SettingError((*keys, "targets"), f"targets are {PRESENT!r} or {PREDICTED!r}; got {targets!r}")
@@ -275,12 +277,12 @@ def _data(spec: Any, keys: tuple[str, ...], folder: Path, **names: Mapping[str, 
     if not isinstance(settings.get(CLASSES, []), list):  # a list is for a data set of one's own that has such a setting
         called = ClassNames.read(settings.pop(CLASSES), (*keys, CLASSES))
     try:
-        data = made(with_paths(settings, folder, keys), exported("sfumato.data", "classes"), keys, "data set")
+        data = make(with_paths(settings, folder, keys), exported("sfumato.data", "classes"), keys, "data set")
     except SettingError as error:
         if error.keys == (*keys, CLASSES):
             ClassNames.read(settings[CLASSES], error.keys)  # says what is expected of it
         raise
-    return DataEntry(data, **chosen, targets=targets, classes=called)
+    return DataEntry(data, **names_by_kind, targets=targets, classes=called)
 
 
 def with_paths(settings: Mapping[str, Any], folder: Path, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -304,20 +306,20 @@ def _path(value: Any, folder: Path, keys: tuple[str, ...]) -> Path:
     return folder / Path(filled).expanduser()
 
 
-def _chosen(
-    settings: Any, key: str, known: Sequence[str], keys: tuple[str, ...], default: tuple[str, ...] | None = None
+def _names_under(
+    settings: Any, key: str, options: Sequence[str], keys: tuple[str, ...], default: tuple[str, ...] | None = None
 ) -> tuple[str, ...]:
     """The names under a key, which is taken out; all that are known without it."""
     if not isinstance(settings, dict) or key not in settings:
-        return tuple(known) if default is None else default
+        return tuple(options) if default is None else default
     names = settings.pop(key)
     if not isinstance(names, list) or not names:
         raise SettingError((*keys, key), f"{key} must be a list of names; got {names!r}")
     for name in names:
-        if name not in known:
+        if name not in options:
             raise SettingError(
                 (*keys, key),
-                f"the plan has no {name!r} among its {key}{near(str(name), known)}; it has {', '.join(known)}",
+                f"the plan has no {name!r} among its {key}{near(str(name), options)}; it has {', '.join(options)}",
             )
     if len(set(names)) < len(names):
         raise SettingError((*keys, key), f"{key} must differ from one another; got {names!r}")

@@ -108,8 +108,8 @@ class _Offers:
         """Of the plan's table: a label that fits, by its index, or as a guess the one spelt most alike or left."""
         name, fitting = self.classes[place], self._fitting(place)
         if fitting:
-            shown = ", or ".join(f"{index}: {self._short(index)}" for index in fitting[:3])
-            return f"{toml_key(name)} = {fitting[0]}  # {shown}"
+            suggestions = ", or ".join(f"{index}: {self._short(index)}" for index in fitting[:3])
+            return f"{toml_key(name)} = {fitting[0]}  # {suggestions}"
         offered = [*self._near(name, ALIKE_ENOUGH), *(self._left if len(self._left) == 1 else ())] if guess else []
         if not offered and len(self.labels) == 1 and len(self.classes) == 2:
             return f"{toml_key(name)} = 1  # what speaks against {self.labels[0]}, the model's only output"
@@ -128,10 +128,10 @@ class _Offers:
     def _short(self, index: int) -> str:
         """The first synonyms of a label, as many as tell it from others."""
         label = self.labels[index]
-        known = synonyms(label)
-        for count in range(1, len(known)):
-            if len(self._beginnings.get(plain(", ".join(known[:count])), ())) == 1:
-                return ", ".join(known[:count])
+        names = synonyms(label)
+        for count in range(1, len(names)):
+            if len(self._beginnings.get(plain(", ".join(names[:count])), ())) == 1:
+                return ", ".join(names[:count])
         return label
 
     @cached_property

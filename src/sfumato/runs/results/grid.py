@@ -43,10 +43,10 @@ class Grid:
         """The rows below the header, with `mark` around the best cells, and every text written as `plain` says."""
         rows = []
         for row, (method, texts) in enumerate(zip(self.methods, self.cells, strict=True)):
-            shown = [
+            cells = [
                 mark(plain(text)) if (row, column) in self.best else plain(text) for column, text in enumerate(texts)
             ]
-            rows.append([plain(method), *shown])
+            rows.append([plain(method), *cells])
         return rows
 
     def legend(self, mark: str) -> str:
@@ -90,7 +90,7 @@ class Grid:
         return tables
 
 
-def grouped(lines: Iterable[Line]) -> dict[tuple[str, str], list[Line]]:
+def by_data_and_model(lines: Iterable[Line]) -> dict[tuple[str, str], list[Line]]:
     """Lines by data set and model."""
     groups: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
@@ -132,14 +132,14 @@ def grid(lines: Sequence[Line], undecided: Undecided | None = None) -> Grid:
 def overlapping(lines: Sequence[Line]) -> frozenset[str]:
     """The methods whose interval overlaps that of the best, itself included, or rests on too few pictures; none where there is
     nothing to lead. Lines are of one measure."""
-    known = [line for line in lines if not math.isnan(line.estimate.value)]
-    if len(known) < 2:
+    valid = [line for line in lines if not math.isnan(line.estimate.value)]
+    if len(valid) < 2:
         return frozenset()
-    pick: Callable[..., Line] = max if known[0].measure.higher_is_better else min
-    best = pick(known, key=lambda line: line.estimate.value).estimate
+    pick: Callable[..., Line] = max if valid[0].measure.higher_is_better else min
+    best = pick(valid, key=lambda line: line.estimate.value).estimate
     return frozenset(
         line.method
-        for line in known
+        for line in valid
         if not (line.estimate.high < best.low or best.high < line.estimate.low) or line.estimate.few or best.few
     )
 

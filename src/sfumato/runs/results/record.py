@@ -100,28 +100,28 @@ class Record:
 
     def tallies(self, store: Store) -> list[Tally]:
         """How many items of the plan are done, by recipe and cause of failure."""
-        return [each for each in store.tallies() if each.recipe in self.recipes]
+        return [tally for tally in store.tallies() if tally.recipe in self.recipes]
 
     def counts(self, store: Store) -> tuple[int, int]:
         """How many items are done, and how many of these failed."""
-        found = self.tallies(store)
-        return sum(each.items for each in found), sum(each.items for each in found if each.cause)
+        tallies = self.tallies(store)
+        return sum(tally.items for tally in tallies), sum(tally.items for tally in tallies if tally.cause)
 
     def failures(self, store: Store) -> dict[str, tuple[int, str]]:
         """Why items failed: by cause how many, and the name of one example."""
-        found: dict[str, tuple[int, str]] = {}
-        for each in self.tallies(store):
-            if each.cause:
-                count, example = found.get(each.cause, (0, each.example))
-                found[each.cause] = (count + each.items, example)
-        return dict(sorted(found.items(), key=lambda entry: (-entry[1][0], entry[0])))
+        causes: dict[str, tuple[int, str]] = {}
+        for tally in self.tallies(store):
+            if tally.cause:
+                count, example = causes.get(tally.cause, (0, tally.example))
+                causes[tally.cause] = (count + tally.items, example)
+        return dict(sorted(causes.items(), key=lambda entry: (-entry[1][0], entry[0])))
 
     def left(self, store: Store) -> int:
         """How many items are not done."""
         return self.total - self.counts(store)[0]
 
 
-def found(place: Place) -> Record:
+def read_record(place: Place) -> Record:
     """The record of the run that was last begun at a place. Raises `ValueError` where there is none."""
     with place.store() as store:
         notes = store.notes()
@@ -133,7 +133,7 @@ def found(place: Place) -> Record:
 
 
 def _of_notes(notes: Mapping[str, Any]) -> dict[str, Any]:
-    places = tuple(Where(**each) for each in notes["places"])
+    places = tuple(Where(**place) for place in notes["places"])
     return {
         "made_by": notes["made by"],
         "weights": notes["weights"],

@@ -23,18 +23,18 @@ def stamp(paths: Sequence[str | Path]) -> str:
 
 def content(paths: Sequence[str | Path]) -> str:
     """A hash of what is in files, wherever they lie."""
-    hashes = [hashed(str(path)) for path in paths]
+    hashes = [hash_file(str(path)) for path in paths]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:32]
 
 
-def hashed(path: str) -> str:
+def hash_file(path: str) -> str:
     """A hash of a file's content, `MISSING` where it cannot be read."""
-    found = _stamp(path)
-    return MISSING if found is None else _hashed(path, tuple(found))
+    times = _stamp(path)
+    return MISSING if times is None else _hash_file(path, tuple(times))
 
 
 @lru_cache(maxsize=10_000)
-def _hashed(path: str, _: tuple[int, ...]) -> str:
+def _hash_file(path: str, _: tuple[int, ...]) -> str:
     """Of a file with these times and size: several data sets may share it."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123  # a million paths are not worth as many objects
@@ -45,10 +45,10 @@ def _hashed(path: str, _: tuple[int, ...]) -> str:
 
 def _stamp(path: str) -> list[int] | None:
     try:
-        found = os.stat(path)  # noqa: PTH116  # as above
+        status = os.stat(path)  # noqa: PTH116  # as above
     except (OSError, ValueError):
         return None
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 DIGITS = 32

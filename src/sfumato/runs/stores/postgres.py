@@ -152,29 +152,27 @@ class PostgresStore(SqlStore):
         import psycopg
 
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        said = " ".join(lines) if lines[0].endswith(":") else lines[0]
+        message = " ".join(lines) if lines[0].endswith(":") else lines[0]
         if self._password:
-            said = said.replace(self._password, "…")
+            message = message.replace(self._password, "…")
         kept = "run the same command again, what was committed is kept"
-        if any(word in said for word in REFUSED):
+        if any(word in message for word in REFUSED):
             text = (
-                f"{self.where} refuses the password, or there is none ({said}): put the right one into the file .pgpass or "
+                f"{self.where} refuses the password, or there is none ({message}): put the right one into the file .pgpass or "
                 "into PGPASSWORD"
             )
         elif lost:
-            text = f"{self.where} cannot be reached ({said}): see that the server is there, and {kept}"
+            text = f"{self.where} cannot be reached ({message}): see that the server is there, and {kept}"
         elif isinstance(error, psycopg.errors.DiskFull):
-            text = f"the server has no room left for {self.where} ({said}): make some, and {kept}"
+            text = f"the server has no room left for {self.where} ({message}): make some, and {kept}"
         elif isinstance(error, psycopg.errors.LockNotAvailable):
             text = f"another process has kept {self.where} for more than a minute; end it, and {kept}"
         elif isinstance(error, psycopg.errors.InsufficientPrivilege | psycopg.errors.ReadOnlySqlTransaction):
-            text = (
-                f"{self.where} cannot be written ({said}): ask for the right to create schemas and tables, and {kept}"
-            )
+            text = f"{self.where} cannot be written ({message}): ask for the right to create schemas and tables, and {kept}"
         elif isinstance(error, psycopg.errors.UndefinedTable):
-            text = f"{self.where} is no longer there ({said}): put a copy there, or begin the run anew"
+            text = f"{self.where} is no longer there ({message}): put a copy there, or begin the run anew"
         else:
-            text = f"{self.where} cannot be used ({said}): mend it, and {kept}"
+            text = f"{self.where} cannot be used ({message}): mend it, and {kept}"
         return StoreError(text)
 
 

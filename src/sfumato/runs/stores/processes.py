@@ -10,18 +10,18 @@ from sfumato.runs.stores.store import Owner
 PROC = Path("/proc")
 
 
-def present(part: str = "") -> Owner:
+def this_process(part: str = "") -> Owner:
     """This process, told from all others, of other machines and of other times too; `part` tells several owners in it apart."""
-    return Owner(machine(), os.getpid(), f"{_started(os.getpid()) or '?'} {part}".strip())
+    return Owner(machine(), os.getpid(), f"{_start_time(os.getpid()) or '?'} {part}".strip())
 
 
-def gone(owner: Owner) -> bool:
+def has_ended(owner: Owner) -> bool:
     """Whether it is certain that the process is no more; of another machine's, nothing is."""
     if owner.machine != machine() or owner.process <= 0 or os.name != "posix":
         return False
-    started = _started(owner.process)
-    if started is not None:
-        return started != owner.started.split(" ")[0]
+    start = _start_time(owner.process)
+    if start is not None:
+        return start != owner.started.split(" ")[0]
     try:
         os.kill(owner.process, 0)  # signal 0 does nothing to a process that lives
     except ProcessLookupError:
@@ -43,7 +43,7 @@ def machine() -> str:
     return " ".join(parts)
 
 
-def _started(process: int) -> str | None:
+def _start_time(process: int) -> str | None:
     """When a process was started, in ticks since its machine was; empty for one that is dead and not yet buried; `None`
     where nothing can be known: no such process, one that is hidden, or a system that does not tell."""
     try:

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sfumato.attribution import Attribution, attribution_of, file_tensors
-from sfumato.runs.stores.processes import gone, machine, present
+from sfumato.runs.stores.processes import has_ended, machine, this_process
 from sfumato.runs.stores.sqlite import make_folder, sync_folder
 from sfumato.runs.stores.store import Owner, StoreError
 
@@ -38,7 +38,7 @@ class Shards:
         """Write a shard, whole or not at all, and give its name; it outlives a loss of power. Raises `StoreError`."""
         content = _content(results)
         name = hashlib.sha256(content).hexdigest()[:32] + SUFFIX
-        partial = self.folder / f".{name}.{_mark(present())}.partial"
+        partial = self.folder / f".{name}.{_mark(this_process())}.partial"
         try:
             make_folder(self.folder)
             try:
@@ -98,21 +98,22 @@ class Shards:
         except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"the shard {str(path)!r} is damaged ({error}); {ANEW}") from error
 
-    def sweep(self, named: Callable[[], set[str]] | None = None) -> None:
+    def sweep(self, names_in_rows: Callable[[], set[str]] | None = None) -> None:
         """Remove what processes of this machine that were killed had begun to write, and the shards that no row names.
 
-        `named` gives the names that rows do, and is asked where there are shards; nobody may be about to name another.
+        `names_in_rows` gives the shards that rows name. It is called only where there are shards, and nobody may be about to
+        name another.
         """
         there = [path for path in self.folder.glob(f"*{SUFFIX}") if not path.name.startswith(".")]
-        if there and named is not None:
-            needed = named()
+        if there and names_in_rows is not None:
+            needed = names_in_rows()
             for path in there:
                 if path.name not in needed:
                     with suppress(OSError):
                         path.unlink()
         for partial in self.folder.glob(".*.partial"):
-            found = re.search(r"\.([0-9a-f]{16})-(\d+)-(\w*)\.partial$", partial.name)
-            if found and found[1] == _hashed(machine()) and gone(Owner(machine(), int(found[2]), found[3])):
+            match = re.search(r"\.([0-9a-f]{16})-(\d+)-(\w*)\.partial$", partial.name)
+            if match and match[1] == _hash(machine()) and has_ended(Owner(machine(), int(match[2]), match[3])):
                 with suppress(OSError):
                     partial.unlink()
 
@@ -122,9 +123,9 @@ def _content(results: Mapping[str, Attribution]) -> bytes:
     tensors: dict[str, Tensor] = {}
     about: dict[str, Any] = {}
     for key, result in sorted(results.items()):
-        found = file_tensors(result)
-        tensors |= {f"{key}/{name}": value for name, value in found.items()}
-        about[key] = {"tensors": list(found), "about": dict(result.about)}
+        parts = file_tensors(result)
+        tensors |= {f"{key}/{name}": value for name, value in parts.items()}
+        about[key] = {"tensors": list(parts), "about": dict(result.about)}
     # One entry only, as safetensors writes several in no fixed order.
     return save(tensors, {"shard": json.dumps({"format": FORMAT, "items": about}, sort_keys=True)})
 
@@ -137,8 +138,8 @@ def _about(metadata: Mapping[str, str] | None) -> dict[str, Any]:
 
 
 def _mark(owner: Owner) -> str:
-    return f"{_hashed(owner.machine)}-{owner.process}-{owner.started}"
+    return f"{_hash(owner.machine)}-{owner.process}-{owner.started}"
 
 
-def _hashed(text: str) -> str:
+def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]

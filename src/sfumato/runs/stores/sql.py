@@ -12,9 +12,9 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sfumato.runs.stores.earlier import brought_up
-from sfumato.runs.stores.processes import gone
-from sfumato.runs.stores.sql_queries import SqlQueries, caused
+from sfumato.runs.stores.earlier import upgrade
+from sfumato.runs.stores.processes import has_ended
+from sfumato.runs.stores.sql_queries import SqlQueries, cause_as_json
 from sfumato.runs.stores.store import LEASE, Done, Item, Owner, Page, StoreError, Tally
 from sfumato.runs.stores.tables import FORMAT, TABLES, Rows
 from sfumato.settings import check_number
@@ -69,15 +69,15 @@ class SqlStore(SqlQueries, ABC):
     ) -> None:
         self.close()
 
-    def tell(self, recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-        told = [(name, json.dumps(dict(about))) for name, about in recipes.items()]
+    def add_recipes(self, recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+        records = [(name, json.dumps(dict(about))) for name, about in recipes.items()]
 
         def work(rows: Rows) -> dict[str, int]:
-            known: dict[str, int] = dict(rows("SELECT hash, id FROM recipes"))
-            new = [each for each in told if each[0] not in known]
+            before: dict[str, int] = dict(rows("SELECT hash, id FROM recipes"))
+            new = [record for record in records if record[0] not in before]
             rows.each("INSERT INTO recipes (hash, about) VALUES (?, ?)", new)
-            found: dict[str, int] = dict(rows("SELECT hash, id FROM recipes")) if new else known
-            return {name: found[name] for name in recipes}
+            numbers: dict[str, int] = dict(rows("SELECT hash, id FROM recipes")) if new else before
+            return {name: numbers[name] for name in recipes}
 
         return self._transaction(work, write=True)
 
@@ -86,16 +86,16 @@ class SqlStore(SqlQueries, ABC):
 
     def note(self, name: str, value: Any) -> None:
         text = json.dumps(value)
-        self._transaction(lambda rows: _noted(rows, name, text), write=True)
+        self._transaction(lambda rows: _read_note(rows, name, text), write=True)
 
     def notes(self) -> dict[str, Any]:
         return self._facts("SELECT name, value FROM notes ORDER BY name")
 
-    def known(self, items: Collection[Item]) -> set[Item]:
+    def which_done(self, items: Collection[Item]) -> set[Item]:
         statement = f"SELECT done.recipe, done.query FROM {LISTED}"
-        return {Item(*found) for part in _parts(items) for found in self._read(statement, part)}
+        return {Item(*key) for part in _parts(items) for key in self._read(statement, part)}
 
-    def known_between(self, recipe: int, first: int, last: int) -> int:
+    def count_done(self, recipe: int, first: int, last: int) -> int:
         statement = "SELECT count(*) FROM done WHERE recipe = ? AND query BETWEEN ? AND ?"
         return int(self._read(statement, recipe, first, last)[0][0])
 
@@ -141,19 +141,22 @@ class SqlStore(SqlQueries, ABC):
 
     def commit(self, done: Sequence[Done]) -> None:
         ordered = sorted(done, key=operator.attrgetter("item"))
-        first = {each.item: each for each in reversed(ordered)}  # of two for one item, the one that came first
-        written = {item: _written(each) for item, each in sorted(first.items())}
+        first = {entry.item: entry for entry in reversed(ordered)}  # of two for one item, the one that came first
+        written = {item: _as_columns(entry) for item, entry in sorted(first.items())}
 
         def work(rows: Rows) -> None:
-            names = sorted({names for names, _, _ in written.values() if names})
+            shape_names = sorted({names for names, _, _ in written.values() if names})
             rows.each(
-                "INSERT INTO shapes (names) VALUES (?) ON CONFLICT (names) DO NOTHING", [(each,) for each in names]
+                "INSERT INTO shapes (names) VALUES (?) ON CONFLICT (names) DO NOTHING",
+                [(names,) for names in shape_names],
             )
-            shapes = {each: rows("SELECT id FROM shapes WHERE names = ?", each)[0][0] for each in names} | {"": 0}
-            known: set[tuple[Any, ...]] = set()
+            shapes = {"": 0}
+            for names in shape_names:
+                shapes[names] = rows("SELECT id FROM shapes WHERE names = ?", names)[0][0]
+            done_before: set[tuple[Any, ...]] = set()
             for part in _parts(written):
-                known.update(rows(f"SELECT done.recipe, done.query FROM {LISTED}", part))
-            new = {item: each for item, each in written.items() if tuple(item) not in known}
+                done_before.update(rows(f"SELECT done.recipe, done.query FROM {LISTED}", part))
+            new = {item: columns for item, columns in written.items() if tuple(item) not in done_before}
             rows.each(
                 "INSERT INTO done (recipe, query, shape, measured, seconds, masks) VALUES (?, ?, ?, ?, ?, ?)",
                 [
@@ -161,11 +164,11 @@ class SqlStore(SqlQueries, ABC):
                     for item, (names, measured, _) in new.items()
                 ],
             )
-            gone = self._not_planned(rows, {item.query for item in new})
-            counts = Counter((item.recipe, why) for item, (_, _, why) in new.items() if item.query not in gone)
+            replaced = self._not_planned(rows, {item.query for item in new})
+            counts = Counter((item.recipe, why) for item, (_, _, why) in new.items() if item.query not in replaced)
             examples: dict[tuple[int, str], str] = {}
             for item, (_, _, why) in new.items():
-                if item.query not in gone:  # the first is named, however much is committed at once
+                if item.query not in replaced:  # the first is named, however much is committed at once
                     examples.setdefault((item.recipe, why), first[item].example)
             rows.each(
                 """INSERT INTO tallies (recipe, cause, count, example) VALUES (?, ?, ?, ?)
@@ -211,10 +214,10 @@ class SqlStore(SqlQueries, ABC):
         return list(dict.fromkeys(name for (names,) in shapes for name in self._parsed(names)))
 
     def tallies(self) -> list[Tally]:
-        found = self._read("SELECT recipe, cause, count, example FROM tallies WHERE count > 0 ORDER BY recipe, cause")
+        records = self._read("SELECT recipe, cause, count, example FROM tallies WHERE count > 0 ORDER BY recipe, cause")
         return [
             Tally(recipe, self._parsed(why) if why else "", int(count), self._parsed(name))
-            for recipe, why, count, name in found
+            for recipe, why, count, name in records
         ]
 
     def pages(self, recipe: int) -> Iterator[Page]:
@@ -244,8 +247,8 @@ class SqlStore(SqlQueries, ABC):
         return [[row[place] for row in values] for place in range(count)]
 
     def shards(self) -> set[str]:
-        found = self._read("SELECT DISTINCT masks FROM done WHERE masks IS NOT NULL")
-        return {masks.partition("/")[0] for (masks,) in found}
+        records = self._read("SELECT DISTINCT masks FROM done WHERE masks IS NOT NULL")
+        return {masks.partition("/")[0] for (masks,) in records}
 
     def _begin(self, create: bool) -> None:
         """See that there is a run of a format that is known, and bring it to this one; make one where there is nothing."""
@@ -265,7 +268,7 @@ class SqlStore(SqlQueries, ABC):
 
     def _brought_up(self, rows: Rows) -> None:
         if (version := self._version(rows)) is not None and version < FORMAT:
-            brought_up(rows, version)
+            upgrade(rows, version)
             for (recipe,) in rows("SELECT id FROM recipes"):
                 self._tallied(rows, recipe)
 
@@ -293,13 +296,13 @@ class SqlStore(SqlQueries, ABC):
 
     def _done(self, columns: tuple[Any, ...]) -> Done:
         recipe, query, example, target, names, measured, seconds, masks = columns
-        said = self._parsed(measured)
+        values = self._parsed(measured)
         return Done(
             Item(recipe, query),
             "" if example is None else self._parsed(example),
             0 if target is None else target,
-            None if names is None else dict(zip(self._parsed(names), said, strict=True)),
-            said if names is None else "",
+            None if names is None else dict(zip(self._parsed(names), values, strict=True)),
+            values if names is None else "",
             float("nan") if seconds is None else seconds,
             masks or "",
         )
@@ -314,7 +317,7 @@ class SqlStore(SqlQueries, ABC):
 _WITHIN = "(recipe, query) IN (SELECT listed.recipe, listed.query FROM $items)"
 
 
-def _noted(rows: Rows, name: str, text: str) -> None:
+def _read_note(rows: Rows, name: str, text: str) -> None:
     rows(
         """INSERT INTO notes (name, value) VALUES (?, ?)
         ON CONFLICT (name) DO UPDATE SET value = excluded.value""",
@@ -323,11 +326,11 @@ def _noted(rows: Rows, name: str, text: str) -> None:
     )
 
 
-def _written(done: Done) -> tuple[str, str, str]:
+def _as_columns(done: Done) -> tuple[str, str, str]:
     """The names of a row's values (empty for a failed item), the values or the reason, and the cause of a failure;
     `ValueError` for what would not come back as it is."""
     if done.row is None:
-        return "", json.dumps(done.reason), caused(done.reason, done.example)
+        return "", json.dumps(done.reason), cause_as_json(done.reason, done.example)
     try:
         return json.dumps(list(done.row)), json.dumps(list(done.row.values()), separators=(",", ":")), ""
     except TypeError as error:
@@ -342,16 +345,16 @@ def _number(value: float) -> float | None:
 
 def _free(rows: Rows, items: str, owner: Owner) -> list[Item]:
     """Of the items, those that are not done, and that nobody else has claimed who may live."""
-    found = rows(
+    records = rows(
         f"""SELECT listed.recipe, listed.query, claims.machine, claims.process, claims.started
         FROM $items LEFT JOIN claims ON claims.recipe = listed.recipe AND claims.query = listed.query AND {HELD}
         WHERE NOT EXISTS (SELECT 1 FROM done WHERE done.recipe = listed.recipe AND done.query = listed.query)""",
         items,
     )
-    dead = cache(gone)
+    dead = cache(has_ended)
     return [
         Item(recipe, query)
-        for recipe, query, machine, process, started in found
+        for recipe, query, machine, process, started in records
         if machine is None or (holder := Owner(machine, process, started)) == owner or dead(holder)
     ]
 

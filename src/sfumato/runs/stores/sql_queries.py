@@ -33,7 +33,7 @@ class SqlQueries(ABC):
     @abstractmethod
     def _parsed(self, text: str) -> Any: ...
 
-    def lists(self, data: str, first: int, examples: Sequence[Listed]) -> None:
+    def put_examples(self, data: str, first: int, examples: Sequence[Listed]) -> None:
         last = first + len(examples) - 1
 
         def work(rows: Rows) -> None:
@@ -45,7 +45,9 @@ class SqlQueries(ABC):
                 )
             }
             wanted = dict(enumerate(examples, first))
-            same = {place for place, each in wanted.items() if place in there and there[place][1] == each.annotation}
+            same = {
+                place for place, example in wanted.items() if place in there and there[place][1] == example.annotation
+            }
             rows.each(
                 "UPDATE examples SET body = ?, files = ?, stamp = '' WHERE id = ?",  # of a set that lies elsewhere now
                 [
@@ -58,9 +60,9 @@ class SqlQueries(ABC):
                 f"UPDATE examples SET place = {GONE} WHERE id = ?",
                 [(number,) for place, (number, _, _) in there.items() if place not in same],
             )
-            new = {place: each for place, each in wanted.items() if place not in same}
-            _placed(rows, data, new)
-            if _targeted(rows, data, wanted) or new:
+            new = {place: example for place, example in wanted.items() if place not in same}
+            _put_at_places(rows, data, new)
+            if _set_targets(rows, data, wanted) or new:
                 rows(
                     """INSERT INTO notes (name, value) VALUES (?, 'true')
                     ON CONFLICT (name) DO UPDATE SET value = excluded.value""",
@@ -70,7 +72,7 @@ class SqlQueries(ABC):
         if examples:
             self._transaction(work, write=True)
 
-    def listed(self, data: str, count: int) -> int:
+    def finish_examples(self, data: str, count: int) -> int:
         def work(rows: Rows) -> int:
             beyond = rows("SELECT id FROM examples WHERE data = ? AND place >= ?", data, count)
             rows.each(f"UPDATE examples SET place = {GONE} WHERE id = ?", beyond)
@@ -91,10 +93,10 @@ class SqlQueries(ABC):
         statement = """SELECT queries.id, queries.target, examples.id, examples.place, files, stamp, content
             FROM examples CROSS JOIN queries WHERE queries.example = examples.id
                 AND data = ? AND place BETWEEN ? AND ? AND live = 1 ORDER BY place, target"""
-        found = self._transaction(lambda rows: rows(statement, data, first, last))
+        records = self._transaction(lambda rows: rows(statement, data, first, last))
         return [
             Planned(query, target, example, place, tuple(self._parsed(files)), stamp, content)
-            for query, target, example, place, files, stamp, content in found
+            for query, target, example, place, files, stamp, content in records
         ]
 
     def order(self, data: str, first: int, last: int) -> list[tuple[int, int, int]]:
@@ -104,33 +106,31 @@ class SqlQueries(ABC):
 
     def bodies(self, examples: Collection[int]) -> dict[int, str]:
         statement = "SELECT id, body FROM examples WHERE id IN (SELECT listed.value FROM $ids)"
-        listed = json.dumps(sorted(set(examples)))
-        return dict(self._transaction(lambda rows: rows(statement, listed)))
+        ids = json.dumps(sorted(set(examples)))
+        return dict(self._transaction(lambda rows: rows(statement, ids)))
 
-    def named(self, data: str, names: Collection[str]) -> dict[str, str]:
+    def bodies_by_name(self, data: str, names: Collection[str]) -> dict[str, str]:
         statement = """SELECT name, body FROM examples
             WHERE data = ? AND name IN (SELECT listed.value FROM $words) AND place >= 0"""
-        listed = json.dumps([json.dumps(name) for name in names])
-        return {
-            self._parsed(name): body for name, body in self._transaction(lambda rows: rows(statement, data, listed))
-        }
+        words = json.dumps([json.dumps(name) for name in names])
+        return {self._parsed(name): body for name, body in self._transaction(lambda rows: rows(statement, data, words))}
 
-    def looked_into(self, data: str, seen: Sequence[tuple[int, str, str]]) -> bool:
+    def set_contents(self, data: str, contents: Sequence[tuple[int, str, str]]) -> bool:
         def work(rows: Rows) -> bool:
-            ids = json.dumps([example for example, _, _ in seen])
-            known = dict(rows("SELECT id, content FROM examples WHERE id IN (SELECT listed.value FROM $ids)", ids))
-            as_known = [each for each in seen if known.get(each[0]) in ("", each[2])]
+            ids = json.dumps([example for example, _, _ in contents])
+            hashes = dict(rows("SELECT id, content FROM examples WHERE id IN (SELECT listed.value FROM $ids)", ids))
+            as_known = [entry for entry in contents if hashes.get(entry[0]) in ("", entry[2])]
             rows.each(
                 "UPDATE examples SET stamp = ?, content = ? WHERE id = ?",
                 [(stamp, content, example) for example, stamp, content in as_known],
             )
-            changed = [each for each in seen if each[0] in known and known[each[0]] not in ("", each[2])]
-            _replaced(rows, data, changed)
+            changed = [entry for entry in contents if entry[0] in hashes and hashes[entry[0]] not in ("", entry[2])]
+            _replace_examples(rows, data, changed)
             if changed:
                 self._recounted(rows, data)
             return bool(changed)
 
-        return self._transaction(work, write=True) if seen else False
+        return self._transaction(work, write=True) if contents else False
 
     def _recounted(self, rows: Rows, data: str) -> None:
         """Count anew what is done of a data set's recipes."""
@@ -149,22 +149,22 @@ class SqlQueries(ABC):
         rows("DELETE FROM tallies WHERE recipe = ?", recipe)
         statement = f"FROM done {JOINED} WHERE recipe = ? AND {PLANNED}"
         count, name = rows(f"SELECT count(*), min(examples.name) {statement} AND shape <> 0", recipe)[0]
-        found: Counter[str] = Counter({"": count})
+        counts: Counter[str] = Counter({"": count})
         names = {"": name or '""'}
         for measured, example in rows(
             f"SELECT measured, examples.name {statement} AND shape = 0 ORDER BY query",
             recipe,
         ):
-            why = caused(self._parsed(measured), "" if example is None else self._parsed(example))
-            found[why] += 1
+            why = cause_as_json(self._parsed(measured), "" if example is None else self._parsed(example))
+            counts[why] += 1
             names.setdefault(why, example or '""')
         rows.each(
             "INSERT INTO tallies (recipe, cause, count, example) VALUES (?, ?, ?, ?)",
-            [(recipe, why, number, names[why]) for why, number in found.items() if number],
+            [(recipe, why, number, names[why]) for why, number in counts.items() if number],
         )
 
 
-def caused(reason: str, example: str) -> str:
+def cause_as_json(reason: str, example: str) -> str:
     """The cause of a failure as the tables have it: JSON, and short enough for an index."""
     return json.dumps(cause(reason, example) or "?")
 
@@ -174,39 +174,39 @@ def _recount(data: str) -> str:
     return f"recount {data}"
 
 
-def _placed(rows: Rows, data: str, new: Mapping[int, Listed]) -> None:
+def _put_at_places(rows: Rows, data: str, new: Mapping[int, Listed]) -> None:
     """Put examples at places of their data set: those that the run knows from elsewhere or before, or new ones.
 
     One that was brought over from a run of an earlier format is known by its name alone. Each takes one place: a set may hold
     several of one name and annotation, of which that with the same files goes first.
     """
-    hashes = json.dumps([each.annotation for each in new.values()])
+    hashes = json.dumps([example.annotation for example in new.values()])
     statement = """SELECT annotation, body, id FROM examples WHERE data = ? AND annotation IN (SELECT listed.value FROM $words)
         AND (place < 0 OR place > ?) ORDER BY place, id"""
-    known = rows(statement, data, hashes, max(new, default=0))
+    alike = rows(statement, data, hashes, max(new, default=0))
     earlier = rows("SELECT name, id FROM examples WHERE data = ? AND annotation = '' ORDER BY place, id", data)
-    free = {number for *_, number in (*known, *earlier)}
+    free = {number for *_, number in (*alike, *earlier)}
     candidates: dict[tuple[str, ...], list[int]] = {}
-    for annotation, body, number in known:
+    for annotation, body, number in alike:
         candidates.setdefault((annotation, body), []).append(number)
         candidates.setdefault((annotation,), []).append(number)
     for name, number in earlier:
         candidates.setdefault(("earlier", name), []).append(number)
     numbers: dict[int, int] = {}
     for kind in (_by_files, _by_annotation, _by_name):
-        for place, each in new.items():
-            fitting = candidates.get(kind(each), [])
+        for place, example in new.items():
+            fitting = candidates.get(kind(example), [])
             while place not in numbers and fitting:
                 if (number := fitting.pop()) in free:
                     free.remove(number)
                     numbers[place] = number
     there, fresh = [], []
-    for place, each in new.items():
-        values = (place, each.annotation, json.dumps(each.files), each.body)
+    for place, example in new.items():
+        values = (place, example.annotation, json.dumps(example.files), example.body)
         if place in numbers:
             there.append((*values, numbers[place]))
         else:
-            fresh.append((*values, data, json.dumps(each.name)))
+            fresh.append((*values, data, json.dumps(example.name)))
     rows.each(
         """INSERT INTO examples (place, annotation, files, body, data, name, content, stamp)
         VALUES (?, ?, ?, ?, ?, ?, '', '')""",
@@ -215,19 +215,19 @@ def _placed(rows: Rows, data: str, new: Mapping[int, Listed]) -> None:
     rows.each("UPDATE examples SET place = ?, annotation = ?, files = ?, body = ?, stamp = '' WHERE id = ?", there)
 
 
-def _by_files(listed: Listed) -> tuple[str, ...]:
-    return listed.annotation, listed.body
+def _by_files(example: Listed) -> tuple[str, ...]:
+    return example.annotation, example.body
 
 
-def _by_annotation(listed: Listed) -> tuple[str, ...]:
-    return (listed.annotation,)
+def _by_annotation(example: Listed) -> tuple[str, ...]:
+    return (example.annotation,)
 
 
-def _by_name(listed: Listed) -> tuple[str, ...]:
-    return "earlier", json.dumps(listed.name)
+def _by_name(example: Listed) -> tuple[str, ...]:
+    return "earlier", json.dumps(example.name)
 
 
-def _targeted(rows: Rows, data: str, wanted: Mapping[int, Listed]) -> bool:
+def _set_targets(rows: Rows, data: str, wanted: Mapping[int, Listed]) -> bool:
     """Make the queries of the examples at these places those that are wanted; whether anything changed."""
     numbers = dict(
         rows(
@@ -235,7 +235,9 @@ def _targeted(rows: Rows, data: str, wanted: Mapping[int, Listed]) -> bool:
             *(data, min(wanted), max(wanted)),
         )
     )
-    needed = {(numbers[place], target) for place, each in wanted.items() if place in numbers for target in each.targets}
+    needed = {
+        (numbers[place], target) for place, listed in wanted.items() if place in numbers for target in listed.targets
+    }
     there = {
         (example, target): live
         for example, target, live in rows(
@@ -251,42 +253,42 @@ def _targeted(rows: Rows, data: str, wanted: Mapping[int, Listed]) -> bool:
     return bool(turned or needed - there.keys())
 
 
-def _replaced(rows: Rows, data: str, changed: Sequence[tuple[int, str, str]]) -> None:
+def _replace_examples(rows: Rows, data: str, changed: Sequence[tuple[int, str, str]]) -> None:
     """Other examples take the places of those whose files hold something else now: ones with that content that were there
     before, and have no place, or new ones. (Of several with one annotation, some may have changed places.)"""
     before = [
         rows("SELECT place, annotation, name, files, body FROM examples WHERE id = ?", example)[0]
         for example, _, _ in changed
     ]
-    asked = [
+    target_sets = [
         {target for (target,) in rows("SELECT target FROM queries WHERE example = ? AND live = 1", example)}
         for example, _, _ in changed
     ]
     rows.each(f"UPDATE examples SET place = {GONE} WHERE id = ?", [(example,) for example, _, _ in changed])
-    for (place, annotation, *said), targets, (_, stamp, content) in zip(before, asked, changed, strict=True):
-        known = rows(
+    for (place, annotation, *fields), targets, (_, stamp, content) in zip(before, target_sets, changed, strict=True):
+        alike = rows(
             f"SELECT id FROM examples WHERE data = ? AND annotation = ? AND content = ? AND place = {GONE} ORDER BY id",
             *(data, annotation, content),
         )
-        if known:
-            number = known[0][0]
+        if alike:
+            number = alike[0][0]
             rows(
                 "UPDATE examples SET place = ?, stamp = ?, name = ?, files = ?, body = ? WHERE id = ?",
-                *(place, stamp, *said, number),
+                *(place, stamp, *fields, number),
             )
         else:
             ((number,),) = rows(
                 """INSERT INTO examples (data, place, annotation, content, stamp, name, files, body)
                 VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
-                *(data, place, annotation, content, stamp, *said),
+                *(data, place, annotation, content, stamp, *fields),
             )
         there = {target for (target,) in rows("SELECT target FROM queries WHERE example = ?", number)}
         rows("UPDATE queries SET live = 0 WHERE example = ?", number)
         rows.each(
             "UPDATE queries SET live = 1 WHERE example = ? AND target = ?",
-            [(number, each) for each in sorted(targets & there)],
+            [(number, target) for target in sorted(targets & there)],
         )
         rows.each(
             "INSERT INTO queries (example, target, live) VALUES (?, ?, 1)",
-            [(number, each) for each in sorted(targets - there)],
+            [(number, target) for target in sorted(targets - there)],
         )

@@ -112,7 +112,7 @@ class Store(Protocol):
     A store is a context manager, which closes it.
     """
 
-    def tell(self, recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    def add_recipes(self, recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
         """Remember what recipes are (plain JSON), by their hashes; those known stay as they are. Gives their numbers."""
         ...
 
@@ -124,11 +124,11 @@ class Store(Protocol):
 
     def notes(self) -> dict[str, Any]: ...
 
-    def known(self, items: Collection[Item]) -> set[Item]:
+    def which_done(self, items: Collection[Item]) -> set[Item]:
         """Those of the items that are done."""
         ...
 
-    def known_between(self, recipe: int, first: int, last: int) -> int:
+    def count_done(self, recipe: int, first: int, last: int) -> int:
         """How many items of a recipe are done whose queries have these numbers, both ends included."""
         ...
 
@@ -189,12 +189,12 @@ class Store(Protocol):
 
     # The queries of the data sets
 
-    def lists(self, data: str, first: int, examples: Sequence[Listed]) -> None:
+    def put_examples(self, data: str, first: int, examples: Sequence[Listed]) -> None:
         """The data set's places from `first` on hold these examples. What is done of others is kept, and not counted; counts
-        may be late until `listed`."""
+        may be late until `finish_examples`."""
         ...
 
-    def listed(self, data: str, count: int) -> int:
+    def finish_examples(self, data: str, count: int) -> int:
         """The data set has so many examples; gives how many queries."""
         ...
 
@@ -210,11 +210,11 @@ class Store(Protocol):
         """What is kept of these examples, as JSON."""
         ...
 
-    def named(self, data: str, names: Collection[str]) -> dict[str, str]:
+    def bodies_by_name(self, data: str, names: Collection[str]) -> dict[str, str]:
         """What is kept of a data set's examples with these names, by name."""
         ...
 
-    def looked_into(self, data: str, seen: Sequence[tuple[int, str, str]]) -> bool:
+    def set_contents(self, data: str, contents: Sequence[tuple[int, str, str]]) -> bool:
         """Remember the stamp and content of examples' files, each (example, stamp, content). Where the content is another than
         was known, other queries take the place of those that were planned; whether that is so."""
         ...
