@@ -1,6 +1,6 @@
-"""What can be known of a plan before its first picture: all that is wrong, at once, each with its line.
+"""Check a plan before its first picture: all faults at once, each with its line.
 
-Models are loaded and shown an empty picture; of data sets a few examples are looked at. No method is called: that is for
+Models are loaded and run on an empty picture, and a few examples of each data set are read. No method is called: see
 `sfumato.runs.checks.trial`.
 """
 
@@ -26,10 +26,10 @@ from sfumato.scores import OF_A_CLASS, as_score
 def check_plan(
     plan: Plan, bench: Workbench, on_cluster: bool = False, unread: Collection[str] | None = None
 ) -> Findings:
-    """All that is wrong with a plan, as far as that is known without explaining a picture. `bench` then holds its models.
+    """The findings about a plan, as far as they show without explaining a picture. Afterwards `bench` holds its models.
 
-    `on_cluster` says that workers of a Ray cluster will do the work. Of data sets that are named in `unread`, classes are
-    compared with labels, and no example is looked at.
+    `on_cluster` says that workers of a Ray cluster will do the work. No example is
+    read of the data sets in `unread`; their classes are compared with labels all the same.
     """
     looks = {name: Look(entry.data) for name, entry in plan.data.items()}
     findings = Findings(plan, looks=looks)
@@ -56,7 +56,7 @@ def check_plan(
 
 
 def _without_work(plan: Plan) -> Iterator[Finding]:
-    """Protocols and data sets for which nothing is planned, as the methods that both name are not the same."""
+    """Protocols and data sets without any item, as they have no method in common."""
     combinations = list(plan.combinations())
     judged = {protocol for combination in combinations for protocol in combination.protocols}
     for name, entry in plan.protocols.items():
@@ -94,7 +94,7 @@ def _unused(plan: Plan) -> Iterator[Finding]:
 
 
 def _pair(findings: Findings, bench: Workbench, data: str, model: str) -> None:
-    """A data set's classes among a model's labels, and the scores of these classes."""
+    """Match a data set's classes with a model's labels, and check the scores of these classes."""
     plan, look = findings.plan, findings.looks[data]
     entry = plan.data[data]
     if not entry.names_targets:
@@ -119,7 +119,7 @@ def _pair(findings: Findings, bench: Workbench, data: str, model: str) -> None:
 
 
 def _scores(plan: Plan, data: str, model: str, mapped: ClassMap, outputs: int) -> Iterator[Finding]:
-    """Methods and protocols whose score the model does not have, such as the logit of what speaks against its only output."""
+    """Methods and protocols whose score the model does not have, such as the logit of the complement of its only output."""
     entry = plan.data[data]
     scored = [("method", "methods", name, plan.methods[name]) for name in entry.methods]
     scored += [("protocol", "protocols", name, plan.protocols[name].protocol) for name in entry.protocols]

@@ -1,4 +1,4 @@
-"""What is wrong with a plan's data sets, as far as a few of their examples tell."""
+"""Check the data sets of a plan by a few of their examples."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from sfumato.runs.plans.plan import PREDICTED, PRESENT, Plan
 
 
 def data_findings(plan: Plan, name: str, look: Look) -> tuple[list[Finding], list[Finding]]:
-    """What is wrong with a data set, and what should be known."""
+    """The faults of a data set, and remarks about it."""
     try:
         count, classes, errors, examples = look.count, look.classes, look.errors, look.examples()
         look.asked  # noqa: B018  # what a subset leaves out are names of classes
@@ -48,7 +48,7 @@ def _sample(look: Look) -> str:
 
 
 def without_places(plan: Plan, name: str, look: Look) -> Iterator[Finding]:
-    """Protocols that need to know where a class is, on data that do not say so."""
+    """Protocols that need to know where a class is, on data without boxes or masks."""
     entry = plan.data[name]
     for protocol in entry.protocols:
         judge = plan.protocols[protocol].protocol

@@ -1,4 +1,4 @@
-"""What is wrong with a plan's device and models, as far as an empty picture tells."""
+"""Check the device and the models of a plan by an empty picture."""
 
 from collections.abc import Iterator, Sequence
 
@@ -28,7 +28,7 @@ def without_device(plan: Plan, on_cluster: bool) -> Iterator[Finding]:
 
 
 def device_fault(device: str) -> str:
-    """What is wrong with a device; empty where torch computes on it.
+    """What is wrong with a device; empty if torch computes on it.
 
     >>> device_fault("cpu"), device_fault("cqu")
     ('', "torch knows no device 'cqu'; did you mean cpu?")
@@ -55,7 +55,7 @@ def device_fault(device: str) -> str:
 
 
 def model_fault(plan: Plan, bench: Workbench, name: str) -> Finding | None:
-    """What is wrong with a model: it cannot be loaded, or does not answer an empty picture."""
+    """What is wrong with a model: it cannot be loaded, or fails on an empty picture. `None` if nothing is."""
     entry = plan.models[name]
     if entry.checkpoint is not None and not entry.checkpoint.is_file():
         folder = entry.checkpoint.parent
@@ -75,7 +75,7 @@ def model_fault(plan: Plan, bench: Workbench, name: str) -> Finding | None:
 
 
 def without_layer(plan: Plan, bench: Workbench, models: list[str]) -> Iterator[Finding]:
-    """Methods that look into a layer which nobody names, or which the model does not have."""
+    """Methods that need a layer which is not named, or which the model does not have."""
     pairs = dict.fromkeys(
         (combination.model, combination.method) for combination in plan.combinations() if combination.model in models
     )
@@ -110,13 +110,13 @@ def without_layer(plan: Plan, bench: Workbench, models: list[str]) -> Iterator[F
 
 
 def _use(method: object) -> str:
-    """How a plan names a method's class."""
+    """The name of a method's class in a plan."""
     ours = type(method).__module__.startswith("sfumato.methods.")
     return type(method).__name__ if ours else dotted_path(type(method))
 
 
 def unlike_others(plan: Plan, bench: Workbench, models: list[str], notes: list[Finding]) -> Iterator[Finding]:
-    """Networks that a protocol compares with, and whose outputs are not of the same classes."""
+    """Networks that a protocol compares, although their outputs are of other classes."""
     for name, entry in plan.protocols.items():
         mine = dict.fromkeys(
             combination.model
@@ -137,8 +137,7 @@ def unlike_others(plan: Plan, bench: Workbench, models: list[str], notes: list[F
 
 
 def unlike(outputs: int, labels: Sequence[str], others: int, other_labels: Sequence[str]) -> str:
-    """What tells two models' outputs apart: their number, or a name that is that of another output of the other; empty where
-    nothing does."""
+    """How two models' outputs differ: in their number, or in the output of a name; empty if they do not."""
     if outputs != others:
         return f"they have {outputs} and {others} outputs"
     spellings = Spellings(other_labels)

@@ -1,4 +1,4 @@
-"""What a plan may name: methods, protocols, data sets, and the parts that these are made of."""
+"""The classes that a plan may name: methods, protocols, data sets, and their parts."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -8,11 +8,11 @@ from typing import Any
 from sfumato.models.names import near
 
 USE = "use"
-"""The key that names what is to be made, in a table whose other keys are its settings."""
+"""The key that names a class, in a table whose other keys are its settings."""
 
 
 class SettingError(ValueError):
-    """What is wrong with a setting, and the keys that lead to it."""
+    """An error in a setting, with the keys that lead to it."""
 
     def __init__(self, keys: tuple[str, ...], message: str) -> None:
         super().__init__(message)
@@ -20,7 +20,7 @@ class SettingError(ValueError):
 
 
 def exported(module: str, does: str = "__init__") -> dict[str, Callable[..., Any]]:
-    """The dataclasses that a module exports, by their names, which have an attribute of the name `does`."""
+    """The dataclasses that a module exports and that have the attribute `does`, by their names."""
     home = importlib.import_module(module)
     things = {name: getattr(home, name) for name in home.__all__}
     return {
@@ -31,9 +31,10 @@ def exported(module: str, does: str = "__init__") -> dict[str, Callable[..., Any
 
 
 def make(spec: Any, classes: Mapping[str, Callable[..., Any]], keys: tuple[str, ...], kind: str) -> Any:
-    """What a plan's entry means: the name of a class that is `known`, or a table of its settings which names it under "use".
+    """Make the object of an entry in a plan: the name of one of the `classes`, or a table of its settings with the name
+    under "use".
 
-    A third party's class goes by its dotted path, "package.module:Name". Raises `SettingError`.
+    A class of a third party is named by its dotted path, "package.module:Name". Raises `SettingError`.
     """
     settings = {USE: spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, Mapping) else None
     if settings is None:
@@ -74,7 +75,7 @@ def _find(name: str, classes: Mapping[str, Callable[..., Any]], keys: tuple[str,
 
 
 def _value(value: Any, classes: Mapping[str, Callable[..., Any]], keys: tuple[str, ...]) -> Any:
-    """A setting as a dataclass has it: lists are tuples, and a table names a class, of this kind or of any that is exported."""
+    """A setting for a dataclass: lists become tuples, and a table names a class, of this kind or of any that is exported."""
     if isinstance(value, list):
         return tuple(_value(item, classes, keys) for item in value)
     if isinstance(value, Mapping):

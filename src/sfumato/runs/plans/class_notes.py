@@ -1,4 +1,4 @@
-"""What a run has noted of which class is which, as people read it."""
+"""Sentences on how a run matched classes with outputs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 IN_ORDER = "in order"
 
 LISTED = 8
-"""Classes that a message names, and lines that it gives to write."""
+"""The most classes that a message names, and lines that it gives to write."""
 
 
 def class_line(note: Mapping[str, Any]) -> str:
-    """A line that says what `ClassMap.as_json` holds.
+    """A line that sums up `ClassMap.as_json`.
 
     >>> class_line({"data": "pets", "model": "net", "classes": 2, "ways": {"by name": 2}, "shown": []})
     'pets → net: 2 of 2 classes by name'

@@ -1,9 +1,9 @@
-"""Which of a model's outputs each class of a data set is: by the names of both, as a plan says, or one after the other.
+"""Match the classes of a data set with the outputs of a model: by their names, by the plan, or by their order.
 
-Names count as the same whatever their case, accents, spaces, underscores and hyphens, and so do their synonyms (the parts
-between commas), what is left without a WordNet id or a number in front, and the plural. Taken one after the other are classes
-and outputs of the same number only where no name of one is a name of the other, as between synset ids and words. What is
-doubtful is refused: some names that match and some that do not, one name with two labels, two classes of one label.
+Case, accents, spaces, underscores and hyphens do not matter in names. A name also matches by its synonyms (the parts
+between commas), without a WordNet id or a number in front, and in the plural. Classes and outputs are matched in their
+order only if there are as many of both, and no name matches, as between synset ids and words. Doubtful cases are
+refused: some names match and others do not, one name matches two labels, two classes match one label.
 """
 
 import difflib
@@ -25,12 +25,12 @@ PLACE, PLAN, ORDER, PLAN_ORDER = "by name and place", "as the plan says", IN_ORD
 WAYS = (NAME, PLACE, PLURAL, PLAN, ORDER, PLAN_ORDER)
 
 COMPARED = 100_000
-"""Pairs of names, at most, whose spellings are compared before all are taken in order: about a second."""
+"""The most pairs of names whose spellings are compared before classes are matched in order: about a second."""
 
 
 @dataclass(frozen=True)
 class ClassNames:
-    """What a plan says of a data set's classes, under `classes`.
+    """The entry `classes` of a data set in a plan.
 
     `labels` has, by class, what models call it: a label, several (each model has one of them), or the output's index. With
     `first`, the outputs are in the classes' order, and that is the output of the first class.
@@ -41,7 +41,7 @@ class ClassNames:
 
     @classmethod
     def read(cls, value: Any, keys: tuple[str, ...]) -> "ClassNames":
-        """What a plan's `classes` means; `keys` lead to it. Raises `SettingError`."""
+        """Read the entry `classes` of a plan, which `keys` lead to. Raises `SettingError`."""
         if isinstance(value, str):
             order = re.fullmatch(r"in order(?: from (\d+))?", value.strip())
             if not order:
@@ -65,13 +65,13 @@ class ClassNames:
 
 
 def target_classes(data: Data) -> frozenset[int]:
-    """The classes of a data set that are explained: all, unless it says which (`Subset` does)."""
+    """The classes of a data set that are explained: all, unless it names them (as `Subset` does)."""
     return frozenset(getattr(data, "asked_classes", range(len(data.classes))))
 
 
 @dataclass(frozen=True)
 class ClassMap:
-    """The model's output of each of a data set's classes, and how each is known."""
+    """The model's output for each class of a data set, and how each was matched."""
 
     indices: tuple[int | None, ...]
     """`None` for a class that is never explained and that the model does not have."""
@@ -79,7 +79,7 @@ class ClassMap:
     """By class, one of `WAYS`; empty without an index."""
 
     def __getitem__(self, label: int) -> int:
-        """The output of a class. Raises `ValueError` where there is none."""
+        """The output of a class. Raises `ValueError` if it has none."""
         index = self.indices[label] if label < len(self.indices) else None
         if index is None:
             raise ValueError(f"the model has no output for class {label} of the data set")
@@ -147,8 +147,10 @@ def match_classes(
 def _certain_pairs(
     classes: int, labels: int, needed: Sequence[int], candidates: Candidates
 ) -> dict[int, tuple[int, str]]:
-    """The classes with one label that is no other's. Where all that are so stand in the place of their labels, and there are
-    as many classes as labels, a name that two have (ImageNet has two cranes) means the one in its place."""
+    """The classes with one label that no other class has.
+
+    If all these have the places of their labels, and there are as many classes as labels, then a name that two labels have
+    (ImageNet has two cranes) means the one in its place."""
     sole = {place: next(iter(candidates[place][0])) for place in needed if len(candidates[place][0]) == 1}
     uses = Counter(sole.values())
     clear = {place: (index, candidates[place][1]) for place, index in sole.items() if uses[index] == 1}
@@ -172,7 +174,7 @@ def _in_order(classes: Sequence[str], first: int, outputs: int, targets: Collect
 def _pairs_of_plan(
     classes: Sequence[str], labels: Sequence[str], names: ClassNames, outputs: int
 ) -> Iterator[tuple[int, int]]:
-    """The classes that the plan has a word for, and their outputs."""
+    """The classes that the plan names, with their outputs."""
     spellings = Spellings(labels)
     for name, label in names.labels:
         places = [place for place, candidate in enumerate(classes) if candidate == name]
@@ -201,9 +203,10 @@ def _ambiguous(name: str, label: Any, indices: Sequence[int], labels: Sequence[s
 
 
 def _orders_differ(classes: Sequence[str], labels: Sequence[str]) -> bool:
-    """Whether spellings hint that the order is another: a class looks most like a label that is not in its place, or numbers
-    in all names do not ascend, as of folders sorted as words, "10" before "2". Names with digits, such as ids, all look alike
-    and are compared by these alone."""
+    """Whether spellings suggest that classes and labels have different orders.
+
+    Either a class is spelt most like a label in another place, or the numbers in all names do not ascend, as of folders that
+    are sorted as words, "10" before "2". Names with digits, such as ids, all look alike: only their numbers are compared."""
     for names in (classes, labels):
         numbers = [[int(digits) for digits in re.findall(r"\d+", name)] for name in names]
         if all(numbers) and numbers != sorted(numbers):

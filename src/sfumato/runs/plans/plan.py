@@ -56,7 +56,7 @@ PRESENT, PREDICTED = "present", "predicted"
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model by the name under which `sfumato.models.load` finds it."""
+    """A model, by its name for `sfumato.models.load`."""
 
     name: str
     checkpoint: Path | None = None
@@ -64,7 +64,7 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class DataEntry:
-    """A data set, and what is done with it."""
+    """A data set, and what the run does with it."""
 
     data: Data
     models: tuple[str, ...]
@@ -75,13 +75,13 @@ class DataEntry:
 
     @property
     def names_targets(self) -> bool:
-        """Whether the classes to be explained are the data set's, and not what a model predicts."""
+        """Whether the data set names the classes to explain; else they are those that a model predicts."""
         return self.targets == PRESENT and bool(self.data.classes)
 
 
 @dataclass(frozen=True)
 class ProtocolEntry:
-    """A protocol, the methods that it judges, and the models of the plan which it compares with, if it compares."""
+    """A protocol, the methods that it judges, and the models of the plan that it compares with."""
 
     protocol: Protocol
     methods: tuple[str, ...]
@@ -89,7 +89,7 @@ class ProtocolEntry:
 
 
 class Combination(NamedTuple):
-    """What a run does with each query of a data set, by the plan's names."""
+    """What a run does with each query of a data set, by the names in the plan."""
 
     data: str
     model: str
@@ -99,7 +99,7 @@ class Combination(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done."""
+    """A whole plan."""
 
     models: Mapping[str, ModelEntry]
     methods: Mapping[str, Any]
@@ -110,23 +110,23 @@ class Plan:
     device: str = "cpu"
     masks: bool = False
     timeout: float | None = None
-    """Seconds that a method may take for a query, and a protocol for its result, before the item fails; nothing else depends on
-    it. Worker processes keep to it, `Session.work` in this process does not."""
+    """Seconds that a method may take for a query, and a protocol for its result, before the item fails. Rows do not
+    depend on it otherwise. It holds for worker processes, and not for `Session.work` in this process."""
     text: str = field(default="", compare=False)
-    """The file's, and the folder that its paths are relative to."""
+    """The text of the file; and the folder that its paths are relative to."""
     folder: Path = field(default=Path(), compare=False)
     ray: Cluster = Cluster()
-    """How the work is spread where it is done on a cluster; no outcome depends on it."""
+    """How work is spread over a cluster; rows do not depend on it."""
     name: str = field(default="the plan", compare=False)
-    """Of the file, for messages."""
+    """The name of the file, for messages."""
 
     def place_of(self, keys: tuple[str, ...]) -> str:
-        """Where in the file keys stand, or the nearest table: "plan.toml, line 3, models.mine"."""
+        """The place of keys in the file, or of the nearest table: "plan.toml, line 3, models.mine"."""
         line = line_of(self.text, keys)
         return f"{self.name}, line {line}, {'.'.join(keys)}" if line else f"{self.name}, {'.'.join(keys)}"
 
     def combinations(self) -> Iterator[Combination]:
-        """All that is planned, in order: a data set and model after the other."""
+        """The combinations of the plan, in order: one data set and model after the other."""
         for name, entry in self.data.items():
             for model in entry.models:
                 for method in entry.methods:
@@ -138,7 +138,7 @@ class Plan:
 
 
 def read(path: str | os.PathLike[str]) -> Plan:
-    """The plan in a file. Raises `ValueError` that names the file, the line and the key."""
+    """Read a plan from a file. Raises `ValueError` with the file, the line and the key."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -150,7 +150,7 @@ def read(path: str | os.PathLike[str]) -> Plan:
 
 
 def parse(text: str, folder: Path, name: str = "the plan") -> Plan:
-    """The plan that a text says; its paths are relative to the folder."""
+    """Read a plan from a text; its paths are relative to the folder."""
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -164,7 +164,7 @@ def parse(text: str, folder: Path, name: str = "the plan") -> Plan:
 
 
 def protocols(text: str, name: str = "the plan") -> dict[str, Protocol]:
-    """The protocols of a plan alone: of a run that is looked at, neither methods nor models nor data sets need be there."""
+    """The protocols of a plan alone: to read results, its methods, models and data sets need not be there."""
     content = tomllib.loads(text)
     models, methods = list(content["models"]), list(content["methods"])
     try:
@@ -230,7 +230,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
 
 
 def _method(spec: Any, keys: tuple[str, ...], score: Any) -> Any:
-    """The method, with the plan's `score` where it has such a setting and says nothing else."""
+    """The method, with the plan's `score` if it has such a setting and does not set it itself."""
     method = make(spec, exported("sfumato.methods", "__call__"), keys, "method")
     if score is None or not hasattr(method, SCORE) or (isinstance(spec, Mapping) and SCORE in spec):
         return method
@@ -309,7 +309,7 @@ def _path(value: Any, folder: Path, keys: tuple[str, ...]) -> Path:
 def _names_under(
     settings: Any, key: str, options: Sequence[str], keys: tuple[str, ...], default: tuple[str, ...] | None = None
 ) -> tuple[str, ...]:
-    """The names under a key, which is taken out; all that are known without it."""
+    """Take the names under a key out of settings; all options if there is no such key."""
     if not isinstance(settings, dict) or key not in settings:
         return tuple(options) if default is None else default
     names = settings.pop(key)

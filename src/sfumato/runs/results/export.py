@@ -1,4 +1,4 @@
-"""A run's table in the forms that people take away: Markdown, LaTeX, CSV, Parquet, JSON."""
+"""Export the tables and rows of a run: Markdown, LaTeX, CSV, Parquet, JSON."""
 
 import csv
 import io
@@ -37,8 +37,8 @@ def markdown(
 ) -> str:
     """For each data set, model and protocol a table: a row a method, a column a measure.
 
-    In bold is the best of each column, and what is not settled worse: `undecided` says which methods these are, or else whether
-    the intervals overlap.
+    Bold marks the best of each column and those that are not settled worse: `undecided` names them; without it, they are
+    those whose intervals overlap that of the best.
     """
     parts = []
     for (data, model), group in by_data_and_model(lines).items():
@@ -84,14 +84,14 @@ def latex(
 
 
 def cost(lines: Iterable[Line], seconds: Mapping[tuple[str, str, str], float] | None) -> str:
-    """A sentence on what each method of some lines takes; empty where that is not known."""
+    """A sentence on the time of each method; empty if it is not known."""
     places = dict.fromkeys((line.data, line.model, line.method) for line in lines)
     costs = [f"{place[2]} {seconds[place]:.2g}" for place in places if seconds and place in seconds]
     return f"Seconds a query: {', '.join(costs)}." if costs else ""
 
 
 def records(lines: Iterable[Line]) -> list[dict[str, Any]]:
-    """A line a record, with all digits."""
+    """The lines as records, with all digits."""
     return [
         {
             "data": line.data,
@@ -114,8 +114,8 @@ def records(lines: Iterable[Line]) -> list[dict[str, Any]]:
 def write(records: Iterable[Mapping[str, Any]], path: Path, names: Sequence[str] | None = None) -> None:
     """Records as CSV, Parquet or JSON, as the file's name ends; whole or not at all.
 
-    `names` are the columns, in their order. With them, records are taken one by one, and memory does not grow with their
-    number; without, all are held to see what they are called. Raises `ValueError` for a record with another name.
+    `names` are the columns, in their order. With them, records are written one by one, and memory does not grow with their
+    number; without, all are held first to collect their names. Raises `ValueError` for a record with another name.
     """
     if names is None:
         records = list(records)
@@ -130,7 +130,7 @@ def write(records: Iterable[Mapping[str, Any]], path: Path, names: Sequence[str]
 
 
 def check_names(records: Iterable[Mapping[str, Any]], names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    """The records, as long as they have no other names than these."""
+    """The records one by one. Raises `ValueError` at one with another name than these."""
     columns = set(names)
     for record in records:
         if not record.keys() <= columns:
@@ -172,7 +172,7 @@ def _json(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _as_json(value: Any, indent: int | None = None) -> str:
-    """In JSON, which has no NaN: `None` stands for it."""
+    """A value as JSON, with null for NaN, which JSON does not have."""
     try:
         return json.dumps(value, indent=indent, allow_nan=False)
     except ValueError:
@@ -187,7 +187,7 @@ def _plain(value: Any) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    """With `None` in place of what is no number, at any depth."""
+    """The value with `None` for NaN and infinities, at any depth."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
@@ -223,5 +223,5 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def _one_line(text: str) -> str:
-    """A name may have any characters; a line break would end the heading or the row."""
+    """The text on one line: a line break in a name would end the heading or the row."""
     return " ".join(text.split())

@@ -1,8 +1,8 @@
 """Records as Parquet, batch by batch, with columns whose types are those of all their values.
 
-What a column holds is known only at its end: whole numbers may be followed by a fraction. So batches go to a part of the file
-with the types so far; values that these do not hold begin another part, with wider types; and in the end the parts are put
-together with the widest. Memory does not grow with the number of records.
+The type of a column is known only at its end: whole numbers may be followed by a fraction. So batches are written to a
+part file with the types so far. Values that these types cannot hold begin another part with wider types, and in the end
+the parts are combined with the widest types. Memory does not grow with the number of records.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from types import NoneType
 from typing import Any
 
 BATCH = 10_000
-"""Records held at once, and in a row group."""
+"""Records in memory, and in a row group."""
 
 NULL, BOOL, INT, FLOAT, TEXT = "null", "bool", "int64", "float64", "string"
 NUMBERS = (BOOL, INT, FLOAT)
@@ -25,14 +25,14 @@ NUMBERS = (BOOL, INT, FLOAT)
 
 @dataclass(frozen=True)
 class Kind:
-    """What the values of a column are."""
+    """The type of the values of a column."""
 
     name: str = NULL
     depth: int = 0
-    """How many lists are around each: 2 for lists of lists."""
+    """How deeply lists are nested: 2 for lists of lists."""
 
     def __or__(self, other: "Kind") -> "Kind":
-        """The least kind that holds the values of both; text holds all, as JSON where they are no text.
+        """The narrowest kind that holds the values of both. Text holds all values: as JSON, if they are not text.
 
         >>> Kind(INT) | Kind(FLOAT) | Kind(NULL), Kind(INT) | Kind(FLOAT, 1)
         (Kind(name='float64', depth=0), Kind(name='string', depth=0))
@@ -50,7 +50,7 @@ class Kind:
 
 
 def kind_of(values: Sequence[Any]) -> Kind:
-    """The least kind that holds all values.
+    """The narrowest kind that holds all values.
 
     >>> kind_of([1, None, 2.5]), kind_of([[], [True], [7]])
     (Kind(name='float64', depth=0), Kind(name='int64', depth=1))
@@ -71,7 +71,7 @@ def kind_of(values: Sequence[Any]) -> Kind:
 
 
 def conform(value: Any, kind: Kind) -> Any:
-    """The value as one of a kind that holds it.
+    """Convert a value to a kind that can hold it.
 
     >>> conform(2, Kind(FLOAT)), conform([1, None], Kind(TEXT)), conform("a", Kind(TEXT))
     (2.0, '[1, null]', 'a')
@@ -87,7 +87,7 @@ def conform(value: Any, kind: Kind) -> Any:
 
 
 def is_uniform(values: Iterable[Any], kind: Kind) -> bool:
-    """Whether all values are of that kind as they stand, or missing."""
+    """Whether all values are of that kind without conversion, or missing."""
     if kind.depth:
         lists = list(values)
         within = itertools.chain.from_iterable(item for item in lists if isinstance(item, list | tuple))
@@ -170,7 +170,7 @@ def write_parquet(records: Iterable[Mapping[str, Any]], path: Path, names: Seque
 
 
 def in_batches(records: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
-    """Lists of so many records; the last may be shorter."""
+    """The records in lists of `size`; the last may be shorter."""
     iterator = iter(records)
     while batch := list(itertools.islice(iterator, size)):
         yield batch

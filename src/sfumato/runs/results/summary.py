@@ -1,4 +1,4 @@
-"""What a run's rows come down to: a line for each measure of each protocol, with its interval, and what each method cost."""
+"""The summary of a run: a line for each measure of each protocol, with its interval, and the time of each method."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ class Line:
     measure: Measure
     estimate: Estimate
     failed: int
-    """Items that failed, and do not count."""
+    """How many items failed; they do not count."""
     of: int = 0
-    """How many there could be: the queries of the data set."""
+    """How many items there could be: the queries of the data set."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +42,11 @@ class Table:
     queries: Array
     """`(n,)`: the queries' numbers."""
     columns: Columns
-    """With `picture`, by number, and `label`."""
+    """By name; besides the values of rows there are `picture`, a number, and `label`."""
     seconds: float | None
-    """What the method took for a query: the median."""
+    """The median time of the method for a query, in seconds."""
     examples: Sequence[Row]
-    """Some of the rows, of every kind that there is."""
+    """Some of the rows, with every set of names that rows have."""
 
     def at(self, rows: Array) -> Columns:
         """The columns of some rows."""
@@ -100,7 +100,7 @@ def tables_by_protocol(
 
 
 def table(store: Store, recipe: int, order: Order) -> Table:
-    """What was measured of a recipe, of the queries that are planned."""
+    """The measured rows of a recipe, of the queries that are planned."""
     queries: list[Array] = [np.empty(0, np.int64)]
     seconds: list[Array] = [np.empty(0, np.float32)]
     parts: dict[str, list[Array | int]] = {}
@@ -170,7 +170,7 @@ def _places(order: Array, queries: Array) -> tuple[Array, Array]:
 
 
 def lines(record: Record, store: Store) -> Iterator[Line]:
-    """Each measure of each place."""
+    """The lines of a run: each measure of each place."""
     for data, places in groupby(record.places, key=attrgetter("data")):
         order = Order.of(record, store, data)
         for where in places:
@@ -178,7 +178,7 @@ def lines(record: Record, store: Store) -> Iterator[Line]:
 
 
 def lines_of(record: Record, store: Store, where: Where, rows: Table) -> Iterator[Line]:
-    """Each measure of one place."""
+    """The lines of one place: each measure."""
     failed = sum(tally.items for tally in store.tallies() if tally.recipe == where.recipe and tally.cause)
     for measure, estimate in _measured(record, where, rows.examples, rows.columns):
         yield _line(record, where, measure, estimate, failed)
@@ -187,7 +187,7 @@ def lines_of(record: Record, store: Store, where: Where, rows: Table) -> Iterato
 def _measured(
     record: Record, where: Where, examples: Sequence[Row], columns: Columns, against: Columns | None = None
 ) -> list[tuple[Measure, Estimate]]:
-    """What a protocol says that its rows come down to. Raises `ValueError` where it cannot say it."""
+    """Sum up rows by their protocol. Raises `ValueError` if it cannot."""
     protocol = record.protocols[where.protocol]
     try:
         measures = protocol.measures(examples)
@@ -207,8 +207,8 @@ def _line(record: Record, where: Where, measure: Measure, estimate: Estimate, fa
 def differences(record: Record, store: Store, one: str, other: str) -> Iterator[Line]:
     """The paired differences, one less the other: of two methods, or of two models, by their names in the plan.
 
-    They rest on the queries of which both have a value of the measure; `of` says how many there could be. Of predicted classes
-    those count that both predict. Raises `ValueError` for names that the run has not.
+    They use the queries for which both have a value of the measure; `of` says how many there could be. If classes are
+    predicted, queries count for which both predict the same. Raises `ValueError` for names that the run does not have.
     """
     everywhere = record.places
     kind = next(
@@ -245,13 +245,13 @@ def _in_both(one: Table, other: Table) -> Array:
 
 
 def median(seconds: Array) -> float | None:
-    """The median of what is known."""
+    """The median of the finite values; `None` if there are none."""
     finite = seconds[np.isfinite(seconds)]
     return float(np.median(finite)) if len(finite) else None
 
 
 def quantities(record: Record, data: str, model: str) -> str:
-    """A sentence that says what a class means to each method of a table, where that is not the same to all; else empty."""
+    """A sentence on what score of a class each method of a table explains, if they differ; else empty."""
     notes = record.said.get("quantities", [])
     return next((note["sentence"] for note in notes if (note["data"], note["model"]) == (data, model)), "")
 
@@ -279,7 +279,7 @@ def names(store: Store) -> list[str]:
 
 
 def done(record: Record, store: Store, where: Where) -> Iterator[Done]:
-    """What is done of a place, in the data set's order, without what is planned no more."""
+    """The items of a place that are done, in the data set's order, without those of replaced queries."""
     count, step = record.data[where.data]["examples"], 1000
     for first in range(0, count, step):
         items = [Item(where.recipe, query.query) for query in store.planned(where.data, first, first + step - 1)]

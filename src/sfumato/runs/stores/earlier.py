@@ -1,4 +1,4 @@
-"""A run of an earlier format brought to the present one: its rows, recipes and notes stay, and what is done stays done."""
+"""Upgrade a run of an earlier format: its rows, recipes and notes stay, and items that are done stay done."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ PAGE = 5000
 
 
 def upgrade(rows: Rows, version: int) -> None:
-    """Bring the tables of a run of an earlier format to this one, in the transaction that is under way."""
+    """Upgrade the tables of a run of an earlier format, in the open transaction."""
     if version < 2:
         _upgrade_format_1(rows)
     _rename_classes(rows)
@@ -19,7 +19,7 @@ def upgrade(rows: Rows, version: int) -> None:
 
 
 def _rename_classes(rows: Rows) -> None:
-    """Formats 1 and 2 named the package's classes by their modules, some of which have moved."""
+    """Name the package's classes as now: formats 1 and 2 named them by their modules, some of which have moved."""
     for number, about in rows("SELECT id, about FROM recipes"):
         recipe = _rename_in(json.loads(about))
         rows("UPDATE recipes SET hash = ?, about = ? WHERE id = ?", digest(recipe), json.dumps(recipe), number)
@@ -38,9 +38,9 @@ def _rename_in(value: Any) -> Any:
 def _upgrade_format_1(rows: Rows) -> None:
     """The tables of format 1 as those of format 2.
 
-    In format 1 an item was known by a hash; here it is a recipe and a query. Nothing is known there of a query but the names of
-    its data set and example, and its target. Where several rows have these alike, as a picture or annotation had changed,
-    nothing says which is that of the present one: none is kept, and the item is done anew.
+    In format 1 an item was a hash; now it is a recipe and a query. Format 1 has only the names of a query's data set and
+    example, and its target. If several rows have the same three, as a picture or annotation had changed, nothing tells which
+    belongs to the present picture: none is kept, and the item is done again.
     """
     for statement in (
         "DROP TABLE claims",
@@ -112,7 +112,7 @@ def _done(rows: Rows, hashes: dict[str, tuple[int, str, bool]]) -> None:
 
 
 def _row(row: dict[str, Any], tuned: bool) -> dict[str, Any]:
-    """A row without its picture's name, which its query has; and with what that name decided."""
+    """A row without the name of its picture, which its query has, and with the fact that the name decided."""
     name = row.pop("picture", "")
     if tuned:
         from sfumato.metrics.weak_localisation import tunes  # torch, which most runs are looked at without

@@ -1,4 +1,4 @@
-"""A run in a PostgreSQL database, for many machines."""
+"""A store in a PostgreSQL database, for many machines."""
 
 import os
 import re
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import psycopg
 
 WAITS = (0.1, 0.5, 2.0, 5.0, 10.0)
-"""Seconds before each new attempt to reach a server that was lost."""
+"""Seconds before each attempt to connect again to a server that was lost."""
 
 SETTINGS = (
     "SET synchronous_commit TO on",  # what is committed outlives the server's loss of power
@@ -31,13 +31,13 @@ LINK = {
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
-"""How soon a silent network counts as lost; an address may say otherwise."""
+"""After how long a silent connection counts as lost; an address may set these itself."""
 
 REFUSED = ("password authentication failed", "no password supplied")
-"""What a server says to a wrong password, and its library where there is none."""
+"""The messages of a server to a wrong password, and of its library if there is none."""
 
 LONGEST = 48
-"""Bytes of a run's name, so that the schema's is one of PostgreSQL."""
+"""The most bytes of a run's name: PostgreSQL limits the names of schemas."""
 
 T = TypeVar("T")
 
@@ -45,9 +45,9 @@ T = TypeVar("T")
 class PostgresStore(SqlStore):
     """A `Store` in a database at `postgresql://user@host:port/database`, where each run has a schema of its own, "sfumato RUN".
 
-    The user must have the right to create schemas. A connection that is lost is made again, a few times; what was under way is
-    repeated, which does no harm, as everything here may be done twice. A password belongs into the file .pgpass or into
-    PGPASSWORD; one within the address is told to nobody.
+    The user must have the right to create schemas. A lost connection is made again, a few times, and its transaction is
+    repeated: all transactions here may run twice. A password belongs into the file .pgpass or into PGPASSWORD; one within the
+    address is never shown.
     """
 
     def __init__(self, url: str, run: str, create: bool = True, waits: Sequence[float] = WAITS) -> None:
@@ -192,7 +192,8 @@ class _Rows:
 
 
 def _is_plain(address: Mapping[str, Any]) -> bool:
-    """Whether each part is one: of a password with an @ or a /, some is taken for a host, a port or a database."""
+    """Whether the parts of an address are valid. Of a password with an @ or a /, a part is taken for a host, port or
+    database."""
     host, port = str(address.get("host") or ""), str(address.get("port") or "")
     return (
         "@" not in host[1:]
@@ -209,5 +210,5 @@ def _shown(address: Mapping[str, Any]) -> str:
 
 
 def _quoted(name: str) -> str:
-    """A name as SQL writes it."""
+    """A name, quoted for SQL."""
     return '"' + name.replace('"', '""') + '"'

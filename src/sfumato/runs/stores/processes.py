@@ -1,4 +1,4 @@
-"""Which process this is, and whether another one lives: so that what a dead one had claimed is free at once."""
+"""Identify this process, and tell whether another has ended: claims of a dead process are free immediately."""
 
 import os
 import platform
@@ -11,12 +11,13 @@ PROC = Path("/proc")
 
 
 def this_process(part: str = "") -> Owner:
-    """This process, told from all others, of other machines and of other times too; `part` tells several owners in it apart."""
+    """This process as an owner, distinct from all processes of other machines and times; `part` distinguishes owners
+    within it."""
     return Owner(machine(), os.getpid(), f"{_start_time(os.getpid()) or '?'} {part}".strip())
 
 
 def has_ended(owner: Owner) -> bool:
-    """Whether it is certain that the process is no more; of another machine's, nothing is."""
+    """Whether the process has certainly ended; `False` for a process of another machine."""
     if owner.machine != machine() or owner.process <= 0 or os.name != "posix":
         return False
     start = _start_time(owner.process)
@@ -33,7 +34,7 @@ def has_ended(owner: Owner) -> bool:
 
 @cache
 def machine() -> str:
-    """This machine since it was last started, or this container: what sees the same processes by the same numbers."""
+    """The identity of this machine since its last boot, or of this container: where a process number means one process."""
     parts = [platform.node()]
     try:
         parts.append((PROC / "sys/kernel/random/boot_id").read_text().strip())
@@ -44,8 +45,8 @@ def machine() -> str:
 
 
 def _start_time(process: int) -> str | None:
-    """When a process was started, in ticks since its machine was; empty for one that is dead and not yet buried; `None`
-    where nothing can be known: no such process, one that is hidden, or a system that does not tell."""
+    """When a process started, in ticks since its machine did; empty for a zombie. `None` if it is not known: there is no such
+    process, it is hidden, or the system does not tell."""
     try:
         fields = (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A store in a database: what SQLite and PostgreSQL share but for a few words."""
+"""A store in a database: the part that SQLite and PostgreSQL share, but for a few words."""
 
 import json
 import math
@@ -20,10 +20,10 @@ from sfumato.runs.stores.tables import FORMAT, TABLES, Rows
 from sfumato.settings import check_number
 
 PAGE = 5000
-"""Rows that are read at once."""
+"""How many rows are read at once."""
 
 PART = 10_000
-"""Items that are asked for at once."""
+"""How many items one statement asks for."""
 
 COLUMNS = (
     "done.recipe, done.query, examples.name, queries.target, shapes.names, done.measured, done.seconds, done.masks"
@@ -33,8 +33,8 @@ BESIDE = """LEFT JOIN shapes ON shapes.id = done.shape LEFT JOIN queries ON quer
     LEFT JOIN examples ON examples.id = queries.example"""
 
 LISTED = "$items CROSS JOIN done WHERE done.recipe = listed.recipe AND done.query = listed.query"
-"""The rows of the items in a list. (SQLite takes the tables of a CROSS JOIN in their order: it does not know that the list is
-the short one.)"""
+"""The rows of the items in a list. (SQLite joins the tables of a CROSS JOIN in their order. Otherwise it may begin with
+the long one, as it does not know how short the list is.)"""
 
 HELD = "claims.since <= $now AND claims.until > $now"
 """Whether a claim lasts. One that was made in the future, by a clock that ran ahead and was set right, does not."""
@@ -43,23 +43,24 @@ T = TypeVar("T")
 
 
 class SqlStore(SqlQueries, ABC):
-    """A `Store` in a database. It may be shared by threads, but is no good in a forked process: open another there."""
+    """A `Store` in a database. Threads may share it; a forked process must open its own."""
 
     where: str
-    """What to call it in messages."""
+    """Its name in messages."""
 
     @abstractmethod
     def _transaction(self, work: Callable[[Rows], T], write: bool = False) -> T:
-        """Do work in one transaction, all or nothing; only one that writes at a time. It may be begun more than once, where
-        the connection is lost or the database is in use. Raises `StoreError`."""
+        """Call `work` in one transaction, all or nothing. One transaction writes at a time.
+
+        `work` may be called again if the connection is lost or the database is in use. Raises `StoreError`."""
 
     @abstractmethod
     def _tables(self, rows: Rows) -> set[str]:
-        """The names of the tables that are there."""
+        """The names of the tables in the database."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
 
     def __enter__(self) -> Self:
         return self
@@ -200,7 +201,7 @@ class SqlStore(SqlQueries, ABC):
         self._transaction(work, write=True)
 
     def done(self, recipe: int | None = None) -> Iterator[Done]:
-        """Pages are read as they are asked for; what is committed or forgotten meanwhile may or may not be among them."""
+        """Pages are read when they are needed: they may or may not have what others commit or forget in the meantime."""
         some = "" if recipe is None else "done.recipe = ? AND "
         statement = f"""SELECT {COLUMNS} FROM done {BESIDE} WHERE {some}(done.recipe, done.query) > (?, ?)
             ORDER BY done.recipe, done.query LIMIT {PAGE}"""
@@ -251,7 +252,7 @@ class SqlStore(SqlQueries, ABC):
         return {masks.partition("/")[0] for (masks,) in records}
 
     def _begin(self, create: bool) -> None:
-        """See that there is a run of a format that is known, and bring it to this one; make one where there is nothing."""
+        """Check the format of the run, and upgrade it; with `create`, make the tables if there are none."""
         version = self._transaction(self._version)
         if version is None and not create:
             raise StoreError(f"there is no run in {self.where}; begin one with: sfumato bench run PLAN --out FOLDER")
@@ -273,7 +274,7 @@ class SqlStore(SqlQueries, ABC):
                 self._tallied(rows, recipe)
 
     def _version(self, rows: Rows) -> int | None:
-        """The format of the run that is there, if one is; a `StoreError` where there is something else."""
+        """The format of the run in the database, or `None`. Raises `StoreError` if the database holds something else."""
         tables = self._tables(rows)
         if not tables:
             return None
@@ -327,8 +328,9 @@ def _read_note(rows: Rows, name: str, text: str) -> None:
 
 
 def _as_columns(done: Done) -> tuple[str, str, str]:
-    """The names of a row's values (empty for a failed item), the values or the reason, and the cause of a failure;
-    `ValueError` for what would not come back as it is."""
+    """The columns of an item: the names of its row's values (empty for a failed item), the values or the reason, and the cause.
+
+    Raises `ValueError` for values that JSON would change."""
     if done.row is None:
         return "", json.dumps(done.reason), cause_as_json(done.reason, done.example)
     try:
@@ -344,7 +346,7 @@ def _number(value: float) -> float | None:
 
 
 def _free(rows: Rows, items: str, owner: Owner) -> list[Item]:
-    """Of the items, those that are not done, and that nobody else has claimed who may live."""
+    """Those of the items that are not done and that no other owner, who may be alive, has claimed."""
     records = rows(
         f"""SELECT listed.recipe, listed.query, claims.machine, claims.process, claims.started
         FROM $items LEFT JOIN claims ON claims.recipe = listed.recipe AND claims.query = listed.query AND {HELD}
@@ -360,7 +362,7 @@ def _free(rows: Rows, items: str, owner: Owner) -> list[Item]:
 
 
 def _parts(items: Collection[Item], size: int = PART) -> Iterator[str]:
-    """JSON lists of so many items each, every one once, in their order."""
+    """The items without repetitions, in their order, as JSON lists of `size` items."""
     rest = iter(dict.fromkeys(items))
     while part := list(islice(rest, size)):
         yield json.dumps(part)

@@ -1,4 +1,4 @@
-"""The data sets of a run in its database: which examples there are, with which queries, and what their files held."""
+"""The data sets of a run in its database: their examples, queries, and the hashes of their files."""
 
 import json
 from abc import ABC, abstractmethod
@@ -13,10 +13,10 @@ from sfumato.runs.stores.tables import Rows
 T = TypeVar("T")
 
 GONE = -1
-"""The place of an example that is not in its data set any more."""
+"""The place of an example that has left its data set."""
 
 PLANNED = "(queries.id IS NULL OR queries.live = 1 AND examples.place >= 0)"
-"""Whether a row of `done` is of a query that is planned; one of no known data set counts too."""
+"""Whether the query of a row in `done` is planned; a row of no data set counts as well."""
 
 JOINED = "LEFT JOIN queries ON queries.id = done.query LEFT JOIN examples ON examples.id = queries.example"
 
@@ -133,19 +133,19 @@ class SqlQueries(ABC):
         return self._transaction(work, write=True) if contents else False
 
     def _recounted(self, rows: Rows, data: str) -> None:
-        """Count anew what is done of a data set's recipes."""
+        """Count the items of a data set's recipes again."""
         for recipe, about in rows("SELECT id, about FROM recipes"):
             if self._parsed(about).get("data") == data:
                 self._tallied(rows, recipe)
 
     def _not_planned(self, rows: Rows, queries: Collection[int]) -> set[int]:
-        """Those of the queries that another has replaced since they were given out: what is done of them does not count."""
+        """Those of the queries that were replaced after they were planned: their items do not count."""
         statement = """SELECT queries.id FROM queries JOIN examples ON examples.id = queries.example
             WHERE queries.id IN (SELECT listed.value FROM $ids) AND NOT (queries.live = 1 AND examples.place >= 0)"""
         return {query for (query,) in rows(statement, json.dumps(sorted(queries)))}
 
     def _tallied(self, rows: Rows, recipe: int) -> None:
-        """Count anew what is done of a recipe."""
+        """Count the items of a recipe again."""
         rows("DELETE FROM tallies WHERE recipe = ?", recipe)
         statement = f"FROM done {JOINED} WHERE recipe = ? AND {PLANNED}"
         count, name = rows(f"SELECT count(*), min(examples.name) {statement} AND shape <> 0", recipe)[0]
@@ -165,20 +165,20 @@ class SqlQueries(ABC):
 
 
 def cause_as_json(reason: str, example: str) -> str:
-    """The cause of a failure as the tables have it: JSON, and short enough for an index."""
+    """The cause of a failure for the tables: as JSON, short enough for an index."""
     return json.dumps(cause(reason, example) or "?")
 
 
 def _recount(data: str) -> str:
-    """The note that what is done of a data set is to be counted anew."""
+    """The name of the note that the items of a data set must be counted again."""
     return f"recount {data}"
 
 
 def _put_at_places(rows: Rows, data: str, new: Mapping[int, Listed]) -> None:
-    """Put examples at places of their data set: those that the run knows from elsewhere or before, or new ones.
+    """Put examples at places of their data set. An example that the run has elsewhere, or had before, is moved; others are new.
 
-    One that was brought over from a run of an earlier format is known by its name alone. Each takes one place: a set may hold
-    several of one name and annotation, of which that with the same files goes first.
+    An example from a run of an earlier format is known by its name alone. A data set may have several examples of one name and
+    annotation: that with the same files is moved first, and each to one place.
     """
     hashes = json.dumps([example.annotation for example in new.values()])
     statement = """SELECT annotation, body, id FROM examples WHERE data = ? AND annotation IN (SELECT listed.value FROM $words)
@@ -228,7 +228,7 @@ def _by_name(example: Listed) -> tuple[str, ...]:
 
 
 def _set_targets(rows: Rows, data: str, wanted: Mapping[int, Listed]) -> bool:
-    """Make the queries of the examples at these places those that are wanted; whether anything changed."""
+    """Set the targets of the examples at these places. Returns whether anything changed."""
     numbers = dict(
         rows(
             "SELECT place, id FROM examples WHERE data = ? AND place BETWEEN ? AND ?",
@@ -254,8 +254,8 @@ def _set_targets(rows: Rows, data: str, wanted: Mapping[int, Listed]) -> bool:
 
 
 def _replace_examples(rows: Rows, data: str, changed: Sequence[tuple[int, str, str]]) -> None:
-    """Other examples take the places of those whose files hold something else now: ones with that content that were there
-    before, and have no place, or new ones. (Of several with one annotation, some may have changed places.)"""
+    """Replace examples whose files have another content now: by earlier ones with that content, which have no place, or by new
+    ones. (Of several examples with one annotation, some may have changed places.)"""
     before = [
         rows("SELECT place, annotation, name, files, body FROM examples WHERE id = ?", example)[0]
         for example, _, _ in changed
