@@ -37,7 +37,7 @@ from sfumato.runs.stores.postgres import PostgresStore
 from sfumato.runs.stores.processes import has_ended, machine, this_process
 from sfumato.runs.stores.shards import Shards
 from sfumato.runs.stores.sqlite import LOG, SqliteStore
-from sfumato.runs.stores.store import Done, Item, Listed, Owner, StoreError
+from sfumato.runs.stores.store import Done, Item, Owner, StoredExample, StoreError
 
 ME = this_process("me")
 ELSEWHERE = Owner("another machine", 1, "1")
@@ -241,7 +241,9 @@ def test_examples_of_one_annotation_have_each_its_place(store, after):
     """They differ in their files alone; those that are there again are the ones that they were, wherever they are now."""
 
     def listed(words):
-        store.put_examples("data", 0, [Listed("same", "alike", (each,), f'"{each}"', (7,)) for each in words.split()])
+        store.put_examples(
+            "data", 0, [StoredExample("same", "alike", (each,), f'"{each}"', (7,)) for each in words.split()]
+        )
         store.finish_examples("data", len(words.split()))
         planned = store.planned("data", 0, 9)
         store.set_contents(

@@ -18,7 +18,7 @@ from sfumato.runs.work import items
 from sfumato.runs.work.cache import ResultCache
 from sfumato.runs.work.register import is_registered, register
 from sfumato.runs.work.source import code
-from sfumato.runs.work.undone import Window, look, undone
+from sfumato.runs.work.undone import Window, look, open_windows
 from sfumato.runs.work.workbench import Workbench, identity
 from sfumato.scores import differing
 
@@ -46,7 +46,7 @@ class Session(Record):
 
     def undone(self, store: Store) -> Iterator[Window]:
         """The items that are planned and not done, as windows of chunks."""
-        return undone(self.plan, self.numbers, store)
+        return open_windows(self.plan, self.numbers, store)
 
     def look(self, store: Store) -> int:
         """Check whether files of pictures have changed, and count the items that are not done."""

@@ -78,7 +78,7 @@ def spread(session: Session, workers: int = 1) -> Generator[Progress]:
 
 
 @dataclass(frozen=True)
-class Warned:
+class WorkerWarning:
     """A warning from a process."""
 
     text: str
@@ -90,14 +90,14 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Unable:
+class CannotWork:
     """The process cannot work at all, and why; not the fault of an item."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class Lost:
+class DeviceLost:
     """The process cannot use its device any more, and ends."""
 
     fault: Fault
@@ -273,11 +273,11 @@ class Pool(Workers):
                 reports.append(message)
             case Ready():
                 worker.ready = self._changed = True
-            case Lost():
+            case DeviceLost():
                 worker.fault = message.fault
-            case Warned():
+            case WorkerWarning():
                 warnings.warn(message.text, stacklevel=1)
-            case Unable():
+            case CannotWork():
                 raise RuntimeError(f"a worker failed: {message.reason}")
 
     def _enter(self, worker: WorkerProcess, step: Step) -> None:
@@ -372,12 +372,12 @@ def _worker(connection: Connection, hello: bytes) -> None:
                 results = {items: detach(result) for items, result in outcome.results.items()} if plan.masks else {}
                 send(Report(tuple(outcome.done), results, tuple(outcome.left)))
     except LostDeviceError as error:
-        send(Lost(error.fault))
+        send(DeviceLost(error.fault))
     except EOFError:
         pass  # there is no more to do
     except Exception as error:  # noqa: BLE001  # the parent says it
         with suppress(BrokenPipeError):  # where there still is one
-            send(Unable(describe_error(error)))
+            send(CannotWork(describe_error(error)))
 
 
 def detach(result: Attribution) -> Attribution:
@@ -396,7 +396,7 @@ def _pass_on_warnings(send: Any) -> None:
 
     def shown(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if category is UserWarning:
-            send(Warned(" ".join(str(message).split())))
+            send(WorkerWarning(" ".join(str(message).split())))
         else:
             show(message, category, *place, **more)
 

@@ -60,19 +60,19 @@ class PostgresStore(SqlStore):
         if not run or "\0" in run or len(run.encode(errors="replace")) > LONGEST:
             raise ValueError(f"a run's name in a database has 1 to {LONGEST} bytes; got {run!r}")
         try:
-            given: dict[str, Any] | None = psycopg.conninfo.conninfo_to_dict(url)
-            self._conninfo = psycopg.conninfo.make_conninfo("", **{**LINK, **(given or {}), "client_encoding": "UTF8"})
+            parts: dict[str, Any] | None = psycopg.conninfo.conninfo_to_dict(url)
+            self._conninfo = psycopg.conninfo.make_conninfo("", **{**LINK, **(parts or {}), "client_encoding": "UTF8"})
         except psycopg.Error:
-            given = None
-        if given is None or not _is_plain(given):
+            parts = None
+        if parts is None or not _is_plain(parts):
             # Whatever is said of such an address may quote a part of the password.
             raise StoreError(
                 "the database's address cannot be read; it is like postgresql://user@host:5432/database, with %40 for an @ in "
                 "a password, and %2F for a /"
             )
-        self._password = str(given.get("password") or "")
+        self._password = str(parts.get("password") or "")
         self._schema = f"sfumato {run}"
-        self.where = f"the run {run!r} at {_shown(given)}"
+        self.where = f"the run {run!r} at {_without_password(parts)}"
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
@@ -95,9 +95,9 @@ class PostgresStore(SqlStore):
     def _tables(self, rows: Rows) -> set[str]:
         return {name for (name,) in rows("SELECT tablename FROM pg_tables WHERE schemaname = ?", self._schema)}
 
-    def _made(self, rows: Rows) -> None:
-        self._connected().execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(self._schema)}".encode())
-        super()._made(rows)
+    def _make_tables(self, rows: Rows) -> None:
+        self._connect().execute(f"CREATE SCHEMA IF NOT EXISTS {_quote(self._schema)}".encode())
+        super()._make_tables(rows)
 
     def _transaction(self, work: Callable[[Rows], T], write: bool = False) -> T:
         import psycopg
@@ -114,12 +114,12 @@ class PostgresStore(SqlStore):
                     if lost:
                         self._hang_up()
                     if not again or attempt == len(self._waits):
-                        raise self._said(error, lost) from error
+                        raise self._store_error(error, lost) from error
                     time.sleep(self._waits[attempt])
         raise AssertionError("unreachable")
 
     def _once(self, work: Callable[[Rows], T], write: bool) -> T:
-        connection = self._connected()
+        connection = self._connect()
         rows = _Rows(connection)
         if not write:
             return work(rows)
@@ -128,13 +128,13 @@ class PostgresStore(SqlStore):
             rows("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", self._schema)
             return work(rows)
 
-    def _connected(self) -> "psycopg.Connection[tuple[Any, ...]]":
+    def _connect(self) -> "psycopg.Connection[tuple[Any, ...]]":
         import psycopg
 
         if self._connection is None:
             connection = psycopg.connect(self._conninfo, autocommit=True)
             try:
-                for setting in (*SETTINGS, f"SET search_path TO {_quoted(self._schema)}"):
+                for setting in (*SETTINGS, f"SET search_path TO {_quote(self._schema)}"):
                     connection.execute(setting.encode())
             except BaseException:
                 connection.close()
@@ -147,7 +147,7 @@ class PostgresStore(SqlStore):
         if connection is not None:
             connection.close()
 
-    def _said(self, error: "psycopg.Error", lost: bool) -> StoreError:
+    def _store_error(self, error: "psycopg.Error", lost: bool) -> StoreError:
         """What is wrong and what to do, in a sentence without the password."""
         import psycopg
 
@@ -202,13 +202,13 @@ def _is_plain(address: Mapping[str, Any]) -> bool:
     )
 
 
-def _shown(address: Mapping[str, Any]) -> str:
+def _without_password(address: Mapping[str, Any]) -> str:
     """An address without its password."""
     user = f"{address['user']}@" if address.get("user") else ""
     port = f":{address['port']}" if address.get("port") else ""
     return f"postgresql://{user}{address.get('host') or ''}{port}/{address.get('dbname') or ''}"
 
 
-def _quoted(name: str) -> str:
+def _quote(name: str) -> str:
     """A name, quoted for SQL."""
     return '"' + name.replace('"', '""') + '"'

@@ -187,7 +187,7 @@ class SqlStore(SqlQueries, ABC):
             for part in _parts(items):
                 rows(f"DELETE FROM done WHERE {_WITHIN}", part)
             for recipe in sorted({item.recipe for item in items}):
-                self._tallied(rows, recipe)
+                self._count_recipe_again(rows, recipe)
 
         self._transaction(work, write=True)
 
@@ -196,7 +196,7 @@ class SqlStore(SqlQueries, ABC):
 
         def work(rows: Rows) -> None:
             rows(statement, recipe)
-            self._tallied(rows, recipe)
+            self._count_recipe_again(rows, recipe)
 
         self._transaction(work, write=True)
 
@@ -212,12 +212,12 @@ class SqlStore(SqlQueries, ABC):
 
     def row_names(self) -> list[str]:
         shapes = self._read("SELECT names FROM shapes ORDER BY id")
-        return list(dict.fromkeys(name for (names,) in shapes for name in self._parsed(names)))
+        return list(dict.fromkeys(name for (names,) in shapes for name in self._parse(names)))
 
     def tallies(self) -> list[Tally]:
         records = self._read("SELECT recipe, cause, count, example FROM tallies WHERE count > 0 ORDER BY recipe, cause")
         return [
-            Tally(recipe, self._parsed(why) if why else "", int(count), self._parsed(name))
+            Tally(recipe, self._parse(why) if why else "", int(count), self._parse(name))
             for recipe, why, count, name in records
         ]
 
@@ -232,7 +232,7 @@ class SqlStore(SqlQueries, ABC):
                 if shape not in shapes:  # made since
                     shapes = dict(self._read("SELECT id, names FROM shapes"))
                 some = [row for row in page if row[1] == shape]
-                names = tuple(self._parsed(shapes[shape]))
+                names = tuple(self._parse(shapes[shape]))
                 columns = self._columns([row[2] for row in some], len(names))
                 yield Page(names, [row[0] for row in some], columns, [row[3] for row in some])
 
@@ -241,10 +241,10 @@ class SqlStore(SqlQueries, ABC):
         text = ",".join(rows)
         if count and text.count("[") == len(rows) and '"' not in text:
             # Numbers alone, read as one list: Python's collector of garbage would look at each row's again and again.
-            flat = self._parsed(f"[{text.replace('[', '').replace(']', '')}]")
+            flat = self._parse(f"[{text.replace('[', '').replace(']', '')}]")
             if len(flat) == count * len(rows):
                 return [flat[place::count] for place in range(count)]
-        values = self._parsed(f"[{text}]")
+        values = self._parse(f"[{text}]")
         return [[row[place] for row in values] for place in range(count)]
 
     def shards(self) -> set[str]:
@@ -257,21 +257,21 @@ class SqlStore(SqlQueries, ABC):
         if version is None and not create:
             raise StoreError(f"there is no run in {self.where}; begin one with: sfumato bench run PLAN --out FOLDER")
         if version is None:
-            self._transaction(self._made, write=True)
+            self._transaction(self._make_tables, write=True)
         elif version < FORMAT:
-            self._transaction(self._brought_up, write=True)
+            self._transaction(self._upgrade, write=True)
 
-    def _made(self, rows: Rows) -> None:
+    def _make_tables(self, rows: Rows) -> None:
         if self._version(rows) is None:  # another process may have been faster
             for statement in TABLES:
                 rows(statement)
             rows("INSERT INTO format (version) VALUES (?)", FORMAT)
 
-    def _brought_up(self, rows: Rows) -> None:
+    def _upgrade(self, rows: Rows) -> None:
         if (version := self._version(rows)) is not None and version < FORMAT:
             upgrade(rows, version)
             for (recipe,) in rows("SELECT id FROM recipes"):
-                self._tallied(rows, recipe)
+                self._count_recipe_again(rows, recipe)
 
     def _version(self, rows: Rows) -> int | None:
         """The format of the run in the database, or `None`. Raises `StoreError` if the database holds something else."""
@@ -293,22 +293,22 @@ class SqlStore(SqlQueries, ABC):
         return self._transaction(lambda rows: rows(statement, *values))
 
     def _facts(self, statement: str) -> dict[Any, Any]:
-        return {name: self._parsed(text) for name, text in self._read(statement)}
+        return {name: self._parse(text) for name, text in self._read(statement)}
 
     def _done(self, columns: tuple[Any, ...]) -> Done:
         recipe, query, example, target, names, measured, seconds, masks = columns
-        values = self._parsed(measured)
+        values = self._parse(measured)
         return Done(
             Item(recipe, query),
-            "" if example is None else self._parsed(example),
+            "" if example is None else self._parse(example),
             0 if target is None else target,
-            None if names is None else dict(zip(self._parsed(names), values, strict=True)),
+            None if names is None else dict(zip(self._parse(names), values, strict=True)),
             values if names is None else "",
             float("nan") if seconds is None else seconds,
             masks or "",
         )
 
-    def _parsed(self, text: str) -> Any:
+    def _parse(self, text: str) -> Any:
         try:
             return json.loads(text)
         except ValueError as error:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sfumato.runs.stores.causes import cause
-from sfumato.runs.stores.store import Listed, Planned
+from sfumato.runs.stores.store import StoredExample, StoredQuery
 from sfumato.runs.stores.tables import Rows
 
 T = TypeVar("T")
@@ -31,9 +31,9 @@ class SqlQueries(ABC):
     def _read(self, statement: str, *values: Any) -> list[tuple[Any, ...]]: ...
 
     @abstractmethod
-    def _parsed(self, text: str) -> Any: ...
+    def _parse(self, text: str) -> Any: ...
 
-    def put_examples(self, data: str, first: int, examples: Sequence[Listed]) -> None:
+    def put_examples(self, data: str, first: int, examples: Sequence[StoredExample]) -> None:
         last = first + len(examples) - 1
 
         def work(rows: Rows) -> None:
@@ -66,7 +66,7 @@ class SqlQueries(ABC):
                 rows(
                     """INSERT INTO notes (name, value) VALUES (?, 'true')
                     ON CONFLICT (name) DO UPDATE SET value = excluded.value""",
-                    _recount(data),
+                    _recount_note(data),
                 )
 
         if examples:
@@ -76,9 +76,9 @@ class SqlQueries(ABC):
         def work(rows: Rows) -> int:
             beyond = rows("SELECT id FROM examples WHERE data = ? AND place >= ?", data, count)
             rows.each(f"UPDATE examples SET place = {GONE} WHERE id = ?", beyond)
-            if beyond or rows("SELECT 1 FROM notes WHERE name = ?", _recount(data)):
-                self._recounted(rows, data)
-                rows("DELETE FROM notes WHERE name = ?", _recount(data))
+            if beyond or rows("SELECT 1 FROM notes WHERE name = ?", _recount_note(data)):
+                self._count_data_again(rows, data)
+                rows("DELETE FROM notes WHERE name = ?", _recount_note(data))
             return int(
                 rows(
                     """SELECT count(*) FROM examples JOIN queries ON queries.example = examples.id
@@ -89,13 +89,13 @@ class SqlQueries(ABC):
 
         return self._transaction(work, write=True)
 
-    def planned(self, data: str, first: int, last: int) -> list[Planned]:
+    def planned(self, data: str, first: int, last: int) -> list[StoredQuery]:
         statement = """SELECT queries.id, queries.target, examples.id, examples.place, files, stamp, content
             FROM examples CROSS JOIN queries WHERE queries.example = examples.id
                 AND data = ? AND place BETWEEN ? AND ? AND live = 1 ORDER BY place, target"""
         records = self._transaction(lambda rows: rows(statement, data, first, last))
         return [
-            Planned(query, target, example, place, tuple(self._parsed(files)), stamp, content)
+            StoredQuery(query, target, example, place, tuple(self._parse(files)), stamp, content)
             for query, target, example, place, files, stamp, content in records
         ]
 
@@ -113,7 +113,7 @@ class SqlQueries(ABC):
         statement = """SELECT name, body FROM examples
             WHERE data = ? AND name IN (SELECT listed.value FROM $words) AND place >= 0"""
         words = json.dumps([json.dumps(name) for name in names])
-        return {self._parsed(name): body for name, body in self._transaction(lambda rows: rows(statement, data, words))}
+        return {self._parse(name): body for name, body in self._transaction(lambda rows: rows(statement, data, words))}
 
     def set_contents(self, data: str, contents: Sequence[tuple[int, str, str]]) -> bool:
         def work(rows: Rows) -> bool:
@@ -127,16 +127,16 @@ class SqlQueries(ABC):
             changed = [entry for entry in contents if entry[0] in hashes and hashes[entry[0]] not in ("", entry[2])]
             _replace_examples(rows, data, changed)
             if changed:
-                self._recounted(rows, data)
+                self._count_data_again(rows, data)
             return bool(changed)
 
         return self._transaction(work, write=True) if contents else False
 
-    def _recounted(self, rows: Rows, data: str) -> None:
+    def _count_data_again(self, rows: Rows, data: str) -> None:
         """Count the items of a data set's recipes again."""
         for recipe, about in rows("SELECT id, about FROM recipes"):
-            if self._parsed(about).get("data") == data:
-                self._tallied(rows, recipe)
+            if self._parse(about).get("data") == data:
+                self._count_recipe_again(rows, recipe)
 
     def _not_planned(self, rows: Rows, queries: Collection[int]) -> set[int]:
         """Those of the queries that were replaced after they were planned: their items do not count."""
@@ -144,7 +144,7 @@ class SqlQueries(ABC):
             WHERE queries.id IN (SELECT listed.value FROM $ids) AND NOT (queries.live = 1 AND examples.place >= 0)"""
         return {query for (query,) in rows(statement, json.dumps(sorted(queries)))}
 
-    def _tallied(self, rows: Rows, recipe: int) -> None:
+    def _count_recipe_again(self, rows: Rows, recipe: int) -> None:
         """Count the items of a recipe again."""
         rows("DELETE FROM tallies WHERE recipe = ?", recipe)
         statement = f"FROM done {JOINED} WHERE recipe = ? AND {PLANNED}"
@@ -155,7 +155,7 @@ class SqlQueries(ABC):
             f"SELECT measured, examples.name {statement} AND shape = 0 ORDER BY query",
             recipe,
         ):
-            why = cause_as_json(self._parsed(measured), "" if example is None else self._parsed(example))
+            why = cause_as_json(self._parse(measured), "" if example is None else self._parse(example))
             counts[why] += 1
             names.setdefault(why, example or '""')
         rows.each(
@@ -169,12 +169,12 @@ def cause_as_json(reason: str, example: str) -> str:
     return json.dumps(cause(reason, example) or "?")
 
 
-def _recount(data: str) -> str:
+def _recount_note(data: str) -> str:
     """The name of the note that the items of a data set must be counted again."""
     return f"recount {data}"
 
 
-def _put_at_places(rows: Rows, data: str, new: Mapping[int, Listed]) -> None:
+def _put_at_places(rows: Rows, data: str, new: Mapping[int, StoredExample]) -> None:
     """Put examples at places of their data set. An example that the run has elsewhere, or had before, is moved; others are new.
 
     An example from a run of an earlier format is known by its name alone. A data set may have several examples of one name and
@@ -215,19 +215,19 @@ def _put_at_places(rows: Rows, data: str, new: Mapping[int, Listed]) -> None:
     rows.each("UPDATE examples SET place = ?, annotation = ?, files = ?, body = ?, stamp = '' WHERE id = ?", there)
 
 
-def _by_files(example: Listed) -> tuple[str, ...]:
+def _by_files(example: StoredExample) -> tuple[str, ...]:
     return example.annotation, example.body
 
 
-def _by_annotation(example: Listed) -> tuple[str, ...]:
+def _by_annotation(example: StoredExample) -> tuple[str, ...]:
     return (example.annotation,)
 
 
-def _by_name(example: Listed) -> tuple[str, ...]:
+def _by_name(example: StoredExample) -> tuple[str, ...]:
     return "earlier", json.dumps(example.name)
 
 
-def _set_targets(rows: Rows, data: str, wanted: Mapping[int, Listed]) -> bool:
+def _set_targets(rows: Rows, data: str, wanted: Mapping[int, StoredExample]) -> bool:
     """Set the targets of the examples at these places. Returns whether anything changed."""
     numbers = dict(
         rows(

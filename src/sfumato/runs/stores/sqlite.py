@@ -52,9 +52,9 @@ class SqliteStore(SqlStore):
                 raise StoreError(
                     f"there is no run in {self.where}; begin one with: sfumato bench run PLAN --out FOLDER"
                 )
-            self._connection = _connected(path)
+            self._connection = _connect(path)
         except (OSError, sqlite3.Error) as error:
-            raise self._said(error) from error
+            raise self._store_error(error) from error
         try:
             self._begin_file(create)
         except StoreError as error:
@@ -77,7 +77,7 @@ class SqliteStore(SqlStore):
         """Open a run in a folder that cannot be written, which SQLite's log would need. If there is a log, or an
         earlier format to upgrade, a copy of the run is opened."""
         try:
-            self._connection = _connected(f"file:{quote(str(self._path))}?mode=ro&immutable=1", uri=True)
+            self._connection = _connect(f"file:{quote(str(self._path))}?mode=ro&immutable=1", uri=True)
             log = Path(f"{self._path}-wal")
             if (log.exists() and log.stat().st_size) or self._transaction(self._version) != FORMAT:
                 self._connection.close()
@@ -86,7 +86,7 @@ class SqliteStore(SqlStore):
                 for suffix in ("", "-wal"):
                     if Path(f"{self._path}{suffix}").exists():
                         shutil.copyfile(f"{self._path}{suffix}", f"{copy}{suffix}")
-                self._connection = _connected(copy)
+                self._connection = _connect(copy)
                 self._begin(create=False)
         except (OSError, sqlite3.Error) as error:
             self._connection.close()
@@ -139,7 +139,7 @@ class SqliteStore(SqlStore):
             except sqlite3.Error as error:
                 busy = _name(error).startswith(("SQLITE_BUSY", "SQLITE_PROTOCOL"))
                 if not busy or time.monotonic() > deadline:
-                    raise self._said(error) from error
+                    raise self._store_error(error) from error
 
     def _shorten(self) -> None:
         """Copy the log into the file when it is long, in the one mode that locks out other writers.
@@ -153,7 +153,7 @@ class SqliteStore(SqlStore):
                 busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 self._log_at_most = size + LOG if busy else LOG
 
-    def _said(self, error: Exception) -> StoreError:
+    def _store_error(self, error: Exception) -> StoreError:
         """What is wrong and what to do, in a sentence."""
         if isinstance(error, StoreError):
             return error
@@ -197,7 +197,7 @@ class _Rows:
         self._connection.executemany(translated(statement, SQLITE), values)
 
 
-def _connected(path: Path | str, uri: bool = False) -> sqlite3.Connection:
+def _connect(path: Path | str, uri: bool = False) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False, uri=uri)
 
 

@@ -48,7 +48,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Listed:
+class StoredExample:
     """An example of a data set, as the store keeps it."""
 
     name: str
@@ -62,7 +62,7 @@ class Listed:
     """The classes to explain."""
 
 
-class Planned(NamedTuple):
+class StoredQuery(NamedTuple):
     """A query of a data set, as the store keeps it."""
 
     query: int
@@ -190,7 +190,7 @@ class Store(Protocol):
 
     # The queries of the data sets
 
-    def put_examples(self, data: str, first: int, examples: Sequence[Listed]) -> None:
+    def put_examples(self, data: str, first: int, examples: Sequence[StoredExample]) -> None:
         """Put examples at the places of a data set from `first` on. Items of the examples that were there are kept, and are not
         counted any more; counts are right after `finish_examples`."""
         ...
@@ -199,7 +199,7 @@ class Store(Protocol):
         """End the list of a data set, which has `count` examples. Returns how many queries it has."""
         ...
 
-    def planned(self, data: str, first: int, last: int) -> list[Planned]:
+    def planned(self, data: str, first: int, last: int) -> list[StoredQuery]:
         """The queries of the examples at the places `first` to `last`, in the data set's order."""
         ...
 

@@ -10,7 +10,7 @@ from sfumato.data import Data, Example
 from sfumato.data.plain import annotation, files, plain
 from sfumato.runs.plans.plan import PREDICTED, DataEntry
 from sfumato.runs.stores.content import stamp
-from sfumato.runs.stores.store import Listed, Store, data_note
+from sfumato.runs.stores.store import Store, StoredExample, data_note
 from sfumato.runs.work.items import PREDICTED_TARGET, UNKNOWN_TARGET
 from sfumato.settings import as_key
 
@@ -56,7 +56,7 @@ def _sources(entry: DataEntry) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-def _examples(data: Data, targets: str) -> Iterator[Listed]:
+def _examples(data: Data, targets: str) -> Iterator[StoredExample]:
     """The examples of a data set in its order. One whose annotation cannot be read becomes a query that says why."""
     for index in range(len(data)):
         try:
@@ -65,15 +65,15 @@ def _examples(data: Data, targets: str) -> Iterator[Listed]:
             yield _unknown(f"example {index}", str(error))
         else:
             predicted = targets == PREDICTED or not data.classes
-            yield _as_listed(example, (PREDICTED_TARGET,) if predicted else tuple(example.targets))
+            yield _stored(example, (PREDICTED_TARGET,) if predicted else tuple(example.targets))
 
 
-def _as_listed(example: Example, targets: tuple[int, ...]) -> Listed:
+def _stored(example: Example, targets: tuple[int, ...]) -> StoredExample:
     body: dict[str, Any] = plain(example)
     paths = tuple(str(path) for path in files(example))
-    return Listed(example.name, annotation(example), paths, json.dumps(body, separators=(",", ":")), targets)
+    return StoredExample(example.name, annotation(example), paths, json.dumps(body, separators=(",", ":")), targets)
 
 
-def _unknown(name: str, reason: str) -> Listed:
+def _unknown(name: str, reason: str) -> StoredExample:
     body = json.dumps({"name": name, "reason": reason})
-    return Listed(name, hashlib.sha256(body.encode()).hexdigest()[:32], (), body, (UNKNOWN_TARGET,))
+    return StoredExample(name, hashlib.sha256(body.encode()).hexdigest()[:32], (), body, (UNKNOWN_TARGET,))

@@ -7,7 +7,7 @@ from itertools import islice
 from sfumato.data.plain import example_of
 from sfumato.runs.plans.plan import Combination, Plan
 from sfumato.runs.stores.content import AWAY, content, stamp
-from sfumato.runs.stores.store import Item, Planned, Store, data_note
+from sfumato.runs.stores.store import Item, Store, StoredQuery, data_note
 from sfumato.runs.work.items import Chunk, Unit
 
 QUERIES = 1000
@@ -17,7 +17,7 @@ Window = list[tuple[Chunk, list[Item]]]
 """Chunks with items that are not done, and these items."""
 
 
-def undone(plan: Plan, recipes: Mapping[tuple[Combination, str], int], store: Store) -> Iterator[Window]:
+def open_windows(plan: Plan, recipes: Mapping[tuple[Combination, str], int], store: Store) -> Iterator[Window]:
     """The items that are planned and not done. For each data set and model, all methods do a chunk of queries before
     the next chunk.
 
@@ -41,7 +41,7 @@ def undone(plan: Plan, recipes: Mapping[tuple[Combination, str], int], store: St
                     yield missing
 
 
-def _planned(store: Store, data: str) -> Iterator[Planned]:
+def _planned(store: Store, data: str) -> Iterator[StoredQuery]:
     """The queries of a data set in order, after a look at their files."""
     for first in range(0, _examples(store, data), QUERIES):
         last = first + QUERIES - 1
@@ -54,13 +54,13 @@ def _planned(store: Store, data: str) -> Iterator[Planned]:
 def look(plan: Plan, store: Store) -> None:
     """Hash files again whose size or times have changed: if their content has, their items do not count as done.
 
-    Files that were never hashed are left to `undone`."""
+    Files that were never hashed are left to `open_windows`."""
     for data in plan.data:
         for first in range(0, _examples(store, data), QUERIES):
             _look_into(store, data, [query for query in store.planned(data, first, first + QUERIES - 1) if query.stamp])
 
 
-def _look_into(store: Store, data: str, page: Sequence[Planned]) -> bool:
+def _look_into(store: Store, data: str, page: Sequence[StoredQuery]) -> bool:
     """Hash the files of examples that have changed, and note what they hold. Returns whether there were any.
 
     A file that was hashed before and is missing now has not changed: its rows stay, and new items of it fail.
@@ -78,7 +78,7 @@ def _examples(store: Store, data: str) -> int:
     return int(store.notes()[data_note(data)]["examples"])
 
 
-def _complete(store: Store, queries: Sequence[Planned], recipes: set[int]) -> bool:
+def _complete(store: Store, queries: Sequence[StoredQuery], recipes: set[int]) -> bool:
     """Whether all items of queries with consecutive numbers are done: to count them is quicker than to look each up."""
     numbers = [query.query for query in queries]
     first, last = min(numbers), max(numbers)
@@ -89,7 +89,7 @@ def _complete(store: Store, queries: Sequence[Planned], recipes: set[int]) -> bo
 
 def _chunks(
     store: Store,
-    queries: Sequence[Planned],
+    queries: Sequence[StoredQuery],
     combinations: Sequence[Combination],
     numbers: Sequence[tuple[int, ...]],
     batch: int,
@@ -103,7 +103,7 @@ def _chunks(
     ]
 
 
-def _unit(planned: Planned, body: str) -> Unit:
+def _unit(planned: StoredQuery, body: str) -> Unit:
     fields = json.loads(body)
     if "reason" in fields:
         return Unit(planned.query, fields["name"], planned.target, None, reason=fields["reason"])

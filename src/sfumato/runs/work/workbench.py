@@ -74,7 +74,7 @@ class Query:
     place: int
     """Of the unit in the chunk."""
     unit: Unit
-    seen: ShownPicture
+    picture: ShownPicture
     target: int
     """The model's own index of the class."""
     label: int
@@ -272,7 +272,7 @@ class Workbench:
         net = self.classifier(chunk.combination.model).net
         shapes: dict[tuple[int, ...], list[tuple[Query, tuple[Item, ...]]]] = {}
         for entry in queries:
-            shapes.setdefault(tuple(entry[0].seen.inputs.shape), []).append(entry)
+            shapes.setdefault(tuple(entry[0].picture.inputs.shape), []).append(entry)
         results: list[tuple[Query, tuple[Item, ...], MethodResult]] = []
         for group in shapes.values():
             began = time.perf_counter()
@@ -286,7 +286,7 @@ class Workbench:
 
     def _explain_batch(self, method: Any, net: Any, group: Sequence[Query]) -> list[Attribution | BaseException]:
         def explained() -> list[Attribution]:
-            inputs = torch.cat([query.seen.inputs for query in group]).to(self.plan.device)
+            inputs = torch.cat([query.picture.inputs for query in group]).to(self.plan.device)
             result = method(net, inputs, [query.target for query in group])
             if self.plan.masks:
                 json.dumps(
@@ -317,11 +317,11 @@ class Workbench:
         case = Case(
             attribution=_on_device(explained.outcome, self.plan.device),
             model=self.classifier(chunk.combination.model).net,
-            inputs=query.seen.inputs.to(self.plan.device),
+            inputs=query.picture.inputs.to(self.plan.device),
             target=query.target,
             method=self._method(chunk),
             truth=where,
-            window=query.seen.window,
+            window=query.picture.window,
             picture=query.unit.name,
             seed=seed_of(query.unit) ^ self.plan.seed,
             others={other: self.classifier(other).net for other in entry.others},
@@ -341,7 +341,7 @@ class Workbench:
         if not located:
             try:
                 assert query.unit.example is not None  # noqa: S101  # a query has one
-                located.append(truth(query.unit.example, query.unit.target, query.seen.window.size))
+                located.append(truth(query.unit.example, query.unit.target, query.picture.window.size))
             except ValueError as error:
                 located.append(error)
         if isinstance(located[0], ValueError):
