@@ -28,11 +28,11 @@ from sfumato.metrics.estimate import Row
 from sfumato.metrics.protocol import Protocol
 from sfumato.models.classifier import Classifier, Preparation
 from sfumato.runs.execution import on_ray, workers
-from sfumato.runs.execution.session import Session, begun
+from sfumato.runs.execution.session import Session, begin
 from sfumato.runs.plans.cluster import Cluster
 from sfumato.runs.plans.plan import parse
 from sfumato.runs.results.record import Place
-from sfumato.runs.stores.processes import present
+from sfumato.runs.stores.processes import this_process
 from sfumato.runs.stores.store import Done
 
 PLAN = """
@@ -97,7 +97,7 @@ class Costs:
 
 
 def session(root: Path, name: str, pictures: Path, what: dict[str, str]) -> Session:
-    return begun(parse(PLAN.format(folder=pictures, **what), root), Place(root / name))
+    return begin(parse(PLAN.format(folder=pictures, **what), root), Place(root / name))
 
 
 def paced(run: Session, steps: Iterator[object]) -> tuple[float, float, float]:
@@ -156,7 +156,7 @@ def store(root: Path, count: int = 2000) -> float:
     with place.store(create=True) as opened:
         began = time.perf_counter()
         for each in done[:200]:
-            opened.claim([each.key], present())
+            opened.claim([each.key], this_process())
         claims = 200 / (time.perf_counter() - began)
         began = time.perf_counter()
         for start in range(0, count, 100):

@@ -12,8 +12,8 @@ from pathlib import Path
 from sfumato.metrics.estimate import FEW
 from sfumato.runs.results import record as records
 from sfumato.runs.results import summary
-from sfumato.runs.results.export import tabulated
-from sfumato.runs.results.grid import grids, grouped
+from sfumato.runs.results.export import markdown_table
+from sfumato.runs.results.grid import by_data_and_model, grids
 from sfumato.runs.results.leaders import results
 from sfumato.runs.results.record import Record
 from sfumato.runs.stores.store import Store
@@ -63,7 +63,7 @@ def sections(record: Record, store: Store, left_out: set[Place]) -> Iterator[str
     """For each data set and model: how many pictures and queries, and a table for each protocol."""
     every, leading, cost = results(record, store)
     whole = (line for line in every if place(line) not in left_out)
-    for (data, model), lines in grouped(whole).items():
+    for (data, model), lines in by_data_and_model(whole).items():
         queries = max(line.estimate.count for line in lines)
         pictures = record.data[data]["examples"]
         yield f"## {data}, {model}\n\n{pictures} pictures, {queries} queries.\n"
@@ -71,7 +71,7 @@ def sections(record: Record, store: Store, left_out: set[Place]) -> Iterator[str
         yield "Seconds a query: " + ", ".join(f"{method} {seconds:.2g}" for method, seconds in known.items()) + ".\n"
         for table in grids(lines, leading):
             body = table.body("**{}**".format)
-            yield f"### {table.title}\n\n" + tabulated(table.header, body) + f"\n{table.legend('bold')}\n"
+            yield f"### {table.title}\n\n" + markdown_table(table.header, body) + f"\n{table.legend('bold')}\n"
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def closest(found: list[Standing]) -> str:
         if where not in best or each.gain < best[where].gain:
             best[where] = each
     header = ["data, model", "measure", f"{LEADER} is", "beside the best other", "by"]
-    return tabulated(
+    return markdown_table(
         header,
         [
             [f"{data}, {model}", name, each.verdict, each.other, each.told]
@@ -151,7 +151,7 @@ def told(found: list[Standing]) -> Iterator[str]:
 
 
 def main(folder: str, page: str) -> None:
-    record = records.found(records.Place(Path(folder)))
+    record = records.read_record(records.Place(Path(folder)))
     said = (Path(__file__).parent / "results.md").read_text(encoding="utf-8")
     with record.place.store() as store:
         left_out = unfinished(record, store)

@@ -20,7 +20,7 @@ from sfumato import metrics
 from sfumato.data import Table
 from sfumato.data.pictures import read
 from sfumato.data.truth import truth
-from sfumato.runs.execution.session import begun
+from sfumato.runs.execution.session import begin
 from sfumato.runs.execution.workers import one_thread, spread
 from sfumato.runs.plans.plan import Plan, parse
 from sfumato.runs.results.record import Place
@@ -71,7 +71,7 @@ def looped(folder: Path) -> float:
 def carried_out(plan: Plan, place: Place) -> float:
     """Seconds that a run takes, with loading the model, which it does once."""
     began = time.perf_counter()
-    assert sum(1 for _ in begun(plan, place).work())
+    assert sum(1 for _ in begin(plan, place).work())
     return time.perf_counter() - began
 
 
@@ -101,7 +101,7 @@ def main() -> None:
         for repeat in range(asked.repeats):
             seconds = []
             for workers in (1, 2):
-                session = begun(plan, Place(folder / f"run-{repeat}-{workers}"))
+                session = begin(plan, Place(folder / f"run-{repeat}-{workers}"))
                 began = time.perf_counter()
                 for _ in spread(session, workers):
                     pass

@@ -24,7 +24,7 @@ from torch import nn
 
 from sfumato.data import Example, Thing
 from sfumato.models import Classifier, Preparation
-from sfumato.runs.execution.session import Session, begun
+from sfumato.runs.execution.session import Session, begin
 from sfumato.runs.plans.plan import parse
 from sfumato.runs.results.record import Place
 from sfumato.runs.stores.store import Done, Item
@@ -93,7 +93,7 @@ def filled(folder: Path, pictures: int) -> float:
     Image.new("RGB", (24, 24), (200, 90, 30)).save(folder / "picture.png")
     (folder / "plan.toml").write_text(PLAN.replace("COUNT", str(pictures)), encoding="utf-8")
     began = time.perf_counter()
-    session = begun(parse(PLAN.replace("COUNT", str(pictures)), folder), Place(folder / "run"))
+    session = begin(parse(PLAN.replace("COUNT", str(pictures)), folder), Place(folder / "run"))
     with session.place.store() as store:
         if session.counts(store)[0] == 0:
             parcel: list[Done] = []

@@ -18,11 +18,11 @@ from sfumato.runs.checks import models as check_models
 from sfumato.runs.checks.check import check_plan
 from sfumato.runs.checks.models import device_fault
 from sfumato.runs.checks.trial import forecast, trials
-from sfumato.runs.execution.session import begun
+from sfumato.runs.execution.session import begin
 from sfumato.runs.plans.findings import PlanError, sentence
 from sfumato.runs.plans.looks import FEW, MANY, Look, setting_meant, spread
 from sfumato.runs.plans.plan import parse
-from sfumato.runs.results.record import Place, found
+from sfumato.runs.results.record import Place, read_record
 from sfumato.runs.work.workbench import Workbench
 
 SUBJECT = '''
@@ -227,7 +227,7 @@ def test_what_is_wrong_is_said_before_the_first_picture(subject, changes, said):
     faults, _ = findings_of(plan)
     assert any(re.search(said, fault) for fault in faults), faults
     with pytest.raises(PlanError, match=said):
-        begun(plan, Place(subject.folder / "run"))
+        begin(plan, Place(subject.folder / "run"))
     assert not (subject.folder / "run").exists()
 
 
@@ -248,11 +248,11 @@ def test_all_is_said_at_once(subject):
 def test_classes_are_explained_as_what_they_are_called(subject):
     """The network names the same classes in another order: red pictures are explained as red."""
     plan = planned(subject)
-    session = begun(plan, Place(subject.folder / "run"))
+    session = begin(plan, Place(subject.folder / "run"))
     list(session.work())
     with session.place.store() as store:
         rows = [each.row for each in store.done() if each.row and "rank" in each.row]
-    notes = found(Place(subject.folder / "run")).said["classes"]
+    notes = read_record(Place(subject.folder / "run")).said["classes"]
     assert len(rows) == 6
     assert all(row["rank"] == 1 for row in rows)  # each picture's class comes first
     assert json.loads(json.dumps(notes)) == notes
@@ -265,9 +265,9 @@ def test_another_mapping_is_another_item(subject):
         subject, (":net", ":other"), ('path = "pictures"', 'path = "pictures"\nclasses = {{ blue = "azure" }}')
     )
     wrong = planned(subject, (":net", ":other"), ('path = "pictures"', 'path = "pictures"\nclasses = "in order"'))
-    session = begun(azure, Place(subject.folder / "run"))
+    session = begin(azure, Place(subject.folder / "run"))
     list(session.work())
-    other = begun(wrong, Place(subject.folder / "run"))
+    other = begin(wrong, Place(subject.folder / "run"))
     with other.place.store() as store:
         assert other.left(store) == other.total
 
@@ -448,7 +448,7 @@ def test_a_run_that_cannot_work_is_not_begun(subject):
 
 
 def test_a_run_that_goes_on_is_checked_too(subject):
-    begun(planned(subject), Place(subject.folder / "run"))  # and broken off
+    begin(planned(subject), Place(subject.folder / "run"))  # and broken off
     for picture in (subject.folder / "pictures").iterdir():
         picture.unlink()
     ended = typed("resume", subject.folder / "run")

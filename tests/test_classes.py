@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sfumato.data import Folder, Listed, Subset
 from sfumato.data import labels as known_labels
 from sfumato.runs.plans.class_notes import class_line
-from sfumato.runs.plans.classes import ClassNames, asked_classes, match_classes
+from sfumato.runs.plans.classes import ClassNames, match_classes, target_classes
 from sfumato.runs.plans.plan import parse
 from sfumato.runs.plans.spellings import parts, plain
 from sfumato.runs.plans.unmatched import ClassesError
@@ -137,19 +137,19 @@ def test_imagenet_has_two_cranes_each_in_its_place():
 
 
 def test_only_classes_that_are_explained_need_a_label():
-    assert match_classes(["cat", "person", "dog"], ["dog", "cat"], asked={0, 2}).indices == (1, None, 0)
+    assert match_classes(["cat", "person", "dog"], ["dog", "cat"], targets={0, 2}).indices == (1, None, 0)
     with pytest.raises(ValueError, match="no output for class 1"):
-        match_classes(["cat", "person"], ["dog", "cat"], asked={0})[1]
+        match_classes(["cat", "person"], ["dog", "cat"], targets={0})[1]
 
 
 def test_a_subset_says_which_classes_are_explained(tmp_path):
     for name in ("cat", "dog", "person"):
         (tmp_path / name).mkdir()
     folder = Folder(str(tmp_path))
-    assert asked_classes(folder) == {0, 1, 2}
-    assert asked_classes(Subset(folder, without=("person",))) == {0, 1}
-    assert asked_classes(Subset(Subset(folder, without=("person",)), only=("dog", "person"))) == {1}
-    assert asked_classes(Listed(Subset(folder, only=("cat",)), str(tmp_path / "list"))) == {0}
+    assert target_classes(folder) == {0, 1, 2}
+    assert target_classes(Subset(folder, without=("person",))) == {0, 1}
+    assert target_classes(Subset(Subset(folder, without=("person",)), only=("dog", "person"))) == {1}
+    assert target_classes(Listed(Subset(folder, only=("cat",)), str(tmp_path / "list"))) == {0}
 
 
 @given(st.permutations(range(6)), st.integers(0, 3))
@@ -188,7 +188,7 @@ def test_a_line_says_how_classes_are_mapped():
         "pets → net: 1 of 2 classes by name, 1 as the plan says (puma is 'lynx')"
     )
     assert line(["cat", "puma"], ["cat", "lynx"], "in order") == "pets → net: 2 of 2 classes in order, as the plan says"
-    assert line(["cat", "man"], ["cat"], asked={0}) == "pets → net: 1 of 2 classes by name, 1 never explained"
+    assert line(["cat", "man"], ["cat"], targets={0}) == "pets → net: 1 of 2 classes by name, 1 never explained"
 
 
 PLAN = """

@@ -17,7 +17,7 @@ from PIL import Image
 
 from sfumato.runs.execution import execute, on_ray
 from sfumato.runs.execution.crew import Worker
-from sfumato.runs.execution.session import Session, begun, current
+from sfumato.runs.execution.session import Session, begin, current
 from sfumato.runs.execution.workers import one_thread
 from sfumato.runs.plans.cluster import Cluster
 from sfumato.runs.plans.plan import parse
@@ -60,7 +60,7 @@ from sfumato.runs.execution import execute, on_ray
 from sfumato.runs.plans.cluster import Cluster
 from sfumato.runs.plans.plan import parse
 from sfumato.runs.results.record import Place
-from sfumato.runs.execution.session import begun
+from sfumato.runs.execution.session import begin
 
 plan, folder, address, actors = sys.argv[1:]
 execute.BETWEEN_COMMITS = 0.05
@@ -72,7 +72,7 @@ def told(parcel, done, results):
     print(*(f'{each.item.recipe}-{each.item.query}' for each in done))
 
 execute.Parcel.add = told
-session = begun(parse(Path(plan).read_text(), Path(plan).parent), Place(Path(folder)))
+session = begin(parse(Path(plan).read_text(), Path(plan).parent), Place(Path(folder)))
 for _ in on_ray.spread(session, address, Cluster(actors=int(actors))):
     pass
 """
@@ -101,7 +101,7 @@ class Bed:
         return parse(text, self.root)
 
     def session(self, name, **settings):
-        return begun(self.plan(**settings), Place(self.root / name))
+        return begin(self.plan(**settings), Place(self.root / name))
 
     def tokens(self, count):
         """So many workers will die."""
@@ -135,7 +135,7 @@ def claims(session):
         items = [item for window in session.undone(store) for chunk, _ in window for item in chunk.all_items]
         free = store.claim(items, stranger)
         store.release(stranger)
-        return set(items) - set(free) - store.known(items)
+        return set(items) - set(free) - store.which_done(items)
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ def test_workers_die(bed, cluster):
 @pytest.mark.slow
 def test_rows_are_the_same_in_a_database(bed, cluster, postgres):
     undisturbed = bed.local("mortal")
-    session = begun(bed.plan("mortal"), Place(bed.root / "database", postgres.url()))
+    session = begin(bed.plan("mortal"), Place(bed.root / "database", postgres.url()))
     bed.tokens(1)
     for _ in on_ray.spread(session, cluster.address, Cluster(actors=2)):
         pass
@@ -320,13 +320,13 @@ def test_a_worker_says_what_is_wrong(bed):
     wanted = frozenset(chunk.all_items[:1])
     worker = Worker(session.plan, session.weights, current())
     assert worker.ready().fault == ""
-    assert [each.item for each in worker.done(chunk, wanted, {}).done] == chunk.all_items[:1]
+    assert [each.item for each in worker.compute(chunk, wanted, {}).done] == chunk.all_items[:1]
     worker.rest()
     older = Worker(session.plan, session.weights, {**current(), "code": "older"})
     assert "another version is installed there (code " in older.ready().fault
     other = Worker(session.plan, {"small": "another"}, current())
-    assert "model 'small' has other weights here" in other.done(chunk, wanted, {}).fault
-    assert not other.done(chunk, wanted, {}).done
+    assert "model 'small' has other weights here" in other.compute(chunk, wanted, {}).fault
+    assert not other.compute(chunk, wanted, {}).done
 
 
 def test_settings():

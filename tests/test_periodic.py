@@ -64,6 +64,6 @@ def test_a_lease_is_renewed_again_after_the_store_was_away(monkeypatch):
             self.releases += 1
 
     store = Store()
-    with execute.renewed(store, Owner("machine", 1, "then")):
+    with execute.renewed_claims(store, Owner("machine", 1, "then")):
         assert renewed_later.wait(PATIENCE)
     assert store.releases == 1

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from sfumato.cli import app
 from sfumato.runs.execution import workers
-from sfumato.runs.execution.session import begun
+from sfumato.runs.execution.session import begin
 from sfumato.runs.execution.supervision import Death, Task, verdict_of
 from sfumato.runs.execution.workers import one_thread, spread
 from sfumato.runs.plans.plan import Combination, parse
@@ -188,7 +188,7 @@ class Bed:
         return PLAN.format(module=self.module, batch=batch, count=count) + more
 
     def session(self, name="run", **settings):
-        return begun(parse(self.text(**settings), self.root), Place(self.root / name))
+        return begin(parse(self.text(**settings), self.root), Place(self.root / name))
 
     def undisturbed(self, **settings):
         (self.root / "faults.json").write_text("{}")
@@ -476,7 +476,7 @@ def test_a_model_that_raises_fails_at_its_picture_alone(bed):
 def test_a_model_that_raises_when_it_is_to_predict(bed):
     predicted = {"text": bed.text().replace('path = "pictures"', 'path = "pictures"\ntargets = "predicted"')}
     bed.fault(model={2: "SystemExit"})
-    session = begun(parse(predicted["text"], bed.root), Place(bed.root / "run"))
+    session = begin(parse(predicted["text"], bed.root), Place(bed.root / "run"))
     assert alone(session)[1] is None
     found = rows(session)
     assert len(found) == 4 * PICTURES
@@ -502,7 +502,7 @@ def test_a_row_that_cannot_be_kept_is_its_protocols_fault(bed):
 
 def test_a_result_that_cannot_be_kept_is_its_methods_fault(bed):
     bed.fault(about={0: "odd"})
-    session = begun(parse("masks = true\n" + bed.text(count=2), bed.root), Place(bed.root / "run"))
+    session = begin(parse("masks = true\n" + bed.text(count=2), bed.root), Place(bed.root / "run"))
     assert alone(session)[1] is None
     reason = "TypeError: Object of type Asked is not JSON serializable"
     assert {where: value for where, value in rows(session).items() if isinstance(value, str)} == of(0, reason) | of(
@@ -615,7 +615,7 @@ def test_the_item_is_found(bed, what, who, monkeypatch):
     timeout = "\ntimeout = 2\n" if what == "hang" else "\n"
     expected = bed.undisturbed(batch=3)
     bed.fault(**{who: {4: what}})
-    session = begun(parse(timeout + bed.text(batch=3), bed.root), Place(bed.root / "run"))
+    session = begin(parse(timeout + bed.text(batch=3), bed.root), Place(bed.root / "run"))
     progress = spread_out(session, 1 if who == "method" else 2)
     assert progress.left == ""
     methods = ("asked",) if who == "method" else ("asked", "plain")
@@ -674,7 +674,7 @@ def test_an_interrupt_of_the_methods_own_is_its_items_fault(bed):
 def test_a_model_that_ends_its_process_when_it_is_to_predict(bed):
     text = bed.text(batch=3).replace('path = "pictures"', 'path = "pictures"\ntargets = "predicted"')
     bed.fault(model={4: "exit"})
-    session = begun(parse(text, bed.root), Place(bed.root / "run"))
+    session = begin(parse(text, bed.root), Place(bed.root / "run"))
     spread_out(session)
     reason = "the process ended itself (exit status 3) at reading the picture and showing it to the model"
     found = rows(session)
@@ -701,7 +701,7 @@ def test_many_poisonous_items_among_several_workers(bed):
         model={7: "exit"},
         second={1: "hang", 10: "segfault"},
     )
-    session = begun(parse("timeout = 2\n" + bed.text(batch=4, count=12), bed.root), Place(bed.root / "run"))
+    session = begin(parse("timeout = 2\n" + bed.text(batch=4, count=12), bed.root), Place(bed.root / "run"))
     progress = spread_out(session, 2)
     both, second = ("asked", "plain"), ("second",)
     left = set(of(5, ""))
@@ -744,11 +744,11 @@ import sys
 from pathlib import Path
 from sfumato.runs.plans.plan import parse
 from sfumato.runs.results.record import Place
-from sfumato.runs.execution.session import begun
+from sfumato.runs.execution.session import begin
 from sfumato.runs.execution.workers import spread
 
 text, root = sys.argv[1:]
-list(spread(begun(parse(text, Path(root)), Place(Path(root) / "run")), 1))
+list(spread(begin(parse(text, Path(root)), Place(Path(root) / "run")), 1))
 """
 
 
@@ -772,7 +772,7 @@ def test_something_is_said_of_an_item_that_is_long_under_way(bed, monkeypatch):
 def test_no_process_is_started_where_nothing_is_left(bed, monkeypatch):
     session = bed.session()
     alone(session)
-    monkeypatch.setattr(workers.Pool, "_started", lambda _: pytest.fail("a process was started"))
+    monkeypatch.setattr(workers.Pool, "_start", lambda _: pytest.fail("a process was started"))
     assert list(spread(bed.session(), 2)) == []
 
 
@@ -786,7 +786,7 @@ def test_a_plans_timeout_is_checked(bed, value):
 
 
 def test_no_item_depends_on_the_timeout(bed):
-    assert bed.session().recipes == begun(parse("timeout = 7\n" + bed.text(), bed.root), Place(bed.root / "x")).recipes
+    assert bed.session().recipes == begin(parse("timeout = 7\n" + bed.text(), bed.root), Place(bed.root / "x")).recipes
 
 
 def typed(*words):
@@ -863,7 +863,7 @@ def test_a_cluster_finds_poisonous_items_too(bed, surroundings):
     expected = bed.undisturbed(batch=3)
     (bed.root / "token").touch()
     bed.fault(method={1: "abort", 3: "kill once", 4: "MemoryError"}, second={2: "hang"})
-    session = begun(parse("timeout = 3\n" + bed.text(batch=3), bed.root), Place(bed.root / "run"))
+    session = begin(parse("timeout = 3\n" + bed.text(batch=3), bed.root), Place(bed.root / "run"))
     progress = None
     for progress in on_ray.spread(session, "ray", Cluster(actors=2)):  # noqa: B007
         pass

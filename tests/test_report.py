@@ -30,7 +30,7 @@ from sfumato.methods.sufficient import SmallestArea
 from sfumato.metrics.estimate import Measure, mean
 from sfumato.models import Classifier, Preparation
 from sfumato.perturbations import Blur, Constant, Fade
-from sfumato.runs.execution.session import begun
+from sfumato.runs.execution.session import begin
 from sfumato.runs.plans.plan import parse
 from sfumato.runs.results.record import Place
 from sfumato.settings import as_json
@@ -627,7 +627,7 @@ def ran(folder, monkeypatch, masks="false"):
             Image.fromarray(values).save(folder / "pictures" / colour / f"{index}.png")
     (folder / "pictures" / "green" / "1.png").write_bytes(b"no picture")
     place = Place(folder / "run")
-    session = begun(parse(PLAN.format(module=name, masks=masks), folder), place)
+    session = begin(parse(PLAN.format(module=name, masks=masks), folder), place)
     list(session.work())
     return place
 
@@ -656,7 +656,7 @@ def test_a_run_s_tables_and_telling_cases(tmp_path, monkeypatch):
 
         rows = [
             each
-            for each in summary.rows(sessions.found(place), store)
+            for each in summary.rows(sessions.read_record(place), store)
             if each["protocol"] == "insertion" and not each["failed"]
         ]
     best = max((row for row in rows if row["method"] == "centre"), key=lambda row: row["insertion"])

@@ -19,10 +19,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sfumato.cli import app
-from sfumato.runs.execution.session import begun
+from sfumato.runs.execution.session import begin
 from sfumato.runs.plans.plan import parse
 from sfumato.runs.results import summary
-from sfumato.runs.results.record import Place, found
+from sfumato.runs.results.record import Place, read_record
 from sfumato.runs.stores.store import Done, Item, Owner
 
 PICTURES = 6
@@ -130,7 +130,7 @@ class Bench:
 
     def run(self, folder, *data, **parts):
         """The run after it was done, and how many items were done now."""
-        session = begun(parse(self.text(*data, **parts), self.root), Place(self.root / folder))
+        session = begin(parse(self.text(*data, **parts), self.root), Place(self.root / folder))
         with session.place.store() as store:
             left = session.look(store)
         done = sum(progress.done for progress in list(session.work())[-1:])
@@ -140,7 +140,7 @@ class Bench:
         return session, done
 
     def rows(self, folder):
-        record = found(Place(self.root / folder))
+        record = read_record(Place(self.root / folder))
         with record.place.store() as store:
             return [json.dumps(row) for row in summary.rows(record, store)]
 
@@ -250,7 +250,7 @@ def test_pictures_that_are_away_keep_their_rows(bench):
 
 
 def test_a_picture_that_changes_while_a_run_is_under_way_is_not_the_old_one(bench):
-    session = begun(parse(bench.text("first"), bench.root), Place(bench.root / "run"))
+    session = begin(parse(bench.text("first"), bench.root), Place(bench.root / "run"))
     bench.draw(4, 100)
     list(session.work())
     bench.run("fresh", "first")
@@ -259,7 +259,7 @@ def test_a_picture_that_changes_while_a_run_is_under_way_is_not_the_old_one(benc
 
 def test_what_is_done_of_a_picture_that_was_replaced_meanwhile_does_not_count(bench):
     """Another process has looked into the new picture before this one commits what it found in the old one."""
-    session = begun(parse(bench.text("first"), bench.root), Place(bench.root / "run"))
+    session = begin(parse(bench.text("first"), bench.root), Place(bench.root / "run"))
     with session.place.store() as store:
         (window,) = session.undone(store)
         items = [item for _, missing in window for item in missing]
@@ -282,7 +282,7 @@ def test_a_mask_is_known_by_its_content(bench):
     text = bench.text() + '[data.masked]\nuse = "Masked"\npath = "masked"\n'
 
     def done():
-        session = begun(parse(text, bench.root), Place(bench.root / "run"))
+        session = begin(parse(text, bench.root), Place(bench.root / "run"))
         return sum(progress.done for progress in list(session.work())[-1:])
 
     assert done() == 2
@@ -450,7 +450,7 @@ def test_a_finished_run_needs_nothing_but_itself(bench, monkeypatch, read_only):
     monkeypatch.setenv("OWN_DATA", str(bench.root))
     bench.run("run", "first", options="masks = true", **{**OWN, "protocols": ""})
     text = bench.text("first", **{**OWN, "protocols": ""}).replace('path = "first.csv"', 'path = "$OWN_DATA/first.csv"')
-    session = begun(parse(text, bench.root), Place(bench.root / "run"))
+    session = begin(parse(text, bench.root), Place(bench.root / "run"))
     list(session.work())
     (bench.root / "before").mkdir()
     before = looked_at(bench.root / "run", bench.root / "before")
@@ -487,7 +487,7 @@ def test_a_copy_with_its_log_is_whole(bench, read_only):
         shutil.copytree(bench.root / "run", bench.root / "copy")
     assert (bench.root / "copy/run.sqlite-wal").stat().st_size
     with read_only(bench.root / "copy"):
-        record = found(Place(bench.root / "copy"))
+        record = read_record(Place(bench.root / "copy"))
         with record.place.store() as store:
             assert len(list(store.done())) == PICTURES + 1
 
@@ -598,7 +598,7 @@ def test_a_run_of_format_1_can_be_looked_at_and_gone_on_with(bench):
     session, _ = bench.run("run", "first", methods=OWN["methods"])
     lines = as_shown(session)
     downgraded(bench.root / "run/run.sqlite")
-    record = found(Place(bench.root / "run"))
+    record = read_record(Place(bench.root / "run"))
     assert as_shown(record) == lines
     with record.place.store() as store:
         assert record.left(store) == 0
@@ -621,7 +621,7 @@ def test_a_run_of_format_2_goes_on_though_classes_have_moved(bench):
             )
         base.execute("UPDATE format SET version = 2")
     assert bench.run("run", "first", methods=OWN["methods"] + '\nmasks = { use = "RISE", samples = 8 }')[1] == 0
-    assert as_shown(found(Place(bench.root / "run"))) == lines
+    assert as_shown(read_record(Place(bench.root / "run"))) == lines
 
 
 def test_a_run_of_format_1_does_not_guess_which_row_is_that_of_a_changed_picture(bench):
@@ -739,7 +739,7 @@ def module(bench, name, text):
 
 
 def spread_out(bench, text, folder):
-    session = begun(parse(text, bench.root), Place(bench.root / folder))
+    session = begin(parse(text, bench.root), Place(bench.root / folder))
     list(session.work())
     with session.place.store() as store:
         return session.look(store)
@@ -818,7 +818,7 @@ def test_pictures_that_change_places_keep_their_rows(bench):
 
 def test_a_picture_that_is_replaced_after_it_was_looked_into_is_not_the_old_one(bench):
     """The run looks into many pictures before it comes to the first."""
-    session = begun(parse(bench.text("first", **insertion()), bench.root), Place(bench.root / "run"))
+    session = begin(parse(bench.text("first", **insertion()), bench.root), Place(bench.root / "run"))
     work = session.work()
     next(work)
     bench.draw(5, 100)
@@ -839,7 +839,7 @@ def test_what_a_protocol_that_is_gone_kept_is_not_taken_for_what_is_done_again(b
         "run", "first", protocols=f'{OWN["protocols"]}\ninsertion = {{ use = "InsertionDeletion", steps = 2 }}', **parts
     )
     (bench.root / "factor").write_text("-2.0")
-    session = begun(
+    session = begin(
         parse(bench.text("first", protocols=OWN["protocols"], **parts), bench.root), Place(bench.root / "run")
     )
     with session.place.store() as store:
@@ -915,7 +915,7 @@ def test_names_that_are_markup_or_no_text_do_not_end_a_command(bench):
 
 
 def test_a_comparison_of_nothing_says_so(bench):
-    session = begun(
+    session = begin(
         parse(bench.text("first", methods='guided = "GuidedBackprop"'), bench.root), Place(bench.root / "run")
     )
     ended = typed("compare", session.place.folder, "gradient", "guided")

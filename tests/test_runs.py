@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 from sfumato import models
 from sfumato.cli import app
-from sfumato.runs.execution.session import begun
+from sfumato.runs.execution.session import begin
 from sfumato.runs.execution.workers import one_thread, spread
 from sfumato.runs.plans.plan import parse
 from sfumato.runs.results import summary
 from sfumato.runs.results.export import comma_separated, latex, markdown, records, write
 from sfumato.runs.results.leaders import results
-from sfumato.runs.results.record import Place, found
+from sfumato.runs.results.record import Place, read_record
 from sfumato.runs.stores.opened import open_store
 from sfumato.runs.work import source
 from sfumato.runs.work.workbench import Workbench
@@ -146,20 +146,20 @@ def planned(subject, model="seer", **changes):
 
 
 def carried_out(plan, folder, **options):
-    session = begun(plan, Place(folder), **options)
+    session = begin(plan, Place(folder), **options)
     with one_thread():
         list(session.work())
     return session
 
 
 def table(folder):
-    session = found(Place(folder))
+    session = read_record(Place(folder))
     with session.place.store() as store:
         return comma_separated(list(summary.rows(session, store)))
 
 
 def test_every_item_is_done_once(subject, tmp_path):
-    session = begun(planned(subject), Place(tmp_path / "run"))
+    session = begin(planned(subject), Place(tmp_path / "run"))
     assert session.total == ITEMS
     told = list(session.work())
     assert told[-1].done == ITEMS
@@ -172,12 +172,12 @@ def test_every_item_is_done_once(subject, tmp_path):
     assert "not a picture of a known kind" in named["square-3"][1]
     assert "no such file" in named["square-5"][1]
     assert "is damaged" in named["example 7"][1]
-    assert list(begun(planned(subject), Place(tmp_path / "run")).work()) == []  # nothing is left
+    assert list(begin(planned(subject), Place(tmp_path / "run")).work()) == []  # nothing is left
 
 
 def test_rows_do_not_depend_on_who_does_them(subject, tmp_path):
     carried_out(planned(subject), tmp_path / "alone")
-    session = begun(planned(subject), Place(tmp_path / "many"))
+    session = begin(planned(subject), Place(tmp_path / "many"))
     list(spread(session, 2))
     assert table(tmp_path / "many") == table(tmp_path / "alone")
 
@@ -185,14 +185,14 @@ def test_rows_do_not_depend_on_who_does_them(subject, tmp_path):
 def test_a_plan_that_grew_does_only_what_is_new(subject, tmp_path):
     carried_out(planned(subject), tmp_path / "run")
     grown = planned(subject, **{"[protocols]": '[protocols]\nenergy = "EnergyPointing"'})
-    session = begun(grown, Place(tmp_path / "run"))
+    session = begin(grown, Place(tmp_path / "run"))
     assert session.total == ITEMS + 2 * 23
     assert sum(progress.done for progress in list(session.work())[-1:]) == 2 * 23
 
 
 def test_a_plan_that_shrank_leaves_out_what_it_asks_no_more(subject, tmp_path):
     carried_out(planned(subject), tmp_path / "run")
-    session = begun(planned(subject, **{'path = "pictures"': 'path = "pictures"\ncount = 2'}), Place(tmp_path / "run"))
+    session = begin(planned(subject, **{'path = "pictures"': 'path = "pictures"\ncount = 2'}), Place(tmp_path / "run"))
     assert list(session.work()) == []
     with session.place.store() as store:
         assert session.left(store) == 0
@@ -202,8 +202,8 @@ def test_a_plan_that_shrank_leaves_out_what_it_asks_no_more(subject, tmp_path):
 def test_renaming_a_method_does_nothing_anew(subject, tmp_path):
     carried_out(planned(subject), tmp_path / "run")
     renamed = planned(subject, **{"extremal =": "ours ="})
-    assert list(begun(renamed, Place(tmp_path / "run")).work()) == []
-    session = found(Place(tmp_path / "run"))
+    assert list(begin(renamed, Place(tmp_path / "run")).work()) == []
+    session = read_record(Place(tmp_path / "run"))
     with session.place.store() as store:
         assert {line.method for line in summary.lines(session, store)} == {"gradient", "ours"}
 
@@ -221,11 +221,11 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from sfumato.runs.plans.plan import parse
-from sfumato.runs.execution.session import Place, begun
+from sfumato.runs.execution.session import Place, begin
 from sfumato.runs.execution.workers import one_thread
 import sfumato.runs.execution.execute as execute
 execute.BETWEEN_COMMITS = 0.05
-session = begun(parse(Path(sys.argv[2]).read_text(), Path(sys.argv[1])), Place(Path(sys.argv[3])))
+session = begin(parse(Path(sys.argv[2]).read_text(), Path(sys.argv[1])), Place(Path(sys.argv[3])))
 print("begun", flush=True)
 with one_thread():
     for progress in session.work():
@@ -289,13 +289,13 @@ def test_masks_are_kept_and_can_be_read(subject, tmp_path):
 def explanations(monkeypatch):
     """The chunks that a method is asked to explain, from now on."""
     asked = []
-    explained = Workbench._attempted
+    explained = Workbench._explain_batch
 
     def counted(bench, method, net, group):
         asked.append([query.unit.name for query in group])
         return explained(bench, method, net, group)
 
-    monkeypatch.setattr(Workbench, "_attempted", counted)
+    monkeypatch.setattr(Workbench, "_explain_batch", counted)
     return asked
 
 
@@ -367,8 +367,8 @@ def test_a_run_of_another_version_is_not_touched_unasked(subject, tmp_path):
     with session.place.store() as store:
         store.note("made by", {**session.made_by, "code": "another"})
     with pytest.raises(ValueError, match=r"another version \(code another, here .*--other-version anew"):
-        begun(planned(subject), session.place)
-    anew = begun(planned(subject), session.place, "anew")
+        begin(planned(subject), session.place)
+    anew = begin(planned(subject), session.place, "anew")
     with anew.place.store() as store:
         assert anew.counts(store) == (ITEMS, 15)  # its own items, which this version had made
 
@@ -399,17 +399,17 @@ def test_results_come_from_nothing_that_only_shows_them():
 
 
 def test_items_of_another_version_can_be_adopted(subject, tmp_path):
-    session = begun(planned(subject), Place(tmp_path / "run"))
+    session = begin(planned(subject), Place(tmp_path / "run"))
     with session.place.store() as store:
         store.note("made by", {**session.made_by, "code": "another"})
     adopted = carried_out(planned(subject), tmp_path / "run", other_version="adopt")
     assert adopted.made_by["code"] == "another"
-    assert list(begun(planned(subject), session.place, "adopt").work()) == []
+    assert list(begin(planned(subject), session.place, "adopt").work()) == []
 
 
 @pytest.mark.slow
 def test_a_failing_worker_is_reported_and_the_run_goes_on(subject, tmp_path):
-    session = begun(planned(subject), Place(tmp_path / "run"))
+    session = begin(planned(subject), Place(tmp_path / "run"))
     changed = replace(session, weights={"seer": "other"}, bench=None)
     with pytest.raises(RuntimeError, match="a worker failed: model 'seer' has other weights here"):
         list(spread(changed, 1))
@@ -419,7 +419,7 @@ def test_a_failing_worker_is_reported_and_the_run_goes_on(subject, tmp_path):
 @pytest.mark.slow  # the next one kills workers too
 def test_a_worker_that_is_killed_is_replaced(subject, tmp_path):
     carried_out(planned(subject, "slow"), tmp_path / "alone")
-    session = begun(planned(subject, "slow"), Place(tmp_path / "run"))
+    session = begin(planned(subject, "slow"), Place(tmp_path / "run"))
     killed = 0
     with session.place.store() as store:
         for _ in spread(session, 1):
@@ -433,7 +433,7 @@ def test_a_worker_that_is_killed_is_replaced(subject, tmp_path):
 
 
 def test_workers_that_are_killed_again_and_again_end_the_run(subject, tmp_path):
-    session = begun(planned(subject, "slow"), Place(tmp_path / "run"))
+    session = begin(planned(subject, "slow"), Place(tmp_path / "run"))
 
     def deadly():
         for _ in spread(session, 1):
@@ -450,7 +450,7 @@ def test_workers_that_are_killed_again_and_again_end_the_run(subject, tmp_path):
 def test_found_needs_a_run(tmp_path):
     tmp_path.joinpath("empty").mkdir()
     with pytest.raises((ValueError, OSError), match="no run"):
-        found(Place(tmp_path / "empty"))
+        read_record(Place(tmp_path / "empty"))
 
 
 @pytest.fixture
@@ -529,14 +529,14 @@ def test_classes_that_match_in_part_are_not_taken_in_order(subject, tmp_path):
     with pytest.raises(
         ValueError, match=r"line 11, data.squares.classes: .*'blue' fits none.*\n.*\n  blue = \"azure\""
     ):
-        begun(planned(subject, "other"), Place(tmp_path / "run"))
+        begin(planned(subject, "other"), Place(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_protocol_without_what_it_needs_is_refused_before_the_first_picture(subject, tmp_path):
     plan = planned(subject, **{'path = "pictures"': 'path = "pictures"\ntargets = "predicted"'})
     with pytest.raises(ValueError, match="PointingGame needs to know where the class is"):
-        begun(plan, Place(tmp_path / "run"))
+        begin(plan, Place(tmp_path / "run"))
 
 
 def test_a_run_without_a_terminal_writes_lines(written, tmp_path):
@@ -551,7 +551,7 @@ def test_a_run_without_a_terminal_writes_lines(written, tmp_path):
 def test_folders_that_cannot_be_made_are_named(subject, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="--out must be a folder"):
-        begun(planned(subject), Place(tmp_path / "file"))
+        begin(planned(subject), Place(tmp_path / "file"))
 
 
 def typed(*words, columns=160):
@@ -678,7 +678,7 @@ def test_an_interrupted_command_says_how_to_go_on(subject, tmp_path):
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_rows_are_the_same_in_a_database(subject, tmp_path, postgres, workers):
     carried_out(planned(subject), tmp_path / "file")
-    session = begun(planned(subject), Place(tmp_path / "database", postgres.url()))
+    session = begin(planned(subject), Place(tmp_path / "database", postgres.url()))
     with one_thread():
         list(spread(session, workers) if workers else session.work())
     assert not (tmp_path / "database/run.sqlite").exists()

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from sfumato import RISE, ExtremalPerturbation, Gradient, Logit, SmoothMask, cli, report
 from sfumato.models import Classifier, Preparation
-from sfumato.runs.execution.session import begun
+from sfumato.runs.execution.session import begin
 from sfumato.runs.execution.workers import one_thread
 from sfumato.runs.plans.plan import parse
 from sfumato.runs.results import export, summary
@@ -215,7 +215,7 @@ def test_a_run_s_tables_say_where_quantities_differ(tmp_path, options, said):
     (tmp_path / "pictures").mkdir()
     Image.linear_gradient("L").save(tmp_path / "pictures" / "a.png")
     plan = planned(tmp_path, options)
-    session = begun(plan, Place(tmp_path / "run"))
+    session = begin(plan, Place(tmp_path / "run"))
     with one_thread():
         list(session.work())
     assert summary.quantities(session, "pictures", "toy") == said
@@ -238,7 +238,7 @@ def test_the_predicted_class_of_one_output(tmp_path):
     """It is the output itself, whose accuracy is judged as one of two classes."""
     (tmp_path / "pictures").mkdir()
     Image.linear_gradient("L").save(tmp_path / "pictures" / "a.png")
-    session = begun(planned(tmp_path, model="one"), Place(tmp_path / "run"))
+    session = begin(planned(tmp_path, model="one"), Place(tmp_path / "run"))
     with one_thread():
         list(session.work())
     with session.place.store() as store:

@@ -34,12 +34,12 @@ from sfumato.attribution import Attribution
 from sfumato.runs.stores import sql
 from sfumato.runs.stores.opened import FILE, open_store
 from sfumato.runs.stores.postgres import PostgresStore
-from sfumato.runs.stores.processes import gone, machine, present
+from sfumato.runs.stores.processes import has_ended, machine, this_process
 from sfumato.runs.stores.shards import Shards
 from sfumato.runs.stores.sqlite import LOG, SqliteStore
-from sfumato.runs.stores.store import Done, Item, Listed, Owner, StoreError
+from sfumato.runs.stores.store import Done, Item, Owner, StoredExample, StoreError
 
-ME = present("me")
+ME = this_process("me")
 ELSEWHERE = Owner("another machine", 1, "1")
 LONG = 600  # seconds, for a machine that is busy
 
@@ -182,7 +182,7 @@ def test_what_would_not_come_back_is_refused_whole(store):
     store.claim([A], ME)
     with pytest.raises(ValueError, match="a row holds numbers, words and lists of them; that of 'picture' does not"):
         store.commit([an_item(A), an_item(B, {"map": torch.zeros(1)})])
-    assert store.known([A, B]) == set()
+    assert store.which_done([A, B]) == set()
     assert store.claim([A], ELSEWHERE) == []
 
 
@@ -191,7 +191,7 @@ def test_a_done_item_stays_as_it_is_until_forgotten(store):
     store.commit([an_item(A, {"x": 3}), an_item(B, {"x": 4}), a_failure(C)])
     assert [each.row and each.row["x"] for each in store.done()] == [1, 4, None]
     store.forget([A, C, Item(9, 9)])
-    assert store.known([A, B, C]) == {B}
+    assert store.which_done([A, B, C]) == {B}
     store.commit([an_item(A, {"x": 5})])
     assert [each.row["x"] for each in store.done()] == [5, 4]
 
@@ -212,7 +212,7 @@ def test_reading_half_of_the_rows_keeps_nobody_from_writing(store):
     next(rows)
     store.commit([an_item(Item(9, 1))])
     store.forget(keys(3))
-    assert store.known([*keys(3), Item(9, 1)]) == {Item(9, 1)}
+    assert store.which_done([*keys(3), Item(9, 1)]) == {Item(9, 1)}
 
 
 def test_items_are_looked_up_by_their_keys(store):
@@ -241,10 +241,12 @@ def test_examples_of_one_annotation_have_each_its_place(store, after):
     """They differ in their files alone; those that are there again are the ones that they were, wherever they are now."""
 
     def listed(words):
-        store.lists("data", 0, [Listed("same", "alike", (each,), f'"{each}"', (7,)) for each in words.split()])
-        store.listed("data", len(words.split()))
+        store.put_examples(
+            "data", 0, [StoredExample("same", "alike", (each,), f'"{each}"', (7,)) for each in words.split()]
+        )
+        store.finish_examples("data", len(words.split()))
         planned = store.planned("data", 0, 9)
-        store.looked_into(
+        store.set_contents(
             "data", [(each.example, f"stamp {each.files[0]}", f"holds {each.files[0]}") for each in planned]
         )
         return {each.place: (each.files[0], each.content, each.query) for each in store.planned("data", 0, 9)}
@@ -260,10 +262,10 @@ def test_examples_of_one_annotation_have_each_its_place(store, after):
 
 def test_recipes_and_notes(place):
     with place.open() as store:
-        first = store.tell({"b": {"method": "GradCAM", "area": 0.1 + 0.2}, "a": {"method": "größer"}})
-        again = store.tell({"a": {"method": "another"}, "c": {}})
+        first = store.add_recipes({"b": {"method": "GradCAM", "area": 0.1 + 0.2}, "a": {"method": "größer"}})
+        again = store.add_recipes({"a": {"method": "another"}, "c": {}})
         assert again["a"] == first["a"]
-        assert store.tell({}) == {}
+        assert store.add_recipes({}) == {}
         store.note("plan", {"text": "x = 1\n"})
         store.note("plan", None)
         store.note("made by", ["1", 2])
@@ -281,19 +283,19 @@ def test_many_keys_at_once(store):
     assert store.claim(many, ME) == many
     assert store.claim(many, ELSEWHERE) == []
     store.commit([an_item(key) for key in many[::2]])
-    assert store.known(many) == set(many[::2])
+    assert store.which_done(many) == set(many[::2])
     assert store.claim([], ME) == []
-    assert store.known([]) == set()
+    assert store.which_done([]) == set()
     store.commit([])
     store.forget(many)
-    assert store.known(many) == set()
+    assert store.which_done(many) == set()
 
 
 # Claims
 
 
 def test_a_claim_keeps_others_off(store):
-    other = present("another thread")
+    other = this_process("another thread")
     assert store.claim([C, A, B, A], ME) == [C, A, B]
     assert store.claim([A, B, D], other) == [D]
     assert store.claim([D, C, B], ME) == [C, B]
@@ -361,24 +363,26 @@ def test_what_a_killed_process_had_claimed_is_free_at_once(place):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_a_process_is_told_from_a_later_one_of_its_number(store):
-    assert not gone(ME)
-    assert not gone(ELSEWHERE)
-    assert not gone(Owner(machine(), 1, present().started)) or os.getpid() == 1 or Path("/proc/1/stat").exists()
+    assert not has_ended(ME)
+    assert not has_ended(ELSEWHERE)
+    assert (
+        not has_ended(Owner(machine(), 1, this_process().started)) or os.getpid() == 1 or Path("/proc/1/stat").exists()
+    )
     before = Owner(machine(), os.getpid(), "1 me")
-    assert gone(before)
+    assert has_ended(before)
     store.claim([A], before)
     assert store.claim([A], ME) == [A]
 
 
 def test_without_proc_a_process_lives_as_long_as_its_number(monkeypatch, tmp_path):
     monkeypatch.setattr("sfumato.runs.stores.processes.PROC", tmp_path)
-    assert present("x").started == "? x"
-    assert not gone(Owner(machine(), os.getpid(), "1"))
+    assert this_process("x").started == "? x"
+    assert not has_ended(Owner(machine(), os.getpid(), "1"))
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    assert gone(Owner(machine(), ended.pid, "?"))
+    assert has_ended(Owner(machine(), ended.pid, "?"))
     for odd in (0, -1):
-        assert not gone(Owner(machine(), odd, "?"))
+        assert not has_ended(Owner(machine(), odd, "?"))
 
 
 @quick_in_a_file
@@ -442,7 +446,7 @@ def test_a_process_killed_at_any_moment_leaves_nothing_half_done(place):
         left = [Item(1, 100 * index + part) for index in range(len(batches) + 1) for part in range(20)]
         assert set(store.claim(left, ME)) == set(left) - {each.item for each in done}
         store.commit([an_item(key) for key in left])
-        assert store.known(left) == set(left)
+        assert store.which_done(left) == set(left)
     if place.url is None:
         assert _integrity(place.folder) == "ok"
     shards.sweep()
@@ -560,14 +564,14 @@ def test_a_file_in_use_is_waited_for_and_not_for_ever(tmp_path):
         with pytest.raises(StoreError) as caught:
             store.commit([an_item(A)])
         assert "another process has kept" in said(caught)
-        assert store.known([A]) == set()  # reading goes on
+        assert store.which_done([A]) == set()  # reading goes on
     with SqliteStore(path) as store, contextlib.closing(_hand(path)) as other:
         other.execute("BEGIN IMMEDIATE")
         later = threading.Timer(1.5, other.execute, ["ROLLBACK"])  # more than the second that SQLite waits
         later.start()
         store.commit([an_item(A)])
         later.join()
-        assert store.known([A]) == {A}
+        assert store.which_done([A]) == {A}
 
 
 def _hand(path):
@@ -626,7 +630,7 @@ def test_a_full_disk(small_disk):
             _fill(store, committed)
         assert "no room is left" in said(caught) or "see whether the disk is full" in said(caught)
         assert committed
-        assert store.known(committed) == set(committed)
+        assert store.which_done(committed) == set(committed)
         with pytest.raises(StoreError):
             store.commit([an_item(key, row) for key in keys(50, "many")])
     with pytest.raises(StoreError) as caught:
@@ -637,7 +641,7 @@ def test_a_full_disk(small_disk):
     with open_store(small_disk / "run") as store:
         assert [each.item for each in store.done()] == sorted(committed)
         store.commit([an_item(key, row) for key in keys(50, "many")])
-        assert store.known(keys(50, "many")) == set(keys(50, "many"))
+        assert store.which_done(keys(50, "many")) == set(keys(50, "many"))
     assert _integrity(small_disk / "run") == "ok"
 
 
@@ -683,7 +687,7 @@ def test_a_read_only_folder(tmp_path, begun, read_only):
         assert "cannot keep a run in" in said(caught)
     with open_store(folder) as store:
         store.commit([an_item(B)])
-        assert store.known([A, B]) == ({A, B} if begun else {B})
+        assert store.which_done([A, B]) == ({A, B} if begun else {B})
 
 
 # What goes wrong with a database
@@ -712,7 +716,7 @@ def test_a_connection_that_is_cut_is_made_again(postgres, tmp_path):
             _cut(hand, store)
             store.commit([an_item(part)])
         _cut(hand, store)
-        assert store.known([A, B]) == {A, B}
+        assert store.which_done([A, B]) == {A, B}
         _cut(hand, store)
         assert [each.item for each in store.done()] == [A, B]
 
@@ -750,7 +754,7 @@ def test_a_server_that_goes_away_and_comes_back(postgres, tmp_path):
             assert "Connection refused" in said(caught)
         finally:
             postgres.start()
-        assert store.known([*keys(10), X]) == set(keys(5))
+        assert store.which_done([*keys(10), X]) == set(keys(5))
         assert store.claim(keys(10), ELSEWHERE) == []  # the claims have outlived it too
         store.commit([an_item(key) for key in keys(10)])
         assert measured(store) == 10
@@ -765,7 +769,7 @@ def test_a_server_that_comes_back_in_time_is_not_missed(postgres, tmp_path):
             store.commit([an_item(A)])
         finally:
             later.join()
-        assert store.known([A]) == {A}
+        assert store.which_done([A]) == {A}
 
 
 def test_a_disk_of_the_server_that_is_full(postgres, small_disk, tmp_path):
@@ -950,7 +954,7 @@ def test_sweeping_spares_what_is_being_written(tmp_path):
     shards = Shards(tmp_path)
     name = shards.keep({"a": an_attribution()})
     mark = hashlib.sha256(machine().encode()).hexdigest()[:16]
-    living = tmp_path / f".x.safetensors.{mark}-{os.getpid()}-{present().started}.partial"
+    living = tmp_path / f".x.safetensors.{mark}-{os.getpid()}-{this_process().started}.partial"
     dead = tmp_path / f".x.safetensors.{mark}-{os.getpid()}-1.partial"
     foreign = tmp_path / f".x.safetensors.{'0' * 16}-{os.getpid()}-1.partial"
     for path in (living, dead, foreign):
@@ -966,7 +970,7 @@ def test_sweeping_spares_what_is_being_written(tmp_path):
 def claim(place, count):
     """Claim some items, say so, and wait to be killed."""
     with place.open() as store:
-        print(len(store.claim(keys(int(count)), present())), flush=True)
+        print(len(store.claim(keys(int(count)), this_process())), flush=True)
         sys.stdin.read()
 
 
@@ -993,7 +997,7 @@ def share(place, workers, count):
 
 def shared(place, seed, count, together):
     """What one process does of the items, in an order of its own; all begin at once, and none goes on alone."""
-    order, me, mine = keys(count), present(), []
+    order, me, mine = keys(count), this_process(), []
     random.Random(seed).shuffle(order)
     together.wait(LONG)
     with place.open() as store:
@@ -1038,7 +1042,7 @@ def work_on(place, tell):
         batch = 0
         while True:
             items = [Item(1, 100 * batch + part) for part in range(20)]
-            if store.claim(items, present()):
+            if store.claim(items, this_process()):
                 tell()
                 results = {str(each): Attribution(map=torch.full((1, 1, 1, 1), float(batch))) for each in items}
                 masks = shards.keep(results)

@@ -108,7 +108,7 @@ def test_each_protocol_has_a_table_and_wide_ones_are_parted():
 
 def test_a_method_of_which_a_part_says_nothing_is_not_in_it():
     lines = [line(method, 0.3, measure=measure) for measure in MEASURES[:4] for method in "ab"][:-1]
-    first, second = grid(lines).parted([3, 1])
+    first, second = grid(lines).split([3, 1])
     assert (first.methods, second.methods) == (("a", "b"), ("a",))
     assert "" not in first.cells[1]
 

@@ -107,12 +107,12 @@ def resume(
 ) -> None:
     """Go on with the run in a folder, by the plan that it was begun with."""
     with _running(folder):
-        from sfumato.runs.results.record import found
+        from sfumato.runs.results.record import read_record
 
         _check_choice(other_version)
         place = _existing(folder, store)
         remedy = f", and go on with: sfumato bench run PLAN --out {folder}"
-        session = _begun(_timed(found(place).read_plan(), timeout), place, other_version, on, remedy)
+        session = _begun(_timed(read_record(place).read_plan(), timeout), place, other_version, on, remedy)
         _carry_out(session, workers, on, retry=retry, redo=redo)
 
 
@@ -122,9 +122,9 @@ def status(folder: Folder, store: Store = None) -> None:
     with speaking_plainly():
         from sfumato.files import printable
         from sfumato.runs.plans.class_notes import class_line
-        from sfumato.runs.results.record import found
+        from sfumato.runs.results.record import read_record
 
-        record = found(_existing(folder, store))
+        record = read_record(_existing(folder, store))
         with record.place.store() as opened:
             done, failed = record.counts(opened)
             causes = record.failures(opened)
@@ -142,14 +142,14 @@ def show(folder: Folder, store: Store = None) -> None:
     """Show what a run found: a table for each data set and model, with 95 % intervals and each method's cost."""
     with speaking_plainly():
         from sfumato.runs.results import summary
-        from sfumato.runs.results.grid import grids, grouped
+        from sfumato.runs.results.grid import by_data_and_model, grids
         from sfumato.runs.results.leaders import results
-        from sfumato.runs.results.record import found
+        from sfumato.runs.results.record import read_record
 
-        session = found(_existing(folder, store))
+        session = read_record(_existing(folder, store))
         with session.place.store() as opened:
             lines, leading, cost = results(session, opened)
-        for (data, model), group in grouped(lines).items():
+        for (data, model), group in by_data_and_model(lines).items():
             console().print(f"\n{data}, {model}" + _costs(data, model, cost))
             if note := summary.quantities(session, data, model):
                 console().print(note)
@@ -177,9 +177,9 @@ def compare(
     with speaking_plainly():
         from sfumato.metrics.estimate import FEW
         from sfumato.runs.results import summary
-        from sfumato.runs.results.record import found
+        from sfumato.runs.results.record import read_record
 
-        session = found(_existing(folder, store))
+        session = read_record(_existing(folder, store))
         with session.place.store() as opened:
             lines = list(summary.differences(session, opened, one, other))
         groups: dict[str, list[Line]] = {}
@@ -231,12 +231,12 @@ def export(
         from sfumato.runs.results import export as forms
         from sfumato.runs.results import summary
         from sfumato.runs.results.leaders import results
-        from sfumato.runs.results.record import found
+        from sfumato.runs.results.record import read_record
 
         if to.suffix not in forms.SUFFIXES or (rows and to.suffix in (".md", ".tex")):
             kinds = [suffix for suffix in forms.SUFFIXES if not (rows and suffix in (".md", ".tex"))]
             raise ValueError(f"cannot write {to.name!r}; expected a name ending in {', '.join(kinds)}")
-        session = found(_existing(folder, store))
+        session = read_record(_existing(folder, store))
         with session.place.store() as opened:
             if rows:
                 forms.write(summary.rows(session, opened), to, summary.names(opened))
@@ -258,11 +258,11 @@ app.command()(bench_rules.rules)
 
 def _begun(plan: "Plan", place: "Place", other_version: str | None, on: str | None, remedy: str) -> "Session":
     """The run begun, or all that is wrong with its plan."""
-    from sfumato.runs.execution.session import begun
+    from sfumato.runs.execution.session import begin
     from sfumato.runs.plans.findings import PlanError
 
     try:
-        return begun(plan, place, other_version, complain_of, on_cluster=on is not None)
+        return begin(plan, place, other_version, complain_of, on_cluster=on is not None)
     except PlanError as error:
         for line in error.lines:
             complain_of(line)

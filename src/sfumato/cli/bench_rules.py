@@ -119,12 +119,12 @@ def _in_folder(path: Path) -> "Data":
 
 def _described(settings: Mapping[str, Any], file: Path) -> "Data":
     """The data set that a file's [data] says, as a plan does; a relative path begins at the file."""
-    from sfumato.runs.plans.catalogue import SettingError, exported, made
+    from sfumato.runs.plans.catalogue import SettingError, exported, make
     from sfumato.runs.plans.plan import with_paths
 
     try:
         filled = with_paths(settings, file.parent, ("data",))
-        return made(filled, exported("sfumato.data", "classes"), ("data",), "data set")
+        return make(filled, exported("sfumato.data", "classes"), ("data",), "data set")
     except SettingError as error:
         raise ValueError(f"{file}, {'.'.join(error.keys)}: {error}") from error
 

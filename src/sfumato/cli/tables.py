@@ -39,7 +39,7 @@ def fitted(grid: "Grid", mark: str, width: int) -> "list[tuple[str, Table]]":
             sizes, taken = [*sizes, 0], widths[0]
         sizes[-1] += 1
         taken += GAP + measure
-    return [(part.title, _unbroken(part, mark, width)) for part in grid.parted(sizes)]
+    return [(part.title, _unbroken(part, mark, width)) for part in grid.split(sizes)]
 
 
 def _widths(grid: "Grid", mark: str) -> list[int]:

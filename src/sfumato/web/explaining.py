@@ -19,7 +19,7 @@ from sfumato.metrics.likeness import stretched
 from sfumato.model.effects import hooked
 from sfumato.model.inputs import no_effect
 from sfumato.models import Classifier
-from sfumato.runs.plans.catalogue import exported, made
+from sfumato.runs.plans.catalogue import exported, make
 from sfumato.scores import Contrastive, Logit, Score
 from sfumato.settings import is_whole
 from sfumato.web.desk import DONE, STEP, CancelledError, Event, Job
@@ -239,7 +239,7 @@ def _method(name: Any, settings: Any, classifier: Classifier) -> Any:
             raise ValueError(f"{setting} may be at most {most} here; got {value}")
     if "areas" in settings and len(extremal.check_areas(settings["areas"])) > MOST_AREAS:
         raise ValueError(f"at most {MOST_AREAS} areas at once")
-    method = made({"use": name, **settings}, own, ("methods", name), "method")
+    method = make({"use": name, **settings}, own, ("methods", name), "method")
     return (
         replace(method, areas=AREAS) if isinstance(method, ExtremalPerturbation) and "areas" not in settings else method
     )

@@ -14,7 +14,7 @@ from sfumato.metrics.estimate import FEW, Estimate, Measure, estimates_of
 from sfumato.metrics.statistic import length
 from sfumato.runs.results import record as records
 from sfumato.runs.results import summary
-from sfumato.runs.results.grid import Undecided, grid, grouped
+from sfumato.runs.results.grid import Undecided, by_data_and_model, grid
 from sfumato.runs.results.leaders import results
 from sfumato.runs.results.record import Place, Record
 from sfumato.runs.results.summary import Line, paired
@@ -34,7 +34,7 @@ def for_run(folder: str | os.PathLike[str], store: str | None = None, title: str
     if not path.is_dir():
         raise ValueError(f"no run in {str(path)!r}: there is no such folder; expected one that sfumato bench run made")
     sheet = Sheet()
-    parts = sections(records.found(Place(path, store)), sheet)
+    parts = sections(records.read_record(Place(path, store)), sheet)
     return page(title or path.resolve().name, *parts, style=sheet.style())
 
 
@@ -45,7 +45,7 @@ def sections(record: Record, sheet: Sheet, heading: str = "", place: int = 0) ->
         thumbnails = Thumbnails(record, store, sheet)
         parts = [_progress(record, store, heading)]
         every, leading, cost = results(record, store)
-        lines = grouped(every)
+        lines = by_data_and_model(every)
         for number, ((data, model), group) in enumerate(lines.items()):
             identity = f"r{place}-{number}"
             told = [tag("h2", f"{data}, {model}", id=identity), _cost(data, model, cost)]

@@ -98,7 +98,7 @@ class Thumbnails:
         return jpeg(_small(seen * (DIMMED + (1 - DIMMED) * positive(saliency, seen))), SMALL_QUALITY)
 
     def _read(self, data: str, case: Case) -> Image.Image | None:
-        body = json.loads(self.store.named(data, [case.example]).get(case.example, "{}"))
+        body = json.loads(self.store.bodies_by_name(data, [case.example]).get(case.example, "{}"))
         if "path" not in body:
             return None
         try:

@@ -1,6 +1,6 @@
-"""What can be known of a plan before its first picture: all that is wrong, at once, each with its line.
+"""Check a plan before its first picture: all faults at once, each with its line.
 
-Models are loaded and shown an empty picture; of data sets a few examples are looked at. No method is called: that is for
+Models are loaded and run on an empty picture, and a few examples of each data set are read. No method is called: see
 `sfumato.runs.checks.trial`.
 """
 
@@ -26,10 +26,10 @@ from sfumato.scores import OF_A_CLASS, as_score
 def check_plan(
     plan: Plan, bench: Workbench, on_cluster: bool = False, unread: Collection[str] | None = None
 ) -> Findings:
-    """All that is wrong with a plan, as far as that is known without explaining a picture. `bench` then holds its models.
+    """The findings about a plan, as far as they show without explaining a picture. Afterwards `bench` holds its models.
 
-    `on_cluster` says that workers of a Ray cluster will do the work. Of data sets that are named in `unread`, classes are
-    compared with labels, and no example is looked at.
+    `on_cluster` says that workers of a Ray cluster will do the work. No example is
+    read of the data sets in `unread`; their classes are compared with labels all the same.
     """
     looks = {name: Look(entry.data) for name, entry in plan.data.items()}
     findings = Findings(plan, looks=looks)
@@ -56,20 +56,20 @@ def check_plan(
 
 
 def _without_work(plan: Plan) -> Iterator[Finding]:
-    """Protocols and data sets for which nothing is planned, as the methods that both name are not the same."""
+    """Protocols and data sets without any item, as they have no method in common."""
     combinations = list(plan.combinations())
-    judged = {protocol for each in combinations for protocol in each.protocols}
+    judged = {protocol for combination in combinations for protocol in combination.protocols}
     for name, entry in plan.protocols.items():
-        chosen = [data for data, other in plan.data.items() if name in other.protocols]
-        if chosen and name not in judged:
+        users = [data for data, other in plan.data.items() if name in other.protocols]
+        if users and name not in judged:
             yield Finding(
                 ("protocols", name),
                 f"no method is judged by protocol {name!r}: it judges {comma_list(entry.methods)}, and data set "
-                f"{' and '.join(map(repr, chosen))} has none of these; change that, or take the protocol out",
+                f"{' and '.join(map(repr, users))} has none of these; change that, or take the protocol out",
                 protocol=name,
             )
     for name, data in plan.data.items():
-        if name not in {each.data for each in combinations}:
+        if name not in {combination.data for combination in combinations}:
             yield Finding(
                 ("data", name),
                 f"nothing is done with data set {name!r}: its protocols {comma_list(data.protocols)} judge none of its "
@@ -81,10 +81,10 @@ def _without_work(plan: Plan) -> Iterator[Finding]:
 def _unused(plan: Plan) -> Iterator[Finding]:
     """Methods, models and protocols that no data set names."""
     combinations = list(plan.combinations())
-    asked = {other for entry in plan.protocols.values() for other in entry.others}
+    compared_with = {other for entry in plan.protocols.values() for other in entry.others}
     used = {
-        "methods": {each.method for each in combinations},
-        "models": {each.model for each in combinations} | asked,
+        "methods": {combination.method for combination in combinations},
+        "models": {combination.model for combination in combinations} | compared_with,
         "protocols": {name for entry in plan.data.values() for name in entry.protocols},
     }
     for kind, names in (("methods", plan.methods), ("models", plan.models), ("protocols", plan.protocols)):
@@ -94,7 +94,7 @@ def _unused(plan: Plan) -> Iterator[Finding]:
 
 
 def _pair(findings: Findings, bench: Workbench, data: str, model: str) -> None:
-    """A data set's classes among a model's labels, and the scores of these classes."""
+    """Match a data set's classes with a model's labels, and check the scores of these classes."""
     plan, look = findings.plan, findings.looks[data]
     entry = plan.data[data]
     if not entry.names_targets:
@@ -119,7 +119,7 @@ def _pair(findings: Findings, bench: Workbench, data: str, model: str) -> None:
 
 
 def _scores(plan: Plan, data: str, model: str, mapped: ClassMap, outputs: int) -> Iterator[Finding]:
-    """Methods and protocols whose score the model does not have, such as the logit of what speaks against its only output."""
+    """Methods and protocols whose score the model does not have, such as the logit of the complement of its only output."""
     entry = plan.data[data]
     scored = [("method", "methods", name, plan.methods[name]) for name in entry.methods]
     scored += [("protocol", "protocols", name, plan.protocols[name].protocol) for name in entry.protocols]

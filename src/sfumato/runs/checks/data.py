@@ -1,4 +1,4 @@
-"""What is wrong with a plan's data sets, as far as a few of their examples tell."""
+"""Check the data sets of a plan by a few of their examples."""
 
 from collections.abc import Iterator
 
@@ -8,23 +8,23 @@ from sfumato.runs.plans.plan import PREDICTED, PRESENT, Plan
 
 
 def data_findings(plan: Plan, name: str, look: Look) -> tuple[list[Finding], list[Finding]]:
-    """What is wrong with a data set, and what should be known."""
+    """The faults of a data set, and remarks about it."""
     try:
         count, classes, errors, examples = look.count, look.classes, look.errors, look.examples()
         look.asked  # noqa: B018  # what a subset leaves out are names of classes
     except Exception as error:  # noqa: BLE001  # a data set of anyone's own raises whatever it trips over
-        said = " ".join(str(error).split()) if isinstance(error, ValueError | OSError) else first_line(error)
-        return [_about_data(plan, name, f"data set {name!r} cannot be read: {said}")], []
+        message = " ".join(str(error).split()) if isinstance(error, ValueError | OSError) else first_line(error)
+        return [_about_data(plan, name, f"data set {name!r} cannot be read: {message}")], []
     unforeseen = [error for error in errors if not isinstance(error, ValueError)]
     if not count:
         return [_about_data(plan, name, f"data set {name!r} has no pictures")], []
     if unforeseen:  # a run would end at it
         return [_about_data(plan, name, f"data set {name!r} fails: {first_line(unforeseen[0])}")], []
     if not examples:
-        return [_about_data(plan, name, f"none of {_looked(look)} can be read, e.g.: {errors[0]}")], []
+        return [_about_data(plan, name, f"none of {_sample(look)} can be read, e.g.: {errors[0]}")], []
     missing = [example.path for example in examples if not example.path.is_file()]
     if len(missing) == len(examples):
-        message = f"data set {name!r}: none of the pictures of {_looked(look)} is there, e.g. {str(missing[0])!r}"
+        message = f"data set {name!r}: none of the pictures of {_sample(look)} is there, e.g. {str(missing[0])!r}"
         return [_about_data(plan, name, message)], []
     notes = []
     if missing:
@@ -34,7 +34,7 @@ def data_findings(plan: Plan, name: str, look: Look) -> tuple[list[Finding], lis
         message = f"data set {name!r}: of {look.looked_at} examples looked at, {len(errors)} cannot be read, e.g.: "
         notes.append(_about_data(plan, name, f"{message}{errors[0]}"))
     if plan.data[name].targets == PRESENT and classes and not look.any(lambda example: bool(example.targets)):
-        message = f'data set {name!r}: none of {_looked(look)} has a class to explain; write targets = "{PREDICTED}"'
+        message = f'data set {name!r}: none of {_sample(look)} has a class to explain; write targets = "{PREDICTED}"'
         return [_about_data(plan, name, message)], notes
     return [], notes
 
@@ -43,17 +43,17 @@ def _about_data(plan: Plan, name: str, message: str) -> Finding:
     return Finding(("data", name, *setting_meant(plan.data[name].data, message)), message, data=name)
 
 
-def _looked(look: Look) -> str:
+def _sample(look: Look) -> str:
     return f"its {look.count} examples" if look.complete else f"{look.looked_at} examples looked at"
 
 
 def without_places(plan: Plan, name: str, look: Look) -> Iterator[Finding]:
-    """Protocols that need to know where a class is, on data that do not say so."""
+    """Protocols that need to know where a class is, on data without boxes or masks."""
     entry = plan.data[name]
     for protocol in entry.protocols:
         judge = plan.protocols[protocol].protocol
         if "truth" not in judge.needs or not any(
-            protocol in each.protocols for each in plan.combinations() if each.data == name
+            protocol in combination.protocols for combination in plan.combinations() if combination.data == name
         ):
             continue
         what = f"{type(judge).__name__} needs to know where the class is"
@@ -63,12 +63,12 @@ def without_places(plan: Plan, name: str, look: Look) -> Iterator[Finding]:
         elif not look.classes:
             message = f"{what}, and data set {name!r} has no classes; {remedy}"
         elif not look.any(lambda example: any(has_place(example, label) for label in example.targets)):
-            message = f"{what}, and {_looked(look)} have neither boxes nor masks; {remedy}"
+            message = f"{what}, and {_sample(look)} have neither boxes nor masks; {remedy}"
         elif getattr(judge, "ground", "") == "segmentation" and not look.any(
             lambda example: any(has_segmentation(example, label) for label in example.targets)
         ):
             message = (
-                f'{what} by a segmentation, and {_looked(look)} have boxes only; write ground = "boxes", or {remedy}'
+                f'{what} by a segmentation, and {_sample(look)} have boxes only; write ground = "boxes", or {remedy}'
             )
         else:
             continue

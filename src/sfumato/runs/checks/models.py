@@ -1,4 +1,4 @@
-"""What is wrong with a plan's device and models, as far as an empty picture tells."""
+"""Check the device and the models of a plan by an empty picture."""
 
 from collections.abc import Iterator, Sequence
 
@@ -27,7 +27,7 @@ def without_device(plan: Plan, on_cluster: bool) -> Iterator[Finding]:
 
 
 def device_fault(device: str) -> str:
-    """What is wrong with a device; empty where torch computes on it.
+    """What is wrong with a device; empty if torch computes on it.
 
     >>> device_fault("cpu"), device_fault("cqu")
     ('', "torch knows no device 'cqu'; did you mean cpu?")
@@ -54,7 +54,7 @@ def device_fault(device: str) -> str:
 
 
 def model_fault(plan: Plan, bench: Workbench, name: str) -> Finding | None:
-    """What is wrong with a model: it cannot be loaded, or does not answer an empty picture."""
+    """What is wrong with a model: it cannot be loaded, or fails on an empty picture. `None` if nothing is."""
     entry = plan.models[name]
     if entry.checkpoint is not None and not entry.checkpoint.is_file():
         folder = entry.checkpoint.parent
@@ -67,15 +67,17 @@ def model_fault(plan: Plan, bench: Workbench, name: str) -> Finding | None:
         bench.outputs(name)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a factory of anyone's own raises whatever it trips over
         about_checkpoint = entry.checkpoint is not None and str(entry.checkpoint) in str(error)
-        said = " ".join(str(error).split()) if isinstance(error, ValueError | ImportError) else first_line(error)
+        message = " ".join(str(error).split()) if isinstance(error, ValueError | ImportError) else first_line(error)
         keys = ("models", name, "checkpoint") if about_checkpoint else ("models", name)
-        return Finding(keys, f"model {name!r} cannot be used: {said}", model=name)
+        return Finding(keys, f"model {name!r} cannot be used: {message}", model=name)
     return None
 
 
 def without_layer(plan: Plan, bench: Workbench, models: list[str]) -> Iterator[Finding]:
-    """Methods that look into a layer which nobody names, or which the model does not have."""
-    pairs = dict.fromkeys((each.model, each.method) for each in plan.combinations() if each.model in models)
+    """Methods that need a layer which is not named, or which the model does not have."""
+    pairs = dict.fromkeys(
+        (combination.model, combination.method) for combination in plan.combinations() if combination.model in models
+    )
     for model, name in pairs:
         classifier = bench.classifier(model)
         method = classifier.placed(plan.methods[name])
@@ -85,9 +87,9 @@ def without_layer(plan: Plan, bench: Workbench, models: list[str]) -> Iterator[F
         try:
             needs = getattr(method, "needs_layer", None)
             for setting in ("layer", "contrast_layer"):
-                if given := getattr(method, setting, ""):
+                if layer_name := getattr(method, setting, ""):
                     wrong = (setting,)
-                    find_layer(classifier.net, given)
+                    find_layer(classifier.net, layer_name)
         except (ValueError, ImportError) as error:
             yield Finding(("methods", name, *wrong), f"{kind} on model {model!r}: {error}", **about)
             continue
@@ -107,16 +109,18 @@ def without_layer(plan: Plan, bench: Workbench, models: list[str]) -> Iterator[F
 
 
 def _use(method: object) -> str:
-    """How a plan names a method's class."""
+    """The name of a method's class in a plan."""
     ours = type(method).__module__.startswith("sfumato.methods.")
     return type(method).__name__ if ours else dotted_path(type(method))
 
 
 def unlike_others(plan: Plan, bench: Workbench, models: list[str], notes: list[Finding]) -> Iterator[Finding]:
-    """Networks that a protocol compares with, and whose outputs are not of the same classes."""
+    """Networks that a protocol compares, although their outputs are of other classes."""
     for name, entry in plan.protocols.items():
         mine = dict.fromkeys(
-            each.model for each in plan.combinations() if name in each.protocols and each.model in models
+            combination.model
+            for combination in plan.combinations()
+            if name in combination.protocols and combination.model in models
         )
         for model, other in ((model, other) for model in mine for other in entry.others if other in models):
             about = {"model": model, "protocol": name}
@@ -132,8 +136,7 @@ def unlike_others(plan: Plan, bench: Workbench, models: list[str], notes: list[F
 
 
 def unlike(outputs: int, labels: Sequence[str], others: int, other_labels: Sequence[str]) -> str:
-    """What tells two models' outputs apart: their number, or a name that is that of another output of the other; empty where
-    nothing does."""
+    """How two models' outputs differ: in their number, or in the output of a name; empty if they do not."""
     if outputs != others:
         return f"they have {outputs} and {others} outputs"
     spellings = Spellings(other_labels)

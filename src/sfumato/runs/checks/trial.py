@@ -1,4 +1,4 @@
-"""One item of each combination of a plan, done and thrown away: whether all of it works, and how long the whole will take."""
+"""Do one item of each combination of a plan, and throw it away: to see whether all work, and how long the run will take."""
 
 import os
 import time
@@ -10,33 +10,33 @@ from sfumato.runs.plans.findings import Findings, place
 from sfumato.runs.plans.looks import Look, has_place
 from sfumato.runs.plans.plan import Combination, Plan
 from sfumato.runs.stores.store import Done
+from sfumato.runs.work.cache import MethodResult
 from sfumato.runs.work.items import PREDICTED_TARGET, Chunk, Unit
-from sfumato.runs.work.kept import Explained
 from sfumato.runs.work.workbench import Workbench
 
 TRIED = 8
-"""Pictures that are opened, at most, to have one that can be read."""
+"""The most pictures that are opened to find one that can be read."""
 
 AGAIN = 10.0
-"""Seconds: what takes less is done twice, as the first time holds imports and other preparations that a run has once."""
+"""Seconds. An item that takes less is done twice, as the first time includes imports and other preparations."""
 
 NOT_TRIED = "not tried"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """An item of a combination, or why there is none."""
+    """The outcome of an item of a combination."""
 
     data: str
     model: str
     method: str
     protocol: str
     reason: str = ""
-    """What is wrong; empty where nothing is."""
+    """What is wrong; empty if the item works."""
     explaining: float = 0.0
-    """Seconds that the method took."""
+    """Seconds of the method."""
     measuring: float = 0.0
-    """Seconds of all else: to read the picture, where it was not read yet, and to measure."""
+    """Seconds of the rest: to read the picture, unless it is cached, and to measure."""
 
     @property
     def seconds(self) -> float:
@@ -46,7 +46,7 @@ class Trial:
 def trials(findings: Findings, bench: Workbench) -> Iterator[Trial]:
     """One item of each combination of data set, model, method and protocol, in the plan's order, without a store.
 
-    What the findings say is wrong is not tried. A method is called once for all protocols.
+    Combinations with faults in the findings are not tried. A method is called once for all protocols.
     """
     plan = findings.plan
     examples: dict[str, Unit | None] = {}
@@ -59,51 +59,51 @@ def trials(findings: Findings, bench: Workbench) -> Iterator[Trial]:
         if name not in examples and not all(faults.values()):
             examples[name] = query(plan, name, findings.looks[name])
         item = _Item(bench, combination, examples.get(name))
-        for protocol, known in faults.items():
-            wrong = f"{NOT_TRIED}: see {', '.join(dict.fromkeys(known))}"
-            yield Trial(*combination[:3], protocol, wrong) if known else item.tried(protocol)
+        for protocol, faulty_lines in faults.items():
+            wrong = f"{NOT_TRIED}: see {', '.join(dict.fromkeys(faulty_lines))}"
+            yield Trial(*combination[:3], protocol, wrong) if faulty_lines else item.attempt(protocol)
 
 
 @dataclass(eq=False)
 class _Item:
-    """A query and a method; explained when it is first needed."""
+    """A query and a method, whose result is computed when it is first needed."""
 
     bench: Workbench
     combination: Combination
     unit: Unit | None
-    explained: Mapping[int, Explained] = field(default_factory=dict)
+    explained: Mapping[int, MethodResult] = field(default_factory=dict)
 
-    def tried(self, protocol: str) -> Trial:
+    def attempt(self, protocol: str) -> Trial:
         parts = (*self.combination[:3], protocol)
         if self.unit is None:
             return Trial(*parts, "no example could be read")
         chunk = Chunk(self.combination._replace(protocols=(protocol,)), (self.unit,), (0,))
-        known = self.explained
+        cached = self.explained
         try:
-            done, seconds = self._timed(chunk, known)
+            done, seconds = self._timed(chunk, cached)
             if done.row is not None and sum(seconds) < AGAIN:
-                _, second = self._timed(chunk, known)
+                _, second = self._timed(chunk, cached)
                 seconds = min(seconds[0], second[0]), min(seconds[1], second[1])
         except Exception as error:  # noqa: BLE001  # of the machine, which would end a run
             return Trial(*parts, f"{type(error).__name__}: {error}")
         return Trial(*parts, f"{done.reason} ({done.example})" if done.row is None else "", *seconds)
 
-    def _timed(self, chunk: Chunk, known: Mapping[int, Explained]) -> tuple[Done, tuple[float, float]]:
-        """The item, and the seconds of the method and of all else. Raises `RuntimeError` where the machine failed."""
+    def _timed(self, chunk: Chunk, cached: Mapping[int, MethodResult]) -> tuple[Done, tuple[float, float]]:
+        """Do the item, and time the method and the rest. Raises `RuntimeError` if the machine failed."""
         began = time.perf_counter()
-        outcome = self.bench.done(chunk, None, known)
-        taken = time.perf_counter() - began
+        outcome = self.bench.compute(chunk, None, cached)
+        seconds = time.perf_counter() - began
         for left in outcome.left:
             raise RuntimeError(f"{left.fault.kind.name} ({left.fault.about}): {left.fault.kind.remedy}")
         (done,) = outcome.done
         for result in outcome.results.values():
-            self.explained = {chunk.units[0].query: Explained(result, done.seconds)}
-        explaining = 0.0 if known else min(done.seconds, taken)
-        return done, (explaining, taken - explaining)
+            self.explained = {chunk.units[0].query: MethodResult(result, done.seconds)}
+        explaining = 0.0 if cached else min(done.seconds, seconds)
+        return done, (explaining, seconds - explaining)
 
 
 def query(plan: Plan, name: str, look: Look) -> Unit | None:
-    """A query of a data set to try all with: if possible, of a picture that can be read and of a class that is located."""
+    """A query of a data set for the trials: if possible, with a picture that can be read and a class that has a place."""
     entry = plan.data[name]
     examples = look.examples()
     if not entry.names_targets:
@@ -127,7 +127,7 @@ def query(plan: Plan, name: str, look: Look) -> Unit | None:
 
 @dataclass(frozen=True)
 class Forecast:
-    """How much a plan is, and how long it will take."""
+    """The size of a plan, and how long it will take."""
 
     items: int
     queries: int
@@ -138,9 +138,9 @@ class Forecast:
 
 
 def forecast(findings: Findings, tried: Sequence[Trial], workers: int = 1) -> Forecast:
-    """What a plan comes to if each item takes as long as the one that was tried; what failed takes no time.
+    """The forecast of a plan, if each item takes as long as its trial; trials that failed count no time.
 
-    More workers than processors make nothing faster.
+    More workers than processors do not make it faster.
     """
     entries, looks = findings.plan.data, findings.looks
     worked = [trial for trial in tried if not trial.reason]

@@ -1,4 +1,4 @@
-"""A crew of workers on a Ray cluster: hired where there is room, given chunks, and replaced when they die."""
+"""A crew of workers on a Ray cluster: actors that start where there is room, compute chunks, and are replaced when they die."""
 
 import os
 import platform
@@ -21,52 +21,53 @@ from sfumato.runs.plans.cluster import Cluster
 from sfumato.runs.plans.plan import Plan
 from sfumato.runs.stores.content import content
 from sfumato.runs.stores.store import Done, Item
-from sfumato.runs.work.faults import KILLED, Fault, OpenItems, said
+from sfumato.runs.work.cache import MethodResult
+from sfumato.runs.work.faults import KILLED, Fault, OpenItems, describe_error
 from sfumato.runs.work.items import Chunk, Unit
-from sfumato.runs.work.kept import Explained
 
 LOOK = 2.0
-"""Seconds between looks at which machines there are."""
+"""Seconds between two looks at the machines of the cluster."""
 
 PATIENCE = 300.0
-"""Seconds to wait for a machine that has room for a worker, where machines may still join."""
+"""Seconds to wait for a machine with room for a worker, if machines may still join."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answer(Report):
-    """What a worker says."""
+    """The answer of a worker."""
 
     machine: str = ""
     put_off: tuple[Task, ...] = ()
-    """What is to be tried when nothing else runs."""
+    """Tasks to try when nothing else runs."""
     others: tuple[Path, ...] = ()
-    """Pictures that are missing there, or not the files that they were for the driver."""
+    """Pictures that are missing on its machine, or differ from those of the driver."""
     fault: str = ""
-    """Why it cannot work; no item's fault."""
+    """Why the worker cannot work; not the fault of an item."""
 
 
 class Worker:
-    """An actor somewhere on the cluster. It knows of no store: the driver sends it chunks with the items that are wanted, and
-    commits what it answers. A process of its own holds the plan's models and computes, as on one machine: so that an item
-    which ends its process, or takes too long, does not end the actor."""
+    """An actor on the cluster. It has no store: the driver sends it chunks with the wanted items, and commits its answers.
+
+    A process below the actor holds the plan's models and computes, as on one machine. So an item that ends its process, or
+    takes too long, does not end the actor."""
 
     def __init__(self, plan: Plan, weights: Mapping[str, str], made_by: Mapping[str, str]) -> None:
         self._made_by = made_by
         self._pool = Pool(1, plan, dict(weights))
 
     def ready(self) -> Answer:
-        """Whether the code is the same here as where the driver is."""
+        """Check that the code here is the same as on the machine of the driver."""
         here = current()
         if here == self._made_by:
             return self._answer()
         differ = ", ".join(f"{name} {here.get(name)}" for name in here if here.get(name) != self._made_by.get(name))
         return self._answer(fault=f"another version is installed there ({differ}); give every machine the driver's")
 
-    def done(
-        self, chunk: Chunk, wanted: frozenset[Item], kept: Mapping[int, Explained], *, alone: bool = False
+    def compute(
+        self, chunk: Chunk, wanted: frozenset[Item], cached: Mapping[int, MethodResult], *, alone: bool = False
     ) -> Answer:
-        """The chunk's items that are wanted; nothing else runs meanwhile where it is `alone`."""
-        queue = _One(Task(chunk, wanted, kept, alone))
+        """Compute the wanted items of a chunk. `alone` says that nothing else runs at the same time."""
+        queue = _One(Task(chunk, wanted, cached, alone))
         done: list[Done] = []
         results: dict[tuple[Item, ...], Attribution] = {}
         left: list[OpenItems] = []
@@ -79,7 +80,7 @@ class Worker:
                     left += report.left
                     suspects += report.suspects
         except Exception as error:  # noqa: BLE001  # the driver says it
-            return self._answer(fault=said(error))
+            return self._answer(fault=describe_error(error))
         return self._answer(
             done=tuple(done),
             results=results,
@@ -90,7 +91,7 @@ class Worker:
         )
 
     def rest(self) -> None:
-        """End the process, for the memory that it holds, until there is work again."""
+        """End the process, to free its memory, until there is work again."""
         self._pool.rest()
 
     def _answer(self, **about: Any) -> Answer:
@@ -98,7 +99,7 @@ class Worker:
 
 
 class _One(Queue):
-    """A queue of one task, and of what becomes of it."""
+    """A queue that holds one task and the tasks into which it is split."""
 
     def __init__(self, task: Task) -> None:
         self._alone = task.alone
@@ -120,22 +121,22 @@ class _One(Queue):
 
 
 def _same(unit: Unit) -> bool:
-    """Whether the files of an example hold here what they did where the chunk was made."""
+    """Whether the files of an example have the same content here as on the machine of the driver."""
     return unit.example is None or content(files(unit.example)) == unit.content
 
 
 @dataclass(eq=False)
 class _Member:
-    """A worker, as the driver sees it."""
+    """A worker of the cluster, as the driver sees it."""
 
     actor: Any
     ready: bool = False
     tasks: dict[Any, Task] = field(default_factory=dict)
-    """By the references to their answers, in the order in which they are done."""
+    """Its tasks by the references to their answers, in the order of work."""
 
 
 class Crew:
-    """The workers of one run; `hello` is what each is made with."""
+    """The workers of one run. `hello` holds the arguments of every worker."""
 
     def __init__(self, ray: Any, cluster: Cluster, hello: tuple[Any, ...], patience: float = PATIENCE) -> None:
         self._ray, self._cluster, self._patience = ray, cluster, patience
@@ -157,10 +158,10 @@ class Crew:
         self._fault = ""
 
     def through(self, queue: Queue, poll: float) -> Iterator[list[Answer]]:
-        """Do all that the queue gives, and yield what is done, at least every `poll` seconds.
+        """Do all tasks of the queue, and yield reports, at least every `poll` seconds.
 
-        Raises `RuntimeError` where a worker says that something other than an item is wrong, and where there is no room for any
-        worker. A chunk whose workers die more than `retries` times, with their machines perhaps, is left open.
+        Raises `RuntimeError` if a worker reports that something other than an item is wrong, and if no machine has room for a
+        worker. A chunk whose workers die more than `retries` times, perhaps with their machines, is left open.
         """
         while True:
             self._hire()
@@ -169,18 +170,18 @@ class Crew:
                 if task is None:
                     return
                 self._have_done_alone(task)
-            yield self._collected(queue, poll)
+            yield self._collect(queue, poll)
             if self._fault:
                 raise RuntimeError(self._fault)
 
     def close(self) -> None:
-        """Dismiss all."""
+        """End all workers."""
         for member in self._members:
             self._kill(member)
         self._members, self._out = [], {}
 
     def _hire(self) -> None:
-        """See that there are as many workers as there should be."""
+        """Start workers until there are as many as the settings and the machines allow."""
         if time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
@@ -198,17 +199,17 @@ class Crew:
             )
 
     def _room(self) -> int:
-        """How many workers the machines that live have room for."""
+        """How many workers have room on the machines that are alive."""
         alive = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        return sum(self._cluster.fitting(each.get("CPU", 0), each.get("GPU", 0)) for each in alive)
+        return sum(self._cluster.fitting(node.get("CPU", 0), node.get("GPU", 0)) for node in alive)
 
     def _fill(self, queue: Queue) -> bool:
-        """Send tasks to whom has room for them, turn by turn; whether no task is left, nor out."""
+        """Send tasks in turn to workers that have room. Returns whether all tasks are done."""
         ready = [member for member in self._members if member.ready]
         room = [
             member
             for turn in range(self._cluster.in_flight)
-            for member in sorted(ready, key=lambda each: len(each.tasks))
+            for member in sorted(ready, key=lambda candidate: len(candidate.tasks))
             if len(member.tasks) + turn < self._cluster.in_flight
         ]
         tasks = queue.take(len(room)) if room else []
@@ -217,19 +218,19 @@ class Crew:
         return bool(room) and not any(member.tasks for member in self._members)
 
     def _send(self, member: _Member, task: Task) -> None:
-        reference = member.actor.done.remote(task.chunk, task.wanted, task.kept, alone=task.alone)
+        reference = member.actor.compute.remote(task.chunk, task.wanted, task.cached, alone=task.alone)
         member.tasks[reference] = task
         self._out[reference] = member
 
     def _have_done_alone(self, task: Task) -> None:
-        """Send a task to one worker while the others hold no memory."""
+        """Send a task to one worker, while the others hold no memory."""
         first, *others = (member for member in self._members if member.ready)
         for member in others:
             member.actor.rest.remote()
         self._send(first, task)
 
-    def _collected(self, queue: Queue, poll: float) -> list[Answer]:
-        """What has come in after `poll` seconds at most; the tasks of those who died go back."""
+    def _collect(self, queue: Queue, poll: float) -> list[Answer]:
+        """Wait for answers, at most `poll` seconds, and return them. Tasks of workers that died go back to the queue."""
         out = list(self._out)
         if not out:
             time.sleep(poll)
@@ -244,7 +245,7 @@ class Crew:
             try:
                 report = self._ray.get(reference)
             except self._ray.exceptions.RayTaskError as error:
-                self._fault = self._fault or f"a worker failed: {said(error)}"
+                self._fault = self._fault or f"a worker failed: {describe_error(error)}"
             except self._ray.exceptions.RayError as error:
                 dead.setdefault(member, error)
             else:
@@ -257,7 +258,7 @@ class Crew:
         return reports
 
     def _sound(self, member: _Member, report: Answer) -> bool:
-        """Whether nothing is wrong there."""
+        """Whether a worker can go on: it reports no fault, and has the same pictures as the driver."""
         if not member.ready:
             member.ready = True
             self._stillborn = 0
@@ -272,7 +273,7 @@ class Crew:
         return not report.fault and not strange
 
     def _bury(self, member: _Member, error: Exception, queue: Queue) -> list[Answer]:
-        """What becomes of the tasks of one that died: the first of them was under way, and may be why."""
+        """Decide what happens to the tasks of a worker that died. The first was being done, and may be the cause."""
         self._members.remove(member)
         for reference in member.tasks:
             self._out.pop(reference, None)
@@ -282,7 +283,7 @@ class Crew:
         if not member.ready:
             self._stillborn += 1
             if self._stillborn > self._cluster.retries:
-                self._fault = self._fault or f"no worker can be started: {said(error)}"
+                self._fault = self._fault or f"no worker can be started: {describe_error(error)}"
         given_up: list[Answer] = []
         if tasks:
             tasks[0].deaths += 1
@@ -297,20 +298,20 @@ class Crew:
 
 
 def _deadly(task: Task, error: Exception) -> OpenItems:
-    """What is left open at which one worker after the other died."""
+    """The items of a task at which several workers died: they are left open."""
     combination, units = task.chunk.combination, task.chunk.units
     names = ", ".join(dict.fromkeys(unit.name for unit in units))
-    fault = Fault(KILLED, f"{task.deaths} workers died one after another; the last: {said(error)}")
+    fault = Fault(KILLED, f"{task.deaths} workers died one after another; the last: {describe_error(error)}")
     return OpenItems(tuple(task.wanted), names, f"{combination.method!r} of {combination.model!r}", fault)
 
 
 def import_paths() -> list[str]:
-    """Where this process imports from, but for its Python's own folders and what is installed there: all of it absolute."""
+    """The folders that this process imports from, as absolute paths, without Python's own and those of installed packages."""
     standard = {Path(path).resolve() for path in (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))}
-    found: dict[str, None] = {}
+    paths: dict[str, None] = {}
     for entry in sys.path:
         path = Path(entry or ".").resolve()
         installed = {"site-packages", "dist-packages"} & set(path.parts) or {path, path.parent} & standard
         if path.exists() and not installed:
-            found[str(path)] = None
-    return list(found)
+            paths[str(path)] = None
+    return list(paths)

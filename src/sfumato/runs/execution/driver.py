@@ -1,4 +1,4 @@
-"""One process drives a run: it claims what is to be done, has workers do it, and commits what comes back."""
+"""The driver of a run: it claims chunks, sends them to workers, and commits what they return."""
 
 import time
 from collections import deque
@@ -11,42 +11,42 @@ from sfumato.data import Example
 from sfumato.runs.execution.execute import WAIT, Parcel, Progress, Results
 from sfumato.runs.execution.session import Session
 from sfumato.runs.execution.supervision import Queue, Task
-from sfumato.runs.plans.classes import asked_classes
+from sfumato.runs.plans.classes import target_classes
 from sfumato.runs.plans.plan import Plan
 from sfumato.runs.stores.store import Done, Item, Owner, Store
+from sfumato.runs.work.cache import ResultCache
 from sfumato.runs.work.faults import OpenItems, Troubles
-from sfumato.runs.work.kept import Kept
 from sfumato.runs.work.undone import Window
 
 POLL = 0.5
-"""Seconds for which the driver waits for an answer before it looks at what else there is to do."""
+"""The longest time in seconds that the driver waits for an answer before it does something else."""
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What came of some tasks."""
+    """What workers report about tasks."""
 
     done: tuple[Done, ...] = ()
     results: Results = field(default_factory=dict)
     left: tuple[OpenItems, ...] = ()
-    """What is left open, as the machine failed."""
+    """Items that the machine left open by a fault."""
     suspects: tuple[OpenItems, ...] = ()
-    """At what a worker was killed, that is not left open yet."""
+    """Items at which a worker was killed, and which are tried again."""
 
 
 class Workers(Protocol):
-    """Those who work, on this machine or elsewhere."""
+    """Workers, on this machine or elsewhere."""
 
     def through(self, queue: Queue, poll: float) -> Iterator[Sequence[Report]]:
-        """Do all that the queue gives, and yield what is done, at least every `poll` seconds. Raises `RuntimeError` where
-        something other than an item is wrong."""
+        """Do all tasks of the queue, and yield reports, at least every `poll` seconds. Raises `RuntimeError` if something
+        other than an item is wrong."""
         ...
 
 
 def drive(session: Session, store: Store, me: Owner, workers: Workers) -> Iterator[Progress]:
-    """Have the workers do all of a session that is not done, and yield how far they are.
+    """Let the workers do all that a session has left, and yield the progress.
 
-    Raises `RuntimeError` where the machine fails at one picture after the other, after what is done was committed.
+    Raises `RuntimeError` if the machine fails at several pictures in a row; what is done is committed first.
     """
     keep = session.place.shards.keep if session.plan.masks else None
     parcel, troubles = Parcel(), Troubles()
@@ -57,14 +57,14 @@ def drive(session: Session, store: Store, me: Owner, workers: Workers) -> Iterat
 
     try:
         while True:
-            queue = Claims(session.undone(store), store, me, session.kept(store), troubles.left)
+            queue = Claims(session.undone(store), store, me, session.cache(store), troubles.left)
             for reports in workers.through(queue, POLL):
                 for report in reports:
                     parcel.add(report.done, report.results)
-                    done, failed = done + len(report.done), failed + sum(each.row is None for each in report.done)
-                    troubles.note(report.left, measured=any(each.row is not None for each in report.done))
-                    for each in report.suspects:
-                        troubles.count(each)
+                    done, failed = done + len(report.done), failed + sum(item.row is None for item in report.done)
+                    troubles.note(report.left, measured=any(item.row is not None for item in report.done))
+                    for suspect in report.suspects:
+                        troubles.count(suspect)
                 if troubles.reason:
                     raise RuntimeError(troubles.reason)
                 if parcel.due:
@@ -86,23 +86,23 @@ def drive(session: Session, store: Store, me: Owner, workers: Workers) -> Iterat
 
 
 class Claims:
-    """The tasks of a run: what is not done, each chunk claimed when it is about to be sent."""
+    """The tasks of a run. Each chunk is claimed just before it is sent."""
 
     def __init__(
         self,
         windows: Iterator[Window],
         store: Store,
         me: Owner,
-        kept: Kept,
+        cache: ResultCache,
         without: Collection[Item] = (),
     ) -> None:
         self._rest = chain.from_iterable(windows)
-        self._store, self._me, self._kept = store, me, kept
+        self._store, self._me, self._cache = store, me, cache
         self._without = without
         self._back: deque[Task] = deque()
         self._put_off: deque[Task] = deque()
         self.contended = False
-        """Whether another has claimed, or has just done, some of it: there will be a second look at these."""
+        """Whether another process has claimed or just done some of the items. The driver looks at these again."""
         self.given = 0
 
     def take(self, count: int) -> list[Task]:
@@ -113,7 +113,7 @@ class Claims:
                 wanted = frozenset(mine.intersection(items))
                 self.contended |= len(wanted) < len(set(items))
                 if wanted := wanted.difference(self._without):
-                    tasks.append(Task(chunk, wanted, self._kept.of(chunk, wanted)))
+                    tasks.append(Task(chunk, wanted, self._cache.of(chunk, wanted)))
         self.given += len(tasks)
         return tasks
 
@@ -129,11 +129,11 @@ class Claims:
 
 @dataclass(frozen=True)
 class Classes:
-    """What a worker needs of a data set: its classes. The examples come with the chunks."""
+    """The part of a data set that a worker needs: its classes. The examples come with the chunks."""
 
     classes: Sequence[str]
-    asked_classes: frozenset[int]
-    """Those that are explained."""
+    target_classes: frozenset[int]
+    """Indices of the classes that are explained."""
 
     def __len__(self) -> int:
         return 0
@@ -143,9 +143,9 @@ class Classes:
 
 
 def portable(plan: Plan) -> Plan:
-    """The plan without its data sets' lists, which may be large and lie on the driver's machine only."""
+    """The plan without the lists of its data sets, which may be large and exist on the driver's machine only."""
     data = {
-        name: replace(entry, data=Classes(tuple(entry.data.classes), asked_classes(entry.data)))
+        name: replace(entry, data=Classes(tuple(entry.data.classes), target_classes(entry.data)))
         for name, entry in plan.data.items()
     }
     return replace(plan, data=data)

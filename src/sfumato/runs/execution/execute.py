@@ -1,4 +1,4 @@
-"""A run on this machine: chunk after chunk is claimed, done and committed, until nothing is left."""
+"""A run in one process: claim, compute and commit chunk after chunk, until nothing is left."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from sfumato.attribution import Attribution
 from sfumato.runs.periodic import periodically
-from sfumato.runs.stores.processes import present
+from sfumato.runs.stores.processes import this_process
 from sfumato.runs.stores.store import LEASE, Done, Item, Owner, Store
 from sfumato.runs.work.faults import Troubles
 from sfumato.runs.work.items import Chunk
@@ -16,10 +16,10 @@ from sfumato.runs.work.undone import Window
 from sfumato.runs.work.workbench import Outcome
 
 BETWEEN_COMMITS = 2.0
-"""Seconds of work that one commit holds, about: what a killed worker loses."""
+"""About how many seconds of work one commit holds. A worker that is killed loses as much."""
 
 AT_ONCE = 256
-"""Chunks that are claimed at once, at most."""
+"""The largest number of chunks that are claimed together."""
 
 WAIT = 0.5
 """Seconds between looks at what others have claimed."""
@@ -33,11 +33,11 @@ class Progress:
     failed: int
     seconds: float
     left: str = ""
-    """How many items are left open, as the machine failed, and why; empty where none are."""
+    """How many items the machine left open by its faults, and why; empty if there are none."""
 
 
 Keep = Callable[[Mapping[str, Attribution]], str]
-"""Writes results, by their keys, where they last, and says the name of the shard."""
+"""Writes results, by their keys, to a file, and returns the name of the shard."""
 
 Results = Mapping[tuple[Item, ...], Attribution]
 """What a method found, each by the items that rest on it."""
@@ -51,14 +51,15 @@ def execute(
 ) -> Iterator[Progress]:
     """Do all that is planned and not yet done, and yield after each commit.
 
-    Any number of processes may do so at once, on one store: each chunk is claimed first. What another has claimed is waited
-    for, and taken over if it dies. However the caller stops, claims are given up, and what was committed is kept. Items at
-    which the machine failed are left open. Raises `RuntimeError` where it fails at one picture after the other.
+    Any number of processes may work on one store at the same time, as each claims its chunks first. This process waits for
+    chunks that another has claimed, and takes them over if the other dies. When the caller stops, for any reason, claims are
+    released and commits are kept. Items at which the machine failed are left open. Raises `RuntimeError` if the machine
+    fails at several pictures in a row.
     """
     troubles = Troubles()
-    me = present(f"{time.time_ns()}-{threading.get_ident()}")
+    me = this_process(f"{time.time_ns()}-{threading.get_ident()}")
     began, done, failed, together = time.monotonic(), 0, 0, 1
-    with renewed(store, me):
+    with renewed_claims(store, me):
         left = True
         while left:
             left, worked = False, False
@@ -75,7 +76,7 @@ def execute(
                         if claimed := claimed.difference(troubles.left):
                             outcome = work(chunk, claimed)
                             parcel.add(outcome.done, outcome.results)
-                            troubles.note(outcome.left, measured=any(each.row is not None for each in outcome.done))
+                            troubles.note(outcome.left, measured=any(item.row is not None for item in outcome.done))
                             worked = True
                         if troubles.reason:
                             break
@@ -92,7 +93,7 @@ def execute(
 
 @dataclass(eq=False)
 class Parcel:
-    """What is done and not yet committed."""
+    """Items that are done and not yet committed."""
 
     done: list[Done] = field(default_factory=list)
     results: dict[tuple[Item, ...], Attribution] = field(default_factory=dict)
@@ -107,35 +108,36 @@ class Parcel:
         return bool(self.done) and time.monotonic() - self.began > BETWEEN_COMMITS
 
     def next_size(self, chunks: int) -> int:
-        """How many chunks to claim next, where so many were just done: so many as take the time between two commits. They grow
-        no more than twofold, as the next ones may be of a slower method."""
-        each = (time.monotonic() - self.began) / chunks
-        return max(1, min(2 * chunks, AT_ONCE, int(BETWEEN_COMMITS / max(each, 1e-6))))
+        """How many chunks to claim next, after `chunks` were done: as many as fill the time between two commits.
+
+        The number at most doubles, as the next chunks may be of a slower method."""
+        seconds = (time.monotonic() - self.began) / chunks
+        return max(1, min(2 * chunks, AT_ONCE, int(BETWEEN_COMMITS / max(seconds, 1e-6))))
 
     @property
     def failed(self) -> int:
-        return sum(each.row is None for each in self.done)
+        return sum(item.row is None for item in self.done)
 
     def commit(self, store: Store, keep: Keep | None) -> None:
-        """The results first, so that no row names a shard which is not there."""
+        """Write the results before the rows, so that no row names a shard that does not exist."""
         places: dict[Item, str] = {}
         if keep is not None and self.results:
             shard = keep({_name(items[0]): result for items, result in self.results.items()})
             places = {item: f"{shard}/{_name(items[0])}" for items in self.results for item in items}
         store.commit(
-            [each if each.row is None else replace(each, masks=places.get(each.item, each.masks)) for each in self.done]
+            [done if done.row is None else replace(done, masks=places.get(done.item, done.masks)) for done in self.done]
         )
         self.done, self.results, self.began = [], {}, time.monotonic()
 
 
 def _name(item: Item) -> str:
-    """By which a shard knows the result on which an item rests."""
+    """The key in a shard of the result that an item was measured on."""
     return f"{item.recipe}-{item.query}"
 
 
 @contextmanager
-def renewed(store: Store, me: Owner) -> Iterator[None]:
-    """The owner's claims last meanwhile, and are given up at the end."""
+def renewed_claims(store: Store, me: Owner) -> Iterator[None]:
+    """Renew the owner's claims until the block ends, and release them then."""
 
     def renew() -> None:
         with suppress(OSError):  # the next commit says what is wrong

@@ -1,9 +1,9 @@
-"""A run on many machines: Ray's workers compute; one driver claims, sends, and commits what comes back.
+"""A run on many machines: workers on a Ray cluster compute, and one driver claims, sends and commits.
 
-Nothing that matters lives on the cluster: workers and machines may die at any time and are replaced, and when the driver dies
-its claims are free, so that another, or the same command again, goes on from what was committed. The driver also writes the
-results, where they are kept, in place of the workers on a folder that all share: it has to write the row after the file, and so
-needs no other machine's word that a file is on the disk.
+The cluster keeps nothing: workers and machines may die at any time and are replaced. When the driver dies, its claims
+become free, and the same command continues from the last commit. The driver also writes the masks, instead of the
+workers to a shared folder: a row must be written after its file, and only the driver knows that its file is on the
+disk.
 """
 
 import logging
@@ -14,40 +14,40 @@ from typing import Any
 
 from sfumato.runs.execution.crew import PATIENCE, Crew
 from sfumato.runs.execution.driver import drive, portable
-from sfumato.runs.execution.execute import Progress, renewed
+from sfumato.runs.execution.execute import Progress, renewed_claims
 from sfumato.runs.execution.session import Session, current
 from sfumato.runs.plans.cluster import Cluster
-from sfumato.runs.stores.processes import present
+from sfumato.runs.stores.processes import this_process
 
 LOCAL = "ray"
-"""The address of a cluster that is started on this machine, for this run alone."""
+"""The address that means: start a cluster on this machine, for this run alone."""
 
 
 def spread(session: Session, address: str, cluster: Cluster | None = None) -> Generator[Progress]:
-    """Do the session's work on a Ray cluster, and yield now and then meanwhile.
+    """Do the session's work on a Ray cluster, and yield the progress now and then.
 
-    `address` is "ray" for a cluster of this machine's own, which ends with the run; "auto", "HOST:PORT" or "ray://HOST:PORT"
-    for one that runs. Each machine needs the same packages, and the models' files and the pictures under the same paths; only
-    the driver reads the data sets' annotations. Raises `RuntimeError` where workers fail; what is done is kept.
+    `address` is "ray" for a new cluster on this machine, which ends with the run, and "auto", "HOST:PORT" or
+    "ray://HOST:PORT" for one that runs already. Each machine needs the same packages, and the models' files and the pictures
+    under the same paths; only the driver reads annotations. Raises `RuntimeError` if workers fail; what is done is kept.
     """
     cluster = cluster or Cluster()
     cluster.check_device(session.plan.device)
     if session.bench is not None:
-        session.bench.let_go()
+        session.bench.unload()
     with session.place.store() as store:
         if next(session.undone(store), None) is None:
             return  # no cluster is needed to do nothing
-        with connected(address, cluster) as (ray, ours):
+        with connect(address, cluster) as (ray, ours):
             hello = (portable(session.plan), dict(session.weights), current())
-            me = present("ray")
-            with renewed(store, me), closing(Crew(ray, cluster, hello, 0 if ours else PATIENCE)) as crew:
+            me = this_process("ray")
+            with renewed_claims(store, me), closing(Crew(ray, cluster, hello, 0 if ours else PATIENCE)) as crew:
                 yield from drive(session, store, me, crew)
 
 
 @contextmanager
-def connected(address: str, cluster: Cluster) -> Iterator[tuple[Any, bool]]:
-    """Ray, connected to a cluster, and whether that was started here and ends here. A process that is connected stays so."""
-    ray = _imported()
+def connect(address: str, cluster: Cluster) -> Iterator[tuple[Any, bool]]:
+    """Connect Ray to a cluster. Returns Ray, and whether the cluster was started here. A process that is connected stays so."""
+    ray = _import_ray()
     if ray.is_initialized():
         yield ray, False
         return
@@ -59,9 +59,9 @@ def connected(address: str, cluster: Cluster) -> Iterator[tuple[Any, bool]]:
         else:
             ray.init(address, **settings)
     except (ConnectionError, ValueError) as error:
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         raise ValueError(
-            f'no Ray cluster answers at {address!r} ({said}); start one with: ray start --head, or use "ray" for one that '
+            f'no Ray cluster answers at {address!r} ({message}); start one with: ray start --head, or use "ray" for one that '
             "is this machine"
         ) from error
     try:
@@ -70,7 +70,7 @@ def connected(address: str, cluster: Cluster) -> Iterator[tuple[Any, bool]]:
         ray.shutdown()
 
 
-def _imported() -> Any:
+def _import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers; read at the import
     try:
         import ray

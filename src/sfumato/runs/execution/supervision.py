@@ -1,8 +1,9 @@
-"""What becomes of the items of a process that died, hung or lost its device: pure decisions, on one machine and on a cluster.
+"""What happens to the items of a process that died, hung or lost its device: pure functions, for one machine and for a cluster.
 
-A batch goes query by query, as one that raises an error does: a process that dies again then dies at one query. The item of one
-protocol and query at which a process died has failed, and all else of the chunk is done again. What something else may have
-killed, as the system does where memory is wanting, is put off until nothing else runs, and fails only if it dies again then.
+A batch at which a process died is tried again query by query, as after an error: a process that dies again then dies at
+one query. If a process died at one query and one protocol, that item has failed, and the rest of the chunk is done
+again. The system may have killed the process, for want of memory, say. Then the task waits until nothing else runs, and
+fails only if its process dies again.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -10,44 +11,44 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sfumato.runs.stores.store import Done, Item
+from sfumato.runs.work.cache import MethodResult
 from sfumato.runs.work.faults import KILLED, Fault, OpenItems
 from sfumato.runs.work.items import Chunk
-from sfumato.runs.work.kept import Explained
 from sfumato.runs.work.steps import METHOD, PROTOCOL, Step
 from sfumato.runs.work.workbench import failure, open_items
 
 
 @dataclass(eq=False)
 class Task:
-    """A chunk on its way."""
+    """A chunk that is sent to a worker."""
 
     chunk: Chunk
     wanted: frozenset[Item]
-    kept: Mapping[int, Explained]
+    cached: Mapping[int, MethodResult]
     """The results that the run has already."""
     alone: bool = False
-    """Whether nothing else may run meanwhile, as a process was killed at it before."""
+    """Whether nothing else may run at the same time, as a process was killed at this task before."""
     deaths: int = 0
-    """Workers elsewhere that died at it."""
+    """How many workers of a cluster died at this task."""
 
 
 class Queue(Protocol):
     """Where tasks come from."""
 
     def take(self, count: int) -> list[Task]:
-        """At most so many tasks, for now; fewer only where no more are left."""
+        """Up to `count` tasks; fewer only if no more are left now."""
         ...
 
     def again(self, tasks: Collection[Task]) -> None:
-        """Take tasks back, to be given out first."""
+        """Take tasks back; they are given out before others."""
         ...
 
     def put_off(self, tasks: Collection[Task]) -> None:
-        """Take tasks back, to be given out one by one when no others are left."""
+        """Take tasks back; they are given out one by one when no others are left."""
         ...
 
     def alone(self) -> Task | None:
-        """One of those that were put off."""
+        """One of the tasks that were put off."""
         ...
 
 
@@ -56,16 +57,16 @@ class Death:
     """How a process ended, or why it was ended."""
 
     cause: str
-    """Such as "the process died (SIGABRT)"."""
+    """For example "the process died (SIGABRT)"."""
     killed: bool = False
-    """Whether something else may have ended it."""
+    """Whether something outside, such as the system, may have ended it."""
     fault: Fault | None = None
-    """What is wrong with the machine, where the process could say it."""
+    """The fault of the machine, if the process could report one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What becomes of a task."""
+    """What happens to a task whose process has ended."""
 
     done: tuple[Done, ...] = ()
     """Items that failed."""
@@ -73,11 +74,11 @@ class Verdict:
     again: tuple[Task, ...] = ()
     put_off: tuple[Task, ...] = ()
     suspects: tuple[OpenItems, ...] = ()
-    """At what a process was killed, that is not left open yet."""
+    """Items at which a process was killed, and which are tried again."""
 
 
 def verdict_of(task: Task, step: Step, death: Death) -> Verdict:
-    """What becomes of a task whose process died at a step of it."""
+    """Decide what happens to a task whose process died at this step."""
     chunk, places = task.chunk, step.places
     if not places:
         return Verdict(again=(task,))
@@ -113,13 +114,14 @@ def verdict_of(task: Task, step: Step, death: Death) -> Verdict:
 
 
 def _split(task: Task, places: Collection[int]) -> list[list[int]]:
-    """The units that were not in a batch together, and each that was, alone; without those of which nothing is wanted."""
+    """Split a task: the units outside the batch stay together, each unit of the batch becomes a task. Units without
+    wanted items are left out."""
     others = [place for place in range(len(task.chunk.units)) if place not in places]
     return [part for part in (others, *([place] for place in places)) if _wanted(task, part)]
 
 
 def _part(task: Task, places: Collection[int]) -> Task:
-    """The task, of some of its units."""
+    """The task with some of its units."""
     units = tuple(task.chunk.units[place] for place in places)
     return replace(task, chunk=replace(task.chunk, units=units), wanted=_wanted(task, places))
 

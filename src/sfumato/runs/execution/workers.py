@@ -1,7 +1,7 @@
-"""Workers on this machine: processes that compute, and a parent that processes out the work and sees what becomes of them.
+"""Workers on this machine: processes that compute, and a parent that sends them work and watches them.
 
-A process that dies, hangs or loses its device takes nothing with it: it has said where it was, so the item is known, and
-another process goes on.
+A process reports each step before it begins. So if it dies, hangs or loses its device, the parent knows the item, and another
+process continues.
 """
 
 import atexit
@@ -24,104 +24,105 @@ from torch import Tensor
 
 from sfumato.attribution import Attribution
 from sfumato.runs.execution.driver import Report, Workers, drive, portable
-from sfumato.runs.execution.execute import AT_ONCE, BETWEEN_COMMITS, Progress, renewed
+from sfumato.runs.execution.execute import AT_ONCE, BETWEEN_COMMITS, Progress, renewed_claims
 from sfumato.runs.execution.session import Session
 from sfumato.runs.execution.supervision import Death, Queue, Task, verdict_of
 from sfumato.runs.periodic import start_periodic
 from sfumato.runs.plans.plan import Plan
-from sfumato.runs.stores.processes import present
-from sfumato.runs.work.faults import Fault, LostDeviceError, said
+from sfumato.runs.stores.processes import this_process
+from sfumato.runs.work.faults import Fault, LostDeviceError, describe_error
 from sfumato.runs.work.steps import LOADING, Step
 from sfumato.runs.work.workbench import Workbench
 
 STARTS = 4
-"""Processes that may die one after another before they did anything: it is the machine, or a model that cannot be loaded."""
+"""How many processes in a row may die before they have done anything. More mean that the machine or a model is at fault."""
 
 PATIENCE = 5.0
-"""Seconds for which a process may take to end that has said it will."""
+"""Seconds that a process may take to end after it has announced that."""
 
 LONG = 600.0
-"""Seconds after which something is said of an item that is still under way, where no time is set."""
+"""Seconds after which there is a warning about an item that still runs, if the plan sets no `timeout`."""
 
 AHEAD = 0.25
-"""Seconds of work that a process has before it at most, where it is sent more than one chunk, so that it need not wait."""
+"""The most seconds of work that a process has in its pipe, so that it need not wait for the next chunk."""
 
 MOST_AHEAD = 8
-"""Chunks that it is sent ahead, at most."""
+"""The most chunks that a process has in its pipe."""
 
 ROOM = 4096
-"""Bytes that it is sent ahead, at most: far below what a pipe holds, so that sending never waits for a process that hangs."""
+"""The most bytes that a process has in its pipe: far below its capacity, so that sending never blocks on a process that
+hangs."""
 
 OUTSIDE = tuple(
     getattr(signal, name)
     for name in ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGBUS", "SIGXCPU")
     if hasattr(signal, name)
 )
-"""Signals that the system sends for want of memory, room or time, or a person: they say little of the item."""
+"""Signals that the system or a person sends, for want of memory, room or time: the item need not be at fault."""
 
 
 def spread(session: Session, workers: int = 1) -> Generator[Progress]:
-    """Do the session's work in so many processes of one thread each, and yield how far it is, now and then.
+    """Do the session's work in processes of one thread each, and yield the progress now and then.
 
-    What an item does to its process, by `os.abort` or a fault of memory, by ending it, or by taking longer than the plan's
-    `timeout`, makes it a failed one. Raises `RuntimeError` where something other than an item is wrong; what is done is kept.
+    An item that ends its process (`os.abort`, a segmentation fault, `sys.exit`) or takes longer than the plan's `timeout` has
+    failed; the others are done. Raises `RuntimeError` if something other than an item is wrong; what is done is kept.
     """
     if session.bench is not None:
-        session.bench.let_go()
+        session.bench.unload()
     with session.place.store() as store:
         if next(session.undone(store), None) is None:
             return  # no process is needed to do nothing
-        me = present(f"{time.time_ns()}")
-        with renewed(store, me), closing(Pool(workers, portable(session.plan), dict(session.weights))) as pool:
+        me = this_process(f"{time.time_ns()}")
+        with renewed_claims(store, me), closing(Pool(workers, portable(session.plan), dict(session.weights))) as pool:
             yield from drive(session, store, me, pool)
 
 
 @dataclass(frozen=True)
-class Warned:
-    """What a process warns of."""
+class WorkerWarning:
+    """A warning from a process."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A process can be sent work."""
+    """The process is ready for work."""
 
 
 @dataclass(frozen=True)
-class Unable:
-    """Why a process cannot work at all; no item's fault."""
+class CannotWork:
+    """The process cannot work at all, and why; not the fault of an item."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class Lost:
-    """A process cannot use its device any more, and ends."""
+class DeviceLost:
+    """The process cannot use its device any more, and ends."""
 
     fault: Fault
 
 
 @dataclass(eq=False)
 class WorkerProcess:
-    """A process, as its parent sees it."""
+    """A worker process, as its parent sees it."""
 
     process: Any
     connection: Connection
     ready: bool = False
     tasks: deque[tuple[Task, int]] = field(default_factory=deque)
-    """What it was sent, and the bytes of that; the first is under way."""
+    """The tasks that were sent to it, each with its size in bytes; the first is being done."""
     step: Step = Step(LOADING)
     age: float = 0.0
-    """Seconds since the step began, as far as the parent has been there to see."""
+    """Seconds since the step began. Time during which the parent itself was stopped does not count."""
     warn_at: float = LONG
     fault: Fault | None = None
     began: float = 0.0
-    """When the first task was."""
+    """When the first task began."""
 
     @property
     def ahead(self) -> int:
-        """The bytes that wait to be read."""
+        """Bytes in the pipe that the process has not read."""
         return sum(size for _, size in list(self.tasks)[1:])
 
 
@@ -138,7 +139,7 @@ class Pool(Workers):
         self._lot = workers
         self._taken = self._looked = 0.0
         self._seconds: dict[tuple[str, str], float] = {}
-        """What a task of a model and a method takes, about."""
+        """About how many seconds a task takes, by model and method."""
         self._changed = False
         """Whether there may be something to send."""
         self._stillborn = 0
@@ -156,7 +157,7 @@ class Pool(Workers):
                 self._stop(self._processes[1:])  # they would hold the memory that was wanting
                 self._waiting.append(task)
             self._send()
-            yield self._collected(queue, poll)
+            yield self._collect(queue, poll)
 
     def close(self) -> None:
         """End all processes."""
@@ -175,7 +176,7 @@ class Pool(Workers):
         self._processes = [worker for worker in self._processes if worker not in processes]
 
     def _refill(self, queue: Queue) -> None:
-        """See that enough tasks wait here: as many as take the time between two commits, as each claim is one."""
+        """Claim as many tasks as fill the time between two commits, as each claim is a transaction."""
         if len(self._waiting) >= self._workers or any(
             task.alone for worker in self._processes for task, _ in worker.tasks
         ):
@@ -187,21 +188,21 @@ class Pool(Workers):
         self._waiting.extend(queue.take(self._lot))
 
     def _send(self) -> None:
-        """Send tasks to whom has room for them, and start processes where there are too few."""
+        """Send tasks to processes that have room, and start processes if there are too few."""
         idle = [worker for worker in self._processes if not worker.tasks]
         wanted = min(self._workers - len(self._processes), len(self._waiting) - len(idle))
         for _ in range(wanted):
-            self._processes.append(self._started())
+            self._processes.append(self._start())
         for turn in range(MOST_AHEAD + 1):
             for worker in self._processes:
                 if worker.ready and len(worker.tasks) == turn and self._waiting:
                     self._send_to(worker, self._waiting[0])
 
     def _send_to(self, worker: WorkerProcess, task: Task) -> None:
-        """Send a task to a process that is idle, or that will soon be."""
-        if worker.tasks and sum(self._expected(each) for each in (task, *(each for each, _ in worker.tasks))) > AHEAD:
+        """Send a task to a process that is idle or nearly so."""
+        if worker.tasks and self._expected(task) + sum(self._expected(other) for other, _ in worker.tasks) > AHEAD:
             return
-        payload = pickle.dumps((task.chunk, task.wanted, task.kept))
+        payload = pickle.dumps((task.chunk, task.wanted, task.cached))
         if worker.tasks and worker.ahead + len(payload) > ROOM:
             return
         self._waiting.popleft()
@@ -213,11 +214,11 @@ class Pool(Workers):
             worker.connection.send_bytes(payload)
 
     def _expected(self, task: Task) -> float:
-        """Seconds that a task may take; of a method that nothing is known of, too many."""
+        """Seconds that a task is expected to take; infinite for a method that has not run yet."""
         return self._seconds.get((task.chunk.combination.model, task.chunk.combination.method), float("inf"))
 
-    def _started(self) -> WorkerProcess:
-        """A new process, for which Ctrl-C is none of its business from the first moment on."""
+    def _start(self) -> WorkerProcess:
+        """Start a process that ignores Ctrl-C from its first moment."""
         resource_tracker.ensure_running()  # it would undo the mask
         here, there = self._context.Pipe()
         process = self._context.Process(target=_worker, args=(there, self._hello))
@@ -226,8 +227,8 @@ class Pool(Workers):
         there.close()
         return WorkerProcess(process, here)
 
-    def _collected(self, queue: Queue, poll: float) -> list[Report]:
-        """What has come in after `poll` seconds at most."""
+    def _collect(self, queue: Queue, poll: float) -> list[Report]:
+        """Wait for messages, at most `poll` seconds, and return the reports in them."""
         reports: list[Report] = []
         until, self._changed = time.monotonic() + poll, False
         while not self._changed and (left := until - time.monotonic()) > 0:
@@ -238,15 +239,15 @@ class Pool(Workers):
             for worker in list(self._processes):
                 before = worker.step
                 dead = not worker.process.is_alive()  # of which a process that it has forked may hold the pipe open
-                if ((worker.connection in come or dead) and not self._heard(worker, reports)) or dead:
-                    self._died(worker, reports, queue)
+                if ((worker.connection in come or dead) and not self._read_message(worker, reports)) or dead:
+                    self._handle_death(worker, reports, queue)
                 elif worker.tasks and worker.step is before and before.places:
                     worker.age += passed
-                    self._overdue(worker, reports, queue)
+                    self._end_overdue(worker, reports, queue)
         return reports
 
-    def _heard(self, worker: WorkerProcess, reports: list[Report]) -> bool:
-        """Take in what a process says; whether its pipe is open."""
+    def _read_message(self, worker: WorkerProcess, reports: list[Report]) -> bool:
+        """Read a message of a process. Returns whether its pipe is still open."""
         try:
             while worker.connection.poll():
                 self._note(worker, pickle.loads(worker.connection.recv_bytes()), reports)  # noqa: S301  # of our own process
@@ -272,18 +273,18 @@ class Pool(Workers):
                 reports.append(message)
             case Ready():
                 worker.ready = self._changed = True
-            case Lost():
+            case DeviceLost():
                 worker.fault = message.fault
-            case Warned():
+            case WorkerWarning():
                 warnings.warn(message.text, stacklevel=1)
-            case Unable():
+            case CannotWork():
                 raise RuntimeError(f"a worker failed: {message.reason}")
 
     def _enter(self, worker: WorkerProcess, step: Step) -> None:
         worker.step, worker.age, worker.warn_at = step, 0.0, LONG
 
-    def _overdue(self, worker: WorkerProcess, reports: list[Report], queue: Queue) -> None:
-        """End a process that is at a step for too long: for a batch, as many times what a query may take."""
+    def _end_overdue(self, worker: WorkerProcess, reports: list[Report], queue: Queue) -> None:
+        """End a process whose step takes too long. A batch may take `timeout` for each of its queries."""
         step, (task, _) = worker.step, worker.tasks[0]
         if self._timeout is None:
             if worker.age > worker.warn_at:
@@ -299,12 +300,12 @@ class Pool(Workers):
             return
         worker.process.kill()
         self._wait_for_end(worker)
-        self._heard(worker, reports)
+        self._read_message(worker, reports)
         moved = worker.step is not step or not worker.tasks or worker.tasks[0][0] is not task  # at the last moment
         death = Death(f"took longer than {self._timeout:g} s")
         self._reassign(worker, Step(LOADING) if moved else step, death, reports, queue)
 
-    def _died(self, worker: WorkerProcess, reports: list[Report], queue: Queue) -> None:
+    def _handle_death(self, worker: WorkerProcess, reports: list[Report], queue: Queue) -> None:
         lived = self._wait_for_end(worker)
         code = worker.process.exitcode
         if worker.fault is not None:
@@ -319,7 +320,7 @@ class Pool(Workers):
         self._reassign(worker, worker.step, death, reports, queue)
 
     def _reassign(self, worker: WorkerProcess, step: Step, death: Death, reports: list[Report], queue: Queue) -> None:
-        """Decide what becomes of the tasks of a process that is no more."""
+        """Decide what happens to the tasks of a process that has ended."""
         self._processes.remove(worker)
         self._changed = True
         worker.connection.close()
@@ -340,7 +341,7 @@ class Pool(Workers):
         self._waiting.extendleft(reversed(again))
 
     def _wait_for_end(self, worker: WorkerProcess) -> bool:
-        """See that a process is no more; whether it did not end though it should."""
+        """Wait for the end of a process and kill it if need be. Returns whether it had to be killed."""
         until = time.monotonic() + PATIENCE
         while worker.process.is_alive() and time.monotonic() < until:
             time.sleep(0.01)  # to join it would wait for ever where it has closed what tells of its end
@@ -352,7 +353,7 @@ class Pool(Workers):
 
 
 def _worker(connection: Connection, hello: bytes) -> None:
-    """A worker process, from its start to its end, when its parent closes the pipe."""
+    """The main function of a worker process. It ends when its parent closes the pipe."""
     _end_with(os.getppid())
     _ignore_interrupts()
 
@@ -362,25 +363,26 @@ def _worker(connection: Connection, hello: bytes) -> None:
     _pass_on_warnings(send)
     try:
         plan, weights = pickle.loads(hello)  # noqa: S301  # of our own parent
-        bench = Workbench(plan, weights, at=send, isolated=True)
+        bench = Workbench(plan, weights, on_step=send, isolated=True)
         send(Ready())
         with one_thread():
             while True:
-                chunk, wanted, kept = pickle.loads(connection.recv_bytes())  # noqa: S301
-                outcome = bench.done(chunk, wanted, kept)
+                chunk, wanted, cached = pickle.loads(connection.recv_bytes())  # noqa: S301
+                outcome = bench.compute(chunk, wanted, cached)
                 results = {items: detach(result) for items, result in outcome.results.items()} if plan.masks else {}
                 send(Report(tuple(outcome.done), results, tuple(outcome.left)))
     except LostDeviceError as error:
-        send(Lost(error.fault))
+        send(DeviceLost(error.fault))
     except EOFError:
         pass  # there is no more to do
     except Exception as error:  # noqa: BLE001  # the parent says it
         with suppress(BrokenPipeError):  # where there still is one
-            send(Unable(said(error)))
+            send(CannotWork(describe_error(error)))
 
 
 def detach(result: Attribution) -> Attribution:
-    """Its tensors on the CPU, each with a memory of its own, as a batch's would travel with each of its queries."""
+    """The result with its tensors on the CPU, each in memory of its own: else the memory of a whole batch is sent with
+    each query."""
     values = {entry.name: getattr(result, entry.name) for entry in fields(result)}
     tensors: dict[str, Any] = {
         name: value.detach().cpu().clone() for name, value in values.items() if isinstance(value, Tensor)
@@ -389,12 +391,12 @@ def detach(result: Attribution) -> Attribution:
 
 
 def _pass_on_warnings(send: Any) -> None:
-    """Have the parent say what a user is to know; all else is shown as ever."""
+    """Send warnings for users to the parent, which shows them; show all others here."""
     show = warnings.showwarning
 
     def shown(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if category is UserWarning:
-            send(Warned(" ".join(str(message).split())))
+            send(WorkerWarning(" ".join(str(message).split())))
         else:
             show(message, category, *place, **more)
 
@@ -403,7 +405,7 @@ def _pass_on_warnings(send: Any) -> None:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Ctrl-C waits meanwhile, and in the processes that are started meanwhile until they say what becomes of it."""
+    """Block Ctrl-C until the block ends. Processes that start meanwhile block it until they unblock it themselves."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -415,15 +417,15 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _ignore_interrupts() -> None:
-    """Ctrl-C goes to all processes of a terminal, and the parent ends this one. The signal has a handler and is not ignored, as
-    processes that are started here would inherit that."""
+    """Ignore Ctrl-C, which goes to all processes of a terminal: the parent ends this one. The signal has an empty
+    handler instead of SIG_IGN, which processes that this one starts would inherit."""
     signal.signal(signal.SIGINT, lambda *_: None)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent has died, which a killed parent cannot see to."""
+    """End this process when its parent has died: a parent that is killed cannot end it."""
 
     def watch() -> None:
         if os.getppid() != parent:
@@ -434,7 +436,7 @@ def _end_with(parent: int) -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch computes on one thread meanwhile: so the digits are the same however many workers there are."""
+    """Let torch compute on one thread until the block ends, so that digits do not depend on the number of workers."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""What a plan may name: methods, protocols, data sets, and the parts that these are made of."""
+"""The classes that a plan may name: methods, protocols, data sets, and their parts."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -8,11 +8,11 @@ from typing import Any
 from sfumato.settings import near
 
 USE = "use"
-"""The key that names what is to be made, in a table whose other keys are its settings."""
+"""The key that names a class, in a table whose other keys are its settings."""
 
 
 class SettingError(ValueError):
-    """What is wrong with a setting, and the keys that lead to it."""
+    """An error in a setting, with the keys that lead to it."""
 
     def __init__(self, keys: tuple[str, ...], message: str) -> None:
         super().__init__(message)
@@ -20,7 +20,7 @@ class SettingError(ValueError):
 
 
 def exported(module: str, does: str = "__init__") -> dict[str, Callable[..., Any]]:
-    """The dataclasses that a module exports, by their names, which have an attribute of the name `does`."""
+    """The dataclasses that a module exports and that have the attribute `does`, by their names."""
     home = importlib.import_module(module)
     things = {name: getattr(home, name) for name in home.__all__}
     return {
@@ -30,10 +30,11 @@ def exported(module: str, does: str = "__init__") -> dict[str, Callable[..., Any
     }
 
 
-def made(spec: Any, known: Mapping[str, Callable[..., Any]], keys: tuple[str, ...], kind: str) -> Any:
-    """What a plan's entry means: the name of a class that is `known`, or a table of its settings which names it under "use".
+def make(spec: Any, classes: Mapping[str, Callable[..., Any]], keys: tuple[str, ...], kind: str) -> Any:
+    """Make the object of an entry in a plan: the name of one of the `classes`, or a table of its settings with the name
+    under "use".
 
-    A third party's class goes by its dotted path, "package.module:Name". Raises `SettingError`.
+    A class of a third party is named by its dotted path, "package.module:Name". Raises `SettingError`.
     """
     settings = {USE: spec} if isinstance(spec, str) else dict(spec) if isinstance(spec, Mapping) else None
     if settings is None:
@@ -41,28 +42,30 @@ def made(spec: Any, known: Mapping[str, Callable[..., Any]], keys: tuple[str, ..
     name = settings.pop(USE, keys[-1])
     if not isinstance(name, str):
         raise SettingError((*keys, USE), f"{USE!r} names a {kind}; got {name!r}")
-    make = _named(name, known, (*keys, USE) if isinstance(spec, Mapping) and USE in spec else keys, kind)
+    make = _find(name, classes, (*keys, USE) if isinstance(spec, Mapping) and USE in spec else keys, kind)
     takes = [field.name for field in fields(make) if field.init] if is_dataclass(make) else list(settings)
     for key, value in settings.items():
         if key not in takes:
             raise SettingError(
                 (*keys, key), f"{name} has no setting {key!r}{near(key, takes)}; expected one of {', '.join(takes)}"
             )
-        settings[key] = _value(value, known, (*keys, key))
+        settings[key] = _value(value, classes, (*keys, key))
     try:
         return make(**settings)
     except (ValueError, TypeError) as error:
         raise SettingError(keys, str(error)) from error
 
 
-def _named(name: str, known: Mapping[str, Callable[..., Any]], keys: tuple[str, ...], kind: str) -> Callable[..., Any]:
+def _find(name: str, classes: Mapping[str, Callable[..., Any]], keys: tuple[str, ...], kind: str) -> Callable[..., Any]:
     plain = name.casefold().replace("-", "").replace("_", "")
-    for one, thing in known.items():
+    for one, thing in classes.items():
         if one.casefold() == plain:
             return thing
     module, _, attribute = name.partition(":")
     if not attribute:
-        raise SettingError(keys, f"no {kind} {name!r}{near(name, known)}; expected one of {', '.join(sorted(known))}")
+        raise SettingError(
+            keys, f"no {kind} {name!r}{near(name, classes)}; expected one of {', '.join(sorted(classes))}"
+        )
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
@@ -71,10 +74,10 @@ def _named(name: str, known: Mapping[str, Callable[..., Any]], keys: tuple[str, 
         ) from error
 
 
-def _value(value: Any, known: Mapping[str, Callable[..., Any]], keys: tuple[str, ...]) -> Any:
-    """A setting as a dataclass has it: lists are tuples, and a table names a class, of this kind or of any that is exported."""
+def _value(value: Any, classes: Mapping[str, Callable[..., Any]], keys: tuple[str, ...]) -> Any:
+    """A setting for a dataclass: lists become tuples, and a table names a class, of this kind or of any that is exported."""
     if isinstance(value, list):
-        return tuple(_value(item, known, keys) for item in value)
+        return tuple(_value(item, classes, keys) for item in value)
     if isinstance(value, Mapping):
-        return made(value, {**exported("sfumato"), **known}, keys, "setting")
+        return make(value, {**exported("sfumato"), **classes}, keys, "setting")
     return value

@@ -1,9 +1,9 @@
-"""Which of a model's outputs each class of a data set is: by the names of both, as a plan says, or one after the other.
+"""Match the classes of a data set with the outputs of a model: by their names, by the plan, or by their order.
 
-Names count as the same whatever their case, accents, spaces, underscores and hyphens, and so do their synonyms (the parts
-between commas), what is left without a WordNet id or a number in front, and the plural. Taken one after the other are classes
-and outputs of the same number only where no name of one is a name of the other, as between synset ids and words. What is
-doubtful is refused: some names that match and some that do not, one name with two labels, two classes of one label.
+Case, accents, spaces, underscores and hyphens do not matter in names. A name also matches by its synonyms (the parts
+between commas), without a WordNet id or a number in front, and in the plural. Classes and outputs are matched in their
+order only if there are as many of both, and no name matches, as between synset ids and words. Doubtful cases are
+refused: some names match and others do not, one name matches two labels, two classes match one label.
 """
 
 import difflib
@@ -25,12 +25,12 @@ PLACE, PLAN, ORDER, PLAN_ORDER = "by name and place", "as the plan says", IN_ORD
 WAYS = (NAME, PLACE, PLURAL, PLAN, ORDER, PLAN_ORDER)
 
 COMPARED = 100_000
-"""Pairs of names, at most, whose spellings are compared before all are taken in order: about a second."""
+"""The most pairs of names whose spellings are compared before classes are matched in order: about a second."""
 
 
 @dataclass(frozen=True)
 class ClassNames:
-    """What a plan says of a data set's classes, under `classes`.
+    """The entry `classes` of a data set in a plan.
 
     `labels` has, by class, what models call it: a label, several (each model has one of them), or the output's index. With
     `first`, the outputs are in the classes' order, and that is the output of the first class.
@@ -41,7 +41,7 @@ class ClassNames:
 
     @classmethod
     def read(cls, value: Any, keys: tuple[str, ...]) -> "ClassNames":
-        """What a plan's `classes` means; `keys` lead to it. Raises `SettingError`."""
+        """Read the entry `classes` of a plan, which `keys` lead to. Raises `SettingError`."""
         if isinstance(value, str):
             order = re.fullmatch(r"in order(?: from (\d+))?", value.strip())
             if not order:
@@ -64,14 +64,14 @@ class ClassNames:
         return cls(tuple(labels))
 
 
-def asked_classes(data: Data) -> frozenset[int]:
-    """The classes of a data set that are explained: all, unless it says which (`Subset` does)."""
+def target_classes(data: Data) -> frozenset[int]:
+    """The classes of a data set that are explained: all, unless it names them (as `Subset` does)."""
     return frozenset(getattr(data, "asked_classes", range(len(data.classes))))
 
 
 @dataclass(frozen=True)
 class ClassMap:
-    """The model's output of each of a data set's classes, and how each is known."""
+    """The model's output for each class of a data set, and how each was matched."""
 
     indices: tuple[int | None, ...]
     """`None` for a class that is never explained and that the model does not have."""
@@ -79,7 +79,7 @@ class ClassMap:
     """By class, one of `WAYS`; empty without an index."""
 
     def __getitem__(self, label: int) -> int:
-        """The output of a class. Raises `ValueError` where there is none."""
+        """The output of a class. Raises `ValueError` if it has none."""
         index = self.indices[label] if label < len(self.indices) else None
         if index is None:
             raise ValueError(f"the model has no output for class {label} of the data set")
@@ -87,7 +87,7 @@ class ClassMap:
 
     def as_json(self, data: str, model: str, classes: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
         """The mapping between a data set and a model, by their names in the plan, as a run keeps it."""
-        shown = [
+        examples = [
             [classes[place], labels[index] if index < len(labels) else f"output {index}", way]
             for place, (index, way) in enumerate(zip(self.indices, self.ways, strict=True))
             if index is not None and way in (PLURAL, PLAN)
@@ -98,7 +98,7 @@ class ClassMap:
             "model": model,
             "classes": len(classes),
             "ways": counts,
-            "shown": shown,
+            "shown": examples,
             "indices": list(self.indices),
         }
 
@@ -108,34 +108,34 @@ def match_classes(
     labels: Sequence[str],
     names: ClassNames | None = None,
     outputs: int | None = None,
-    asked: Collection[int] | None = None,
+    targets: Collection[int] | None = None,
 ) -> ClassMap:
     """The model's output of each of a data set's classes.
 
-    `names` is what the plan says, `outputs` how many the model has, where that is known, and `asked` the classes that are
+    `names` is what the plan says, `outputs` how many the model has, where that is known, and `targets` the classes that are
     explained, where not all are. Raises `ClassesError` where something is doubtful.
 
     >>> match_classes(["dog", "cat"], ["cat, house cat", "cow", "Dog"]).indices
     (2, 0)
     """
     names = names or ClassNames()
-    asked = range(len(classes)) if asked is None else asked
+    targets = range(len(classes)) if targets is None else targets
     outputs = len(labels) if outputs is None else outputs
     labels = list(labels) or list(numbered(outputs))
     if names.first is not None:
-        return _in_order(classes, names.first, outputs, asked)
-    by_plan = dict(_given(classes, labels, names, outputs))
-    needed = [place for place in asked if place not in by_plan]
+        return _in_order(classes, names.first, outputs, targets)
+    by_plan = dict(_pairs_of_plan(classes, labels, names, outputs))
+    needed = [place for place in targets if place not in by_plan]
     if needed and outputs != len(labels) and not (outputs == 1 and len(labels) == 2):
         raise uncounted(classes, labels, outputs)
     candidates = Spellings(labels).candidates(
         {place: name for place, name in enumerate(classes) if place not in by_plan}
     )
     if needed and not by_plan and not any(indices for indices, _ in candidates.values()):
-        if len(classes) == len(labels) and not _crossed(classes, labels):
+        if len(classes) == len(labels) and not _orders_differ(classes, labels):
             return ClassMap(tuple(range(len(classes))), (ORDER,) * len(classes))
         raise unknown(classes, labels, needed, {})
-    certain = _settled(len(classes), len(labels), needed, candidates)
+    certain = _certain_pairs(len(classes), len(labels), needed, candidates)
     doubtful = [place for place in needed if place not in certain]
     if doubtful:
         raise unknown(classes, labels, doubtful, candidates)
@@ -144,12 +144,16 @@ def match_classes(
     return ClassMap(tuple(index for index, _ in outcomes), tuple(way for _, way in outcomes))
 
 
-def _settled(classes: int, labels: int, needed: Sequence[int], candidates: Candidates) -> dict[int, tuple[int, str]]:
-    """The classes with one label that is no other's. Where all that are so stand in the place of their labels, and there are
-    as many classes as labels, a name that two have (ImageNet has two cranes) means the one in its place."""
+def _certain_pairs(
+    classes: int, labels: int, needed: Sequence[int], candidates: Candidates
+) -> dict[int, tuple[int, str]]:
+    """The classes with one label that no other class has.
+
+    If all these have the places of their labels, and there are as many classes as labels, then a name that two labels have
+    (ImageNet has two cranes) means the one in its place."""
     sole = {place: next(iter(candidates[place][0])) for place in needed if len(candidates[place][0]) == 1}
-    taken = Counter(sole.values())
-    clear = {place: (index, candidates[place][1]) for place, index in sole.items() if taken[index] == 1}
+    uses = Counter(sole.values())
+    clear = {place: (index, candidates[place][1]) for place, index in sole.items() if uses[index] == 1}
     if len(clear) == len(needed):
         return clear
     in_place = classes == labels and clear and all(place == index for place, (index, _) in clear.items())
@@ -158,8 +162,8 @@ def _settled(classes: int, labels: int, needed: Sequence[int], candidates: Candi
     return clear
 
 
-def _in_order(classes: Sequence[str], first: int, outputs: int, asked: Collection[int]) -> ClassMap:
-    last = first + max(asked, default=0)
+def _in_order(classes: Sequence[str], first: int, outputs: int, targets: Collection[int]) -> ClassMap:
+    last = first + max(targets, default=0)
     if last >= max(outputs, 2 if outputs == 1 else 1):
         raise ClassesError(
             f"the {len(classes)} classes are to be its outputs in order, from output {first} on, and it has {outputs} outputs"
@@ -167,11 +171,13 @@ def _in_order(classes: Sequence[str], first: int, outputs: int, asked: Collectio
     return ClassMap(tuple(first + place for place in range(len(classes))), (PLAN_ORDER,) * len(classes))
 
 
-def _given(classes: Sequence[str], labels: Sequence[str], names: ClassNames, outputs: int) -> Iterator[tuple[int, int]]:
-    """The classes that the plan has a word for, and their outputs."""
+def _pairs_of_plan(
+    classes: Sequence[str], labels: Sequence[str], names: ClassNames, outputs: int
+) -> Iterator[tuple[int, int]]:
+    """The classes that the plan names, with their outputs."""
     spellings = Spellings(labels)
     for name, label in names.labels:
-        places = [place for place, known in enumerate(classes) if known == name]
+        places = [place for place, candidate in enumerate(classes) if candidate == name]
         if not places:
             raise ClassesError(f"the data set has no class {name!r}{near(name, classes)}", name)
         if isinstance(label, int):
@@ -192,14 +198,15 @@ def _ambiguous(name: str, label: Any, indices: Sequence[int], labels: Sequence[s
         texts = [label] if isinstance(label, str) else label
         offered = near(texts[0], dict.fromkeys(part for one in labels for part in synonyms(one)))
         return f"the model has no label {' or '.join(map(repr, texts))}{offered}"
-    shown = " and ".join(f"{index} {labels[index]!r}" for index in indices[:LISTED])
-    return f"{label!r} is the name of {len(indices)} labels, {shown}; give the index: {toml_key(name)} = {indices[0]}"
+    listing = " and ".join(f"{index} {labels[index]!r}" for index in indices[:LISTED])
+    return f"{label!r} is the name of {len(indices)} labels, {listing}; give the index: {toml_key(name)} = {indices[0]}"
 
 
-def _crossed(classes: Sequence[str], labels: Sequence[str]) -> bool:
-    """Whether spellings hint that the order is another: a class looks most like a label that is not in its place, or numbers
-    in all names do not ascend, as of folders sorted as words, "10" before "2". Names with digits, such as ids, all look alike
-    and are compared by these alone."""
+def _orders_differ(classes: Sequence[str], labels: Sequence[str]) -> bool:
+    """Whether spellings suggest that classes and labels have different orders.
+
+    Either a class is spelt most like a label in another place, or the numbers in all names do not ascend, as of folders that
+    are sorted as words, "10" before "2". Names with digits, such as ids, all look alike: only their numbers are compared."""
     for names in (classes, labels):
         numbers = [[int(digits) for digits in re.findall(r"\d+", name)] for name in names]
         if all(numbers) and numbers != sorted(numbers):

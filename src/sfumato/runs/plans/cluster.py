@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster: how many, and what each needs of a machine."""
+"""Settings of workers on a Ray cluster: how many, and what each needs."""
 
 from dataclasses import dataclass
 

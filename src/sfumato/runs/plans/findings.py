@@ -1,4 +1,4 @@
-"""What is known of a plan before its first picture: what is wrong with it, what should be known, and where in its file."""
+"""Findings about a plan before its first picture: faults and remarks, and where in its file they are."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,8 +11,8 @@ from sfumato.settings import line_of
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong, or that should be known: where in the plan, and for which of its combinations; all those whose
-    part it does not name."""
+    """A fault or a remark: its place in the plan, and the combinations that it is about. A part that it does not name
+    may be any."""
 
     keys: tuple[str, ...]
     message: str
@@ -23,7 +23,7 @@ class Finding:
     protocol: str = ""
 
     def concerns(self, combination: Combination, protocol: str) -> bool:
-        """Whether it is about a protocol's judgement in a combination."""
+        """Whether the finding is about a protocol in a combination."""
         parts = (combination.data, combination.model, combination.method, protocol)
         return all(
             name in ("", part)
@@ -32,7 +32,7 @@ class Finding:
 
 
 class PlanError(ValueError):
-    """A plan that cannot be carried out: all that is wrong with it."""
+    """A plan cannot be carried out. The message has all its faults."""
 
     def __init__(self, plan: Plan, faults: list[Finding]) -> None:
         self.faults = faults
@@ -41,7 +41,7 @@ class PlanError(ValueError):
 
 
 def place(plan: Plan, finding: Finding) -> str:
-    """Where in the plan it is, in short."""
+    """The place of a finding in the plan, in short."""
     line = line_of(plan.text, finding.keys)
     return f"line {line}" if line else ".".join(finding.keys)
 
@@ -57,16 +57,16 @@ class Findings:
 
     plan: Plan
     faults: list[Finding] = field(default_factory=list)
-    """What makes items fail."""
+    """Faults, which make items fail."""
     notes: list[Finding] = field(default_factory=list)
-    """What should be known, and stops nothing."""
+    """Remarks, which do not stop a run."""
     classes: list[dict[str, Any]] = field(default_factory=list)
     """How each data set's classes are mapped to each model's outputs; plain JSON, see `ClassMap.as_json`."""
     looks: dict[str, Look] = field(default_factory=dict)
     """By data set."""
 
     def stop(self) -> None:
-        """Raise `PlanError` where something is wrong."""
+        """Raise `PlanError` if there are faults."""
         if self.faults:
             raise PlanError(self.plan, self.faults)
 

@@ -1,4 +1,4 @@
-"""What a few examples of a data set tell of it, before all are gone through."""
+"""Look at a few examples of a data set, before all are read."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -6,16 +6,16 @@ from functools import cached_property
 from typing import Any
 
 from sfumato.data import Data, Example
-from sfumato.runs.plans.classes import asked_classes
+from sfumato.runs.plans.classes import target_classes
 
 FEW, MANY = 32, 1000
-"""Examples that are looked at: at first, and before it is said that no example has something."""
+"""How many examples are read: at first, and before a check reports that no example has something."""
 
 
 class Look:
-    """A look at a data set: some of its examples, evenly spread from the first to the last. Each is read once.
+    """Some examples of a data set, evenly spread from the first to the last. Each is read once.
 
-    Attributes raise what the data set raises.
+    Attributes raise the errors of the data set.
     """
 
     def __init__(self, data: Data) -> None:
@@ -34,39 +34,39 @@ class Look:
     @cached_property
     def asked(self) -> frozenset[int]:
         """The classes that are explained."""
-        return asked_classes(self.data)
+        return target_classes(self.data)
 
     def examples(self, most: int = FEW) -> list[Example]:
-        """Those that can be read, of so many at most."""
+        """The readable examples among up to `most`."""
         return [example for place in spread(self.count, most) if isinstance(example := self._at(place), Example)]
 
     @property
     def errors(self) -> list[Exception]:
-        """Why the few looked at first cannot be read, where they cannot."""
+        """The errors of the first examples that cannot be read."""
         return [example for place in spread(self.count, FEW) if isinstance(example := self._at(place), Exception)]
 
     def any(self, has: Callable[[Example], bool]) -> bool:
-        """Whether an example has something, of the few and then of the many."""
+        """Whether any example passes a test: the first few are tried, then more."""
         return any(has(example) for example in self.examples(FEW)) or any(map(has, self._others()))
 
     @property
     def examples_read(self) -> list[Example]:
-        """All that were looked at up to now and could be read."""
+        """All readable examples so far."""
         return [example for _, example in sorted(self._read.items()) if isinstance(example, Example)]
 
     @property
     def looked_at(self) -> int:
-        """How many examples were looked at up to now."""
+        """How many examples were read so far, readable or not."""
         return len(self._read)
 
     @property
     def complete(self) -> bool:
-        """Whether that is all there are."""
+        """Whether all examples were read."""
         return self.looked_at == self.count
 
     @property
     def queries(self) -> float:
-        """How many queries of the classes that are present there are, about; an example that cannot be read is one."""
+        """About how many queries there are for the classes that are present; an unreadable example counts as one."""
         targets = [
             len(example.targets) if isinstance(example := self._at(place), Example) else 1
             for place in spread(self.count, MANY)
@@ -102,14 +102,14 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def has_place(example: Example, label: int) -> bool:
-    """Whether something says where a class is."""
+    """Whether a box or a mask says where a class is."""
     return any(
         thing.box or thing.polygons or thing.run or thing.mask for thing in example.things if thing.label == label
     )
 
 
 def has_segmentation(example: Example, label: int) -> bool:
-    """Whether all that is located of a class has a segmentation."""
+    """Whether all objects of a class have a segmentation."""
     things = [thing for thing in example.things if thing.label == label]
     places = [thing for thing in things if thing.box or thing.polygons or thing.run or thing.mask]
     return bool(places) and all(thing.polygons or thing.run or thing.mask for thing in places)

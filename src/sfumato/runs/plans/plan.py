@@ -45,7 +45,7 @@ from typing import Any, NamedTuple
 
 from sfumato.data import Data
 from sfumato.metrics.protocol import Protocol
-from sfumato.runs.plans.catalogue import USE, SettingError, exported, made
+from sfumato.runs.plans.catalogue import USE, SettingError, exported, make
 from sfumato.runs.plans.classes import ClassNames
 from sfumato.runs.plans.cluster import Cluster
 from sfumato.settings import check_number, check_seed, line_of, near
@@ -55,7 +55,7 @@ PRESENT, PREDICTED = "present", "predicted"
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model by the name under which `sfumato.models.load` finds it."""
+    """A model, by its name for `sfumato.models.load`."""
 
     name: str
     checkpoint: Path | None = None
@@ -63,7 +63,7 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class DataEntry:
-    """A data set, and what is done with it."""
+    """A data set, and what the run does with it."""
 
     data: Data
     models: tuple[str, ...]
@@ -74,13 +74,13 @@ class DataEntry:
 
     @property
     def names_targets(self) -> bool:
-        """Whether the classes to be explained are the data set's, and not what a model predicts."""
+        """Whether the data set names the classes to explain; else they are those that a model predicts."""
         return self.targets == PRESENT and bool(self.data.classes)
 
 
 @dataclass(frozen=True)
 class ProtocolEntry:
-    """A protocol, the methods that it judges, and the models of the plan which it compares with, if it compares."""
+    """A protocol, the methods that it judges, and the models of the plan that it compares with."""
 
     protocol: Protocol
     methods: tuple[str, ...]
@@ -88,7 +88,7 @@ class ProtocolEntry:
 
 
 class Combination(NamedTuple):
-    """What a run does with each query of a data set, by the plan's names."""
+    """What a run does with each query of a data set, by the names in the plan."""
 
     data: str
     model: str
@@ -98,7 +98,7 @@ class Combination(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done."""
+    """A whole plan."""
 
     models: Mapping[str, ModelEntry]
     methods: Mapping[str, Any]
@@ -109,33 +109,35 @@ class Plan:
     device: str = "cpu"
     masks: bool = False
     timeout: float | None = None
-    """Seconds that a method may take for a query, and a protocol for its result, before the item fails; nothing else depends on
-    it. Worker processes keep to it, `Session.work` in this process does not."""
+    """Seconds that a method may take for a query, and a protocol for its result, before the item fails. Rows do not
+    depend on it otherwise. It holds for worker processes, and not for `Session.work` in this process."""
     text: str = field(default="", compare=False)
-    """The file's, and the folder that its paths are relative to."""
+    """The text of the file; and the folder that its paths are relative to."""
     folder: Path = field(default=Path(), compare=False)
     ray: Cluster = Cluster()
-    """How the work is spread where it is done on a cluster; no outcome depends on it."""
+    """How work is spread over a cluster; rows do not depend on it."""
     name: str = field(default="the plan", compare=False)
-    """Of the file, for messages."""
+    """The name of the file, for messages."""
 
     def place_of(self, keys: tuple[str, ...]) -> str:
-        """Where in the file keys stand, or the nearest table: "plan.toml, line 3, models.mine"."""
+        """The place of keys in the file, or of the nearest table: "plan.toml, line 3, models.mine"."""
         line = line_of(self.text, keys)
         return f"{self.name}, line {line}, {'.'.join(keys)}" if line else f"{self.name}, {'.'.join(keys)}"
 
     def combinations(self) -> Iterator[Combination]:
-        """All that is planned, in order: a data set and model after the other."""
+        """The combinations of the plan, in order: one data set and model after the other."""
         for name, entry in self.data.items():
             for model in entry.models:
                 for method in entry.methods:
-                    judged = tuple(each for each in entry.protocols if method in self.protocols[each].methods)
-                    if judged:
-                        yield Combination(name, model, method, judged)
+                    protocols = tuple(
+                        protocol for protocol in entry.protocols if method in self.protocols[protocol].methods
+                    )
+                    if protocols:
+                        yield Combination(name, model, method, protocols)
 
 
 def read(path: str | os.PathLike[str]) -> Plan:
-    """The plan in a file. Raises `ValueError` that names the file, the line and the key."""
+    """Read a plan from a file. Raises `ValueError` with the file, the line and the key."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -147,7 +149,7 @@ def read(path: str | os.PathLike[str]) -> Plan:
 
 
 def parse(text: str, folder: Path, name: str = "the plan") -> Plan:
-    """The plan that a text says; its paths are relative to the folder."""
+    """Read a plan from a text; its paths are relative to the folder."""
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -161,13 +163,13 @@ def parse(text: str, folder: Path, name: str = "the plan") -> Plan:
 
 
 def protocols(text: str, name: str = "the plan") -> dict[str, Protocol]:
-    """The protocols of a plan alone: of a run that is looked at, neither methods nor models nor data sets need be there."""
+    """The protocols of a plan alone: to read results, its methods, models and data sets need not be there."""
     content = tomllib.loads(text)
     models, methods = list(content["models"]), list(content["methods"])
     try:
         return {
-            each: _protocol(spec, ("protocols", each), methods, models).protocol
-            for each, spec in content["protocols"].items()
+            protocol_name: _protocol(spec, ("protocols", protocol_name), methods, models).protocol
+            for protocol_name, spec in content["protocols"].items()
         }
     except SettingError as error:
         raise ValueError(f"{name}, {'.'.join(error.keys)}: {error}") from error
@@ -205,7 +207,7 @@ def _plan(content: Mapping[str, Any], folder: Path, text: str) -> Plan:
         raise SettingError(
             (CLUSTER,), f"expected a table [{CLUSTER}], with settings such as gpus = 0.5; got {content[CLUSTER]!r}"
         )
-    cluster = made({USE: "Cluster", **content.get(CLUSTER, {})}, {"Cluster": Cluster}, (CLUSTER,), "cluster")
+    cluster = make({USE: "Cluster", **content.get(CLUSTER, {})}, {"Cluster": Cluster}, (CLUSTER,), "cluster")
     return Plan(models, methods, data, protocols, **options, text=text, folder=folder, ray=cluster)
 
 
@@ -227,8 +229,8 @@ def _check_options(options: Mapping[str, Any]) -> None:
 
 
 def _method(spec: Any, keys: tuple[str, ...], score: Any) -> Any:
-    """The method, with the plan's `score` where it has such a setting and says nothing else."""
-    method = made(spec, exported("sfumato.methods", "__call__"), keys, "method")
+    """The method, with the plan's `score` if it has such a setting and does not set it itself."""
+    method = make(spec, exported("sfumato.methods", "__call__"), keys, "method")
     if score is None or not hasattr(method, SCORE) or (isinstance(spec, Mapping) and SCORE in spec):
         return method
     try:
@@ -252,21 +254,21 @@ def _model(spec: Any, keys: tuple[str, ...], folder: Path) -> ModelEntry:
 
 def _protocol(spec: Any, keys: tuple[str, ...], methods: list[str], models: list[str]) -> ProtocolEntry:
     settings = dict(spec) if isinstance(spec, Mapping) else spec
-    chosen = _chosen(settings, "methods", methods, keys)
-    others = _chosen(settings, "others", models, keys, ())
-    protocol = made(settings, exported("sfumato.metrics", "measure"), keys, "protocol")
+    judged_methods = _names_under(settings, "methods", methods, keys)
+    others = _names_under(settings, "others", models, keys, ())
+    protocol = make(settings, exported("sfumato.metrics", "measure"), keys, "protocol")
     if not isinstance(protocol, Protocol):
         raise SettingError(keys, f"{type(protocol).__name__} is no protocol")
     if "others" in protocol.needs and not others:
         raise SettingError(keys, f"{type(protocol).__name__} compares with other networks: name models under 'others'")
-    return ProtocolEntry(protocol, chosen, others)
+    return ProtocolEntry(protocol, judged_methods, others)
 
 
 def _data(spec: Any, keys: tuple[str, ...], folder: Path, **names: Mapping[str, Any]) -> DataEntry:
     if not isinstance(spec, Mapping):
         raise SettingError(keys, f"a data set is a table, with {USE!r} and its settings; got {spec!r}")
     settings = dict(spec)
-    chosen = {kind: _chosen(settings, kind, list(known), keys) for kind, known in names.items()}
+    names_by_kind = {kind: _names_under(settings, kind, list(entries), keys) for kind, entries in names.items()}
     targets = settings.pop("targets", PRESENT)
     if targets not in (PRESENT, PREDICTED):
         raise SettingError((*keys, "targets"), f"targets are {PRESENT!r} or {PREDICTED!r}; got {targets!r}")
@@ -274,12 +276,12 @@ def _data(spec: Any, keys: tuple[str, ...], folder: Path, **names: Mapping[str, 
     if not isinstance(settings.get(CLASSES, []), list):  # a list is for a data set of one's own that has such a setting
         called = ClassNames.read(settings.pop(CLASSES), (*keys, CLASSES))
     try:
-        data = made(with_paths(settings, folder, keys), exported("sfumato.data", "classes"), keys, "data set")
+        data = make(with_paths(settings, folder, keys), exported("sfumato.data", "classes"), keys, "data set")
     except SettingError as error:
         if error.keys == (*keys, CLASSES):
             ClassNames.read(settings[CLASSES], error.keys)  # says what is expected of it
         raise
-    return DataEntry(data, **chosen, targets=targets, classes=called)
+    return DataEntry(data, **names_by_kind, targets=targets, classes=called)
 
 
 def with_paths(settings: Mapping[str, Any], folder: Path, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -303,20 +305,20 @@ def _path(value: Any, folder: Path, keys: tuple[str, ...]) -> Path:
     return folder / Path(filled).expanduser()
 
 
-def _chosen(
-    settings: Any, key: str, known: Sequence[str], keys: tuple[str, ...], default: tuple[str, ...] | None = None
+def _names_under(
+    settings: Any, key: str, options: Sequence[str], keys: tuple[str, ...], default: tuple[str, ...] | None = None
 ) -> tuple[str, ...]:
-    """The names under a key, which is taken out; all that are known without it."""
+    """Take the names under a key out of settings; all options if there is no such key."""
     if not isinstance(settings, dict) or key not in settings:
-        return tuple(known) if default is None else default
+        return tuple(options) if default is None else default
     names = settings.pop(key)
     if not isinstance(names, list) or not names:
         raise SettingError((*keys, key), f"{key} must be a list of names; got {names!r}")
     for name in names:
-        if name not in known:
+        if name not in options:
             raise SettingError(
                 (*keys, key),
-                f"the plan has no {name!r} among its {key}{near(str(name), known)}; it has {', '.join(known)}",
+                f"the plan has no {name!r} among its {key}{near(str(name), options)}; it has {', '.join(options)}",
             )
     if len(set(names)) < len(names):
         raise SettingError((*keys, key), f"{key} must differ from one another; got {names!r}")

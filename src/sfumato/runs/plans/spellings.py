@@ -1,4 +1,4 @@
-"""What names of classes have in common: spellings that count as one, synonyms, and the labels that a name may mean."""
+"""Compare names of classes: spellings that count as equal, synonyms, and the labels that a name may mean."""
 
 import re
 import unicodedata
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from sfumato.data.labels import synonyms
 
 NAME, PLURAL = "by name", "by a plural"
-"""How a name means a label."""
+"""The ways in which a name may match a label."""
 
 WORDNET_ID = re.compile(r"(?<![a-z0-9])n\d{8}(?!\d)", re.IGNORECASE)
 NUMBER_IN_FRONT = re.compile(r"^\d+[\s._:-]+(?=\D)")
@@ -17,7 +17,7 @@ Candidates = Mapping[int, tuple[frozenset[int], str]]
 
 
 class Spellings:
-    """The labels by all that they may be called."""
+    """The labels by all their spellings and synonyms."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._exact: dict[str, set[int]] = {}
@@ -37,7 +37,7 @@ class Spellings:
         return {place: self.fitting(name) for place, name in names.items()}
 
     def fitting(self, name: str) -> tuple[frozenset[int], str]:
-        """The labels that a name may mean, by the strictest reading that any label fits, and the way of that."""
+        """The labels that a name matches in the strictest way in which any label does, and that way."""
         own = parts(name)
         readings: tuple[tuple[str, list[set[int]]], ...] = (
             (NAME, [self._plain.get(plain(name), set()) if len(synonyms(name)) > 1 else set()]),
@@ -51,7 +51,7 @@ class Spellings:
 
 
 def plain(name: str) -> str:
-    """A name's letters and digits in small, those of Latin without accents.
+    """The letters and digits of a name in lower case, Latin ones without accents.
 
     >>> plain("Crème_brûlée"), plain("T-Shirt"), plain("tv monitor")
     ('cremebrulee', 'tshirt', 'tvmonitor')
@@ -84,7 +84,7 @@ def parts(name: str) -> tuple[str, ...]:
 
 
 def plurals(part: str) -> tuple[str, ...]:
-    """What a plain name is in the plural, and what it may be the plural of.
+    """The possible plurals and singulars of a plain name.
 
     >>> plurals("puppies")
     ('puppiess', 'puppieses', 'puppie', 'puppi', 'puppy')

@@ -1,4 +1,4 @@
-"""Classes that cannot be told from a model's labels: why, and what to write in the plan."""
+"""Errors for classes that match no label of a model, with the lines to write in the plan."""
 
 import difflib
 import json
@@ -12,15 +12,15 @@ from sfumato.runs.plans.class_notes import IN_ORDER, LISTED
 from sfumato.runs.plans.spellings import Candidates, parts, plain
 
 ALIKE, ALIKE_ENOUGH = 0.7, 0.8
-"""How much alike two spellings are, by difflib's ratio, for one to be called near the other, and to be offered in its place."""
+"""difflib's ratio of two spellings from which one counts as near the other, and from which it is suggested."""
 
 NAMELESS = re.compile(r"(?:class )?\d+")
-"""A class that is known by its number only; so does a table of numbers call its classes."""
+"""The name of a class that is only a number, as in a table of numbers."""
 BACKGROUND = ("background", "void", "none", "other")
 
 
 class ClassesError(ValueError):
-    """Classes that cannot be told from a model's labels, and what to write in the plan."""
+    """Classes cannot be matched with a model's labels. The error has the lines to write in the plan."""
 
     def __init__(
         self, message: str, key: str = "", lines: Sequence[str] = (), order: int | None = None, most: bool = False
@@ -40,7 +40,7 @@ class ClassesError(ValueError):
         return ClassesError(f"{what}: {self}", self.key, self.lines, self.order, self.most)
 
     def remedy(self, data: str) -> str:
-        """What to write under the data set of that name, line by line; empty where nothing can be reasons."""
+        """The lines to write under the data set of that name; empty if there is nothing to suggest."""
         table = toml_key(data)
         head = ["say what the model calls it, or its output's index:", f"  [data.{table}.classes]"]
         text = "\n".join([*head, *(f"  {line}" for line in self.lines)]) if self.lines else ""
@@ -68,7 +68,7 @@ def uncounted(classes: Sequence[str], labels: Sequence[str], outputs: int) -> Cl
 def unknown(
     classes: Sequence[str], labels: Sequence[str], doubtful: Sequence[int], candidates: Candidates
 ) -> ClassesError:
-    """What is reasons of classes without a label of their own, and the lines to write."""
+    """The error for classes without a label of their own, with reasons and the lines to write."""
     offers = _Offers(classes, labels, candidates)
     reasons = [offers.about(place) for place in doubtful[:LISTED]]
     more = f", and {len(doubtful) - LISTED} more" if len(doubtful) > LISTED else ""
@@ -86,7 +86,7 @@ def unknown(
 
 @dataclass(frozen=True)
 class _Offers:
-    """What may be meant by classes which no label fits, or several, or one that fits others too."""
+    """Suggestions for classes that match no label, several, or one that matches other classes too."""
 
     classes: Sequence[str]
     labels: Sequence[str]
@@ -108,8 +108,8 @@ class _Offers:
         """Of the plan's table: a label that fits, by its index, or as a guess the one spelt most alike or left."""
         name, fitting = self.classes[place], self._fitting(place)
         if fitting:
-            shown = ", or ".join(f"{index}: {self._short(index)}" for index in fitting[:3])
-            return f"{toml_key(name)} = {fitting[0]}  # {shown}"
+            suggestions = ", or ".join(f"{index}: {self._short(index)}" for index in fitting[:3])
+            return f"{toml_key(name)} = {fitting[0]}  # {suggestions}"
         offered = [*self._near(name, ALIKE_ENOUGH), *(self._left if len(self._left) == 1 else ())] if guess else []
         if not offered and len(self.labels) == 1 and len(self.classes) == 2:
             return f"{toml_key(name)} = 1  # what speaks against {self.labels[0]}, the model's only output"
@@ -128,10 +128,10 @@ class _Offers:
     def _short(self, index: int) -> str:
         """The first synonyms of a label, as many as tell it from others."""
         label = self.labels[index]
-        known = synonyms(label)
-        for count in range(1, len(known)):
-            if len(self._beginnings.get(plain(", ".join(known[:count])), ())) == 1:
-                return ", ".join(known[:count])
+        names = synonyms(label)
+        for count in range(1, len(names)):
+            if len(self._beginnings.get(plain(", ".join(names[:count])), ())) == 1:
+                return ", ".join(names[:count])
         return label
 
     @cached_property
@@ -164,5 +164,5 @@ def _is_background(label: str) -> bool:
 
 
 def toml_key(name: str) -> str:
-    """A key of TOML."""
+    """A text as a key of TOML."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)

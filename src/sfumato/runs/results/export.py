@@ -1,4 +1,4 @@
-"""A run's table in the forms that people take away: Markdown, LaTeX, CSV, Parquet, JSON."""
+"""Export the tables and rows of a run: Markdown, LaTeX, CSV, Parquet, JSON."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sfumato.files import printable, written
-from sfumato.runs.results.grid import Undecided, grids, grouped
+from sfumato.runs.results.grid import Undecided, by_data_and_model, grids
 from sfumato.runs.results.parquet import write_parquet
 from sfumato.runs.results.summary import Line
 
@@ -37,22 +37,22 @@ def markdown(
 ) -> str:
     """For each data set, model and protocol a table: a row a method, a column a measure.
 
-    In bold is the best of each column, and what is not settled worse: `undecided` says which methods these are, or else whether
-    the intervals overlap.
+    Bold marks the best of each column and those that are not settled worse: `undecided` names them; without it, they are
+    those whose intervals overlap that of the best.
     """
     parts = []
-    for (data, model), group in grouped(lines).items():
+    for (data, model), group in by_data_and_model(lines).items():
         parts.append(f"### {_one_line(data)}, {_one_line(model)}\n")
         parts += [f"{text}\n" for text in (cost(group, seconds), notes(data, model)) if text]
         for table in grids(group, undecided, MEASURES):
             body = table.body("**{}**".format, _markdown)
             parts.append(f"#### {_one_line(table.title)}\n")
-            parts.append(tabulated([_markdown(words) for words in table.header], body))
+            parts.append(markdown_table([_markdown(words) for words in table.header], body))
             parts += [f"{legend}\n"] if (legend := table.legend("bold")) else []
     return "\n".join(parts)
 
 
-def tabulated(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, of cells that are Markdown."""
     return _row(header) + _row(["---"] * len(header)) + "".join(_row(cells) for cells in body)
 
@@ -65,9 +65,9 @@ def latex(
 ) -> str:
     """The same tables for LaTeX, with the rules of the package booktabs."""
     parts = []
-    for (data, model), group in grouped(lines).items():
+    for (data, model), group in by_data_and_model(lines).items():
         for table in grids(group, undecided, MEASURES - 2):
-            said = [table.legend("bold"), cost(group, seconds), notes(data, model)]
+            remarks = [table.legend("bold"), cost(group, seconds), notes(data, model)]
             parts += [
                 f"% {_one_line(data)}, {_one_line(model)}: {_one_line(table.title)}",
                 rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
@@ -77,21 +77,21 @@ def latex(
                 *(_latex_row(cells) for cells in table.body(r"\textbf{{{}}}".format, _latex)),
                 r"\bottomrule",
                 r"\end{tabular}",
-                *(rf"\par{{\footnotesize {_latex(text)}\par}}" for text in said if text),
+                *(rf"\par{{\footnotesize {_latex(text)}\par}}" for text in remarks if text),
                 "",
             ]
     return "\n".join(parts)
 
 
 def cost(lines: Iterable[Line], seconds: Mapping[tuple[str, str, str], float] | None) -> str:
-    """A sentence on what each method of some lines takes; empty where that is not known."""
+    """A sentence on the time of each method; empty if it is not known."""
     places = dict.fromkeys((line.data, line.model, line.method) for line in lines)
-    taken = [f"{place[2]} {seconds[place]:.2g}" for place in places if seconds and place in seconds]
-    return f"Seconds a query: {', '.join(taken)}." if taken else ""
+    costs = [f"{place[2]} {seconds[place]:.2g}" for place in places if seconds and place in seconds]
+    return f"Seconds a query: {', '.join(costs)}." if costs else ""
 
 
 def records(lines: Iterable[Line]) -> list[dict[str, Any]]:
-    """A line a record, with all digits."""
+    """The lines as records, with all digits."""
     return [
         {
             "data": line.data,
@@ -114,13 +114,13 @@ def records(lines: Iterable[Line]) -> list[dict[str, Any]]:
 def write(records: Iterable[Mapping[str, Any]], path: Path, names: Sequence[str] | None = None) -> None:
     """Records as CSV, Parquet or JSON, as the file's name ends; whole or not at all.
 
-    `names` are the columns, in their order. With them, records are taken one by one, and memory does not grow with their
-    number; without, all are held to see what they are called. Raises `ValueError` for a record with another name.
+    `names` are the columns, in their order. With them, records are written one by one, and memory does not grow with their
+    number; without, all are held first to collect their names. Raises `ValueError` for a record with another name.
     """
     if names is None:
         records = list(records)
         names = list(dict.fromkeys(name for record in records for name in record))
-    plain = ({name: _plain(value) for name, value in record.items()} for record in named(records, names))
+    plain = ({name: _plain(value) for name, value in record.items()} for record in check_names(records, names))
     with written(path) as partial:
         if path.suffix == ".parquet":
             write_parquet(plain, partial, names)
@@ -129,12 +129,12 @@ def write(records: Iterable[Mapping[str, Any]], path: Path, names: Sequence[str]
                 file.writelines(_json(plain) if path.suffix == ".json" else _comma_separated(plain, names))
 
 
-def named(records: Iterable[Mapping[str, Any]], names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    """The records, as long as they have no other names than these."""
-    known = set(names)
+def check_names(records: Iterable[Mapping[str, Any]], names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """The records one by one. Raises `ValueError` at one with another name than these."""
+    columns = set(names)
     for record in records:
-        if not record.keys() <= known:
-            other = next(name for name in record if name not in known)
+        if not record.keys() <= columns:
+            other = next(name for name in record if name not in columns)
             raise ValueError(
                 f"a record has the name {other!r}, which is none of the columns {', '.join(names)}; add it to names"
             )
@@ -159,20 +159,20 @@ def _comma_separated(records: Iterable[Mapping[str, Any]], names: Sequence[str])
 
 
 def _cell(value: Any) -> Any:
-    return _dumped(value) if isinstance(value, list | tuple | dict) else value
+    return _as_json(value) if isinstance(value, list | tuple | dict) else value
 
 
 def _json(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """A list in JSON, record by record."""
     lead = "[\n"
     for record in records:
-        yield lead + textwrap.indent(_dumped(record, indent=1), " ")
+        yield lead + textwrap.indent(_as_json(record, indent=1), " ")
         lead = ",\n"
     yield "[]\n" if lead == "[\n" else "\n]\n"
 
 
-def _dumped(value: Any, indent: int | None = None) -> str:
-    """In JSON, which has no NaN: `None` stands for it."""
+def _as_json(value: Any, indent: int | None = None) -> str:
+    """A value as JSON, with null for NaN, which JSON does not have."""
     try:
         return json.dumps(value, indent=indent, allow_nan=False)
     except ValueError:
@@ -187,12 +187,12 @@ def _plain(value: Any) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    """With `None` in place of what is no number, at any depth."""
+    """The value with `None` for NaN and infinities, at any depth."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {name: _finite(each) for name, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -223,5 +223,5 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def _one_line(text: str) -> str:
-    """A name may have any characters; a line break would end the heading or the row."""
+    """The text on one line: a line break in a name would end the heading or the row."""
     return " ".join(text.split())

@@ -28,7 +28,7 @@ class Grid:
     failed: tuple[int, ...]
     """How many items failed, by method."""
     part: str = ""
-    """"1 of 2", where a table has been parted."""
+    """For example "1 of 2", if a wide table was split."""
 
     @property
     def title(self) -> str:
@@ -36,22 +36,22 @@ class Grid:
 
     @property
     def header(self) -> list[str]:
-        """The heads of the columns."""
+        """The headers of the columns."""
         return ["method", *self.measures]
 
     def body(self, mark: Callable[[str], str], plain: Callable[[str], str] = str) -> list[list[str]]:
-        """The rows below the header, with `mark` around the best cells, and every text written as `plain` says."""
+        """The rows below the header. `mark` is applied to the best cells, `plain` to every text."""
         rows = []
         for row, (method, texts) in enumerate(zip(self.methods, self.cells, strict=True)):
-            shown = [
+            cells = [
                 mark(plain(text)) if (row, column) in self.best else plain(text) for column, text in enumerate(texts)
             ]
-            rows.append([plain(method), *shown])
+            rows.append([plain(method), *cells])
         return rows
 
     def legend(self, mark: str) -> str:
-        """What the marks mean that this table has, and how many items failed, in one line; `mark` is what the best cells have,
-        such as "bold"."""
+        """One line that explains the marks in this table, and says how many items failed. `mark` describes the best
+        cells, such as "bold"."""
         cells = [text for row in self.cells for text in row]
         heads = " ".join(self.measures)
         failed = [f"{method} {count}" for method, count in zip(self.methods, self.failed, strict=True) if count]
@@ -66,8 +66,8 @@ class Grid:
         }
         return "; ".join(meaning for meaning, used in meanings.items() if used)
 
-    def parted(self, sizes: Sequence[int]) -> "list[Grid]":
-        """Tables of so many measures each, with the methods of which they say something."""
+    def split(self, sizes: Sequence[int]) -> "list[Grid]":
+        """Split the table into tables of `sizes` measures, each with the methods that have values there."""
         if len(sizes) == 1:
             return [self]
         tables, start = [], 0
@@ -90,8 +90,8 @@ class Grid:
         return tables
 
 
-def grouped(lines: Iterable[Line]) -> dict[tuple[str, str], list[Line]]:
-    """Lines by data set and model."""
+def by_data_and_model(lines: Iterable[Line]) -> dict[tuple[str, str], list[Line]]:
+    """Group lines by data set and model."""
     groups: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
         groups.setdefault((line.data, line.model), []).append(line)
@@ -104,7 +104,7 @@ def grids(lines: Sequence[Line], undecided: Undecided | None = None, most: int |
         table = grid([line for line in lines if line.protocol == protocol], undecided)
         count = len(table.measures)
         parts = math.ceil(count / most) if most else 1
-        yield from table.parted([count // parts + (part < count % parts) for part in range(parts)])
+        yield from table.split([count // parts + (part < count % parts) for part in range(parts)])
 
 
 def grid(lines: Sequence[Line], undecided: Undecided | None = None) -> Grid:
@@ -132,14 +132,14 @@ def grid(lines: Sequence[Line], undecided: Undecided | None = None) -> Grid:
 def overlapping(lines: Sequence[Line]) -> frozenset[str]:
     """The methods whose interval overlaps that of the best, itself included, or rests on too few pictures; none where there is
     nothing to lead. Lines are of one measure."""
-    known = [line for line in lines if not math.isnan(line.estimate.value)]
-    if len(known) < 2:
+    valid = [line for line in lines if not math.isnan(line.estimate.value)]
+    if len(valid) < 2:
         return frozenset()
-    pick: Callable[..., Line] = max if known[0].measure.higher_is_better else min
-    best = pick(known, key=lambda line: line.estimate.value).estimate
+    pick: Callable[..., Line] = max if valid[0].measure.higher_is_better else min
+    best = pick(valid, key=lambda line: line.estimate.value).estimate
     return frozenset(
         line.method
-        for line in known
+        for line in valid
         if not (line.estimate.high < best.low or best.high < line.estimate.low) or line.estimate.few or best.few
     )
 

@@ -12,18 +12,18 @@ from sfumato.runs.stores.store import Store
 
 
 class Results(NamedTuple):
-    """What a run's tables say."""
+    """The results of a run."""
 
     lines: list[Line]
     """Each measure of each place, in the plan's order."""
     leading: Undecided
-    """For each table's measures the best method, and all that are not settled worse."""
+    """By measure of a table, the best method and those that are not settled worse."""
     seconds: dict[tuple[str, str, str], float]
-    """What a method took for a query, by data set, model and method: the median."""
+    """The median time of a method for a query in seconds, by data set, model and method."""
 
 
 def results(record: Record, store: Store) -> Results:
-    """All of them; the rows of one protocol on one data set and model are held at a time, and read once."""
+    """The results of a run. The rows of one protocol on one data set and model are read at a time, and once."""
     lines: dict[Where, list[Line]] = {where: [] for where in record.places}
     leading: dict[tuple[str, str, str, str], frozenset[str]] = {}
     seconds: dict[tuple[str, str, str], float] = {}
@@ -42,7 +42,7 @@ def _take_in(
     leading: dict[tuple[str, str, str, str], frozenset[str]],
     seconds: dict[tuple[str, str, str], float],
 ) -> None:
-    """What the rows of one protocol on one data set and model say."""
+    """Add the results of one protocol on one data set and model."""
     for where, table in zip(places, tables, strict=True):
         lines[where] = list(summary.lines_of(record, store, where, table))
         if table.seconds is not None:

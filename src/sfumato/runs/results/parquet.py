@@ -1,8 +1,8 @@
 """Records as Parquet, batch by batch, with columns whose types are those of all their values.
 
-What a column holds is known only at its end: whole numbers may be followed by a fraction. So batches go to a part of the file
-with the types so far; values that these do not hold begin another part, with wider types; and in the end the parts are put
-together with the widest. Memory does not grow with the number of records.
+The type of a column is known only at its end: whole numbers may be followed by a fraction. So batches are written to a
+part file with the types so far. Values that these types cannot hold begin another part with wider types, and in the end
+the parts are combined with the widest types. Memory does not grow with the number of records.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from types import NoneType
 from typing import Any
 
 BATCH = 10_000
-"""Records held at once, and in a row group."""
+"""Records in memory, and in a row group."""
 
 NULL, BOOL, INT, FLOAT, TEXT = "null", "bool", "int64", "float64", "string"
 NUMBERS = (BOOL, INT, FLOAT)
@@ -25,14 +25,14 @@ NUMBERS = (BOOL, INT, FLOAT)
 
 @dataclass(frozen=True)
 class Kind:
-    """What the values of a column are."""
+    """The type of the values of a column."""
 
     name: str = NULL
     depth: int = 0
-    """How many lists are around each: 2 for lists of lists."""
+    """How deeply lists are nested: 2 for lists of lists."""
 
     def __or__(self, other: "Kind") -> "Kind":
-        """The least kind that holds the values of both; text holds all, as JSON where they are no text.
+        """The narrowest kind that holds the values of both. Text holds all values: as JSON, if they are not text.
 
         >>> Kind(INT) | Kind(FLOAT) | Kind(NULL), Kind(INT) | Kind(FLOAT, 1)
         (Kind(name='float64', depth=0), Kind(name='string', depth=0))
@@ -50,7 +50,7 @@ class Kind:
 
 
 def kind_of(values: Sequence[Any]) -> Kind:
-    """The least kind that holds all values.
+    """The narrowest kind that holds all values.
 
     >>> kind_of([1, None, 2.5]), kind_of([[], [True], [7]])
     (Kind(name='float64', depth=0), Kind(name='int64', depth=1))
@@ -58,7 +58,7 @@ def kind_of(values: Sequence[Any]) -> Kind:
     kind = Kind()
     for type_ in set(map(type, values)) - {NoneType}:
         if issubclass(type_, list | tuple):
-            within = kind_of([each for value in values if isinstance(value, type_) for each in value])
+            within = kind_of([item for value in values if isinstance(value, type_) for item in value])
             kind |= Kind(within.name, within.depth + 1)
         elif issubclass(type_, bool):
             kind |= Kind(BOOL)
@@ -70,28 +70,28 @@ def kind_of(values: Sequence[Any]) -> Kind:
     return kind
 
 
-def conformed(value: Any, kind: Kind) -> Any:
-    """The value as one of a kind that holds it.
+def conform(value: Any, kind: Kind) -> Any:
+    """Convert a value to a kind that can hold it.
 
-    >>> conformed(2, Kind(FLOAT)), conformed([1, None], Kind(TEXT)), conformed("a", Kind(TEXT))
+    >>> conform(2, Kind(FLOAT)), conform([1, None], Kind(TEXT)), conform("a", Kind(TEXT))
     (2.0, '[1, null]', 'a')
     """
     if value is None:
         return None
     if kind.depth:
-        return [conformed(each, Kind(kind.name, kind.depth - 1)) for each in value]
+        return [conform(item, Kind(kind.name, kind.depth - 1)) for item in value]
     if kind.name == TEXT:
         finite = not isinstance(value, float) or math.isfinite(value)
         return value if isinstance(value, str) else json.dumps(value) if finite else str(value)
     return {BOOL: bool, INT: int, FLOAT: float}[kind.name](value)
 
 
-def uniform(values: Iterable[Any], kind: Kind) -> bool:
-    """Whether all values are of that kind as they stand, or missing."""
+def is_uniform(values: Iterable[Any], kind: Kind) -> bool:
+    """Whether all values are of that kind without conversion, or missing."""
     if kind.depth:
         lists = list(values)
-        within = itertools.chain.from_iterable(each for each in lists if isinstance(each, list | tuple))
-        return set(map(type, lists)) <= {list, tuple, NoneType} and uniform(within, Kind(kind.name, kind.depth - 1))
+        within = itertools.chain.from_iterable(item for item in lists if isinstance(item, list | tuple))
+        return set(map(type, lists)) <= {list, tuple, NoneType} and is_uniform(within, Kind(kind.name, kind.depth - 1))
     return set(map(type, values)) <= {
         NoneType,
         {NULL: NoneType, BOOL: bool, INT: int, FLOAT: float, TEXT: str}[kind.name],
@@ -119,7 +119,7 @@ def write_parquet(records: Iterable[Mapping[str, Any]], path: Path, names: Seque
         return pa.schema(fields)
 
     def array(values: Sequence[Any], kind: Kind, of: Any) -> Any:
-        return pa.array(values if uniform(values, kind) else [conformed(value, kind) for value in values], of)
+        return pa.array(values if is_uniform(values, kind) else [conform(value, kind) for value in values], of)
 
     def joined(batches: Iterator[Any], own: Mapping[str, Kind], kinds: Mapping[str, Kind]) -> Iterator[Any]:
         """The batches of a part, with the widest types."""
@@ -136,7 +136,7 @@ def write_parquet(records: Iterable[Mapping[str, Any]], path: Path, names: Seque
     parts: list[tuple[Path, dict[str, Kind]]] = []
     writer = None
     try:
-        for batch in batched(records, BATCH):
+        for batch in in_batches(records, BATCH):
             columns = {name: [record.get(name) for record in batch] for name in names}
             wider = {name: kinds[name] | kind_of(values) for name, values in columns.items()}
             if writer is None or wider != kinds:
@@ -156,11 +156,11 @@ def write_parquet(records: Iterable[Mapping[str, Any]], path: Path, names: Seque
         if len(parts) == 1:
             parts[0][0].replace(path)
             return
-        with parquet.ParquetWriter(path, schema(kinds)) as whole:
+        with parquet.ParquetWriter(path, schema(kinds)) as combined:
             for part, own in parts:
                 with parquet.ParquetFile(part) as file:
-                    for made in joined(file.iter_batches(BATCH), own, kinds):
-                        whole.write_batch(made)
+                    for batch in joined(file.iter_batches(BATCH), own, kinds):
+                        combined.write_batch(batch)
     finally:
         if writer is not None:
             writer.close()
@@ -169,8 +169,8 @@ def write_parquet(records: Iterable[Mapping[str, Any]], path: Path, names: Seque
                 part.unlink()
 
 
-def batched(records: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
-    """Lists of so many records; the last may be shorter."""
+def in_batches(records: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
+    """The records in lists of `size`; the last may be shorter."""
     iterator = iter(records)
     while batch := list(itertools.islice(iterator, size)):
         yield batch

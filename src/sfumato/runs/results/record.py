@@ -1,4 +1,5 @@
-"""A run as its folder tells it: what was planned, how far it is, where its rows are; without models, pictures or data sets."""
+"""A run, read from its folder: what was planned, how far it is, where its rows are. Models, pictures and data sets are
+not needed."""
 
 import secrets
 from collections.abc import Mapping
@@ -19,18 +20,18 @@ if TYPE_CHECKING:  # torch takes seconds, and how far a run is says its store al
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run is kept: its folder, and the database for its rows if that is not the folder's own file."""
+    """Where a run is kept: its folder, and the address of a database if its rows are not in the folder."""
 
     folder: Path
     url: str | None = None
 
     def store(self, create: bool = False) -> AbstractContextManager[Store]:
-        """The run's store, opened. Raises `StoreError` where there is none, unless it may be made."""
+        """Open the run's store. Raises `StoreError` if there is none, unless `create` is given."""
         return open_store(self.folder, self.url, self.name if self.url else None, create)
 
     @property
     def name(self) -> str:
-        """By which a database knows the run: that of the folder where it was begun, and a number that no other has."""
+        """The name of the run in a database: that of its first folder, and a random number."""
         file = self.folder / "name.txt"
         if not file.exists():
             file.write_text(f"{self.folder.resolve().name[:32]}-{secrets.token_hex(4)}\n", encoding="utf-8")
@@ -38,7 +39,7 @@ class Place:
 
     @property
     def shards(self) -> "Shards":
-        """Where results are kept, of runs that keep them."""
+        """The folder of the results of methods, if the run keeps them."""
         from sfumato.runs.stores.shards import Shards
 
         return Shards(self.folder / "masks")
@@ -46,7 +47,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Where:
-    """A place in a run's table, by the names of the plan, and the recipe of its rows."""
+    """A cell of a run's table, by the names in the plan, and the number of its recipe."""
 
     data: str
     model: str
@@ -57,40 +58,40 @@ class Where:
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """What was begun at a place, as the store has it."""
+    """The run at a place, as its store has it."""
 
     place: Place
     text: str
-    """The plan's."""
+    """The text of the plan."""
     folder: Path
-    """Which the plan's paths are relative to; it need not be there any more."""
+    """The folder that paths in the plan are relative to; it may be gone."""
     made_by: Mapping[str, str]
-    """The versions of which the items are."""
+    """The versions of the code that made the items."""
     weights: Mapping[str, str]
-    """The models' identities."""
+    """The identities of the models."""
     places: tuple[Where, ...]
     """In the plan's order."""
     data: Mapping[str, Mapping[str, Any]]
-    """Of each data set its classes, and how many examples and queries it has (see `register`)."""
+    """By data set, its classes and how many examples and queries it has (see `register`)."""
     said: Mapping[str, Any]
-    """What else was noted when it was begun, by name."""
+    """Other facts that were noted when the run began, by name."""
 
     @cached_property
     def protocols(self) -> "dict[str, Protocol]":
-        """The plan's protocols, which say what rows come down to."""
+        """The plan's protocols, which sum up rows."""
         from sfumato.runs.plans import plan as plans
 
         return plans.protocols(self.text, "the run's plan")
 
     def read_plan(self) -> "Plan":
-        """The plan, made anew: its methods and data sets must be there."""
+        """Parse the plan again: its methods and data sets must be there."""
         from sfumato.runs.plans import plan as plans
 
         return plans.parse(self.text, self.folder, "the run's plan")
 
     @property
     def recipes(self) -> dict[int, str]:
-        """The recipes of the plan, each with the name of its data set."""
+        """By recipe of the plan, the name of its data set."""
         return {where.recipe: where.data for where in self.places}
 
     @property
@@ -100,29 +101,29 @@ class Record:
 
     def tallies(self, store: Store) -> list[Tally]:
         """How many items of the plan are done, by recipe and cause of failure."""
-        return [each for each in store.tallies() if each.recipe in self.recipes]
+        return [tally for tally in store.tallies() if tally.recipe in self.recipes]
 
     def counts(self, store: Store) -> tuple[int, int]:
         """How many items are done, and how many of these failed."""
-        found = self.tallies(store)
-        return sum(each.items for each in found), sum(each.items for each in found if each.cause)
+        tallies = self.tallies(store)
+        return sum(tally.items for tally in tallies), sum(tally.items for tally in tallies if tally.cause)
 
     def failures(self, store: Store) -> dict[str, tuple[int, str]]:
-        """Why items failed: by cause how many, and the name of one example."""
-        found: dict[str, tuple[int, str]] = {}
-        for each in self.tallies(store):
-            if each.cause:
-                count, example = found.get(each.cause, (0, each.example))
-                found[each.cause] = (count + each.items, example)
-        return dict(sorted(found.items(), key=lambda entry: (-entry[1][0], entry[0])))
+        """Why items failed: by cause, how many, and the name of one example. The most frequent comes first."""
+        causes: dict[str, tuple[int, str]] = {}
+        for tally in self.tallies(store):
+            if tally.cause:
+                count, example = causes.get(tally.cause, (0, tally.example))
+                causes[tally.cause] = (count + tally.items, example)
+        return dict(sorted(causes.items(), key=lambda entry: (-entry[1][0], entry[0])))
 
     def left(self, store: Store) -> int:
         """How many items are not done."""
         return self.total - self.counts(store)[0]
 
 
-def found(place: Place) -> Record:
-    """The record of the run that was last begun at a place. Raises `ValueError` where there is none."""
+def read_record(place: Place) -> Record:
+    """Read the run that was last begun at a place. Raises `ValueError` if there is none."""
     with place.store() as store:
         notes = store.notes()
     if "plan" not in notes:
@@ -133,7 +134,7 @@ def found(place: Place) -> Record:
 
 
 def _of_notes(notes: Mapping[str, Any]) -> dict[str, Any]:
-    places = tuple(Where(**each) for each in notes["places"])
+    places = tuple(Where(**place) for place in notes["places"])
     return {
         "made_by": notes["made by"],
         "weights": notes["weights"],

@@ -1,4 +1,4 @@
-"""What a run's rows come down to: a line for each measure of each protocol, with its interval, and what each method cost."""
+"""The summary of a run: a line for each measure of each protocol, with its interval, and the time of each method."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ class Line:
     measure: Measure
     estimate: Estimate
     failed: int
-    """Items that failed, and do not count."""
+    """How many items failed; they do not count."""
     of: int = 0
-    """How many there could be: the queries of the data set."""
+    """How many items there could be: the queries of the data set."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +42,15 @@ class Table:
     queries: Array
     """`(n,)`: the queries' numbers."""
     columns: Columns
-    """With `picture`, by number, and `label`."""
+    """By name; besides the values of rows there are `picture`, a number, and `label`."""
     seconds: float | None
-    """What the method took for a query: the median."""
+    """The median time of the method for a query, in seconds."""
     examples: Sequence[Row]
-    """Some of the rows, of every kind that there is."""
+    """Some of the rows, with every set of names that rows have."""
 
     def at(self, rows: Array) -> Columns:
         """The columns of some rows."""
-        return {name: _taken(column, rows) for name, column in self.columns.items()}
+        return {name: _rows_of(column, rows) for name, column in self.columns.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +76,10 @@ class Order:
         """The queries at some places; those of all of a comparison's tables are kept once where they are the same."""
         if self._last is None or not np.array_equal(self._last[0], places):
             queries, examples, targets = (
-                _taken(column, places) for column in (self.queries, self.examples, self.targets)
+                _rows_of(column, places) for column in (self.queries, self.examples, self.targets)
             )
-            taken = Order(queries, examples, targets)
-            object.__setattr__(self, "_last", (places, taken))
+            part = Order(queries, examples, targets)
+            object.__setattr__(self, "_last", (places, part))
         assert self._last is not None  # noqa: S101  # for the type checker
         return self._last[1]
 
@@ -100,7 +100,7 @@ def tables_by_protocol(
 
 
 def table(store: Store, recipe: int, order: Order) -> Table:
-    """What was measured of a recipe, of the queries that are planned."""
+    """The measured rows of a recipe, of the queries that are planned."""
     queries: list[Array] = [np.empty(0, np.int64)]
     seconds: list[Array] = [np.empty(0, np.float32)]
     parts: dict[str, list[Array | int]] = {}
@@ -118,16 +118,16 @@ def table(store: Store, recipe: int, order: Order) -> Table:
         kind.extend(dict(zip(page.names, row, strict=True)) for row in islice(rows, FEW - len(kind)))
     at, places = _places(order.queries, np.concatenate(queries))
     # Each column's parts are let go of before the next is made, as a table of a million rows is large.
-    columns = {name: _taken(_column(name, parts.pop(name)), places) for name in list(parts)}
-    found = order.at(at)
-    columns["picture"] = found.examples
-    if np.array_equal(columns.setdefault("label", found.targets), found.targets):
-        columns["label"] = found.targets
+    columns = {name: _rows_of(_column(name, parts.pop(name)), places) for name in list(parts)}
+    measured = order.at(at)
+    columns["picture"] = measured.examples
+    if np.array_equal(columns.setdefault("label", measured.targets), measured.targets):
+        columns["label"] = measured.targets
     examples = [row for kind in first.values() for row in kind]
-    return Table(found.queries, columns, median(np.concatenate(seconds)), examples)
+    return Table(measured.queries, columns, median(np.concatenate(seconds)), examples)
 
 
-def _taken(column: Array, rows: Array) -> Array:
+def _rows_of(column: Array, rows: Array) -> Array:
     """The rows of a column; the column itself where they are all, in order."""
     if len(rows) == len(column) and (not len(rows) or (rows[0] == 0 and bool((np.diff(rows) == 1).all()))):
         return column
@@ -163,14 +163,14 @@ def _column(name: str, parts: Sequence[Array | int]) -> Array:
 def _places(order: Array, queries: Array) -> tuple[Array, Array]:
     """Where in an order queries lie that are in it, and their indices, both in that order."""
     sorting = np.argsort(queries, kind="stable")
-    found = np.searchsorted(queries, order, sorter=sorting)
-    found = np.minimum(found, max(len(queries) - 1, 0))
-    there = queries[sorting[found]] == order if len(queries) else np.zeros(len(order), bool)
-    return np.flatnonzero(there), sorting[found[there]] if len(queries) else np.empty(0, np.int64)
+    positions = np.searchsorted(queries, order, sorter=sorting)
+    positions = np.minimum(positions, max(len(queries) - 1, 0))
+    there = queries[sorting[positions]] == order if len(queries) else np.zeros(len(order), bool)
+    return np.flatnonzero(there), sorting[positions[there]] if len(queries) else np.empty(0, np.int64)
 
 
 def lines(record: Record, store: Store) -> Iterator[Line]:
-    """Each measure of each place."""
+    """The lines of a run: each measure of each place."""
     for data, places in groupby(record.places, key=attrgetter("data")):
         order = Order.of(record, store, data)
         for where in places:
@@ -178,8 +178,8 @@ def lines(record: Record, store: Store) -> Iterator[Line]:
 
 
 def lines_of(record: Record, store: Store, where: Where, rows: Table) -> Iterator[Line]:
-    """Each measure of one place."""
-    failed = sum(each.items for each in store.tallies() if each.recipe == where.recipe and each.cause)
+    """The lines of one place: each measure."""
+    failed = sum(tally.items for tally in store.tallies() if tally.recipe == where.recipe and tally.cause)
     for measure, estimate in _measured(record, where, rows.examples, rows.columns):
         yield _line(record, where, measure, estimate, failed)
 
@@ -187,7 +187,7 @@ def lines_of(record: Record, store: Store, where: Where, rows: Table) -> Iterato
 def _measured(
     record: Record, where: Where, examples: Sequence[Row], columns: Columns, against: Columns | None = None
 ) -> list[tuple[Measure, Estimate]]:
-    """What a protocol says that its rows come down to. Raises `ValueError` where it cannot say it."""
+    """Sum up rows by their protocol. Raises `ValueError` if it cannot."""
     protocol = record.protocols[where.protocol]
     try:
         measures = protocol.measures(examples)
@@ -207,26 +207,26 @@ def _line(record: Record, where: Where, measure: Measure, estimate: Estimate, fa
 def differences(record: Record, store: Store, one: str, other: str) -> Iterator[Line]:
     """The paired differences, one less the other: of two methods, or of two models, by their names in the plan.
 
-    They rest on the queries of which both have a value of the measure; `of` says how many there could be. Of predicted classes
-    those count that both predict. Raises `ValueError` for names that the run has not.
+    They use the queries for which both have a value of the measure; `of` says how many there could be. If classes are
+    predicted, queries count for which both predict the same. Raises `ValueError` for names that the run does not have.
     """
     everywhere = record.places
     kind = next(
-        (kind for kind in ("method", "model") if {one, other} <= {getattr(each, kind) for each in everywhere}), None
+        (kind for kind in ("method", "model") if {one, other} <= {getattr(place, kind) for place in everywhere}), None
     )
     if kind is None or one == other:
-        known = sorted({each.method for each in everywhere} | {each.model for each in everywhere})
+        names = sorted({place.method for place in everywhere} | {place.model for place in everywhere})
         raise ValueError(
-            f"compare two different methods or models of the run; got {one!r} and {other!r}, it has {', '.join(known)}"
+            f"compare two different methods or models of the run; got {one!r} and {other!r}, it has {', '.join(names)}"
         )
-    others = {_but(each, kind): each for each in everywhere if getattr(each, kind) == other}
+    others = {_without(place, kind): place for place in everywhere if getattr(place, kind) == other}
     orders: dict[str, Order] = {}
     for where in everywhere:
-        if getattr(where, kind) == one and _but(where, kind) in others:
+        if getattr(where, kind) == one and _without(where, kind) in others:
             if where.data not in orders:
                 orders[where.data] = Order.of(record, store, where.data)
             order = orders[where.data]
-            first, second = (table(store, each.recipe, order) for each in (where, others[_but(where, kind)]))
+            first, second = (table(store, place.recipe, order) for place in (where, others[_without(where, kind)]))
             mine, theirs = paired(first, second)
             for measure, estimate in _measured(record, where, [*first.examples, *second.examples], mine, theirs):
                 yield _line(record, where, measure, estimate)
@@ -244,31 +244,31 @@ def _in_both(one: Table, other: Table) -> Array:
     return np.flatnonzero(np.isin(one.queries, other.queries))
 
 
-def median(taken: Array) -> float | None:
-    """The median of what is known."""
-    known = taken[np.isfinite(taken)]
-    return float(np.median(known)) if len(known) else None
+def median(seconds: Array) -> float | None:
+    """The median of the finite values; `None` if there are none."""
+    finite = seconds[np.isfinite(seconds)]
+    return float(np.median(finite)) if len(finite) else None
 
 
 def quantities(record: Record, data: str, model: str) -> str:
-    """A sentence that says what a class means to each method of a table, where that is not the same to all; else empty."""
-    told = record.said.get("quantities", [])
-    return next((each["sentence"] for each in told if (each["data"], each["model"]) == (data, model)), "")
+    """A sentence on what score of a class each method of a table explains, if they differ; else empty."""
+    notes = record.said.get("quantities", [])
+    return next((note["sentence"] for note in notes if (note["data"], note["model"]) == (data, model)), "")
 
 
 def rows(record: Record, store: Store) -> Iterator[dict[str, object]]:
     """Every item of the plan, by place: what it is, and what was measured or why it failed. Without times: these differ."""
     for where in record.places:
-        for each in done(record, store, where):
+        for item in done(record, store, where):
             yield {
                 "data": where.data,
                 "model": where.model,
                 "method": where.method,
                 "protocol": where.protocol,
-                "example": each.example,
-                "target": each.target,
-                "failed": each.reason,
-                **(each.row or {}),
+                "example": item.example,
+                "target": item.target,
+                "failed": item.reason,
+                **(item.row or {}),
             }
 
 
@@ -279,13 +279,13 @@ def names(store: Store) -> list[str]:
 
 
 def done(record: Record, store: Store, where: Where) -> Iterator[Done]:
-    """What is done of a place, in the data set's order, without what is planned no more."""
+    """The items of a place that are done, in the data set's order, without those of replaced queries."""
     count, step = record.data[where.data]["examples"], 1000
     for first in range(0, count, step):
-        items = [Item(where.recipe, each.query) for each in store.planned(where.data, first, first + step - 1)]
-        found = {each.item: each for each in store.look_up(items)}
-        yield from (found[item] for item in items if item in found)
+        items = [Item(where.recipe, query.query) for query in store.planned(where.data, first, first + step - 1)]
+        done_items = {item.item: item for item in store.look_up(items)}
+        yield from (done_items[item] for item in items if item in done_items)
 
 
-def _but(where: Where, kind: str) -> tuple[str, ...]:
+def _without(where: Where, kind: str) -> tuple[str, ...]:
     return tuple(getattr(where, name) for name in ("data", "model", "method", "protocol") if name != kind)

@@ -1,14 +1,14 @@
-"""Why items failed, whatever the picture: the reasons that say the same of different pictures are one cause."""
+"""Causes of failures: reasons that differ only in the picture are one cause."""
 
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 LONGEST = 300
-"""Characters of a cause."""
+"""The most characters of a cause."""
 
 PASSES = 8
-"""Times that a text is gone through, until nothing is left to take out: what is taken out may uncover more."""
+"""The most passes over a text: what one pass removes may uncover more."""
 
 GAP = "…"
 NUMBER = "N"
@@ -33,7 +33,7 @@ SERIES = re.compile(rf"{NUMBER}(?:\s*,\s*{NUMBER})+,?")
 
 
 def cause(reason: str, example_name: str = "") -> str:
-    """A reason without what differs from picture to picture: its name, paths, numbers, addresses in memory and hashes.
+    """A reason without what differs between pictures: names, paths, numbers, addresses in memory and hashes.
 
     A cause is its own cause.
 

@@ -1,4 +1,4 @@
-"""What is in a file: hashed once, and again only when its size or one of its times has changed."""
+"""Hashes of files. A file is hashed once, and again if its size or one of its times has changed."""
 
 import hashlib
 import json
@@ -9,33 +9,33 @@ from pathlib import Path
 from typing import Any
 
 MISSING = "missing"
-"""In place of the hash of a file that cannot be read; the run will say so when it reads the picture."""
+"""Stands for the hash of a file that cannot be read; the run reports that when it reads the picture."""
 
 
 AWAY = "null"
-"""In a stamp, in place of the size and times of a file that is not there."""
+"""Stands in a stamp for the size and times of a missing file."""
 
 
 def stamp(paths: Sequence[str | Path]) -> str:
-    """The sizes and times of files, by which a change is noticed: JSON, with null for a file that is not there."""
+    """The sizes and times of files as JSON, which show a change; null stands for a missing file."""
     return json.dumps([_stamp(str(path)) for path in paths], separators=(",", ":"))
 
 
 def content(paths: Sequence[str | Path]) -> str:
-    """A hash of what is in files, wherever they lie."""
-    hashes = [hashed(str(path)) for path in paths]
+    """A hash of the content of files, which does not depend on their paths."""
+    hashes = [hash_file(str(path)) for path in paths]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:32]
 
 
-def hashed(path: str) -> str:
-    """A hash of a file's content, `MISSING` where it cannot be read."""
-    found = _stamp(path)
-    return MISSING if found is None else _hashed(path, tuple(found))
+def hash_file(path: str) -> str:
+    """A hash of a file's content, or `MISSING` if it cannot be read."""
+    times = _stamp(path)
+    return MISSING if times is None else _hash_file(path, tuple(times))
 
 
 @lru_cache(maxsize=10_000)
-def _hashed(path: str, _: tuple[int, ...]) -> str:
-    """Of a file with these times and size: several data sets may share it."""
+def _hash_file(path: str, _: tuple[int, ...]) -> str:
+    """Hash a file with this size and these times; the result is cached, as several data sets may share the file."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123  # a million paths are not worth as many objects
             return hashlib.file_digest(file, "sha256").hexdigest()[:32]
@@ -45,16 +45,16 @@ def _hashed(path: str, _: tuple[int, ...]) -> str:
 
 def _stamp(path: str) -> list[int] | None:
     try:
-        found = os.stat(path)  # noqa: PTH116  # as above
+        status = os.stat(path)  # noqa: PTH116  # as above
     except (OSError, ValueError):
         return None
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 DIGITS = 32
-"""Of a hash, in base 16: enough that no two are the same."""
+"""Hexadecimal digits of a hash: enough that no two are the same."""
 
 
 def digest(value: Any) -> str:
-    """The hash by which plain JSON goes, such as a recipe."""
+    """A hash of plain JSON, such as a recipe."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:DIGITS]

@@ -1,4 +1,4 @@
-"""A run of an earlier format brought to the present one: its rows, recipes and notes stay, and what is done stays done."""
+"""Upgrade a run of an earlier format: its rows, recipes and notes stay, and items that are done stay done."""
 
 import json
 from typing import Any
@@ -10,37 +10,37 @@ from sfumato.settings import CLASS, current_path
 PAGE = 5000
 
 
-def brought_up(rows: Rows, version: int) -> None:
-    """Bring the tables of a run of an earlier format to this one, in the transaction that is under way."""
+def upgrade(rows: Rows, version: int) -> None:
+    """Upgrade the tables of a run of an earlier format, in the open transaction."""
     if version < 2:
-        _keyed_by_query(rows)
-    _named_anew(rows)
+        _upgrade_format_1(rows)
+    _rename_classes(rows)
     rows("UPDATE format SET version = ?", FORMAT)
 
 
-def _named_anew(rows: Rows) -> None:
-    """Formats 1 and 2 named the package's classes by their modules, some of which have moved."""
+def _rename_classes(rows: Rows) -> None:
+    """Name the package's classes as now: formats 1 and 2 named them by their modules, some of which have moved."""
     for number, about in rows("SELECT id, about FROM recipes"):
-        recipe = _current(json.loads(about))
+        recipe = _rename_in(json.loads(about))
         rows("UPDATE recipes SET hash = ?, about = ? WHERE id = ?", digest(recipe), json.dumps(recipe), number)
 
 
-def _current(value: Any) -> Any:
+def _rename_in(value: Any) -> Any:
     """Plain JSON with the present names of the package's classes."""
     if isinstance(value, dict):
         return {
-            name: current_path(item) if name == CLASS and isinstance(item, str) else _current(item)
+            name: current_path(item) if name == CLASS and isinstance(item, str) else _rename_in(item)
             for name, item in value.items()
         }
-    return [_current(item) for item in value] if isinstance(value, list) else value
+    return [_rename_in(item) for item in value] if isinstance(value, list) else value
 
 
-def _keyed_by_query(rows: Rows) -> None:
+def _upgrade_format_1(rows: Rows) -> None:
     """The tables of format 1 as those of format 2.
 
-    In format 1 an item was known by a hash; here it is a recipe and a query. Nothing is known there of a query but the names of
-    its data set and example, and its target. Where several rows have these alike, as a picture or annotation had changed,
-    nothing says which is that of the present one: none is kept, and the item is done anew.
+    In format 1 an item was a hash; now it is a recipe and a query. Format 1 has only the names of a query's data set and
+    example, and its target. If several rows have the same three, as a picture or annotation had changed, nothing tells which
+    belongs to the present picture: none is kept, and the item is done again.
     """
     for statement in (
         "DROP TABLE claims",
@@ -62,13 +62,13 @@ def _keyed_by_query(rows: Rows) -> None:
 def _recipes(rows: Rows) -> dict[str, tuple[int, str, bool]]:
     """Each recipe's number, its data set, and whether its rows need to say which part of the pictures is for tuning, by its
     hash."""
-    found = rows("SELECT hash, about FROM recipes_1 ORDER BY hash")
-    rows.each("INSERT INTO recipes (hash, about) VALUES (?, ?)", found)
+    records = rows("SELECT hash, about FROM recipes_1 ORDER BY hash")
+    rows.each("INSERT INTO recipes (hash, about) VALUES (?, ?)", records)
     numbers = dict(rows("SELECT hash, id FROM recipes"))
-    told = {name: json.loads(about) for name, about in found}
+    recipes = {name: json.loads(about) for name, about in records}
     return {
         name: (numbers[name], str(about.get("data", "")), "WeakLocalisation" in json.dumps(about.get("protocol")))
-        for name, about in told.items()
+        for name, about in recipes.items()
     }
 
 
@@ -87,7 +87,7 @@ def _done(rows: Rows, hashes: dict[str, tuple[int, str, bool]]) -> None:
             if (data, name) not in examples:
                 place = places.setdefault(data, 0)
                 places[data] += 1
-                examples[data, name] = _inserted(
+                examples[data, name] = _insert(
                     rows,
                     """INSERT INTO examples (data, place, name, annotation, content, stamp, files, body)
                     VALUES (?, ?, ?, '', '', '', '[]', '{}') RETURNING id""",
@@ -95,13 +95,13 @@ def _done(rows: Rows, hashes: dict[str, tuple[int, str, bool]]) -> None:
                 )
             query = (examples[data, name], target)
             if query not in queries:
-                queries[query] = _inserted(
+                queries[query] = _insert(
                     rows, "INSERT INTO queries (example, target, live) VALUES (?, ?, 1) RETURNING id", *query
                 )
             row = None if measured is None else _row(json.loads(measured), tuned)
             names = None if row is None else json.dumps(list(row))
             if names is not None and names not in shapes:
-                shapes[names] = _inserted(rows, "INSERT INTO shapes (names) VALUES (?) RETURNING id", names)
+                shapes[names] = _insert(rows, "INSERT INTO shapes (names) VALUES (?) RETURNING id", names)
             values = reason if row is None else json.dumps(list(row.values()), separators=(",", ":"))
             rows(
                 """INSERT INTO done (recipe, query, shape, measured, seconds, masks) VALUES (?, ?, ?, ?, ?, ?)
@@ -112,7 +112,7 @@ def _done(rows: Rows, hashes: dict[str, tuple[int, str, bool]]) -> None:
 
 
 def _row(row: dict[str, Any], tuned: bool) -> dict[str, Any]:
-    """A row without its picture's name, which its query has; and with what that name decided."""
+    """A row without the name of its picture, which its query has, and with the fact that the name decided."""
     name = row.pop("picture", "")
     if tuned:
         from sfumato.metrics.weak_localisation import tunes  # torch, which most runs are looked at without
@@ -126,10 +126,10 @@ def _notes(rows: Rows, hashes: dict[str, tuple[int, str, bool]]) -> None:
     for (value,) in rows("SELECT value FROM notes WHERE name = 'places'"):
         places = [
             {
-                **{name: each[name] for name in ("data", "model", "method", "protocol")},
-                "recipe": hashes[each["recipe"]][0],
+                **{name: place[name] for name in ("data", "model", "method", "protocol")},
+                "recipe": hashes[place["recipe"]][0],
             }
-            for each in json.loads(value)
+            for place in json.loads(value)
         ]
         rows("UPDATE notes SET value = ? WHERE name = 'places'", json.dumps(places))
     for data, examples, queries in rows(
@@ -140,7 +140,7 @@ def _notes(rows: Rows, hashes: dict[str, tuple[int, str, bool]]) -> None:
         rows("INSERT INTO notes (name, value) VALUES (?, ?)", f"data {data}", json.dumps(about))
 
 
-def _inserted(rows: Rows, statement: str, *values: Any) -> int:
+def _insert(rows: Rows, statement: str, *values: Any) -> int:
     """The number of a new row."""
     ((number,),) = rows(statement, *values)
     return int(number)

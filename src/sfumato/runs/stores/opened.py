@@ -1,4 +1,4 @@
-"""Where a run's store is: in its folder, or in a database."""
+"""Open the store of a run, in its folder or in a database."""
 
 import os
 import re
@@ -14,11 +14,11 @@ FILE = "run.sqlite"
 def open_store(
     folder: str | os.PathLike[str], url: str | None = None, run: str | None = None, create: bool = True
 ) -> SqlStore:
-    """The store of the run in a folder: its file `run.sqlite`, or, with `url` (`postgresql://user@host:5432/database`), a
-    PostgreSQL database, in which runs are kept apart by the name `run`, that of the folder if none is given.
+    """Open the store of the run in a folder: its file `run.sqlite`, or with `url` (`postgresql://user@host:5432/database`) a
+    PostgreSQL database. There the run has the name `run`, by default that of the folder.
 
-    Without `create` there must be a run already. Raises `StoreError` where it cannot be kept or is none of this version's, and
-    `ValueError` for an address of anything else.
+    Without `create`, the run must exist. Raises `StoreError` if it does not, if it cannot be read or written, or if another
+    version made it, and `ValueError` for another kind of address.
     """
     folder = Path(folder)
     if url is None:

@@ -1,4 +1,4 @@
-"""A run in a PostgreSQL database, for many machines."""
+"""A store in a PostgreSQL database, for many machines."""
 
 import os
 import re
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import psycopg
 
 WAITS = (0.1, 0.5, 2.0, 5.0, 10.0)
-"""Seconds before each new attempt to reach a server that was lost."""
+"""Seconds before each attempt to connect again to a server that was lost."""
 
 SETTINGS = (
     "SET synchronous_commit TO on",  # what is committed outlives the server's loss of power
@@ -31,13 +31,13 @@ LINK = {
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
-"""How soon a silent network counts as lost; an address may say otherwise."""
+"""After how long a silent connection counts as lost; an address may set these itself."""
 
 REFUSED = ("password authentication failed", "no password supplied")
-"""What a server says to a wrong password, and its library where there is none."""
+"""The messages of a server to a wrong password, and of its library if there is none."""
 
 LONGEST = 48
-"""Bytes of a run's name, so that the schema's is one of PostgreSQL."""
+"""The most bytes of a run's name: PostgreSQL limits the names of schemas."""
 
 T = TypeVar("T")
 
@@ -45,9 +45,9 @@ T = TypeVar("T")
 class PostgresStore(SqlStore):
     """A `Store` in a database at `postgresql://user@host:port/database`, where each run has a schema of its own, "sfumato RUN".
 
-    The user must have the right to create schemas. A connection that is lost is made again, a few times; what was under way is
-    repeated, which does no harm, as everything here may be done twice. A password belongs into the file .pgpass or into
-    PGPASSWORD; one within the address is told to nobody.
+    The user must have the right to create schemas. A lost connection is made again, a few times, and its transaction is
+    repeated: all transactions here may run twice. A password belongs into the file .pgpass or into PGPASSWORD; one within the
+    address is never shown.
     """
 
     def __init__(self, url: str, run: str, create: bool = True, waits: Sequence[float] = WAITS) -> None:
@@ -60,19 +60,19 @@ class PostgresStore(SqlStore):
         if not run or "\0" in run or len(run.encode(errors="replace")) > LONGEST:
             raise ValueError(f"a run's name in a database has 1 to {LONGEST} bytes; got {run!r}")
         try:
-            given: dict[str, Any] | None = psycopg.conninfo.conninfo_to_dict(url)
-            self._conninfo = psycopg.conninfo.make_conninfo("", **{**LINK, **(given or {}), "client_encoding": "UTF8"})
+            parts: dict[str, Any] | None = psycopg.conninfo.conninfo_to_dict(url)
+            self._conninfo = psycopg.conninfo.make_conninfo("", **{**LINK, **(parts or {}), "client_encoding": "UTF8"})
         except psycopg.Error:
-            given = None
-        if given is None or not _is_plain(given):
+            parts = None
+        if parts is None or not _is_plain(parts):
             # Whatever is said of such an address may quote a part of the password.
             raise StoreError(
                 "the database's address cannot be read; it is like postgresql://user@host:5432/database, with %40 for an @ in "
                 "a password, and %2F for a /"
             )
-        self._password = str(given.get("password") or "")
+        self._password = str(parts.get("password") or "")
         self._schema = f"sfumato {run}"
-        self.where = f"the run {run!r} at {_shown(given)}"
+        self.where = f"the run {run!r} at {_without_password(parts)}"
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
@@ -95,9 +95,9 @@ class PostgresStore(SqlStore):
     def _tables(self, rows: Rows) -> set[str]:
         return {name for (name,) in rows("SELECT tablename FROM pg_tables WHERE schemaname = ?", self._schema)}
 
-    def _made(self, rows: Rows) -> None:
-        self._connected().execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(self._schema)}".encode())
-        super()._made(rows)
+    def _make_tables(self, rows: Rows) -> None:
+        self._connect().execute(f"CREATE SCHEMA IF NOT EXISTS {_quote(self._schema)}".encode())
+        super()._make_tables(rows)
 
     def _transaction(self, work: Callable[[Rows], T], write: bool = False) -> T:
         import psycopg
@@ -114,12 +114,12 @@ class PostgresStore(SqlStore):
                     if lost:
                         self._hang_up()
                     if not again or attempt == len(self._waits):
-                        raise self._said(error, lost) from error
+                        raise self._store_error(error, lost) from error
                     time.sleep(self._waits[attempt])
         raise AssertionError("unreachable")
 
     def _once(self, work: Callable[[Rows], T], write: bool) -> T:
-        connection = self._connected()
+        connection = self._connect()
         rows = _Rows(connection)
         if not write:
             return work(rows)
@@ -128,13 +128,13 @@ class PostgresStore(SqlStore):
             rows("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", self._schema)
             return work(rows)
 
-    def _connected(self) -> "psycopg.Connection[tuple[Any, ...]]":
+    def _connect(self) -> "psycopg.Connection[tuple[Any, ...]]":
         import psycopg
 
         if self._connection is None:
             connection = psycopg.connect(self._conninfo, autocommit=True)
             try:
-                for setting in (*SETTINGS, f"SET search_path TO {_quoted(self._schema)}"):
+                for setting in (*SETTINGS, f"SET search_path TO {_quote(self._schema)}"):
                     connection.execute(setting.encode())
             except BaseException:
                 connection.close()
@@ -147,34 +147,32 @@ class PostgresStore(SqlStore):
         if connection is not None:
             connection.close()
 
-    def _said(self, error: "psycopg.Error", lost: bool) -> StoreError:
+    def _store_error(self, error: "psycopg.Error", lost: bool) -> StoreError:
         """What is wrong and what to do, in a sentence without the password."""
         import psycopg
 
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        said = " ".join(lines) if lines[0].endswith(":") else lines[0]
+        message = " ".join(lines) if lines[0].endswith(":") else lines[0]
         if self._password:
-            said = said.replace(self._password, "…")
+            message = message.replace(self._password, "…")
         kept = "run the same command again, what was committed is kept"
-        if any(word in said for word in REFUSED):
+        if any(word in message for word in REFUSED):
             text = (
-                f"{self.where} refuses the password, or there is none ({said}): put the right one into the file .pgpass or "
+                f"{self.where} refuses the password, or there is none ({message}): put the right one into the file .pgpass or "
                 "into PGPASSWORD"
             )
         elif lost:
-            text = f"{self.where} cannot be reached ({said}): see that the server is there, and {kept}"
+            text = f"{self.where} cannot be reached ({message}): see that the server is there, and {kept}"
         elif isinstance(error, psycopg.errors.DiskFull):
-            text = f"the server has no room left for {self.where} ({said}): make some, and {kept}"
+            text = f"the server has no room left for {self.where} ({message}): make some, and {kept}"
         elif isinstance(error, psycopg.errors.LockNotAvailable):
             text = f"another process has kept {self.where} for more than a minute; end it, and {kept}"
         elif isinstance(error, psycopg.errors.InsufficientPrivilege | psycopg.errors.ReadOnlySqlTransaction):
-            text = (
-                f"{self.where} cannot be written ({said}): ask for the right to create schemas and tables, and {kept}"
-            )
+            text = f"{self.where} cannot be written ({message}): ask for the right to create schemas and tables, and {kept}"
         elif isinstance(error, psycopg.errors.UndefinedTable):
-            text = f"{self.where} is no longer there ({said}): put a copy there, or begin the run anew"
+            text = f"{self.where} is no longer there ({message}): put a copy there, or begin the run anew"
         else:
-            text = f"{self.where} cannot be used ({said}): mend it, and {kept}"
+            text = f"{self.where} cannot be used ({message}): mend it, and {kept}"
         return StoreError(text)
 
 
@@ -194,7 +192,8 @@ class _Rows:
 
 
 def _is_plain(address: Mapping[str, Any]) -> bool:
-    """Whether each part is one: of a password with an @ or a /, some is taken for a host, a port or a database."""
+    """Whether the parts of an address are valid. Of a password with an @ or a /, a part is taken for a host, port or
+    database."""
     host, port = str(address.get("host") or ""), str(address.get("port") or "")
     return (
         "@" not in host[1:]
@@ -203,13 +202,13 @@ def _is_plain(address: Mapping[str, Any]) -> bool:
     )
 
 
-def _shown(address: Mapping[str, Any]) -> str:
+def _without_password(address: Mapping[str, Any]) -> str:
     """An address without its password."""
     user = f"{address['user']}@" if address.get("user") else ""
     port = f":{address['port']}" if address.get("port") else ""
     return f"postgresql://{user}{address.get('host') or ''}{port}/{address.get('dbname') or ''}"
 
 
-def _quoted(name: str) -> str:
-    """A name as SQL writes it."""
+def _quote(name: str) -> str:
+    """A name, quoted for SQL."""
     return '"' + name.replace('"', '""') + '"'

@@ -1,4 +1,4 @@
-"""Which process this is, and whether another one lives: so that what a dead one had claimed is free at once."""
+"""Identify this process, and tell whether another has ended: claims of a dead process are free immediately."""
 
 import os
 import platform
@@ -10,18 +10,19 @@ from sfumato.runs.stores.store import Owner
 PROC = Path("/proc")
 
 
-def present(part: str = "") -> Owner:
-    """This process, told from all others, of other machines and of other times too; `part` tells several owners in it apart."""
-    return Owner(machine(), os.getpid(), f"{_started(os.getpid()) or '?'} {part}".strip())
+def this_process(part: str = "") -> Owner:
+    """This process as an owner, distinct from all processes of other machines and times; `part` distinguishes owners
+    within it."""
+    return Owner(machine(), os.getpid(), f"{_start_time(os.getpid()) or '?'} {part}".strip())
 
 
-def gone(owner: Owner) -> bool:
-    """Whether it is certain that the process is no more; of another machine's, nothing is."""
+def has_ended(owner: Owner) -> bool:
+    """Whether the process has certainly ended; `False` for a process of another machine."""
     if owner.machine != machine() or owner.process <= 0 or os.name != "posix":
         return False
-    started = _started(owner.process)
-    if started is not None:
-        return started != owner.started.split(" ")[0]
+    start = _start_time(owner.process)
+    if start is not None:
+        return start != owner.started.split(" ")[0]
     try:
         os.kill(owner.process, 0)  # signal 0 does nothing to a process that lives
     except ProcessLookupError:
@@ -33,7 +34,7 @@ def gone(owner: Owner) -> bool:
 
 @cache
 def machine() -> str:
-    """This machine since it was last started, or this container: what sees the same processes by the same numbers."""
+    """The identity of this machine since its last boot, or of this container: where a process number means one process."""
     parts = [platform.node()]
     try:
         parts.append((PROC / "sys/kernel/random/boot_id").read_text().strip())
@@ -43,9 +44,9 @@ def machine() -> str:
     return " ".join(parts)
 
 
-def _started(process: int) -> str | None:
-    """When a process was started, in ticks since its machine was; empty for one that is dead and not yet buried; `None`
-    where nothing can be known: no such process, one that is hidden, or a system that does not tell."""
+def _start_time(process: int) -> str | None:
+    """When a process started, in ticks since its machine did; empty for a zombie. `None` if it is not known: there is no such
+    process, it is hidden, or the system does not tell."""
     try:
         fields = (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
     except (OSError, ValueError):

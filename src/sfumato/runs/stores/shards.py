@@ -1,4 +1,4 @@
-"""What methods found, for many items in one file, which is on the disk before any row names it."""
+"""Results of methods, many items in one file, which is on the disk before a row names it."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sfumato.attribution import Attribution, attribution_of, file_tensors
-from sfumato.runs.stores.processes import gone, machine, present
+from sfumato.runs.stores.processes import has_ended, machine, this_process
 from sfumato.runs.stores.sqlite import make_folder, sync_folder
 from sfumato.runs.stores.store import Owner, StoreError
 
@@ -29,16 +29,16 @@ ANEW = "what it held is computed anew where the run needs it"
 
 @dataclass(frozen=True)
 class Shards:
-    """A folder of safetensors files, each with the results of some items by their keys: their tensors are `KEY/FIELD`, and the
-    rest is JSON in the metadata `shard`. A file has its name from a hash of what is in it."""
+    """A folder of safetensors files, each with the results of several items. Tensors are called `KEY/FIELD`; the rest
+    is JSON in the metadata `shard`. The name of a file is a hash of its content."""
 
     folder: Path
 
     def keep(self, results: Mapping[str, Attribution]) -> str:
-        """Write a shard, whole or not at all, and give its name; it outlives a loss of power. Raises `StoreError`."""
+        """Write a shard, whole or not at all, and return its name. It survives a loss of power. Raises `StoreError`."""
         content = _content(results)
         name = hashlib.sha256(content).hexdigest()[:32] + SUFFIX
-        partial = self.folder / f".{name}.{_mark(present())}.partial"
+        partial = self.folder / f".{name}.{_mark(this_process())}.partial"
         try:
             make_folder(self.folder)
             try:
@@ -58,7 +58,7 @@ class Shards:
         return name
 
     def read(self, name: str, key: str, device: str | torch.device = "cpu") -> Attribution:
-        """What the shard of that name holds of that item. Raises `StoreError` where it is missing or damaged."""
+        """Read the result of an item from a shard. Raises `StoreError` if it is missing or damaged."""
         with self._opened(name, device) as (file, about):
             if key not in about:
                 raise StoreError(f"the shard {str(self.folder / name)!r} holds nothing of the item {key!r}; {ANEW}")
@@ -67,13 +67,13 @@ class Shards:
             return attribution_of(tensors, about[key]["about"], f"the item {key!r}")
 
     def check(self, name: str) -> None:
-        """Raise `StoreError` where the shard of that name is missing, or is not what was written."""
+        """Raise `StoreError` if a shard is missing, or differs from what was written."""
         with self._read(name), (self.folder / name).open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest()[:32] + SUFFIX != name:
                 raise ValueError("its content is not what it was")
 
     def keys(self, name: str) -> list[str]:
-        """The items that the shard of that name holds."""
+        """The keys of the items in a shard."""
         with self._opened(name) as (_, about):
             return sorted(about)
 
@@ -87,7 +87,7 @@ class Shards:
 
     @contextmanager
     def _read(self, name: str) -> Iterator[None]:
-        """What goes wrong with that shard meanwhile is a `StoreError`."""
+        """Turn errors with a shard, until the block ends, into `StoreError`."""
         path = self.folder / name
         try:
             yield
@@ -98,33 +98,34 @@ class Shards:
         except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"the shard {str(path)!r} is damaged ({error}); {ANEW}") from error
 
-    def sweep(self, named: Callable[[], set[str]] | None = None) -> None:
-        """Remove what processes of this machine that were killed had begun to write, and the shards that no row names.
+    def sweep(self, names_in_rows: Callable[[], set[str]] | None = None) -> None:
+        """Remove unfinished files of killed processes of this machine, and shards that no row names.
 
-        `named` gives the names that rows do, and is asked where there are shards; nobody may be about to name another.
+        `names_in_rows` gives the shards that rows name. It is called only where there are shards, and nobody may be about to
+        name another.
         """
         there = [path for path in self.folder.glob(f"*{SUFFIX}") if not path.name.startswith(".")]
-        if there and named is not None:
-            needed = named()
+        if there and names_in_rows is not None:
+            needed = names_in_rows()
             for path in there:
                 if path.name not in needed:
                     with suppress(OSError):
                         path.unlink()
         for partial in self.folder.glob(".*.partial"):
-            found = re.search(r"\.([0-9a-f]{16})-(\d+)-(\w*)\.partial$", partial.name)
-            if found and found[1] == _hashed(machine()) and gone(Owner(machine(), int(found[2]), found[3])):
+            match = re.search(r"\.([0-9a-f]{16})-(\d+)-(\w*)\.partial$", partial.name)
+            if match and match[1] == _hash(machine()) and has_ended(Owner(machine(), int(match[2]), match[3])):
                 with suppress(OSError):
                     partial.unlink()
 
 
 def _content(results: Mapping[str, Attribution]) -> bytes:
-    """The bytes of a shard; the same for the same results, whatever their order."""
+    """The bytes of a shard; they do not depend on the order of the results."""
     tensors: dict[str, Tensor] = {}
     about: dict[str, Any] = {}
     for key, result in sorted(results.items()):
-        found = file_tensors(result)
-        tensors |= {f"{key}/{name}": value for name, value in found.items()}
-        about[key] = {"tensors": list(found), "about": dict(result.about)}
+        parts = file_tensors(result)
+        tensors |= {f"{key}/{name}": value for name, value in parts.items()}
+        about[key] = {"tensors": list(parts), "about": dict(result.about)}
     # One entry only, as safetensors writes several in no fixed order.
     return save(tensors, {"shard": json.dumps({"format": FORMAT, "items": about}, sort_keys=True)})
 
@@ -137,8 +138,8 @@ def _about(metadata: Mapping[str, str] | None) -> dict[str, Any]:
 
 
 def _mark(owner: Owner) -> str:
-    return f"{_hashed(owner.machine)}-{owner.process}-{owner.started}"
+    return f"{_hash(owner.machine)}-{owner.process}-{owner.started}"
 
 
-def _hashed(text: str) -> str:
+def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]

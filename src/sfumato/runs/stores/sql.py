@@ -1,4 +1,4 @@
-"""A store in a database: what SQLite and PostgreSQL share but for a few words."""
+"""A store in a database: the part that SQLite and PostgreSQL share, but for a few words."""
 
 import json
 import math
@@ -12,18 +12,18 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sfumato.runs.stores.earlier import brought_up
-from sfumato.runs.stores.processes import gone
-from sfumato.runs.stores.sql_queries import SqlQueries, caused
+from sfumato.runs.stores.earlier import upgrade
+from sfumato.runs.stores.processes import has_ended
+from sfumato.runs.stores.sql_queries import SqlQueries, cause_as_json
 from sfumato.runs.stores.store import LEASE, Done, Item, Owner, Page, StoreError, Tally
 from sfumato.runs.stores.tables import FORMAT, TABLES, Rows
 from sfumato.settings import check_number
 
 PAGE = 5000
-"""Rows that are read at once."""
+"""How many rows are read at once."""
 
 PART = 10_000
-"""Items that are asked for at once."""
+"""How many items one statement asks for."""
 
 COLUMNS = (
     "done.recipe, done.query, examples.name, queries.target, shapes.names, done.measured, done.seconds, done.masks"
@@ -33,8 +33,8 @@ BESIDE = """LEFT JOIN shapes ON shapes.id = done.shape LEFT JOIN queries ON quer
     LEFT JOIN examples ON examples.id = queries.example"""
 
 LISTED = "$items CROSS JOIN done WHERE done.recipe = listed.recipe AND done.query = listed.query"
-"""The rows of the items in a list. (SQLite takes the tables of a CROSS JOIN in their order: it does not know that the list is
-the short one.)"""
+"""The rows of the items in a list. (SQLite joins the tables of a CROSS JOIN in their order. Otherwise it may begin with
+the long one, as it does not know how short the list is.)"""
 
 HELD = "claims.since <= $now AND claims.until > $now"
 """Whether a claim lasts. One that was made in the future, by a clock that ran ahead and was set right, does not."""
@@ -43,23 +43,24 @@ T = TypeVar("T")
 
 
 class SqlStore(SqlQueries, ABC):
-    """A `Store` in a database. It may be shared by threads, but is no good in a forked process: open another there."""
+    """A `Store` in a database. Threads may share it; a forked process must open its own."""
 
     where: str
-    """What to call it in messages."""
+    """Its name in messages."""
 
     @abstractmethod
     def _transaction(self, work: Callable[[Rows], T], write: bool = False) -> T:
-        """Do work in one transaction, all or nothing; only one that writes at a time. It may be begun more than once, where
-        the connection is lost or the database is in use. Raises `StoreError`."""
+        """Call `work` in one transaction, all or nothing. One transaction writes at a time.
+
+        `work` may be called again if the connection is lost or the database is in use. Raises `StoreError`."""
 
     @abstractmethod
     def _tables(self, rows: Rows) -> set[str]:
-        """The names of the tables that are there."""
+        """The names of the tables in the database."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
 
     def __enter__(self) -> Self:
         return self
@@ -69,15 +70,15 @@ class SqlStore(SqlQueries, ABC):
     ) -> None:
         self.close()
 
-    def tell(self, recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-        told = [(name, json.dumps(dict(about))) for name, about in recipes.items()]
+    def add_recipes(self, recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+        records = [(name, json.dumps(dict(about))) for name, about in recipes.items()]
 
         def work(rows: Rows) -> dict[str, int]:
-            known: dict[str, int] = dict(rows("SELECT hash, id FROM recipes"))
-            new = [each for each in told if each[0] not in known]
+            before: dict[str, int] = dict(rows("SELECT hash, id FROM recipes"))
+            new = [record for record in records if record[0] not in before]
             rows.each("INSERT INTO recipes (hash, about) VALUES (?, ?)", new)
-            found: dict[str, int] = dict(rows("SELECT hash, id FROM recipes")) if new else known
-            return {name: found[name] for name in recipes}
+            numbers: dict[str, int] = dict(rows("SELECT hash, id FROM recipes")) if new else before
+            return {name: numbers[name] for name in recipes}
 
         return self._transaction(work, write=True)
 
@@ -86,16 +87,16 @@ class SqlStore(SqlQueries, ABC):
 
     def note(self, name: str, value: Any) -> None:
         text = json.dumps(value)
-        self._transaction(lambda rows: _noted(rows, name, text), write=True)
+        self._transaction(lambda rows: _read_note(rows, name, text), write=True)
 
     def notes(self) -> dict[str, Any]:
         return self._facts("SELECT name, value FROM notes ORDER BY name")
 
-    def known(self, items: Collection[Item]) -> set[Item]:
+    def which_done(self, items: Collection[Item]) -> set[Item]:
         statement = f"SELECT done.recipe, done.query FROM {LISTED}"
-        return {Item(*found) for part in _parts(items) for found in self._read(statement, part)}
+        return {Item(*key) for part in _parts(items) for key in self._read(statement, part)}
 
-    def known_between(self, recipe: int, first: int, last: int) -> int:
+    def count_done(self, recipe: int, first: int, last: int) -> int:
         statement = "SELECT count(*) FROM done WHERE recipe = ? AND query BETWEEN ? AND ?"
         return int(self._read(statement, recipe, first, last)[0][0])
 
@@ -141,19 +142,22 @@ class SqlStore(SqlQueries, ABC):
 
     def commit(self, done: Sequence[Done]) -> None:
         ordered = sorted(done, key=operator.attrgetter("item"))
-        first = {each.item: each for each in reversed(ordered)}  # of two for one item, the one that came first
-        written = {item: _written(each) for item, each in sorted(first.items())}
+        first = {entry.item: entry for entry in reversed(ordered)}  # of two for one item, the one that came first
+        written = {item: _as_columns(entry) for item, entry in sorted(first.items())}
 
         def work(rows: Rows) -> None:
-            names = sorted({names for names, _, _ in written.values() if names})
+            shape_names = sorted({names for names, _, _ in written.values() if names})
             rows.each(
-                "INSERT INTO shapes (names) VALUES (?) ON CONFLICT (names) DO NOTHING", [(each,) for each in names]
+                "INSERT INTO shapes (names) VALUES (?) ON CONFLICT (names) DO NOTHING",
+                [(names,) for names in shape_names],
             )
-            shapes = {each: rows("SELECT id FROM shapes WHERE names = ?", each)[0][0] for each in names} | {"": 0}
-            known: set[tuple[Any, ...]] = set()
+            shapes = {"": 0}
+            for names in shape_names:
+                shapes[names] = rows("SELECT id FROM shapes WHERE names = ?", names)[0][0]
+            done_before: set[tuple[Any, ...]] = set()
             for part in _parts(written):
-                known.update(rows(f"SELECT done.recipe, done.query FROM {LISTED}", part))
-            new = {item: each for item, each in written.items() if tuple(item) not in known}
+                done_before.update(rows(f"SELECT done.recipe, done.query FROM {LISTED}", part))
+            new = {item: columns for item, columns in written.items() if tuple(item) not in done_before}
             rows.each(
                 "INSERT INTO done (recipe, query, shape, measured, seconds, masks) VALUES (?, ?, ?, ?, ?, ?)",
                 [
@@ -161,11 +165,11 @@ class SqlStore(SqlQueries, ABC):
                     for item, (names, measured, _) in new.items()
                 ],
             )
-            gone = self._not_planned(rows, {item.query for item in new})
-            counts = Counter((item.recipe, why) for item, (_, _, why) in new.items() if item.query not in gone)
+            replaced = self._not_planned(rows, {item.query for item in new})
+            counts = Counter((item.recipe, why) for item, (_, _, why) in new.items() if item.query not in replaced)
             examples: dict[tuple[int, str], str] = {}
             for item, (_, _, why) in new.items():
-                if item.query not in gone:  # the first is named, however much is committed at once
+                if item.query not in replaced:  # the first is named, however much is committed at once
                     examples.setdefault((item.recipe, why), first[item].example)
             rows.each(
                 """INSERT INTO tallies (recipe, cause, count, example) VALUES (?, ?, ?, ?)
@@ -183,7 +187,7 @@ class SqlStore(SqlQueries, ABC):
             for part in _parts(items):
                 rows(f"DELETE FROM done WHERE {_WITHIN}", part)
             for recipe in sorted({item.recipe for item in items}):
-                self._tallied(rows, recipe)
+                self._count_recipe_again(rows, recipe)
 
         self._transaction(work, write=True)
 
@@ -192,12 +196,12 @@ class SqlStore(SqlQueries, ABC):
 
         def work(rows: Rows) -> None:
             rows(statement, recipe)
-            self._tallied(rows, recipe)
+            self._count_recipe_again(rows, recipe)
 
         self._transaction(work, write=True)
 
     def done(self, recipe: int | None = None) -> Iterator[Done]:
-        """Pages are read as they are asked for; what is committed or forgotten meanwhile may or may not be among them."""
+        """Pages are read when they are needed: they may or may not have what others commit or forget in the meantime."""
         some = "" if recipe is None else "done.recipe = ? AND "
         statement = f"""SELECT {COLUMNS} FROM done {BESIDE} WHERE {some}(done.recipe, done.query) > (?, ?)
             ORDER BY done.recipe, done.query LIMIT {PAGE}"""
@@ -208,13 +212,13 @@ class SqlStore(SqlQueries, ABC):
 
     def row_names(self) -> list[str]:
         shapes = self._read("SELECT names FROM shapes ORDER BY id")
-        return list(dict.fromkeys(name for (names,) in shapes for name in self._parsed(names)))
+        return list(dict.fromkeys(name for (names,) in shapes for name in self._parse(names)))
 
     def tallies(self) -> list[Tally]:
-        found = self._read("SELECT recipe, cause, count, example FROM tallies WHERE count > 0 ORDER BY recipe, cause")
+        records = self._read("SELECT recipe, cause, count, example FROM tallies WHERE count > 0 ORDER BY recipe, cause")
         return [
-            Tally(recipe, self._parsed(why) if why else "", int(count), self._parsed(name))
-            for recipe, why, count, name in found
+            Tally(recipe, self._parse(why) if why else "", int(count), self._parse(name))
+            for recipe, why, count, name in records
         ]
 
     def pages(self, recipe: int) -> Iterator[Page]:
@@ -228,7 +232,7 @@ class SqlStore(SqlQueries, ABC):
                 if shape not in shapes:  # made since
                     shapes = dict(self._read("SELECT id, names FROM shapes"))
                 some = [row for row in page if row[1] == shape]
-                names = tuple(self._parsed(shapes[shape]))
+                names = tuple(self._parse(shapes[shape]))
                 columns = self._columns([row[2] for row in some], len(names))
                 yield Page(names, [row[0] for row in some], columns, [row[3] for row in some])
 
@@ -237,40 +241,40 @@ class SqlStore(SqlQueries, ABC):
         text = ",".join(rows)
         if count and text.count("[") == len(rows) and '"' not in text:
             # Numbers alone, read as one list: Python's collector of garbage would look at each row's again and again.
-            flat = self._parsed(f"[{text.replace('[', '').replace(']', '')}]")
+            flat = self._parse(f"[{text.replace('[', '').replace(']', '')}]")
             if len(flat) == count * len(rows):
                 return [flat[place::count] for place in range(count)]
-        values = self._parsed(f"[{text}]")
+        values = self._parse(f"[{text}]")
         return [[row[place] for row in values] for place in range(count)]
 
     def shards(self) -> set[str]:
-        found = self._read("SELECT DISTINCT masks FROM done WHERE masks IS NOT NULL")
-        return {masks.partition("/")[0] for (masks,) in found}
+        records = self._read("SELECT DISTINCT masks FROM done WHERE masks IS NOT NULL")
+        return {masks.partition("/")[0] for (masks,) in records}
 
     def _begin(self, create: bool) -> None:
-        """See that there is a run of a format that is known, and bring it to this one; make one where there is nothing."""
+        """Check the format of the run, and upgrade it; with `create`, make the tables if there are none."""
         version = self._transaction(self._version)
         if version is None and not create:
             raise StoreError(f"there is no run in {self.where}; begin one with: sfumato bench run PLAN --out FOLDER")
         if version is None:
-            self._transaction(self._made, write=True)
+            self._transaction(self._make_tables, write=True)
         elif version < FORMAT:
-            self._transaction(self._brought_up, write=True)
+            self._transaction(self._upgrade, write=True)
 
-    def _made(self, rows: Rows) -> None:
+    def _make_tables(self, rows: Rows) -> None:
         if self._version(rows) is None:  # another process may have been faster
             for statement in TABLES:
                 rows(statement)
             rows("INSERT INTO format (version) VALUES (?)", FORMAT)
 
-    def _brought_up(self, rows: Rows) -> None:
+    def _upgrade(self, rows: Rows) -> None:
         if (version := self._version(rows)) is not None and version < FORMAT:
-            brought_up(rows, version)
+            upgrade(rows, version)
             for (recipe,) in rows("SELECT id FROM recipes"):
-                self._tallied(rows, recipe)
+                self._count_recipe_again(rows, recipe)
 
     def _version(self, rows: Rows) -> int | None:
-        """The format of the run that is there, if one is; a `StoreError` where there is something else."""
+        """The format of the run in the database, or `None`. Raises `StoreError` if the database holds something else."""
         tables = self._tables(rows)
         if not tables:
             return None
@@ -289,22 +293,22 @@ class SqlStore(SqlQueries, ABC):
         return self._transaction(lambda rows: rows(statement, *values))
 
     def _facts(self, statement: str) -> dict[Any, Any]:
-        return {name: self._parsed(text) for name, text in self._read(statement)}
+        return {name: self._parse(text) for name, text in self._read(statement)}
 
     def _done(self, columns: tuple[Any, ...]) -> Done:
         recipe, query, example, target, names, measured, seconds, masks = columns
-        said = self._parsed(measured)
+        values = self._parse(measured)
         return Done(
             Item(recipe, query),
-            "" if example is None else self._parsed(example),
+            "" if example is None else self._parse(example),
             0 if target is None else target,
-            None if names is None else dict(zip(self._parsed(names), said, strict=True)),
-            said if names is None else "",
+            None if names is None else dict(zip(self._parse(names), values, strict=True)),
+            values if names is None else "",
             float("nan") if seconds is None else seconds,
             masks or "",
         )
 
-    def _parsed(self, text: str) -> Any:
+    def _parse(self, text: str) -> Any:
         try:
             return json.loads(text)
         except ValueError as error:
@@ -314,7 +318,7 @@ class SqlStore(SqlQueries, ABC):
 _WITHIN = "(recipe, query) IN (SELECT listed.recipe, listed.query FROM $items)"
 
 
-def _noted(rows: Rows, name: str, text: str) -> None:
+def _read_note(rows: Rows, name: str, text: str) -> None:
     rows(
         """INSERT INTO notes (name, value) VALUES (?, ?)
         ON CONFLICT (name) DO UPDATE SET value = excluded.value""",
@@ -323,11 +327,12 @@ def _noted(rows: Rows, name: str, text: str) -> None:
     )
 
 
-def _written(done: Done) -> tuple[str, str, str]:
-    """The names of a row's values (empty for a failed item), the values or the reason, and the cause of a failure;
-    `ValueError` for what would not come back as it is."""
+def _as_columns(done: Done) -> tuple[str, str, str]:
+    """The columns of an item: the names of its row's values (empty for a failed item), the values or the reason, and the cause.
+
+    Raises `ValueError` for values that JSON would change."""
     if done.row is None:
-        return "", json.dumps(done.reason), caused(done.reason, done.example)
+        return "", json.dumps(done.reason), cause_as_json(done.reason, done.example)
     try:
         return json.dumps(list(done.row)), json.dumps(list(done.row.values()), separators=(",", ":")), ""
     except TypeError as error:
@@ -341,23 +346,23 @@ def _number(value: float) -> float | None:
 
 
 def _free(rows: Rows, items: str, owner: Owner) -> list[Item]:
-    """Of the items, those that are not done, and that nobody else has claimed who may live."""
-    found = rows(
+    """Those of the items that are not done and that no other owner, who may be alive, has claimed."""
+    records = rows(
         f"""SELECT listed.recipe, listed.query, claims.machine, claims.process, claims.started
         FROM $items LEFT JOIN claims ON claims.recipe = listed.recipe AND claims.query = listed.query AND {HELD}
         WHERE NOT EXISTS (SELECT 1 FROM done WHERE done.recipe = listed.recipe AND done.query = listed.query)""",
         items,
     )
-    dead = cache(gone)
+    dead = cache(has_ended)
     return [
         Item(recipe, query)
-        for recipe, query, machine, process, started in found
+        for recipe, query, machine, process, started in records
         if machine is None or (holder := Owner(machine, process, started)) == owner or dead(holder)
     ]
 
 
 def _parts(items: Collection[Item], size: int = PART) -> Iterator[str]:
-    """JSON lists of so many items each, every one once, in their order."""
+    """The items without repetitions, in their order, as JSON lists of `size` items."""
     rest = iter(dict.fromkeys(items))
     while part := list(islice(rest, size)):
         yield json.dumps(part)

@@ -1,4 +1,4 @@
-"""A run in a file, for the processes of one machine: SQLite with a write-ahead log."""
+"""A store in a file, for the processes of one machine: SQLite with a write-ahead log."""
 
 import os
 import shutil
@@ -17,24 +17,24 @@ from sfumato.runs.stores.store import StoreError
 from sfumato.runs.stores.tables import FORMAT, SQLITE, Rows, translated
 
 READ_ONLY = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
-"""What SQLite says where nothing may be written."""
+"""The messages of SQLite if the file or folder is read-only."""
 
 PATIENCE = 60.0
 """Seconds to wait for another process that writes."""
 
 LOG = 4 << 20
-"""Bytes of the write-ahead log after which it is brought into the file."""
+"""Size in bytes at which the write-ahead log is copied into the file."""
 
 CACHE = 8 << 10
-"""KiB of memory for pages of the file, in place of 2 MB."""
+"""KiB of memory for pages of the file, instead of 2 MB."""
 
 T = TypeVar("T")
 
 
 class SqliteStore(SqlStore):
-    """A `Store` in one file, on a disk of this machine: a folder that several machines share has no use for such a log.
+    """A `Store` in one file on a disk of this machine. It does not work in a folder that several machines share.
 
-    What is committed is on the disk when `commit` returns, and outlives a loss of power.
+    Commits are on the disk when `commit` returns, and survive a loss of power.
     """
 
     def __init__(self, path: Path, create: bool = True, patience: float = PATIENCE) -> None:
@@ -52,9 +52,9 @@ class SqliteStore(SqlStore):
                 raise StoreError(
                     f"there is no run in {self.where}; begin one with: sfumato bench run PLAN --out FOLDER"
                 )
-            self._connection = _connected(path)
+            self._connection = _connect(path)
         except (OSError, sqlite3.Error) as error:
-            raise self._said(error) from error
+            raise self._store_error(error) from error
         try:
             self._begin_file(create)
         except StoreError as error:
@@ -74,10 +74,10 @@ class SqliteStore(SqlStore):
                     self._copied.cleanup()
 
     def _look_only(self, refused: StoreError) -> None:
-        """Open a run that may be looked at and not be changed: SQLite's log needs a folder that can be written. Where a log is
-        left, or an earlier format is to be brought up, that happens in a copy."""
+        """Open a run in a folder that cannot be written, which SQLite's log would need. If there is a log, or an
+        earlier format to upgrade, a copy of the run is opened."""
         try:
-            self._connection = _connected(f"file:{quote(str(self._path))}?mode=ro&immutable=1", uri=True)
+            self._connection = _connect(f"file:{quote(str(self._path))}?mode=ro&immutable=1", uri=True)
             log = Path(f"{self._path}-wal")
             if (log.exists() and log.stat().st_size) or self._transaction(self._version) != FORMAT:
                 self._connection.close()
@@ -86,7 +86,7 @@ class SqliteStore(SqlStore):
                 for suffix in ("", "-wal"):
                     if Path(f"{self._path}{suffix}").exists():
                         shutil.copyfile(f"{self._path}{suffix}", f"{copy}{suffix}")
-                self._connection = _connected(copy)
+                self._connection = _connect(copy)
                 self._begin(create=False)
         except (OSError, sqlite3.Error) as error:
             self._connection.close()
@@ -131,7 +131,7 @@ class SqliteStore(SqlStore):
         return result
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
-        """Try until the file is not in use. SQLite itself waits for a second only, so that Ctrl-C is heard."""
+        """Try until the file is not in use. SQLite itself waits for a second only, so that Ctrl-C works."""
         deadline = time.monotonic() + self._patience
         while True:
             try:
@@ -139,13 +139,13 @@ class SqliteStore(SqlStore):
             except sqlite3.Error as error:
                 busy = _name(error).startswith(("SQLITE_BUSY", "SQLITE_PROTOCOL"))
                 if not busy or time.monotonic() > deadline:
-                    raise self._said(error) from error
+                    raise self._store_error(error) from error
 
     def _shorten(self) -> None:
-        """Bring the log into the file when it is long, in the one way that lets nobody write meanwhile.
+        """Copy the log into the file when it is long, in the one mode that locks out other writers.
 
-        SQLite's own habit lets others write, and before 3.51.3 a log that one of them began anew at that instant could be
-        taken for one that is in the file already (https://www.sqlite.org/wal.html#walresetbug).
+        SQLite's default mode lets others write. Before 3.51.3, a log that another process reset at that instant could be
+        mistaken for one that is in the file already (https://www.sqlite.org/wal.html#walresetbug).
         """
         with suppress(OSError, sqlite3.Error):  # what was committed is in the log, and the next time will do
             size = Path(f"{self._path}-wal").stat().st_size
@@ -153,7 +153,7 @@ class SqliteStore(SqlStore):
                 busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 self._log_at_most = size + LOG if busy else LOG
 
-    def _said(self, error: Exception) -> StoreError:
+    def _store_error(self, error: Exception) -> StoreError:
         """What is wrong and what to do, in a sentence."""
         if isinstance(error, StoreError):
             return error
@@ -197,12 +197,12 @@ class _Rows:
         self._connection.executemany(translated(statement, SQLITE), values)
 
 
-def _connected(path: Path | str, uri: bool = False) -> sqlite3.Connection:
+def _connect(path: Path | str, uri: bool = False) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False, uri=uri)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, with those above it, so that it outlives a loss of power."""
+    """Make a folder and its parents, so that they survive a loss of power."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -210,7 +210,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring to the disk which files there are."""
+    """Write the entries of a folder to the disk."""
     if os.name == "posix":  # elsewhere a folder cannot be opened
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Where a run keeps what is done: one small interface, over a file on one machine or a database server for many."""
+"""The interface of a store, where a run keeps what is done: a file on one machine, or a database server for many."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,20 +8,21 @@ if TYPE_CHECKING:  # numpy is not needed to say how far a run is
     from sfumato.metrics.estimate import Row
 
 LEASE = 60.0
-"""Seconds for which a claim holds unless renewed: so long after a worker's death on another machine its items are free."""
+"""Seconds that a claim lasts unless it is renewed. The items of a worker that died on another machine are free after
+that time."""
 
 
 def data_note(name: str) -> str:
-    """The note that a store has of a data set: its classes, and how many examples and queries there are."""
+    """The name of the note about a data set: its classes, and how many examples and queries it has."""
     return f"data {name}"
 
 
 class StoreError(OSError):
-    """The store cannot be read or written: what is wrong and what to do, in one sentence. What was committed is kept."""
+    """The store cannot be read or written. The message says in one sentence what is wrong and what to do. Commits are kept."""
 
 
 class Item(NamedTuple):
-    """What is done once: a recipe and a query, by their numbers in the run's store."""
+    """The unit of work: a recipe and a query, by their numbers in the run's store. Each item is done once."""
 
     recipe: int
     query: int
@@ -41,28 +42,28 @@ class Done:
     reason: str = ""
     """Why it failed."""
     seconds: float = 0.0
-    """What the method took for this query: of a batch, its share."""
+    """Seconds of the method for this query: of a batch, its share."""
     masks: str = ""
-    """Where the method's result is, if it was kept: `SHARD/KEY`, the shard and the key in it."""
+    """Where the method's result is kept, as `SHARD/KEY`; empty if it is not."""
 
 
 @dataclass(frozen=True)
-class Listed:
-    """An example of a data set, as a run keeps it."""
+class StoredExample:
+    """An example of a data set, as the store keeps it."""
 
     name: str
     annotation: str
     """A hash of its name and annotation."""
     files: tuple[str, ...]
-    """The paths of its picture and masks; none where there is no example."""
+    """The paths of its picture and masks; empty if the example could not be read."""
     body: str
-    """The example as JSON, or why there is none."""
+    """The example as JSON, or why it could not be read."""
     targets: tuple[int, ...]
-    """The classes to be explained."""
+    """The classes to explain."""
 
 
-class Planned(NamedTuple):
-    """A query of a data set, as a run keeps it, in the data set's order."""
+class StoredQuery(NamedTuple):
+    """A query of a data set, as the store keeps it."""
 
     query: int
     target: int
@@ -70,40 +71,40 @@ class Planned(NamedTuple):
     place: int
     files: tuple[str, ...]
     stamp: str
-    """Of its files, when they were last looked into (see `content.stamp`); empty before."""
+    """The stamp of its files when they were last hashed (see `content.stamp`); empty before that."""
     content: str
-    """A hash of what was in them; empty before."""
+    """The hash of their content; empty before that."""
 
 
 class Tally(NamedTuple):
-    """How many items of a recipe were measured (no cause), or failed for one cause."""
+    """How many items of a recipe failed for one cause, or were measured (the cause is empty)."""
 
     recipe: int
     cause: str
     items: int
     example: str
-    """The name of one of them."""
+    """The name of one example."""
 
 
 class Page(NamedTuple):
-    """Measured items of one recipe whose rows have the same names, as columns."""
+    """Measured items of one recipe as columns. Their rows have the same names."""
 
     names: tuple[str, ...]
     queries: Sequence[int]
     values: Sequence[Sequence[Any]]
-    """A value for each item, by name."""
+    """By name, a value for each item."""
     seconds: Sequence[float | None]
     """`None` where the method's time is not known."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who works on items: a process, on a machine. A dead process of this machine gives up what it had claimed at once."""
+    """The owner of claims: a process on a machine. Claims of a dead process on this machine are free immediately."""
 
     machine: str
     process: int
     started: str
-    """Tells processes of one number apart."""
+    """When the process started, which tells it from a later one with the same number."""
 
 
 class Store(Protocol):
@@ -112,24 +113,24 @@ class Store(Protocol):
     A store is a context manager, which closes it.
     """
 
-    def tell(self, recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-        """Remember what recipes are (plain JSON), by their hashes; those known stay as they are. Gives their numbers."""
+    def add_recipes(self, recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+        """Add recipes (plain JSON) by their hashes, unless they are there already. Returns their numbers."""
         ...
 
     def recipes(self) -> dict[int, dict[str, Any]]: ...
 
     def note(self, name: str, value: Any) -> None:
-        """Remember a fact of the run (plain JSON) by its name, in place of what it was."""
+        """Set a note of the run (plain JSON) by its name."""
         ...
 
     def notes(self) -> dict[str, Any]: ...
 
-    def known(self, items: Collection[Item]) -> set[Item]:
+    def which_done(self, items: Collection[Item]) -> set[Item]:
         """Those of the items that are done."""
         ...
 
-    def known_between(self, recipe: int, first: int, last: int) -> int:
-        """How many items of a recipe are done whose queries have these numbers, both ends included."""
+    def count_done(self, recipe: int, first: int, last: int) -> int:
+        """How many items of a recipe are done for the queries `first` to `last`, both included."""
         ...
 
     def look_up(self, items: Collection[Item]) -> Iterator[Done]:
@@ -137,34 +138,34 @@ class Store(Protocol):
         ...
 
     def claim(self, items: Sequence[Item], owner: Owner, lease: float = LEASE) -> list[Item]:
-        """Of these items, those which are neither done nor claimed by another that lives; they are the owner's from now on.
+        """Claim items for an owner. Returns those that are neither done nor claimed by another.
 
-        A claim of another counts while its lease lasts, unless it is of this machine and its process is no more.
+        A claim of another counts while its lease lasts, unless its process was on this machine and has ended.
         """
         ...
 
     def renew(self, owner: Owner, lease: float = LEASE) -> None:
-        """All that the owner has claimed is its own for another lease."""
+        """Extend the owner's claims by another lease."""
         ...
 
     def release(self, owner: Owner) -> None:
-        """The owner's claims are given up."""
+        """Release the owner's claims."""
         ...
 
     def commit(self, done: Sequence[Done]) -> None:
-        """Keep what is done, once; what another has committed stays as it is. The claims of these items are given up."""
+        """Write items that are done, and release their claims. Items that another has committed stay as they are."""
         ...
 
     def forget(self, items: Collection[Item]) -> None:
-        """These items are not done."""
+        """Remove items, so that they count as not done."""
         ...
 
     def forget_recipe(self, recipe: int, failed: bool = False) -> None:
-        """No item of the recipe is done; with `failed` only those that were measured are."""
+        """Remove all items of a recipe; with `failed` only its failed ones."""
         ...
 
     def done(self, recipe: int | None = None) -> Iterator[Done]:
-        """All that is done, or all of a recipe, by number; read page by page."""
+        """All items that are done, or those of one recipe, in the order of their numbers; read page by page."""
         ...
 
     def row_names(self) -> list[str]:
@@ -172,11 +173,11 @@ class Store(Protocol):
         ...
 
     def tallies(self) -> list[Tally]:
-        """What the items come to whose queries are planned."""
+        """How many items were measured or failed, counting queries that are planned."""
         ...
 
     def pages(self, recipe: int) -> Iterator[Page]:
-        """What was measured of a recipe, by the queries' numbers."""
+        """The measured items of a recipe, in the order of their queries."""
         ...
 
     def shards(self) -> set[str]:
@@ -189,32 +190,32 @@ class Store(Protocol):
 
     # The queries of the data sets
 
-    def lists(self, data: str, first: int, examples: Sequence[Listed]) -> None:
-        """The data set's places from `first` on hold these examples. What is done of others is kept, and not counted; counts
-        may be late until `listed`."""
+    def put_examples(self, data: str, first: int, examples: Sequence[StoredExample]) -> None:
+        """Put examples at the places of a data set from `first` on. Items of the examples that were there are kept, and are not
+        counted any more; counts are right after `finish_examples`."""
         ...
 
-    def listed(self, data: str, count: int) -> int:
-        """The data set has so many examples; gives how many queries."""
+    def finish_examples(self, data: str, count: int) -> int:
+        """End the list of a data set, which has `count` examples. Returns how many queries it has."""
         ...
 
-    def planned(self, data: str, first: int, last: int) -> list[Planned]:
-        """The queries of the examples at the places from first to last, in the data set's order."""
+    def planned(self, data: str, first: int, last: int) -> list[StoredQuery]:
+        """The queries of the examples at the places `first` to `last`, in the data set's order."""
         ...
 
     def order(self, data: str, first: int, last: int) -> list[tuple[int, int, int]]:
-        """The same, each by the numbers of its query and its example, and its target."""
+        """The same queries, each as (query, example, target) with the numbers of query and example."""
         ...
 
     def bodies(self, examples: Collection[int]) -> dict[int, str]:
-        """What is kept of these examples, as JSON."""
+        """The examples with these numbers, as JSON."""
         ...
 
-    def named(self, data: str, names: Collection[str]) -> dict[str, str]:
-        """What is kept of a data set's examples with these names, by name."""
+    def bodies_by_name(self, data: str, names: Collection[str]) -> dict[str, str]:
+        """The examples of a data set with these names, as JSON."""
         ...
 
-    def looked_into(self, data: str, seen: Sequence[tuple[int, str, str]]) -> bool:
-        """Remember the stamp and content of examples' files, each (example, stamp, content). Where the content is another than
-        was known, other queries take the place of those that were planned; whether that is so."""
+    def set_contents(self, data: str, contents: Sequence[tuple[int, str, str]]) -> bool:
+        """Set the stamps and content hashes of examples' files, each as (example, stamp, content). If the content of one has
+        changed, new queries replace those that were planned. Returns whether there is such an example."""
         ...

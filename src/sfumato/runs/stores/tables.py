@@ -1,4 +1,4 @@
-"""The tables of a run, and the words in which databases differ."""
+"""The tables of a run, and the words in which SQLite and PostgreSQL differ."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -6,8 +6,8 @@ from string import Template
 from typing import Any, Protocol, TypeVar
 
 FORMAT = 3
-"""Of the tables below. A run with a higher one was made by a version that is newer than this; one with a lower is brought to
-this one when it is opened (see `earlier`)."""
+"""The version of the tables below. A run with a higher one was made by a newer version of sfumato; one with a lower is
+upgraded when it is opened (see `earlier`)."""
 
 TABLES = (
     "CREATE TABLE format (version BIGINT NOT NULL)",
@@ -39,9 +39,10 @@ planned once and is no more. `shape` 0 is of items that failed, with the reason 
 values there. `since` and `until` are in seconds since 1970, by the clock of the database."""
 
 Dialect = tuple[tuple[str, str], ...]
-"""What the databases call differently: `name` (the type of words that are compared byte by byte), `number` (that of a primary
-key which counts up), `clustered` (rows lie by the primary key), `items` (a table `listed` of the pairs in a JSON list), `ids`
-and `words` (such tables with one column `value`), `now` (seconds since 1970) and `value` (the place of a parameter)."""
+"""Words that differ between the databases: `name` (the type of words that are compared byte by byte), `number` (that of
+a primary key which counts up), `clustered` (rows lie by the primary key), `items` (a table `listed` of the pairs in a
+JSON list), `ids` and `words` (such tables with one column `value`), `now` (seconds since 1970) and `value` (the place
+of a parameter)."""
 
 SQLITE: Dialect = (
     ("name", "TEXT"),
@@ -75,10 +76,10 @@ T = TypeVar("T")
 
 
 class Rows(Protocol):
-    """A transaction that is under way."""
+    """The open transaction."""
 
     def __call__(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Execute a statement, and what it gives."""
+        """Execute a statement, and return its rows."""
         ...
 
     def each(self, statement: str, values: Sequence[tuple[Any, ...]]) -> None:
@@ -87,16 +88,16 @@ class Rows(Protocol):
 
 
 class Database(Protocol):
-    """Where transactions are done."""
+    """A database that runs transactions."""
 
     where: str
-    """What to call it in messages."""
+    """Its name in messages."""
 
     def _transaction(self, work: Callable[[Rows], T], write: bool = False) -> T: ...
 
 
 @cache
 def translated(statement: str, dialect: Dialect) -> str:
-    """A statement in a dialect's words."""
+    """A statement with the words of a dialect."""
     words: Mapping[str, str] = dict(dialect)
     return Template(statement).substitute(words).replace("?", words["value"])

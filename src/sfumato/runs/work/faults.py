@@ -1,4 +1,4 @@
-"""Whose fault an error is: the item's, which fails and is tried no more, or the machine's, which leaves the item open."""
+"""Whether an error is the fault of its item, which then has failed, or of the machine, which leaves the item open."""
 
 import errno
 import re
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 IN_A_ROW = 5
-"""Pictures at which the machine fails in the same way, one after the other and with nothing measured between, before a run
-stops. One large picture, or a few of the same source, may be too much for a machine that is sound."""
+"""A run stops after the machine has failed in the same way at this many pictures in a row, with nothing measured between. One
+large picture, or a few from one source, may be too much for a machine that works."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Kind:
 
 
 SPOKEN = (RuntimeError, OSError, sqlite3.Error)
-"""Errors whose words count, as they have no type or number of their own. What a `ValueError` says is about its item."""
+"""Errors that are recognised by their messages, as they have no type or number of their own. A `ValueError` is about
+its item."""
 
 LOST = (
     r"CUDA error|HIP error|device-side assert|CUDA driver|NVIDIA driver|No CUDA GPUs|NCCL error|cu(dnn|blas|solver|fft) error"
@@ -97,28 +98,28 @@ KINDS = (
 )
 
 KILLED = Kind("a worker was killed", "take fewer workers or a smaller batch, as memory may be wanting")
-"""Of a process that something else ended: the system for want of memory, or a person."""
+"""The kind of a process that something outside ended: the system, for want of memory, or a person."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What failed that is no item's fault."""
+    """A fault of the machine."""
 
     kind: Kind
     about: str
-    """The error's type and words."""
+    """The error's type and message."""
     lost: bool = False
     """Whether the process cannot use its device any more, so that another must go on."""
 
 
 @dataclass(frozen=True)
 class OpenItems:
-    """Items of one picture that are left open, so that the same command tries them again."""
+    """Items of one picture that are left open: the same command tries them again."""
 
     items: tuple[Any, ...]
     picture: str
     where: str
-    """The method or protocol that was at it, and the model."""
+    """The method or protocol that failed, and the model."""
     fault: Fault
 
 
@@ -136,7 +137,7 @@ class LostDeviceError(RuntimeError):
 
 
 def machine_fault(error: BaseException) -> Fault | None:
-    """What is wrong with the machine where an error, or one that it came from, says so; `None` for the item's own fault.
+    """The fault of the machine that an error, or one of its causes, tells of; `None` for a fault of the item.
 
     >>> machine_fault(OSError(errno.ENOSPC, "No space left on device")).kind.name
     'the disk is full'
@@ -146,12 +147,13 @@ def machine_fault(error: BaseException) -> Fault | None:
     for cause in _causes(error):
         for kind in KINDS:
             if _of(cause, kind):
-                return Fault(kind, said(cause), _loses(cause))
+                return Fault(kind, describe_error(cause), _loses(cause))
     return None
 
 
-def said(error: BaseException) -> str:
-    """An error's words on one line, with its type unless it is a `ValueError`, whose words are for people."""
+def describe_error(error: BaseException) -> str:
+    """An error's message on one line, with its type. A `ValueError` stands without its type, as its message is written
+    for users."""
     text = " ".join(str(error).split())
     if isinstance(error, ValueError) and text:
         return text
@@ -166,8 +168,8 @@ def _of(error: BaseException, kind: Kind) -> bool:
 
 
 def _loses(error: BaseException) -> bool:
-    """Whether the device's context is lost, as it is after each error that is not about memory; torch calls some of those about
-    memory `AcceleratorError` too."""
+    """Whether the context of the device is lost, as after each error that is not about memory. Some errors about memory are
+    `AcceleratorError` in torch too."""
     return isinstance(error, torch.AcceleratorError) or bool(
         isinstance(error, RuntimeError)
         and not isinstance(error, torch.OutOfMemoryError)
@@ -176,27 +178,27 @@ def _loses(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, and those that it came from."""
-    rest, seen = [error], set()
+    """An error and its causes."""
+    rest, ids = [error], set()
     while rest:
-        each = rest.pop(0)
-        if id(each) in seen:
+        cause = rest.pop(0)
+        if id(cause) in ids:
             continue
-        seen.add(id(each))
-        yield each
-        if isinstance(each, BaseExceptionGroup):
-            rest += each.exceptions
-        before = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+        ids.add(id(cause))
+        yield cause
+        if isinstance(cause, BaseExceptionGroup):
+            rest += cause.exceptions
+        before = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
         if before is not None:
             rest.append(before)
 
 
 @dataclass(eq=False)
 class Troubles:
-    """What the machine's faults have left open, and whether there are so many that a run should stop."""
+    """The items that faults of the machine have left open, and whether a run should stop because of them."""
 
     left: dict[Any, Fault] = field(default_factory=dict)
-    """By item."""
+    """The items that are left open, with their faults."""
     _counts: dict[Kind, tuple[int, Fault]] = field(default_factory=dict)
     """How many items each kind has left open, and its last fault."""
     _kind: Kind | None = None
@@ -204,21 +206,21 @@ class Troubles:
     """The pictures at which the machine failed in the same way since something was measured."""
 
     def note(self, left: Collection[OpenItems], *, measured: bool) -> None:
-        """Take in what was left open beside what was done, of which something was `measured` or nothing."""
+        """Add items that were left open. `measured` says whether other items were measured at the same time."""
         if measured:
             self._row.clear()
-        for each in left:
-            new = [item for item in each.items if item not in self.left]
-            self.left |= dict.fromkeys(new, each.fault)
-            self._counts[each.fault.kind] = (self._counts.get(each.fault.kind, (0,))[0] + len(new), each.fault)
-            self.count(each)
+        for group in left:
+            new = [item for item in group.items if item not in self.left]
+            self.left |= dict.fromkeys(new, group.fault)
+            self._counts[group.fault.kind] = (self._counts.get(group.fault.kind, (0,))[0] + len(new), group.fault)
+            self.count(group)
 
-    def count(self, each: OpenItems) -> None:
-        """Take in a fault that has left nothing open yet."""
-        if each.fault.kind != self._kind:
-            self._kind = each.fault.kind
+    def count(self, group: OpenItems) -> None:
+        """Count a fault that has left nothing open yet."""
+        if group.fault.kind != self._kind:
+            self._kind = group.fault.kind
             self._row.clear()
-        self._row[each.picture] = each
+        self._row[group.picture] = group
 
     @property
     def reason(self) -> str:

@@ -1,4 +1,4 @@
-"""The items of a run: what each depends on, so that it is done once, in whatever order and by whomever."""
+"""The items of a run, and what each depends on: so each is done once, in any order and by any worker."""
 
 import hashlib
 import json
@@ -16,13 +16,13 @@ from sfumato.runs.work import source
 from sfumato.settings import as_key
 
 PREDICTED_TARGET = -1
-"""In place of a class that only the model knows."""
+"""The target of a query whose class is what the model predicts."""
 
 UNKNOWN_TARGET = -2
-"""Of an example whose annotation is no good, so that its targets are not known."""
+"""The target of an example whose annotation cannot be read."""
 
 OF_PROTOCOLS = ("protocol", "protocol's code", "others")
-"""What of a recipe a method's result does not depend on."""
+"""The parts of a recipe that a method's result does not depend on."""
 
 
 @dataclass(frozen=True)
@@ -30,28 +30,29 @@ class Unit:
     """A query of a data set: an example, and one of its targets."""
 
     query: int
-    """Its number in the run's store."""
+    """The number of the query in the run's store."""
     name: str
     target: int
     example: Example | None
     content: str = ""
-    """A hash of what its picture and masks hold (see `content`)."""
+    """A hash of the content of its picture and masks (see `content`)."""
     reason: str = ""
-    """Why there is no example."""
+    """Why the example cannot be read; empty if it can."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive units that go through a method together: always the same ones, so that no digit depends on who did what."""
+    """Consecutive units that go through a method together. They are always the same, so that digits do not depend on
+    the worker."""
 
     combination: Combination
     units: tuple[Unit, ...]
     recipes: tuple[int, ...]
-    """One a protocol."""
+    """The numbers of the recipes, one for each protocol."""
 
     @cached_property
     def items(self) -> tuple[tuple[Item, ...], ...]:
-        """By unit, one a protocol."""
+        """The items by unit, then by protocol."""
         return tuple(tuple(Item(recipe, unit.query) for recipe in self.recipes) for unit in self.units)
 
     @property
@@ -65,24 +66,25 @@ def recipes(
     made_by: Mapping[str, str],
     indices: Mapping[tuple[str, str], Sequence[int | None]] = MappingProxyType({}),
 ) -> dict[tuple[Combination, str], dict[str, Any]]:
-    """By combination and protocol, all that items share on which their outcome depends; plain JSON.
+    """The recipes of a plan, by combination and protocol: all that the items of one recipe depend on, as plain JSON.
 
-    `weights` are the models' identities, `made_by` the versions of all that computes, `indices` the models' outputs of the data
-    sets' classes. A method's and a protocol's own
-    name in the plan does not count; the source of one that is not sfumato's own does. The names of the models that a protocol
-    compares with count, as its rows have them.
+    `weights` are the identities of the models, `made_by` the versions of all code that computes, and `indices` the outputs of
+    the models for the classes of the data sets. The name of a method or protocol in the plan is not part of a recipe; its
+    source is, unless it belongs to sfumato. The names of models that a protocol compares with are, as its rows have them.
     """
-    found = {}
-    for each in plan.combinations():
-        for protocol in each.protocols:
+    by_place = {}
+    for combination in plan.combinations():
+        for protocol in combination.protocols:
             entry = plan.protocols[protocol]
-            method = plan.methods[each.method]
-            found[each, protocol] = {
+            method = plan.methods[combination.method]
+            by_place[combination, protocol] = {
                 "made by": dict(made_by),
-                "data": each.data,
-                "classes": digest([list(plan.data[each.data].data.classes), indices.get((each.data, each.model))]),
-                "targets": plan.data[each.data].targets,
-                "model": weights[each.model],
+                "data": combination.data,
+                "classes": digest(
+                    [list(plan.data[combination.data].data.classes), indices.get((combination.data, combination.model))]
+                ),
+                "targets": plan.data[combination.data].targets,
+                "model": weights[combination.model],
                 "method": as_key(method),
                 "method's code": source.of(method),
                 "protocol": as_key(entry.protocol),
@@ -92,15 +94,15 @@ def recipes(
                 "device": plan.device,
                 "batch": plan.batch,
             }
-    return {key: json.loads(json.dumps(recipe)) for key, recipe in found.items()}
+    return {key: json.loads(json.dumps(recipe)) for key, recipe in by_place.items()}
 
 
 def explanation(recipe: Mapping[str, Any]) -> str:
-    """A hash of that part of a recipe on which a method's result depends: of all but the protocol."""
+    """A hash of the part of a recipe that a method's result depends on: all but the protocol."""
     return digest({name: value for name, value in recipe.items() if name not in OF_PROTOCOLS})
 
 
 def seed_of(unit: Unit) -> int:
-    """The seed of what protocols draw for a picture: the same for all methods, models and protocols, so that these can be
-    compared."""
+    """The seed of a protocol's random numbers for a query. It is the same for all methods, models and protocols, so
+    that they can be compared."""
     return int(hashlib.sha256((unit.content or unit.name).encode("utf-8", "surrogatepass")).hexdigest()[:15], 16)

@@ -1,4 +1,4 @@
-"""The data sets of a plan, as its run keeps them: read from their annotations once, and again where these have changed."""
+"""The data sets of a plan in its run's store: annotations are read once, and again if they have changed."""
 
 import hashlib
 import json
@@ -10,19 +10,19 @@ from sfumato.data import Data, Example
 from sfumato.data.plain import annotation, files, plain
 from sfumato.runs.plans.plan import PREDICTED, DataEntry
 from sfumato.runs.stores.content import stamp
-from sfumato.runs.stores.store import Listed, Store, data_note
+from sfumato.runs.stores.store import Store, StoredExample, data_note
 from sfumato.runs.work.items import PREDICTED_TARGET, UNKNOWN_TARGET
 from sfumato.settings import as_key
 
 AT_ONCE = 1000
-"""Examples that go into the store together."""
+"""How many examples are written in one transaction."""
 
 
 def register(store: Store, name: str, entry: DataEntry) -> None:
-    """See that the store holds the examples and queries of a data set as they are now.
+    """Bring the examples and queries of a data set in the store up to date.
 
-    A data set whose `sources` (the files that it reads its annotations from) have the size and times that they had is not
-    read again; one that names none is gone through each time. Raises `ValueError` where the set cannot be read.
+    A data set is not read again if its `sources` (the files with its annotations) have the same sizes and times as before. One
+    that has no `sources` is read each time. Raises `ValueError` if the data set cannot be read.
     """
     sources = _sources(entry)
     if _known(store, name, sources):
@@ -31,14 +31,14 @@ def register(store: Store, name: str, entry: DataEntry) -> None:
     count = 0
     examples = _examples(entry.data, entry.targets)
     while block := list(islice(examples, AT_ONCE)):
-        store.lists(name, count, block)
+        store.put_examples(name, count, block)
         count += len(block)
-    queries = store.listed(name, count)
+    queries = store.finish_examples(name, count)
     store.note(data_note(name), {"sources": sources, "classes": classes, "examples": count, "queries": queries})
 
 
-def registered(store: Store, name: str, entry: DataEntry) -> bool:
-    """Whether the store holds a data set as it is now, as far as that is known without reading it."""
+def is_registered(store: Store, name: str, entry: DataEntry) -> bool:
+    """Whether a data set in the store is up to date, as far as sizes and times of its files tell."""
     return _known(store, name, _sources(entry))
 
 
@@ -47,17 +47,17 @@ def _known(store: Store, name: str, sources: str) -> bool:
 
 
 def _sources(entry: DataEntry) -> str:
-    """A hash of all that the examples come from; empty where that is not known."""
+    """A hash of all that the examples come from; empty if the data set does not name its sources."""
     paths = getattr(entry.data, "sources", None)
     if paths is None:
         return ""
-    listed = sorted(map(str, paths))
-    told = [as_key(entry.data), entry.targets, listed, stamp(listed)]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+    names = sorted(map(str, paths))
+    facts = [as_key(entry.data), entry.targets, names, stamp(names)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-def _examples(data: Data, targets: str) -> Iterator[Listed]:
-    """The examples of a data set in its order. What is wrong with the annotation of one becomes a query that says so."""
+def _examples(data: Data, targets: str) -> Iterator[StoredExample]:
+    """The examples of a data set in its order. One whose annotation cannot be read becomes a query that says why."""
     for index in range(len(data)):
         try:
             example = data[index]
@@ -65,15 +65,15 @@ def _examples(data: Data, targets: str) -> Iterator[Listed]:
             yield _unknown(f"example {index}", str(error))
         else:
             predicted = targets == PREDICTED or not data.classes
-            yield _listed(example, (PREDICTED_TARGET,) if predicted else tuple(example.targets))
+            yield _stored(example, (PREDICTED_TARGET,) if predicted else tuple(example.targets))
 
 
-def _listed(example: Example, targets: tuple[int, ...]) -> Listed:
+def _stored(example: Example, targets: tuple[int, ...]) -> StoredExample:
     body: dict[str, Any] = plain(example)
     paths = tuple(str(path) for path in files(example))
-    return Listed(example.name, annotation(example), paths, json.dumps(body, separators=(",", ":")), targets)
+    return StoredExample(example.name, annotation(example), paths, json.dumps(body, separators=(",", ":")), targets)
 
 
-def _unknown(name: str, reason: str) -> Listed:
+def _unknown(name: str, reason: str) -> StoredExample:
     body = json.dumps({"name": name, "reason": reason})
-    return Listed(name, hashlib.sha256(body.encode()).hexdigest()[:32], (), body, (UNKNOWN_TARGET,))
+    return StoredExample(name, hashlib.sha256(body.encode()).hexdigest()[:32], (), body, (UNKNOWN_TARGET,))

@@ -1,4 +1,4 @@
-"""The code that results come from, as a hash: a version's number alone would not tell a changed working copy."""
+"""A hash of the code that results come from: a version number does not change with a working copy."""
 
 import ast
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 ABOVE = ("behaviour", "cli", "figures", "runs", "web")
-"""Packages and modules that show and store results, or ask something else: no row of a run comes from them."""
+"""Packages and modules that store or show results, or ask other questions: rows of a run do not depend on them."""
 
 
 @cache
@@ -35,17 +35,17 @@ OWN = ("builtins", "sfumato", "torch")
 
 
 def of(thing: Any) -> list[str]:
-    """What of a user's own code an object comes from, by module: for each class of it that is not sfumato's own, and each class
-    that it derives from, a hash of its module's source and of what that imports from its own package or folder, loaded or not.
+    """The user's code that an object depends on: a line with a hash for each module.
 
-    A class with a text `version` is known by that instead; a package that is installed, by its `__version__` if it has one.
-    Objects within settings, and the modules of a network, count too.
+    The modules are those of its classes and their bases that are not sfumato's own, and those that these import from their own
+    package or folder, loaded or not. A class with a text `version` is known by that instead, an installed package by its
+    `__version__` if it has one. Objects within settings, and the modules of a network, count too.
     """
-    return sorted({line for kind in _kinds(thing) for each in _derived_from(kind) for line in _told(each)})
+    return sorted({line for kind in _kinds(thing) for base in _derived_from(kind) for line in _lines_of(base)})
 
 
 def _derived_from(kind: Any) -> tuple[Any, ...]:
-    """A class and its bases; alone where it says its version."""
+    """A class and its bases; the class alone if it has a `version`."""
     return (kind,) if isinstance(getattr(kind, "version", None), str) else getattr(kind, "__mro__", (kind,))
 
 
@@ -55,8 +55,8 @@ def _kinds(thing: Any) -> Iterator[type | Any]:
         yield from dict.fromkeys(type(module) for module in thing.modules())
     elif is_dataclass(thing) and not isinstance(thing, type):
         yield type(thing)
-        for each in fields(thing):
-            yield from _kinds(getattr(thing, each.name))
+        for entry in fields(thing):
+            yield from _kinds(getattr(thing, entry.name))
     elif isinstance(thing, Mapping):
         for value in thing.values():
             yield from _kinds(value)
@@ -69,7 +69,7 @@ def _kinds(thing: Any) -> Iterator[type | Any]:
         yield type(thing)
 
 
-def _told(kind: Any) -> list[str]:
+def _lines_of(kind: Any) -> list[str]:
     module = sys.modules.get(getattr(kind, "__module__", None) or "")
     if module is None or _top(module.__name__) in OWN or _top(module.__name__) in sys.stdlib_module_names:
         return []
@@ -78,13 +78,13 @@ def _told(kind: Any) -> list[str]:
         return [f"{module.__name__}:{kind.__qualname__} version {version}"]
     package = sys.modules.get(_top(module.__name__), module)
     installed = {"site-packages", "dist-packages"} & set(Path(getattr(module, "__file__", None) or "").parts)
-    if installed and isinstance(known := getattr(package, "__version__", None), str):
-        return [f"{package.__name__} {known}"]
-    return [f"{each.name} {_hashed(each)}" for each in _closure(_File.of(module))]
+    if installed and isinstance(installed_version := getattr(package, "__version__", None), str):
+        return [f"{package.__name__} {installed_version}"]
+    return [f"{file.name} {_hash(file)}" for file in _closure(_File.of(module))]
 
 
 class _File(NamedTuple):
-    """A module's file: what a function imports when it is called need not be loaded yet."""
+    """The file of a module, which need not be loaded: a function may import it later."""
 
     name: str
     path: Path | None
@@ -102,19 +102,21 @@ class _File(NamedTuple):
 
 
 def _closure(module: _File) -> list[_File]:
-    """A module, and those of its package or folder that it imports, directly or not."""
-    found: dict[str, _File] = {}
+    """A module and those that it imports from its package or folder, directly or not."""
+    files: dict[str, _File] = {}
     left = [module]
     while left:
         one = left.pop()
-        if one.name not in found:
-            found[one.name] = one
-            left += [other for name in _imports(one) if (other := _located(name)) is not None and _beside(one, other)]
-    return list(found.values())
+        if one.name not in files:
+            files[one.name] = one
+            left += [
+                other for name in _imports(one) if (other := _find_module(name)) is not None and _beside(one, other)
+            ]
+    return list(files.values())
 
 
-def _located(name: str) -> _File | None:
-    """The file of a module of that name, which is not loaded for this."""
+def _find_module(name: str) -> _File | None:
+    """The file of a module, which this does not load."""
     if (module := sys.modules.get(name)) is not None:
         return _File.of(module)
     parent, _, _ = name.rpartition(".")
@@ -122,8 +124,8 @@ def _located(name: str) -> _File | None:
     if parent in sys.modules:
         folders = [str(folder) for folder in getattr(sys.modules[parent], "__path__", ())]
     elif parent:
-        known = _located(parent)
-        folders = [str(known.path.parent)] if known and known.path and known.path.stem == "__init__" else []
+        package = _find_module(parent)
+        folders = [str(package.path.parent)] if package and package.path and package.path.stem == "__init__" else []
     try:
         spec = PathFinder.find_spec(name, folders)
     except (ImportError, ValueError):
@@ -141,8 +143,8 @@ def _imports(module: _File) -> Iterable[str]:
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            for each in node.names:
-                parts = each.name.split(".")
+            for alias in node.names:
+                parts = alias.name.split(".")
                 yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
         elif isinstance(node, ast.ImportFrom):
             try:
@@ -150,7 +152,7 @@ def _imports(module: _File) -> Iterable[str]:
             except ImportError:
                 continue
             yield base
-            yield from (f"{base}.{each.name}" for each in node.names)
+            yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
 def _beside(module: _File, other: _File) -> bool:
@@ -159,8 +161,8 @@ def _beside(module: _File, other: _File) -> bool:
     return _top(other.name) == _top(module.name) or near
 
 
-def _hashed(module: _File) -> str:
-    """A hash of a module's source; of one that has no file, as in a notebook, that is said."""
+def _hash(module: _File) -> str:
+    """A hash of a module's source, or "without a file" for one of a notebook."""
     try:
         return hashlib.sha256(module.read()).hexdigest()[:16]
     except OSError:

@@ -1,4 +1,5 @@
-"""Where a worker is: it says so before each step, so that it is known what a process was at that died or hangs."""
+"""The steps of a worker. It reports each before it begins, so that its parent knows what a dead or hanging process was
+doing."""
 
 from dataclasses import dataclass
 
@@ -13,6 +14,6 @@ class Step:
 
     stage: str
     places: tuple[int, ...] = ()
-    """Of the units in the chunk that are in it: of a method, a batch."""
+    """The units of the step, by their places in the chunk: for a method, a batch."""
     number: int = 0
-    """Of a protocol in the chunk's combination."""
+    """The number of the protocol in the chunk's combination."""

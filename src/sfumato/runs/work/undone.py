@@ -1,4 +1,4 @@
-"""What of a plan is left to do, a window of queries after the other."""
+"""What a plan has left to do, in windows of queries."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,40 +7,42 @@ from itertools import islice
 from sfumato.data.plain import example_of
 from sfumato.runs.plans.plan import Combination, Plan
 from sfumato.runs.stores.content import AWAY, content, stamp
-from sfumato.runs.stores.store import Item, Planned, Store, data_note
+from sfumato.runs.stores.store import Item, Store, StoredQuery, data_note
 from sfumato.runs.work.items import Chunk, Unit
 
 QUERIES = 1000
-"""That are looked at together, about."""
+"""About how many queries make a window."""
 
 Window = list[tuple[Chunk, list[Item]]]
-"""Chunks of which something is not done, with those items."""
+"""Chunks with items that are not done, and these items."""
 
 
-def undone(plan: Plan, recipes: Mapping[tuple[Combination, str], int], store: Store) -> Iterator[Window]:
-    """All that is planned and not done: of each data set and model, each chunk of queries by all methods before the next.
+def open_windows(plan: Plan, recipes: Mapping[tuple[Combination, str], int], store: Store) -> Iterator[Window]:
+    """The items that are planned and not done. For each data set and model, all methods do a chunk of queries before
+    the next chunk.
 
-    Files that have changed since they were last looked into are looked into, and are other queries where they hold something
-    else.
+    Files whose size or times have changed are hashed again. If their content has changed, the queries are new ones.
     """
     together: dict[tuple[str, str], list[Combination]] = {}
     for combination in plan.combinations():
         together.setdefault((combination.data, combination.model), []).append(combination)
     size = plan.batch * -(-QUERIES // plan.batch)
     for (data, _), combinations in together.items():
-        numbers = [tuple(recipes[each, protocol] for protocol in each.protocols) for each in combinations]
+        numbers = [
+            tuple(recipes[combination, protocol] for protocol in combination.protocols) for combination in combinations
+        ]
         stream = _planned(store, data)
         while queries := list(islice(stream, size)):
-            if not _complete(store, queries, {number for each in numbers for number in each}):
+            if not _complete(store, queries, {recipe for row in numbers for recipe in row}):
                 chunks = _chunks(store, queries, combinations, numbers, plan.batch)
-                known = store.known([item for chunk in chunks for item in chunk.all_items])
-                missing = [(chunk, [item for item in chunk.all_items if item not in known]) for chunk in chunks]
+                done = store.which_done([item for chunk in chunks for item in chunk.all_items])
+                missing = [(chunk, [item for item in chunk.all_items if item not in done]) for chunk in chunks]
                 if missing := [(chunk, items) for chunk, items in missing if items]:
                     yield missing
 
 
-def _planned(store: Store, data: str) -> Iterator[Planned]:
-    """The queries of a data set in order, their files looked into."""
+def _planned(store: Store, data: str) -> Iterator[StoredQuery]:
+    """The queries of a data set in order, after a look at their files."""
     for first in range(0, _examples(store, data), QUERIES):
         last = first + QUERIES - 1
         page = store.planned(data, first, last)
@@ -50,24 +52,25 @@ def _planned(store: Store, data: str) -> Iterator[Planned]:
 
 
 def look(plan: Plan, store: Store) -> None:
-    """Look into all files that have changed since they were looked into, so that what is done of them does not count; those
-    that never were have their turn."""
+    """Hash files again whose size or times have changed: if their content has, their items do not count as done.
+
+    Files that were never hashed are left to `open_windows`."""
     for data in plan.data:
         for first in range(0, _examples(store, data), QUERIES):
-            _look_into(store, data, [each for each in store.planned(data, first, first + QUERIES - 1) if each.stamp])
+            _look_into(store, data, [query for query in store.planned(data, first, first + QUERIES - 1) if query.stamp])
 
 
-def _look_into(store: Store, data: str, page: Sequence[Planned]) -> bool:
-    """Look into those files of a page's examples that have changed; whether there are any.
+def _look_into(store: Store, data: str, page: Sequence[StoredQuery]) -> bool:
+    """Hash the files of examples that have changed, and note what they hold. Returns whether there were any.
 
-    What was looked into before and is away now is no other picture: its rows stay, and what is new of it fails.
+    A file that was hashed before and is missing now has not changed: its rows stay, and new items of it fail.
     """
     stale = {
-        each.example: (now, each.files)
-        for each in page
-        if (now := stamp(each.files)) != each.stamp and not (each.content and AWAY in now)
+        query.example: (now, query.files)
+        for query in page
+        if (now := stamp(query.files)) != query.stamp and not (query.content and AWAY in now)
     }
-    store.looked_into(data, [(example, now, content(paths)) for example, (now, paths) in stale.items()])
+    store.set_contents(data, [(example, now, content(paths)) for example, (now, paths) in stale.items()])
     return bool(stale)
 
 
@@ -75,24 +78,24 @@ def _examples(store: Store, data: str) -> int:
     return int(store.notes()[data_note(data)]["examples"])
 
 
-def _complete(store: Store, queries: Sequence[Planned], recipes: set[int]) -> bool:
-    """Whether all is done of queries whose numbers follow each other: counting is quicker than looking each up."""
-    numbers = [each.query for each in queries]
+def _complete(store: Store, queries: Sequence[StoredQuery], recipes: set[int]) -> bool:
+    """Whether all items of queries with consecutive numbers are done: to count them is quicker than to look each up."""
+    numbers = [query.query for query in queries]
     first, last = min(numbers), max(numbers)
     if last - first + 1 != len(numbers):
         return False
-    return all(store.known_between(recipe, first, last) == len(numbers) for recipe in recipes)
+    return all(store.count_done(recipe, first, last) == len(numbers) for recipe in recipes)
 
 
 def _chunks(
     store: Store,
-    queries: Sequence[Planned],
+    queries: Sequence[StoredQuery],
     combinations: Sequence[Combination],
     numbers: Sequence[tuple[int, ...]],
     batch: int,
 ) -> list[Chunk]:
-    bodies = store.bodies({each.example for each in queries})
-    units = [_unit(each, bodies[each.example]) for each in queries]
+    bodies = store.bodies({query.example for query in queries})
+    units = [_unit(query, bodies[query.example]) for query in queries]
     return [
         Chunk(combination, tuple(units[first : first + batch]), recipes)
         for first in range(0, len(units), batch)
@@ -100,8 +103,8 @@ def _chunks(
     ]
 
 
-def _unit(planned: Planned, body: str) -> Unit:
-    said = json.loads(body)
-    if "reason" in said:
-        return Unit(planned.query, said["name"], planned.target, None, reason=said["reason"])
-    return Unit(planned.query, said["name"], planned.target, example_of(said), planned.content)
+def _unit(planned: StoredQuery, body: str) -> Unit:
+    fields = json.loads(body)
+    if "reason" in fields:
+        return Unit(planned.query, fields["name"], planned.target, None, reason=fields["reason"])
+    return Unit(planned.query, fields["name"], planned.target, example_of(fields), planned.content)

@@ -1,4 +1,4 @@
-"""What methods found and a run has kept, for the protocols that are added to its plan."""
+"""Results of methods that a run has kept: protocols that are added to its plan use them."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,40 +11,41 @@ from sfumato.runs.work.items import Chunk
 
 
 @dataclass(frozen=True, eq=False)
-class Explained:
+class MethodResult:
     """A method's result for one query, or why there is none."""
 
     outcome: Attribution | BaseException
     seconds: float
-    """What the method took for it: of a batch, its share."""
+    """Seconds of the method: of a batch, this query's share."""
     masks: str = ""
-    """Where it is kept already, as `Done` says it."""
+    """Where the result is kept, as in `Done.masks`; empty if it is new."""
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
-    """The results that the rows of a run name."""
+class ResultCache:
+    """The results in the shards that rows of a run name."""
 
     store: Store
     shards: Shards
     alike: Mapping[int, Sequence[int]]
-    """By recipe, all those that differ in no more than the protocol."""
+    """By recipe, all recipes that differ from it in the protocol alone."""
     _sound: set[str] = field(default_factory=set)
 
-    def of(self, chunk: Chunk, wanted: frozenset[Item]) -> dict[int, Explained]:
-        """Those of a chunk's units, by their queries, that rows other than the wanted ones name. What a missing or damaged
-        shard held is left out, with a warning."""
-        found: dict[int, Explained] = {}
+    def of(self, chunk: Chunk, wanted: frozenset[Item]) -> dict[int, MethodResult]:
+        """The kept results of a chunk, by query: those that rows of other items than the wanted ones name.
+
+        Results in a missing or damaged shard are left out, with a warning."""
+        results: dict[int, MethodResult] = {}
         recipes = self.alike.get(chunk.recipes[0], ())
         for unit in chunk.units:
             items = {Item(recipe, unit.query) for recipe in recipes} - wanted
             for done in self.store.look_up(items):
-                if done.masks and unit.query not in found:
+                if done.masks and unit.query not in results:
                     try:
-                        found[unit.query] = Explained(self._read(done.masks), done.seconds, done.masks)
+                        results[unit.query] = MethodResult(self._read(done.masks), done.seconds, done.masks)
                     except StoreError as error:
                         warnings.warn(str(error), stacklevel=1)
-        return found
+        return results
 
     def _read(self, masks: str) -> Attribution:
         shard, _, name = masks.partition("/")
