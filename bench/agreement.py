@@ -28,7 +28,9 @@ from sfumato.methods.grad_cam import GradCAM
 from sfumato.methods.gradient import Gradient
 from sfumato.methods.guided_backprop import GuidedBackprop
 from sfumato.methods.linear_approximation import LinearApproximation
-from sfumato.model.backward.rules import ADDITIONS, EXCITATION, RECTIFIERS, RULES, every
+from sfumato.model.backward.excitation import PARTS, BatchNormRule, ExcitationRule, MeanRule, PassRule, SumRule
+from sfumato.model.backward.functions import RECTIFIERS, every
+from sfumato.model.backward.rules import RULES
 from sfumato.models.classifier import Preparation
 
 SHARED = Path(os.environ.get("SFUMATO_SHARED", "../shared/data"))
@@ -187,20 +189,20 @@ def compared(name: str, count: int) -> Iterator[Row]:
             net.float()
             yield name, peer, what, worst, exact, reason
             if reason in (MEAN, SUM):
-                with mock.patch.dict(RULES, {EXCITATION: without_torchray_gaps()}):
+                with mock.patch.dict(RULES, {"excitation": without_torchray_gaps()}):
                     worst = difference(net, inputs, targets, ours, theirs)
                 yield name, peer, f"{what}, our rules without those", worst, None, ""
 
 
-def without_torchray_gaps() -> dict[Any, Any]:
+def without_torchray_gaps() -> ExcitationRule:
     """Excitation as TorchRay runs it: sums, means and ReLUs written as functions keep their gradients, norms no sign.
 
     What one finds by running it; that the maps then agree shows that there is no other difference.
     """
-    sums_and_means = ADDITIONS | every("mean", "sum")
-    kept = {func: rule for func, rule in RULES[EXCITATION].items() if func not in sums_and_means | RECTIFIERS}
-    passed = RULES[EXCITATION][torch.sigmoid]
-    return kept | dict.fromkeys(every("batch_norm"), passed)
+    others = [part for part in PARTS if not isinstance(part, SumRule | MeanRule | PassRule | BatchNormRule)]
+    means = MeanRule(MeanRule().of - every("mean", "sum"))
+    passing = PassRule((PassRule().of - RECTIFIERS) | every("batch_norm"))
+    return ExcitationRule((*others, means, passing))
 
 
 def difference(

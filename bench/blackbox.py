@@ -20,8 +20,8 @@ from torch import Tensor
 import sfumato
 from sfumato.masks.smooth import Lattice
 from sfumato.methods.rise import RISE
-from sfumato.search.ascent import EXACTLY, project
-from sfumato.search.black_box import EvolutionAscent
+from sfumato.search.evolution import EvolutionAscent
+from sfumato.search.projection import EXACTLY, project
 from sfumato.search.search import Search
 
 SHARED = Path(os.environ.get("SFUMATO_SHARED", "../shared/data"))
@@ -72,7 +72,7 @@ def quality(areas: tuple[float, ...], evaluations: list[int], pictures: int, gra
     ascent = EvolutionAscent()
     method = sfumato.ExtremalPerturbation(areas=areas, ascent=ascent, jitter=None)
     columns: dict[str, Tensor] = {}
-    with Search.prepared(method, net, inputs, targets) as search:
+    with method.search(net, inputs, targets) as search:
         lattice = search.lattice
         assert isinstance(lattice, Lattice)
         wanted = torch.tensor(areas).expand(len(inputs), -1)

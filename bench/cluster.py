@@ -27,13 +27,13 @@ from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Row
 from sfumato.metrics.protocol import Protocol
 from sfumato.models.classifier import Classifier, Preparation
-from sfumato.runs import on_ray, workers
-from sfumato.runs.cluster import Cluster
-from sfumato.runs.plan import parse
-from sfumato.runs.processes import present
-from sfumato.runs.record import Place
-from sfumato.runs.session import Session, begun
-from sfumato.runs.store import Done
+from sfumato.runs.execution import on_ray, workers
+from sfumato.runs.execution.session import Session, begun
+from sfumato.runs.plans.cluster import Cluster
+from sfumato.runs.plans.plan import parse
+from sfumato.runs.results.record import Place
+from sfumato.runs.stores.processes import present
+from sfumato.runs.stores.store import Done
 
 PLAN = """
 [models]

@@ -13,7 +13,6 @@ from subjects import imagenet_pictures
 from torch import Tensor, nn
 
 import sfumato
-from sfumato.search.search import Search
 
 COUNTS = (5, 10, 25, 50)
 AREAS = (0.05, 0.1, 0.2, 0.4)
@@ -63,7 +62,7 @@ def main() -> None:
             }
             for kind, (method, asked) in methods.items():
                 inputs, targets = subjects.inputs[:pictures], subjects.targets[:pictures]
-                with Search.prepared(method, net, inputs, targets) as search:
+                with method.search(net, inputs, targets) as search:
                     size = search.lattice.size[0] if kind == "channels" else 1
                     wanted = torch.tensor(asked).expand(pictures, -1) / size
                     above = part_above(net, layer)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfumato.metrics.estimate import FEW
-from sfumato.runs import record as records
-from sfumato.runs import summary
-from sfumato.runs.export import tabulated
-from sfumato.runs.grid import grids, grouped
-from sfumato.runs.leaders import results
-from sfumato.runs.record import Record
-from sfumato.runs.store import Store
+from sfumato.runs.results import record as records
+from sfumato.runs.results import summary
+from sfumato.runs.results.export import tabulated
+from sfumato.runs.results.grid import grids, grouped
+from sfumato.runs.results.leaders import results
+from sfumato.runs.results.record import Record
+from sfumato.runs.stores.store import Store
 
 Place = tuple[str, str, str, str]
 """Data set, model, method and protocol, by their names in the plan."""

@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 from subjects import Subjects, imagenet_pictures
 
 import sfumato
-from sfumato.search.search import Search
 
 SIX_AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 CACHE = Path(__file__).parent / ".cache"
@@ -69,7 +68,7 @@ def overhead(repeats: int) -> None:
             method = sfumato.ExtremalPerturbation(areas=areas)
             inputs, targets = subjects.inputs[:pictures], subjects.targets[:pictures]
             alone, last, ours = [], [], []
-            with Search.prepared(method, subjects.net, inputs, targets) as search:
+            with method.search(subjects.net, inputs, targets) as search:
                 wanted = torch.tensor(areas).expand(pictures, -1)
                 bare(subjects, pictures * len(areas))
                 for _ in range(repeats):
@@ -97,9 +96,9 @@ def quality(pictures: int, areas: tuple[float, ...]) -> None:
     shown = theirs.flatten(2).mean(2)
     method = sfumato.ExtremalPerturbation()
     dark = replace(method, perturbation=sfumato.Blur(border="zeros"))
-    with Search.prepared(dark, subjects.net, subjects.inputs, subjects.targets) as search:
+    with dark.search(subjects.net, subjects.inputs, subjects.targets) as search:
         own = search.scores(theirs)
-    with Search.prepared(method, subjects.net, subjects.inputs, subjects.targets) as search:
+    with method.search(subjects.net, subjects.inputs, subjects.targets) as search:
         reflected = search.scores(theirs)
         ours = search.scores(search.masks(search.ascend(shown), shown))
     print(f"TorchRay was asked for {areas}; sfumato for what TorchRay's masks show of the visible picture.")
@@ -178,7 +177,7 @@ def preset(steps: int) -> None:
             single = torchray(subjects, index, (0.1,), count) if count <= 20 else theirs
             torch.set_num_threads(threads)
             last = torchray(subjects._replace(net=ChannelsLast(subjects.net)), index, (0.1,), count)
-            with Search.prepared(method, net, x, target) as search:
+            with method.search(net, x, target) as search:
                 scores = [search.scores(masks[None]).item() for masks in (theirs, last)]
             difference = (mine.masks[0] - theirs).abs()
             itself = [f"{(other - theirs).abs().max():.1e}" for other in (single, last)]

@@ -20,10 +20,10 @@ from sfumato import metrics
 from sfumato.data import Table
 from sfumato.data.pictures import read
 from sfumato.data.truth import truth
-from sfumato.runs.plan import Plan, parse
-from sfumato.runs.record import Place
-from sfumato.runs.session import begun
-from sfumato.runs.workers import one_thread, spread
+from sfumato.runs.execution.session import begun
+from sfumato.runs.execution.workers import one_thread, spread
+from sfumato.runs.plans.plan import Plan, parse
+from sfumato.runs.results.record import Place
 
 PLAN = """
 [models]

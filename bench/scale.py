@@ -24,10 +24,10 @@ from torch import nn
 
 from sfumato.data import Example, Thing
 from sfumato.models import Classifier, Preparation
-from sfumato.runs.plan import parse
-from sfumato.runs.record import Place
-from sfumato.runs.session import Session, begun
-from sfumato.runs.store import Done, Item
+from sfumato.runs.execution.session import Session, begun
+from sfumato.runs.plans.plan import parse
+from sfumato.runs.results.record import Place
+from sfumato.runs.stores.store import Done, Item
 
 CLASSES = tuple(f"class {index}" for index in range(20))
 LEFT = 10

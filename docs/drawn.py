@@ -117,7 +117,7 @@ def compared(classifier: Classifier, inputs: Tensor, picture: Tensor, target: in
     return sfumato.plots.comparison(results, picture, list(methods))
 
 
-MASKS = ("masks/smooth", "perturbations", "search/ascent", "search/search")
+MASKS = ("masks/smooth", "perturbations", "search/projected", "search/search")
 DRAWN: dict[str, tuple[Callable[[Classifier], Figure], tuple[str, ...]]] = {
     "extremal": (extremal, (*MASKS, "methods/extremal", "figures/plots")),
     "meaningful": (meaningful, ("methods/meaningful", "masks/grid", "perturbations", "figures/plots")),

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from sfumato import Blur, Constant, ExtremalPerturbation, Fade, SmoothMask
-from sfumato.search.ascent import EXACTLY, ProjectedAscent, project
+from sfumato.search.projected import ProjectedAscent
+from sfumato.search.projection import EXACTLY, project
 
 SIZE = (36, 44)
 BLOB = (slice(6, 18), slice(24, 38))
@@ -191,7 +192,7 @@ def test_an_ascent_with_much_momentum():
 
 @pytest.mark.parametrize("model", [linear(blob_weights()), detector], ids=["linear", "detector"])
 def test_every_step_holds_its_area(model):
-    """As ascent.NEARLY says."""
+    """As projection.NEARLY says."""
     seen = []
     method = replace(METHOD, steps=100)
     result = method(model, scene([(6, 24)]) if model is detector else torch.ones(1, 1, *SIZE), 0, progress=seen.append)

@@ -483,8 +483,8 @@ def test_settings_of_a_later_version_are_named():
 
 
 def test_what_a_shard_holds_and_this_version_does_not_know_is_a_damaged_shard(tmp_path):
-    from sfumato.runs.shards import Shards
-    from sfumato.runs.store import StoreError
+    from sfumato.runs.stores.shards import Shards
+    from sfumato.runs.stores.store import StoreError
 
     shards = Shards(tmp_path)
     name = shards.keep({"a": made(notes=["x"])})

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from sfumato import Blur, Constant, ExtremalPerturbation, Game, Jitter, Logit, Noise, Output, SmoothMask, load
-from sfumato.search.ascent import PenalisedAscent, ProjectedAscent
+from sfumato.search.penalised import PenalisedAscent
+from sfumato.search.projected import ProjectedAscent
 
 METHOD = ExtremalPerturbation(areas=(0.2,), steps=2, perturbation=Blur(3, 3), mask=SmoothMask(step=3, sigma=6))
 

@@ -11,8 +11,10 @@ import torch
 from sfumato import DELETE, DUAL, PRESERVE, ExtremalPerturbation, Fade, Game, Logit, SmoothMask
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.subject import Subject
-from sfumato.search.ascent import NEARLY, Problem, ProjectedAscent, project
-from sfumato.search.black_box import EvolutionAscent
+from sfumato.search.evolution import EvolutionAscent
+from sfumato.search.problem import Problem
+from sfumato.search.projected import ProjectedAscent
+from sfumato.search.projection import NEARLY, project
 from sfumato.settings import as_json, from_json
 from sfumato.space.jitter import Move
 

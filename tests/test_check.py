@@ -14,16 +14,16 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sfumato.cli import app
-from sfumato.runs import check_models
-from sfumato.runs.check import check_plan
-from sfumato.runs.check_models import device_fault
-from sfumato.runs.findings import PlanError, sentence
-from sfumato.runs.looks import FEW, MANY, Look, setting_meant, spread
-from sfumato.runs.plan import parse
-from sfumato.runs.record import Place, found
-from sfumato.runs.session import begun
-from sfumato.runs.trial import forecast, trials
-from sfumato.runs.work import Workbench
+from sfumato.runs.checks import models as check_models
+from sfumato.runs.checks.check import check_plan
+from sfumato.runs.checks.models import device_fault
+from sfumato.runs.checks.trial import forecast, trials
+from sfumato.runs.execution.session import begun
+from sfumato.runs.plans.findings import PlanError, sentence
+from sfumato.runs.plans.looks import FEW, MANY, Look, setting_meant, spread
+from sfumato.runs.plans.plan import parse
+from sfumato.runs.results.record import Place, found
+from sfumato.runs.work.workbench import Workbench
 
 SUBJECT = '''
 """Networks of three classes in another order than the data's, and what can be wrong with some."""

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 
 from sfumato.data import Folder, Listed, Subset
 from sfumato.data import labels as known_labels
-from sfumato.runs.class_notes import class_line
-from sfumato.runs.classes import ClassNames, asked_classes, match_classes
-from sfumato.runs.plan import parse
-from sfumato.runs.spellings import parts, plain
-from sfumato.runs.unmatched import ClassesError
+from sfumato.runs.plans.class_notes import class_line
+from sfumato.runs.plans.classes import ClassNames, asked_classes, match_classes
+from sfumato.runs.plans.plan import parse
+from sfumato.runs.plans.spellings import parts, plain
+from sfumato.runs.plans.unmatched import ClassesError
 
 
 def names(value):

@@ -19,7 +19,7 @@ from sfumato import cli, samples
 from sfumato.cli import queries
 from sfumato.cli.progress import progress_bar
 from sfumato.models import Classifier, Preparation
-from sfumato.search.ascent import Step
+from sfumato.search.loop import Step
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
 

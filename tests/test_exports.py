@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from sfumato.runs import parquet as module
-from sfumato.runs.export import comma_separated, write
+from sfumato.runs.results import parquet as module
+from sfumato.runs.results.export import comma_separated, write
 
 ROWS = [
     {"name": "a", "hit": True, "count": 1, "list": [1, 2.5]},

@@ -581,7 +581,7 @@ def test_what_could_be_cut_says_nothing():
         ({"binary": "yes"}, "binary is True or False"),
         ({"game": "win"}, "game must be one of"),
         ({"perturbation": Fade}, "perturbation must be a configuration"),
-        ({"ascent": sfumato.search.ascent.PenalisedAscent()}, "ascent must be one that holds areas"),
+        ({"ascent": sfumato.search.PenalisedAscent()}, "ascent must be one that holds areas"),
         ({"memory": 0}, "memory is in GiB"),
         ({"seed": 0.5}, "seed must be a whole number"),
     ],

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfumato.cli.progress_of_runs import EACH, FIRST, Log, duration, progress, rate
-from sfumato.runs.causes import LONGEST, cause
+from sfumato.runs.stores.causes import LONGEST, cause
 
 
 class Clock:

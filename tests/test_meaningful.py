@@ -213,11 +213,11 @@ def test_the_input_moves_beneath_the_mask():
     method = replace(METHOD, perturbation=Fade(), game="preserve", l1=0, tv=0)
     with prepared(method, lambda x: (x * weights).flatten(1).sum(1, keepdim=True), x, Logit(0)) as descent:
         marks = uniform(1, 1, *descent.grid.size, seed=2).float()
-        _, values, areas = descent.gradient(marks, shift)
+        look = descent.look(marks, shift)
         mask = descent.grid(marks)
     expected = (weights * mask[0] * x[0].roll(shift, (1, 2))).sum()
-    assert values.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert areas.item() == pytest.approx(mask.mean().item(), rel=1e-5)
+    assert look.values.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert look.areas.item() == pytest.approx(mask.mean().item(), rel=1e-5)
 
 
 def test_every_step_moves_the_input():

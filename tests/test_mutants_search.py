@@ -15,8 +15,11 @@ from sfumato import Blur, CanvasMask, ExtremalPerturbation, Fade, Jitter, Noise,
 from sfumato.masks.penalties import area_penalty
 from sfumato.model.backward.rules import BackwardRules
 from sfumato.model.effects import saved_bytes
-from sfumato.search.ascent import EXACTLY, PenalisedAscent, Problem, ProjectedAscent, project
-from sfumato.search.black_box import EvolutionAscent
+from sfumato.search.evolution import EvolutionAscent
+from sfumato.search.penalised import PenalisedAscent
+from sfumato.search.problem import Problem
+from sfumato.search.projected import ProjectedAscent
+from sfumato.search.projection import EXACTLY, project
 from sfumato.search.schedules import Geometric
 from sfumato.space.jitter import MirrorEvenSteps, Move
 

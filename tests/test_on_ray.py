@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato.runs import execute, on_ray
-from sfumato.runs.cluster import Cluster
-from sfumato.runs.crew import Worker
-from sfumato.runs.plan import parse
-from sfumato.runs.record import Place
-from sfumato.runs.session import Session, begun, current
-from sfumato.runs.store import Item, Owner
-from sfumato.runs.workers import one_thread
+from sfumato.runs.execution import execute, on_ray
+from sfumato.runs.execution.crew import Worker
+from sfumato.runs.execution.session import Session, begun, current
+from sfumato.runs.execution.workers import one_thread
+from sfumato.runs.plans.cluster import Cluster
+from sfumato.runs.plans.plan import parse
+from sfumato.runs.results.record import Place
+from sfumato.runs.stores.store import Item, Owner
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 
@@ -56,11 +56,11 @@ DRIVER = """
 import os
 import sys
 from pathlib import Path
-from sfumato.runs import execute, on_ray
-from sfumato.runs.cluster import Cluster
-from sfumato.runs.plan import parse
-from sfumato.runs.record import Place
-from sfumato.runs.session import begun
+from sfumato.runs.execution import execute, on_ray
+from sfumato.runs.plans.cluster import Cluster
+from sfumato.runs.plans.plan import parse
+from sfumato.runs.results.record import Place
+from sfumato.runs.execution.session import begun
 
 plan, folder, address, actors = sys.argv[1:]
 execute.BETWEEN_COMMITS = 0.05

@@ -7,9 +7,9 @@ import pytest
 
 import sfumato
 from sfumato.metrics import Accuracy
-from sfumato.runs import plan as plan_module
-from sfumato.runs.cluster import Cluster
-from sfumato.runs.plan import parse, read
+from sfumato.runs.plans import plan as plan_module
+from sfumato.runs.plans.cluster import Cluster
+from sfumato.runs.plans.plan import parse, read
 
 PLAN = """
 batch = 2

@@ -20,15 +20,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sfumato.cli import app
-from sfumato.runs import workers
-from sfumato.runs.faults import IN_A_ROW, KINDS, LostDeviceError, machine_fault
-from sfumato.runs.items import Chunk, Unit
-from sfumato.runs.plan import Combination, parse
-from sfumato.runs.record import Place
-from sfumato.runs.session import begun
-from sfumato.runs.steps import LOADING, METHOD, PICTURE, PROTOCOL, SENDING, Step
-from sfumato.runs.supervision import Death, Task, verdict_of
-from sfumato.runs.workers import one_thread, spread
+from sfumato.runs.execution import workers
+from sfumato.runs.execution.session import begun
+from sfumato.runs.execution.supervision import Death, Task, verdict_of
+from sfumato.runs.execution.workers import one_thread, spread
+from sfumato.runs.plans.plan import Combination, parse
+from sfumato.runs.results.record import Place
+from sfumato.runs.work.faults import IN_A_ROW, KINDS, LostDeviceError, machine_fault
+from sfumato.runs.work.items import Chunk, Unit
+from sfumato.runs.work.steps import LOADING, METHOD, PICTURE, PROTOCOL, SENDING, Step
 
 SUBJECT = '''
 """A model, a method and a protocol that do to their process what a file says, at the pictures that it names."""
@@ -742,10 +742,10 @@ def test_a_parent_that_is_killed_takes_its_processes_with_it(bed):
 PARENT = """
 import sys
 from pathlib import Path
-from sfumato.runs.plan import parse
-from sfumato.runs.record import Place
-from sfumato.runs.session import begun
-from sfumato.runs.workers import spread
+from sfumato.runs.plans.plan import parse
+from sfumato.runs.results.record import Place
+from sfumato.runs.execution.session import begun
+from sfumato.runs.execution.workers import spread
 
 text, root = sys.argv[1:]
 list(spread(begun(parse(text, Path(root)), Place(Path(root) / "run")), 1))
@@ -857,8 +857,8 @@ def there_are(group):
 @pytest.mark.slow
 def test_a_cluster_finds_poisonous_items_too(bed, surroundings):
     pytest.importorskip("ray", reason="Ray is not installed")
-    from sfumato.runs import on_ray
-    from sfumato.runs.cluster import Cluster
+    from sfumato.runs.execution import on_ray
+    from sfumato.runs.plans.cluster import Cluster
 
     expected = bed.undisturbed(batch=3)
     (bed.root / "token").touch()

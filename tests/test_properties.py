@@ -29,7 +29,9 @@ from sfumato import (
     SmoothMask,
     load,
 )
-from sfumato.search.ascent import EXACTLY, NEARLY, PenalisedAscent, ProjectedAscent, project
+from sfumato.search.penalised import PenalisedAscent
+from sfumato.search.projected import ProjectedAscent
+from sfumato.search.projection import EXACTLY, NEARLY, project
 from sfumato.search.schedules import Geometric
 from sfumato.settings import as_json, from_json
 from sfumato.space.jitter import MirrorEvenSteps

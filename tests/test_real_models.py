@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 import sfumato
-from sfumato.search.ascent import EXACTLY, project
-from sfumato.search.search import Search
+from sfumato.search.projection import EXACTLY, project
 
 SHARED = Path(os.environ.get("SFUMATO_SHARED", Path(__file__).parents[1] / "../shared/data")) / "imagenet-val-dev"
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no pictures at {SHARED}; set SFUMATO_SHARED")
@@ -52,7 +51,7 @@ def test_a_mask_beats_random_ones(classifier, pictures):
 
 def at_random(method, net, inputs, labels, count):
     """The best score `(B, 1)` of so many random masks for each input."""
-    with Search.prepared(method, net, inputs, labels) as search:
+    with method.search(net, inputs, labels) as search:
         places = (count * len(inputs), 1, *search.lattice.size)
         noise = torch.rand(places, generator=torch.Generator().manual_seed(0)) * 4 - 2
         areas = torch.full((len(inputs), count), AREA)

@@ -32,9 +32,9 @@ from sfumato.methods.sufficient import SmallestArea
 from sfumato.metrics.estimate import Measure, mean
 from sfumato.models import Classifier, Preparation
 from sfumato.perturbations import Blur, Constant, Fade
-from sfumato.runs.plan import parse
-from sfumato.runs.record import Place
-from sfumato.runs.session import begun
+from sfumato.runs.execution.session import begun
+from sfumato.runs.plans.plan import parse
+from sfumato.runs.results.record import Place
 from sfumato.settings import as_json
 
 HOSTILE = "\"><script>alert('x')</script><img src=http://evil.example/ onerror=alert(1)>&amp;\x00\ud800"
@@ -653,8 +653,8 @@ def test_a_run_s_tables_and_telling_cases(tmp_path, monkeypatch):
     assert {"gradient, worst", "gradient, best", "centre, worst", "centre, best"} <= set(heads)
     cases = [each["words"] for each in page.all("figcaption")]
     with place.store() as store:
-        from sfumato.runs import session as sessions
-        from sfumato.runs import summary
+        from sfumato.runs.execution import session as sessions
+        from sfumato.runs.results import summary
 
         rows = [
             each

@@ -19,11 +19,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sfumato.cli import app
-from sfumato.runs import summary
-from sfumato.runs.plan import parse
-from sfumato.runs.record import Place, found
-from sfumato.runs.session import begun
-from sfumato.runs.store import Done, Item, Owner
+from sfumato.runs.execution.session import begun
+from sfumato.runs.plans.plan import parse
+from sfumato.runs.results import summary
+from sfumato.runs.results.record import Place, found
+from sfumato.runs.stores.store import Done, Item, Owner
 
 PICTURES = 6
 

@@ -16,15 +16,16 @@ from typer.testing import CliRunner
 
 from sfumato import models
 from sfumato.cli import app
-from sfumato.runs import source, summary
-from sfumato.runs.export import comma_separated, latex, markdown, records, write
-from sfumato.runs.leaders import results
-from sfumato.runs.opened import open_store
-from sfumato.runs.plan import parse
-from sfumato.runs.record import Place, found
-from sfumato.runs.session import begun
-from sfumato.runs.work import Workbench
-from sfumato.runs.workers import one_thread, spread
+from sfumato.runs.execution.session import begun
+from sfumato.runs.execution.workers import one_thread, spread
+from sfumato.runs.plans.plan import parse
+from sfumato.runs.results import summary
+from sfumato.runs.results.export import comma_separated, latex, markdown, records, write
+from sfumato.runs.results.leaders import results
+from sfumato.runs.results.record import Place, found
+from sfumato.runs.stores.opened import open_store
+from sfumato.runs.work import source
+from sfumato.runs.work.workbench import Workbench
 
 SUBJECT = '''
 """A network that sees colours, and pictures of coloured squares."""
@@ -219,10 +220,10 @@ COMMAND = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from sfumato.runs.plan import parse
-from sfumato.runs.session import Place, begun
-from sfumato.runs.workers import one_thread
-import sfumato.runs.execute as execute
+from sfumato.runs.plans.plan import parse
+from sfumato.runs.execution.session import Place, begun
+from sfumato.runs.execution.workers import one_thread
+import sfumato.runs.execution.execute as execute
 execute.BETWEEN_COMMITS = 0.05
 session = begun(parse(Path(sys.argv[2]).read_text(), Path(sys.argv[1])), Place(Path(sys.argv[3])))
 print("begun", flush=True)
@@ -376,7 +377,7 @@ def test_what_only_shows_results_is_no_part_of_their_version(tmp_path, monkeypat
     for name in ("figures/plots.py", "figures/annotations/png.py", "methods/rise.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
-    monkeypatch.setattr(source, "__file__", str(tmp_path / "runs/source.py"))
+    monkeypatch.setattr(source, "__file__", str(tmp_path / "runs/work/source.py"))
     before = source.code.__wrapped__()
     for name in ("figures/plots.py", "figures/annotations/png.py"):
         (tmp_path / name).write_text("changed")
@@ -388,10 +389,10 @@ def test_what_only_shows_results_is_no_part_of_their_version(tmp_path, monkeypat
 @pytest.mark.slow
 def test_results_come_from_nothing_that_only_shows_them():
     words = (
-        "import importlib, pkgutil, sys, sfumato; from sfumato.runs.source import ABOVE\n"
+        "import importlib, pkgutil, sys, sfumato; from sfumato.runs.work.source import ABOVE\n"
         "above = {f'sfumato.{name}' for name in ABOVE}\n"
         "sys.modules |= dict.fromkeys(above - {'sfumato.runs'})  # so that to import one of them fails\n"
-        "for package in ('data', 'methods', 'metrics', 'models', 'runs.work'):\n"
+        "for package in ('data', 'methods', 'metrics', 'models', 'runs.work.workbench'):\n"
         "    importlib.import_module(f'sfumato.{package}')\n"
     )
     subprocess.run([sys.executable, "-c", words], check=True)

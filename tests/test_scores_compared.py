@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 
 from sfumato import RISE, ExtremalPerturbation, Gradient, Logit, SmoothMask, cli, report
 from sfumato.models import Classifier, Preparation
-from sfumato.runs import export, items, summary
-from sfumato.runs.plan import parse
-from sfumato.runs.record import Place
-from sfumato.runs.session import begun
-from sfumato.runs.workers import one_thread
+from sfumato.runs.execution.session import begun
+from sfumato.runs.execution.workers import one_thread
+from sfumato.runs.plans.plan import parse
+from sfumato.runs.results import export, summary
+from sfumato.runs.results.record import Place
+from sfumato.runs.work import items
 from sfumato.settings import as_key
 
 BIAS = {"one": [-2.0], "two": [1.5, 1.0], "broken": [math.nan, 0.0]}

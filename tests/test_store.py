@@ -31,13 +31,13 @@ import pytest
 import torch
 
 from sfumato.attribution import Attribution
-from sfumato.runs import sql
-from sfumato.runs.opened import FILE, open_store
-from sfumato.runs.postgres import PostgresStore
-from sfumato.runs.processes import gone, machine, present
-from sfumato.runs.shards import Shards
-from sfumato.runs.sqlite import LOG, SqliteStore
-from sfumato.runs.store import Done, Item, Listed, Owner, StoreError
+from sfumato.runs.stores import sql
+from sfumato.runs.stores.opened import FILE, open_store
+from sfumato.runs.stores.postgres import PostgresStore
+from sfumato.runs.stores.processes import gone, machine, present
+from sfumato.runs.stores.shards import Shards
+from sfumato.runs.stores.sqlite import LOG, SqliteStore
+from sfumato.runs.stores.store import Done, Item, Listed, Owner, StoreError
 
 ME = present("me")
 ELSEWHERE = Owner("another machine", 1, "1")
@@ -371,7 +371,7 @@ def test_a_process_is_told_from_a_later_one_of_its_number(store):
 
 
 def test_without_proc_a_process_lives_as_long_as_its_number(monkeypatch, tmp_path):
-    monkeypatch.setattr("sfumato.runs.processes.PROC", tmp_path)
+    monkeypatch.setattr("sfumato.runs.stores.processes.PROC", tmp_path)
     assert present("x").started == "? x"
     assert not gone(Owner(machine(), os.getpid(), "1"))
     ended = subprocess.Popen([sys.executable, "-c", ""])

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from sfumato.cli.tables import fitted
 from sfumato.metrics.estimate import FEW, Estimate, Measure, mean
-from sfumato.runs.export import latex, markdown, records
-from sfumato.runs.grid import grid, grids
-from sfumato.runs.summary import Line
+from sfumato.runs.results.export import latex, markdown, records
+from sfumato.runs.results.grid import grid, grids
+from sfumato.runs.results.summary import Line
 
 METHODS = (
     "gradient",

@@ -46,13 +46,13 @@ if TYPE_CHECKING:
     from sfumato.model.arguments import Shared, WithArguments
     from sfumato.perturbations import Blur, Constant, Fade, Noise
     from sfumato.scores import Contrastive, Logit, LogOdds, Output, Probability, Score, Sigmoid
-    from sfumato.search.black_box import EvolutionAscent
+    from sfumato.search.evolution import EvolutionAscent
     from sfumato.space.jitter import Jitter
 
 HOME = {
     "model.arguments": ("Shared", "WithArguments"),
     "attribution": ("Attribution", "load"),
-    "search.black_box": ("EvolutionAscent",),
+    "search.evolution": ("EvolutionAscent",),
     "masks.canvas": ("CanvasMask",),
     "games": ("DELETE", "DUAL", "PRESERVE", "Game"),
     "masks.grid": ("GridMask",),

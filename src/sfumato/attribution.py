@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+import sfumato
 from sfumato.about import about_part, own_version, rebuild
 from sfumato.files import written
 from sfumato.perturbations import Perturbation, default_perturbation
@@ -246,9 +247,7 @@ class Attribution(TensorResult):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the masks, with a slider through their areas."""
-        from sfumato.figures.report.notebook import notebook
-
-        return notebook(self)
+        return str(sfumato.report.notebook(self))
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Attribution:

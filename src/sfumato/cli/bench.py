@@ -17,11 +17,11 @@ from sfumato.cli.tables import console, fitted, table
 from sfumato.settings import check_number
 
 if TYPE_CHECKING:
-    from sfumato.runs.execute import Progress
-    from sfumato.runs.plan import Plan
-    from sfumato.runs.record import Place
-    from sfumato.runs.session import Session
-    from sfumato.runs.summary import Line
+    from sfumato.runs.execution.execute import Progress
+    from sfumato.runs.execution.session import Session
+    from sfumato.runs.plans.plan import Plan
+    from sfumato.runs.results.record import Place
+    from sfumato.runs.results.summary import Line
 
 app = typer.Typer(
     help="Judge methods on whole data sets, in runs that go on where they were.",
@@ -85,8 +85,8 @@ def run(
 ) -> None:
     """Do all of a plan that is not done yet; the same command goes on with a run that was broken off."""
     with _running(out):
-        from sfumato.runs import plan as plans
-        from sfumato.runs.record import Place
+        from sfumato.runs.plans import plan as plans
+        from sfumato.runs.results.record import Place
 
         _check_choice(other_version)
         remedy = f", and try it with: sfumato bench check {plan}"
@@ -107,7 +107,7 @@ def resume(
 ) -> None:
     """Go on with the run in a folder, by the plan that it was begun with."""
     with _running(folder):
-        from sfumato.runs.record import found
+        from sfumato.runs.results.record import found
 
         _check_choice(other_version)
         place = _existing(folder, store)
@@ -121,8 +121,8 @@ def status(folder: Folder, store: Store = None) -> None:
     """Say how far a run is, what was taken for which class, and why items failed."""
     with speaking_plainly():
         from sfumato.files import printable
-        from sfumato.runs.class_notes import class_line
-        from sfumato.runs.record import found
+        from sfumato.runs.plans.class_notes import class_line
+        from sfumato.runs.results.record import found
 
         record = found(_existing(folder, store))
         with record.place.store() as opened:
@@ -141,10 +141,10 @@ def status(folder: Folder, store: Store = None) -> None:
 def show(folder: Folder, store: Store = None) -> None:
     """Show what a run found: a table for each data set and model, with 95 % intervals and each method's cost."""
     with speaking_plainly():
-        from sfumato.runs import summary
-        from sfumato.runs.grid import grids, grouped
-        from sfumato.runs.leaders import results
-        from sfumato.runs.record import found
+        from sfumato.runs.results import summary
+        from sfumato.runs.results.grid import grids, grouped
+        from sfumato.runs.results.leaders import results
+        from sfumato.runs.results.record import found
 
         session = found(_existing(folder, store))
         with session.place.store() as opened:
@@ -176,8 +176,8 @@ def compare(
     """Show the paired differences between two methods, or two models: ONE less OTHER, with 95 % intervals."""
     with speaking_plainly():
         from sfumato.metrics.estimate import FEW
-        from sfumato.runs import summary
-        from sfumato.runs.record import found
+        from sfumato.runs.results import summary
+        from sfumato.runs.results.record import found
 
         session = found(_existing(folder, store))
         with session.place.store() as opened:
@@ -228,10 +228,10 @@ def export(
     """Write a run's table, or all its rows, to a file."""
     with speaking_plainly():
         from sfumato.files import written
-        from sfumato.runs import export as forms
-        from sfumato.runs import summary
-        from sfumato.runs.leaders import results
-        from sfumato.runs.record import found
+        from sfumato.runs.results import export as forms
+        from sfumato.runs.results import summary
+        from sfumato.runs.results.leaders import results
+        from sfumato.runs.results.record import found
 
         if to.suffix not in forms.SUFFIXES or (rows and to.suffix in (".md", ".tex")):
             kinds = [suffix for suffix in forms.SUFFIXES if not (rows and suffix in (".md", ".tex"))]
@@ -258,8 +258,8 @@ app.command()(bench_rules.rules)
 
 def _begun(plan: "Plan", place: "Place", other_version: str | None, on: str | None, remedy: str) -> "Session":
     """The run begun, or all that is wrong with its plan."""
-    from sfumato.runs.findings import PlanError
-    from sfumato.runs.session import begun
+    from sfumato.runs.execution.session import begun
+    from sfumato.runs.plans.findings import PlanError
 
     try:
         return begun(plan, place, other_version, complain_of, on_cluster=on is not None)
@@ -310,17 +310,17 @@ def _timed(plan: "Plan", timeout: float | None) -> "Plan":
 
 def _worked(session: "Session", workers: int, on: str | None) -> "Generator[Progress]":
     if on is not None:
-        from sfumato.runs.on_ray import spread as on_cluster
+        from sfumato.runs.execution.on_ray import spread as on_cluster
 
         return on_cluster(session, on, session.plan.ray)
-    from sfumato.runs.workers import spread
+    from sfumato.runs.execution.workers import spread
 
     return spread(session, workers)
 
 
 def _existing(folder: Path, store: str | None) -> Any:
     """The place of a run that must be there."""
-    from sfumato.runs.record import Place
+    from sfumato.runs.results.record import Place
 
     if not folder.is_dir():
         raise ValueError(

@@ -11,9 +11,9 @@ from sfumato.cli.speaking import SOME_FAILED, complain, complain_of, speaking_pl
 from sfumato.cli.tables import console, table
 
 if TYPE_CHECKING:
-    from sfumato.runs.findings import Findings
-    from sfumato.runs.trial import Forecast, Trial
-    from sfumato.runs.work import Workbench
+    from sfumato.runs.checks.trial import Forecast, Trial
+    from sfumato.runs.plans.findings import Findings
+    from sfumato.runs.work.workbench import Workbench
 
 
 def check(
@@ -25,13 +25,13 @@ def check(
     Exit status: 0 if all works, 1 if something does not.
     """
     with speaking_plainly():
-        from sfumato.runs import plan as plans
-        from sfumato.runs.check import check_plan
-        from sfumato.runs.class_notes import class_line
-        from sfumato.runs.findings import sentence
-        from sfumato.runs.trial import NOT_TRIED, forecast
-        from sfumato.runs.work import Workbench
-        from sfumato.runs.workers import one_thread
+        from sfumato.runs.checks.check import check_plan
+        from sfumato.runs.checks.trial import NOT_TRIED, forecast
+        from sfumato.runs.execution.workers import one_thread
+        from sfumato.runs.plans import plan as plans
+        from sfumato.runs.plans.class_notes import class_line
+        from sfumato.runs.plans.findings import sentence
+        from sfumato.runs.work.workbench import Workbench
 
         read = plans.read(plan)
         bench = Workbench(read)
@@ -76,7 +76,7 @@ def _shown(findings: "Findings", bench: "Workbench") -> "Iterator[Trial]":
     from rich.console import Console
     from rich.markup import escape
 
-    from sfumato.runs.trial import trials
+    from sfumato.runs.checks.trial import trials
 
     total = sum(len(combination.protocols) for combination in findings.plan.combinations())
     with Console(stderr=True).status("") as status:

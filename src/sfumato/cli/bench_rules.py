@@ -119,8 +119,8 @@ def _in_folder(path: Path) -> "Data":
 
 def _described(settings: Mapping[str, Any], file: Path) -> "Data":
     """The data set that a file's [data] says, as a plan does; a relative path begins at the file."""
-    from sfumato.runs.catalogue import SettingError, exported, made
-    from sfumato.runs.plan import with_paths
+    from sfumato.runs.plans.catalogue import SettingError, exported, made
+    from sfumato.runs.plans.plan import with_paths
 
     try:
         filled = with_paths(settings, file.parent, ("data",))

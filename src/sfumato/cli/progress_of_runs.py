@@ -2,12 +2,13 @@
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TextIO
+
+from sfumato.runs.periodic import periodically
 
 FIRST = 10.0
 """Seconds until the first line: soon enough to see in a log that a run works, and late enough for a rate."""
@@ -58,21 +59,10 @@ class Log:
     @contextmanager
     def lines(self) -> Iterator[None]:
         """Lines are written meanwhile, whether or not anything is done, and one at the end."""
-        stop = threading.Event()
-
-        def write() -> None:
-            wait = self.first
-            while not stop.wait(wait):
-                self.write()
-                wait = self.each
-
-        thread = threading.Thread(target=write, name="sfumato-progress", daemon=True)
-        thread.start()
         try:
-            yield
+            with periodically(self.write, self.each, "sfumato-progress", self.first):
+                yield
         finally:
-            stop.set()
-            thread.join()
             self.write(last=True)
 
     def write(self, last: bool = False) -> None:

@@ -61,8 +61,8 @@ def report(
         from sfumato.figures.report.results import TITLE, section
         from sfumato.figures.report.run import sections
         from sfumato.figures.report.thumbnails import Sheet
-        from sfumato.runs.record import Place
-        from sfumato.runs.record import found as record_of
+        from sfumato.runs.results.record import Place
+        from sfumato.runs.results.record import found as record_of
 
         parts = [section(entry, place) for place, entry in enumerate(_entries(found, Pictures(picture, model)))]
         sheet = Sheet()

@@ -195,7 +195,7 @@ def _line(
 
 def _write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Whole or not at all; the header names all columns that any line has. Without lines, no file."""
-    from sfumato.runs import export
+    from sfumato.runs.results import export
 
     if lines:
         export.write(lines, path)

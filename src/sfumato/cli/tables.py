@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from sfumato.runs.grid import Grid
+    from sfumato.runs.results.grid import Grid
 
 NUMBERS = ("score", "of whole", "probability")
 

@@ -19,7 +19,8 @@ from sfumato.layers.axes import Axes, axes_of
 from sfumato.layers.capture import Capture, captured, check_layer, find_layer, number_of_call
 from sfumato.layers.tokens import check_axes, check_layout, laid_out
 from sfumato.model.arguments import parted
-from sfumato.model.backward.rules import EXCITATION, BackwardRules, check_visible
+from sfumato.model.backward.rule import BackwardRule
+from sfumato.model.backward.rules import BackwardRules, check_visible
 from sfumato.model.effects import Model, saved_bytes
 from sfumato.model.inputs import check_batch_axis, warn_of_no_effect
 from sfumato.model.subject import GIB, WHOLE, Subject, backward_pass
@@ -93,7 +94,7 @@ def flowing(of: Sequence[Tensor], to: Sequence[Tensor], signals: Sequence[Tensor
 def flows(
     subject: Subject,
     layer: str,
-    rules: str | None,
+    rules: BackwardRule | str | None,
     memory: float,
     watch: Sequence[str] = (),
     descent: Descent = gradient,
@@ -158,7 +159,7 @@ class Ascent:
 
     subject: Subject
     layer: str
-    rules: str | None
+    rules: BackwardRule | str | None
     watch: Sequence[str]
     call: int
 
@@ -167,9 +168,9 @@ class Ascent:
         call = self.call
         if self.layer and call < -1:  # which one that is shows when the network has run
             call = number_of_call(model, self.layer, call, lambda: self.subject.outputs(seen, query))
-        # Excitation shares out among all that comes from the input, also by ways that go round the layer.
-        cut = self.rules != EXCITATION
         rules = BackwardRules(self.rules) if self.rules else None
+        # Probabilities are shared out among all that comes from the input, also by ways that go round the layer.
+        cut = not (rules and rules.conserves)
         with ExitStack() as effects:
             capture = Capture("", cut=True)
             if not (self.layer and cut):  # needs no hook, so that any callable will do
@@ -237,7 +238,7 @@ def explained(
     inputs: Tensor,
     targets: Any,
     read: Callable[[Tensor, Tensor], Tensor],
-    rules: str | None = None,
+    rules: BackwardRule | str | None = None,
     watch: Sequence[str] = (),
     descent: Descent = gradient,
 ) -> Attribution:

@@ -57,8 +57,10 @@ class Canvas:
         # From (places, window) pairs, axis by axis, to all of the window, then all places.
         order = [*range(1, 2 * axes, 2), *range(0, 2 * axes, 2)]
         self._kernel = kernel(squared.sqrt().permute(order).flatten(0, axes - 1) / family.sigma)
+        self.everything = torch.ones(1, dtype=torch.float32, device=device)
 
     finest = 0.02
+    """The smallest area that tells anything, as a fraction of the input."""
 
     def check(self, areas: Sequence[float]) -> None:
         """The penalty asks for areas but guarantees none, so any will do."""
@@ -82,3 +84,11 @@ class Canvas:
         for axis, length in enumerate(self.shape, start=2):
             canvas = canvas.narrow(axis, self.margin, length)
         return canvas
+
+    def areas(self, canvas: Tensor) -> Tensor:
+        """The mean over the visible input, `(N,)`."""
+        return self.masks(canvas).flatten(1).mean(1)
+
+    def __call__(self, parameters: Tensor) -> Tensor:
+        """Masks `(N, 1, *S)` for parameters `(N, 1, *L)`."""
+        return self.masks(self.nodes(parameters))

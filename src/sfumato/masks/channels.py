@@ -21,6 +21,7 @@ class Channels:
 
     def __init__(self, count: int, axes: int, binary: bool, device: torch.device | None = None) -> None:
         self.size = (count,)
+        self.family = None
         self.axes = axes
         self.binary = binary
         self.everything = torch.ones(1, dtype=torch.float32, device=device)

@@ -99,9 +99,28 @@ class Grid:
         self.distances = squared.sqrt().to(device, torch.float32)
         """How far each cell's centre is from the middle of the input, in places, `(*L)`."""
 
+        self.everything = torch.ones(1, dtype=self._dtype, device=device)
+        self.finest = 1 / math.prod(self.size)
+        """The share of one cell."""
+
+    def check(self, areas: Sequence[float]) -> None:
+        """A mask of this family can have any area."""
+
+    def nodes(self, parameters: Tensor) -> Tensor:
+        """The parameters: the cells themselves."""
+        return parameters
+
+    def masks(self, nodes: Tensor) -> Tensor:
+        """Masks `(N, 1, *S)` of cells `(N, 1, *L)`."""
+        return along_each_axis(nodes, self._spreads)
+
+    def areas(self, nodes: Tensor) -> Tensor:
+        """The mean over the input, `(N,)`."""
+        return self.masks(nodes).flatten(1).mean(1)
+
     def __call__(self, parameters: Tensor) -> Tensor:
         """Masks `(N, 1, *S)` for parameters `(N, 1, *L)`."""
-        return along_each_axis(parameters, self._spreads)
+        return self.masks(self.nodes(parameters))
 
     def balls(self) -> Iterator[Tensor]:
         """Parameters `(1, 1, *L)` of centred balls (intervals, discs), each a cell wider than the last, up to everything.

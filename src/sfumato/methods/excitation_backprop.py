@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sfumato.attribution import Attribution
 from sfumato.layers.flow import check_options, explained, flowing
-from sfumato.model.backward.rules import negated, top_layers
+from sfumato.model.backward.excitation import negated, top_layers
 from sfumato.model.effects import Model
 from sfumato.settings import later
 
@@ -23,8 +23,8 @@ class ExcitationBackprop:
 
     Winners pick theirs among the units that excited them: $P(a_i) = a_i \sum_j w^+_{ij} P(y_j) / \sum_{i'} w^+_{i'j} a_{i'}$
     through convolutions, linear layers and means; sums share by what each summand contributed, maxima pass to the
-    winner, activations and normalisation pass it on: see `sfumato.model.backward.rules`. The top's probability is the score's
-    gradient by the model's outputs: 1 at the class of a `Logit`, and for a score that subtracts, a difference of maps.
+    winner, activations and normalisation pass it on: see `sfumato.model.backward.excitation`. The top's probability is the
+    score's gradient by the model's outputs: 1 at the class of a `Logit`, and for a score that subtracts, a difference of maps.
 
     At every layer the probabilities sum to one, less what reached units that nothing excites. That is checked for the
     first input, at every operation: see `sfumato.model.backward.conservation`.

@@ -4,23 +4,30 @@ R. Fong, M. Patrick, A. Vedaldi: *Understanding deep networks via extremal pertu
 arXiv 1910.08485.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sfumato.about import about_run
 from sfumato.attribution import Attribution, saliency
 from sfumato.games import PRESERVE, Game
+from sfumato.layers.above import question
 from sfumato.layers.capture import check_layer
 from sfumato.layers.tokens import check_layout
-from sfumato.masks.canvas import Canvas, CanvasMask
-from sfumato.masks.smooth import Lattice, SmoothMask
+from sfumato.masks.canvas import CanvasMask
+from sfumato.masks.family import Parametrisation
+from sfumato.masks.smooth import SmoothMask
 from sfumato.model.effects import Model
-from sfumato.perturbations import Blur, Perturbation, Perturbed, default_perturbation, seeded
+from sfumato.model.evaluate import Evaluation
+from sfumato.perturbations import Blur, Perturbation, default_perturbation, seeded
 from sfumato.scores import check_meaning
-from sfumato.search.ascent import Ascent, PenalisedAscent, ProjectedAscent
+from sfumato.search.penalised import PenalisedAscent
+from sfumato.search.problem import Ascent
+from sfumato.search.projected import ProjectedAscent
 from sfumato.search.search import Progress, Search
 from sfumato.settings import check_flag, check_number, check_seed, later
 from sfumato.space.jitter import Jitter, MirrorEvenSteps
@@ -56,8 +63,6 @@ class ExtremalPerturbation:
     - `deterministic`: on a GPU, compute in full float32 and by deterministic kernels, so that a query has the same masks alone
       and in a batch to within rounding; slower. See "Reproducibility" in the documentation.
     """
-
-    by_channel: ClassVar[bool] = False
 
     areas: tuple[float, ...] = (0.05, 0.1, 0.2)
     game: Game | str = PRESERVE
@@ -138,27 +143,48 @@ class ExtremalPerturbation:
         `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. `progress` is told each
         step. Raises `ValueError` where the inputs or targets cannot be used; the model comes out as it went in.
         """
-        with Search.prepared(self, model, inputs, targets) as search:
+        with self.search(model, inputs, targets) as search:
             areas = torch.tensor(self.areas, dtype=torch.float32, device=inputs.device).expand(len(inputs), -1)
             return search.attribution(search.ascend(areas, progress), areas)
 
-    def lattice(self, seen: Tensor, space: Sequence[int]) -> Lattice | Canvas:
-        """The masks' family over what is seen, `(B, C, *L)`, of inputs of `space`."""
+    @contextmanager
+    def search(self, model: Model, inputs: Tensor, targets: Any) -> Iterator[Search]:
+        r"""The model held still as $\Phi$, a family of masks $m$ over what it sees, and $m \otimes x$."""
+        with question(self, model, inputs, targets) as (subject, space):
+            seen = subject.inputs
+            jitter = Jitter(0, flip=False) if self.layer or self.jitter is None else self.jitter
+            jitter = jitter.for_shape(space) if isinstance(jitter, Jitter) else jitter
+            with subject.surroundings.computing():
+                lattice = self.family(seen, space)
+                rows, whole = subject.looked_at(self.memory)
+                perturbed = seeded(self.perturbation or default_perturbation(self.layer), self.seed)(seen)
+            used = {"mask": lattice.family, "jitter": None if self.layer or self.jitter is None else jitter}
+
+            def shown(masks: Tensor) -> dict[str, Tensor]:
+                at_places = enlarged(masks.flatten(0, 1), space).unflatten(0, masks.shape[:2])
+                return {"map": saliency(at_places, self.smooth, self.evenly)}
+
+            yield Search(
+                evaluation=Evaluation(subject, perturbed, subject.query, rows),
+                lattice=lattice,
+                game=Game.named(self.game),
+                ascent=self.ascent,
+                steps=self.steps,
+                jitter=jitter,
+                seed=self.seed,
+                whole=whole,
+                shown=shown,
+                about=about_run(self, subject.used_score, **used),
+                layer=self.layer,
+            )
+
+    def family(self, seen: Tensor, space: Sequence[int]) -> Parametrisation:
+        """The masks over what is seen, `(B, C, *L)`, of inputs of `space`."""
         if not self.layer:
             return self.mask.on(seen.shape[2:], seen.device)
         stride = [length / places for length, places in zip(space, seen.shape[2:], strict=True)]
         mask = self.mask.for_shape(space)  # type: ignore[union-attr]  # checked at the start
         return mask.divided(stride).on(seen.shape[2:], seen.device)
-
-    def hiding(self, seen: Tensor) -> Perturbed:
-        """What masks do to what is seen, `(B, C, *L)`."""
-        hides: Perturbation = seeded(self.perturbation or default_perturbation(self.layer), self.seed)
-        return hides(seen)
-
-    def mapped(self, masks: Tensor, seen: Tensor, space: Sequence[int]) -> dict[str, Tensor]:  # noqa: ARG002
-        """The saliency map of masks `(B, V, 1, *L)`, for inputs of `space`."""
-        shown = enlarged(masks.flatten(0, 1), space).unflatten(0, masks.shape[:2])
-        return {"map": saliency(shown, self.smooth, self.evenly)}
 
 
 def check_areas(areas: Any) -> tuple[float, ...]:

@@ -5,24 +5,31 @@ for $x$, $\Phi_l$ the network above it, and $m$ the same at all places. R. Fong,
 networks via extremal perturbations and smooth masks*, ICCV 2019, arXiv 1910.08485, section 4.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sfumato.about import about_run
 from sfumato.attribution import Attribution, overlaid
 from sfumato.games import PRESERVE, Game
+from sfumato.layers.above import Upper, question
 from sfumato.layers.capture import check_layer
 from sfumato.layers.tokens import check_layout
 from sfumato.masks.channels import Channels
 from sfumato.model.effects import Model
-from sfumato.perturbations import Fade, Perturbation, Perturbed, seeded
+from sfumato.model.evaluate import Evaluation
+from sfumato.perturbations import Fade, Perturbation, seeded
 from sfumato.scores import check_meaning
-from sfumato.search.ascent import Ascent, PenalisedAscent, ProjectedAscent
+from sfumato.search.penalised import PenalisedAscent
+from sfumato.search.problem import Ascent
+from sfumato.search.projected import ProjectedAscent
 from sfumato.search.search import Progress, Search
 from sfumato.settings import check_flag, check_number, check_seed, later
+from sfumato.space.jitter import Jitter
 from sfumato.space.smoothing import enlarged
 
 
@@ -52,9 +59,6 @@ class ExtremalChannels:
     - `seed`: of all that is random. `memory`: GiB that the network above the layer may keep for its backward pass.
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     """
-
-    by_channel: ClassVar[bool] = True
-    jitter: ClassVar[None] = None
 
     layer: str = ""
     counts: tuple[int, ...] = (5, 10, 25, 50)
@@ -97,7 +101,7 @@ class ExtremalChannels:
         `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. `progress` is told each
         step. Raises `ValueError` where layer, inputs or targets cannot be used; the model comes out as it went in.
         """
-        with Search.prepared(self, model, inputs, targets) as search:
+        with self.search(model, inputs, targets) as search:
             channels = search.lattice.size[0]
             if max(self.counts) > channels:
                 raise ValueError(
@@ -107,7 +111,39 @@ class ExtremalChannels:
             areas = shares.expand(len(inputs), -1)
             return search.attribution(search.ascend(areas, progress), areas)
 
-    def lattice(self, seen: Tensor, space: Sequence[int]) -> Channels:  # noqa: ARG002  # a Seeking
+    @contextmanager
+    def search(self, model: Model, inputs: Tensor, targets: Any) -> Iterator[Search]:
+        r"""The network above the layer as $\Phi_l$, masks $m$ of its channels, and $m \otimes \Phi^l(x)$."""
+        with question(self, model, inputs, targets, by_channel=True) as (subject, space):
+            seen = subject.inputs
+            with subject.surroundings.computing():
+                lattice = self.family(seen)
+                rows, whole = subject.looked_at(self.memory)
+                of_channels = seeded(self.perturbation, self.seed)(seen)
+
+            def perturbed(masks: Tensor, query: Tensor) -> Tensor:
+                return of_channels(spread(masks, seen.shape[1]), query)
+
+            def shown(masks: Tensor) -> dict[str, Tensor]:
+                activation = subject.shown() if isinstance(subject, Upper) else seen
+                overlay = overlaid(masks.mean(1).flatten(1), activation)
+                return {"map": enlarged(overlay, space), "activation": activation}
+
+            yield Search(
+                evaluation=Evaluation(subject, perturbed, subject.query, rows),
+                lattice=lattice,
+                game=Game.named(self.game),
+                ascent=self.ascent,
+                steps=self.steps,
+                jitter=Jitter(0, flip=False),
+                seed=self.seed,
+                whole=whole,
+                shown=shown,
+                about=about_run(self, subject.used_score, jitter=None),
+                layer=self.layer,
+            )
+
+    def family(self, seen: Tensor) -> Channels:
         """Masks for the channels of what is seen, `(B, C, *L)`, or for their groups."""
         channels = seen.shape[1]
         groups = self.groups or channels
@@ -116,15 +152,6 @@ class ExtremalChannels:
                 f"{channels} channels do not fall into {groups} groups of one size; give a divisor of {channels}"
             )
         return Channels(groups, seen.ndim - 2, self.binary, seen.device)
-
-    def hiding(self, seen: Tensor) -> Perturbed:
-        """What masks `(N, K, 1, …)` do to what is seen, `(B, C, *L)`."""
-        perturbed = seeded(self.perturbation, self.seed)(seen)
-        return lambda masks, query: perturbed(spread(masks, seen.shape[1]), query)
-
-    def mapped(self, masks: Tensor, seen: Tensor, space: Sequence[int]) -> dict[str, Tensor]:
-        """The layer's activations, and the overlay of the masks' mean, enlarged to inputs of `space`."""
-        return {"map": enlarged(overlaid(masks.mean(1).flatten(1), seen), space), "activation": seen}
 
 
 def spread(masks: Tensor, channels: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sfumato.attribution import Attribution
 from sfumato.layers.flow import CHANNELS, check_options, check_reduction, explained
+from sfumato.model.backward.rule import BackwardRule
 from sfumato.model.effects import Model
 from sfumato.settings import later
 
@@ -29,7 +30,7 @@ class Gradient:
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     """
 
-    rules: ClassVar[str | None] = None
+    rules: ClassVar[BackwardRule | str | None] = None
     """Those of `sfumato.model.backward.rules.BackwardRules` under which the signal flows back, if any."""
 
     layer: str = ""

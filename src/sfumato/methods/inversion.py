@@ -4,7 +4,6 @@ A. Mahendran, A. Vedaldi: *Understanding deep image representations by inverting
 for channels: R. Fong, M. Patrick, A. Vedaldi, ICCV 2019, arXiv 1910.08485, section 4.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +18,8 @@ from sfumato.methods.natural import Fourier, Prior
 from sfumato.model.effects import Model, saved_bytes
 from sfumato.model.inputs import described
 from sfumato.model.subject import GIB, Subject
+from sfumato.search.loop import Look, climb
+from sfumato.search.rules import Momentum, by_size, half_cosine
 from sfumato.settings import as_json, check_number, check_seed
 from sfumato.space.normalisation import IMAGENET_MEAN, IMAGENET_STD, Normalisation
 from sfumato.space.transforms import Transform
@@ -202,17 +203,24 @@ class Descent:
         """The steps, one at a time."""
         generator = torch.Generator("cpu").manual_seed(seed)
         start = self.prior.start(self.shape, generator).to(self.target)
-        parameters = start.expand(len(self.target), *[-1] * (start.ndim - 1)).clone()
-        velocity = torch.zeros_like(parameters)
         transforms = self.prior.transforms.draws(len(self.shape) - 1, generator)
-        for index in range(count):
+
+        def look(parameters: Tensor, index: int) -> Look:
             transform = next(transforms)
             found = [self._gradient(parameters[part], part, transform, index < ANGLE * count) for part in self.parts]
             gradient, errors = (torch.cat(each) for each in zip(*found, strict=True))
-            velocity = MOMENTUM * velocity + (1 - MOMENTUM) * _of_unit_size(gradient)
-            falling = (1 + math.cos(math.pi * index / count)) / 2
-            parameters = self.prior.confined(parameters - self.prior.rate * falling * velocity, self.normalisation)
-            yield Step(index, count, self._pictures(parameters), errors)
+            return Look(errors, -gradient, torch.ones_like(errors))
+
+        steps = climb(
+            look,
+            start.expand(len(self.target), *[-1] * (start.ndim - 1)).clone(),
+            count,
+            Momentum(self.prior.rate, MOMENTUM, by_size, 1 - MOMENTUM, half_cosine),
+            lambda parameters, _: self.prior.confined(parameters, self.normalisation),
+        )
+        for step in steps:
+            assert step.following is not None  # noqa: S101  # for the type checker: the loop gives it
+            yield Step(step.index, count, self._pictures(step.following), step.values)
 
     def errors(self, seen: Tensor, part: slice) -> Tensor:
         """The relative errors `(N,)` of what the network sees, `(N, C, *S)`, for a part of the targets."""
@@ -254,14 +262,6 @@ def one_less_cosine(activations: Tensor, targets: Tensor) -> Tensor:
     lengths = [torch.linalg.vector_norm(each, dim=1) for each in (found, wanted)]
     floor = 1e-6 * lengths[1]  # of no length, activations have no angle: whatever they become is as good
     return 1 - (found * wanted).sum(1) / (lengths[0].maximum(floor) * lengths[1])
-
-
-def _of_unit_size(gradient: Tensor) -> Tensor:
-    """Each row of `(N, …)` divided by its root mean square."""
-    flat = gradient.flatten(1)
-    flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)  # so that no square vanishes
-    size = flat.square().mean(1, keepdim=True).sqrt().clamp(min=torch.finfo(flat.dtype).tiny)
-    return (flat / size).view_as(gradient)
 
 
 def _fitting(phi: Callable[[Tensor], Tensor], example: Tensor, target: Tensor, layer: str, at: str) -> Tensor:

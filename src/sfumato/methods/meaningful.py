@@ -22,7 +22,8 @@ from sfumato.model.inputs import warn_of_no_effect
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Perturbation, seeded
 from sfumato.scores import check_meaning
-from sfumato.search.ascent import Step
+from sfumato.search.loop import Look, Step, climb
+from sfumato.search.rules import TorchOptimiser
 from sfumato.settings import check_number, check_seed, later
 from sfumato.space.jitter import Jitter, Move, shifts
 
@@ -163,20 +164,22 @@ class Descent:
     def steps(self, start: Tensor) -> Iterator[Step]:
         """Adam, one step at a time: each with the marks that it arrives at, and the values and areas it set out from."""
         method = self.method
-        marks = start.clone().requires_grad_()
-        optimiser = torch.optim.Adam([marks], lr=method.rate)
         generator = torch.Generator("cpu").manual_seed(method.seed)
         limits = _limits(method, self.grid)
-        for index in range(method.steps):
-            marks.grad, values, areas = self.gradient(marks, shifts(limits, generator))
-            with torch.device("cpu"):  # where Adam counts its steps, whatever the caller's default
-                optimiser.step()
-            with torch.no_grad():
-                marks.clamp_(0, 1)
-            yield Step(index, method.steps, marks.detach().clone(), values, areas)
+        rule = TorchOptimiser(lambda leaves: torch.optim.Adam(leaves, lr=method.rate))
+        steps = climb(
+            lambda marks, _: self.look(marks, shifts(limits, generator)),
+            start,
+            method.steps,
+            rule,
+            lambda marks, _: marks.clamp(0, 1),
+        )
+        for step in steps:
+            assert step.following is not None  # noqa: S101  # for the type checker: the loop gives it
+            yield replace(step, parameters=step.following)
 
-    def gradient(self, marks: Tensor, shift: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """The objective's gradient `(B, 1, *L)` with the input shifted; the game's values and the masks' areas `(B,)`."""
+    def look(self, marks: Tensor, shift: tuple[int, ...]) -> Look:
+        """The game's values and the masks' areas `(B,)`, and the objective's gradient `(B, 1, *L)`, with the input shifted."""
         method = self.method
         leaf = marks.detach().requires_grad_()
         masks = self.grid(leaf)
@@ -186,8 +189,8 @@ class Descent:
         values = torch.stack([values for values, _ in found]).mean(0)
         gain = torch.stack([gain for _, gain in found]).mean(0)
         penalty = method.l1 * l1(leaf) + method.tv * total_variation(leaf, method.beta)
-        (gradient,) = torch.autograd.grad([still, penalty], leaf, [-gain, torch.ones_like(penalty)])
-        return gradient, values, masks.detach().flatten(1).mean(1)
+        (gradient,) = torch.autograd.grad([still, penalty], leaf, [gain, -torch.ones_like(penalty)])
+        return Look(values, gradient, masks.detach().flatten(1).mean(1))
 
     def ones(self) -> Tensor:
         r"""Marks for $m = 1$: nothing in a game that only deletes, else everything."""

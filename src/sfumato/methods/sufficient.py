@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import sfumato
 from sfumato.attribution import SHARED, Attribution, TensorResult
 from sfumato.games import Game
 from sfumato.methods.extremal import ExtremalPerturbation, check_areas
 from sfumato.methods.extremal_channels import ExtremalChannels, check_counts
 from sfumato.model.effects import Model
-from sfumato.search.search import Progress, Search
+from sfumato.search.search import Progress
 
 CURVE = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
 """Areas at which the score is sampled first, from a small spot to nearly the whole input."""
@@ -58,9 +59,7 @@ class SmallestArea(TensorResult):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the mask, and the curve with $a^*$."""
-        from sfumato.figures.report.notebook import notebook
-
-        return notebook(self)
+        return str(sfumato.report.notebook(self))
 
 
 def smallest(
@@ -100,7 +99,7 @@ def smallest(
         method = replace(method, areas=areas)
     elif areas is not None:
         areas = check_counts(areas)
-    with Search.prepared(method, model, inputs, targets) as search:
+    with method.search(model, inputs, targets) as search:
         grain = search.lattice.finest if of_channels else 0.0
         tolerance = max(tolerance or (0.0 if grain else TOLERANCE), grain)  # nothing lies between two counts
         batch = len(inputs)

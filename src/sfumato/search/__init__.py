@@ -1,10 +1,14 @@
-"""The search for masks: loops that climb, schedules, and what they share.
+"""The search for masks: one loop, and what varies around it as values that compose.
 
-`ascent` first: gradient, step, projection. `black_box` needs no gradients. `search` holds the model for the time of a search.
+`loop` first: gradient, step, projection. `rules` say where a gradient leads, `schedules` what changes with the step, and
+`projection` brings a mask back to its area. `best` keeps the best so far, and makes rounds of loops. `problem` is what is
+climbed. Of these, `projected`, `penalised` and `evolution` are made; a new ascent is a file like theirs. `search` is a
+method at work.
 """
 
-from sfumato.search.ascent import PenalisedAscent, ProjectedAscent
-from sfumato.search.black_box import EvolutionAscent
+from sfumato.search.evolution import EvolutionAscent
+from sfumato.search.penalised import PenalisedAscent
+from sfumato.search.projected import ProjectedAscent
 from sfumato.search.schedules import Geometric
 
 __all__ = ["EvolutionAscent", "Geometric", "PenalisedAscent", "ProjectedAscent"]

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 
 @dataclass(frozen=True)
 class Geometric:
@@ -16,3 +18,26 @@ class Geometric:
 
     def __call__(self, step: int) -> float:
         return self.start * self.ratio**step
+
+
+@dataclass(frozen=True, eq=False)
+class ShrinkingAreas:
+    """Areas `(N,)` that fall geometrically from `first` to `wanted` in the first `arrival` steps, and then stay there."""
+
+    first: Tensor
+    wanted: Tensor
+    arrival: int
+
+    @classmethod
+    def over(cls, steps: int, approach: float, first: Tensor, wanted: Tensor) -> "ShrinkingAreas":
+        """For so many steps, of which `approach` is the share in which areas fall; the last step is at the wanted area."""
+        return cls(first, wanted, min(round(approach * steps), steps - 1))
+
+    def __call__(self, step: int) -> Tensor:
+        """The areas at a step, counted from 0."""
+        progress = min(1.0, step / self.arrival) if self.arrival else 1.0
+        return self.first ** (1 - progress) * self.wanted**progress
+
+    def arrived(self, step: int) -> bool:
+        """Whether the areas at a step are the wanted ones."""
+        return step >= self.arrival

@@ -19,7 +19,7 @@ from sfumato.metrics.likeness import stretched
 from sfumato.model.effects import hooked
 from sfumato.model.inputs import no_effect
 from sfumato.models import Classifier
-from sfumato.runs.catalogue import exported, made
+from sfumato.runs.plans.catalogue import exported, made
 from sfumato.scores import Contrastive, Logit, Score
 from sfumato.settings import is_whole
 from sfumato.web.desk import DONE, STEP, CancelledError, Event, Job

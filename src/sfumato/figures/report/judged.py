@@ -7,10 +7,10 @@ from sfumato.data.labels import synonyms
 from sfumato.figures.report.cases import Case, by_case
 from sfumato.metrics.estimate import Measure
 from sfumato.metrics.statistic import Array
-from sfumato.runs import summary
-from sfumato.runs.record import Record
-from sfumato.runs.store import Item, Store
-from sfumato.runs.summary import Table
+from sfumato.runs.results import summary
+from sfumato.runs.results.record import Record
+from sfumato.runs.results.summary import Table
+from sfumato.runs.stores.store import Item, Store
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,13 +12,13 @@ from sfumato.figures.report.telling import disagreeing, extremes
 from sfumato.figures.report.thumbnails import Sheet, Thumbnails
 from sfumato.metrics.estimate import FEW, Estimate, Measure, estimates_of
 from sfumato.metrics.statistic import length
-from sfumato.runs import record as records
-from sfumato.runs import summary
-from sfumato.runs.grid import Undecided, grid, grouped
-from sfumato.runs.leaders import results
-from sfumato.runs.record import Place, Record
-from sfumato.runs.store import Store
-from sfumato.runs.summary import Line, paired
+from sfumato.runs.results import record as records
+from sfumato.runs.results import summary
+from sfumato.runs.results.grid import Undecided, grid, grouped
+from sfumato.runs.results.leaders import results
+from sfumato.runs.results.record import Place, Record
+from sfumato.runs.results.summary import Line, paired
+from sfumato.runs.stores.store import Store
 
 REASONS = 10
 """Why items failed, that are told."""

@@ -15,9 +15,9 @@ from sfumato.figures.report.cases import Case
 from sfumato.figures.report.encoded import SMALL_QUALITY, jpeg, thumbnail
 from sfumato.figures.report.markup import Html, tag
 from sfumato.models import Classifier
-from sfumato.runs.record import Record
-from sfumato.runs.store import Store, StoreError
-from sfumato.runs.work import Workbench
+from sfumato.runs.results.record import Record
+from sfumato.runs.stores.store import Store, StoreError
+from sfumato.runs.work.workbench import Workbench
 
 SIDE = 128
 """Pixels."""

@@ -1,4 +1,4 @@
-r"""Whether probability adds up: the check of excitation backprop that needs no list of functions.
+r"""Whether probability adds up: the check of rules of probabilities, as excitation backprop, that needs no list of functions.
 
 Through an operation that has the rule probabilities flow back to probabilities: none is negative, and their sum stays.
 So for any signal $R$, $\sum_i R_{x_i} = \sum_j R_{y_j}$ and $\sum_i |R_{x_i}| \le \sum_j |R_{y_j}|$. An operation that only
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sfumato.model.backward.rectifiers import place
+from sfumato.model.backward.rectifiers import next_number, place
 
 TOLERANCE = 1e-3
 
@@ -59,10 +59,6 @@ class Span:
         """The function that made a node."""
         number = node._sequence_nr()
         return next((call for call in self.calls if call.start <= number < call.end), None)
-
-
-def next_number() -> int:
-    return torch._C._autograd._get_sequence_nr()
 
 
 @dataclass
@@ -158,14 +154,16 @@ def _between(scores: Tensor, outputs: Sequence[Tensor]) -> list[Any]:
     return [node for node, reaches in reaching.items() if reaches]
 
 
-def check_conserved(scores: Tensor, outputs: Sequence[Tensor], span: Span, own: tuple[type, ...]) -> None:
+def check_conserved(
+    scores: Tensor, outputs: Sequence[Tensor], span: Span, is_ruled: Callable[[Any], bool], title: str
+) -> None:
     """Raise `ValueError` where probability does not add up on its way from `scores` to `outputs`, and say at what.
 
-    Only nodes within the `span` are looked at, and none of the types `own`, which have a rule.
+    Only nodes within the `span` are looked at, and none that a rule made. `title` names the rule in the message.
     """
     if not scores.requires_grad:
         return  # which has an error of its own, as below
-    passages = [Passage(node) for node in _nodes(scores) if node in span and not isinstance(node, own)]
+    passages = [Passage(node) for node in _nodes(scores) if node in span and not is_ruled(node)]
     hooks = [passage.node.register_hook(passage.record) for passage in passages]
     try:
         flowed = torch.autograd.grad([scores.sum()], list(outputs), retain_graph=True, allow_unused=True)
@@ -177,10 +175,10 @@ def check_conserved(scores: Tensor, outputs: Sequence[Tensor], span: Span, own: 
     for passage in sorted(passages, key=lambda passage: -passage.node._sequence_nr()):
         call = span.of(passage.node)
         if passage.came[1] and (not passage.conserved or (call and call.missed)):
-            _refuse(passage, call)
+            _refuse(passage, call, title)
 
 
-def _refuse(passage: Passage, call: Call | None) -> None:
+def _refuse(passage: Passage, call: Call | None, title: str) -> None:
     name = f"{call.name} ({passage.node.name()})" if call else passage.node.name()
     where = f" in {call.place}" if call and call.place else ""
     if call and call.missed:
@@ -188,9 +186,7 @@ def _refuse(passage: Passage, call: Call | None) -> None:
     else:
         (came, size), (gave, _) = passage.came, passage.gave
         what = f"has no rule, so that probabilities do not add up: of {came or size:.4g} it gives on {gave:.4g}"
-    raise ValueError(
-        f"excitation backprop stops at {name}{where}, which {what}; name a layer above it, or use another method"
-    )
+    raise ValueError(f"{title} stops at {name}{where}, which {what}; name a layer above it, or use another method")
 
 
 def _nodes(scores: Tensor) -> list[Any]:

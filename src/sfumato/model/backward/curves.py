@@ -8,12 +8,14 @@ values in the place of its first tensor: some hundred numbers.
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial, reduce
+from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from sfumato.model.backward.gates import Operation, spread
 
 
 @cache
@@ -32,17 +34,10 @@ ROOTS = 6
 
 
 @dataclass(eq=False)
-class Rule:
-    """The rule at a rectifier, which a larger rectifier lifts that it is a part of."""
+class Switch:
+    """Whether the rule acts at a rectifier; a larger rectifier that it is a part of switches it off."""
 
-    active: bool = True
-
-
-class Clamp(Rule):
-    """As a hook of a tensor: guided backprop's rule for what is a rectifier by its name."""
-
-    def __call__(self, signal: Tensor) -> Tensor:
-        return signal.clamp(min=0) if self.active else signal
+    on: bool = True
 
 
 class Root:
@@ -79,7 +74,7 @@ class Curve:
     """A tensor as a function of a root."""
 
     compute: Callable[[], Tensor | None]
-    rules: tuple[Rule, ...] = ()
+    switches: tuple[Switch, ...] = ()
     """Those of the rectifiers on the way from the root."""
     rectified: tuple["Curve", ...] = ()
     """The curves that those rectifiers have."""
@@ -89,9 +84,9 @@ class Curve:
         """`(G, *s)` at the `grid`, for some places `(*s)`, once they are asked for; `None` where there is no such function."""
         return self.compute()
 
-    def with_rule(self, rule: Rule) -> "Curve":
+    def of_rectifier(self, switch: Switch) -> "Curve":
         """The same, of a rectifier."""
-        return Curve(lambda: self.values, (*self.rules, rule), (*self.rectified, self))
+        return Curve(lambda: self.values, (*self.switches, switch), (*self.rectified, self))
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +103,7 @@ class Step:
     @property
     def ruled(self) -> bool:
         """Whether it is nothing but a function of what has a rule already."""
-        if len(self.arguments) == 1 and any(rule.active for rule in self.curve.rules):
+        if len(self.arguments) == 1 and any(switch.on for switch in self.curve.switches):
             return True
         own, others = self.curve.values, [curve.values for curve in self.curve.rectified]
         return own is not None and any(other is not None and multiples(own, other) for other in others)
@@ -136,44 +131,34 @@ class Curves:
         elif y in self.known:
             del self.known[y]
 
-    def follow(
-        self,
-        func: Any,
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-        tensors: Sequence[Tensor],
-        signals: Sequence[Tensor],
-        roots: Sequence[Root],
-    ) -> list[Step]:
+    def follow(self, operation: Operation, roots: Sequence[Root]) -> list[Step]:
         """What an operation that is about to run makes of values of both signs, by root, the nearest first.
 
-        `tensors` are its arguments, `signals` those of them to which a signal flows, and `roots` these as roots. Nothing
-        comes of an operation that is not elementwise, and of one that has several signals with nothing in common.
+        `roots` are its signals as roots. Nothing comes of an operation that is not elementwise, and of one that has several
+        signals with nothing in common.
         """
+        func, args, kwargs, tensors, signals = operation
         if not elementwise(func):
             return []
         own = {id(x): root for x, root in zip(signals, roots, strict=True)}
         curves: list[tuple[Tensor, dict[Root, Curve]]] = []
         for x in tensors:
-            hooks = x._backward_hooks
-            rules: list[Rule] = [hook for hook in hooks.values() if isinstance(hook, Clamp)] if hooks else []
-            before = {root: reduce(Curve.with_rule, rules, curve) for root, curve in self.of(x).items()}
             fresh = {own[id(x)]: Curve(partial(at_root, x.shape, x.dtype, x.device))} if id(x) in own else {}
-            curves.append((x, fresh | before))
+            curves.append((x, fresh | self.of(x)))
         sources = [known for x, known in curves if (id(x) in own if own else known)]
         common = [root for root in sources[0] if all(root in known for known in sources)] if sources else []
         steps = []
         for root in common[:ROOTS]:
             arguments = tuple((x, known[root]) for x, known in curves if root in known)
-            before_it = tuple(dict.fromkeys(rule for _, curve in arguments for rule in curve.rules))
-            rectified = tuple(dict.fromkeys(each for _, curve in arguments for each in curve.rectified))
+            switches = tuple(dict.fromkeys(switch for _, curve in arguments for switch in curve.switches))
+            rectified = tuple(dict.fromkeys(inner for _, curve in arguments for inner in curve.rectified))
             shape = arguments[0][0].shape
             alone = all(root in known or not x.ndim for x, known in curves)
             functions = {id(x): curve for x, curve in arguments}
             given = _replaced(tuple(args), functions)
             named = {name: _replaced(value, functions) for name, value in kwargs.items()}
             compute = partial(_computed, func, given, named, shape)
-            steps.append(Step(root, Curve(compute, before_it, rectified), arguments, alone))
+            steps.append(Step(root, Curve(compute, switches, rectified), arguments, alone))
         return steps
 
 
@@ -223,23 +208,12 @@ def _replaced(value: Any, curves: dict[int, Curve]) -> Any:
 
 
 def _sizes(shape: torch.Size) -> list[int]:
-    return [len(range(length)[place]) for length, place in zip(shape, _sampled(shape), strict=True)]
-
-
-@cache
-def _sampled(shape: torch.Size) -> tuple[slice, ...]:
-    """About `PLACES` places, from all over."""
-    steps, sizes = [1] * len(shape), list(shape)
-    while torch.Size(sizes).numel() > PLACES:
-        longest = max(range(len(sizes)), key=lambda axis: sizes[axis])
-        steps[longest] = 2 * steps[longest] + 1
-        sizes[longest] = -(-shape[longest] // steps[longest])
-    return tuple(slice(None, None, step) for step in steps)
+    return [len(range(length)[place]) for length, place in zip(shape, spread(shape, PLACES), strict=True)]
 
 
 def _computed(func: Any, args: Sequence[Any], kwargs: dict[str, Any], shape: torch.Size) -> Tensor | None:
     """What the operation makes of the curves among its arguments, at places of this shape; `None` if that fails."""
-    places = _sampled(shape)
+    places = spread(shape, PLACES)
 
     def at_places(value: Any) -> Any:
         if isinstance(value, list):

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,26 @@ from torch.utils._pytree import tree_map
 
 SAMPLE = 4096
 """So many values, spread over a tensor, tell whether it is the output of a rectifier."""
+
+
+class Operation(NamedTuple):
+    """An operation of torch, about to run."""
+
+    func: Any
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+    tensors: Sequence[Tensor]
+    """Its arguments that are tensors."""
+    signals: Sequence[Tensor]
+    """Those of them to which a signal flows."""
+
+    def run(self) -> Any:
+        return self.func(*self.args, **self.kwargs)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it writes into its first argument."""
+        return bool(self.func._schema.is_mutable)
 
 
 def gate(x: Tensor, y: Tensor) -> float:
@@ -26,12 +47,10 @@ def gate(x: Tensor, y: Tensor) -> float:
 
     Where `x` has values of one sign only nothing can be told.
     """
-    sample = _spread(x, y) if x.numel() > SAMPLE else (x, y)
-    if x.numel() > SAMPLE and not _both_signs(sample[0]):
-        sample = (x, y)
-    if not _both_signs(sample[0]):
+    places = next((some for some in (spread(x.shape, SAMPLE), ()) if _both_signs(x[some])), None)
+    if places is None:
         return 0.0
-    a, b = (values.detach().reshape(-1).cpu().to(torch.float64) for values in sample)
+    a, b = (values[places].detach().reshape(-1).cpu().to(torch.float64) for values in (x, y))
     finite = a.isfinite() & b.isfinite() & (a != 0)
     a, b = a[finite], b[finite]
     if not _both_signs(a) or bool((a * b < 0).any()):
@@ -44,15 +63,15 @@ def _both_signs(x: Tensor) -> bool:
     return x.numel() > 0 and bool((x.detach() < 0).any() & (x.detach() > 0).any())
 
 
-def _spread(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """About `SAMPLE` values of both, from all over, without a copy of the whole."""
-    steps, sizes = [1] * x.ndim, list(x.shape)
-    while torch.Size(sizes).numel() > SAMPLE:
-        longest = max(range(x.ndim), key=lambda axis: sizes[axis])
+@cache
+def spread(shape: torch.Size, count: int) -> tuple[slice, ...]:
+    """At most `count` places of a tensor, from all over, as slices."""
+    steps, sizes = [1] * len(shape), list(shape)
+    while torch.Size(sizes).numel() > count:
+        longest = max(range(len(sizes)), key=lambda axis: sizes[axis])
         steps[longest] = 2 * steps[longest] + 1  # odd, so that no pattern of pairs is missed
-        sizes[longest] = -(-x.shape[longest] // steps[longest])
-    places = tuple(slice(None, None, step) for step in steps)
-    return x[places], y[places]
+        sizes[longest] = -(-shape[longest] // steps[longest])
+    return tuple(slice(None, None, step) for step in steps)
 
 
 def _open(a: Tensor, b: Tensor, tolerance: float) -> float:
@@ -88,20 +107,18 @@ def power_of_two(scale: float, within: float) -> float:
 class Trial:
     """An operation that is run on noise, as nobody knows what is inside."""
 
-    func: Any
-    args: Sequence[Any]
-    kwargs: dict[str, Any]
+    operation: Operation
     noise: dict[int, Tensor]
     """By the identity of the arguments to which signals flow."""
 
     @classmethod
-    def of(cls, func: Any, args: Sequence[Any], kwargs: dict[str, Any], signals: Sequence[Tensor]) -> "Trial":
+    def of(cls, operation: Operation) -> "Trial":
         generator = torch.Generator("cpu").manual_seed(0)
         noise = {
             id(x): torch.randn(x.shape, generator=generator, dtype=torch.float64, device="cpu").to(x.detach())
-            for x in signals
+            for x in operation.signals
         }
-        return cls(func, args, kwargs, noise)
+        return cls(operation, noise)
 
     def symmetric(self) -> bool:
         r"""Whether there is no rectifier inside, as far as symmetry tells: $f(x) + f(-x) = 2 f(0)$.
@@ -142,7 +159,8 @@ class Trial:
             return value.detach().clone() if noise is None else (factor if id(value) in of else 1.0) * noise
 
         with torch.no_grad():
-            result = self.func(*tree_map(at_noise, tuple(self.args)), **tree_map(at_noise, self.kwargs))
+            func, args, kwargs, *_ = self.operation
+            result = func(*tree_map(at_noise, tuple(args)), **tree_map(at_noise, kwargs))
         return [y for y in flat((result,)) if y.is_floating_point()]
 
 
@@ -154,10 +172,10 @@ def flat(values: Any) -> list[Tensor]:
     """The tensors in tuples and lists."""
     if isinstance(values, Tensor):
         return [values]
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
     for value in values if isinstance(values, tuple | list) else ():
         if isinstance(value, Tensor):
-            found.append(value)
+            tensors.append(value)
         elif isinstance(value, tuple | list):
-            found += flat(value)
-    return found
+            tensors += flat(value)
+    return tensors

@@ -7,7 +7,7 @@ hides its operations is asked for its derivative as well, and an operation of th
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -22,15 +22,17 @@ from sfumato.model.backward.curves import (
     Curve,
     Curves,
     Root,
-    Rule,
     Step,
+    Switch,
     abscissa,
     bent,
     elementwise,
     one_sign,
     straight,
 )
-from sfumato.model.backward.gates import Trial, flat, gate, plain, power_of_two
+from sfumato.model.backward.functions import is_rectifier
+from sfumato.model.backward.gates import Operation, Trial, flat, gate, plain, power_of_two
+from sfumato.model.backward.rule import FunctionRule, RectifierRule
 from sfumato.model.effects import DISPATCH_MODES
 
 DETACH = torch.ops.aten.detach.default
@@ -62,7 +64,7 @@ class Rectifier(NamedTuple):
     scale: float
     """0 for what may have one inside."""
     name: str
-    rule: Rule
+    switch: Switch
     apart: bool
     """Whether several operations lie between its input and its output."""
     others: tuple[Root, ...]
@@ -89,60 +91,79 @@ class Past(NamedTuple):
 
 @dataclass(frozen=True)
 class Way:
-    r"""How a signal $R$ flows back through the rectifiers that a node of the graph computes."""
+    r"""How a signal flows back through the rectifiers that a node of the graph computes: the rules, one after another.
 
-    passed: bool
-    r"""Deconvnet's $R_x = c \max(R_y, 0)$; else guided backprop's $R_x = c\,\sigma'(x) \max(R_y, 0)$."""
+    A node's output is $y = c\,\sigma(x)$, or $y = c\,\sigma(-x)$ where its `scale` $c$ is negative. The rules are given the
+    signal at $\sigma$, $c R_y$.
+    """
 
-    def install(self, node: Any, index: int, scale: float, inputs: Sequence[int], rule: Rule) -> None:
+    rules: tuple[RectifierRule, ...]
+
+    @property
+    def derivative(self) -> bool:
+        """Whether the activation's derivative multiplies what the rules give."""
+        return all(rule.derivative for rule in self.rules)
+
+    def transform(self, signal: Tensor, scale: float) -> Tensor:
+        r"""What the rules leave of the signal at $y$, which is $f(c R_y) / c$."""
+        with torch._C.DisableTorchFunction():
+            result = signal if scale == 1 else scale * signal
+            for rule in self.rules:
+                result = rule.transform(result)
+                if not isinstance(result, Tensor) or result.shape != signal.shape:
+                    shape = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
+                    raise ValueError(
+                        f"{rule!r}.transform must give a signal of shape {list(signal.shape)}; it gave {shape}"
+                    )
+            return result if scale == 1 else result / scale
+
+    def pass_on(self, signal: Tensor, scale: float) -> Tensor:
+        r"""What then flows to $x$ without the activation's derivative."""
+        with torch._C.DisableTorchFunction():
+            return abs(scale) * self.transform(signal, scale)
+
+    def install(self, node: Any, index: int, scale: float, inputs: Sequence[int], switch: Switch) -> None:
         """Hooks on a node whose output `index` is rectified; `inputs` are the places of the signal's ways on."""
 
         def before(signals: tuple[Any, ...]) -> tuple[Any, ...]:
-            if not rule.active:
+            if not switch.on:
                 return signals
-            with torch._C.DisableTorchFunction():
-                return tuple(rectified(s, scale) if i == index and s is not None else s for i, s in enumerate(signals))
+            return tuple(self.transform(s, scale) if i == index and s is not None else s for i, s in enumerate(signals))
 
         def after(gradients: tuple[Any, ...], signals: tuple[Any, ...]) -> tuple[Any, ...]:
-            with torch._C.DisableTorchFunction():
-                (first, *_), signal = inputs, signals[index]
-                if signal is None:
-                    return gradients
-                whole = abs(scale) * rectified(signal, scale)
-                return tuple(
-                    g if g is None else whole.to(g.dtype) if i == first else torch.zeros_like(g)
-                    for i, g in enumerate(gradients)
-                )
+            (first, *_), signal = inputs, signals[index]
+            if not switch.on or signal is None:
+                return gradients
+            passed = self.pass_on(signal, scale)
+            return tuple(
+                g if g is None else passed.to(g.dtype) if i == first else torch.zeros_like(g)
+                for i, g in enumerate(gradients)
+            )
 
-        node.register_prehook(before)
-        if self.passed:
+        if self.derivative:
+            node.register_prehook(before)
+        else:
             node.register_hook(after)
 
     def install_apart(self, node: Any, index: int, rectifier: Rectifier) -> None:
         """The same for a rectifier of several operations, of which the node is the last."""
-        if not self.passed:
-            self.install(node, index, rectifier.scale, (), rectifier.rule)
+        if self.derivative:
+            self.install(node, index, rectifier.scale, (), rectifier.switch)
             return
         waiting: list[Tensor] = []
 
-        def past(gradients: tuple[Any, ...], signals: tuple[Any, ...]) -> tuple[Any, ...]:
-            with torch._C.DisableTorchFunction():
-                if not rectifier.rule.active or signals[index] is None:
-                    return gradients
-                waiting.append(abs(rectifier.scale) * rectified(signals[index], rectifier.scale))
-                return tuple(None if g is None else torch.zeros_like(g) for g in gradients)
+        def last(gradients: tuple[Any, ...], signals: tuple[Any, ...]) -> tuple[Any, ...]:
+            if not rectifier.switch.on or signals[index] is None:
+                return gradients
+            waiting.append(self.pass_on(signals[index], rectifier.scale))
+            return tuple(None if g is None else torch.zeros_like(g) for g in gradients)
 
-        def arrived(signal: Tensor) -> Tensor:
+        def first(signal: Tensor) -> Tensor:
             with torch._C.DisableTorchFunction():
                 return signal + waiting.pop().to(signal.dtype) if waiting else signal
 
-        node.register_hook(past)
-        rectifier.root.hook(arrived)
-
-
-def rectified(signal: Tensor, scale: float) -> Tensor:
-    r"""What of a signal helps: of $c\,\sigma(x)$ what is positive, of $-c\,\sigma(-x)$ what is negative."""
-    return signal.clamp(min=0) if scale > 0 else signal.clamp(max=0)
+        node.register_hook(last)
+        rectifier.root.hook(first)
 
 
 def refuse(node: Any, what: str) -> None:
@@ -167,19 +188,18 @@ def opaque(node: Any) -> bool:
 
 
 class Rectifiers(TorchDispatchMode):
-    """Within this context, signals will flow the rule's way through rectifiers that `BackwardRules` does not see.
+    """Within this context, signals will flow through rectifiers as the rules say.
 
-    - `named(operation, args, kwargs)` says whether an operation is a rectifier by its name;
-    - `own`: the types of nodes that have a rule already;
-    - `way`: the rule, None where nothing is to be looked at.
+    Without rules nothing is looked at.
 
     Functions compiled by `torch.compile` run as they were written: under such a mode torch does not use what it compiled.
     """
 
-    def __init__(self, named: Callable[..., bool], own: tuple[type, ...], way: Way | None) -> None:
+    def __init__(self, rules: tuple[RectifierRule, ...]) -> None:
         super().__init__()
-        self.named, self.own = named, own
-        self.way, self.looking = way or Way(passed=False), way is not None
+        self.way, self.looking = Way(rules), bool(rules)
+        self.spans: list[range] = []
+        """Numbers of the nodes that were made while a `FunctionRule` ran."""
         self.resting = 0
         """Above 0 while nothing is to be looked at."""
         self.pending: list[tuple[Tensor, Rectifier]] = []
@@ -194,6 +214,7 @@ class Rectifiers(TorchDispatchMode):
         return False
 
     def __enter__(self) -> Self:
+        self.spans.clear()
         DISPATCH_MODES.acquire()
         super().__enter__()
         return self
@@ -206,6 +227,25 @@ class Rectifiers(TorchDispatchMode):
             yield
         finally:
             self.resting -= really
+
+    def ruled(self, rule: FunctionRule, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """What a rule makes of a function. It is not looked into, and the nodes that it makes have their way back."""
+        if self.looking:
+            self._settle([x for x in flat((args,)) if x.is_floating_point()])
+        start = next_number()
+        self.spans.append(range(start, sys.maxsize))
+        try:
+            with self.rest(True):
+                result = rule(func, *args, **kwargs)
+        finally:
+            self.spans[-1] = range(start, next_number())
+        for y in flat((result,)):
+            self.curves.keep(y, {}, written=False)  # a larger rectifier would go round the rule
+        return result
+
+    def is_ruled(self, node: Any) -> bool:
+        """Whether a rule made this node, as its own `autograd.Function`."""
+        return opaque(node) and any(node._sequence_nr() in span for span in self.spans)
 
     def __exit__(self, *error: object) -> None:
         try:
@@ -232,21 +272,15 @@ class Rectifiers(TorchDispatchMode):
             signals = [x for x in floats if x.requires_grad or (self.hidden and x in self.hidden)]
             if not signals and not elementwise(func):
                 return func(*args, **kwargs)
-            return self._looked_at(func, args, kwargs, tensors, signals)
+            return self._looked_at(Operation(func, args, kwargs, tensors, signals))
 
-    def _looked_at(
-        self,
-        func: Any,
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-        tensors: Sequence[Tensor],
-        signals: Sequence[Tensor],
-    ) -> Any:
+    def _looked_at(self, operation: Operation) -> Any:
+        func, args, kwargs, _, signals = operation
         roots = [Root(x) for x in signals]
-        steps = self.curves.follow(func, args, kwargs, tensors, signals, roots)
-        written = bool(func._schema.is_mutable)
+        steps = self.curves.follow(operation, roots)
+        written = operation.in_place
         if self.resting or not signals:
-            result = func(*args, **kwargs)
+            result = operation.run()
             if steps:
                 self._keep(result, steps, written)
             return result
@@ -254,11 +288,13 @@ class Rectifiers(TorchDispatchMode):
         # Without gradients, or for the values alone, outputs have no node; they may get one where an autograd.Function ends.
         graph = torch.is_grad_enabled() and any(x.requires_grad for x in signals) and func is not DETACH
         parts = tuple(dict.fromkeys(part for x in signals for part in self.hidden.get(x, Past()).parts))
-        result = func(*args, **kwargs)
+        result = operation.run()
         outputs = [y for y in flat((result,)) if y.is_floating_point()]
-        rectifier = self._rectifier(func, args, kwargs, signals, before, roots, steps, outputs[0]) if outputs else None
+        named = is_rectifier(func, args, kwargs)
+        rectifier = self._rectifier(operation, named, before, roots, steps, outputs[0]) if outputs else None
         if steps:
-            self._keep(result, steps, written, rectifier)
+            # Without the derivative a named activation's slope is lost (SELU's is 1.05): a factor after it makes a larger one.
+            self._keep(result, steps, written, rectifier if self.way.derivative or not named else None)
         if rectifier is not None:
             parts += (rectifier,)
             if graph:
@@ -273,39 +309,42 @@ class Rectifiers(TorchDispatchMode):
 
     def _rectifier(
         self,
-        func: Any,
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
-        signals: Sequence[Tensor],
+        operation: Operation,
+        named: bool,
         before: Sequence[Tensor],
         roots: Sequence[Root],
         steps: Sequence[Step],
         y: Tensor,
     ) -> Rectifier | None:
-        """That which ends in this operation, with the output `y`, if there is one."""
-        found: tuple[Root, float] | None = None
+        """That which ends in this operation, with the output `y`, if there is one.
+
+        `named` says whether it is one by its name; `before` are the signals as they were, and `roots` these as roots.
+        """
+        func = operation.func
+        root_and_scale: tuple[Root, float] | None = None
         others: tuple[Root, ...] = ()
-        if self.named(func, args, kwargs):
-            found = next(((root, 1.0) for x, root in zip(before, roots, strict=True) if _fit(x, y)), None)
+        if named:
+            root_and_scale = next(((root, 1.0) for x, root in zip(before, roots, strict=True) if _fit(x, y)), None)
         elif steps and any(step.curve.values is not None for step in steps):
-            at = {id(x): root for x, root in zip(signals, roots, strict=True)}
+            at = {id(x): root for x, root in zip(operation.signals, roots, strict=True)}
             step = next((step for step in steps if _bends(step, steps, at)), None)
             if step is not None:
                 scales = ((at[id(x)], _scale(curve, step.curve)) for x, curve in step.arguments if id(x) in at)
-                found = next(((root, scale) for root, scale in scales if scale), (step.root, _scale_of_root(step)))
-                others = tuple(each.root for each in steps if _scale_of_root(each))
-                for rule in step.curve.rules:
-                    rule.active = False
+                root_and_scale = next((pair for pair in scales if pair[1]), (step.root, _scale_of_root(step)))
+                others = tuple(other.root for other in steps if _scale_of_root(other))
+                for switch in step.curve.switches:
+                    switch.on = False
         known = bool(steps) and steps[0].alone and steps[0].curve.values is not None
-        if found is None and not known:
+        if root_and_scale is None and not known:
             scales = ((root, gate(x, y)) for x, root in zip(before, roots, strict=True) if _fit(x, y))
-            found = next(((root, scale) for root, scale in scales if scale), None)
-            if found is None and func.namespace not in TORCH:
-                trial = Trial.of(func, args, kwargs, signals)
-                found = None if trial.symmetric() else (roots[0], trial.gate())
-        if found is None:
+            root_and_scale = next((pair for pair in scales if pair[1]), None)
+            if root_and_scale is None and func.namespace not in TORCH:
+                trial = Trial.of(operation)
+                root_and_scale = None if trial.symmetric() else (roots[0], trial.gate())
+        if root_and_scale is None:
             return None
-        return Rectifier(*found, f"{func} in {place()}", Rule(), found[0] not in roots, others)
+        root, scale = root_and_scale
+        return Rectifier(root, scale, f"{func} in {place()}", Switch(), root not in roots, others)
 
     def _keep(self, result: Any, steps: Sequence[Step], written: bool, rectifier: Rectifier | None = None) -> None:
         """Remember what an operation's output is a function of."""
@@ -314,7 +353,7 @@ class Rectifiers(TorchDispatchMode):
             return
         curves = {step.root: step.curve for step in steps}
         if rectifier is not None:
-            curves = {root: curve.with_rule(rectifier.rule) for root, curve in curves.items()}
+            curves = {root: curve.of_rectifier(rectifier.switch) for root, curve in curves.items()}
         self.curves.keep(result, curves, written)
 
     def _settle(self, tensors: Sequence[Tensor]) -> None:
@@ -330,7 +369,7 @@ class Rectifiers(TorchDispatchMode):
                 self._examine(y.grad_fn, y)
 
     def _is_new(self, node: Any) -> bool:
-        return node is not None and not isinstance(node, self.own) and RULED not in node.metadata
+        return node is not None and RULED not in node.metadata and not self.is_ruled(node)
 
     def _install(self, node: Any, y: Tensor, rectifier: Rectifier) -> None:
         node.metadata[RULED] = True
@@ -338,7 +377,7 @@ class Rectifiers(TorchDispatchMode):
         if rectifier.apart and not y._is_view():
             self.way.install_apart(node, y.output_nr, rectifier)
         elif ways and rectifier.scale:
-            self.way.install(node, y.output_nr, rectifier.scale, ways, rectifier.rule)
+            self.way.install(node, y.output_nr, rectifier.scale, ways, rectifier.switch)
         else:  # it was applied in place to a view, where a node's hooks are lost
             refuse(node, f"{OUT_OF_REACH if rectifier.scale else UNSEEN}: {rectifier.name}")
 
@@ -350,7 +389,7 @@ class Rectifiers(TorchDispatchMode):
         convolution with a rectifier after it), guided backprop still applies: its signal is rectified first.
         """
         past = self.hidden.get(y)
-        parts = tuple(part for part in past.parts if part.rule.active) if past is not None else ()
+        parts = tuple(part for part in past.parts if part.switch.on) if past is not None else ()
         own = past.own if past is not None else None
         if own is not None and own.scale and parts == (own,):
             for stand_in in (own._replace(root=root, apart=False) for root in (own.root, *own.others)):
@@ -360,8 +399,8 @@ class Rectifiers(TorchDispatchMode):
         node.metadata[RULED] = True
         scale, alone = self._derivative(node, y)
         ways = [place for place, (onward, _) in enumerate(node.next_functions) if onward is not None]
-        if scale and len(parts) <= 1 and (alone or not self.way.passed):
-            self.way.install(node, y.output_nr, scale, ways, Rule())
+        if scale and len(parts) <= 1 and (alone or self.way.derivative):
+            self.way.install(node, y.output_nr, scale, ways, Switch())
         elif scale or parts:
             names = " and ".join(dict.fromkeys(part.name for part in parts)) or "one"
             known = scale or any(part.scale for part in parts)
@@ -436,6 +475,11 @@ class BesideCompiler(Rectifiers):
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
-def rectifiers(named: Callable[..., bool], own: tuple[type, ...], way: Way | None) -> Rectifiers:
+def rectifiers(rules: tuple[RectifierRule, ...]) -> Rectifiers:
     """`Rectifiers`, kept from torch's compiler if that is in use."""
-    return (BesideCompiler if "torch._dynamo" in sys.modules else Rectifiers)(named, own, way)
+    return (BesideCompiler if "torch._dynamo" in sys.modules else Rectifiers)(rules)
+
+
+def next_number() -> int:
+    """The number that autograd will give to the next node made in this thread."""
+    return torch._C._autograd._get_sequence_nr()

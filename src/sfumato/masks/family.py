@@ -1,0 +1,53 @@
+"""The interface of mask families: from a few parameters to masks of an input.
+
+A family is a configuration (`SmoothMask`, `GridMask`, `CanvasMask`) that, laid over the shape of an input by `on`, is a
+`Parametrisation`. Its masks are made in two steps, from parameters to nodes and from nodes to masks: nodes tell the area.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Parametrisation(Protocol):
+    """A family of masks laid over one shape of input: parameters `(N, 1, *L)` in [0, 1] to masks in [0, 1]."""
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The lengths `*L` of the parameters."""
+
+    @property
+    def finest(self) -> float:
+        """The smallest area that tells anything, as a fraction of the input."""
+
+    @property
+    def everything(self) -> Tensor:
+        """The largest area that a mask has, `(1,)`."""
+
+    @property
+    def family(self) -> Any:
+        """The family's configuration with all lengths said; `None` where there is none to say."""
+
+    def check(self, areas: Sequence[float]) -> None:
+        """Raise `ValueError` where no mask has one of these areas."""
+
+    def nodes(self, parameters: Tensor) -> Tensor:
+        """What the masks are made of, for parameters `(N, 1, *L)`."""
+
+    def masks(self, nodes: Tensor) -> Tensor:
+        """Masks `(N, 1, *S)`, or of channels `(N, K, 1, …)`, of nodes."""
+
+    def areas(self, nodes: Tensor) -> Tensor:
+        """The mean over the visible input of the masks of nodes, `(N,)`."""
+
+    def __call__(self, parameters: Tensor) -> Tensor:
+        """Masks of parameters `(N, 1, *L)`."""
+
+
+class MaskFamily(Protocol):
+    """A configuration of masks over places."""
+
+    def on(self, shape: Sequence[int], device: torch.device | None = None) -> Parametrisation:
+        """The family laid over inputs whose axes of space have the lengths `shape`."""

@@ -1,0 +1,398 @@
+r"""The rule of excitation backprop: probabilities flow back to what excited each output, in proportion.
+
+J. Zhang, Z. Lin, J. Brandt, X. Shen, S. Sclaroff: *Top-down neural attention by excitation backprop*, ECCV 2016, sections 3.2
+and 3.3.
+
+`Excited` is the equation. `ExcitationRule` is a group of small rules, each for one kind of function. To teach it a function,
+write such a rule and give both: `BackwardRules(ExcitationRule(), MyRule())`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.model.backward.functions import (
+    ADDITIONS,
+    BOUNDED,
+    CONVOLUTIONS,
+    GROWING,
+    IN_PLACE,
+    NEGATIONS,
+    NORMS,
+    POOLING_BY_MEANS,
+    PRODUCTS,
+    RECTIFIERS,
+    ROUNDING,
+    SIGMOIDS,
+    SUBTRACTIONS,
+    TRANSPOSED,
+    Function,
+    carries,
+    every,
+)
+from sfumato.model.backward.rule import FunctionRule, GroupRule
+
+
+class Excited(torch.autograd.Function):
+    r"""A linear function whose probability flows back to what excited each output (Zhang et al. 2016, section 3.2).
+
+    $P(a_i) = a_i \sum_j w^+_{ij} P(y_j) \big/ \sum_{i'} w^+_{i'j} a_{i'}$, biases left out, and nothing from an output
+    that no input excites. The paper's neurons answer with $a \ge 0$; here a negative answer counts as none.
+
+    `positive(sign, *a)` computes the denominator from non-negative inputs. `sign`, one number or one per output channel,
+    makes the weights those of $-y$ where it is negative; `weights` is "foldable" where it may be one per channel, "" where
+    there are no weights. `directions` are 1 or -1 for inputs that are added or subtracted.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        run: Function,
+        positive: Function,
+        weights: str,
+        in_place: bool,
+        directions: tuple[int, ...],
+        *inputs: Tensor,
+    ) -> Tensor:
+        ctx.positive, ctx.weights, ctx.directions, ctx.sign = positive, weights, directions, 1.0
+        ctx.save_for_backward(*(x.clone() if in_place and not index else x for index, x in enumerate(inputs)))
+        y = run(*inputs)
+        if in_place:
+            ctx.mark_dirty(inputs[0])
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *signals: Any) -> Any:
+        (signal,), inputs = signals, ctx.saved_tensors
+        # Whoever calls backward inside the context must not have the rule's own functions ruled.
+        with torch._C.DisableTorchFunction(), torch.enable_grad():
+            activations = [
+                (x if direction > 0 else -x).detach().to(_wide(x.dtype)).clamp(min=0).requires_grad_()
+                for x, direction in zip(inputs, ctx.directions, strict=True)
+            ]
+            total = ctx.positive(ctx.sign, *activations)
+            signal = signal.to(total.dtype)
+            quotients = torch.where(total > torch.finfo(total.dtype).tiny, signal / total, 0.0).detach()
+            gradients = torch.autograd.grad(total, activations, quotients)
+            shares = [
+                (a.detach() * gradient).to(x.dtype)
+                for x, a, gradient in zip(inputs, activations, gradients, strict=True)
+            ]
+        return None, None, None, None, None, *shares
+
+
+def excited(
+    run: Callable[..., Tensor],
+    positive: Callable[..., Tensor],
+    *inputs: Tensor,
+    weights: str = "",
+    in_place: bool = False,
+    directions: tuple[int, ...] = (1,),
+) -> Tensor:
+    """`run(*inputs)`, whose probability flows back as `Excited` says."""
+    return Excited.apply(run, positive, weights, in_place, directions, *inputs)
+
+
+class Passed(torch.autograd.Function):
+    """A function whose signal flows back unchanged; in place where the function is."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Function, x: Tensor) -> Tensor:
+        y = run(x)
+        if y is x:
+            ctx.mark_dirty(x)
+        return y
+
+    @staticmethod
+    def backward(_: Any, *signals: Any) -> Any:
+        return None, *signals
+
+
+class Refused(torch.autograd.Function):
+    """What goes into a function without a rule: an error, but only for a signal that gets there."""
+
+    @staticmethod
+    def forward(ctx: Any, name: str, x: Tensor) -> Tensor:
+        ctx.name = name
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise ValueError(
+            f"excitation backprop is defined for layers with weights, not for {ctx.name} of activations, as in "
+            "attention; name a layer above the last such one, or use another method"
+        )
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Quotients of half precision would be too coarse."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def top_layers(score: Tensor) -> list[Any]:
+    """The weighted layers that the signal from `score`, computed under the rule, meets first: nodes of its graph."""
+    layers, seen, waiting = [], set(), [score.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if getattr(node, "weights", ""):
+            layers.append(node)
+        else:
+            waiting.extend(following for following, _ in node.next_functions)
+    return layers
+
+
+@contextmanager
+def negated(nodes: Sequence[Any]) -> Iterator[None]:
+    """These layers with negated weights: the dual of their outputs, for contrastive excitation backprop (section 3.3)."""
+    for node in nodes:
+        node.sign = -node.sign
+    try:
+        yield
+    finally:
+        for node in nodes:
+            node.sign = -node.sign
+
+
+# The rule of each kind of function.
+
+
+@dataclass(frozen=True)
+class PassRule(FunctionRule):
+    """$R_x = R_y$: activations, and whatever else hands on what it gets."""
+
+    of: frozenset[Function] = field(
+        default=RECTIFIERS | BOUNDED | SIGMOIDS | NORMS | ROUNDING | GROWING | NEGATIONS, repr=False
+    )
+
+    def __call__(self, func: Function, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return passed(func, x, *args, **kwargs)
+
+
+def passed(func: Function, x: Any, *args: Any, **kwargs: Any) -> Any:
+    return Passed.apply(lambda x: func(x, *args, **kwargs), x) if carries(x) else func(x, *args, **kwargs)
+
+
+@dataclass(frozen=True)
+class WeightRule(FunctionRule):
+    """Convolutions and linear layers, by their positive weights."""
+
+    of: frozenset[Function] = field(
+        default=every("conv1d", "conv2d", "conv3d", "linear") | TRANSPOSED | CONVOLUTIONS, repr=False
+    )
+
+    def __call__(self, func: Function, x: Any, weight: Tensor, bias: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if not carries(x):
+            return func(x, weight, bias, *args, **kwargs)
+
+        def positive(sign: float | Tensor, a: Tensor) -> Tensor:
+            w = weight.detach().to(a.dtype)
+            if isinstance(sign, Tensor):
+                sign = sign.to(a.dtype).view(-1, *[1] * (w.ndim - 1))
+            return func(a, (w * sign).clamp(min=0), None, *args, **kwargs)
+
+        transposed = func in TRANSPOSED or (func in CONVOLUTIONS and kwargs.get("transposed", args[3:4] == (True,)))
+        kind = "transposed" if transposed else "foldable"
+        return excited(lambda x: func(x, weight, bias, *args, **kwargs), positive, x, weights=kind)
+
+
+@dataclass(frozen=True)
+class AddmmRule(FunctionRule):
+    """`addmm`, as linear layers become when a program is decomposed: the first tensor is a bias, the last a weight."""
+
+    of: frozenset[Function] = field(default=every("addmm"), repr=False)
+
+    def __call__(self, func: Function, x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
+        if carries(x) or carries(b):
+            return without_rule(func, x, a, b, beta=beta, alpha=alpha)
+        bias = beta * x.expand(len(a), -1) if x.ndim > 1 else beta * x
+        return WeightRule()(nn.functional.linear, a, (alpha * b).mT, bias)
+
+
+@dataclass(frozen=True)
+class MatrixRule(FunctionRule):
+    """A product of matrices, or an `einsum`, of which one is the signal and the others are constant weights."""
+
+    of: frozenset[Function] = field(default=every("matmul", "mm", "bmm", "einsum"), repr=False)
+
+    def __call__(self, func: Function, *args: Any, **kwargs: Any) -> Any:
+        before, operands = ((), args) if isinstance(args[0], Tensor) else (args[:1], args[1:])
+        if operands and not isinstance(operands[0], Tensor):  # einsum also takes them as a list
+            operands = tuple(operands[0])
+        if "other" in kwargs or "mat2" in kwargs:
+            operands = (*operands, kwargs.pop("other") if "other" in kwargs else kwargs.pop("mat2"))
+        signals = [index for index, operand in enumerate(operands) if carries(operand)]
+        if not signals:
+            return func(*before, *operands, **kwargs)
+        if len(signals) > 1 or len(operands) > 2:
+            return without_rule(func, *before, *operands, **kwargs)
+        (at,) = signals
+
+        def run(signal: Tensor, constants: Sequence[Tensor] = operands) -> Tensor:
+            return func(*before, *constants[:at], signal, *constants[at + 1 :], **kwargs)
+
+        def positive(sign: float, a: Tensor) -> Tensor:
+            return run(a, [(operand.detach().to(a.dtype) * sign).clamp(min=0) for operand in operands])
+
+        return excited(run, positive, operands[at], weights="matrix")
+
+
+@dataclass(frozen=True)
+class MeanRule(FunctionRule):
+    """Pooling by means, sums and linear interpolation: layers of constant positive weights."""
+
+    of: frozenset[Function] = field(
+        default=POOLING_BY_MEANS | every("mean", "sum", "interpolate", "upsample"), repr=False
+    )
+
+    def __call__(self, func: Function, x: Any, *args: Any, **kwargs: Any) -> Any:
+        if not carries(x):
+            return func(x, *args, **kwargs)
+        return excited(lambda x: func(x, *args, **kwargs), lambda _, a: func(a, *args, **kwargs), x)
+
+
+@dataclass(frozen=True)
+class SumRule(FunctionRule):
+    """Each summand gets what it contributed; constants are biases."""
+
+    of: frozenset[Function] = field(default=ADDITIONS, repr=False)
+
+    def __call__(self, func: Function, x: Any, y: Any = None, alpha: float = 1, **kwargs: Any) -> Any:
+        y = kwargs.pop("other", y)
+        if carries(x) and carries(y):
+            scale = -alpha if func in SUBTRACTIONS else alpha
+            return excited(
+                lambda x, y: func(x, y, alpha=alpha),
+                lambda _, a, b: torch.add(a, b, alpha=abs(scale)),
+                *(x, y),
+                in_place=func in IN_PLACE,
+                directions=(1, 1 if scale >= 0 else -1),
+            )
+        if carries(y):
+            if func in IN_PLACE:  # into a constant, whose values are lost to the graph anyway
+                return x.copy_(self(torch.sub if func in SUBTRACTIONS else torch.add, x, y, alpha=alpha))
+            return Passed.apply(lambda y: func(x, y, alpha=alpha), y)
+        return passed(func, x, y, alpha=alpha)
+
+
+@dataclass(frozen=True)
+class ProductRule(FunctionRule):
+    """Of a product, the larger factor, the first of equals, is the signal and gets all; the other is a gate."""
+
+    of: frozenset[Function] = field(default=PRODUCTS, repr=False)
+
+    def __call__(self, func: Function, x: Any, y: Any = None, **kwargs: Any) -> Any:
+        y = kwargs.pop("other", y)
+        second_is_larger = carries(y) and isinstance(x, Tensor) and x.numel() < y.numel()
+        if carries(x) and not second_is_larger:
+            return Passed.apply(lambda x: func(x, y, **kwargs), x)
+        if carries(y) and func not in IN_PLACE:
+            return Passed.apply(lambda y: func(x, y, **kwargs), y)
+        return func(x, y, **kwargs)
+
+
+@dataclass(frozen=True)
+class GluRule(FunctionRule):
+    """`glu`: the first half of the channels is the signal, the second its gate."""
+
+    of: frozenset[Function] = field(default=every("glu"), repr=False)
+
+    def __call__(self, func: Function, x: Any, dim: int = -1) -> Any:
+        if not carries(x):
+            return func(x, dim)
+        signal, gate = x.chunk(2, dim)
+        return ProductRule()(torch.mul, signal, gate.sigmoid())
+
+
+@dataclass(frozen=True)
+class BatchNormRule(FunctionRule):
+    """Batch normalisation in evaluation mode is one number a channel, folded into the convolution before it.
+
+    There the number's size cancels (in numerator and denominator) and its shift is a bias; so only its sign is left.
+    Elsewhere, e.g. after a sum, the layer hands on what it gets.
+    """
+
+    of: frozenset[Function] = field(default=every("batch_norm"), repr=False)
+
+    def __call__(self, func: Function, x: Any, *args: Any, **kwargs: Any) -> Any:
+        place = 2 if func is nn.functional.batch_norm else 0  # torch.batch_norm orders its arguments otherwise
+        scale = kwargs.get("weight", args[place] if len(args) > place else None)
+        node: Any = x.grad_fn if carries(x) else None
+        if isinstance(scale, Tensor) and getattr(node, "weights", "") == "foldable":
+            node.sign = torch.where(scale.detach() < 0, -1.0, torch.ones_like(scale, dtype=torch.float32))
+        return passed(func, x, *args, **kwargs)
+
+
+@dataclass(frozen=True)
+class FirstOutputRule(FunctionRule):
+    """A rule for functions whose first output is that of the layer, and whose others are its statistics."""
+
+    rule: FunctionRule = field(kw_only=True)
+
+    def __call__(self, func: Function, *args: Any, **kwargs: Any) -> Any:
+        statistics: list[Tensor] = []
+
+        def run(*args: Any, **kwargs: Any) -> Tensor:
+            output, *statistics[:] = func(*args, **kwargs)
+            return output
+
+        return (self.rule(run, *args, **kwargs), *statistics)
+
+
+@dataclass(frozen=True)
+class NoRule(FunctionRule):
+    """Products of activations by activations, for which the paper has no rule: an error for a signal that gets there."""
+
+    of: frozenset[Function] = field(
+        default=every("baddbmm", "addbmm", "scaled_dot_product_attention", "multi_head_attention_forward"), repr=False
+    )
+
+    def __call__(self, func: Function, *args: Any, **kwargs: Any) -> Any:
+        return without_rule(func, *args, **kwargs)
+
+
+def without_rule(func: Function, *args: Any, **kwargs: Any) -> Any:
+    name = getattr(func, "__name__", str(func))
+
+    def refused(value: Any) -> Any:
+        return Refused.apply(name, value) if carries(value) else value
+
+    return func(*map(refused, args), **{name: refused(value) for name, value in kwargs.items()})
+
+
+PARTS: tuple[FunctionRule, ...] = (
+    WeightRule(),
+    AddmmRule(),
+    MatrixRule(),
+    MeanRule(),
+    SumRule(),
+    ProductRule(),
+    GluRule(),
+    PassRule(),
+    FirstOutputRule(every("native_layer_norm", "native_group_norm"), rule=PassRule()),
+    BatchNormRule(),
+    FirstOutputRule(every("native_batch_norm", "_native_batch_norm_legit_no_training"), rule=BatchNormRule()),
+    NoRule(),
+)
+
+
+@dataclass(frozen=True)
+class ExcitationRule(GroupRule):
+    r"""$P(a_i) = a_i \sum_j w^+_{ij} P(y_j) \big/ \sum_{i'} w^+_{i'j} a_{i'}$ through layers with weights (Zhang et al. 2016).
+
+    Sums share by what each summand contributed, means are layers of equal weights, and activations and normalisation hand on
+    what they get. Signals are probabilities: `BackwardRules.check` holds every operation to that.
+    """
+
+    conserves: ClassVar[bool] = True
+    parts: tuple[FunctionRule, ...] = field(default=PARTS, repr=False)
+
+    @property
+    def title(self) -> str:
+        return "excitation backprop"

@@ -1,0 +1,139 @@
+"""What can be known of a plan before its first picture: all that is wrong, at once, each with its line.
+
+Models are loaded and shown an empty picture; of data sets a few examples are looked at. No method is called: that is for
+`sfumato.runs.checks.trial`.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+
+import torch
+
+from sfumato.data.labels import numbered
+from sfumato.runs.checks.data import data_findings, without_places
+from sfumato.runs.checks.models import model_fault, unlike_others, without_device, without_layer
+from sfumato.runs.plans.class_notes import class_line
+from sfumato.runs.plans.classes import ORDER, ClassMap
+from sfumato.runs.plans.findings import Finding, Findings, comma_list
+from sfumato.runs.plans.looks import Look
+from sfumato.runs.plans.plan import Plan
+from sfumato.runs.plans.spellings import PLURAL
+from sfumato.runs.plans.unmatched import ClassesError
+from sfumato.runs.work.workbench import Workbench
+from sfumato.scores import OF_A_CLASS, as_score
+
+
+def check_plan(
+    plan: Plan, bench: Workbench, on_cluster: bool = False, unread: Collection[str] | None = None
+) -> Findings:
+    """All that is wrong with a plan, as far as that is known without explaining a picture. `bench` then holds its models.
+
+    `on_cluster` says that workers of a Ray cluster will do the work. Of data sets that are named in `unread`, classes are
+    compared with labels, and no example is looked at.
+    """
+    looks = {name: Look(entry.data) for name, entry in plan.data.items()}
+    findings = Findings(plan, looks=looks)
+    device = list(without_device(plan, on_cluster))
+    if device:
+        bench = Workbench(replace(plan, device="cpu"))  # so that all else is told, too
+    findings.faults += [*device, *_without_work(plan)]
+    findings.notes += _unused(plan)
+    models = {name: fault for name in plan.models if (fault := model_fault(plan, bench, name))}
+    findings.faults += models.values()
+    for name, look in looks.items():
+        faults, notes = ([], []) if name in (unread or ()) else data_findings(plan, name, look)
+        findings.faults += faults
+        findings.notes += notes
+        if not faults:
+            findings.faults += [] if name in (unread or ()) else without_places(plan, name, look)
+            for model in plan.data[name].models:
+                if model not in models:
+                    _pair(findings, bench, name, model)
+    usable = [name for name in plan.models if name not in models]
+    findings.faults += without_layer(plan, bench, usable)
+    findings.faults += unlike_others(plan, bench, usable, findings.notes)
+    return findings
+
+
+def _without_work(plan: Plan) -> Iterator[Finding]:
+    """Protocols and data sets for which nothing is planned, as the methods that both name are not the same."""
+    combinations = list(plan.combinations())
+    judged = {protocol for each in combinations for protocol in each.protocols}
+    for name, entry in plan.protocols.items():
+        chosen = [data for data, other in plan.data.items() if name in other.protocols]
+        if chosen and name not in judged:
+            yield Finding(
+                ("protocols", name),
+                f"no method is judged by protocol {name!r}: it judges {comma_list(entry.methods)}, and data set "
+                f"{' and '.join(map(repr, chosen))} has none of these; change that, or take the protocol out",
+                protocol=name,
+            )
+    for name, data in plan.data.items():
+        if name not in {each.data for each in combinations}:
+            yield Finding(
+                ("data", name),
+                f"nothing is done with data set {name!r}: its protocols {comma_list(data.protocols)} judge none of its "
+                f"methods {comma_list(data.methods)}",
+                data=name,
+            )
+
+
+def _unused(plan: Plan) -> Iterator[Finding]:
+    """Methods, models and protocols that no data set names."""
+    combinations = list(plan.combinations())
+    asked = {other for entry in plan.protocols.values() for other in entry.others}
+    used = {
+        "methods": {each.method for each in combinations},
+        "models": {each.model for each in combinations} | asked,
+        "protocols": {name for entry in plan.data.values() for name in entry.protocols},
+    }
+    for kind, names in (("methods", plan.methods), ("models", plan.models), ("protocols", plan.protocols)):
+        for name in names:
+            if name not in used[kind]:
+                yield Finding((kind, name), f"nothing is done with it: no data set names it under its {kind}")
+
+
+def _pair(findings: Findings, bench: Workbench, data: str, model: str) -> None:
+    """A data set's classes among a model's labels, and the scores of these classes."""
+    plan, look = findings.plan, findings.looks[data]
+    entry = plan.data[data]
+    if not entry.names_targets:
+        return
+    labels = list(bench.classifier(model).labels) or list(numbered(bench.outputs(model)))
+    try:
+        mapped = bench.class_map(data, model)
+    except ClassesError as error:
+        keys = ("data", data, "classes", *([error.key] if error.key else []))
+        remedy = error.remedy(data)
+        message = f"{error}; {remedy}" if remedy else str(error)
+        findings.faults.append(Finding(keys, message, data=data, model=model))
+        return
+    except ValueError as error:  # of the data set, where no example was looked at
+        findings.faults.append(Finding(("data", data), str(error), data=data, model=model))
+        return
+    note = mapped.as_json(data, model, look.classes, labels)
+    findings.classes.append(note)
+    if {ORDER, PLURAL} & {*mapped.ways}:
+        findings.notes.append(Finding(("data", data), class_line(note), data=data, model=model))
+    findings.faults += _scores(plan, data, model, mapped, bench.outputs(model))
+
+
+def _scores(plan: Plan, data: str, model: str, mapped: ClassMap, outputs: int) -> Iterator[Finding]:
+    """Methods and protocols whose score the model does not have, such as the logit of what speaks against its only output."""
+    entry = plan.data[data]
+    scored = [("method", "methods", name, plan.methods[name]) for name in entry.methods]
+    scored += [("protocol", "protocols", name, plan.protocols[name].protocol) for name in entry.protocols]
+    indices = [index for index in mapped.indices if index is not None]
+    for kind, table, name, thing in scored:
+        score = getattr(thing, "score", None)
+        if not isinstance(score, str) or score not in OF_A_CLASS or not indices:
+            continue
+        try:
+            for index in {min(indices), max(indices)}:
+                empty = torch.zeros(1, outputs, dtype=torch.float32, device="cpu")
+                as_score([index], 1, score)(empty, torch.zeros(1, dtype=torch.long, device="cpu"))
+        except ValueError as error:
+            message = (
+                f"{kind} {name!r} cannot take score = {score!r} of all classes of {data!r} on model {model!r}: {error}"
+            )
+            yield Finding((table, name, "score"), message, data=data, model=model, **{kind: name})

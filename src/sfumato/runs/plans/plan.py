@@ -1,0 +1,323 @@
+"""A plan: models × methods × data × protocols, from a TOML file.
+
+```toml
+seed = 0                                  # of all that protocols draw
+batch = 1                                 # queries that go through a method together
+device = "cpu"
+masks = false                             # whether the methods' results are kept
+timeout = 600                             # seconds that an item may take, at most; without it, any time
+score = "logit"                           # what a class means to all methods; without it each has its own default
+
+[models]
+lite0 = "lite0"                           # as `sfumato.models.load` takes it
+mine = { use = "my_package.nets:resnet", checkpoint = "weights.pth" }
+
+[methods]
+grad-cam = "GradCAM"                      # the model's adapter says at which layer
+extremal = { use = "ExtremalPerturbation", areas = [0.05, 0.1], perturbation = { use = "Blur", max_sigma = 10 } }
+
+[data.voc]
+use = "VOC"
+path = "$DATA/VOCdevkit"                  # relative to the plan's folder; variables of the environment are filled in
+models = ["mine"]                         # all, unless said otherwise; and so with protocols and methods
+targets = "present"                       # each class that is there, or the "predicted" one: 0 where there is one output
+
+[data.voc.classes]                        # what models call classes where their names differ; see `sfumato.runs.plans.classes`
+aeroplane = "airplane"                    # a label, a list of labels (each model has one of them), or the output's index
+tvmonitor = ["tv", "television"]          # or, for all: classes = "in order", or classes = "in order from 1"
+
+[protocols]
+pointing = "PointingGame"
+accuracy = { use = "Accuracy", methods = ["grad-cam"] }
+
+[ray]                                     # for runs on a cluster
+gpus = 0.5                                # of a worker: two share a GPU
+```
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sfumato.data import Data
+from sfumato.metrics.protocol import Protocol
+from sfumato.runs.plans.catalogue import USE, SettingError, exported, made
+from sfumato.runs.plans.classes import ClassNames
+from sfumato.runs.plans.cluster import Cluster
+from sfumato.settings import check_number, check_seed, line_of, near
+
+PRESENT, PREDICTED = "present", "predicted"
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model by the name under which `sfumato.models.load` finds it."""
+
+    name: str
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True)
+class DataEntry:
+    """A data set, and what is done with it."""
+
+    data: Data
+    models: tuple[str, ...]
+    methods: tuple[str, ...]
+    protocols: tuple[str, ...]
+    targets: str = PRESENT
+    classes: ClassNames = ClassNames()
+
+    @property
+    def names_targets(self) -> bool:
+        """Whether the classes to be explained are the data set's, and not what a model predicts."""
+        return self.targets == PRESENT and bool(self.data.classes)
+
+
+@dataclass(frozen=True)
+class ProtocolEntry:
+    """A protocol, the methods that it judges, and the models of the plan which it compares with, if it compares."""
+
+    protocol: Protocol
+    methods: tuple[str, ...]
+    others: tuple[str, ...] = ()
+
+
+class Combination(NamedTuple):
+    """What a run does with each query of a data set, by the plan's names."""
+
+    data: str
+    model: str
+    method: str
+    protocols: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done."""
+
+    models: Mapping[str, ModelEntry]
+    methods: Mapping[str, Any]
+    data: Mapping[str, DataEntry]
+    protocols: Mapping[str, ProtocolEntry]
+    seed: int = 0
+    batch: int = 1
+    device: str = "cpu"
+    masks: bool = False
+    timeout: float | None = None
+    """Seconds that a method may take for a query, and a protocol for its result, before the item fails; nothing else depends on
+    it. Worker processes keep to it, `Session.work` in this process does not."""
+    text: str = field(default="", compare=False)
+    """The file's, and the folder that its paths are relative to."""
+    folder: Path = field(default=Path(), compare=False)
+    ray: Cluster = Cluster()
+    """How the work is spread where it is done on a cluster; no outcome depends on it."""
+    name: str = field(default="the plan", compare=False)
+    """Of the file, for messages."""
+
+    def place_of(self, keys: tuple[str, ...]) -> str:
+        """Where in the file keys stand, or the nearest table: "plan.toml, line 3, models.mine"."""
+        line = line_of(self.text, keys)
+        return f"{self.name}, line {line}, {'.'.join(keys)}" if line else f"{self.name}, {'.'.join(keys)}"
+
+    def combinations(self) -> Iterator[Combination]:
+        """All that is planned, in order: a data set and model after the other."""
+        for name, entry in self.data.items():
+            for model in entry.models:
+                for method in entry.methods:
+                    judged = tuple(each for each in entry.protocols if method in self.protocols[each].methods)
+                    if judged:
+                        yield Combination(name, model, method, judged)
+
+
+def read(path: str | os.PathLike[str]) -> Plan:
+    """The plan in a file. Raises `ValueError` that names the file, the line and the key."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"cannot read the plan {str(path)!r}: {error.strerror}; expected a TOML file") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"cannot read the plan {str(path)!r}: it is no UTF-8 text; expected a TOML file") from error
+    return parse(text, path.absolute().parent, str(path))
+
+
+def parse(text: str, folder: Path, name: str = "the plan") -> Plan:
+    """The plan that a text says; its paths are relative to the folder."""
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{name}: {error}; expected TOML") from error
+    try:
+        return replace(_plan(content, folder, text), name=name)
+    except SettingError as error:
+        line = line_of(text, error.keys)
+        where = f"{name}, line {line}" if line else name
+        raise ValueError(f"{where}, {'.'.join(error.keys)}: {error}") from error
+
+
+def protocols(text: str, name: str = "the plan") -> dict[str, Protocol]:
+    """The protocols of a plan alone: of a run that is looked at, neither methods nor models nor data sets need be there."""
+    content = tomllib.loads(text)
+    models, methods = list(content["models"]), list(content["methods"])
+    try:
+        return {
+            each: _protocol(spec, ("protocols", each), methods, models).protocol
+            for each, spec in content["protocols"].items()
+        }
+    except SettingError as error:
+        raise ValueError(f"{name}, {'.'.join(error.keys)}: {error}") from error
+
+
+KINDS = ("models", "methods", "data", "protocols")
+OPTIONS = ("seed", "batch", "device", "masks", "timeout")
+SCORE = "score"
+CLUSTER = "ray"
+CLASSES = "classes"
+KEYS = (*KINDS, *OPTIONS, SCORE, CLUSTER)
+
+
+def _plan(content: Mapping[str, Any], folder: Path, text: str) -> Plan:
+    for key in content:
+        if key not in KEYS:
+            raise SettingError((key,), f"a plan has no {key!r}{near(key, KEYS)}")
+    for kind in KINDS:
+        if not isinstance(content.get(kind), Mapping) or not content[kind]:
+            raise SettingError((kind,), f"a plan needs [{kind}], each with a name of its own; this has none")
+    options = {key: content[key] for key in OPTIONS if key in content}
+    _check_options(options)
+    score = content.get(SCORE)
+    methods = {name: _method(spec, ("methods", name), score) for name, spec in content["methods"].items()}
+    models = {name: _model(spec, ("models", name), folder) for name, spec in content["models"].items()}
+    protocols = {
+        name: _protocol(spec, ("protocols", name), list(methods), list(models))
+        for name, spec in content["protocols"].items()
+    }
+    data = {
+        name: _data(spec, ("data", name), folder, models=models, methods=methods, protocols=protocols)
+        for name, spec in content["data"].items()
+    }
+    if not isinstance(content.get(CLUSTER, {}), Mapping):
+        raise SettingError(
+            (CLUSTER,), f"expected a table [{CLUSTER}], with settings such as gpus = 0.5; got {content[CLUSTER]!r}"
+        )
+    cluster = made({USE: "Cluster", **content.get(CLUSTER, {})}, {"Cluster": Cluster}, (CLUSTER,), "cluster")
+    return Plan(models, methods, data, protocols, **options, text=text, folder=folder, ray=cluster)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    try:
+        check_seed(options.get("seed", 0))
+        check_number("timeout", options.get("timeout", 1), "a time in seconds", above=0)
+        batch = options.get("batch", 1)
+        check_number("batch", batch, "a number of queries", least=1)
+        if not isinstance(batch, int):
+            raise ValueError(f"batch must be a whole number; got {batch!r}")
+        if not isinstance(options.get("masks", False), bool):
+            raise ValueError(f"masks must be true or false; got {options['masks']!r}")
+        if not isinstance(options.get("device", "cpu"), str):
+            raise ValueError(f'device must be a name such as "cpu" or "cuda"; got {options["device"]!r}')
+    except ValueError as error:
+        key = str(error).split()[0]
+        raise SettingError((key,), str(error)) from error
+
+
+def _method(spec: Any, keys: tuple[str, ...], score: Any) -> Any:
+    """The method, with the plan's `score` where it has such a setting and says nothing else."""
+    method = made(spec, exported("sfumato.methods", "__call__"), keys, "method")
+    if score is None or not hasattr(method, SCORE) or (isinstance(spec, Mapping) and SCORE in spec):
+        return method
+    try:
+        return replace(method, score=score)
+    except ValueError as error:
+        raise SettingError((SCORE,), str(error)) from error
+
+
+def _model(spec: Any, keys: tuple[str, ...], folder: Path) -> ModelEntry:
+    settings = {USE: spec} if isinstance(spec, str) else spec
+    if not isinstance(settings, Mapping) or not isinstance(settings.get(USE, ""), str):
+        raise SettingError(keys, f'a model is a name such as "lite0", or a table with {USE!r}; got {spec!r}')
+    for key in settings:
+        if key not in (USE, "checkpoint"):
+            raise SettingError((*keys, key), f"a model has no setting {key!r}{near(key, (USE, 'checkpoint'))}")
+    checkpoint = settings.get("checkpoint")
+    return ModelEntry(
+        settings.get(USE, keys[-1]), _path(checkpoint, folder, (*keys, "checkpoint")) if checkpoint else None
+    )
+
+
+def _protocol(spec: Any, keys: tuple[str, ...], methods: list[str], models: list[str]) -> ProtocolEntry:
+    settings = dict(spec) if isinstance(spec, Mapping) else spec
+    chosen = _chosen(settings, "methods", methods, keys)
+    others = _chosen(settings, "others", models, keys, ())
+    protocol = made(settings, exported("sfumato.metrics", "measure"), keys, "protocol")
+    if not isinstance(protocol, Protocol):
+        raise SettingError(keys, f"{type(protocol).__name__} is no protocol")
+    if "others" in protocol.needs and not others:
+        raise SettingError(keys, f"{type(protocol).__name__} compares with other networks: name models under 'others'")
+    return ProtocolEntry(protocol, chosen, others)
+
+
+def _data(spec: Any, keys: tuple[str, ...], folder: Path, **names: Mapping[str, Any]) -> DataEntry:
+    if not isinstance(spec, Mapping):
+        raise SettingError(keys, f"a data set is a table, with {USE!r} and its settings; got {spec!r}")
+    settings = dict(spec)
+    chosen = {kind: _chosen(settings, kind, list(known), keys) for kind, known in names.items()}
+    targets = settings.pop("targets", PRESENT)
+    if targets not in (PRESENT, PREDICTED):
+        raise SettingError((*keys, "targets"), f"targets are {PRESENT!r} or {PREDICTED!r}; got {targets!r}")
+    called = ClassNames()
+    if not isinstance(settings.get(CLASSES, []), list):  # a list is for a data set of one's own that has such a setting
+        called = ClassNames.read(settings.pop(CLASSES), (*keys, CLASSES))
+    try:
+        data = made(with_paths(settings, folder, keys), exported("sfumato.data", "classes"), keys, "data set")
+    except SettingError as error:
+        if error.keys == (*keys, CLASSES):
+            ClassNames.read(settings[CLASSES], error.keys)  # says what is expected of it
+        raise
+    return DataEntry(data, **chosen, targets=targets, classes=called)
+
+
+def with_paths(settings: Mapping[str, Any], folder: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    """The settings with each "path" taken from the plan's folder."""
+    return {
+        key: str(_path(value, folder, (*keys, key)))
+        if key == "path"
+        else with_paths(value, folder, (*keys, key))
+        if isinstance(value, Mapping)
+        else value
+        for key, value in settings.items()
+    }
+
+
+def _path(value: Any, folder: Path, keys: tuple[str, ...]) -> Path:
+    if not isinstance(value, str):
+        raise SettingError(keys, f"expected a path; got {value!r}")
+    filled = os.path.expandvars(value)
+    if missing := re.search(r"\$\{?(\w+)", filled):
+        raise SettingError(keys, f"the environment has no variable {missing[1]!r}, which the path {value!r} needs")
+    return folder / Path(filled).expanduser()
+
+
+def _chosen(
+    settings: Any, key: str, known: Sequence[str], keys: tuple[str, ...], default: tuple[str, ...] | None = None
+) -> tuple[str, ...]:
+    """The names under a key, which is taken out; all that are known without it."""
+    if not isinstance(settings, dict) or key not in settings:
+        return tuple(known) if default is None else default
+    names = settings.pop(key)
+    if not isinstance(names, list) or not names:
+        raise SettingError((*keys, key), f"{key} must be a list of names; got {names!r}")
+    for name in names:
+        if name not in known:
+            raise SettingError(
+                (*keys, key),
+                f"the plan has no {name!r} among its {key}{near(str(name), known)}; it has {', '.join(known)}",
+            )
+    if len(set(names)) < len(names):
+        raise SettingError((*keys, key), f"{key} must differ from one another; got {names!r}")
+    return tuple(names)

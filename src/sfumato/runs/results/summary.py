@@ -1,0 +1,291 @@
+"""What a run's rows come down to: a line for each measure of each protocol, with its interval, and what each method cost."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from sfumato.metrics.estimate import Columns, Estimate, Measure, Row, estimates_of
+from sfumato.metrics.statistic import chosen
+from sfumato.runs.results.record import Record, Where
+from sfumato.runs.stores.store import Done, Item, Store
+
+Array = np.ndarray[Any, Any]
+
+FEW = 100
+"""Rows from which a protocol says its measures, besides one of each kind."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A measure of a method on a model and a data set, by their names in the plan."""
+
+    data: str
+    model: str
+    method: str
+    protocol: str
+    measure: Measure
+    estimate: Estimate
+    failed: int
+    """Items that failed, and do not count."""
+    of: int = 0
+    """How many there could be: the queries of the data set."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The rows of one place, as columns, in the data set's order."""
+
+    queries: Array
+    """`(n,)`: the queries' numbers."""
+    columns: Columns
+    """With `picture`, by number, and `label`."""
+    seconds: float | None
+    """What the method took for a query: the median."""
+    examples: Sequence[Row]
+    """Some of the rows, of every kind that there is."""
+
+    def at(self, rows: Array) -> Columns:
+        """The columns of some rows."""
+        return {name: _taken(column, rows) for name, column in self.columns.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """The planned queries of a data set, in its order."""
+
+    queries: Array
+    examples: Array
+    targets: Array
+    _last: "tuple[Array, Order] | None" = None
+
+    @classmethod
+    def of(cls, record: Record, store: Store, data: str) -> "Order":
+        count, step = record.data[data]["examples"], 10_000
+        parts = [
+            _small(np.array(store.order(data, first, first + step - 1), np.int64)).reshape(-1, 3)
+            for first in range(0, count, step)
+        ]
+        queries, examples, targets = np.concatenate([np.empty((0, 3), np.int32), *parts]).T.copy()
+        return cls(queries, examples, targets)
+
+    def at(self, places: Array) -> "Order":
+        """The queries at some places; those of all of a comparison's tables are kept once where they are the same."""
+        if self._last is None or not np.array_equal(self._last[0], places):
+            queries, examples, targets = (
+                _taken(column, places) for column in (self.queries, self.examples, self.targets)
+            )
+            taken = Order(queries, examples, targets)
+            object.__setattr__(self, "_last", (places, taken))
+        assert self._last is not None  # noqa: S101  # for the type checker
+        return self._last[1]
+
+
+def tables_by_protocol(
+    record: Record, store: Store, data: str | None = None, model: str | None = None
+) -> Iterator[tuple[list[Where], list[Table]]]:
+    """The places of each protocol on a data set and model, or on these alone, and their rows."""
+    groups: dict[tuple[str, str, str], list[Where]] = {}
+    for where in record.places:
+        if data in (None, where.data) and model in (None, where.model):
+            groups.setdefault((where.data, where.model, where.protocol), []).append(where)
+    order: tuple[str, Order] | None = None
+    for (name, _, _), places in groups.items():
+        if order is None or order[0] != name:
+            order = name, Order.of(record, store, name)
+        yield places, [table(store, where.recipe, order[1]) for where in places]
+
+
+def table(store: Store, recipe: int, order: Order) -> Table:
+    """What was measured of a recipe, of the queries that are planned."""
+    queries: list[Array] = [np.empty(0, np.int64)]
+    seconds: list[Array] = [np.empty(0, np.float32)]
+    parts: dict[str, list[Array | int]] = {}
+    first: dict[tuple[str, ...], list[Row]] = {}
+    for page in store.pages(recipe):
+        before = sum(map(len, queries))
+        queries.append(_small(np.array(page.queries, np.int64)))
+        seconds.append(np.array(page.seconds, np.float32))
+        for name, column in zip(page.names, page.values, strict=True):
+            parts.setdefault(name, [before] if before else []).append(_small(_array(column)))
+        for name in parts.keys() - set(page.names):
+            parts[name].append(len(page.queries))
+        kind = first.setdefault(page.names, [])
+        rows = zip(*page.values, strict=True)
+        kind.extend(dict(zip(page.names, row, strict=True)) for row in islice(rows, FEW - len(kind)))
+    at, places = _places(order.queries, np.concatenate(queries))
+    # Each column's parts are let go of before the next is made, as a table of a million rows is large.
+    columns = {name: _taken(_column(name, parts.pop(name)), places) for name in list(parts)}
+    found = order.at(at)
+    columns["picture"] = found.examples
+    if np.array_equal(columns.setdefault("label", found.targets), found.targets):
+        columns["label"] = found.targets
+    examples = [row for kind in first.values() for row in kind]
+    return Table(found.queries, columns, median(np.concatenate(seconds)), examples)
+
+
+def _taken(column: Array, rows: Array) -> Array:
+    """The rows of a column; the column itself where they are all, in order."""
+    if len(rows) == len(column) and (not len(rows) or (rows[0] == 0 and bool((np.diff(rows) == 1).all()))):
+        return column
+    return column[rows]
+
+
+def _array(column: Sequence[Any]) -> Array:
+    """A column; of lists of several lengths, which no measure can be of, one of objects."""
+    try:
+        return np.array(column)
+    except ValueError:
+        return np.fromiter(column, object, len(column))
+
+
+def _small(numbers: Array) -> Array:
+    """Whole numbers in half the memory, where they fit."""
+    if numbers.dtype != np.int64 or (numbers.size and (numbers.min() < -(2**31) or numbers.max() >= 2**31)):
+        return numbers
+    return numbers.astype(np.int32)
+
+
+def _column(name: str, parts: Sequence[Array | int]) -> Array:
+    """One column, of its parts; a number in place of one is of so many rows that lack it, and are NaN."""
+    shapes = {part.shape[1:] for part in parts if not isinstance(part, int)}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"rows hold lists of different lengths under {name!r}: {sorted(shapes)}; they are of different settings"
+        )
+    (shape,) = shapes
+    return np.concatenate([np.full((part, *shape), np.nan) if isinstance(part, int) else part for part in parts])
+
+
+def _places(order: Array, queries: Array) -> tuple[Array, Array]:
+    """Where in an order queries lie that are in it, and their indices, both in that order."""
+    sorting = np.argsort(queries, kind="stable")
+    found = np.searchsorted(queries, order, sorter=sorting)
+    found = np.minimum(found, max(len(queries) - 1, 0))
+    there = queries[sorting[found]] == order if len(queries) else np.zeros(len(order), bool)
+    return np.flatnonzero(there), sorting[found[there]] if len(queries) else np.empty(0, np.int64)
+
+
+def lines(record: Record, store: Store) -> Iterator[Line]:
+    """Each measure of each place."""
+    for data, places in groupby(record.places, key=attrgetter("data")):
+        order = Order.of(record, store, data)
+        for where in places:
+            yield from lines_of(record, store, where, table(store, where.recipe, order))
+
+
+def lines_of(record: Record, store: Store, where: Where, rows: Table) -> Iterator[Line]:
+    """Each measure of one place."""
+    failed = sum(each.items for each in store.tallies() if each.recipe == where.recipe and each.cause)
+    for measure, estimate in _measured(record, where, rows.examples, rows.columns):
+        yield _line(record, where, measure, estimate, failed)
+
+
+def _measured(
+    record: Record, where: Where, examples: Sequence[Row], columns: Columns, against: Columns | None = None
+) -> list[tuple[Measure, Estimate]]:
+    """What a protocol says that its rows come down to. Raises `ValueError` where it cannot say it."""
+    protocol = record.protocols[where.protocol]
+    try:
+        measures = protocol.measures(examples)
+        return list(zip(measures, estimates_of(measures, columns, against), strict=True))
+    except Exception as error:  # it may be anyone's code
+        raise ValueError(
+            f"protocol {where.protocol!r} cannot say what its rows of {where.method!r} come down to ({type(error).__name__}: "
+            f"{error}); see that {type(protocol).__name__}.measures names numbers that its rows have, or leave it out"
+        ) from error
+
+
+def _line(record: Record, where: Where, measure: Measure, estimate: Estimate, failed: int = 0) -> Line:
+    of = record.data[where.data]["queries"]
+    return Line(where.data, where.model, where.method, where.protocol, measure, estimate, failed, of)
+
+
+def differences(record: Record, store: Store, one: str, other: str) -> Iterator[Line]:
+    """The paired differences, one less the other: of two methods, or of two models, by their names in the plan.
+
+    They rest on the queries of which both have a value of the measure; `of` says how many there could be. Of predicted classes
+    those count that both predict. Raises `ValueError` for names that the run has not.
+    """
+    everywhere = record.places
+    kind = next(
+        (kind for kind in ("method", "model") if {one, other} <= {getattr(each, kind) for each in everywhere}), None
+    )
+    if kind is None or one == other:
+        known = sorted({each.method for each in everywhere} | {each.model for each in everywhere})
+        raise ValueError(
+            f"compare two different methods or models of the run; got {one!r} and {other!r}, it has {', '.join(known)}"
+        )
+    others = {_but(each, kind): each for each in everywhere if getattr(each, kind) == other}
+    orders: dict[str, Order] = {}
+    for where in everywhere:
+        if getattr(where, kind) == one and _but(where, kind) in others:
+            if where.data not in orders:
+                orders[where.data] = Order.of(record, store, where.data)
+            order = orders[where.data]
+            first, second = (table(store, each.recipe, order) for each in (where, others[_but(where, kind)]))
+            mine, theirs = paired(first, second)
+            for measure, estimate in _measured(record, where, [*first.examples, *second.examples], mine, theirs):
+                yield _line(record, where, measure, estimate)
+
+
+def paired(one: Table, other: Table) -> tuple[Columns, Columns]:
+    """The rows of the same queries and classes in two tables of a data set."""
+    mine, theirs = one.at(_in_both(one, other)), other.at(_in_both(other, one))
+    alike = mine["label"] == theirs["label"]
+    return (mine, theirs) if alike.all() else (chosen(mine, alike), chosen(theirs, alike))
+
+
+def _in_both(one: Table, other: Table) -> Array:
+    """The rows of one whose queries the other has too."""
+    return np.flatnonzero(np.isin(one.queries, other.queries))
+
+
+def median(taken: Array) -> float | None:
+    """The median of what is known."""
+    known = taken[np.isfinite(taken)]
+    return float(np.median(known)) if len(known) else None
+
+
+def quantities(record: Record, data: str, model: str) -> str:
+    """A sentence that says what a class means to each method of a table, where that is not the same to all; else empty."""
+    told = record.said.get("quantities", [])
+    return next((each["sentence"] for each in told if (each["data"], each["model"]) == (data, model)), "")
+
+
+def rows(record: Record, store: Store) -> Iterator[dict[str, object]]:
+    """Every item of the plan, by place: what it is, and what was measured or why it failed. Without times: these differ."""
+    for where in record.places:
+        for each in done(record, store, where):
+            yield {
+                "data": where.data,
+                "model": where.model,
+                "method": where.method,
+                "protocol": where.protocol,
+                "example": each.example,
+                "target": each.target,
+                "failed": each.reason,
+                **(each.row or {}),
+            }
+
+
+def names(store: Store) -> list[str]:
+    """The names that `rows` may have, of all that the store holds."""
+    fixed = ["data", "model", "method", "protocol", "example", "target", "failed"]
+    return list(dict.fromkeys([*fixed, *store.row_names()]))
+
+
+def done(record: Record, store: Store, where: Where) -> Iterator[Done]:
+    """What is done of a place, in the data set's order, without what is planned no more."""
+    count, step = record.data[where.data]["examples"], 1000
+    for first in range(0, count, step):
+        items = [Item(where.recipe, each.query) for each in store.planned(where.data, first, first + step - 1)]
+        found = {each.item: each for each in store.look_up(items)}
+        yield from (found[item] for item in items if item in found)
+
+
+def _but(where: Where, kind: str) -> tuple[str, ...]:
+    return tuple(getattr(where, name) for name in ("data", "model", "method", "protocol") if name != kind)

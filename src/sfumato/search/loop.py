@@ -1,0 +1,66 @@
+"""The loop of every search and descent here: gradient, step, projection, one step at a time."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor
+
+from sfumato.search.rules import Rule
+
+
+class Look(NamedTuple):
+    """What is seen at parameters `(N, …)`."""
+
+    values: Tensor
+    """The objective, which is to grow, `(N,)`."""
+    gradient: Tensor
+    """The direction in which it grows, `(N, …)`."""
+    areas: Tensor
+    """Of the masks, `(N,)`: those that they are held to, or have."""
+    counts: bool = True
+    """Whether the values are those of an answer: not of an input that was moved, nor of a mask that is still too large."""
+    tried: Tensor | None = None
+    """Other parameters that were looked at, `(N, K, …)`, for a gradient that is estimated from them."""
+    tried_values: Tensor | None = None
+    """What the objective is for them, `(N, K)`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step of a loop. The last one holds the answer."""
+
+    index: int
+    """From 0."""
+    steps: int
+    """How many there will be."""
+    parameters: Tensor
+    """`(N, 1, *L)`, the masks' parameters."""
+    values: Tensor
+    """The objective for them, `(N,)`; of the moved input where the step's jitter moved it."""
+    areas: Tensor
+    """The area that they are held to at this step, `(N,)`."""
+    following: Tensor | None = field(default=None, repr=False)
+    """Where the step leads, the next one's parameters."""
+    look: Look | None = field(default=None, repr=False)
+
+
+def climb(
+    look: Callable[[Tensor, int], Look],
+    parameters: Tensor,
+    steps: int,
+    rule: Rule,
+    project: Callable[[Tensor, int], Tensor],
+) -> Iterator[Step]:
+    """Climb from parameters `(N, …)`, which are no longer projected.
+
+    `look` sees the objective at parameters at a step of an index from 0; `rule` says where its gradient leads; `project` brings
+    that back to what is allowed at the index of the next step.
+    """
+    state = None
+    for index in range(steps):
+        seen = look(parameters, index)
+        following, state = rule(parameters, seen.gradient, state, index / steps)
+        following = project(following, index + 1)
+        yield Step(index, steps, parameters, seen.values, seen.areas, following, seen)
+        parameters = following

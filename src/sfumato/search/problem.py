@@ -1,0 +1,61 @@
+"""What is climbed: the game's value of masks of given areas."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sfumato.games import Game
+from sfumato.masks.family import Parametrisation
+from sfumato.model.evaluate import Evaluation
+from sfumato.search.loop import Look, Step
+from sfumato.search.projection import EXACTLY, NEARLY, project
+from sfumato.space.jitter import Move
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """For `B` queries, masks of the areas `(B, V)`; rows are in the order of query, then area."""
+
+    evaluation: Evaluation
+    lattice: Parametrisation
+    areas: Tensor
+    game: Game
+    moves: Iterator[Move]
+    seed: int = 0
+    """Of what an ascent draws, unless it names a seed itself."""
+
+    @property
+    def near(self) -> float:
+        """How far a mask's area may be off during the ascent."""
+        return min(NEARLY, self.lattice.finest / 20)
+
+    def flat(self, value: float) -> Tensor:
+        """Parameters `(B · V, 1, *L)`, all of one value."""
+        return self.areas.new_full((self.areas.numel(), 1, *self.lattice.size), value)
+
+    def look(self, parameters: Tensor, areas: Tensor) -> Look:
+        """The game's values `(N,)` and their gradient with respect to the parameters, with the input moved by the next move."""
+        move = next(self.moves)
+        leaf = parameters.detach().requires_grad_()
+        masks = self.lattice(leaf)
+        values, gradient = self.evaluation.gradients(masks, self.game, move)
+        (gradient,) = torch.autograd.grad(masks, leaf, gradient)
+        return Look(values, gradient, areas, counts=move.still)
+
+    def projected(self, parameters: Tensor, areas: Tensor) -> Tensor:
+        """The parameters shifted and clipped for masks of the areas `(N,)`, nearly."""
+        return project(self.lattice, parameters, areas, self.near)
+
+    def exactly(self, parameters: Tensor, areas: Tensor) -> Tensor:
+        """The same as exactly as an answer is."""
+        return project(self.lattice, parameters, areas, EXACTLY)
+
+
+class Ascent(Protocol):
+    """A way to the best masks."""
+
+    def __call__(self, problem: Problem, steps: int, warm: Tensor | None = None) -> Iterator[Step]:
+        """Ascend for the problem's areas, from `warm` parameters `(B · V, 1, *L)` if there are any."""

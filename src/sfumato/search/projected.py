@@ -1,0 +1,84 @@
+"""Gradient ascent with every mask put back to its area."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor
+
+from sfumato.search.best import best_of
+from sfumato.search.loop import Look, Step, climb
+from sfumato.search.problem import Problem
+from sfumato.search.rules import Momentum
+from sfumato.search.schedules import ShrinkingAreas
+from sfumato.settings import check_number
+
+
+@dataclass(frozen=True)
+class ProjectedAscent:
+    r"""Gradient ascent with every iterate put back to its area exactly, while the area shrinks to the wanted one.
+
+    The gradient is divided by its largest entry, so `rate` is the most that a parameter moves in a step before momentum.
+    After each step the parameters are shifted by one number and clipped to [0, 1], such that the mask's mean over the
+    visible input is the step's area: no penalty, hence no weight to tune.
+
+    The steps are divided into `rounds`. In each the area falls geometrically to the wanted one during the share `approach`
+    of its steps, and stays there: in the first from `start`, from a flat mask; in the others from `regrowth` times the
+    wanted area, from the best mask so far, so that what it missed can still enter. Of the steps at the wanted area that
+    saw the input unmoved, the best is the answer.
+    """
+
+    rate: float = 0.1
+    momentum: float = 0.5
+    start: float = 0.9
+    approach: float = 0.5
+    rounds: int = 2
+    regrowth: float = 4
+
+    def __post_init__(self) -> None:
+        check_number("rate", self.rate, "how far a parameter moves in a step", above=0)
+        check_number("momentum", self.momentum, "a factor", least=0, below=1)
+        check_number("start", self.start, "an area", above=0, below=1)
+        check_number("approach", self.approach, "a share of the steps", least=0, below=1)
+        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
+            raise ValueError(f"rounds must be a whole number from 1 up; got {self.rounds!r}")
+        check_number("regrowth", self.regrowth, "a multiple of the area", least=1)
+
+    def __call__(self, problem: Problem, steps: int, warm: Tensor | None = None) -> Iterator[Step]:
+        """Ascend; from `warm` `(B · V, 1, *L)`, if given, in one round, at the wanted areas at once."""
+        wanted = problem.areas.flatten()
+        rule = Momentum(self.rate, self.momentum)
+
+        def climb_from(best: Tensor, number: int, length: int) -> Iterator[Step]:
+            areas = ShrinkingAreas(wanted, wanted, 0)
+            if warm is None:
+                first = (self.regrowth * wanted).clamp(max=self.start).maximum(wanted)
+                first = first if number else wanted.clamp(min=self.start)
+                areas = ShrinkingAreas.over(length, self.approach, first, wanted)
+
+            def look(parameters: Tensor, index: int) -> Look:
+                seen = problem.look(parameters, areas(index))
+                return seen._replace(counts=seen.counts and areas.arrived(index))
+
+            def project(parameters: Tensor, index: int) -> Tensor:
+                return problem.projected(parameters, areas(index))
+
+            return climb(look, problem.exactly(best, areas(0)), length, rule, project)
+
+        lengths = self._lengths(steps) if warm is None else [steps]
+        start = problem.flat(0.5) if warm is None else warm
+        return best_of(start, lengths, climb_from, lambda parameters: problem.exactly(parameters, wanted))
+
+    def _lengths(self, steps: int) -> list[int]:
+        """How many steps each round has.
+
+        >>> ProjectedAscent(rounds=3)._lengths(100), ProjectedAscent(rounds=3)._lengths(25)
+        ([33, 33, 34], [12, 13])
+        """
+        rounds = max(1, min(self.rounds, steps // SHORTEST))
+        ends = [number * steps // rounds for number in range(rounds + 1)]
+        return [end - begin for begin, end in pairwise(ends)]
+
+
+SHORTEST = 10
+"""Steps of a round, at least: fewer steps make fewer rounds."""

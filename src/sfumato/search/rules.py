@@ -1,0 +1,87 @@
+"""Rules of the step: where a gradient leads. Each is a value; what it remembers of earlier steps is handed back to it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Rule(Protocol):
+    """A rule of the step."""
+
+    def __call__(self, parameters: Tensor, gradient: Tensor, state: Any, progress: float) -> tuple[Tensor, Any]:
+        """The parameters `(N, …)` after a step uphill, and the state to hand over at the next; at first it is `None`.
+
+        `progress` is the share of the steps that are done, in [0, 1).
+        """
+
+
+def by_largest(gradient: Tensor) -> Tensor:
+    """Each row of `(N, …)` divided by its largest magnitude."""
+    return gradient / like(gradient.abs().flatten(1).amax(1).clamp(min=1e-30), gradient)
+
+
+def by_size(gradient: Tensor) -> Tensor:
+    """Each row of `(N, …)` divided by its root mean square."""
+    flat = gradient.flatten(1)
+    flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)  # so that no square vanishes
+    size = flat.square().mean(1, keepdim=True).sqrt().clamp(min=torch.finfo(flat.dtype).tiny)
+    return (flat / size).view_as(gradient)
+
+
+def constant(progress: float) -> float:  # noqa: ARG001  # a schedule
+    """1 at every step."""
+    return 1.0
+
+
+def half_cosine(progress: float) -> float:
+    """From 1 down to 0 along half a cosine."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """A velocity keeps `momentum` of itself, takes in `share` of the normalised gradient, and moves parameters by `rate`.
+
+    `schedule` gives the factor of the rate by the share of the steps that are done.
+    """
+
+    rate: float
+    momentum: float
+    normalise: Callable[[Tensor], Tensor] = by_largest
+    share: float = 1.0
+    schedule: Callable[[float], float] = constant
+
+    def __call__(self, parameters: Tensor, gradient: Tensor, state: Any, progress: float) -> tuple[Tensor, Any]:
+        """See `Rule`."""
+        velocity = torch.zeros_like(parameters) if state is None else state
+        velocity = self.momentum * velocity + self.share * self.normalise(gradient)
+        return parameters + self.rate * self.schedule(progress) * velocity, velocity
+
+
+@dataclass(frozen=True)
+class TorchOptimiser:
+    """One of `torch.optim`, made for a list of tensors: `TorchOptimiser(lambda leaves: torch.optim.Adam(leaves, lr=0.1))`."""
+
+    make: Callable[[list[Tensor]], torch.optim.Optimizer]
+
+    def __call__(self, parameters: Tensor, gradient: Tensor, state: Any, progress: float) -> tuple[Tensor, Any]:  # noqa: ARG002
+        """See `Rule`."""
+        if state is None:
+            leaf = parameters.detach().clone().requires_grad_()
+            state = leaf, self.make([leaf])
+        leaf, optimiser = state
+        with torch.no_grad():
+            leaf.copy_(parameters)
+            leaf.grad = -gradient  # torch's optimisers go downhill
+        with torch.device("cpu"):  # where they count their steps, whatever the caller's default
+            optimiser.step()
+        return leaf.detach().clone(), state
+
+
+def like(rows: Tensor, other: Tensor) -> Tensor:
+    """`(N,)` with axes of length one appended, to broadcast against `other`."""
+    return rows.view(-1, *[1] * (other.ndim - 1))
