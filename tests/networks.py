@@ -45,3 +45,25 @@ class Network(nn.Module):
         values = self.features(inputs)
         values = torch.relu(self.more(values)) + values
         return self.head(self.drop(values.mean((2, 3))))
+
+
+class OneLayer(nn.Module):
+    """A network whose only part is its `layer`; what it does with that, a test says in `forward`."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+
+class Counted(nn.Module):
+    """Knows how often it was called; raises in its call number `last`."""
+
+    def __init__(self, inner, error=None, last=0):
+        super().__init__()
+        self.inner, self.calls, self.error, self.last = inner, 0, error, last
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == self.last:
+            raise self.error
+        return self.inner(x)

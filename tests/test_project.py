@@ -55,13 +55,15 @@ def test_the_licence_is_whole():
 
 
 def written():
-    """What modules define at their top, as (file, name, code): functions, and constants that are more than a number or a word."""
+    """What modules define at their top, as (file, name, code): functions, and constants that are tables or tuples."""
     for path in sorted((ROOT / "src").rglob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef):
                 code = node.body[1:] if ast.get_docstring(node) else node.body
                 yield path.name, node.name, [ast.dump(part) for part in (node.args, *code)]
-            elif isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Tuple | ast.Dict | ast.Set):
+            elif isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(
+                node.value, ast.Tuple | ast.Dict | ast.Set
+            ):
                 yield path.name, ast.unparse(node).split("=")[0].strip(), [ast.dump(node.value)]
 
 

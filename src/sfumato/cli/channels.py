@@ -32,7 +32,7 @@ def channels(
     ] = None,
     at: Annotated[str, typer.Option(help="Mask what the layer puts out (output) or takes in (input).")] = "output",
     groups: Annotated[int | None, typer.Option(help="Mask so many groups of channels, as attention heads.")] = None,
-    model: Annotated[str, typer.Option(help="A model; see `sfumato models`.")] = "lite0",
+    model: naming.Model = "lite0",
     checkpoint: naming.Checkpoint = None,
     target: Annotated[
         list[str] | None, typer.Option(help="A class, by index or label; may be repeated. [default: the top class]")

@@ -14,6 +14,9 @@ CAPTUM = "captum:"
 """Captum's methods go by the names of their classes, as `captum:IntegratedGradients`."""
 
 
+Model = Annotated[str, typer.Option(help="A model; see `sfumato models`.")]
+"""The option --model."""
+
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
