@@ -289,13 +289,8 @@ def test_many_of_captum_s(name):
 def test_the_model_is_left_as_it_was(name, after):
     pytest.importorskip("captum")
     model, inputs = network(), pictures(2, 3, 8, 7)
-    parts = (
     part = Counted(nn.Identity(), KeyboardInterrupt(), after) if after else nn.Identity()
-    parts = [*model[:3], part, *model[3:]]
-        if after
-        else [*model[:3], nn.Identity(), *model[3:]]
-    )
-    model = nn.Sequential(*parts).train()
+    model = nn.Sequential(*model[:3], part, *model[3:]).train()
     model[0].weight.requires_grad_(False)
     model[0].bias.grad = torch.ones(4)
     model[1].register_forward_hook(lambda *_: None)

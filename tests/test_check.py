@@ -197,10 +197,7 @@ PREDICTED = squares('targets = "predicted"')
             r'data.squares.protocols: .* by a segmentation, and its 6 examples have boxes only; write ground = "boxes"',
         ),
         ([('path = "pictures"', 'path = "picture"')], r"line 11, data.squares.path: .*none of the pictures .* is there"),
-        (
-            [("Squares", "Faulty")],
-            r"line 9, data.squares: .*fails: KeyError: 'no such row'",
-        ),
+        ([("Squares", "Faulty")], r"line 9, data.squares: .*fails: KeyError: 'no such row'"),
         ([squares('count = 0')], r"data.squares: data set 'squares' has no pictures"),
         ([("[models]", 'device = "cuda:99"\n[models]')], r"line 2, device: there is no device 'cuda:99'"),
         ([("[models]", 'device = "cdua"\n[models]')], r"line 2, device: torch knows no device 'cdua'; did you mean cuda"),
@@ -214,10 +211,7 @@ PREDICTED = squares('targets = "predicted"')
         ),
         ([(":net", ":other")], r'data.squares.classes: .*\'blue\' fits none.*\n  \[data.squares.classes\]\n  blue = "azure"'),
         ([(":net", ":four")], r"data.squares.classes: .*4 outputs and 3 labels"),
-        (
-            [squares('classes = {{ bleu = 2 }}')],
-            r"line 12, data.squares.classes.bleu: .*no class 'bleu'; did you mean blue",
-        ),
+        ([squares('classes = {{ bleu = 2 }}')], r"line 12, data.squares.classes.bleu: .*no class 'bleu'; did you mean blue"),
         (
             [(":net", ":single"), ("[data", '[data.squares.classes]\nblue = 0\n[data'), ('"GradCAM"', '"RISE"')],
             r"line 6, methods.gradient.score: .*score = 'logit'.*write targets=-Logit\(0\)",

@@ -725,7 +725,7 @@ def test_text_that_is_added_to_markup_is_escaped_too():
 
 
 def test_a_page_is_plain_text_whose_style_is_as_it_was_given():
-    style = "main > p::before { content: \"'\" }"
+    style = 'main > p::before { content: "\'" }'
     content = page("a < b", style=style)
     assert type(content) is str
     assert style in content
