@@ -3,12 +3,12 @@
 import csv
 import json
 import math
-import sys
 
 import numpy as np
 import pytest
 import torch
 import typer
+from factories import importable
 from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
@@ -516,17 +516,14 @@ def classifier():
 @pytest.fixture
 def folder(monkeypatch, tmp_path):
     """Pictures of red and blue, and the toy's factory on the path."""
-    (tmp_path / "toy_for_rules.py").write_text("from toy_source_for_rules import classifier\n")
-    monkeypatch.setitem(sys.modules, "toy_source_for_rules", sys.modules[__name__])
-    monkeypatch.syspath_prepend(tmp_path)
+    importable(monkeypatch, tmp_path, "toy_for_rules", __name__)
     monkeypatch.chdir(tmp_path)
     for colour, shade in (("crimson", (200, 30, 30)), ("blue", (30, 30, 200))):
         (tmp_path / "pictures" / colour).mkdir(parents=True)
         for index in range(6):
             lit = tuple(min(255, value + 7 * index) for value in shade)
             Image.new("RGB", (40, 40), lit).save(tmp_path / "pictures" / colour / f"{index}.png")
-    yield tmp_path
-    sys.modules.pop("toy_for_rules", None)
+    return tmp_path
 
 
 def run(*arguments):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from networks import BY_AXES
+from networks import BY_AXES, Counted
 from torch import nn
 from traces import assert_unchanged, state
 
@@ -283,26 +283,14 @@ def test_many_of_captum_s(name):
         torch.testing.assert_close(method(model, inputs[1:], 2).map[0], result.map[1], atol=1e-5, rtol=1e-4)
 
 
-class Failing(nn.Module):
-    def __init__(self, after):
-        super().__init__()
-        self.after, self.calls = after, 0
-
-    def forward(self, x):
-        self.calls += 1
-        if self.calls == self.after:
-            raise KeyboardInterrupt
-        return x
-
-
 @pytest.mark.filterwarnings("ignore:Setting")
 @pytest.mark.parametrize("name", ["Saliency", "DeepLift", "GuidedBackprop", "LRP", "LayerGradCam", "FeatureAblation"])
 @pytest.mark.parametrize("after", [None, 1, 2, 3, 4])
 def test_the_model_is_left_as_it_was(name, after):
     pytest.importorskip("captum")
     model, inputs = network(), pictures(2, 3, 8, 7)
-    parts = [*model[:3], Failing(after), *model[3:]] if after else [*model[:3], nn.Identity(), *model[3:]]
-    model = nn.Sequential(*parts).train()
+    part = Counted(nn.Identity(), KeyboardInterrupt(), after) if after else nn.Identity()
+    model = nn.Sequential(*model[:3], part, *model[3:]).train()
     model[0].weight.requires_grad_(False)
     model[0].bias.grad = torch.ones(4)
     model[1].register_forward_hook(lambda *_: None)

@@ -149,25 +149,35 @@ def test_nothing_is_wrong_with_a_plan_that_works(subject):
     assert findings_of(planned(subject)) == ([], [])
 
 
-NO_BOXES = ('path = "pictures"', 'path = "pictures"\nboxed = 0')
-PREDICTED = ('path = "pictures"', 'path = "pictures"\ntargets = "predicted"')
+def squares(line):
+    """The change of a plan that gives its data set one more setting."""
+    return 'path = "pictures"', f'path = "pictures"\n{line}'
+
+
+def extra(model):
+    """The change of a plan that gives it one more model."""
+    return "net = ", f"extra = {model}\nnet = "
+
+
+NO_BOXES = squares("boxed = 0")
+PREDICTED = squares('targets = "predicted"')
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ([("net = ", 'extra = "{module}:broken"\nnet = ')], r"line 3, models.extra: .*RuntimeError: there are no weights"),
-        ([("net = ", 'extra = "{module}:ends"\nnet = ')], r"line 3, models.extra: .*SystemExit: 3"),
-        ([("net = ", 'extra = "{module}:nett"\nnet = ')], r"models.extra: .*no function 'nett'; did you mean net\?"),
-        ([("net = ", 'extra = "lite1"\nnet = ')], r"line 3, models.extra: .*no model 'lite1'; did you mean lite0"),
-        ([("net = ", 'extra = "torchvison:x"\nnet = ')], r"models.extra: .*'torchvison'.*; did you mean torchvision\?"),
-        ([("net = ", 'extra = "{module}:grey"\nnet = ')], r"models.extra: .*fails on an empty .*expected three colours"),
+        ([extra('"{module}:broken"')], r"line 3, models.extra: .*RuntimeError: there are no weights"),
+        ([extra('"{module}:ends"')], r"line 3, models.extra: .*SystemExit: 3"),
+        ([extra('"{module}:nett"')], r"models.extra: .*no function 'nett'; did you mean net\?"),
+        ([extra('"lite1"')], r"line 3, models.extra: .*no model 'lite1'; did you mean lite0"),
+        ([extra('"torchvison:x"')], r"models.extra: .*'torchvison'.*; did you mean torchvision\?"),
+        ([extra('"{module}:grey"')], r"models.extra: .*fails on an empty .*expected three colours"),
         (
-            [("net = ", 'extra = {{ use = "{module}:net", checkpoint = "picturs" }}\nnet = ')],
+            [extra('{{ use = "{module}:net", checkpoint = "picturs" }}')],
             r"line 3, models.extra.checkpoint: no checkpoint '.*picturs'; did you mean pictures",
         ),
         (
-            [("net = ", 'extra = {{ use = "{module}:net", checkpoint = "other.pth" }}\nnet = ')],
+            [extra('{{ use = "{module}:net", checkpoint = "other.pth" }}')],
             r"line 3, models.extra.checkpoint: .*does not fit Colours: .*head.weight is not in the model",
         ),
         ([(":net", ":unlayered")], r'line 7, methods.grad-cam: .*\n  \[methods\]\n  grad-cam = { use = "GradCAM", lay'),
@@ -187,27 +197,21 @@ PREDICTED = ('path = "pictures"', 'path = "pictures"\ntargets = "predicted"')
             r'data.squares.protocols: .* by a segmentation, and its 6 examples have boxes only; write ground = "boxes"',
         ),
         ([('path = "pictures"', 'path = "picture"')], r"line 11, data.squares.path: .*none of the pictures .* is there"),
-        (
-            [("Squares", "Faulty")],
-            r"line 9, data.squares: .*fails: KeyError: 'no such row'",
-        ),
-        ([('path = "pictures"', 'path = "pictures"\ncount = 0')], r"data.squares: data set 'squares' has no pictures"),
+        ([("Squares", "Faulty")], r"line 9, data.squares: .*fails: KeyError: 'no such row'"),
+        ([squares('count = 0')], r"data.squares: data set 'squares' has no pictures"),
         ([("[models]", 'device = "cuda:99"\n[models]')], r"line 2, device: there is no device 'cuda:99'"),
         ([("[models]", 'device = "cdua"\n[models]')], r"line 2, device: torch knows no device 'cdua'; did you mean cuda"),
         (
-            [('path = "pictures"', 'path = "pictures"\nmethods = ["grad-cam"]')],
+            [squares('methods = ["grad-cam"]')],
             r"line 16, protocols.accuracy: .*it judges 'gradient', and data set 'squares' has none of these",
         ),
         (
-            [('path = "pictures"', 'path = "pictures"\nmethods = ["grad-cam"]\nprotocols = ["accuracy"]')],
+            [squares('methods = ["grad-cam"]\nprotocols = ["accuracy"]')],
             r"line 9, data.squares: nothing is done with data set 'squares'",
         ),
         ([(":net", ":other")], r'data.squares.classes: .*\'blue\' fits none.*\n  \[data.squares.classes\]\n  blue = "azure"'),
         ([(":net", ":four")], r"data.squares.classes: .*4 outputs and 3 labels"),
-        (
-            [('path = "pictures"', 'path = "pictures"\nclasses = {{ bleu = 2 }}')],
-            r"line 12, data.squares.classes.bleu: .*no class 'bleu'; did you mean blue",
-        ),
+        ([squares('classes = {{ bleu = 2 }}')], r"line 12, data.squares.classes.bleu: .*no class 'bleu'; did you mean blue"),
         (
             [(":net", ":single"), ("[data", '[data.squares.classes]\nblue = 0\n[data'), ('"GradCAM"', '"RISE"')],
             r"line 6, methods.gradient.score: .*score = 'logit'.*write targets=-Logit\(0\)",
@@ -216,7 +220,7 @@ PREDICTED = ('path = "pictures"', 'path = "pictures"\ntargets = "predicted"')
             [
                 ("net = ", 'same = "{module}:same"\nnet = '),
                 ('accuracy = { use = "Accuracy"', 'agreement = {{ use = "Agreement", others = ["same"]'),
-                ('path = "pictures"', 'path = "pictures"\nmodels = ["net"]'),
+                squares('models = ["net"]'),
             ],
             r"protocols.agreement.others: Agreement asks 'net' and 'same' .*'green' is output 0 of the one and 1 of the other",
         ),
@@ -261,10 +265,8 @@ def test_classes_are_explained_as_what_they_are_called(subject):
 
 def test_another_mapping_is_another_item(subject):
     """The network calls blue azure; what the plan says of that is a part of the items' keys."""
-    azure = planned(
-        subject, (":net", ":other"), ('path = "pictures"', 'path = "pictures"\nclasses = {{ blue = "azure" }}')
-    )
-    wrong = planned(subject, (":net", ":other"), ('path = "pictures"', 'path = "pictures"\nclasses = "in order"'))
+    azure = planned(subject, (":net", ":other"), squares('classes = {{ blue = "azure" }}'))
+    wrong = planned(subject, (":net", ":other"), squares('classes = "in order"'))
     session = begin(azure, Place(subject.folder / "run"))
     list(session.work())
     other = begin(wrong, Place(subject.folder / "run"))
@@ -295,7 +297,7 @@ def test_a_data_set_that_is_known_already_is_not_read_again(subject):
 
 def test_some_that_are_missing_are_noted_and_stop_nothing(subject):
     (subject.folder / "pictures/3.png").unlink()
-    faults, notes = findings_of(planned(subject, ('path = "pictures"', 'path = "pictures"\nboxed = 1')))
+    faults, notes = findings_of(planned(subject, squares("boxed = 1")))
     assert faults == []
     assert any("of 6 pictures looked at, 1 are missing" in note for note in notes)
 
@@ -309,7 +311,7 @@ def test_what_is_in_order_is_noted(subject):
 def test_what_nothing_is_done_with_is_noted(subject):
     changes = [
         ("net = ", 'same = "{module}:same"\nnet = '),
-        ('path = "pictures"', 'path = "pictures"\nmodels = ["net"]\nprotocols = ["pointing"]'),
+        squares('models = ["net"]\nprotocols = ["pointing"]'),
     ]
     faults, notes = findings_of(planned(subject, *changes))
     assert faults == []
@@ -318,7 +320,7 @@ def test_what_nothing_is_done_with_is_noted(subject):
 
 
 def test_of_a_large_data_set_few_examples_are_looked_at(subject, monkeypatch):
-    plan = planned(subject, ('path = "pictures"', 'path = "pictures"\ncount = 100000'))
+    plan = planned(subject, squares("count = 100000"))
     data = plan.data["squares"].data
     asked = []
     original = type(data).__getitem__
@@ -327,7 +329,7 @@ def test_of_a_large_data_set_few_examples_are_looked_at(subject, monkeypatch):
     assert {0, 99999} < set(asked)
     assert len(asked) <= FEW
     asked.clear()
-    plan = planned(subject, ('path = "pictures"', 'path = "pictures"\ncount = 100000\nboxed = 0'))
+    plan = planned(subject, squares("count = 100000\nboxed = 0"))
     faults, _ = findings_of(plan)
     assert "1032 examples looked at" in faults[0] or "1030 examples looked at" in faults[0]
     assert len(asked) <= FEW + MANY
@@ -386,7 +388,7 @@ def test_one_item_of_each_combination_is_tried(subject):
 
 
 def test_an_item_is_of_a_class_that_is_located_where_any_is(subject):
-    plan = planned(subject, ('path = "pictures"', 'path = "pictures"\ncount = 3\nboxed = 1'))
+    plan = planned(subject, squares("count = 3\nboxed = 1"))
     (subject.folder / "pictures/1.png").write_bytes(b"no picture")
     findings = check_plan(plan, bench := Workbench(plan))
     assert all(not each.reason for each in trials(findings, bench))
@@ -457,7 +459,7 @@ def test_a_run_that_goes_on_is_checked_too(subject):
 
 
 def test_the_status_says_how_classes_are_mapped_and_groups_failures_by_cause(subject):
-    path = written(subject, ('path = "pictures"', 'path = "pictures"\nclasses = {{ red = "red" }}'))
+    path = written(subject, squares('classes = {{ red = "red" }}'))
     for index in (0, 1, 4):
         (subject.folder / f"pictures/{index}.png").write_bytes(b"no picture")
     assert typed("run", path, "--out", subject.folder / "run").exit_code == 1

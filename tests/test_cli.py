@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from factories import importable
 from PIL import Image
 from rich.console import Console
 from torch import nn
@@ -67,14 +68,10 @@ def deep():
 @pytest.fixture(autouse=True)
 def toy(monkeypatch, tmp_path):
     """The factory on the path, and a working folder with a red and a grey picture."""
-    (tmp_path / "toy_for_cli.py").write_text("from toy_source_for_cli import classifier, deep\n")
-    monkeypatch.setitem(sys.modules, "toy_source_for_cli", sys.modules[__name__])
-    monkeypatch.syspath_prepend(tmp_path)
+    importable(monkeypatch, tmp_path, "toy_for_cli", __name__)
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (48, 40), (250, 20, 10)).save("fire.png")
     Image.linear_gradient("L").save("grey.png")
-    yield
-    sys.modules.pop("toy_for_cli", None)
 
 
 def run(*arguments):

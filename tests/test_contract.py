@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import network
+from networks import Network, network
 from torch import nn
 from traces import assert_unchanged, state
 
@@ -25,41 +25,13 @@ def pictures(*shape, seed=0):
     return torch.randn(*(shape or (2, 3, 16, 13)), generator=torch.Generator().manual_seed(seed))
 
 
-class Sensitive(nn.Module):
-    """Everything that a careless caller would change: running statistics, randomness, gradients, flags, hooks."""
-
-    def __init__(self, error=None, after=0):
-        super().__init__()
-        torch.manual_seed(0)
-        self.first = nn.Conv2d(3, 4, 3)
-        self.norm = nn.BatchNorm2d(4)
-        self.drop = nn.Dropout(0.5)
-        self.head = nn.Linear(4, 5)
-        self.error, self.after, self.calls, self.hooked = error, after, 0, 0
-        self.first.weight.requires_grad_(False)
-        self.head.weight.grad = torch.full_like(self.head.weight, 3.0)
-        self.train()
-        self.drop.eval()
-        self.norm.register_forward_hook(self._hook)
-
-    def _hook(self, *_):
-        self.hooked += 1
-
-    def forward(self, inputs):
-        self.calls += 1
-        if self.error and self.calls > self.after:
-            raise self.error
-        noise = 1e-3 * torch.rand(()) + 1e-3 * torch.randn(())  # draws from the global random state
-        return self.head(self.drop(self.norm(self.first(inputs)).relu()).mean((2, 3))) + noise
-
-
 @every_method
 def test_nothing_changes_where_progress_raises(method):
     def stop(step):
         if step.index == 2:
             raise KeyboardInterrupt
 
-    model, inputs = Sensitive(), pictures()
+    model, inputs = Network(), pictures()
     before = state(model, inputs)
     with pytest.raises(KeyboardInterrupt):
         method(model, inputs, 1, progress=stop)

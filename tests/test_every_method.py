@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from networks import Network
 from traces import assert_unchanged, state
 
 from sfumato import Blur, CanvasMask, ExtremalPerturbation, GridMask, Logit, Probability, SmoothMask, load, methods
@@ -39,34 +39,6 @@ def method(request):
     if request.param == "Captum":
         pytest.importorskip("captum", reason="captum is not installed")
     return EVERY[request.param]
-
-
-class Network(nn.Module):
-    """Statistics, randomness, in-place and functional activations, a residual sum, and a hook of the user's."""
-
-    def __init__(self, error=None, after=0):
-        super().__init__()
-        torch.manual_seed(0)
-        self.features = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(inplace=True))
-        self.more = nn.Conv2d(6, 6, 3, padding=1)
-        self.drop = nn.Dropout(0.5)
-        self.head = nn.Linear(6, 5)
-        self.error, self.after, self.calls, self.hooked = error, after, 0, 0
-        self.head.weight.requires_grad_(False)
-        self.head.bias.grad = torch.full_like(self.head.bias, 3.0)
-        self.more.register_forward_hook(self._hook)
-
-    def _hook(self, *_):
-        self.hooked += 1
-
-    def forward(self, inputs):
-        self.calls += 1
-        if self.error and self.calls > self.after:
-            raise self.error
-        torch.rand(())  # draws from the global random state
-        values = self.features(inputs)
-        values = torch.relu(self.more(values)) + values
-        return self.head(self.drop(values.mean((2, 3))))
 
 
 def pictures(count=2):

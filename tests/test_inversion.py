@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import OneLayer
 from PIL import Image
 from torch import nn
 from traces import assert_unchanged, state
@@ -573,16 +574,12 @@ def test_what_cannot_be_used_is_refused_with_a_reason(changes, message):
 
 
 def test_layers_without_gradients_are_refused():
-    class Cut(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Conv1d(1, 1, 1)
-
+    class Cut(OneLayer):
         def forward(self, x):
             return self.layer(x.detach())
 
     with pytest.raises(ValueError, match="no gradient with respect to the input"):
-        invert(Cut(), "layer", torch.ones(1, 1, 4), shape=(1, 4), steps=2, **EMPTY)
+        invert(Cut(nn.Conv1d(1, 1, 1)), "layer", torch.ones(1, 1, 4), shape=(1, 4), steps=2, **EMPTY)
 
 
 def test_gradients_that_are_not_finite_are_refused():

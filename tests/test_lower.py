@@ -2,22 +2,11 @@
 
 import pytest
 import torch
+from networks import Counted, OneLayer
 from torch import nn
 from traces import assert_unchanged, state
 
 from sfumato.layers.below import activations, lower
-
-
-class Counted(nn.Module):
-    """Knows how often it was called."""
-
-    def __init__(self, inner):
-        super().__init__()
-        self.inner, self.calls = inner, 0
-
-    def forward(self, x):
-        self.calls += 1
-        return self.inner(x)
 
 
 class Network(nn.Module):
@@ -135,33 +124,25 @@ def test_nothing_is_left_behind_by_errors(error, when):
 
 
 def test_a_model_that_catches_exceptions_is_stopped_all_the_same():
-    class Careful(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Conv1d(1, 1, 1)
-
+    class Careful(OneLayer):
         def forward(self, x):
             try:
                 return self.layer(x)
             except Exception:  # noqa: BLE001
                 return torch.zeros(())
 
-    net = Careful()
+    net = Careful(nn.Conv1d(1, 1, 1))
     torch.testing.assert_close(activations(net, "layer", torch.ones(1, 1, 4)), net.layer(torch.ones(1, 1, 4)).detach())
 
 
 def test_a_layer_called_more_or_less_often_later_is_refused():
-    class Varying(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.ReLU()
-
+    class Varying(OneLayer):
         def forward(self, x):
             for _ in range(int(x.flatten()[0])):
                 x = self.layer(x)
             return x
 
-    with lower(Varying(), "layer") as phi:
+    with lower(Varying(nn.ReLU()), "layer") as phi:
         assert phi(torch.full((1, 1, 2), 2.0)).shape == (1, 1, 2)
         with pytest.raises(ValueError, match="called its layer 'layer' 2 times at first and now 1 times"):
             phi(torch.full((1, 1, 2), 1.0))
@@ -182,17 +163,14 @@ def test_what_cannot_be_used_is_refused(layer, at, message):
 
 
 def test_a_layer_given_no_positional_tensor_is_refused():
-    class Keywords(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.ReLU()
-
+    class Keywords(OneLayer):
         def forward(self, x):
             return self.layer(input=x)
 
-    assert activations(Keywords(), "layer", inputs()).shape == inputs().shape
+    net = Keywords(nn.ReLU())
+    assert activations(net, "layer", inputs()).shape == inputs().shape
     with pytest.raises(ValueError, match="takes in, as its first positional argument, a NoneType"):
-        activations(Keywords(), "layer", inputs(), at="input")
+        activations(net, "layer", inputs(), at="input")
 
 
 def test_models_and_inputs_that_are_none_are_refused():

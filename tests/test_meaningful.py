@@ -9,8 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from networks import network
-from torch import nn
+from networks import Network, network
 from traces import assert_unchanged, state
 
 from sfumato import Blur, Constant, Fade, Logit, Noise, Probability, load
@@ -346,27 +345,10 @@ def test_progress_sees_every_step():
     assert torch.equal(METHOD.mask.on((16, 13))(seen[-1].parameters).clamp(0, 1), result.masks[:, 0])
 
 
-class Sensitive(nn.Sequential):
-    """In training mode, with running statistics, a frozen weight, a gradient, and its own randomness."""
-
-    def __init__(self, after):
-        torch.manual_seed(0)
-        super().__init__(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 14 * 11, 5))
-        self[0].weight.requires_grad_(False)
-        self[3].bias.grad = torch.ones(5)
-        self.after, self.calls = after, 0
-
-    def forward(self, inputs):
-        self.calls += 1
-        if self.calls == self.after:
-            raise KeyboardInterrupt
-        return super().forward(inputs) + 1e-3 * torch.rand(())
-
-
 @pytest.mark.parametrize("after", [None, 1, 5, 9])
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 def test_the_model_is_left_as_it_was(after, mode):
-    model, inputs = Sensitive(after), pictures()
+    model, inputs = Network(after and KeyboardInterrupt(), (after or 1) - 1).train(), pictures()
     with mode():
         before = state(model, inputs)
         if after is None:

@@ -1,5 +1,7 @@
 """The project's own files agree with one another."""
 
+import ast
+import collections
 import re
 import tomllib
 from pathlib import Path
@@ -13,6 +15,7 @@ PINS = dict(
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     if line and not line.startswith("#")
 )
+SHORT = 100  # characters of a syntax tree: of a constant such as (0, 1)
 INSTALLED = ("demo", "plots")  # the extras that make installs
 
 
@@ -49,3 +52,25 @@ def test_the_licence_is_whole():
     assert PROJECT["project"]["license"] == "Apache-2.0"
     assert "Apache License" in licence
     assert "END OF TERMS AND CONDITIONS" in licence
+
+
+def written():
+    """What modules define at their top, as (file, name, code): functions, and constants that are tables or tuples."""
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef):
+                code = node.body[1:] if ast.get_docstring(node) else node.body
+                yield path.name, node.name, [ast.dump(part) for part in (node.args, *code)]
+            elif isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(
+                node.value, ast.Tuple | ast.Dict | ast.Set
+            ):
+                yield path.name, ast.unparse(node).split("=")[0].strip(), [ast.dump(node.value)]
+
+
+def test_nothing_is_written_twice():
+    """No function and no table stands in two modules, under one name or two."""
+    places = collections.defaultdict(list)
+    for file, name, code in written():
+        if len("".join(code)) > SHORT:
+            places["\n".join(code)].append(f"{file}: {name}")
+    assert [twice for twice in places.values() if len(twice) > 1] == []

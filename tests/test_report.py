@@ -24,7 +24,9 @@ from sfumato.attribution import Attribution
 from sfumato.cli.report import report as command
 from sfumato.data.labels import imagenet
 from sfumato.figures.report.cases import by_case
+from sfumato.figures.report.markup import Html, tag
 from sfumato.figures.report.notebook import notebook
+from sfumato.figures.report.page import page
 from sfumato.figures.report.shown import perturbed
 from sfumato.methods.sufficient import SmallestArea
 from sfumato.metrics.estimate import Measure, mean
@@ -715,3 +717,16 @@ def test_files_of_the_package_are_plain():
     folder = Path(report.__file__).parent
     for name in ("script.js", "style.css"):
         assert "</" not in (folder / name).read_text()
+
+
+def test_text_that_is_added_to_markup_is_escaped_too():
+    assert tag("p", "a", title="b") + "<i>" == '<p title="b">a</p>&lt;i&gt;'
+    assert Html("<b>{}</b>").format("<i>") == "<b>&lt;i&gt;</b>"
+
+
+def test_a_page_is_plain_text_whose_style_is_as_it_was_given():
+    style = 'main > p::before { content: "\'" }'
+    content = page("a < b", style=style)
+    assert type(content) is str
+    assert style in content
+    assert "<h1>a &lt; b</h1>" in content

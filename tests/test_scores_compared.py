@@ -2,11 +2,11 @@
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from factories import importable
 from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
@@ -55,13 +55,9 @@ def _made(name, labels):
 @pytest.fixture(autouse=True)
 def toy(monkeypatch, tmp_path):
     """The factories on the path, and a working folder with a picture."""
-    (tmp_path / "toy_for_scores.py").write_text("from toy_source_for_scores import *\n")
-    monkeypatch.setitem(sys.modules, "toy_source_for_scores", sys.modules[__name__])
-    monkeypatch.syspath_prepend(tmp_path)
+    importable(monkeypatch, tmp_path, "toy_for_scores", __name__)
     monkeypatch.chdir(tmp_path)
     Image.linear_gradient("L").save("grey.png")
-    yield
-    sys.modules.pop("toy_for_scores", None)
 
 
 def run(*arguments):

@@ -9,7 +9,7 @@ import typer
 
 from sfumato.cli import rules_told
 from sfumato.cli.files import check_writable
-from sfumato.cli.naming import Checkpoint
+from sfumato.cli.naming import Checkpoint, Model
 from sfumato.cli.rules_told import Outcome
 from sfumato.cli.speaking import FAILED, SOME_FAILED, complain, speaking_plainly
 
@@ -36,7 +36,7 @@ def rules(
         Path | None,
         typer.Option(help="A TOML file of rules, [[rule]], and maybe of a data set, [data].", show_default=False),
     ] = None,
-    model: Annotated[str, typer.Option(help="A model; see `sfumato models`.")] = "lite0",
+    model: Model = "lite0",
     checkpoint: Checkpoint = None,
     epsilon: Annotated[float, typer.Option(help="How large an invariance's error may be.")] = 0.05,
     response: Annotated[

@@ -32,7 +32,7 @@ def channels(
     ] = None,
     at: Annotated[str, typer.Option(help="Mask what the layer puts out (output) or takes in (input).")] = "output",
     groups: Annotated[int | None, typer.Option(help="Mask so many groups of channels, as attention heads.")] = None,
-    model: Annotated[str, typer.Option(help="A model; see `sfumato models`.")] = "lite0",
+    model: naming.Model = "lite0",
     checkpoint: naming.Checkpoint = None,
     target: Annotated[
         list[str] | None, typer.Option(help="A class, by index or label; may be repeated. [default: the top class]")
@@ -64,7 +64,7 @@ def channels(
 
         settings: dict[str, Any] = {"layer": layer or "", "at": at, "groups": groups, "game": game, "seed": seed}
         settings["score"] = score
-        settings |= {} if counts is None else {"counts": whole_numbers(counts, "--counts")}
+        settings |= {} if counts is None else {"counts": naming.whole_numbers(counts, "--counts")}
         settings |= {} if steps is None else {"steps": steps}
         method = ExtremalChannels(**settings)
         if per_class:
@@ -83,18 +83,6 @@ def channels(
         _explain(method, prepared, keep, invert, out)
     if prepared.failed:
         raise typer.Exit(SOME_FAILED)
-
-
-def whole_numbers(text: str, option: str) -> tuple[int, ...]:
-    """Whole numbers between commas, as `option` takes them.
-
-    >>> whole_numbers("5,10", "--counts")
-    (5, 10)
-    """
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"{option} takes whole numbers separated by commas, e.g. 5,10,25; got {text!r}") from None
 
 
 def _explain(method: "ExtremalChannels", prepared: Prepared, keep: float, invert: bool, out: Path) -> None:

@@ -13,7 +13,7 @@ from sfumato.cli.speaking import SOME_FAILED, speaking_plainly
 
 def explain(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of them.")],
-    model: Annotated[str, typer.Option(help="A model; see `sfumato models`.")] = "lite0",
+    model: naming.Model = "lite0",
     checkpoint: naming.Checkpoint = None,
     target: Annotated[
         list[str] | None, typer.Option(help="A class, by index or label; may be repeated. [default: the top class]")

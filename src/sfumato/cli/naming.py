@@ -1,16 +1,21 @@
 """What people type and what it means: methods by their names, with their settings, and numbers."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
+
+N = TypeVar("N", int, float)
 
 CAPTUM = "captum:"
 """Captum's methods go by the names of their classes, as `captum:IntegratedGradients`."""
 
+
+Model = Annotated[str, typer.Option(help="A model; see `sfumato models`.")]
+"""The option --model."""
 
 Checkpoint = Annotated[
     Path | None,
@@ -92,10 +97,23 @@ def numbers(text: str, option: str) -> tuple[float, ...]:
     >>> numbers("0.05,0.1", "--areas")
     (0.05, 0.1)
     """
+    return _separated(text, float, f"{option} takes numbers separated by commas, e.g. 0.05,0.1,0.2")
+
+
+def whole_numbers(text: str, option: str) -> tuple[int, ...]:
+    """Whole numbers between commas, as `option` takes them.
+
+    >>> whole_numbers("5,10", "--counts")
+    (5, 10)
+    """
+    return _separated(text, int, f"{option} takes whole numbers separated by commas, e.g. 5,10,25")
+
+
+def _separated(text: str, kind: Callable[[str], N], expected: str) -> tuple[N, ...]:
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(kind(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"{option} takes numbers separated by commas, e.g. 0.05,0.1,0.2; got {text!r}") from None
+        raise ValueError(f"{expected}; got {text!r}") from None
 
 
 def _kebab(name: str) -> str:

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from sfumato.cli.naming import Checkpoint
+from sfumato.cli.naming import Checkpoint, Model
 from sfumato.cli.speaking import speaking_plainly
 from sfumato.cli.tables import console
 
 
 def serve(
-    model: Annotated[str, typer.Option(help="A model; see `sfumato models`.")] = "lite0",
+    model: Model = "lite0",
     checkpoint: Checkpoint = None,
     host: Annotated[
         str, typer.Option(help="Where to listen; by default this machine alone can reach it.")

@@ -13,8 +13,7 @@ import numpy as np
 from sfumato.data import reading
 from sfumato.data.example import Box, Example, Run, Thing
 from sfumato.data.json_elements import element, elements
-from sfumato.data.listing import Listing, set_paths_
-from sfumato.settings import is_whole
+from sfumato.data.listing import Listing, check_part, set_paths_
 
 Array = np.ndarray[Any, Any]
 
@@ -40,10 +39,7 @@ class COCO(Listing):
 
     def __post_init__(self) -> None:
         set_paths_(self, "path", "annotations", "pictures")
-        if not is_whole(self.year):
-            raise ValueError(f"year is a number such as 2014 or 2017; got {self.year!r}")
-        if not (isinstance(self.split, str) and self.split):
-            raise ValueError(f"split is the name of a part such as 'train' or 'val'; got {self.split!r}")
+        check_part(self.year, self.split, "2014 or 2017", "a part such as 'train' or 'val'")
 
     @property
     def classes(self) -> tuple[str, ...]:

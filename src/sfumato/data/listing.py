@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from sfumato.data.example import Example
+from sfumato.settings import is_whole
 
 
 class Listing(Sequence[Example]):
@@ -52,6 +53,14 @@ def set_paths_(settings: Any, *names: str) -> None:
         if not isinstance(value, str | os.PathLike):
             raise ValueError(f"{name} is the path of a file or folder; got {value!r}")
         object.__setattr__(settings, name, os.fspath(value))
+
+
+def check_part(year: Any, split: Any, years: str, splits: str) -> None:
+    """Raise `ValueError` unless the year is a number and the split a name; `years` and `splits` are examples for the errors."""
+    if not is_whole(year):
+        raise ValueError(f"year is a number such as {years}; got {year!r}")
+    if not (isinstance(split, str) and split):
+        raise ValueError(f"split names {splits}; got {split!r}")
 
 
 def set_names_(settings: Any, name: str) -> None:

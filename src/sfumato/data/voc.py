@@ -7,8 +7,7 @@ from xml.etree import ElementTree as ET
 
 from sfumato.data import labels, reading
 from sfumato.data.example import Example, Thing
-from sfumato.data.listing import Listing, set_names_, set_paths_
-from sfumato.settings import is_whole
+from sfumato.data.listing import Listing, check_part, set_names_, set_paths_
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,7 @@ class VOC(Listing):
     def __post_init__(self) -> None:
         set_paths_(self, "path")
         set_names_(self, "names")
-        if not is_whole(self.year):
-            raise ValueError(f"year is a number such as 2007 or 2012; got {self.year!r}")
-        if not (isinstance(self.split, str) and self.split):
-            raise ValueError(f"split names a list such as 'test' or 'val'; got {self.split!r}")
+        check_part(self.year, self.split, "2007 or 2012", "a list such as 'test' or 'val'")
 
     @property
     def classes(self) -> tuple[str, ...]:

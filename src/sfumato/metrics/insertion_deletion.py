@@ -63,7 +63,7 @@ class InsertionDeletion(Protocol):
             inserted = question.of_parts(self.insertion, importance, counts)
             deleted = question.of_parts(self.deletion, importance, counts, without=True)
             whole = question.whole
-        insertion, deletion = trapezoids(shares, inserted), trapezoids(shares, deleted)
+        insertion, deletion = (float(torch.trapezoid(scores, shares)) for scores in (inserted, deleted))
         row: dict[str, Any] = {
             "insertion": insertion,
             "deletion": deletion,
@@ -80,15 +80,6 @@ class InsertionDeletion(Protocol):
             Measure("deletion", mean("deletion"), higher_is_better=False),
             Measure("insertion - deletion", mean("difference")),
         )
-
-
-def trapezoids(places: Tensor, values: Tensor) -> float:
-    """The area under the broken line through values `(n,)` at growing places `(n,)`.
-
-    >>> trapezoids(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([0.0, 1.0, 1.0]))
-    0.75
-    """
-    return float(((values[1:] + values[:-1]) / 2 * (places[1:] - places[:-1])).sum())
 
 
 def evenly(steps: int, places: int) -> Tensor:

@@ -11,14 +11,7 @@ from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.insertion_deletion import evenly
 from sfumato.metrics.likeness import order
 from sfumato.metrics.protocol import Protocol
-from sfumato.metrics.question import (
-    Question,
-    check_perturbation,
-    check_positive,
-    finite,
-    masks_of_places,
-    questioned,
-)
+from sfumato.metrics.question import Question, check_perturbation, check_positive, finite, masks_of_places, questioned
 from sfumato.perturbations import Blur, Perturbation
 from sfumato.scores import check_meaning
 from sfumato.settings import check_number, check_whole

@@ -14,7 +14,7 @@ from sfumato.files import written
 def page(title: str, *parts: str | None, style: str = "") -> str:
     """A whole page. Its policy lets a browser run its own script, use its style, show the pictures that are in it, and nothing
     else: no request leaves it, and no script could come in with a name. `style` is added to the page's own."""
-    script, style = _own("script.js"), Html(_own("style.css") + style)
+    script, style = _own("script.js"), _own("style.css") + Html(style)
     allowed = (
         f"default-src 'none'; img-src data:; script-src '{_hashed(script)}'; style-src '{_hashed(style)}'; "
         "base-uri 'none'; form-action 'none'"
@@ -30,7 +30,7 @@ def page(title: str, *parts: str | None, style: str = "") -> str:
     )
     made = tag("footer", f"Made with sfumato {versions()['sfumato'].replace('unknown', '')}".strip())
     body = tag("body", tag("main", tag("h1", title), *parts), made, tag("script", script))
-    return joined(Html("<!DOCTYPE html>\n"), tag("html", head, body, lang="en")) + "\n"
+    return str(joined(Html("<!DOCTYPE html>\n"), tag("html", head, body, lang="en"))) + "\n"
 
 
 def write_page(content: str, path: str | os.PathLike[str]) -> None:
