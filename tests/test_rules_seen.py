@@ -216,6 +216,17 @@ def test_of_a_leaf_itself(rule):
         torch.testing.assert_close(found, literal(rule, leaf.detach(), signal))
 
 
+@both_rules
+def test_a_mask_from_elsewhere_makes_a_relu_where_the_values_tell(rule):
+    """Of a mask that numpy has made nothing is known but its values."""
+    leaf, signal = numbers(3, 4, 5).requires_grad_(), numbers(3, 4, 5, seed=1)
+    with BackwardRules(rule):
+        x = leaf * 1
+        y = x * torch.from_numpy(x.detach().numpy() > 0)
+    (found,) = torch.autograd.grad(y, leaf, signal)
+    torch.testing.assert_close(found, literal(rule, leaf.detach(), signal))
+
+
 SMOOTH = {
     "swish": (lambda x: x * torch.sigmoid(x), F.silu),
     "swish, other order": (lambda x: x.sigmoid() * x, F.silu),
@@ -305,6 +316,7 @@ UNRULED = {
     "softsign": lambda x: x / (1 + x.abs()),
     "sigmoid": lambda x: 1 / (1 + torch.exp(-x)),
     "log cosh": lambda x: torch.log(torch.cosh(x)),
+    "log cosh, stable": lambda x: x.abs() + torch.logaddexp(-2 * x.abs(), torch.zeros_like(x)) - math.log(2),
     "root": lambda x: (x * x + 1).sqrt(),
     "residual": lambda x: x + x.tanh(),
     "masked": lambda x: x.masked_fill(torch.arange(5) > 2, 0),

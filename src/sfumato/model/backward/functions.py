@@ -32,6 +32,8 @@ RECTIFIERS = every(
     *with_in_place("relu", "relu6", "leaky_relu", "rrelu", "elu", "selu", "celu", "silu", "mish", "hardswish", "gelu"),
     *("prelu", "_prelu_kernel", "softplus", "rrelu_with_noise", "rrelu_with_noise_"),
 )
+SLOPED = every(*with_in_place("elu", "selu"))
+"""Rectifiers whose slope above zero may be another number than 1."""
 BOUNDED = every(*with_in_place("clamp", "clip", "clamp_min", "hardtanh", "threshold"))
 SIGMOIDS = every(
     *with_in_place("sigmoid", "tanh", "hardsigmoid"),

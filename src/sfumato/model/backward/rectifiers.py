@@ -9,7 +9,6 @@ hides its operations is asked for its derivative as well, and an operation of th
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -30,8 +29,9 @@ from sfumato.model.backward.curves import (
     one_sign,
     straight,
 )
-from sfumato.model.backward.functions import is_rectifier
+from sfumato.model.backward.functions import SLOPED, is_rectifier
 from sfumato.model.backward.gates import Operation, Trial, flat, gate, plain, power_of_two
+from sfumato.model.backward.hooks import Hooks, Rectifier, refuse
 from sfumato.model.backward.rule import FunctionRule, RectifierRule
 from sfumato.model.effects import DISPATCH_MODES
 
@@ -56,30 +56,6 @@ def place() -> str:
     return ""
 
 
-class Rectifier(NamedTuple):
-    """A rectifier that has run."""
-
-    root: Root
-    """Its input."""
-    scale: float
-    """0 for what may have one inside."""
-    name: str
-    switch: Switch
-    apart: bool
-    """Whether several operations lie between its input and its output."""
-    others: tuple[Root, ...]
-    """What may stand for its input, which is made from them by operations that change nothing."""
-
-    def ways(self, node: Any) -> list[int]:
-        """The places, among a node's ways on, of those to the rectifier's input."""
-        return [
-            place
-            for place, (onward, index) in enumerate(node.next_functions)
-            if (onward is self.root.node and index == self.root.output)
-            or getattr(onward, "variable", onward) is self.root.node
-        ]
-
-
 class Past(NamedTuple):
     """What a tensor was made of."""
 
@@ -87,95 +63,6 @@ class Past(NamedTuple):
     """The rectifiers on its way."""
     own: Rectifier | None = None
     """That which made the tensor itself."""
-
-
-@dataclass(frozen=True)
-class Way:
-    r"""How a signal flows back through the rectifiers that a node of the graph computes: the rules, one after another.
-
-    A node's output is $y = c\,\sigma(x)$, or $y = c\,\sigma(-x)$ where its `scale` $c$ is negative. The rules are given the
-    signal at $\sigma$, $c R_y$.
-    """
-
-    rules: tuple[RectifierRule, ...]
-
-    @property
-    def derivative(self) -> bool:
-        """Whether the activation's derivative multiplies what the rules give."""
-        return all(rule.derivative for rule in self.rules)
-
-    def transform(self, signal: Tensor, scale: float) -> Tensor:
-        r"""What the rules leave of the signal at $y$, which is $f(c R_y) / c$."""
-        with torch._C.DisableTorchFunction():
-            result = signal if scale == 1 else scale * signal
-            for rule in self.rules:
-                result = rule.transform(result)
-                if not isinstance(result, Tensor) or result.shape != signal.shape:
-                    shape = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
-                    raise ValueError(
-                        f"{rule!r}.transform must give a signal of shape {list(signal.shape)}; it gave {shape}"
-                    )
-            return result if scale == 1 else result / scale
-
-    def pass_on(self, signal: Tensor, scale: float) -> Tensor:
-        r"""What then flows to $x$ without the activation's derivative."""
-        with torch._C.DisableTorchFunction():
-            return abs(scale) * self.transform(signal, scale)
-
-    def install(self, node: Any, index: int, scale: float, inputs: Sequence[int], switch: Switch) -> None:
-        """Hooks on a node whose output `index` is rectified; `inputs` are the places of the signal's ways on."""
-
-        def before(signals: tuple[Any, ...]) -> tuple[Any, ...]:
-            if not switch.on:
-                return signals
-            return tuple(self.transform(s, scale) if i == index and s is not None else s for i, s in enumerate(signals))
-
-        def after(gradients: tuple[Any, ...], signals: tuple[Any, ...]) -> tuple[Any, ...]:
-            (first, *_), signal = inputs, signals[index]
-            if not switch.on or signal is None:
-                return gradients
-            passed = self.pass_on(signal, scale)
-            return tuple(
-                g if g is None else passed.to(g.dtype) if i == first else torch.zeros_like(g)
-                for i, g in enumerate(gradients)
-            )
-
-        if self.derivative:
-            node.register_prehook(before)
-        else:
-            node.register_hook(after)
-
-    def install_apart(self, node: Any, index: int, rectifier: Rectifier) -> None:
-        """The same for a rectifier of several operations, of which the node is the last."""
-        if self.derivative:
-            self.install(node, index, rectifier.scale, (), rectifier.switch)
-            return
-        waiting: list[Tensor] = []
-
-        def last(gradients: tuple[Any, ...], signals: tuple[Any, ...]) -> tuple[Any, ...]:
-            if not rectifier.switch.on or signals[index] is None:
-                return gradients
-            waiting.append(self.pass_on(signals[index], rectifier.scale))
-            return tuple(None if g is None else torch.zeros_like(g) for g in gradients)
-
-        def first(signal: Tensor) -> Tensor:
-            with torch._C.DisableTorchFunction():
-                return signal + waiting.pop().to(signal.dtype) if waiting else signal
-
-        node.register_hook(last)
-        rectifier.root.hook(first)
-
-
-def refuse(node: Any, what: str) -> None:
-    """An error, but only for a signal that gets to this node."""
-
-    def refused(_: Any) -> None:
-        raise ValueError(
-            f"the signal meets {what}; write it as torch.nn.functional.relu, or another function of torch, in the model's "
-            "forward, or use the method Gradient"
-        )
-
-    node.register_prehook(refused)
 
 
 OUT_OF_REACH = "a rectifier that the rules of this method cannot reach"
@@ -197,7 +84,7 @@ class Rectifiers(TorchDispatchMode):
 
     def __init__(self, rules: tuple[RectifierRule, ...]) -> None:
         super().__init__()
-        self.way, self.looking = Way(rules), bool(rules)
+        self.hooks, self.looking = Hooks(rules), bool(rules)
         self.spans: list[range] = []
         """Numbers of the nodes that were made while a `FunctionRule` ran."""
         self.resting = 0
@@ -284,17 +171,20 @@ class Rectifiers(TorchDispatchMode):
             if steps:
                 self._keep(result, steps, written)
             return result
-        before = [x.detach().clone() if written and x is args[0] else x for x in signals]
+        named = is_rectifier(func, args, kwargs)
+        before = [x.detach().clone() if written and x is args[0] and not named else x for x in signals]
         # Without gradients, or for the values alone, outputs have no node; they may get one where an autograd.Function ends.
         graph = torch.is_grad_enabled() and any(x.requires_grad for x in signals) and func is not DETACH
         parts = tuple(dict.fromkeys(part for x in signals for part in self.hidden.get(x, Past()).parts))
         result = operation.run()
         outputs = [y for y in flat((result,)) if y.is_floating_point()]
-        named = is_rectifier(func, args, kwargs)
-        rectifier = self._rectifier(operation, named, before, roots, steps, outputs[0]) if outputs else None
+        rectifier = None
+        if outputs and func is not DETACH:  # which makes nothing, and which torch does at every operation in place
+            rectifier = self._rectifier(operation, named, before, roots, steps, outputs[0])
         if steps:
-            # Without the derivative a named activation's slope is lost (SELU's is 1.05): a factor after it makes a larger one.
-            self._keep(result, steps, written, rectifier if self.way.derivative or not named else None)
+            # Without the derivative SELU's slope of 1.05 is lost: a factor after it makes a larger rectifier.
+            final = self.hooks.derivative or func not in SLOPED
+            self._keep(result, steps, written, rectifier if final else None)
         if rectifier is not None:
             parts += (rectifier,)
             if graph:
@@ -334,8 +224,7 @@ class Rectifiers(TorchDispatchMode):
                 others = tuple(other.root for other in steps if _scale_of_root(other))
                 for switch in step.curve.switches:
                     switch.on = False
-        known = bool(steps) and steps[0].alone and steps[0].curve.values is not None
-        if root_and_scale is None and not known:
+        if root_and_scale is None and not (steps and steps[0].alone and steps[0].curve.values is not None):
             scales = ((root, gate(x, y)) for x, root in zip(before, roots, strict=True) if _fit(x, y))
             root_and_scale = next((pair for pair in scales if pair[1]), None)
             if root_and_scale is None and func.namespace not in TORCH:
@@ -375,9 +264,9 @@ class Rectifiers(TorchDispatchMode):
         node.metadata[RULED] = True
         ways = rectifier.ways(node)
         if rectifier.apart and not y._is_view():
-            self.way.install_apart(node, y.output_nr, rectifier)
+            self.hooks.install_apart(node, y.output_nr, rectifier)
         elif ways and rectifier.scale:
-            self.way.install(node, y.output_nr, rectifier.scale, ways, rectifier.switch)
+            self.hooks.install(node, y.output_nr, rectifier.scale, ways, rectifier.switch)
         else:  # it was applied in place to a view, where a node's hooks are lost
             refuse(node, f"{OUT_OF_REACH if rectifier.scale else UNSEEN}: {rectifier.name}")
 
@@ -399,8 +288,8 @@ class Rectifiers(TorchDispatchMode):
         node.metadata[RULED] = True
         scale, alone = self._derivative(node, y)
         ways = [place for place, (onward, _) in enumerate(node.next_functions) if onward is not None]
-        if scale and len(parts) <= 1 and (alone or self.way.derivative):
-            self.way.install(node, y.output_nr, scale, ways, Switch())
+        if scale and len(parts) <= 1 and (alone or self.hooks.derivative):
+            self.hooks.install(node, y.output_nr, scale, ways, Switch())
         elif scale or parts:
             names = " and ".join(dict.fromkeys(part.name for part in parts)) or "one"
             known = scale or any(part.scale for part in parts)
