@@ -11,7 +11,7 @@ from torch import Tensor
 from sfumato.about import about_run
 from sfumato.attribution import Attribution
 from sfumato.games import Game
-from sfumato.layers.above import Upper, above
+from sfumato.layers.above import AboveLayer, above
 from sfumato.model.effects import Model
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.inputs import warn_of_no_effect
@@ -142,7 +142,7 @@ class Search:
         masks = self.masks(parameters, areas)
         subject = self.evaluation.subject
         with subject.surroundings.computing():
-            seen = subject.shown() if isinstance(subject, Upper) else subject.inputs
+            seen = subject.shown() if isinstance(subject, AboveLayer) else subject.inputs
             shown = self.method.mapped(masks, seen, self.space)
         scores, blank = self.scores(masks), self.scores(torch.zeros_like(masks[:, :1]))[:, 0]
         warn_of_no_effect((blank == self.whole) & (scores == blank[:, None]).all(1), self.method.layer)
