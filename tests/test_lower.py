@@ -6,7 +6,7 @@ from networks import Counted, OneLayer
 from torch import nn
 from traces import assert_unchanged, state
 
-from sfumato.layers.below import activations, lower
+from sfumato.layers.below import activations, below
 
 
 class Network(nn.Module):
@@ -74,7 +74,7 @@ def test_activations_are_those_of_the_callers_autocast():
 
 def test_gradients_flow_to_the_input_and_to_nothing_else():
     net, x = Network(), inputs().requires_grad_()
-    with lower(net, "twice") as phi:
+    with below(net, "twice") as phi:
         (gradient,) = torch.autograd.grad(phi(x).square().sum(), x)
         assert all(not p.requires_grad for p in net.parameters())
     net.eval()
@@ -84,7 +84,7 @@ def test_gradients_flow_to_the_input_and_to_nothing_else():
 
 def test_nothing_above_is_computed_once_the_calls_are_counted():
     net = Network()
-    with lower(net, "twice") as phi:
+    with below(net, "twice") as phi:
         phi(inputs())
         counted = net.above.calls
         for _ in range(3):
@@ -105,7 +105,7 @@ def test_nothing_is_left_behind_by_errors(error, when):
     before = state(net)
 
     def run():
-        with lower(net, "twice") as phi:
+        with below(net, "twice") as phi:
             if when == "while counting":
                 net.stem[0].forward = breaking
             phi(inputs())
@@ -142,7 +142,7 @@ def test_a_layer_called_more_or_less_often_later_is_refused():
                 x = self.layer(x)
             return x
 
-    with lower(Varying(nn.ReLU()), "layer") as phi:
+    with below(Varying(nn.ReLU()), "layer") as phi:
         assert phi(torch.full((1, 1, 2), 2.0)).shape == (1, 1, 2)
         with pytest.raises(ValueError, match="called its layer 'layer' 2 times at first and now 1 times"):
             phi(torch.full((1, 1, 2), 1.0))

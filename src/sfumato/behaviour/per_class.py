@@ -24,7 +24,7 @@ from sfumato.behaviour.peaks import Peaks, peaks_of
 from sfumato.behaviour.records import Record, Records, check_told
 from sfumato.data.pictures import AnyPath, find, read
 from sfumato.layers.axes import Axes
-from sfumato.layers.below import lower
+from sfumato.layers.below import below
 from sfumato.layers.flow import axes_at
 from sfumato.methods.extremal_channels import ExtremalChannels
 from sfumato.methods.sufficient import smallest
@@ -339,7 +339,7 @@ class Study:
         net, method = self.classifier.net, self.method
         surroundings = Surroundings.now(self.device)
         axes: dict[tuple[int, ...], Axes | None] = {}
-        with lower(net, method.layer, method.at, lambda seen: surroundings.call(net, seen), method.call) as phi:
+        with below(net, method.layer, method.at, lambda seen: surroundings.call(net, seen), method.call) as phi:
 
             def computed(picture: Seen) -> Record:
                 with surroundings.computing(), torch.no_grad():

@@ -1,4 +1,4 @@
-"""What is explained, as seen from a layer: the score as a function of what the layer puts out."""
+"""The subject above a layer: the score as a function of the layer's activations."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,17 +9,18 @@ import torch
 from torch import Tensor
 
 from sfumato.layers.flow import axes_at
-from sfumato.layers.replay import Rest, rest_of
+from sfumato.layers.replay import Replay, replay_of
 from sfumato.layers.tokens import Layout, LayoutError, channel_layout, layout
 from sfumato.model.effects import Model
-from sfumato.model.subject import LAST, Subject, as_tensors
+from sfumato.model.outputs import as_tensors
+from sfumato.model.subject import LAST, Subject
 
 
 @dataclass(frozen=True, eq=False)
-class Upper(Subject):
+class AboveLayer(Subject):
     """A subject whose `inputs` are activations `(B, C, *L)` of a layer, and whose model is the network above it."""
 
-    rest: Rest
+    replay: Replay
     layout: Layout
     leading: Tensor
     """The tokens without a place, in the network's own form, which nothing hides."""
@@ -33,7 +34,7 @@ class Upper(Subject):
     def outputs(self, seen: Tensor, query: Tensor) -> Any:
         """The model's outputs for activations `(N, C, *L)`, whose rows belong to the queries `(N,)`."""
         own = self.layout.own(seen.to(self.inputs.dtype), self.leading[query]).contiguous(memory_format=self.format)
-        return as_tensors(self.surroundings.call(lambda own: self.rest(own, query), own), self.inputs.device)
+        return as_tensors(self.surroundings.call(lambda own: self.replay(own, query), own), self.inputs.device)
 
     def shown(self) -> Tensor:
         """The activations as `(B, C, *L)` with as many axes as the model's input, or where they have no places, their mean."""
@@ -43,13 +44,13 @@ class Upper(Subject):
 
 
 def above(
-    subject: Subject, layer: str, at: str = "output", by_channel: bool = False, told: str = "", call: int = -1
-) -> Upper:
+    subject: Subject, layer: str, at: str = "output", by_channel: bool = False, letters: str = "", call: int = -1
+) -> AboveLayer:
     """The subject as seen from the output of a layer, or, `at` the "input", from what the layer takes in.
 
     For a transformer, whose tokens are `(N, tokens, C)`, `(N, C, *L)` are the tokens with a place in the picture; with
-    `by_channel`, `(N, C, tokens)` are all of them. Which axis is which is found out, or as the layout `told` says. `call` is
-    the number of the layer's call.
+    `by_channel`, `(N, C, tokens)` are all of them. Which axis is which is found out, unless `letters` say it, as "BHWC".
+    `call` says which of the layer's calls is meant.
     """
     with subject.surroundings.computing():
         axes = axes_at(
@@ -58,28 +59,28 @@ def above(
             at,
             subject.inputs,
             lambda inputs: subject.outputs(inputs, subject.query[: len(inputs)]),
-            told,
+            letters,
             call,
         )
-    rest, activation = rest_of(subject, layer, at, call)
+    replay, activation = replay_of(subject, layer, at, call)
     shape, space = activation.shape, subject.inputs.shape[2:]
-    laid = (channel_layout if by_channel else layout)(shape, space, layer, axes, told)
+    laid = (channel_layout if by_channel else layout)(shape, space, layer, axes, letters)
     maps: Layout | None = laid
     if by_channel:
         try:
-            maps = layout(shape, space, layer, axes, told)
+            maps = layout(shape, space, layer, axes, letters)
         except LayoutError:
             maps = None
     last = LAST.get(activation.ndim)
     channels_last = last is not None and activation.is_contiguous(memory_format=last) and not activation.is_contiguous()
-    return Upper(
+    return AboveLayer(
         model=subject.model,
         inputs=laid.places(activation),
         score=subject.score,
         surroundings=subject.surroundings,
         habits=subject.habits,
         more=subject.more,
-        rest=rest,
+        replay=replay,
         layout=laid,
         leading=laid.outside(activation),
         format=last if last is not None and channels_last else torch.contiguous_format,

@@ -1,4 +1,4 @@
-"""The network up to a layer: what the layer makes of inputs, with nothing above it computed."""
+"""The network below a layer: a function from inputs to the layer's activations, with nothing above it computed."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfumato.layers.capture import CallChooser, check_layer, find_layer, floating, watched
+from sfumato.layers.capture import CallChooser, check_layer, find_layer, floating, number_of_call, watched
 from sfumato.model.arguments import parted
 from sfumato.model.effects import Model, frozen
 from sfumato.model.inputs import check_inputs, check_model
@@ -33,12 +33,12 @@ def activations(model: Model, layer: str, inputs: Tensor, at: str = "output", ca
         more.check(len(inputs))
     surroundings = Surroundings.now(inputs.device)
     run = partial(surroundings.call, model)
-    with lower(net, layer, at, run, call) as phi, surroundings.computing(), torch.no_grad():
+    with below(net, layer, at, run, call) as phi, surroundings.computing(), torch.no_grad():
         return phi(inputs)
 
 
 @contextmanager
-def lower(
+def below(
     model: Model, layer: str, at: str = "output", run: Callable[[Tensor], Any] | None = None, call: int = -1
 ) -> Iterator[Callable[[Tensor], Tensor]]:
     r"""The function $\Phi_l$ from inputs `(N, C, *S)` to the layer's activations, through which gradients flow.
@@ -49,17 +49,17 @@ def lower(
     gradients. `run` runs the model where `model(inputs)` is not what is wanted.
 
     >>> net = nn.Sequential(nn.Conv1d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2))
-    >>> with lower(net, "1") as phi:
+    >>> with below(net, "1") as phi:
     ...     phi(torch.zeros(5, 1, 8)).shape
     torch.Size([5, 4, 6])
     """
     check_layer(layer, at, call)
     module = find_layer(model, layer)
     with frozen(model):
-        yield Lower(module, layer, at if layer else "input", run or (lambda inputs: model(inputs.clone())), call)
+        yield BelowLayer(module, layer, at if layer else "input", run or (lambda inputs: model(inputs.clone())), call)
 
 
-class Lower:
+class BelowLayer:
     """A model that runs as far as its layer."""
 
     def __init__(self, module: nn.Module, layer: str, at: str, run: Callable[[Tensor], Any], call: int) -> None:
@@ -72,10 +72,7 @@ class Lower:
         if not self.layer:
             return self._reached(inputs, 0)
         if self.number is None:
-            chooser = CallChooser(self.layer, self.call)
-            with watched(self.module, self.at, lambda _: chooser.show(None)), torch.no_grad():
-                self.run(inputs)
-            self.number = chooser.number
+            self.number = number_of_call(self.module, self.layer, self.call, lambda: self.run(inputs), self.at)
         return self._reached(inputs, self.number)
 
     def _reached(self, inputs: Tensor, number: int) -> Tensor:

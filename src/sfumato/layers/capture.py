@@ -1,13 +1,17 @@
 """Watching a layer: which module a name means, which of its calls, and what it puts out or takes in there.
 
+All other modules watch layers with what is here: `watched` shows one layer, `watched_calls` many, `captured` keeps one output.
+
 A network may call a module several times: one backbone for several frames, a block that is applied again and again, one ReLU
-for all. Calls are numbered from 0 in the order in which they begin; -1 is the last, as in a list.
+for all. A `call` counts them from 0, or from -1, the last, backwards, as in a list; a `number` counts from 0 alone. An output
+is counted as its call ends, an input as its call begins; the order differs only for a module that calls itself.
 """
 
 import difflib
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +19,8 @@ from torch import Tensor, nn
 
 from sfumato.model.effects import Model, hooked
 
-SIDES = ("output", "input")
+SIDES = {"output": "puts out", "input": "takes in, as its first positional argument,"}
+"""At which a layer may be watched, and what messages say that it does there."""
 
 
 def check_layer(layer: Any, at: Any = "output", call: Any = -1) -> None:
@@ -93,9 +98,19 @@ class CallChooser:
         return self.call % self.calls if self.call < 0 else self.call
 
 
+def in_transform(value: Any) -> bool:
+    """Whether it is a tensor within `torch.vmap` or another transform of `torch.func`, whose shape lacks the axes outside."""
+    return isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value)
+
+
+def plain_tensor(value: Any) -> bool:
+    """Whether it is a tensor whose shape can be read: one outside of `torch.vmap` and its like."""
+    return isinstance(value, Tensor) and not in_transform(value)
+
+
 def floating(value: Any, layer: str, at: str = "output") -> Tensor:
-    """What a layer puts out or takes in, if it is a tensor of floating-point numbers."""
-    if isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value):
+    """What a layer puts out or takes in; `ValueError` unless it is a tensor of floating-point numbers that can be read."""
+    if in_transform(value):
         raise ValueError(
             f"the layer {layer!r} runs under torch.vmap or another transform of torch.func, within which it cannot be watched; "
             "name a layer outside, or call the model without it"
@@ -103,9 +118,21 @@ def floating(value: Any, layer: str, at: str = "output") -> Tensor:
     if isinstance(value, Tensor) and value.is_floating_point():
         return value
     kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-    does = "puts out" if at == "output" else "takes in, as its first positional argument,"
     raise ValueError(
-        f"the layer {layer!r} {does} a {kind}, not a tensor of floating-point numbers; name a layer within it"
+        f"the layer {layer!r} {SIDES[at]} a {kind}, not a tensor of floating-point numbers; name a layer within it"
+    )
+
+
+def check_rows(activation: Tensor, rows: int, layer: str, at: str = "output", places: bool = False) -> None:
+    """Raise `ValueError` unless it is `(N, C, …)` for `N` rows of inputs; with `places`, `(N, C, *L)` with axes of space."""
+    if len(activation.shape) >= 2 + places and len(activation) == rows:
+        return
+    wanted = "(N, C, *L)" if places else "(N, C, …)"
+    remedy = "name another"
+    if places and activation.ndim < 3:
+        wanted, remedy = f"{wanted}: it has no places to show", "name a layer further down"
+    raise ValueError(
+        f"the layer {layer!r} {SIDES[at]} shape {tuple(activation.shape)} for {rows} inputs, not {wanted}; {remedy}"
     )
 
 
@@ -124,10 +151,30 @@ def watched(module: nn.Module, at: str, change: Callable[[Any], Any]) -> Iterato
         yield
 
 
-def number_of_call(model: Model, layer: str, call: int, run: Callable[[], object], at: str = "output") -> int:
-    """The number from 0 of a layer's call, by running the model once without gradients."""
+@contextmanager
+def watched_calls(
+    modules: Mapping[str, nn.Module],
+    called: Callable[[str], None] | None = None,
+    returned: Callable[[str, Any], None] | None = None,
+) -> Iterator[None]:
+    """Show all calls of these modules in this thread: `called(name)` as one begins, `returned(name, output)` as it ends."""
+
+    def began(name: str, _arguments: Any) -> None:
+        if called is not None:
+            called(name)
+
+    with ExitStack() as effects:
+        for name, module in modules.items():
+            before = None if called is None else partial(began, name)
+            after = None if returned is None else partial(returned, name)
+            effects.enter_context(hooked(module, before, after))
+        yield
+
+
+def number_of_call(module: nn.Module, layer: str, call: int, run: Callable[[], object], at: str = "output") -> int:
+    """The number from 0 of the layer's call, by running the model once without gradients."""
     chooser = CallChooser(layer, call)
-    with watched(find_layer(model, layer), at, lambda _: chooser.show(None)), torch.no_grad():
+    with watched(module, at, lambda _: chooser.show(None)), torch.no_grad():
         run()
     return chooser.number
 

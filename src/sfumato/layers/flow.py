@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sfumato.about import about_run
 from sfumato.attribution import Attribution
 from sfumato.layers.axes import Axes, axes_of
-from sfumato.layers.capture import Capture, captured, check_layer, find_layer, number_of_call
+from sfumato.layers.capture import Capture, captured, check_layer, check_rows, find_layer, number_of_call
 from sfumato.layers.tokens import check_axes, check_layout, laid_out
 from sfumato.model.arguments import parted
 from sfumato.model.backward.rule import BackwardRule
@@ -73,22 +73,22 @@ Descent = Callable[[Tensor, Tensor, Sequence[Tensor]], Tensor]
 
 def gradient(scores: Tensor, output: Tensor, watched: Sequence[Tensor] = ()) -> Tensor:  # noqa: ARG001  # a Descent
     r"""$\partial \Phi / \partial a$ for every query; each depends on its own row alone."""
-    (found,) = flowing([scores.sum()], [output])
-    return found
+    (gradients,) = flowing([scores.sum()], [output])
+    return gradients
 
 
 def flowing(of: Sequence[Tensor], to: Sequence[Tensor], signals: Sequence[Tensor] | None = None) -> tuple[Tensor, ...]:
     """`torch.autograd.grad`, keeping the graph, with an error that says what is the matter where nothing flows."""
-    found: Sequence[Tensor | None] = [None]
-    if all(each.requires_grad for each in of):
+    gradients: Sequence[Tensor | None] = [None]
+    if all(output.requires_grad for output in of):
         with backward_pass():
-            found = torch.autograd.grad(of, to, signals, retain_graph=True, allow_unused=True)
-    if any(each is None for each in found):
+            gradients = torch.autograd.grad(of, to, signals, retain_graph=True, allow_unused=True)
+    if any(values is None for values in gradients):
         raise ValueError(
             "the score does not depend on the layer, or the input, as far as gradients tell; name a layer that lies between "
             "the input and the score, and see that the model is differentiable from there (no .detach(), no torch.no_grad())"
         )
-    return tuple(each for each in found if each is not None)
+    return tuple(values for values in gradients if values is not None)
 
 
 def flows(
@@ -104,32 +104,32 @@ def flows(
 
     The first goes alone and tells how much the others need, so that no pass is made for that alone.
     """
-    ascent = Ascent(subject, layer, rules, watch, call)
+    forward = ForwardPass(subject, layer, rules, watch, call)
     start, rows = 0, 1
     while start < len(subject.inputs):
         query = subject.query[start : start + (1 if subject.habits.alone else rows)]
         with subject.surroundings.computing():
             if start == 0 and len(subject.inputs) > 1:
-                climbed, kept = _measured(subject, ascent, query)
-                rows = max(1, int(memory * GIB / max(kept, subject.inputs[0].nbytes)))
+                passed, saved = _measured(subject, forward, query)
+                rows = max(1, int(memory * GIB / max(saved, subject.inputs[0].nbytes)))
             else:
                 try:
-                    climbed = ascent(query)
+                    passed = forward(query)
                 except Exception as error:
                     if not subject.takes_one(query, error):
                         raise
                     continue
             if start == 0 and len(subject.inputs) > 1:
-                subject.settle_layout(climbed.outputs)
-            if not subject.look_beside(query, climbed.outputs):
+                subject.settle_layout(passed.outputs)
+            if not subject.look_beside(query, passed.outputs):
                 continue
-            signal = descent(climbed.scores, climbed.output, climbed.watched)
-            flow = Flow(climbed.output.detach(), signal.detach(), climbed.scores.detach())
+            signal = descent(passed.scores, passed.output, passed.watched)
+            flow = Flow(passed.output.detach(), signal.detach(), passed.scores.detach())
         yield flow
         start += len(query)
 
 
-class Climbed(NamedTuple):
+class Passed(NamedTuple):
     """What a pass gives, with its graph."""
 
     outputs: Any
@@ -142,20 +142,20 @@ class Climbed(NamedTuple):
     """The outputs of the other layers watched."""
 
 
-def _measured(subject: Subject, ascent: Callable[[Tensor], Climbed], query: Tensor) -> tuple[Climbed, int]:
-    """What the ascent gives, and the bytes that its graph keeps."""
-    climbed: list[Climbed] = []
+def _measured(subject: Subject, forward: "ForwardPass", query: Tensor) -> tuple[Passed, int]:
+    """What the forward pass gives, and the bytes that its graph keeps."""
+    passes: list[Passed] = []
     try:
-        kept = saved_bytes(lambda: climbed.append(ascent(query)))
+        saved = saved_bytes(lambda: passes.append(forward(query)))
     except RuntimeError as error:
         check_batch_axis(tuple(subject.inputs.shape), error)
         raise
-    return climbed[0], kept
+    return passes[0], saved
 
 
 @dataclass(frozen=True, eq=False)
-class Ascent:
-    """The way up, for any queries."""
+class ForwardPass:
+    """A forward pass in which the layer is captured, for any queries."""
 
     subject: Subject
     layer: str
@@ -163,11 +163,13 @@ class Ascent:
     watch: Sequence[str]
     call: int
 
-    def __call__(self, query: Tensor) -> Climbed:
+    def __call__(self, query: Tensor) -> Passed:
         model, seen = self.subject.model, self.subject.inputs[query]
         call = self.call
         if self.layer and call < -1:  # which one that is shows when the network has run
-            call = number_of_call(model, self.layer, call, lambda: self.subject.outputs(seen, query))
+            call = number_of_call(
+                find_layer(model, self.layer), self.layer, call, lambda: self.subject.outputs(seen, query)
+            )
         rules = BackwardRules(self.rules) if self.rules else None
         # Probabilities are shared out among all that comes from the input, also by ways that go round the layer.
         cut = not (rules and rules.conserves)
@@ -177,20 +179,16 @@ class Ascent:
                 seen = capture.keep(seen)
             if self.layer:
                 capture = effects.enter_context(captured(model, self.layer, cut, call))
-            watched = [effects.enter_context(captured(model, each)) for each in self.watch]
+            watched = [effects.enter_context(captured(model, name)) for name in self.watch]
             effects.enter_context(rules or nullcontext())
             outputs = self.subject.outputs(seen, query)
         scores = self.subject.scored(outputs, query)
         output = capture.output
-        if output.ndim < 3 or len(output) != len(query):
-            raise ValueError(
-                f"the layer {self.layer!r} puts out shape {tuple(output.shape)} for {len(query)} inputs, not (N, C, *L): it "
-                "has no places to show; name a layer further down"
-            )
-        others = [each.output for each in watched]
+        check_rows(output, len(query), self.layer, places=True)
+        others = [other.output for other in watched]
         if rules and query[0] == 0:
             rules.check(scores, [output, *others])
-        return Climbed(outputs, scores, output, others)
+        return Passed(outputs, scores, output, others)
 
 
 class LayerMethod(Protocol):

@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sfumato.layers.axes import Labels, following, in_short
+from sfumato.layers.capture import plain_tensor, watched_calls
 from sfumato.layers.tokens import Layout, LayoutError, layout
-from sfumato.model.effects import Model, frozen, hooked
+from sfumato.model.effects import Model, frozen
 from sfumato.model.inputs import check_batch_axis, check_inputs, check_model
 from sfumato.model.modes import Surroundings
 
@@ -90,17 +90,17 @@ def _passed(
             effects.enter_context(effect)
         watcher = effects.enter_context(following(net, inputs)) if watch else None
 
-        def began(name: str, _arguments: Any) -> None:
+        def called(name: str) -> None:
             calls[name] = calls.get(name, 0) + 1
 
-        def ended(name: str, output: Any) -> None:
-            batched = isinstance(output, Tensor) and output.shape[:1] == inputs.shape[:1]
+        def returned(name: str, output: Any) -> None:
+            batched = plain_tensor(output) and output.shape[:1] == inputs.shape[:1]
             outputs[name] = tuple(output.shape[1:]) if batched else None
             if batched and watcher is not None:
                 labels[name] = watcher.labels(output)
 
-        for name, module in list(modules.items())[1:]:  # the first is the model itself
-            effects.enter_context(hooked(module, partial(began, name), partial(ended, name)))
+        parts = {name: module for name, module in modules.items() if name}  # without the model itself
+        effects.enter_context(watched_calls(parts, called, returned))
         try:
             surroundings.call(net, inputs)
         except (RuntimeError, ValueError) as error:

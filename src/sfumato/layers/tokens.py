@@ -91,15 +91,17 @@ class Layout:
         return f'layout="{self.letters(space)}" ({shape[self.channels]} channels at {_product(sizes)} places{outside})'
 
 
-def layout(shape: Sequence[int], space: Sequence[int], layer: str, axes: Axes | None = None, told: str = "") -> Layout:
+def layout(
+    shape: Sequence[int], space: Sequence[int], layer: str, axes: Axes | None = None, letters: str = ""
+) -> Layout:
     """How `shape` lies over inputs of `space`: `(N, C, *L)`, or `(N, *L, C)`, `(N, tokens, C)` or `(N, C, tokens)`.
 
-    `axes` is what a watched pass says of the axes (see `axes.axes_of`), and `told` what the user says, as "BHWC", which
+    `axes` is what a watched pass says of the axes (see `axes.axes_of`), and `letters` what the user says, as "BHWC", which
     counts more. What is not known from either is read by sizes, where they leave one reading: maps shrink by one stride
     along all axes, tokens form a grid of whole patches. Raises `LayoutError` where nothing fits, or more than one reading.
     """
-    if told:
-        return _as_told(told, shape, space, layer, axes)
+    if letters:
+        return _by_letters(letters, shape, space, layer, axes)
     axes = axes or (Axis("open"),) * len(shape)
     if not layer:
         return Layout(reason="the inputs")
@@ -116,13 +118,13 @@ def layout(shape: Sequence[int], space: Sequence[int], layer: str, axes: Axes | 
 
 
 def channel_layout(
-    shape: Sequence[int], space: Sequence[int], layer: str = "", axes: Axes | None = None, told: str = ""
+    shape: Sequence[int], space: Sequence[int], layer: str = "", axes: Axes | None = None, letters: str = ""
 ) -> Layout:
     """The same for what is done to channels alone: all tokens count, whether or not they form a grid, and vectors do."""
     if len(shape) == 2:
         return Layout(vector=True)
-    if told:
-        return _channels_as_told(told, shape, space, layer)
+    if letters:
+        return _channels_by_letters(letters, shape, space, layer)
     if not layer:
         return Layout(reason="the inputs")
     axes = axes or (Axis("open"),) * len(shape)
@@ -151,42 +153,46 @@ def channel_layout(
     return Layout(channels=found.channels, reason=found.reason)
 
 
-def laid_out(values: Tensor, space: Sequence[int], layer: str, axes: Axes | None = None, told: str = "") -> Tensor:
+def laid_out(values: Tensor, space: Sequence[int], layer: str, axes: Axes | None = None, letters: str = "") -> Tensor:
     """Values of a layer over inputs of `space` as `(N, C, *L)`: see `layout`."""
-    return layout(values.shape, space, layer, axes, told).places(values)
+    return layout(values.shape, space, layer, axes, letters).places(values)
 
 
-def check_layout(told: Any) -> None:
+def check_layout(letters: Any) -> None:
     """Raise `ValueError` unless it can be the value of `layout`."""
-    if not isinstance(told, str):
+    if not isinstance(letters, str):
         raise ValueError(
-            f'layout names the axes of the layer\'s values, e.g. layout="BHWC", "" to find out; got {told!r}'
+            f'layout names the axes of the layer\'s values, e.g. layout="BHWC", "" to find out; got {letters!r}'
         )
-    if not told:
+    if not letters:
         return
-    parts = _parts(told)
+    parts = _parts(letters)
     places = [part for part in parts[1:] if part != "C"]
-    good = parts[:1] == ["B"] and parts.count("C") == 1 and "".join(parts) == told
-    spaces = {letters for several in SPACES.values() for letters in several}
+    good = parts[:1] == ["B"] and parts.count("C") == 1 and "".join(parts) == letters
+    spaces = {names for several in SPACES.values() for names in several}
     if not good or not ("".join(places) in spaces | {"N"} or (len(places) == 1 and places[0].startswith("("))):
-        hint = f' Did you mean layout="B{told[1:]}"?' if told[:1] == "N" and "B" not in told and len(told) > 2 else ""
+        hint = (
+            f' Did you mean layout="B{letters[1:]}"?'
+            if letters[:1] == "N" and "B" not in letters and len(letters) > 2
+            else ""
+        )
         raise ValueError(
-            f"layout={told!r} does not name the axes of a layer's values; expected B for the batch first, C for the "
+            f"layout={letters!r} does not name the axes of a layer's values; expected B for the batch first, C for the "
             "channels, and for the places L, HW, THW or DHW, or N for tokens, written with their number as (1+14*14) where "
             f'it is not clear, e.g. layout="BHWC", "BNC" or "B(1+14*14)C".{hint}'
         )
 
 
-def _parts(told: str) -> list[str]:
-    return re.findall(r"[A-Z]|\(\d+(?:[*+]\d+)*\)", told)
+def _parts(letters: str) -> list[str]:
+    return re.findall(r"[A-Z]|\(\d+(?:[*+]\d+)*\)", letters)
 
 
-def _as_told(told: str, shape: Sequence[int], space: Sequence[int], layer: str, axes: Axes | None) -> Layout:
+def _by_letters(letters: str, shape: Sequence[int], space: Sequence[int], layer: str, axes: Axes | None) -> Layout:
     """The layout that the user names."""
-    check_layout(told)
-    parts = _parts(told)
+    check_layout(letters)
+    parts = _parts(letters)
     reason = "as layout says"
-    wrong = _misfit(told, shape, space, layer)
+    wrong = _misfit(letters, shape, space, layer)
     if len(parts) != len(shape):
         raise wrong
     channels = 1 if parts[1] == "C" else -1
@@ -220,18 +226,18 @@ def _as_told(told: str, shape: Sequence[int], space: Sequence[int], layer: str, 
     return Layout(channels, before, terms[at], tokens=tokens, trailing=behind, reason=reason)
 
 
-def _channels_as_told(told: str, shape: Sequence[int], space: Sequence[int], layer: str) -> Layout:
+def _channels_by_letters(letters: str, shape: Sequence[int], space: Sequence[int], layer: str) -> Layout:
     """Where the user says that the channels are; tokens need not form a grid."""
-    check_layout(told)
-    parts = _parts(told)
+    check_layout(letters)
+    parts = _parts(letters)
     if len(parts) != len(shape) or "C" not in (parts[1], parts[-1]):
-        raise _misfit(told, shape, space, layer)
+        raise _misfit(letters, shape, space, layer)
     return Layout(channels=1 if parts[1] == "C" else -1, reason="as layout says")
 
 
-def _misfit(told: str, shape: Sequence[int], space: Sequence[int], layer: str) -> LayoutError:
+def _misfit(letters: str, shape: Sequence[int], space: Sequence[int], layer: str) -> LayoutError:
     return LayoutError(
-        f"layout={told!r} does not fit: {_sizes(shape, space, layer)}; give one letter for each axis, "
+        f"layout={letters!r} does not fit: {_sizes(shape, space, layer)}; give one letter for each axis, "
         f"e.g. layout={_example(shape, space)!r}, or leave it out"
     )
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from sfumato.about import about_run
 from sfumato.attribution import Attribution, overlaid
 from sfumato.games import PRESERVE, Game
-from sfumato.layers.above import Upper, question
+from sfumato.layers.above import AboveLayer, question
 from sfumato.layers.capture import check_layer
 from sfumato.layers.tokens import check_layout
 from sfumato.masks.channels import Channels
@@ -125,7 +125,7 @@ class ExtremalChannels:
                 return of_channels(spread(masks, seen.shape[1]), query)
 
             def shown(masks: Tensor) -> dict[str, Tensor]:
-                activation = subject.shown() if isinstance(subject, Upper) else seen
+                activation = subject.shown() if isinstance(subject, AboveLayer) else seen
                 overlay = overlaid(masks.mean(1).flatten(1), activation)
                 return {"map": enlarged(overlay, space), "activation": activation}
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sfumato.about import versions
 from sfumato.attribution import TensorResult
-from sfumato.layers.below import lower
+from sfumato.layers.below import below
 from sfumato.methods.natural import Fourier, Prior
 from sfumato.model.effects import Model, saved_bytes
 from sfumato.model.inputs import described
@@ -110,7 +110,7 @@ def invert(
     example = torch.zeros(1, *shape, dtype=_dtype(model), device=target.device)
     with Subject.prepared(model, example, 0, seed=seed) as subject:  # no score is asked for, hence any
         surroundings, run = subject.surroundings, lambda seen: subject.outputs(seen, subject.query)
-        with lower(subject.model, layer, at, run, call) as phi:
+        with below(subject.model, layer, at, run, call) as phi:
             with surroundings.computing():
                 with torch.no_grad():
                     subject.settle_layout(phi(subject.inputs), phi)

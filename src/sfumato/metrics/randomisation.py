@@ -9,18 +9,18 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from sfumato.layers.capture import watched_calls
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.likeness import spearman, ssim_of_maps
 from sfumato.metrics.protocol import Protocol
 from sfumato.metrics.question import finite
-from sfumato.model.effects import frozen, hooked
+from sfumato.model.effects import frozen
 from sfumato.model.modes import Surroundings
 from sfumato.settings import check_whole
 
@@ -124,12 +124,10 @@ def called(network: nn.Module, inputs: Tensor) -> list[tuple[str, nn.Module]]:
         for name, module in network.named_modules()
         if any(parameter.is_floating_point() for parameter in module.parameters(recurse=False))
     }
-    names = {module: name for name, module in network.named_modules()}
     order: dict[str, None] = {}
     surroundings = Surroundings.now(inputs.device)
     with ExitStack() as effects:
-        for module, name in names.items():
-            effects.enter_context(hooked(module, before=partial(_first, order, name)))
+        effects.enter_context(watched_calls(dict(network.named_modules()), called=order.setdefault))
         for effect in (frozen(network), surroundings.computing(), torch.no_grad()):
             effects.enter_context(effect)
         surroundings.call(network, inputs)
@@ -138,10 +136,6 @@ def called(network: nn.Module, inputs: Tensor) -> list[tuple[str, nn.Module]]:
         silent = [other for other in owning if other not in order and _nearest(other, order) == name]
         found += [(each, owning[each]) for each in (name, *silent) if each in owning]
     return found
-
-
-def _first(order: dict[str, None], name: str, _arguments: tuple[Any, ...]) -> None:
-    order.setdefault(name)
 
 
 def randomise_(layer: nn.Module, draw: str) -> None:

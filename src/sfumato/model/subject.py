@@ -1,19 +1,18 @@
 """What is explained: a model, its inputs, and the score of its outputs. Every method begins here."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
 
 from sfumato.model.arguments import WithArguments, parted
 from sfumato.model.effects import Model, frozen, saved_bytes
 from sfumato.model.inputs import check_batch_axis, check_inputs, check_model
 from sfumato.model.modes import Surroundings
+from sfumato.model.outputs import as_tensors, same_first_row, same_outputs
 from sfumato.scores import Score, as_score, check_finite, check_score
 
 GIB = 2**30
@@ -120,7 +119,7 @@ class Subject:
                 outputs = run(example)
             habits.settled = True
             try:
-                same = equal(run(example), outputs, self.surroundings.rounding)
+                same = same_outputs(run(example), outputs, self.surroundings.rounding)
             except Exception:  # noqa: BLE001  # whatever the model does not stand, it need not
                 same = False
             if not same:
@@ -242,52 +241,8 @@ class Subject:
         A model that draws random numbers has others again, whatever is beside it.
         """
         rounding = self.surroundings.rounding
-        self.habits.alone = not alike(alone, beside, rounding) and alike(alone, again(), rounding)
+        self.habits.alone = not same_first_row(alone, beside, rounding) and same_first_row(alone, again(), rounding)
         self.habits.together = not self.habits.alone
-
-
-def alike(one: Any, several: Any, rounding: float) -> bool:
-    """Whether the first row of all tensors among some outputs is that of others, which may have more rows.
-
-    `rounding` is how far apart they may be, as a share of the largest value. Values that are not finite are for others to see.
-    """
-    ones, form = tree_flatten(one)
-    others, other_form = tree_flatten(several)
-    if form != other_form:
-        return True  # lists of findings, as detectors give, whose rows cannot be told
-    for value, other in zip(ones, others, strict=True):
-        if not (isinstance(value, Tensor) and isinstance(other, Tensor) and value.is_floating_point() and value.ndim):
-            continue
-        if len(value) != 1 or not len(other) or not value.numel() or value.shape[1:] != other.shape[1:]:
-            continue
-        limit = max(rounding, torch.finfo(value.dtype).eps ** 0.5) * value.abs().amax()
-        if ((value - other[:1]).abs() > limit).any():
-            return False
-    return True
-
-
-def equal(one: Any, other: Any, rounding: float) -> bool:
-    """Whether the outputs of two passes are the same, up to `rounding`; False where they hold what cannot be compared."""
-    ones, form = tree_flatten(one)
-    others, other_form = tree_flatten(other)
-    if form != other_form:
-        return False
-    for value, its_other in zip(ones, others, strict=True):
-        if not isinstance(value, Tensor):
-            if value is not None and not isinstance(value, bool | int | float | str):
-                return False
-            if value != its_other:
-                return False
-        elif not isinstance(its_other, Tensor) or value.shape != its_other.shape or value.dtype != its_other.dtype:
-            return False
-        elif not value.is_floating_point():
-            if not torch.equal(value, its_other):
-                return False
-        elif value.numel():
-            limit = max(rounding, torch.finfo(value.dtype).eps ** 0.5) * value.abs().amax()
-            if not ((value - its_other).abs() <= limit).all():  # nor where they are not finite
-                return False
-    return True
 
 
 @contextmanager
@@ -320,17 +275,3 @@ def _layouts(model: Model, inputs: Tensor) -> list[torch.memory_format]:
     # A compiled model chooses for itself; what is no module may be a session that wants its own.
     fast = inputs.device.type == "cpu" and isinstance(model, nn.Module) and not hasattr(model, "_orig_mod")
     return [last, ordinary] if fast else [ordinary]
-
-
-def as_tensors(outputs: Any, device: torch.device) -> Any:
-    """The outputs with numpy arrays, also those in a list, tuple or dict, as tensors on the device."""
-    if isinstance(outputs, Tensor):
-        return outputs.to(device)  # of a model that spreads over several
-    if isinstance(outputs, np.ndarray):
-        array = torch.from_numpy(np.array(outputs))  # a copy, as a session's own may be read-only or change
-        return array.to(device, torch.float32 if array.is_floating_point() else array.dtype)
-    if isinstance(outputs, Mapping) and any(isinstance(item, np.ndarray) for item in outputs.values()):
-        return {key: as_tensors(item, device) for key, item in outputs.items()}
-    if isinstance(outputs, list | tuple) and any(isinstance(item, np.ndarray) for item in outputs):
-        return [as_tensors(item, device) for item in outputs]
-    return outputs

@@ -1,7 +1,7 @@
 """What a network unknown to us is made of, seen by showing it one empty picture."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from sfumato.data import labels as class_labels
 from sfumato.layers.axes import Axes, Labels, following, in_short
+from sfumato.layers.capture import plain_tensor, watched_calls
 from sfumato.layers.tokens import LayoutError, layout
-from sfumato.model.effects import hooked
 from sfumato.models.classifier import Classifier, Preparation
 
 LAYER_METHODS = (
@@ -63,16 +63,12 @@ def _passed(net: nn.Module, example: Tensor, watch: bool) -> tuple[Any, str | No
     with ExitStack() as effects, torch.no_grad():
         watcher = effects.enter_context(following(net, example)) if watch else None
 
-        def recorder(name: str) -> Callable[[Any], None]:
-            def record(output: Any) -> None:
-                if isinstance(output, Tensor):
-                    outputs.append((name, tuple(output.shape), watcher.labels(output) if watcher else None))
+        def returned(name: str, output: Any) -> None:
+            if plain_tensor(output):
+                outputs.append((name, tuple(output.shape), watcher.labels(output) if watcher else None))
 
-            return record
-
-        for name, module in net.named_modules():
-            if name:
-                effects.enter_context(hooked(module, after=recorder(name)))
+        parts = {name: module for name, module in net.named_modules() if name}
+        effects.enter_context(watched_calls(parts, returned=returned))
         logits = net(example)
     space = tuple(example.shape[2:])
     short = [(name, shape, None if known is None else in_short(known, space)) for name, shape, known in outputs]

@@ -25,7 +25,8 @@ from sfumato.layers.axes.labels import (
     resolved,
 )
 from sfumato.layers.axes.watch import Watch
-from sfumato.model.effects import DISPATCH_MODES, Hook, hooked
+from sfumato.layers.capture import CallChooser, plain_tensor, watched
+from sfumato.model.effects import DISPATCH_MODES, Hook
 
 
 @dataclass(frozen=True)
@@ -135,27 +136,24 @@ def _covers(part: Part, space: Sequence[int]) -> bool:
 
 
 def axes_of(
-    net: nn.Module, module: nn.Module, side: str, inputs: Tensor, run: Callable[[Tensor], Any], call: int = -1
+    net: nn.Module, module: nn.Module, at: str, inputs: Tensor, run: Callable[[Tensor], Any], call: int = -1
 ) -> Axes | None:
     """What the axes of a module's output, or at the "input" of what it takes in, count at one of its calls.
 
-    `run` runs the network for inputs `(N, C, *S)`. None where that cannot be watched,
-    or where there is no such call.
+    `run` runs the network for inputs `(N, C, *S)`. None where that cannot be watched, there is no such call, or no tensor
+    at it.
     """
-    seen: list[Labels] = []
+    chooser = CallChooser("", call)
 
-    def see(values: Any) -> None:
-        if isinstance(values, Tensor):
-            seen.append(watch.labels(values))
+    def show(values: Any) -> None:
+        chooser.show(watch.labels(values) if plain_tensor(values) else None)
 
     try:
         with ExitStack() as effects, torch.no_grad():
             watch = effects.enter_context(following(net, inputs))
-            if side == "input":
-                effects.enter_context(hooked(module, before=lambda given: see(given[0] if given else None)))
-            else:
-                effects.enter_context(hooked(module, after=see))
+            effects.enter_context(watched(module, at, show))
             run(inputs)
+        labels: Labels | None = chooser.chosen
     except Exception:  # noqa: BLE001  # what does not stand to be watched is read by its sizes
         return None
-    return in_short(seen[call], inputs.shape[2:]) if -len(seen) <= call < len(seen) else None
+    return None if labels is None else in_short(labels, inputs.shape[2:])
