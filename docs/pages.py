@@ -7,9 +7,11 @@ Sphinx takes them for reStructuredText. The reference page is made of all public
 import importlib
 import re
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import sfumato
+from sfumato import methods
 from sfumato.attribution import TensorResult
 
 INLINE = re.compile(r"`(?P<code>[^`]+)`|\$(?P<maths>[^$]+)\$")
@@ -29,26 +31,34 @@ def _inline(found: re.Match[str]) -> str:
     end = r"\ " if found.string[found.end() : found.end() + 1].isalnum() else ""  # reST wants a boundary
     if found["maths"]:
         return f":math:`{found['maths']}`{end}"
-    if found["code"] in sfumato.__all__ and found["code"] not in sfumato.MODULES:
+    if found["code"] in sfumato.__all__ and not isinstance(getattr(sfumato, found["code"]), ModuleType):
         return f":py:obj:`{found['code']} <sfumato.{found['code']}>`{end}"
     return f"``{found['code']}``{end}"
 
 
-FIRST = ("methods", "methods.sufficient", "attribution")
+FIRST = ("methods", "methods.method", "methods.sufficient", "attribution")
 
 
 def everything() -> Iterator[str]:
     """The reference: what `sfumato` exports by the module that it is at home in, then the modules that it exports."""
-    for home in sorted(sfumato.HOME, key=lambda home: FIRST.index(home) if home in FIRST else len(FIRST)):
+    homes: dict[str, dict[str, Any]] = {home: {} for home in FIRST}
+    modules = {}
+    for name in sfumato.__all__:
+        value = getattr(sfumato, name)
+        if isinstance(value, ModuleType):
+            modules[name] = value.__name__
+        else:
+            home = "methods" if name in methods.__all__ else sfumato._table()[name][0].removeprefix("sfumato.")
+            homes.setdefault(home, {})[name] = value
+    for home, values in homes.items():
         yield f"{home}\n{'-' * len(home)}"
         yield as_rest(importlib.import_module(f"sfumato.{home}").__doc__ or "")
-        for name in sfumato.HOME[home]:
-            value = getattr(sfumato, name)
+        for name, value in values.items():
             inherits = isinstance(value, type) and issubclass(value, TensorResult)
             yield f".. {_directive(value)}:: sfumato.{name}" + "\n   :inherited-members:" * inherits
-    for name in sfumato.MODULES:
+    for name, module in modules.items():
         yield f"sfumato.{name}\n{'-' * (8 + len(name))}"
-        yield f".. automodule:: sfumato.{sfumato.MODULES[name]}\n   :members:"
+        yield f".. automodule:: {module}\n   :members:"
 
 
 def _directive(value: Any) -> str:

@@ -4,6 +4,7 @@ import doctest
 import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 
 import sfumato
 
@@ -32,8 +33,10 @@ def test_the_reference_has_every_public_name():
     reference = "\n".join(loaded("pages").everything())
     names = re.findall(r"^\.\. auto(?!module)\w+:: sfumato\.(\w+)$", reference, re.MULTILINE)
     modules = re.findall(r"^\.\. automodule:: sfumato\.([\w.]+)$", reference, re.MULTILINE)
-    assert sorted(modules) == sorted(sfumato.MODULES.values())
-    assert sorted([*names, *sfumato.MODULES]) == sorted(sfumato.__all__)
+    exported = {name: getattr(sfumato, name) for name in sfumato.__all__}
+    packages = {name: value.__name__ for name, value in exported.items() if isinstance(value, ModuleType)}
+    assert sorted(f"sfumato.{module}" for module in modules) == sorted(packages.values())
+    assert sorted([*names, *packages]) == sorted(sfumato.__all__)
 
 
 def test_the_reference_page_has_a_place_for_them():

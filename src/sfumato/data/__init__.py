@@ -1,31 +1,20 @@
 """Data sets, one file a source: pictures with their classes, and where these are."""
 
-from sfumato.data.annotated import Annotated
-from sfumato.data.coco import COCO
-from sfumato.data.difficult import Listed
-from sfumato.data.example import Data, Example, Run, Thing
-from sfumato.data.folder import Folder
-from sfumato.data.imagenet import ImageNet
-from sfumato.data.masked import Masked
-from sfumato.data.subset import Subset
-from sfumato.data.table import Table
-from sfumato.data.truth import Truth, truth
-from sfumato.data.voc import VOC
+from sfumato.data.annotated import Annotated as Annotated
+from sfumato.data.coco import COCO as COCO
+from sfumato.data.difficult import Listed as Listed
+from sfumato.data.example import Data as Data
+from sfumato.data.example import Example as Example
+from sfumato.data.example import Run as Run
+from sfumato.data.example import Thing as Thing
+from sfumato.data.folder import Folder as Folder
+from sfumato.data.imagenet import ImageNet as ImageNet
+from sfumato.data.masked import Masked as Masked
+from sfumato.data.subset import Subset as Subset
+from sfumato.data.table import Table as Table
+from sfumato.data.truth import Truth as Truth
+from sfumato.data.truth import truth as truth
+from sfumato.data.voc import VOC as VOC
+from sfumato.settings import public_names
 
-__all__ = [
-    "COCO",
-    "VOC",
-    "Annotated",
-    "Data",
-    "Example",
-    "Folder",
-    "ImageNet",
-    "Listed",
-    "Masked",
-    "Run",
-    "Subset",
-    "Table",
-    "Thing",
-    "Truth",
-    "truth",
-]
+__all__ = list(public_names(vars()))

@@ -1,32 +1,25 @@
 """Looking into a network: what a layer puts out, and how the score changes with it.
 
-All methods that read one backward pass share `explained`: they differ in the rules under which it runs and in how they
-make a map of activations and gradients.
+All methods that read one backward pass share `flows`: they differ in the rules under which it runs and in how they make a
+map of activations and gradients (see `sfumato.methods.method.LayerMethod`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sfumato.about import about_run
-from sfumato.attribution import Attribution
 from sfumato.layers.axes import Axes, axes_of
-from sfumato.layers.capture import Capture, captured, check_layer, check_rows, find_layer, number_of_call
-from sfumato.layers.tokens import check_axes, check_layout, laid_out
-from sfumato.model.arguments import parted
+from sfumato.layers.capture import Capture, captured, check_rows, find_layer, number_of_call
+from sfumato.layers.tokens import check_axes
 from sfumato.model.backward.rule import BackwardRule
-from sfumato.model.backward.rules import BackwardRules, check_visible
+from sfumato.model.backward.rules import BackwardRules
 from sfumato.model.effects import Model, saved_bytes
-from sfumato.model.inputs import check_batch_axis, warn_of_no_effect
-from sfumato.model.subject import GIB, WHOLE, Subject, backward_pass
-from sfumato.scores import check_finite, check_meaning
-from sfumato.settings import check_number
-from sfumato.space.smoothing import enlarged, gaussian_blur
+from sfumato.model.inputs import check_batch_axis
+from sfumato.model.subject import GIB, Subject, backward_pass
 
 WATCHED = 2
 """Inputs in the pass that tells what the axes of a layer's values are."""
@@ -189,115 +182,3 @@ class ForwardPass:
         if rules and query[0] == 0:
             rules.check(scores, [output, *others])
         return Passed(outputs, scores, output, others)
-
-
-class LayerMethod(Protocol):
-    """What the methods here have in common.
-
-    - `layer`: the dotted name of the module at whose output the method looks, "" for the model's input.
-    - `call`: which of its calls, if the model calls the layer several times: from 0, or from -1, the last, backwards.
-    - `layout`: which axis of that output is which, as "BHWC"; "" to find out.
-    - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
-    - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
-    - `memory`: GiB that the model may keep for its backward pass; more queries than fit go through it in turns.
-    - `score`: what a class index means, of `scores.OF_A_CLASS`; any other target is a score itself.
-    """
-
-    @property
-    def layer(self) -> str: ...
-    @property
-    def call(self) -> int: ...
-    @property
-    def layout(self) -> str: ...
-    @property
-    def smooth(self) -> float: ...
-    @property
-    def resize(self) -> bool: ...
-    @property
-    def memory(self) -> float: ...
-    @property
-    def score(self) -> str: ...
-
-
-def check_options(method: LayerMethod) -> None:
-    """Raise `ValueError` unless the options that the methods share can be used."""
-    check_layer(method.layer, call=method.call)
-    check_layout(method.layout)
-    if not isinstance(method.resize, bool):
-        raise ValueError(f"resize is True or False; got {method.resize!r}")
-    check_number("smooth", method.smooth, "a fraction of the map's shortest side", least=0)
-    check_number("memory", method.memory, "in GiB", above=0)
-    check_meaning(method.score)
-
-
-def explained(
-    method: LayerMethod,
-    model: Model,
-    inputs: Tensor,
-    targets: Any,
-    read: Callable[[Tensor, Tensor], Tensor],
-    rules: BackwardRule | str | None = None,
-    watch: Sequence[str] = (),
-    descent: Descent = gradient,
-) -> Attribution:
-    """The attribution for inputs `(B, C, *S)` whose maps `(N, 1, *L)` `read` makes of activations and gradients `(N, C, *L)`.
-
-    A transformer's tokens `(N, tokens, C)` are laid out as in the picture: see `tokens.layout`.
-    """
-    if rules:
-        check_visible(parted(model)[0])
-    with Subject.prepared(model, inputs, targets, method.score) as subject:
-        space = tuple(subject.inputs.shape[2:])
-        axes = None
-        if method.layer:
-            with subject.surroundings.computing():
-                run = partial(_outputs, subject)
-                axes = axes_at(subject.model, method.layer, "output", subject.inputs, run, method.layout, method.call)
-        maps, whole, without = [], [], []
-        for flow in flows(subject, method.layer, rules, method.memory, watch, descent, method.call):
-            whole.append(flow.scores)
-            check_finite(torch.cat(whole), WHOLE)
-            if not torch.isfinite(flow.gradient).all():
-                raise ValueError(
-                    "what flows back from the score is not finite; check the model, or use a wider type than its present one"
-                )
-            with subject.surroundings.computing(), torch.no_grad():
-                activation, found = (
-                    laid_out(each.float() if each.itemsize < 4 else each, space, method.layer, axes, method.layout)
-                    for each in (flow.activation, flow.gradient)
-                )
-                without.append((found == 0).flatten(1).all(1))
-                maps.append(_finished(method, read(activation, found).float(), space))
-        about = about_run(method, subject.used_score)
-        with subject.surroundings.computing(), torch.no_grad():
-            warn_of_no_effect(torch.cat(without), method.layer)
-            return Attribution(map=torch.cat(maps), whole=torch.cat(whole), about=about)
-
-
-def _outputs(subject: Subject, inputs: Tensor) -> Any:
-    """The model's outputs for the first inputs."""
-    return subject.outputs(inputs, subject.query[: len(inputs)])
-
-
-def _finished(method: LayerMethod, saliency: Tensor, space: tuple[int, ...]) -> Tensor:
-    if method.resize:
-        saliency = enlarged(saliency, space)
-    if method.smooth:
-        saliency = gaussian_blur(saliency, method.smooth * min(saliency.shape[2:]))
-    return saliency.contiguous()
-
-
-CHANNELS: dict[str, Callable[[Tensor], Tensor]] = {
-    "max_abs": lambda values: values.abs().amax(1, keepdim=True),
-    "sum_abs": lambda values: values.abs().sum(1, keepdim=True),
-    "norm": lambda values: values.norm(dim=1, keepdim=True),
-    "sum": lambda values: values.sum(1, keepdim=True),
-}
-"""From `(N, C, *L)` to `(N, 1, *L)`: the largest magnitude (Simonyan et al. 2014), the sum of magnitudes, the Euclidean
-norm, and the sum, which keeps the sign."""
-
-
-def check_reduction(reduction: str) -> None:
-    """Raise `ValueError` unless it is one of `CHANNELS`."""
-    if reduction not in CHANNELS:
-        raise ValueError(f"reduction must be one of {', '.join(CHANNELS)}; got {reduction!r}")

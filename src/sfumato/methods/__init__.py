@@ -1,30 +1,18 @@
 """Attribution methods, one file a paper."""
 
-from sfumato.methods.captum import Captum
-from sfumato.methods.centre import Centre
-from sfumato.methods.deconvnet import Deconvnet
-from sfumato.methods.excitation_backprop import ContrastiveExcitationBackprop, ExcitationBackprop
-from sfumato.methods.extremal import ExtremalPerturbation
-from sfumato.methods.extremal_channels import ExtremalChannels
-from sfumato.methods.grad_cam import GradCAM
-from sfumato.methods.gradient import Gradient
-from sfumato.methods.guided_backprop import GuidedBackprop
-from sfumato.methods.linear_approximation import LinearApproximation
-from sfumato.methods.meaningful import MeaningfulPerturbation
-from sfumato.methods.rise import RISE
+from sfumato.methods.captum import Captum as Captum
+from sfumato.methods.centre import Centre as Centre
+from sfumato.methods.deconvnet import Deconvnet as Deconvnet
+from sfumato.methods.excitation_backprop import ContrastiveExcitationBackprop as ContrastiveExcitationBackprop
+from sfumato.methods.excitation_backprop import ExcitationBackprop as ExcitationBackprop
+from sfumato.methods.extremal import ExtremalPerturbation as ExtremalPerturbation
+from sfumato.methods.extremal_channels import ExtremalChannels as ExtremalChannels
+from sfumato.methods.grad_cam import GradCAM as GradCAM
+from sfumato.methods.gradient import Gradient as Gradient
+from sfumato.methods.guided_backprop import GuidedBackprop as GuidedBackprop
+from sfumato.methods.linear_approximation import LinearApproximation as LinearApproximation
+from sfumato.methods.meaningful import MeaningfulPerturbation as MeaningfulPerturbation
+from sfumato.methods.rise import RISE as RISE
+from sfumato.settings import public_names
 
-__all__ = [
-    "RISE",
-    "Captum",
-    "Centre",
-    "ContrastiveExcitationBackprop",
-    "Deconvnet",
-    "ExcitationBackprop",
-    "ExtremalChannels",
-    "ExtremalPerturbation",
-    "GradCAM",
-    "Gradient",
-    "GuidedBackprop",
-    "LinearApproximation",
-    "MeaningfulPerturbation",
-]
+__all__ = list(public_names(vars()))

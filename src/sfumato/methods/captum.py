@@ -1,4 +1,7 @@
-"""Captum's methods as methods of this library: `Captum("IntegratedGradients")`."""
+r"""Captum's methods as methods of this library: `Captum("IntegratedGradients")`.
+
+N. Kokhlikyan et al.: *Captum: a unified and generic model interpretability library for PyTorch*, 2020, arXiv 2009.07896.
+"""
 
 import importlib
 import inspect
@@ -12,14 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sfumato.about import about_run
 from sfumato.attribution import Attribution
 from sfumato.layers.capture import find_layer
+from sfumato.methods.method import Method, Progress
 from sfumato.model.effects import Model
 from sfumato.model.inputs import described
 from sfumato.model.subject import Subject
-from sfumato.scores import check_meaning
-from sfumato.settings import check_seed, later
+from sfumato.settings import later
 
 MEMORY = 2.0
 """GiB."""
@@ -31,9 +33,38 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """From `(B, C, *S)` to one channel."""
 
+PAPERS = {
+    "Saliency": "K. Simonyan, A. Vedaldi, A. Zisserman: *Deep inside convolutional networks: visualising image classification "
+    "models and saliency maps*, ICLR 2014 workshop, arXiv 1312.6034",
+    "Deconvolution": "M. D. Zeiler, R. Fergus: *Visualizing and understanding convolutional networks*, ECCV 2014, arXiv "
+    "1311.2901",
+    "Occlusion": "Deconvolution",
+    "GuidedBackprop": "J. T. Springenberg, A. Dosovitskiy, T. Brox, M. Riedmiller: *Striving for simplicity: the all "
+    "convolutional net*, ICLR 2015 workshop, arXiv 1412.6806",
+    "LayerGradCam": "R. R. Selvaraju, M. Cogswell, A. Das, R. Vedantam, D. Parikh, D. Batra: *Grad-CAM: visual explanations "
+    "from deep networks via gradient-based localization*, ICCV 2017, arXiv 1610.02391",
+    "GuidedGradCam": "LayerGradCam",
+    "InputXGradient": "A. Shrikumar, P. Greenside, A. Shcherbina, A. Kundaje: *Not just a black box*, 2016, arXiv 1605.01713",
+    "LayerGradientXActivation": "InputXGradient",
+    "IntegratedGradients": "M. Sundararajan, A. Taly, Q. Yan: *Axiomatic attribution for deep networks*, ICML 2017, arXiv "
+    "1703.01365",
+    "LayerIntegratedGradients": "IntegratedGradients",
+    "DeepLift": "A. Shrikumar, P. Greenside, A. Kundaje: *Learning important features through propagating activation "
+    "differences*, ICML 2017, arXiv 1704.02685",
+    "LayerDeepLift": "DeepLift",
+    "KernelShap": "S. Lundberg, S. Lee: *A unified approach to interpreting model predictions*, NeurIPS 2017, arXiv 1705.07874",
+    "GradientShap": "KernelShap",
+    "LayerGradientShap": "KernelShap",
+    "DeepLiftShap": "KernelShap",
+    "LayerDeepLiftShap": "KernelShap",
+    "Lime": "M. T. Ribeiro, S. Singh, C. Guestrin: *Why should I trust you? Explaining the predictions of any classifier*, "
+    "KDD 2016, arXiv 1602.04938",
+}
+"""The paper of each of Captum's methods that has one, or the method whose paper it is, too, for `sfumato.citation`."""
+
 
 @dataclass(frozen=True)
-class Captum:
+class Captum(Method):
     """One of Captum's attribution methods, with the call of all methods here; gives an `Attribution` with a `map`.
 
     - `name`: of a class in `captum.attr`, also written "captum:IntegratedGradients", or "package.module:Class" for one of
@@ -64,44 +95,30 @@ class Captum:
         object.__setattr__(self, "arguments", tuple((name, _plain(name, value)) for name, value in pairs))
         if self.channels not in REDUCTIONS:
             raise ValueError(f"channels must be one of {', '.join(REDUCTIONS)}; got {self.channels!r}")
-        check_seed(self.seed)
-        check_meaning(self.score)
+        super().__post_init__()
 
-    def __call__(
-        self,
-        model: Model,
-        inputs: Tensor,
-        targets: Any,
-        progress: object = None,  # noqa: ARG002  # for the sake of the common call: there are no steps to tell
-    ) -> Attribution:
-        """The map for inputs `(B, C, *S)`.
-
-        `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. Raises `ValueError` where
-        the method, its layer, the inputs or the targets cannot be used. The model comes out as it went in.
-        """
-        kind = self._class()
-        wants_layer = self.needs_layer
-        if wants_layer != bool(self.layer):
+    def check_model(self, model: Model) -> None:  # noqa: ARG002
+        if self.needs_layer != bool(self.layer):
             raise ValueError(
                 f'{self.name} looks into a layer; name one, e.g. layer="layer4"'
-                if wants_layer
+                if self.needs_layer
                 else f"{self.name} looks into no layer; leave out layer={self.layer!r}"
             )
-        with Subject.prepared(model, inputs, targets, self.score, self.seed) as subject:
-            _, whole = subject.looked_at(MEMORY)
-            scored = _Scored(subject)
-            constructed = {"layer": find_layer(subject.model, self.layer)} if wants_layer else {}
-            with subject.surroundings.computing(), ONE_AT_A_TIME, _left_alone(subject.model), _seeded(self.seed):
-                x = subject.inputs.clone().requires_grad_()
-                made, called = self._divided(kind, x)
-                found = kind(scored, **constructed, **made).attribute(
-                    x, additional_forward_args=(subject.query,), **called
-                )
-                saliency = self._map(found, x)
-        return Attribution(map=saliency, whole=whole, about=about_run(self, subject.used_score))
+
+    def explain(self, subject: Subject, progress: Progress | None) -> Attribution:  # noqa: ARG002  # there are no steps
+        kind = self._class()
+        _, whole = subject.looked_at(MEMORY)
+        scored = _Scored(subject)
+        constructed = {"layer": find_layer(subject.model, self.layer)} if self.needs_layer else {}
+        with subject.surroundings.computing(), ONE_AT_A_TIME, _left_alone(subject.model), _seeded(self.seed):
+            x = subject.inputs.clone().requires_grad_()
+            made, called = self._divided(kind, x)
+            found = kind(scored, **constructed, **made).attribute(x, additional_forward_args=(subject.query,), **called)
+            saliency = self._map(found, x)
+        return Attribution(map=saliency, whole=whole, about=self.about(subject))
 
     @property
-    def needs_layer(self) -> bool:
+    def needs_layer(self) -> bool:  # type: ignore[override]  # which of Captum's methods it is decides
         """Whether the method looks into a layer. Raises as a call does where there is no such method."""
         return "layer" in inspect.signature(self._class()).parameters
 

@@ -6,16 +6,13 @@ it does. As a baseline in J. Zhang et al.: *Top-down neural attention by excitat
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sfumato.about import about_run
 from sfumato.attribution import Attribution
-from sfumato.model.effects import Model
+from sfumato.methods.method import Method, Progress
 from sfumato.model.subject import Subject
-from sfumato.scores import check_meaning
 from sfumato.settings import check_number, later
 
 MEMORY = 2.0
@@ -23,7 +20,7 @@ MEMORY = 2.0
 
 
 @dataclass(frozen=True)
-class Centre:
+class Centre(Method):
     r"""$S(u) = \exp\bigl(-\tfrac12 \sum_i (u_i - c_i)^2 / (\sigma L_i)^2\bigr)$, the same for every input.
 
     `sigma`: width of the bump as a fraction of each axis's length $L_i$. Along an axis of even length the two places next to
@@ -38,26 +35,14 @@ class Centre:
 
     def __post_init__(self) -> None:
         check_number("sigma", self.sigma, "a fraction of the input's sides", above=0)
-        check_meaning(self.score)
+        super().__post_init__()
 
-    def __call__(
-        self,
-        model: Model,
-        inputs: Tensor,
-        targets: Any,
-        progress: object = None,  # noqa: ARG002  # for the sake of the common call: there are no steps to tell
-    ) -> Attribution:
-        """The map for inputs `(B, C, *S)`, prepared as the model wants them.
-
-        `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. Raises `ValueError` where
-        the inputs or the targets cannot be used. The model comes out as it went in.
-        """
-        with Subject.prepared(model, inputs, targets, self.score) as subject:
-            _, whole = subject.looked_at(MEMORY)
-            with subject.surroundings.computing():
-                x = subject.inputs
-                saliency = bump(x.shape[2:], self.sigma).to(x.device).expand(len(x), 1, *x.shape[2:]).contiguous()
-            return Attribution(map=saliency, whole=whole, about=about_run(self, subject.used_score))
+    def explain(self, subject: Subject, progress: Progress | None) -> Attribution:  # noqa: ARG002  # there are no steps
+        _, whole = subject.looked_at(MEMORY)
+        with subject.surroundings.computing():
+            x = subject.inputs
+            saliency = bump(x.shape[2:], self.sigma).to(x.device).expand(len(x), 1, *x.shape[2:]).contiguous()
+        return Attribution(map=saliency, whole=whole, about=self.about(subject))
 
 
 def bump(shape: Sequence[int], sigma: float) -> Tensor:

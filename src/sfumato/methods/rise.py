@@ -12,15 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.about import about_run
 from sfumato.attribution import Attribution, saliency
-from sfumato.model.effects import Model
+from sfumato.methods.method import Method
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.inputs import warn_of_no_effect
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Fade, Perturbation, seeded
-from sfumato.scores import check_meaning
-from sfumato.settings import check_number, check_seed, later
+from sfumato.settings import check_number, later
 from sfumato.space.smoothing import per_axis
 
 ROUND = 128
@@ -58,14 +56,14 @@ class Round:
 
 
 @dataclass(frozen=True)
-class RISE:
+class RISE(Method):
     r"""$S(\lambda) = \mathbb{E}[\Phi(M \otimes x) \mid \lambda \text{ shown}]
     \approx \sum_i \Phi(M_i \otimes x)\, M_i(\lambda) \big/ \sum_i M_i(\lambda)$ over random masks $M_i$.
 
     Called with a model, inputs `(B, C, *S)` and targets, it returns an `Attribution` with `map` `(B, 1, *S)`, in the score's
-    units. A class index means its `Probability`, as published; for a model that already returns probabilities, or for raw
-    outputs, take `score="logit"`, the output as it is. Gradients are neither needed nor computed, and arrays that the model
-    returns become tensors.
+    units; `progress` is called with each `Round`. A class index means its `Probability`, as published; for a model that
+    already returns probabilities, or for raw outputs, take `score="logit"`, the output as it is. Gradients are neither needed
+    nor computed, and arrays that the model returns become tensors.
 
     - `samples`: masks for each query. `batch`: how many rows go through the model at once, by default 16 on a processor and
       128 elsewhere; fewer where `memory`, in GiB, would not hold what a differentiable model keeps of them.
@@ -117,36 +115,24 @@ class RISE:
         if self.draw not in DRAWS:
             raise ValueError(f"draw must be one of {', '.join(DRAWS)}; got {self.draw!r}")
         check_number("tolerance", self.tolerance, "a fraction of the map's range, 0 for never", least=0, below=1)
-        check_number("smooth", self.smooth, "a fraction of the input's shortest side", least=0)
-        check_number("memory", self.memory, "in GiB", above=0)
-        check_meaning(self.score)
-        check_seed(self.seed)
+        super().__post_init__()
 
-    def __call__(
-        self, model: Model, inputs: Tensor, targets: Any, progress: Callable[[Round], object] | None = None
-    ) -> Attribution:
-        """The saliency of every place of inputs `(B, C, *S)`, prepared as the model wants them.
-
-        `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. `progress` is told each
-        `Round`. Raises `ValueError` where the inputs or targets cannot be used; the model comes out as it went in.
-        """
-        with Subject.prepared(model, inputs, targets, self.score, self.seed) as subject:
-            rows, whole = subject.looked_at(self.memory)
-            rows = min(self.batch or (IN_CACHE if inputs.device.type == "cpu" else ROUND), rows)
-            last = None
-            for last in subject.surroundings.each(self._rounds(subject, rows)):
-                if progress is not None:
-                    progress(last)
-            if last is None:
-                raise RuntimeError("no masks were drawn")
-            with subject.surroundings.computing(), torch.no_grad():
-                saliency_map = saliency(last.map[:, None], self.smooth)
-                still = last.map.flatten(1)
-                warn_of_no_effect((still == still[:, :1]).all(1), "")
-            values = {"samples": last.samples.tolist(), "standard_error": _root_mean_square(last.error).tolist()}
-            cells = [int(count) for count in self.counts(subject.inputs.shape[2:])]
-            about = about_run(self, subject.used_score, values, cells=cells)
-            return Attribution(map=saliency_map, whole=whole, about=about)
+    def explain(self, subject: Subject, progress: Callable[[Round], object] | None) -> Attribution:
+        rows, whole = subject.looked_at(self.memory)
+        rows = min(self.batch or (IN_CACHE if subject.inputs.device.type == "cpu" else ROUND), rows)
+        last = None
+        for last in subject.surroundings.each(self._rounds(subject, rows)):
+            if progress is not None:
+                progress(last)
+        if last is None:
+            raise RuntimeError("no masks were drawn")
+        with subject.surroundings.computing(), torch.no_grad():
+            saliency_map = saliency(last.map[:, None], self.smooth)
+            still = last.map.flatten(1)
+            warn_of_no_effect((still == still[:, :1]).all(1), "")
+        values = {"samples": last.samples.tolist(), "standard_error": _root_mean_square(last.error).tolist()}
+        cells = [int(count) for count in self.counts(subject.inputs.shape[2:])]
+        return Attribution(map=saliency_map, whole=whole, about=self.about(subject, values, cells=cells))
 
     def masks(self, shape: Sequence[int], device: torch.device | None = None) -> Iterator["Draws"]:
         """All masks for inputs whose axes of space have the lengths `shape`, in rounds, not yet made."""

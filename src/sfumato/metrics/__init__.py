@@ -1,37 +1,22 @@
 """Protocols by which explanations are judged, one file each."""
 
-from sfumato.metrics.accuracy import Accuracy
-from sfumato.metrics.agreement import Agreement
-from sfumato.metrics.case import Case, Window
-from sfumato.metrics.deletion_game import DeletionGame
-from sfumato.metrics.energy_pointing import EnergyPointing
-from sfumato.metrics.estimate import Estimate, Measure
-from sfumato.metrics.insertion_deletion import InsertionDeletion
-from sfumato.metrics.monotonicity import Monotonicity
-from sfumato.metrics.pointing import PointingGame
-from sfumato.metrics.protocol import Protocol
-from sfumato.metrics.randomisation import Randomisation
-from sfumato.metrics.stability import Stability
-from sfumato.metrics.sufficient_area import SufficientArea
-from sfumato.metrics.transfer import Transfer
-from sfumato.metrics.weak_localisation import WeakLocalisation
+from sfumato.metrics.accuracy import Accuracy as Accuracy
+from sfumato.metrics.agreement import Agreement as Agreement
+from sfumato.metrics.case import Case as Case
+from sfumato.metrics.case import Window as Window
+from sfumato.metrics.deletion_game import DeletionGame as DeletionGame
+from sfumato.metrics.energy_pointing import EnergyPointing as EnergyPointing
+from sfumato.metrics.estimate import Estimate as Estimate
+from sfumato.metrics.estimate import Measure as Measure
+from sfumato.metrics.insertion_deletion import InsertionDeletion as InsertionDeletion
+from sfumato.metrics.monotonicity import Monotonicity as Monotonicity
+from sfumato.metrics.pointing import PointingGame as PointingGame
+from sfumato.metrics.protocol import Protocol as Protocol
+from sfumato.metrics.randomisation import Randomisation as Randomisation
+from sfumato.metrics.stability import Stability as Stability
+from sfumato.metrics.sufficient_area import SufficientArea as SufficientArea
+from sfumato.metrics.transfer import Transfer as Transfer
+from sfumato.metrics.weak_localisation import WeakLocalisation as WeakLocalisation
+from sfumato.settings import public_names
 
-__all__ = [
-    "Accuracy",
-    "Agreement",
-    "Case",
-    "DeletionGame",
-    "EnergyPointing",
-    "Estimate",
-    "InsertionDeletion",
-    "Measure",
-    "Monotonicity",
-    "PointingGame",
-    "Protocol",
-    "Randomisation",
-    "Stability",
-    "SufficientArea",
-    "Transfer",
-    "WeakLocalisation",
-    "Window",
-]
+__all__ = list(public_names(vars()))

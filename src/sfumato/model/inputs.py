@@ -1,5 +1,6 @@
 """Checks of what a user hands over, before any work is done."""
 
+import sys
 import warnings
 from typing import Any
 
@@ -69,7 +70,15 @@ def check_batch_axis(shape: tuple[int, ...], error: Exception) -> None:
 def warn_of_no_effect(queries: Tensor, layer: str) -> None:
     """Warn of the queries, marked in `(B,)`, whose score stays the same whatever is done to the places of the layer."""
     if queries.any():
-        warnings.warn(no_effect(queries, layer), stacklevel=3)
+        warnings.warn(no_effect(queries, layer), stacklevel=1 + _frames_of_ours())
+
+
+def _frames_of_ours() -> int:
+    """How many callers, from the one of this function upwards, are of this package: a warning names the line that calls it."""
+    package, count, frame = __name__.split(".")[0], 0, sys._getframe(1)
+    while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] in (package, "contextlib"):
+        count, frame = count + 1, frame.f_back  # type: ignore[assignment]
+    return count
 
 
 def no_effect(queries: Tensor, layer: str) -> str:

@@ -2,20 +2,22 @@
 
 import os
 from pathlib import Path
+from types import ModuleType
 
-from sfumato.models import dotted, hf, lite0, timm, torchray, torchvision
+from sfumato.models import dotted, lite0
+from sfumato.models import hf as hf
+from sfumato.models import timm as timm
+from sfumato.models import torchray as torchray
+from sfumato.models import torchvision as torchvision
 from sfumato.models.classifier import Classifier, Preparation
 from sfumato.settings import near
 
 __all__ = ["NAMES", "SOURCES", "Classifier", "Preparation", "load"]
 
-NAMES = {"lite0": lite0.load}  # models with names of their own
-SOURCES = {  # models called source:name
-    "torchvision": torchvision.load,
-    "timm": timm.load,
-    "hf": hf.load,
-    "torchray": torchray.load,
-}
+NAMES = {"lite0": lite0.load}
+"""Models with names of their own."""
+SOURCES = {name: value for name, value in vars().items() if isinstance(value, ModuleType) and hasattr(value, "OFFERS")}
+"""The sources of models called source:name: every module imported above that says what it `OFFERS` and can `load` it."""
 
 
 def load(name: str, checkpoint: str | os.PathLike[str] | None = None) -> Classifier:
@@ -31,7 +33,7 @@ def load(name: str, checkpoint: str | os.PathLike[str] | None = None) -> Classif
         return NAMES[name](weights)
     source, _, rest = name.partition(":")
     if rest and source in SOURCES:
-        return SOURCES[source](rest, weights)
+        return SOURCES[source].load(rest, weights)
     if rest:
         return dotted.load(name, weights, SOURCES)
     known = [*NAMES, *(f"{source}:…" for source in SOURCES), "package.module:factory"]

@@ -134,8 +134,7 @@ class Classifier:
     def placed(self, method: M) -> M:
         """The method, looking where `layers` says that it should, if it looks into a layer and is not told which."""
         layer = self.layers.get(type(method).__name__)
-        told = getattr(method, "layer", True)  # a method without a setting of this name looks into none
-        if told or not layer:
+        if not layer or getattr(method, "needs_layer", None) is False or getattr(method, "layer", True):
             return method
         return replace(method, layer=layer)  # type: ignore[type-var]
 

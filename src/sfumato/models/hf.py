@@ -11,6 +11,9 @@ from sfumato.models.checkpoint import load_weights_, requiring
 from sfumato.models.classifier import Classifier, Preparation
 from sfumato.space.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
+OFFERS = 'a model of that library: pip install "sfumato[hf]"'
+"""What `sfumato models` says of the source."""
+
 
 class Logits(nn.Module):
     """A network of transformers that answers with its logits alone."""

@@ -30,6 +30,9 @@ FILES = {
     "resnet50_coco": "resnet50_coco-e99468c5.pth.tar",
 }
 
+OFFERS = f"VGG16 and ResNet50 for VOC and COCO, downloaded at first use: {', '.join(FILES)}"
+"""What `sfumato models` says of the source."""
+
 PREPARATION = Preparation(
     size=None,
     resize=224,

@@ -9,6 +9,9 @@ from sfumato.models.checkpoint import load_weights_, requiring
 from sfumato.models.classifier import Classifier, Preparation
 from sfumato.settings import near
 
+OFFERS = 'a model of that library: pip install "sfumato[vision]"'
+"""What `sfumato models` says of the source."""
+
 
 def load(name: str, checkpoint: Path | None = None) -> Classifier:
     """The network with torchvision's best weights, downloaded at first use, or with a checkpoint's.

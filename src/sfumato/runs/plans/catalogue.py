@@ -1,6 +1,7 @@
 """The classes that a plan may name: methods, protocols, data sets, and their parts."""
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -26,7 +27,7 @@ def exported(module: str, does: str = "__init__") -> dict[str, Callable[..., Any
     return {
         name: thing
         for name, thing in things.items()
-        if isinstance(thing, type) and is_dataclass(thing) and hasattr(thing, does)
+        if isinstance(thing, type) and is_dataclass(thing) and hasattr(thing, does) and not inspect.isabstract(thing)
     }
 
 

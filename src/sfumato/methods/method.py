@@ -1,0 +1,212 @@
+"""The base of all methods: their call, the settings that they share, and how a result says what made it.
+
+A new method is a subclass in a file of its own, and one line in `sfumato/methods/__init__.py`. It states its own settings as
+fields of a frozen dataclass, and its maths: `Method.explain`, or for methods that read one backward pass `LayerMethod.read`.
+Shared settings are fields by the names below; `__post_init__` checks those that a class has.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sfumato.about import about_run
+from sfumato.attribution import Attribution
+from sfumato.layers.capture import check_layer
+from sfumato.layers.flow import axes_at, flows, gradient
+from sfumato.layers.tokens import check_layout, laid_out
+from sfumato.model.arguments import parted
+from sfumato.model.backward.rule import BackwardRule
+from sfumato.model.backward.rules import check_visible
+from sfumato.model.effects import Model
+from sfumato.model.inputs import warn_of_no_effect
+from sfumato.model.subject import WHOLE, Subject
+from sfumato.scores import check_finite, check_meaning
+from sfumato.settings import check_flag, check_number, check_seed, later
+from sfumato.space.smoothing import enlarged, gaussian_blur
+
+Progress = Callable[[Any], object]
+"""Called with each step of a method that works in steps."""
+
+
+class Method(ABC):
+    """A method of attribution: its settings, called with a model, inputs and targets.
+
+    Of the shared settings a class has those that it needs, as fields:
+
+    - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
+    - `seed`: of all that is random. The same seed gives the same result, alone or in any batch.
+    - `memory`: GiB that the model may keep for its backward pass; more rows than fit go through it in turns.
+    - `smooth`: width of the Gaussian that smooths the map, as a fraction of the shortest side; 0 for none.
+    """
+
+    makes_masks: ClassVar[bool] = False
+    """Whether results have `masks`, of the input where no layer is named."""
+    needs_layer: ClassVar[bool | None] = False
+    """True: a layer must be named. None: one may be named; without, it is the input. False: the method looks into none."""
+    smoothed: ClassVar[str] = "a fraction of the input's shortest side"
+    """What `smooth` counts in, for its error."""
+
+    score: str = "logit"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` unless the shared settings, of those that the class has, can be used."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}  # type: ignore[arg-type]
+        if "resize" in values:
+            check_flag("resize", values["resize"])
+        if "smooth" in values:
+            check_number("smooth", values["smooth"], self.smoothed, least=0)
+        if "memory" in values:
+            check_number("memory", values["memory"], "in GiB", above=0)
+        check_meaning(self.score)
+        check_seed(self.seed)
+
+    def __call__(self, model: Model, inputs: Tensor, targets: Any, progress: Progress | None = None) -> Attribution:
+        """The attribution for inputs `(B, C, *S)`, prepared as the model wants them.
+
+        `model`: any callable that returns outputs for inputs; methods that compute gradients need it differentiable.
+        `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. `progress` is called with
+        each step of methods that work in steps; others do not call it. Raises `ValueError` where the settings, the inputs
+        or the targets cannot be used with the model. The model comes out as it went in, also after an error.
+        """
+        self.check_model(model)
+        with Subject.prepared(model, inputs, targets, self.score, self.seed) as subject:
+            return self.explain(subject, progress)
+
+    def check_model(self, model: Model) -> None:  # noqa: ARG002  # subclasses look at it
+        """Raise `ValueError` where the method cannot be called with the model, before anything is computed."""
+        if self.needs_layer and not getattr(self, "layer", ""):
+            name = type(self).__name__
+            raise ValueError(
+                f'{name} needs layer, the dotted name of the module that it looks into, e.g. {name}(layer="layer4"). All '
+                "names: [name for name, _ in model.named_modules()]"
+            )
+
+    @abstractmethod
+    def explain(self, subject: Subject, progress: Progress | None) -> Attribution:
+        """The attribution of the subject: the model, held still, with the inputs and what is explained of them.
+
+        What it computes goes into `with subject.surroundings.computing():`, and its result has `about=self.about(subject)`.
+        """
+
+    def about(self, subject: Subject, values: Mapping[str, Sequence[Any]] | None = None, **used: Any) -> dict[str, Any]:
+        """How the result was made, for its `about`: see `sfumato.about.about_run`."""
+        return about_run(self, subject.used_score, values, **used)
+
+
+@dataclass(frozen=True)
+class AtLayer(Method):
+    """A method that looks into a layer, and where: the settings that come first in all such methods."""
+
+    layer: str = ""
+    layout: str = later("")
+
+
+@dataclass(frozen=True)
+class LayerMethod(AtLayer):
+    """A method whose map is made of what a layer puts out and of what flows back to it from the score, in one pass.
+
+    - `layer`: the dotted name of the module at whose output the method looks; "" for the model's input. A transformer's
+      tokens `(N, tokens, C)` are laid out as in the picture, without the leading ones (class, registers).
+    - `layout`: which axis of that output is which, as "BHWC", where it cannot be found out; see `ExtremalPerturbation`.
+    - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
+    - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
+    - `memory`: GiB that the model may keep for its backward pass; more inputs than fit go through it in turns.
+    - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
+    - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
+
+    Methods with `rules` raise `ValueError` besides where the model is compiled by torch.compile or torch.jit.
+    """
+
+    needs_layer: ClassVar[bool | None] = None
+    smoothed: ClassVar[str] = "a fraction of the map's shortest side"
+    rules: ClassVar[BackwardRule | str | None] = None
+    """Those of `sfumato.model.backward.rules.BackwardRules` under which the signal flows back, if any."""
+
+    smooth: float = 0.0
+    resize: bool = True
+    memory: float = 2.0
+    call: int = later(-1)
+    score: str = later("logit")
+
+    def __post_init__(self) -> None:
+        check_layer(self.layer, call=self.call)
+        check_layout(self.layout)
+        super().__post_init__()
+
+    def check_model(self, model: Model) -> None:
+        super().check_model(model)
+        if self.rules:
+            check_visible(parted(model)[0])
+
+    @abstractmethod
+    def read(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """The map `(N, 1, *L)` of what the layer puts out and of what flows back to it, `(N, C, *L)` both."""
+
+    def watched(self) -> Sequence[str]:
+        """Other layers whose outputs `descend` takes."""
+        return ()
+
+    def descend(self, scores: Tensor, output: Tensor, watched: Sequence[Tensor]) -> Tensor:
+        """What flows back to the layer's output from scores `(N,)`, of the output's shape: by default the gradient."""
+        return gradient(scores, output, watched)
+
+    def explain(self, subject: Subject, progress: Progress | None) -> Attribution:  # noqa: ARG002  # there are no steps
+        """The maps, in chunks of queries that fit into `memory`."""
+        space = tuple(subject.inputs.shape[2:])
+        axes = None
+        if self.layer:
+            with subject.surroundings.computing():
+                run = partial(_outputs, subject)
+                axes = axes_at(subject.model, self.layer, "output", subject.inputs, run, self.layout, self.call)
+        maps, whole, without = [], [], []
+        for flow in flows(subject, self.layer, self.rules, self.memory, self.watched(), self.descend, self.call):
+            whole.append(flow.scores)
+            check_finite(torch.cat(whole), WHOLE)
+            if not torch.isfinite(flow.gradient).all():
+                raise ValueError(
+                    "what flows back from the score is not finite; check the model, or use a wider type than its present one"
+                )
+            with subject.surroundings.computing(), torch.no_grad():
+                activation, signal = (
+                    laid_out(values.float() if values.itemsize < 4 else values, space, self.layer, axes, self.layout)
+                    for values in (flow.activation, flow.gradient)
+                )
+                without.append((signal == 0).flatten(1).all(1))
+                maps.append(self._finished(self.read(activation, signal).float(), space))
+        with subject.surroundings.computing(), torch.no_grad():
+            warn_of_no_effect(torch.cat(without), self.layer)
+            return Attribution(map=torch.cat(maps), whole=torch.cat(whole), about=self.about(subject))
+
+    def _finished(self, saliency: Tensor, space: tuple[int, ...]) -> Tensor:
+        if self.resize:
+            saliency = enlarged(saliency, space)
+        if self.smooth:
+            saliency = gaussian_blur(saliency, self.smooth * min(saliency.shape[2:]))
+        return saliency.contiguous()
+
+
+def _outputs(subject: Subject, inputs: Tensor) -> Any:
+    """The model's outputs for the first inputs."""
+    return subject.outputs(inputs, subject.query[: len(inputs)])
+
+
+CHANNELS: dict[str, Callable[[Tensor], Tensor]] = {
+    "max_abs": lambda values: values.abs().amax(1, keepdim=True),
+    "sum_abs": lambda values: values.abs().sum(1, keepdim=True),
+    "norm": lambda values: values.norm(dim=1, keepdim=True),
+    "sum": lambda values: values.sum(1, keepdim=True),
+}
+"""From `(N, C, *L)` to `(N, 1, *L)`: the largest magnitude (Simonyan et al. 2014), the sum of magnitudes, the Euclidean
+norm, and the sum, which keeps the sign."""
+
+
+def check_reduction(reduction: str) -> None:
+    """Raise `ValueError` unless it is one of `CHANNELS`."""
+    if reduction not in CHANNELS:
+        raise ValueError(f"reduction must be one of {', '.join(CHANNELS)}; got {reduction!r}")

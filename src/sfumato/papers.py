@@ -1,0 +1,166 @@
+"""BibTeX of the papers behind a method, a metric, or the parts that they are made of.
+
+A paper is written once, in the docstring of the class or of its module, as `F. Author, S. Author: *Title*, venue year, arXiv
+number`. Where a setting chooses among several papers, the module has a dict `PAPERS` from the setting's value to such a text,
+or to the value that has the same paper.
+The files are read, not imported, so that torch is not needed.
+"""
+
+import ast
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import sfumato
+from sfumato.settings import CLASS, ROOT
+
+NAME = r"(?:[A-Z]\.[ -]?)+(?:[a-z]+ )*[A-Z][\w'’-]+"
+REFERENCE = re.compile(
+    rf"(?P<authors>{NAME}(?:(?:,| &| and) {NAME})*)(?P<others> et al\.)?: \*(?P<title>[^*]+)\*,? ?(?P<rest>(?:[^.;()]|\.\d)*)"
+)
+
+
+def citation(*used: Any) -> str:
+    """The BibTeX entries of what was used, and of sfumato itself, each once.
+
+    Each of `used` is a method, a metric or a part of one, such as a mask family; the class of one; or an `Attribution`, whose
+    `about` says how it was made. Settings are followed: an ascent or a perturbation with a paper of its own is in. Raises
+    `ValueError` for anything else.
+
+    >>> print(citation("sfumato:RISE").partition("@software")[0].strip())
+    @inproceedings{petsiuk2018rise,
+      author = {V. Petsiuk and A. Das and K. Saenko},
+      title = {RISE: Randomized Input Sampling for Explanation of Black-box Models},
+      booktitle = {BMVC},
+      year = {2018},
+      eprint = {1806.07421},
+      archiveprefix = {arXiv},
+    }
+    """
+    entries: dict[str, None] = {}
+    for thing in used:
+        for module, name, settings in _classes(thing):
+            entries |= dict.fromkeys(_entries(module, name, settings))
+    return "\n\n".join([*entries, _software()])
+
+
+def _classes(thing: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """The module, name and settings of every class that a thing is made of, itself first."""
+    about = getattr(thing, "about", None)
+    if isinstance(thing, type):
+        yield thing.__module__, thing.__qualname__, {}
+        if is_dataclass(thing):
+            for entry in fields(thing):
+                yield from _parts(entry.default)
+    elif isinstance(about, Mapping):
+        if "method" not in about:
+            raise ValueError("the result's about does not say which method made it; give citation() the method")
+        yield from _classes(about["method"])
+        yield from _parts(about.get("perturbation"))
+    elif is_dataclass(thing) or isinstance(thing, str) or (isinstance(thing, Mapping) and CLASS in thing):
+        yield from _parts(thing)
+    else:
+        raise ValueError(f"citation() takes methods, their classes and results; got {thing!r}")
+
+
+def _parts(value: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """As `_classes`, of any setting: an object, or what its JSON says of it."""
+    if isinstance(value, tuple | list):
+        for item in value:
+            yield from _parts(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        settings = {entry.name: getattr(value, entry.name) for entry in fields(value)}
+        yield type(value).__module__, type(value).__qualname__, settings
+        yield from _parts(tuple(settings.values()))
+    elif isinstance(value, Mapping):
+        if isinstance(value.get(CLASS), str):
+            yield (*_home(value[CLASS]), value)
+        yield from _parts([item for key, item in value.items() if key != CLASS])
+    elif isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value) and _path(_home(value)[0]):
+        yield (*_home(value), {})
+
+
+def _home(path: str) -> tuple[str, str]:
+    """The module and name of a class from its dotted path, "package.module:Name", also where the package exports it."""
+    module, _, name = path.partition(":")
+    homes: Mapping[str, tuple[str, str]] = sfumato._table()  # type: ignore[attr-defined]
+    if module == ROOT and name in homes:
+        return homes[name]
+    if module.split(".")[0] == ROOT and (file := _path(module)) and file.name == "__init__.py":
+        return dict(sfumato._exports(file)).get(name, (module, name))  # type: ignore[attr-defined]
+    return module, name
+
+
+def _path(module: str) -> Path | None:
+    """The file of a module. This package's own are not imported for it, nor any package above another's."""
+    first, *parts = module.split(".")
+    if first == ROOT:
+        place = Path(__file__).parent.joinpath(*parts)
+        options = (place.with_suffix(".py"), place / "__init__.py")
+        return next((option for option in options if option.is_file()), None)
+    if module in sys.modules:
+        file = getattr(sys.modules[module], "__file__", None)
+    else:
+        try:
+            spec = importlib.util.find_spec(module)
+        except (ImportError, ValueError):
+            return None
+        file = spec.origin if spec else None
+    return Path(file) if file and file.endswith(".py") and Path(file).is_file() else None
+
+
+def _entries(module: str, name: str, settings: Mapping[str, Any]) -> Iterator[str]:
+    """The entries of a class with its settings."""
+    path = _path(module)
+    if path is None:
+        return
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts = [ast.get_docstring(tree)]
+    for statement in tree.body:
+        if isinstance(statement, ast.ClassDef) and statement.name == name:
+            texts.append(ast.get_docstring(statement))
+        named = [statement.target] if isinstance(statement, ast.AnnAssign) else getattr(statement, "targets", [])
+        if any(isinstance(target, ast.Name) and target.id == "PAPERS" for target in named):
+            papers = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
+            chosen = [papers.get(value.rpartition(":")[2]) for value in settings.values() if isinstance(value, str)]
+            texts += [papers.get(text, text) for text in chosen]
+    for text in texts:
+        yield from map(_bibtex, REFERENCE.finditer(" ".join((text or "").split())))
+
+
+def _bibtex(reference: re.Match[str]) -> str:
+    authors = [author.strip() for author in re.split(r", | & | and ", reference["authors"])]
+    rest = reference["rest"]
+    number = re.search(r"arXiv (\d{4}\.\d{4,5})", rest)
+    rest = re.sub(r"arXiv \d{4}\.\d{4,5}", "", rest)
+    year = re.search(r"\b(?:19|20)\d\d\b", rest)
+    venue = rest[: year.start()].strip(" ,") if year else ""
+    if year and rest[year.end() :].startswith(" workshop"):
+        venue += " workshop"
+    title = reference["title"]
+    word = next(iter(re.findall(r"[a-z]+", title.casefold())), "")
+    surname = re.sub(r"\W", "", authors[0].rpartition(" ")[2]).casefold()
+    entry = {
+        "author": " and ".join([*authors, *(["others"] if reference["others"] else [])]),
+        "title": title,
+        "booktitle": venue,
+        "year": year[0] if year else "",
+        "eprint": number[1] if number else "",
+        "archiveprefix": "arXiv" if number else "",
+    }
+    return _entry("inproceedings" if venue else "misc", f"{surname}{entry['year']}{word}", entry)
+
+
+def _software() -> str:
+    """This package's own entry, as CITATION.cff has it."""
+    entry = {"author": "{sfumato contributors}", "title": "sfumato", "version": sfumato.__version__}
+    return _entry("software", "sfumato", entry)
+
+
+def _entry(kind: str, key: str, values: Mapping[str, str]) -> str:
+    lines = "".join(f"  {name} = {{{value}}},\n" for name, value in values.items() if value)
+    return f"@{kind}{{{key},\n{lines}}}"
