@@ -1,4 +1,4 @@
-"""The public names, one line a name. Type checkers read this file, and `__init__.py` reads it at run time."""
+# The public names, one line a name. Type checkers read this file, and `__init__.py` reads it at run time.
 
 from sfumato import behaviour as behaviour
 from sfumato import data as data
@@ -21,7 +21,7 @@ from sfumato.layers.below import activations as activations
 from sfumato.masks.canvas import CanvasMask as CanvasMask
 from sfumato.masks.grid import GridMask as GridMask
 from sfumato.masks.smooth import SmoothMask as SmoothMask
-from sfumato.methods import *
+from sfumato.methods import *  # noqa: F403  # its own export lines
 from sfumato.methods.compat import captum as captum
 from sfumato.methods.compat import quantus as quantus
 from sfumato.methods.inversion import Inversion as Inversion

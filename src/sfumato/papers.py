@@ -142,7 +142,7 @@ def _bibtex(reference: re.Match[str]) -> str:
     if year and rest[year.end() :].startswith(" workshop"):
         venue += " workshop"
     title = reference["title"]
-    word = next(iter(re.findall(r"[a-z]+", title.casefold())), "")
+    word = next((word for word in re.findall(r"[a-z]+", title.casefold()) if word not in ("a", "an", "the", "on")), "")
     surname = re.sub(r"\W", "", authors[0].rpartition(" ")[2]).casefold()
     entry = {
         "author": " and ".join([*authors, *(["others"] if reference["others"] else [])]),

@@ -31,9 +31,9 @@ Checkpoint = Annotated[
 
 def method_classes() -> dict[str, Any]:
     """Every method by a short name: that of its file, or of its class where a file holds several."""
-    from sfumato import methods as exported
+    from sfumato.runs.plans.catalogue import exported
 
-    classes = [getattr(exported, name) for name in exported.__all__ if isinstance(getattr(exported, name), type)]
+    classes: list[Any] = list(exported("sfumato.methods", "__call__").values())
     files = [cls.__module__.rpartition(".")[2].replace("_", "-") for cls in classes]
     named = {}
     for cls, file in zip(classes, files, strict=True):

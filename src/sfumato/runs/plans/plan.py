@@ -258,7 +258,7 @@ def _protocol(spec: Any, keys: tuple[str, ...], methods: list[str], models: list
     others = _names_under(settings, "others", models, keys, ())
     protocol = make(settings, exported("sfumato.metrics", "measure"), keys, "protocol")
     if not isinstance(protocol, Protocol):
-        raise SettingError(keys, f"{type(protocol).__name__} is no protocol")
+        raise SettingError(keys, f"{type(protocol).__name__} is no protocol; derive it from sfumato.metrics.Protocol")
     if "others" in protocol.needs and not others:
         raise SettingError(keys, f"{type(protocol).__name__} compares with other networks: name models under 'others'")
     return ProtocolEntry(protocol, judged_methods, others)

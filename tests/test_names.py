@@ -1,0 +1,72 @@
+"""The public names come from one table, at their first use, and citations from what was used."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sfumato
+
+
+def test_every_public_name_is_there():
+    names = sfumato.__all__
+    assert sorted(names) == sorted(dir(sfumato)) == sorted(set(names))
+    assert {"RISE", "Method", "citation", "plots", "DELETE"} <= set(names)
+    assert all(getattr(sfumato, name) is not None for name in names)
+    namespace = {}
+    exec("from sfumato import *", namespace)  # noqa: S102
+    assert set(names) <= set(namespace)
+
+
+def test_every_method_is_exported_by_its_line_alone():
+    assert set(sfumato.methods.__all__) <= set(sfumato.__all__)
+    stub = Path(sfumato.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    assert not any(f" as {name}\n" in stub for name in sfumato.methods.__all__)
+
+
+def test_a_name_that_is_not_there():
+    with pytest.raises(AttributeError, match="module 'sfumato' has no attribute 'Nothing'"):
+        _ = sfumato.Nothing
+
+
+def test_neither_import_nor_names_nor_citations_need_torch():
+    code = (
+        "import sys, sfumato; print(sfumato.__version__, len(sfumato.__all__), 'petsiuk2018rise' in "
+        "sfumato.citation('sfumato:RISE'), 'torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split()[2:] == ["True", "False"]
+
+
+def keys(*used):
+    return [line.partition("{")[2].rstrip(",") for line in sfumato.citation(*used).splitlines() if line.startswith("@")]
+
+
+def test_a_citation_is_of_what_was_used():
+    extremal = sfumato.ExtremalPerturbation(ascent=sfumato.EvolutionAscent())
+    assert keys(extremal) == ["fong2019understanding", "salimans2017evolution", "sfumato"]
+    assert keys(sfumato.ExtremalPerturbation) == ["fong2019understanding", "sfumato"]
+    assert keys(sfumato.Deconvnet(), sfumato.Deconvnet) == ["zeiler2014visualizing", "sfumato"]
+    captum = sfumato.Captum("captum:IntegratedGradients")
+    assert keys(captum) == ["kokhlikyan2020captum", "sundararajan2017axiomatic", "sfumato"]
+    assert keys(sfumato.Captum("Occlusion")) == ["kokhlikyan2020captum", "zeiler2014visualizing", "sfumato"]
+    assert keys(sfumato.metrics.Randomisation) == ["adebayo2018sanity", "sfumato"]
+    assert keys() == ["sfumato"]
+
+
+def test_every_method_has_a_paper():
+    for name in sfumato.methods.__all__:
+        assert len(keys(getattr(sfumato, name))) > 1, name
+
+
+def test_a_result_is_cited_as_it_was_made():
+    import torch
+
+    result = sfumato.RISE(samples=4, cells=2)(lambda x: x.flatten(1), torch.rand(1, 1, 4, 4), 0)
+    assert keys(result) == ["petsiuk2018rise", "sfumato"]
+
+
+def test_what_cannot_be_cited():
+    with pytest.raises(ValueError, match=r"citation\(\) takes methods, their classes and results; got 3"):
+        sfumato.citation(3)
