@@ -72,7 +72,8 @@ def quality(areas: tuple[float, ...], evaluations: list[int], pictures: int, gra
     ascent = EvolutionAscent()
     method = sfumato.ExtremalPerturbation(areas=areas, ascent=ascent, jitter=None)
     columns: dict[str, Tensor] = {}
-    with method.search(net, inputs, targets) as search:
+    with method.prepared(net, inputs, targets) as subject:
+        search = method.search(subject)
         lattice = search.lattice
         assert isinstance(lattice, Lattice)
         wanted = torch.tensor(areas).expand(len(inputs), -1)

@@ -62,7 +62,8 @@ def main() -> None:
             }
             for kind, (method, asked) in methods.items():
                 inputs, targets = subjects.inputs[:pictures], subjects.targets[:pictures]
-                with method.search(net, inputs, targets) as search:
+                with method.prepared(net, inputs, targets) as subject:
+                    search = method.search(subject)
                     size = search.lattice.size[0] if kind == "channels" else 1
                     wanted = torch.tensor(asked).expand(pictures, -1) / size
                     above = part_above(net, layer)

@@ -68,7 +68,8 @@ def overhead(repeats: int) -> None:
             method = sfumato.ExtremalPerturbation(areas=areas)
             inputs, targets = subjects.inputs[:pictures], subjects.targets[:pictures]
             alone, last, ours = [], [], []
-            with method.search(subjects.net, inputs, targets) as search:
+            with method.prepared(subjects.net, inputs, targets) as subject:
+                search = method.search(subject)
                 wanted = torch.tensor(areas).expand(pictures, -1)
                 bare(subjects, pictures * len(areas))
                 for _ in range(repeats):
@@ -96,9 +97,11 @@ def quality(pictures: int, areas: tuple[float, ...]) -> None:
     shown = theirs.flatten(2).mean(2)
     method = sfumato.ExtremalPerturbation()
     dark = replace(method, perturbation=sfumato.Blur(border="zeros"))
-    with dark.search(subjects.net, subjects.inputs, subjects.targets) as search:
+    with dark.prepared(subjects.net, subjects.inputs, subjects.targets) as subject:
+        search = dark.search(subject)
         own = search.scores(theirs)
-    with method.search(subjects.net, subjects.inputs, subjects.targets) as search:
+    with method.prepared(subjects.net, subjects.inputs, subjects.targets) as subject:
+        search = method.search(subject)
         reflected = search.scores(theirs)
         ours = search.scores(search.masks(search.ascend(shown), shown))
     print(f"TorchRay was asked for {areas}; sfumato for what TorchRay's masks show of the visible picture.")
@@ -177,7 +180,8 @@ def preset(steps: int) -> None:
             single = torchray(subjects, index, (0.1,), count) if count <= 20 else theirs
             torch.set_num_threads(threads)
             last = torchray(subjects._replace(net=ChannelsLast(subjects.net)), index, (0.1,), count)
-            with method.search(net, x, target) as search:
+            with method.prepared(net, x, target) as subject:
+                search = method.search(subject)
                 scores = [search.scores(masks[None]).item() for masks in (theirs, last)]
             difference = (mine.masks[0] - theirs).abs()
             itself = [f"{(other - theirs).abs().max():.1e}" for other in (single, last)]

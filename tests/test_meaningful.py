@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import pickle
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -109,8 +110,10 @@ def test_priors(shape, beta):
         assert l1(masks)[row].item() == pytest.approx(sum(m[u] for u in np.ndindex(*shape)), rel=1e-12)
 
 
+@contextmanager
 def prepared(method, model, inputs, targets):
-    return Descent.prepared(method, model, inputs, targets)
+    with method.prepared(model, inputs, targets) as subject:
+        yield Descent.of(method, subject)
 
 
 def naive_probability(model, x, target):

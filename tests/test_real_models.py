@@ -51,7 +51,8 @@ def test_a_mask_beats_random_ones(classifier, pictures):
 
 def at_random(method, net, inputs, labels, count):
     """The best score `(B, 1)` of so many random masks for each input."""
-    with method.search(net, inputs, labels) as search:
+    with method.prepared(net, inputs, labels) as subject:
+        search = method.search(subject)
         places = (count * len(inputs), 1, *search.lattice.size)
         noise = torch.rand(places, generator=torch.Generator().manual_seed(0)) * 4 - 2
         areas = torch.full((len(inputs), count), AREA)

@@ -1,9 +1,7 @@
 """The subject above a layer: the score as a function of the layer's activations."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +9,6 @@ from torch import Tensor
 from sfumato.layers.flow import axes_at
 from sfumato.layers.replay import Replay, replay_of
 from sfumato.layers.tokens import Layout, LayoutError, channel_layout, layout
-from sfumato.model.effects import Model
 from sfumato.model.outputs import as_tensors
 from sfumato.model.subject import LAST, Subject
 
@@ -87,41 +84,3 @@ def above(
         maps=maps,
         space=len(space),
     )
-
-
-class AtLayer(Protocol):
-    """What a method says of the layer that it looks from."""
-
-    @property
-    def layer(self) -> str: ...
-    @property
-    def at(self) -> str: ...
-    @property
-    def call(self) -> int: ...
-    @property
-    def layout(self) -> str: ...
-    @property
-    def score(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def memory(self) -> float: ...
-    @property
-    def deterministic(self) -> bool: ...
-
-
-@contextmanager
-def question(
-    method: AtLayer, model: Model, inputs: Tensor, targets: Any, by_channel: bool = False
-) -> Iterator[tuple[Subject, tuple[int, ...]]]:
-    """What a method asks about, and the lengths `S` of the inputs `(B, C, *S)`. The model is held still meanwhile.
-
-    That is the model and its inputs, or the network above the method's layer and what that layer puts out.
-    """
-    with Subject.prepared(model, inputs, targets, method.score, method.seed, method.deterministic) as subject:
-        space = tuple(subject.inputs.shape[2:])
-        if method.layer:
-            subject.looked_at(method.memory)
-            yield above(subject, method.layer, method.at, by_channel, method.layout, method.call), space
-        else:
-            yield subject, space

@@ -4,38 +4,36 @@ R. Fong, M. Patrick, A. Vedaldi: *Understanding deep networks via extremal pertu
 arXiv 1910.08485.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from sfumato.about import about_run
 from sfumato.attribution import Attribution, saliency
 from sfumato.games import PRESERVE, Game
-from sfumato.layers.above import question
+from sfumato.layers.above import above
 from sfumato.layers.capture import check_layer
 from sfumato.layers.tokens import check_layout
 from sfumato.masks.canvas import CanvasMask
 from sfumato.masks.family import Parametrisation
 from sfumato.masks.smooth import SmoothMask
-from sfumato.model.effects import Model
+from sfumato.methods.method import Method, Progress
 from sfumato.model.evaluate import Evaluation
+from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Perturbation, default_perturbation, seeded
-from sfumato.scores import check_meaning
 from sfumato.search.penalised import PenalisedAscent
 from sfumato.search.problem import Ascent
 from sfumato.search.projected import ProjectedAscent
-from sfumato.search.search import Progress, Search
-from sfumato.settings import check_flag, check_number, check_seed, later
+from sfumato.search.search import Search
+from sfumato.settings import check_flag, check_whole, later
 from sfumato.space.jitter import Jitter, MirrorEvenSteps
 from sfumato.space.smoothing import enlarged
 
 
 @dataclass(frozen=True)
-class ExtremalPerturbation:
+class ExtremalPerturbation(Method):
     r"""For each area $a$: $m_a = \arg\max_m \Phi(m \otimes x)$ over smooth masks of mean $a$ (Fong et al. 2019, section 3).
 
     Called with a model, inputs `(B, C, *S)` and targets, it returns an `Attribution` with masks `(B, V, 1, *S)`.
@@ -64,6 +62,9 @@ class ExtremalPerturbation:
       and in a batch to within rounding; slower. See "Reproducibility" in the documentation.
     """
 
+    makes_masks: ClassVar[bool] = True
+    needs_layer: ClassVar[bool | None] = None
+
     areas: tuple[float, ...] = (0.05, 0.1, 0.2)
     game: Game | str = PRESERVE
     score: str = "logit"
@@ -85,14 +86,8 @@ class ExtremalPerturbation:
     def __post_init__(self) -> None:
         object.__setattr__(self, "areas", check_areas(self.areas))
         object.__setattr__(self, "game", Game.named(self.game))
-        check_meaning(self.score)
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise ValueError(f"steps must be a whole number from 1 up; got {self.steps!r}")
-        check_number("smooth", self.smooth, "a fraction of the input's shortest side", least=0)
+        check_whole("steps", self.steps, 1)
         check_flag("evenly", self.evenly)
-        check_flag("deterministic", self.deterministic)
-        check_number("memory", self.memory, "in GiB", above=0)
-        check_seed(self.seed)
         for name, does, example in (
             ("perturbation", "__call__", "Blur()"),
             ("mask", "on", "SmoothMask()"),
@@ -109,6 +104,7 @@ class ExtremalPerturbation:
         check_layout(self.layout)
         if self.layer and isinstance(self.mask, CanvasMask):
             raise ValueError(f"a CanvasMask lies over the input only; got layer={self.layer!r}")
+        super().__post_init__()
 
     @classmethod
     def torchray(cls, areas: Sequence[float] = (0.1,), **changes: Any) -> "ExtremalPerturbation":
@@ -137,46 +133,45 @@ class ExtremalPerturbation:
         method = cls(areas=check_areas(areas), score="log-odds", perturbation=Blur(max_sigma=5), evenly=True)
         return replace(method, **changes)
 
-    def __call__(self, model: Model, inputs: Tensor, targets: Any, progress: Progress | None = None) -> Attribution:
-        """Find the masks for inputs `(B, C, *S)`, prepared as the model wants them.
+    def explain(self, subject: Subject, progress: Progress | None) -> Attribution:
+        """The masks of each area, for all queries at once."""
+        search = self.search(subject)
+        areas = torch.tensor(self.areas, dtype=torch.float32, device=subject.inputs.device)
+        areas = areas.expand(len(subject.inputs), -1)
+        return search.attribution(search.ascend(areas, progress), areas)
 
-        `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. `progress` is told each
-        step. Raises `ValueError` where the inputs or targets cannot be used; the model comes out as it went in.
-        """
-        with self.search(model, inputs, targets) as search:
-            areas = torch.tensor(self.areas, dtype=torch.float32, device=inputs.device).expand(len(inputs), -1)
-            return search.attribution(search.ascend(areas, progress), areas)
+    def search(self, subject: Subject) -> Search:
+        r"""The model as $\Phi$, a family of masks $m$ over what it sees, and $m \otimes x$."""
+        space = tuple(subject.inputs.shape[2:])
+        if self.layer:
+            subject.looked_at(self.memory)
+            subject = above(subject, self.layer, self.at, False, self.layout, self.call)
+        seen = subject.inputs
+        jitter = Jitter(0, flip=False) if self.layer or self.jitter is None else self.jitter
+        jitter = jitter.for_shape(space) if isinstance(jitter, Jitter) else jitter
+        with subject.surroundings.computing():
+            lattice = self.family(seen, space)
+            rows, whole = subject.looked_at(self.memory)
+            perturbed = seeded(self.perturbation or default_perturbation(self.layer), self.seed)(seen)
+        used = {"mask": lattice.family, "jitter": None if self.layer or self.jitter is None else jitter}
 
-    @contextmanager
-    def search(self, model: Model, inputs: Tensor, targets: Any) -> Iterator[Search]:
-        r"""The model held still as $\Phi$, a family of masks $m$ over what it sees, and $m \otimes x$."""
-        with question(self, model, inputs, targets) as (subject, space):
-            seen = subject.inputs
-            jitter = Jitter(0, flip=False) if self.layer or self.jitter is None else self.jitter
-            jitter = jitter.for_shape(space) if isinstance(jitter, Jitter) else jitter
-            with subject.surroundings.computing():
-                lattice = self.family(seen, space)
-                rows, whole = subject.looked_at(self.memory)
-                perturbed = seeded(self.perturbation or default_perturbation(self.layer), self.seed)(seen)
-            used = {"mask": lattice.family, "jitter": None if self.layer or self.jitter is None else jitter}
+        def shown(masks: Tensor) -> dict[str, Tensor]:
+            at_places = enlarged(masks.flatten(0, 1), space).unflatten(0, masks.shape[:2])
+            return {"map": saliency(at_places, self.smooth, self.evenly)}
 
-            def shown(masks: Tensor) -> dict[str, Tensor]:
-                at_places = enlarged(masks.flatten(0, 1), space).unflatten(0, masks.shape[:2])
-                return {"map": saliency(at_places, self.smooth, self.evenly)}
-
-            yield Search(
-                evaluation=Evaluation(subject, perturbed, subject.query, rows),
-                lattice=lattice,
-                game=Game.named(self.game),
-                ascent=self.ascent,
-                steps=self.steps,
-                jitter=jitter,
-                seed=self.seed,
-                whole=whole,
-                shown=shown,
-                about=about_run(self, subject.used_score, **used),
-                layer=self.layer,
-            )
+        return Search(
+            evaluation=Evaluation(subject, perturbed, subject.query, rows),
+            lattice=lattice,
+            game=Game.named(self.game),
+            ascent=self.ascent,
+            steps=self.steps,
+            jitter=jitter,
+            seed=self.seed,
+            whole=whole,
+            shown=shown,
+            about=self.about(subject, **used),
+            layer=self.layer,
+        )
 
     def family(self, seen: Tensor, space: Sequence[int]) -> Parametrisation:
         """The masks over what is seen, `(B, C, *L)`, of inputs of `space`."""

@@ -5,36 +5,34 @@ for $x$, $\Phi_l$ the network above it, and $m$ the same at all places. R. Fong,
 networks via extremal perturbations and smooth masks*, ICCV 2019, arXiv 1910.08485, section 4.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from sfumato.about import about_run
 from sfumato.attribution import Attribution, overlaid
 from sfumato.games import PRESERVE, Game
-from sfumato.layers.above import AboveLayer, question
+from sfumato.layers.above import AboveLayer, above
 from sfumato.layers.capture import check_layer
 from sfumato.layers.tokens import check_layout
 from sfumato.masks.channels import Channels
-from sfumato.model.effects import Model
+from sfumato.methods.method import Method, Progress
 from sfumato.model.evaluate import Evaluation
+from sfumato.model.subject import Subject
 from sfumato.perturbations import Fade, Perturbation, seeded
-from sfumato.scores import check_meaning
 from sfumato.search.penalised import PenalisedAscent
 from sfumato.search.problem import Ascent
 from sfumato.search.projected import ProjectedAscent
-from sfumato.search.search import Progress, Search
-from sfumato.settings import check_flag, check_number, check_seed, later
+from sfumato.search.search import Search
+from sfumato.settings import check_flag, check_whole, later
 from sfumato.space.jitter import Jitter
 from sfumato.space.smoothing import enlarged
 
 
 @dataclass(frozen=True)
-class ExtremalChannels:
+class ExtremalChannels(Method):
     """For each count of channels, those of a layer whose mask plays the game best.
 
     Called with a model, inputs `(B, C, *S)` and targets, it returns an `Attribution` with masks `(B, V, K, 1, …)`, whose
@@ -60,6 +58,8 @@ class ExtremalChannels:
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     """
 
+    needs_layer: ClassVar[bool | None] = None
+
     layer: str = ""
     counts: tuple[int, ...] = (5, 10, 25, 50)
     game: Game | str = PRESERVE
@@ -82,66 +82,60 @@ class ExtremalChannels:
         object.__setattr__(self, "counts", check_counts(self.counts))
         object.__setattr__(self, "game", Game.named(self.game))
         check_flag("binary", self.binary)
-        check_flag("deterministic", self.deterministic)
-        for name in ("steps", "groups"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a whole number from 1 up; got {value!r}")
+        check_whole("steps", self.steps, 1)
+        if self.groups is not None:
+            check_whole("groups", self.groups, 1)
         if not callable(self.perturbation) or isinstance(self.perturbation, type):
             raise ValueError(f"perturbation must be a configuration such as Fade(); got {self.perturbation!r}")
         if not callable(self.ascent) or isinstance(self.ascent, type | PenalisedAscent):
             raise ValueError(f"ascent must be one that holds areas, such as ProjectedAscent(); got {self.ascent!r}")
-        check_seed(self.seed)
-        check_number("memory", self.memory, "in GiB", above=0)
-        check_meaning(self.score)
+        super().__post_init__()
 
-    def __call__(self, model: Model, inputs: Tensor, targets: Any, progress: Progress | None = None) -> Attribution:
-        """Find the masks for inputs `(B, C, *S)`, prepared as the model wants them.
-
-        `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. `progress` is told each
-        step. Raises `ValueError` where layer, inputs or targets cannot be used; the model comes out as it went in.
-        """
-        with self.search(model, inputs, targets) as search:
-            channels = search.lattice.size[0]
-            if max(self.counts) > channels:
-                raise ValueError(
-                    f"layer {self.layer!r} has {channels} channels or groups of them; got counts={self.counts}"
-                )
-            shares = torch.tensor(self.counts, dtype=torch.float32, device=inputs.device) / channels
-            areas = shares.expand(len(inputs), -1)
-            return search.attribution(search.ascend(areas, progress), areas)
-
-    @contextmanager
-    def search(self, model: Model, inputs: Tensor, targets: Any) -> Iterator[Search]:
-        r"""The network above the layer as $\Phi_l$, masks $m$ of its channels, and $m \otimes \Phi^l(x)$."""
-        with question(self, model, inputs, targets, by_channel=True) as (subject, space):
-            seen = subject.inputs
-            with subject.surroundings.computing():
-                lattice = self.family(seen)
-                rows, whole = subject.looked_at(self.memory)
-                of_channels = seeded(self.perturbation, self.seed)(seen)
-
-            def perturbed(masks: Tensor, query: Tensor) -> Tensor:
-                return of_channels(spread(masks, seen.shape[1]), query)
-
-            def shown(masks: Tensor) -> dict[str, Tensor]:
-                activation = subject.shown() if isinstance(subject, AboveLayer) else seen
-                overlay = overlaid(masks.mean(1).flatten(1), activation)
-                return {"map": enlarged(overlay, space), "activation": activation}
-
-            yield Search(
-                evaluation=Evaluation(subject, perturbed, subject.query, rows),
-                lattice=lattice,
-                game=Game.named(self.game),
-                ascent=self.ascent,
-                steps=self.steps,
-                jitter=Jitter(0, flip=False),
-                seed=self.seed,
-                whole=whole,
-                shown=shown,
-                about=about_run(self, subject.used_score, jitter=None),
-                layer=self.layer,
+    def explain(self, subject: Subject, progress: Progress | None) -> Attribution:
+        """The masks of each count of channels, for all queries at once."""
+        search = self.search(subject)
+        channels = search.lattice.size[0]
+        if max(self.counts) > channels:
+            raise ValueError(
+                f"layer {self.layer!r} has {channels} channels or groups of them; got counts={self.counts}"
             )
+        shares = torch.tensor(self.counts, dtype=torch.float32, device=subject.inputs.device) / channels
+        areas = shares.expand(len(subject.inputs), -1)
+        return search.attribution(search.ascend(areas, progress), areas)
+
+    def search(self, subject: Subject) -> Search:
+        r"""The network above the layer as $\Phi_l$, masks $m$ of its channels, and $m \otimes \Phi^l(x)$."""
+        space = tuple(subject.inputs.shape[2:])
+        if self.layer:
+            subject.looked_at(self.memory)
+            subject = above(subject, self.layer, self.at, True, self.layout, self.call)
+        seen = subject.inputs
+        with subject.surroundings.computing():
+            lattice = self.family(seen)
+            rows, whole = subject.looked_at(self.memory)
+            of_channels = seeded(self.perturbation, self.seed)(seen)
+
+        def perturbed(masks: Tensor, query: Tensor) -> Tensor:
+            return of_channels(spread(masks, seen.shape[1]), query)
+
+        def shown(masks: Tensor) -> dict[str, Tensor]:
+            activation = subject.shown() if isinstance(subject, AboveLayer) else seen
+            overlay = overlaid(masks.mean(1).flatten(1), activation)
+            return {"map": enlarged(overlay, space), "activation": activation}
+
+        return Search(
+            evaluation=Evaluation(subject, perturbed, subject.query, rows),
+            lattice=lattice,
+            game=Game.named(self.game),
+            ascent=self.ascent,
+            steps=self.steps,
+            jitter=Jitter(0, flip=False),
+            seed=self.seed,
+            whole=whole,
+            shown=shown,
+            about=self.about(subject, jitter=None),
+            layer=self.layer,
+        )
 
     def family(self, seen: Tensor) -> Channels:
         """Masks for the channels of what is seen, `(B, C, *L)`, or for their groups."""

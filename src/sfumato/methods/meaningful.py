@@ -4,27 +4,24 @@ R. Fong, A. Vedaldi: *Interpretable explanations of black boxes by meaningful pe
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from sfumato.about import about_run
 from sfumato.attribution import Attribution, saliency
 from sfumato.games import DELETE, Game
 from sfumato.masks.grid import Grid, GridMask
 from sfumato.masks.priors import l1, total_variation
-from sfumato.model.effects import Model
+from sfumato.methods.method import Method, Progress
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.inputs import warn_of_no_effect
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Perturbation, seeded
-from sfumato.scores import check_meaning
 from sfumato.search.loop import Look, Step, climb
 from sfumato.search.rules import TorchOptimiser
-from sfumato.settings import check_number, check_seed, later
+from sfumato.settings import check_number, check_whole, later
 from sfumato.space.jitter import Jitter, Move, shifts
 
 STARTS = ("circle", "ones")
@@ -34,7 +31,7 @@ SUPPRESSED = 0.01
 
 
 @dataclass(frozen=True)
-class MeaningfulPerturbation:
+class MeaningfulPerturbation(Method):
     r"""Minimise $\lambda_1 \lVert 1 - m \rVert_1 + \lambda_2 \sum_u \lVert \nabla m(u) \rVert_\beta^\beta +
     \mathrm{E}_\tau \Phi(m \otimes x(\cdot - \tau))$ over masks $m \in [0, 1]$ (Fong & Vedaldi 2017, eq. 4).
 
@@ -60,6 +57,8 @@ class MeaningfulPerturbation:
       itself.
     """
 
+    makes_masks: ClassVar[bool] = True
+
     game: Game | str = DELETE
     steps: int = 300
     rate: float = 0.1
@@ -83,22 +82,16 @@ class MeaningfulPerturbation:
             raise ValueError(
                 f"perturbation must be one or several, e.g. (Blur(10, 2), Noise()); got {self.perturbation!r}"
             )
-        for name, least in (("steps", 1), ("jitter", 0)):
-            value = getattr(self, name)
-            if name == "jitter" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number from {least} up; got {value!r}")
-        check_seed(self.seed)
+        check_whole("steps", self.steps, 1)
+        if self.jitter is not None:
+            check_whole("jitter", self.jitter, 0)
         check_number("rate", self.rate, "Adam's", above=0)
         check_number("l1", self.l1, "the weight of a penalty", least=0)
         check_number("tv", self.tv, "the weight of a penalty", least=0)
         check_number("beta", self.beta, "the exponent of the total variation", least=1)
         if self.start not in STARTS:
             raise ValueError(f"start must be one of {', '.join(STARTS)}; got {self.start!r}")
-        check_number("smooth", self.smooth, "a fraction of the input's shortest side", least=0)
-        check_number("memory", self.memory, "in GiB", above=0)
-        check_meaning(self.score)
+        super().__post_init__()
 
     @classmethod
     def localisation(cls, **changes: Any) -> "MeaningfulPerturbation":
@@ -110,16 +103,10 @@ class MeaningfulPerturbation:
         """`perturbation` as a tuple."""
         return self.perturbation if isinstance(self.perturbation, tuple) else (self.perturbation,)
 
-    def __call__(
-        self, model: Model, inputs: Tensor, targets: Any, progress: Callable[[Step], object] | None = None
-    ) -> Attribution:
-        """Find the masks for inputs `(B, C, *S)`, prepared as the model wants them.
-
-        `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. `progress` is told each
-        step. Raises `ValueError` where the inputs or targets cannot be used; the model comes out as it went in.
-        """
-        with Descent.prepared(self, model, inputs, targets) as descent:
-            return descent.attribution(descent.run(progress))
+    def explain(self, subject: Subject, progress: Progress | None) -> Attribution:
+        """One mask for each query."""
+        descent = Descent.of(self, subject)
+        return descent.attribution(descent.run(progress))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,19 +123,15 @@ class Descent:
     about: dict[str, Any]
 
     @classmethod
-    @contextmanager
-    def prepared(
-        cls, method: MeaningfulPerturbation, model: Model, inputs: Tensor, targets: Any
-    ) -> Iterator["Descent"]:
-        """Check what was given, look once at the whole inputs, and hold the model frozen for the time of the descent."""
-        with Subject.prepared(model, inputs, targets, method.score, method.seed) as subject:
-            with subject.surroundings.computing():
-                grid = method.mask.on(subject.inputs.shape[2:], subject.inputs.device)
-                rows, whole = subject.looked_at(method.memory)
-                perturbed = [seeded(each, method.seed)(subject.inputs) for each in method.perturbations]
-            evaluations = tuple(Evaluation(subject, each, subject.query, rows) for each in perturbed)
-            about = about_run(method, subject.used_score, mask=grid.family, jitter=list(_limits(method, grid)))
-            yield cls(method, evaluations, grid, whole, about)
+    def of(cls, method: MeaningfulPerturbation, subject: Subject) -> "Descent":
+        """Look once at the whole inputs of what is explained."""
+        with subject.surroundings.computing():
+            grid = method.mask.on(subject.inputs.shape[2:], subject.inputs.device)
+            rows, whole = subject.looked_at(method.memory)
+            perturbed = [seeded(each, method.seed)(subject.inputs) for each in method.perturbations]
+        evaluations = tuple(Evaluation(subject, each, subject.query, rows) for each in perturbed)
+        about = method.about(subject, mask=grid.family, jitter=list(_limits(method, grid)))
+        return cls(method, evaluations, grid, whole, about)
 
     def run(self, progress: Callable[[Step], object] | None = None) -> Tensor:
         """The marks `(B, 1, *L)` that the steps lead to."""

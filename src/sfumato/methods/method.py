@@ -6,7 +6,8 @@ Shared settings are fields by the names below; `__post_init__` checks those that
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
@@ -53,12 +54,14 @@ class Method(ABC):
 
     score: str = "logit"
     seed: int = 0
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         """Raise `ValueError` unless the shared settings, of those that the class has, can be used."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}  # type: ignore[arg-type]
-        if "resize" in values:
-            check_flag("resize", values["resize"])
+        for name in ("resize", "deterministic"):
+            if name in values:
+                check_flag(name, values[name])
         if "smooth" in values:
             check_number("smooth", values["smooth"], self.smoothed, least=0)
         if "memory" in values:
@@ -74,9 +77,15 @@ class Method(ABC):
         each step of methods that work in steps; others do not call it. Raises `ValueError` where the settings, the inputs
         or the targets cannot be used with the model. The model comes out as it went in, also after an error.
         """
-        self.check_model(model)
-        with Subject.prepared(model, inputs, targets, self.score, self.seed) as subject:
+        with self.prepared(model, inputs, targets) as subject:
             return self.explain(subject, progress)
+
+    @contextmanager
+    def prepared(self, model: Model, inputs: Tensor, targets: Any) -> Iterator[Subject]:
+        """What is explained: the model, held still meanwhile, with inputs and targets that were checked."""
+        self.check_model(model)
+        with Subject.prepared(model, inputs, targets, self.score, self.seed, self.deterministic) as subject:
+            yield subject
 
     def check_model(self, model: Model) -> None:  # noqa: ARG002  # subclasses look at it
         """Raise `ValueError` where the method cannot be called with the model, before anything is computed."""

@@ -99,7 +99,8 @@ def smallest(
         method = replace(method, areas=areas)
     elif areas is not None:
         areas = check_counts(areas)
-    with method.search(model, inputs, targets) as search:
+    with method.prepared(model, inputs, targets) as subject:
+        search = method.search(subject)
         grain = search.lattice.finest if of_channels else 0.0
         tolerance = max(tolerance or (0.0 if grain else TOLERANCE), grain)  # nothing lies between two counts
         batch = len(inputs)
