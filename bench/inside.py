@@ -5,11 +5,9 @@ All figures come from one run; times are medians, and the ratios are what to quo
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
 
 import torch
-from subjects import imagenet_pictures
+from subjects import imagenet_pictures, seconds
 from torch import Tensor, nn
 
 import sfumato
@@ -25,12 +23,6 @@ def part_above(net: nn.Sequential, layer: str) -> nn.Sequential:
     names = list(children)
     later = [children[each] for each in names[names.index(name) + 1 :]]
     return nn.Sequential(*([*children[name]][int(block) + 1 :] if block else []), *later)
-
-
-def seconds(action: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
 
 
 def bare(above: nn.Module, activations: Tensor) -> None:

@@ -8,7 +8,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from subjects import Subjects, imagenet_pictures
+from subjects import Subjects, imagenet_pictures, seconds
 
 import sfumato
 
@@ -40,12 +39,6 @@ def torchray(subjects: Subjects, index: int, areas: tuple[float, ...], steps: in
         reward_func=reference.simple_reward,
     )
     return masks.detach()
-
-
-def seconds(action: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
 
 
 def bare(subjects: Subjects, rows: int, channels_last: bool = False) -> None:

@@ -1,6 +1,8 @@
 """What is measured: a real classifier and real pictures, from packages."""
 
 import importlib.util
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,3 +38,10 @@ def imagenet_pictures(count: int) -> Subjects:
             targets.append(target)
             names.append(path.stem)
     return Subjects(classifier.net, torch.cat(inputs), torch.tensor(targets), names)
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """How long it takes, by the clock."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
