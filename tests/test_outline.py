@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sfumato.layers.flow import captured
+from sfumato.layers.capture import captured
 from sfumato.layers.outline import in_words, outline
 
 SIZE = 32
