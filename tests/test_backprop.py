@@ -14,7 +14,7 @@ from torch import nn
 from traces import assert_unchanged, state
 
 from sfumato.attribution import Attribution
-from sfumato.layers.flow import captured
+from sfumato.layers.capture import captured
 from sfumato.layers.tokens import laid_out
 from sfumato.methods.deconvnet import Deconvnet
 from sfumato.methods.excitation_backprop import ContrastiveExcitationBackprop, ExcitationBackprop

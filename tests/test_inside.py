@@ -182,15 +182,15 @@ def test_the_part_above_a_layer_equals_the_whole(kind, layer, side, not_run):
     net, x = made(kind), pictures()
     reference = made(kind)
     with Subject.prepared(net, x, 1) as subject:
-        upper = above(subject, layer, side, by_channel=True)
+        subject_above = above(subject, layer, side, by_channel=True)
         query = torch.tensor([2, 0, 0, 1, 2])
         computed = []
         for name, module in net.named_modules():
             forward = module.forward
             module.forward = lambda *a, name=name, forward=forward, **k: computed.append(name) or forward(*a, **k)
         with torch.no_grad():
-            outputs = upper.outputs(upper.inputs[query], query)
-            again = upper.outputs(upper.inputs[query], query)
+            outputs = subject_above.outputs(subject_above.inputs[query], query)
+            again = subject_above.outputs(subject_above.inputs[query], query)
         torch.testing.assert_close(outputs, reference(x[query]), rtol=1e-5, atol=1e-6)
         assert torch.equal(outputs, again), "what was stored is as it was"
         assert not set(computed) & set(not_run), "nothing below the layer is computed"
@@ -204,10 +204,10 @@ def test_what_a_mask_changes_is_what_the_whole_network_would_do(kind, layer, sid
     net, x = made(kind), pictures()
     calls = {"again": 3, "blocks.2.relu": 2}.get(layer, 1)
     with Subject.prepared(net, x, 1) as subject:
-        upper = above(subject, layer, side, by_channel=True)
-        shape = (len(x), upper.inputs.shape[1], *[1] * (upper.inputs.ndim - 2))
+        subject_above = above(subject, layer, side, by_channel=True)
+        shape = (len(x), subject_above.inputs.shape[1], *[1] * (subject_above.inputs.ndim - 2))
         mask = torch.rand(shape, generator=torch.Generator().manual_seed(1), requires_grad=True)
-        score = upper.phi(upper.inputs * mask, subject.query)
+        score = subject_above.phi(subject_above.inputs * mask, subject.query)
     (found,) = torch.autograd.grad(score.sum(), mask)
 
     other = mask.detach().clone().requires_grad_()

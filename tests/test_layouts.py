@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import sfumato
 from sfumato.cli.layers import _remarks
-from sfumato.layers.flow import axes_at, captured
+from sfumato.layers.capture import captured
+from sfumato.layers.flow import axes_at
 from sfumato.layers.outline import in_words, outline
 from sfumato.layers.tokens import LayoutError, channel_layout, layout
 from sfumato.settings import as_json, from_json

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from traces import assert_unchanged, state
 
-from sfumato.layers.flow import captured
+from sfumato.layers.capture import captured
 from sfumato.layers.outline import in_words, outline
 
 SIZE = 32

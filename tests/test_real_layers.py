@@ -39,10 +39,10 @@ def assert_the_rest_is_the_whole(net, inputs, layer, side):
     """For other rows than were stored."""
     with Subject.prepared(net, inputs, 0) as subject, warnings.catch_warnings():
         warnings.simplefilter("error")  # which says that the network must run from its input
-        upper = above(subject, layer, side, by_channel=True)
+        subject_above = above(subject, layer, side, by_channel=True)
         query = torch.tensor([1, 0, 1])
         with torch.no_grad():
-            found = upper.outputs(upper.inputs[query], query)
+            found = subject_above.outputs(subject_above.inputs[query], query)
             torch.testing.assert_close(found, net(inputs[query]), rtol=1e-3, atol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""Looking into a network: what a layer puts out, and how the score changes with it.
+"""Activations and gradients at a layer: what it puts out, and how the score changes with it.
 
 All methods that read one backward pass share `flows`: they differ in the rules under which it runs and in how they make a
 map of activations and gradients (see `sfumato.methods.method.LayerMethod`).
@@ -157,11 +157,11 @@ class ForwardPass:
     call: int
 
     def __call__(self, query: Tensor) -> Passed:
-        model, seen = self.subject.model, self.subject.inputs[query]
+        model, inputs = self.subject.model, self.subject.inputs[query]
         call = self.call
         if self.layer and call < -1:  # which one that is shows when the network has run
             call = number_of_call(
-                find_layer(model, self.layer), self.layer, call, lambda: self.subject.outputs(seen, query)
+                find_layer(model, self.layer), self.layer, call, lambda: self.subject.outputs(inputs, query)
             )
         rules = BackwardRules(self.rules) if self.rules else None
         # Probabilities are shared out among all that comes from the input, also by ways that go round the layer.
@@ -169,12 +169,12 @@ class ForwardPass:
         with ExitStack() as effects:
             capture = Capture("", cut=True)
             if not (self.layer and cut):  # needs no hook, so that any callable will do
-                seen = capture.keep(seen)
+                inputs = capture.keep(inputs)
             if self.layer:
                 capture = effects.enter_context(captured(model, self.layer, cut, call))
             watched = [effects.enter_context(captured(model, name)) for name in self.watch]
             effects.enter_context(rules or nullcontext())
-            outputs = self.subject.outputs(seen, query)
+            outputs = self.subject.outputs(inputs, query)
         scores = self.subject.scored(outputs, query)
         output = capture.output
         check_rows(output, len(query), self.layer, places=True)

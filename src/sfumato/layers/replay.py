@@ -93,21 +93,21 @@ class Replay:
     more: WithArguments | None = None
     """What the network needs besides its input."""
 
-    def __call__(self, seen: Tensor, query: Tensor) -> Any:
-        """The network's outputs where the layer puts out `seen`, whose rows belong to the queries `(N,)`."""
+    def __call__(self, activation: Tensor, query: Tensor) -> Any:
+        """The network's outputs where the layer puts out `activation`, whose rows belong to the queries `(N,)`."""
         calls: Counter[nn.Module] = Counter()
         modules = {module for module, _ in self.skipped} | {self.layer}
         arguments, named = self.more.of(query) if self.more is not None else ((), {})
-        with substituted({module: self._forward(module, seen, query, calls) for module in modules}):
+        with substituted({module: self._forward(module, activation, query, calls) for module in modules}):
             return self.net(self.inputs(query), *arguments, **named)
 
-    def _forward(self, module: nn.Module, seen: Tensor, query: Tensor, calls: Counter[nn.Module]) -> Substitution:
+    def _forward(self, module: nn.Module, activation: Tensor, query: Tensor, calls: Counter[nn.Module]) -> Substitution:
         def substitution(own: Callable[..., Any]) -> Callable[..., Any]:
             def forward(*arguments: Any, **named: Any) -> Any:
                 number = calls[module]
                 calls[module] += 1
                 if module is self.layer and number == self.number:
-                    return seen if self.at == "output" else own(seen, *arguments[1:], **named)
+                    return activation if self.at == "output" else own(activation, *arguments[1:], **named)
                 returned = self.skipped.get((module, number))
                 if returned is None:
                     return own(*arguments, **named)
@@ -138,13 +138,13 @@ def replay_of(subject: Subject, layer: str, at: str, call: int = -1) -> tuple[Re
         plan, products, reason = full, 0, ""
         try:
             plan, products = _planned(subject, recorder, full, first)
-        except Exception as error:  # noqa: BLE001  # whatever a network does not stand, it need not: it runs whole
+        except Exception as error:  # noqa: BLE001  # the network then runs from its input
             reason = f"{type(error).__name__}: {error}"
         wanted = [
             key for key, returned in plan.skipped.items() if any(isinstance(leaf, Rows) for leaf in returned.leaves)
         ]
         chunk = 1 if subject.habits.alone else CHUNK
-        passes = [recorder.record(some, wanted) for some in subject.query.split(chunk)]
+        passes = [recorder.record(queries, wanted) for queries in subject.query.split(chunk)]
         activation = torch.cat([one.activation(layer, at) for one in passes])
         if not reason:
             plan = _filled(plan, passes, subject.inputs)
@@ -209,7 +209,7 @@ class RecordedPass:
 
 @dataclass(frozen=True, eq=False)
 class PassRecorder:
-    """Passes of a subject's network in which all calls are seen, and one call of a layer above all."""
+    """Runs a subject's network and records all calls of its modules, and the activation at one call of the layer."""
 
     subject: Subject
     layer: nn.Module
@@ -218,7 +218,7 @@ class PassRecorder:
     call: int
 
     def record(self, query: Tensor, wanted: Collection[Key] | None = None) -> RecordedPass:
-        """A pass for the inputs of these queries; copies are kept of what the calls wanted returned, or all."""
+        """A pass for the inputs of these queries. Copies are kept of what the `wanted` calls return, by default all."""
         numbers: Counter[nn.Module] = Counter()
         calls: list[ModuleCall] = []
         stack: list[ModuleCall] = []
@@ -259,7 +259,7 @@ def _copied(value: Any) -> Any:
 
 
 def _planned(subject: Subject, recorder: PassRecorder, full: Replay, first: RecordedPass) -> tuple[Replay, int]:
-    """The rest of the network for the first query, with stand-ins for all that nothing looks at.
+    """The replay for the first query, with stand-ins for all values that nothing uses.
 
     Also how many convolutions and products are computed below the layer all the same.
     """
