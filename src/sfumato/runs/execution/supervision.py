@@ -2,8 +2,8 @@
 
 A batch at which a process died is tried again query by query, as after an error: a process that dies again then dies at
 one query. If a process died at one query and one protocol, that item has failed, and the rest of the chunk is done
-again. The system may have killed the process, for want of memory, say. Then the task waits until nothing else runs, and
-fails only if its process dies again.
+again. If something else may have killed the process, such as the system for want of memory, the task waits until
+nothing else runs, and fails only if its process dies again.
 """
 
 from collections.abc import Collection, Iterable, Mapping
