@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import sfumato
 from sfumato import cli
 from sfumato.cli import naming
-from sfumato.runs.plan import read
+from sfumato.runs.plans.plan import read
 
 FILES = {
     "method.py": '''

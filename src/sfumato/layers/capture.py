@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfumato.model.effects import Model, hooked
+from sfumato.model.effects import Model, hooked, in_transform
 
 SIDES = {"output": "puts out", "input": "takes in, as its first positional argument,"}
 """At which a layer may be watched, and what messages say that it does there."""
@@ -96,11 +96,6 @@ class CallChooser:
         """Of the chosen call, from 0."""
         _ = self.chosen
         return self.call % self.calls if self.call < 0 else self.call
-
-
-def in_transform(value: Any) -> bool:
-    """Whether it is a tensor within `torch.vmap` or another transform of `torch.func`, whose shape lacks the axes outside."""
-    return isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value)
 
 
 def plain_tensor(value: Any) -> bool:

@@ -240,3 +240,8 @@ def _dense_parts(tensor: Tensor) -> tuple[Tensor, ...]:
     if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
         return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
     return (tensor,) if tensor.layout == torch.strided else ()
+
+
+def in_transform(value: Any) -> bool:
+    """Whether it is a tensor within `torch.vmap` or another transform of `torch.func`, whose shape lacks the axes outside."""
+    return isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value)

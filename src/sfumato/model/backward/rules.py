@@ -22,6 +22,7 @@ from sfumato.model.backward.functions import Function, carries, is_rectifier
 from sfumato.model.backward.rectifier_rules import DeconvnetRule, GuidedRule
 from sfumato.model.backward.rectifiers import next_number, rectifiers
 from sfumato.model.backward.rule import BackwardRule, FunctionRule, RectifierRule
+from sfumato.model.effects import in_transform
 
 RULES: dict[str, BackwardRule] = {"deconvnet": DeconvnetRule(), "guided": GuidedRule(), "excitation": ExcitationRule()}
 """The published rules by name."""
@@ -106,7 +107,7 @@ class BackwardRules(TorchFunctionMode):
     def _ruled(self, func: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         rectifier = self.rectifying and is_rectifier(func, args, kwargs)
         rule = None if rectifier else self.of_function.get(func)
-        batched = any(map(_batched, chain(args, kwargs.values())))
+        batched = any(map(in_transform, chain(args, kwargs.values())))
         if rule is None or batched or not torch.is_grad_enabled():
             if rectifier and not batched:
                 return self._rectified(func, args, kwargs)
@@ -174,11 +175,6 @@ def _saving() -> tuple[Function, Function] | None:
 
 def _same(tensor: Tensor) -> Tensor:
     return tensor
-
-
-def _batched(value: Any) -> bool:
-    """Whether a tensor is one of `torch.vmap` or `torch.func.grad`, in which the graph does not see what happens to it."""
-    return isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value)
 
 
 def check_visible(model: Any) -> None:
