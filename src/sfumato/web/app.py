@@ -210,12 +210,12 @@ class Explorer:
     async def export(self, request: Request) -> Response:
         """A result, to be taken away."""
         job = self._job(request)
-        if job.found is None:
+        if job.result is None:
             raise RefusedError(409, "there is no result yet; wait for the end")
         kind = request.path_params["kind"]
         if kind not in exports.KINDS:
             raise RefusedError(404, f"there is no export {kind!r}; choose one of {', '.join(exports.KINDS)}")
-        file = await anyio.to_thread.run_sync(exports.KINDS[kind], job.found, self.classifier)
+        file = await anyio.to_thread.run_sync(exports.KINDS[kind], job.result, self.classifier)
         return Response(
             file.content, media_type=file.type, headers={"content-disposition": f'attachment; filename="{file.name}"'}
         )

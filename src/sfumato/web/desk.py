@@ -5,10 +5,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from sfumato.web.explaining import Found
+from typing import Any
 
 Event = Mapping[str, Any]
 """What is told of a job: plain JSON with a "type"."""
@@ -39,8 +36,8 @@ class Job:
     told: Event = field(default_factory=lambda: {"type": QUEUED})
     version: int = 0
     """Grows with each event: who looks seldom sees the latest only."""
-    found: "Found | None" = None
-    """For who takes it away."""
+    result: Any = None
+    """What the work leaves here for those who take it away; the desk does not look at it."""
     unwanted: threading.Event = field(default_factory=threading.Event)
 
     def tell(self, event: Event) -> None:

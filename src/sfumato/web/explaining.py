@@ -78,7 +78,7 @@ class Asked:
             if self.keep is not None:
                 found = smallest(self.method, net, shown.inputs, self.score, keep=self.keep, progress=watch)
                 about = {**found.attribution.about, "smallest": told(found, self.keep)}
-                job.found = Found(self, shown, replace(found.attribution, about=about))
+                job.result = Found(self, shown, replace(found.attribution, about=about))
                 curve = {
                     "areas": found.curve_areas.tolist(),
                     "scores": found.curve_scores[0].tolist(),
@@ -88,7 +88,7 @@ class Asked:
                 }
                 return {"type": DONE, "curve": curve, **answer(found.attribution), **self.warned(found.attribution)}
             result = self.method(net, shown.inputs, self.score, progress=watch)
-            job.found = Found(self, shown, result)
+            job.result = Found(self, shown, result)
             return {"type": DONE, "curve": None, **answer(result), **self.warned(result)}
 
         return done
