@@ -40,21 +40,28 @@ class Calls:
         return Counter(file for file, _ in self.functions)
 
 
-def main_path(steps: int = 12) -> Calls:
-    """What one call of the main method runs through."""
+def main_path(steps: int = 12) -> tuple[Calls, Calls]:
+    """What one call of the main method runs through, and what a step in its middle does."""
     torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
-    )
-    method, inputs = sfumato.ExtremalPerturbation(steps=steps), torch.rand(1, 3, 64, 64)
+    layers = (nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    net, method, inputs = nn.Sequential(*layers), sfumato.ExtremalPerturbation(steps=steps), torch.rand(1, 3, 64, 64)
     method(net, inputs, 1)  # what is loaded at first use is loaded
-    calls = Calls()
-    sys.setprofile(calls)
+    whole, step = Calls(), Calls()
+
+    def progress(done: Any) -> None:
+        if done.index == steps // 2:
+            sys.setprofile(step)
+        elif done.index == steps // 2 + 1:
+            sys.setprofile(None)
+
     try:
+        sys.setprofile(whole)
         method(net, inputs, 1)
+        sys.setprofile(None)
+        method(net, inputs, 1, progress=progress)
     finally:
         sys.setprofile(None)
-    return calls
+    return whole, step
 
 
 def imports() -> dict[str, set[str]]:
@@ -119,9 +126,11 @@ def lines() -> int:
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    calls = main_path()
+    calls, step = main_path()
     print(f"files on the way of a call       {len(calls.files)}")
     print(f"functions on the way             {len(calls.functions)}")
+    print(f"files of one of its steps        {len(step.files)}")
+    print(f"functions of a step              {len(step.functions)}")
     print(f"modules at the top               {sum(1 for path in PACKAGE.glob('*.py'))}")
     print(f"packages at the top              {sum(1 for path in PACKAGE.iterdir() if (path / '__init__.py').exists())}")
     print(f"cycles of imports                {len(cycles(imports()))}")

@@ -26,9 +26,16 @@ from sfumato import (
     Noise,
     SmoothMask,
 )
-from sfumato.masks.smooth import SmoothMaxConvolution, _Slices, _Windows, _within_reach, kernel, smooth_max
+from sfumato.masks.smooth import SmoothMaxConvolution, _floor, _Slices, _weighed, _Windows, _within_reach, kernel
 from sfumato.settings import as_json, from_json
 from sfumato.space.smoothing import Interpolation, cubic_spline, gaussian_blur, scales
+
+
+def smooth_max(values, temperature, dim):
+    """The smooth maximum of values that all count, as the lattice computes it in each of its windows."""
+    weights, _ = _weighed(values, temperature, dim)
+    return (values * weights).sum(dim) / weights.sum(dim).clamp(min=_floor(temperature))
+
 
 SHAPES = [
     (24,),

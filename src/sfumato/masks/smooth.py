@@ -29,18 +29,6 @@ REACH = 0.5 + math.sqrt(-math.log(NEGLIGIBLE) / 2)
 """The distance, in units of sigma, at which the kernel becomes negligible."""
 
 
-def smooth_max(values: Tensor, temperature: float, dim: int) -> Tensor:
-    r"""A differentiable maximum: the mean of the values weighted by how large they are.
-
-    $\mathrm{smax}(f) = \sum f\,w(f) / \sum w(f)$ with $w(f) = e^{Tf} - 1$, for values in [0, 1].
-
-    The paper's weight is $e^{Tf}$. Its zeros weigh one each, so that the result would depend on how many far-away
-    seeds are counted, and a kernel with full support has no natural end; less one, seeds without influence have none.
-    """
-    weights, _ = _weighed(values, temperature, dim)
-    return (values * weights).sum(dim) / weights.sum(dim).clamp(min=_floor(temperature))
-
-
 SHARP = 60.0
 """The temperature up to which exp(T) and sums of it are finite in single precision."""
 
@@ -49,7 +37,12 @@ FLAT = 1e-6
 
 
 def _weighed(values: Tensor, temperature: float, dim: int) -> tuple[Tensor, Tensor | None]:
-    """The weights of a smooth maximum, and above `SHARP` also the exponentials that are one more than they are.
+    r"""The weights of a smooth maximum, and above `SHARP` also the exponentials that are one more than they are.
+
+    A smooth maximum is the mean of the values weighted by how large they are: $\mathrm{smax}(f) = \sum f\,w(f) / \sum w(f)$
+    with $w(f) = e^{Tf} - 1$, for values in [0, 1]. The paper's weight is $e^{Tf}$. Its zeros weigh one each, so that the result
+    would depend on how many far-away seeds are counted, and a kernel with full support has no natural end; less one, seeds
+    without influence have none.
 
     There both are divided by the exponential of the largest value along `dim`, which would overflow, and which cancels in
     the maximum.
@@ -363,7 +356,7 @@ class _Slices:
 
 
 class SmoothMaxConvolution(torch.autograd.Function):
-    r"""`smooth_max` of kernel × seeds in every node's window: parameters `(N, nodes)` to values `(N, nodes)`.
+    r"""The smooth maximum of kernel × seeds in every node's window: parameters `(N, nodes)` to values `(N, nodes)`.
 
     The gradient is written out because automatic differentiation of the windows costs several times as much. With
     $S = \sum w$ and $m$ the result, $\partial m / \partial f = (w + T (f - m)(w + 1)) / S$.
