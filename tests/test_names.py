@@ -1,5 +1,7 @@
 """The public names come from one table, at their first use, and citations from what was used."""
 
+import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import sfumato
+from sfumato.settings import public_path
 
 
 def test_every_public_name_is_there():
@@ -70,3 +73,14 @@ def test_a_result_is_cited_as_it_was_made():
 def test_what_cannot_be_cited():
     with pytest.raises(ValueError, match=r"citation\(\) takes methods, their classes and results; got 3"):
         sfumato.citation(3)
+
+
+def test_no_class_has_the_name_of_another_that_is_exported():
+    """Files name a class by what exports its name, so the name must be that of one class."""
+    for module in pkgutil.walk_packages(sfumato.__path__, "sfumato."):
+        if module.name.endswith("__main__"):
+            continue
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, type) and value.__module__ == module.name and "." not in value.__qualname__:
+                home, _, name = public_path(value).partition(":")
+                assert getattr(importlib.import_module(home), name) is value

@@ -2,16 +2,17 @@
 
 import math
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
+import sfumato
 from sfumato import perturbations
 from sfumato.perturbations import Perturbation, default_perturbation, seeded
-from sfumato.settings import as_json, from_json, per_query
+from sfumato.settings import ROOT, as_json, from_json, per_query
 
 
 def about_run(
@@ -45,7 +46,7 @@ def used_perturbations(method: Any) -> tuple[Perturbation, ...]:
 def rebuild(described: Any) -> Perturbation:
     """The perturbation that `as_json` wrote, of this package's own. Raises `ValueError` for another."""
     name = described.get("class") if isinstance(described, Mapping) else described
-    if isinstance(described, Mapping) and str(name).split(".")[0].split(":")[0] == __name__.split(".")[0]:
+    if isinstance(described, Mapping) and re.split("[.:]", str(name))[0] == ROOT:
         perturbation: Perturbation = from_json(described)
         if type(perturbation).__module__ == perturbations.__name__:
             return perturbation
@@ -101,8 +102,5 @@ def versions() -> dict[str, str]:
 
 @cache
 def own_version() -> str:
-    """The version of the installed package, or "unknown"; looked up once, as that takes milliseconds."""
-    try:
-        return version("sfumato")
-    except PackageNotFoundError:
-        return "unknown"
+    """`sfumato.__version__`; looked up once, as that takes milliseconds."""
+    return str(sfumato.__version__)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfumato.settings import PER_QUERY
+from sfumato.settings import PER_QUERY, is_whole
 
 Target = int | tuple[int, ...]
 
@@ -401,7 +401,7 @@ def _index(value: Any) -> int:
     """A class index as an int: also numpy's and torch's integers, as a list may hold them."""
     scalar = isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0)
     plain = value.item() if scalar else value
-    if isinstance(plain, bool) or not isinstance(plain, int):
+    if not is_whole(plain):
         raise ValueError(f"a target is an integer class index; got {value!r}")
     if plain < 0:
         raise ValueError(f"a target is a class index from 0 up; got {plain}")

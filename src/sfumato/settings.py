@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, field, fields, is_dataclass
+from functools import cache
 from pathlib import PurePath
 from types import ModuleType
 from typing import Any, TypeGuard, TypeVar
@@ -238,10 +239,10 @@ FORMER_HOMES = (ROOT, f"{ROOT}.search", f"{ROOT}.space")
 
 def public_path(cls: type) -> str:
     """How files name a class: of this package, by the outermost package that exports it, so that modules may move."""
-    path = dotted_path(cls)
-    return _exported(path) or path if path.split(".")[0] == ROOT else path
+    return current_path(dotted_path(cls))
 
 
+@cache
 def current_path(path: str) -> str:
     """The name that files now give to a class which an earlier version wrote by its module; other names stay as they are.
 

@@ -98,10 +98,7 @@ def _class_named(name: str) -> Any:
 
 def makes_masks(method: Any) -> bool:
     """Whether the method's results have masks of the picture, not of a layer: of these there is more to say than of a map."""
-    if getattr(method, "layer", ""):
-        return False
-    # A method that does not derive from `Method` says it by its setting.
-    return bool(getattr(method, "makes_masks", any(field.name == "mask" for field in fields(method))))
+    return bool(getattr(method, "makes_masks", False)) and not getattr(method, "layer", "")
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.model.effects import Model, hooked, in_transform
+from sfumato.settings import is_whole
 
 SIDES = {"output": "puts out", "input": "takes in, as its first positional argument,"}
 """At which a layer may be watched, and what messages say that it does there."""
@@ -29,7 +30,7 @@ def check_layer(layer: Any, at: Any = "output", call: Any = -1) -> None:
         raise ValueError(f'layer is the dotted name of a module, "" for the input; got {layer!r}')
     if at not in SIDES:
         raise ValueError(f"at must be one of {', '.join(map(repr, SIDES))}; got {at!r}")
-    if isinstance(call, bool) or not isinstance(call, int):
+    if not is_whole(call):
         raise ValueError(f"call is the number of a layer's call, from 0, or from -1 backwards; got {call!r}")
 
 

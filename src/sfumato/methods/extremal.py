@@ -11,16 +11,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sfumato.attribution import Attribution, saliency
+from sfumato.attribution import saliency
 from sfumato.games import PRESERVE, Game
-from sfumato.layers.above import above
 from sfumato.layers.capture import check_layer
 from sfumato.layers.tokens import check_layout
 from sfumato.masks.canvas import CanvasMask
 from sfumato.masks.family import Parametrisation
 from sfumato.masks.smooth import SmoothMask
-from sfumato.methods.method import Method, Progress
-from sfumato.model.evaluate import Evaluation
+from sfumato.methods.masked import MaskMethod
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Perturbation, default_perturbation, seeded
 from sfumato.search.penalised import PenalisedAscent
@@ -33,7 +31,7 @@ from sfumato.space.smoothing import enlarged
 
 
 @dataclass(frozen=True)
-class ExtremalPerturbation(Method):
+class ExtremalPerturbation(MaskMethod):
     r"""For each area $a$: $m_a = \arg\max_m \Phi(m \otimes x)$ over smooth masks of mean $a$ (Fong et al. 2019, section 3).
 
     Called with a model, inputs `(B, C, *S)` and targets, it returns an `Attribution` with masks `(B, V, 1, *S)`.
@@ -63,7 +61,6 @@ class ExtremalPerturbation(Method):
     """
 
     makes_masks: ClassVar[bool] = True
-    needs_layer: ClassVar[bool | None] = None
 
     areas: tuple[float, ...] = (0.05, 0.1, 0.2)
     game: Game | str = PRESERVE
@@ -133,45 +130,27 @@ class ExtremalPerturbation(Method):
         method = cls(areas=check_areas(areas), score="log-odds", perturbation=Blur(max_sigma=5), evenly=True)
         return replace(method, **changes)
 
-    def explain(self, subject: Subject, progress: Progress | None) -> Attribution:
-        """The masks of each area, for all queries at once."""
-        search = self.search(subject)
-        areas = torch.tensor(self.areas, dtype=torch.float32, device=subject.inputs.device)
-        areas = areas.expand(len(subject.inputs), -1)
-        return search.attribution(search.ascend(areas, progress), areas)
+    def areas_for(self, search: Search) -> Tensor:
+        """The areas that were asked for."""
+        return torch.tensor(self.areas, dtype=torch.float32, device=search.whole.device)
 
     def search(self, subject: Subject) -> Search:
         r"""The model as $\Phi$, a family of masks $m$ over what it sees, and $m \otimes x$."""
         space = tuple(subject.inputs.shape[2:])
-        if self.layer:
-            subject.looked_at(self.memory)
-            subject = above(subject, self.layer, self.at, False, self.layout, self.call)
+        subject = self.at_layer(subject)
         seen = subject.inputs
-        jitter = Jitter(0, flip=False) if self.layer or self.jitter is None else self.jitter
-        jitter = jitter.for_shape(space) if isinstance(jitter, Jitter) else jitter
         with subject.surroundings.computing():
             lattice = self.family(seen, space)
-            rows, whole = subject.looked_at(self.memory)
-            perturbed = seeded(self.perturbation or default_perturbation(self.layer), self.seed)(seen)
+        hides = seeded(self.perturbation or default_perturbation(self.layer), self.seed)
+        jitter = Jitter(0, flip=False) if self.layer or self.jitter is None else self.jitter
+        jitter = jitter.for_shape(space) if isinstance(jitter, Jitter) else jitter
         used = {"mask": lattice.family, "jitter": None if self.layer or self.jitter is None else jitter}
 
         def shown(masks: Tensor) -> dict[str, Tensor]:
             at_places = enlarged(masks.flatten(0, 1), space).unflatten(0, masks.shape[:2])
             return {"map": saliency(at_places, self.smooth, self.evenly)}
 
-        return Search(
-            evaluation=Evaluation(subject, perturbed, subject.query, rows),
-            lattice=lattice,
-            game=Game.named(self.game),
-            ascent=self.ascent,
-            steps=self.steps,
-            jitter=jitter,
-            seed=self.seed,
-            whole=whole,
-            shown=shown,
-            about=self.about(subject, **used),
-            layer=self.layer,
-        )
+        return self.searching(subject, lattice, lambda: hides(seen), shown, jitter, **used)
 
     def family(self, seen: Tensor, space: Sequence[int]) -> Parametrisation:
         """The masks over what is seen, `(B, C, *L)`, of inputs of `space`."""

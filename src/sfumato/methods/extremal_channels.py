@@ -12,27 +12,26 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sfumato.attribution import Attribution, overlaid
+from sfumato.attribution import overlaid
 from sfumato.games import PRESERVE, Game
-from sfumato.layers.above import AboveLayer, above
+from sfumato.layers.above import AboveLayer
 from sfumato.layers.capture import check_layer
 from sfumato.layers.tokens import check_layout
 from sfumato.masks.channels import Channels
-from sfumato.methods.method import Method, Progress
-from sfumato.model.evaluate import Evaluation
+from sfumato.methods.masked import MaskMethod
 from sfumato.model.subject import Subject
-from sfumato.perturbations import Fade, Perturbation, seeded
+from sfumato.perturbations import Fade, Perturbation, Perturbed, seeded
 from sfumato.search.penalised import PenalisedAscent
 from sfumato.search.problem import Ascent
 from sfumato.search.projected import ProjectedAscent
 from sfumato.search.search import Search
-from sfumato.settings import check_flag, check_whole, later
+from sfumato.settings import check_flag, check_whole, is_whole, later
 from sfumato.space.jitter import Jitter
 from sfumato.space.smoothing import enlarged
 
 
 @dataclass(frozen=True)
-class ExtremalChannels(Method):
+class ExtremalChannels(MaskMethod):
     """For each count of channels, those of a layer whose mask plays the game best.
 
     Called with a model, inputs `(B, C, *S)` and targets, it returns an `Attribution` with masks `(B, V, K, 1, …)`, whose
@@ -58,7 +57,7 @@ class ExtremalChannels(Method):
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     """
 
-    needs_layer: ClassVar[bool | None] = None
+    by_channel: ClassVar[bool] = True
 
     layer: str = ""
     counts: tuple[int, ...] = (5, 10, 25, 50)
@@ -91,51 +90,33 @@ class ExtremalChannels(Method):
             raise ValueError(f"ascent must be one that holds areas, such as ProjectedAscent(); got {self.ascent!r}")
         super().__post_init__()
 
-    def explain(self, subject: Subject, progress: Progress | None) -> Attribution:
-        """The masks of each count of channels, for all queries at once."""
-        search = self.search(subject)
+    def areas_for(self, search: Search) -> Tensor:
+        """The shares of the layer's channels, or groups of them, that the counts are."""
         channels = search.lattice.size[0]
         if max(self.counts) > channels:
             raise ValueError(
                 f"layer {self.layer!r} has {channels} channels or groups of them; got counts={self.counts}"
             )
-        shares = torch.tensor(self.counts, dtype=torch.float32, device=subject.inputs.device) / channels
-        areas = shares.expand(len(subject.inputs), -1)
-        return search.attribution(search.ascend(areas, progress), areas)
+        return torch.tensor(self.counts, dtype=torch.float32, device=search.whole.device) / channels
 
     def search(self, subject: Subject) -> Search:
         r"""The network above the layer as $\Phi_l$, masks $m$ of its channels, and $m \otimes \Phi^l(x)$."""
         space = tuple(subject.inputs.shape[2:])
-        if self.layer:
-            subject.looked_at(self.memory)
-            subject = above(subject, self.layer, self.at, True, self.layout, self.call)
+        subject = self.at_layer(subject)
         seen = subject.inputs
         with subject.surroundings.computing():
             lattice = self.family(seen)
-            rows, whole = subject.looked_at(self.memory)
-            of_channels = seeded(self.perturbation, self.seed)(seen)
 
-        def perturbed(masks: Tensor, query: Tensor) -> Tensor:
-            return of_channels(spread(masks, seen.shape[1]), query)
+        def hide() -> Perturbed:
+            of_channels = seeded(self.perturbation, self.seed)(seen)
+            return lambda masks, query: of_channels(spread(masks, seen.shape[1]), query)
 
         def shown(masks: Tensor) -> dict[str, Tensor]:
             activation = subject.shown() if isinstance(subject, AboveLayer) else seen
             overlay = overlaid(masks.mean(1).flatten(1), activation)
             return {"map": enlarged(overlay, space), "activation": activation}
 
-        return Search(
-            evaluation=Evaluation(subject, perturbed, subject.query, rows),
-            lattice=lattice,
-            game=Game.named(self.game),
-            ascent=self.ascent,
-            steps=self.steps,
-            jitter=Jitter(0, flip=False),
-            seed=self.seed,
-            whole=whole,
-            shown=shown,
-            about=self.about(subject, jitter=None),
-            layer=self.layer,
-        )
+        return self.searching(subject, lattice, hide, shown, Jitter(0, flip=False), jitter=None)
 
     def family(self, seen: Tensor) -> Channels:
         """Masks for the channels of what is seen, `(B, C, *L)`, or for their groups."""
@@ -157,7 +138,7 @@ def check_counts(counts: Any) -> tuple[int, ...]:
     """Counts of channels as a tuple, if they are growing whole numbers from 1 up."""
     values = tuple(counts) if isinstance(counts, Iterable) else (counts,)
     for count in values:
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        if not is_whole(count, 1):
             raise ValueError(f"counts are numbers of channels, whole and from 1 up; got {count!r}")
     if not values or values != tuple(sorted(set(values))):
         raise ValueError(f"counts must grow, each named once, and be at least one; got {values}")

@@ -20,7 +20,7 @@ from sfumato.model.inputs import described
 from sfumato.model.subject import GIB, Subject
 from sfumato.search.loop import Look, climb
 from sfumato.search.rules import Momentum, by_size, half_cosine
-from sfumato.settings import as_json, check_number, check_seed
+from sfumato.settings import as_json, check_number, check_seed, check_whole, is_whole
 from sfumato.space.normalisation import IMAGENET_MEAN, IMAGENET_STD, Normalisation
 from sfumato.space.transforms import Transform
 
@@ -86,8 +86,7 @@ def invert(
     shape = _checked_shape(shape)
     normalisation.check(shape[0])
     for name, value, least in (("steps", steps, 1), ("every", every, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be a whole number from {least} up; got {value!r}")
+        check_whole(name, value, least)
     check_seed(seed)
     check_number("memory", memory, "in GiB", above=0)
     if not isinstance(prior, Prior):
@@ -276,11 +275,7 @@ def _fitting(phi: Callable[[Tensor], Tensor], example: Tensor, target: Tensor, l
 
 
 def _checked_shape(shape: Any) -> tuple[int, ...]:
-    if (
-        not isinstance(shape, Sequence)
-        or not 2 <= len(shape) <= 4
-        or any(isinstance(length, bool) or not isinstance(length, int) or length < 1 for length in shape)
-    ):
+    if not isinstance(shape, Sequence) or not 2 <= len(shape) <= 4 or not all(is_whole(length, 1) for length in shape):
         raise ValueError(
             f"shape is that of one picture, (C, *S), e.g. (3, 224, 224), with 1 to 3 axes of space; got {shape!r}"
         )

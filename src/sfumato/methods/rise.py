@@ -7,7 +7,6 @@ arXiv 1806.07421. Nothing but the model's outputs is needed: it may be a session
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from sfumato.model.evaluate import Evaluation
 from sfumato.model.inputs import warn_of_no_effect
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Fade, Perturbation, seeded
-from sfumato.settings import check_number, later
+from sfumato.settings import check_number, is_whole, later
 from sfumato.space.smoothing import per_axis
 
 ROUND = 128
@@ -106,10 +105,10 @@ class RISE(Method):
             object.__setattr__(self, "cells", tuple(self.cells))
         for name, least in (("samples", 2), ("batch", 1)):
             value = getattr(self, name)
-            if (not _whole(value) or value < least) and not (name == "batch" and value is None):
+            if (not is_whole(value) or value < least) and not (name == "batch" and value is None):
                 raise ValueError(f"{name} must be a whole number from {least} up; got {value!r}")
         for count in self.cells if isinstance(self.cells, tuple) else () if self.cells is None else (self.cells,):
-            if not _whole(count) or count < 2:
+            if not is_whole(count, 2):
                 raise ValueError(f"cells are whole numbers from 2 up, one for all axes or one per axis; got {count!r}")
         check_number("keep", self.keep, "the share of cells that show", above=0, below=1)
         if self.draw not in DRAWS:
@@ -301,7 +300,3 @@ class Sums:
 
 def _root_mean_square(error: Tensor) -> Tensor:
     return error.flatten(1).square().mean(1).sqrt()
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

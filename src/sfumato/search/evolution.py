@@ -18,7 +18,7 @@ from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
 from sfumato.search.rules import Momentum
 from sfumato.search.schedules import ShrinkingAreas
-from sfumato.settings import check_number, check_seed
+from sfumato.settings import check_number, check_seed, check_whole
 from sfumato.space.smoothing import TRUNCATE, gaussian_blur
 
 
@@ -49,8 +49,7 @@ class EvolutionAscent:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.pairs, bool) or not isinstance(self.pairs, int) or self.pairs < 1:
-            raise ValueError(f"pairs must be a whole number from 1 up; got {self.pairs!r}")
+        check_whole("pairs", self.pairs)
         check_number("width", self.width, "a length in nodes of the lattice", least=0)
         check_number("deviation", self.deviation, "how far parameters are moved to try them", above=0)
         check_number("rate", self.rate, "how far a parameter moves in a step", above=0)

@@ -30,9 +30,7 @@ class PenalisedAscent:
         """Ascend for areas of the canvas; from `warm` `(B · V, 1, *L)`, or from masks that show everything."""
         areas = problem.areas.flatten()
         rule = TorchOptimiser(
-            lambda leaves: torch.optim.SGD(
-                leaves, lr=self.rate, momentum=self.momentum, dampening=self.dampening, foreach=False
-            )
+            lambda leaves: torch.optim.SGD(leaves, lr=self.rate, momentum=self.momentum, dampening=self.dampening)
         )
 
         def look(parameters: Tensor, index: int) -> Look:

@@ -11,7 +11,7 @@ from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
 from sfumato.search.rules import Momentum
 from sfumato.search.schedules import ShrinkingAreas
-from sfumato.settings import check_number
+from sfumato.settings import check_number, check_whole
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class ProjectedAscent:
         check_number("momentum", self.momentum, "a factor", least=0, below=1)
         check_number("start", self.start, "an area", above=0, below=1)
         check_number("approach", self.approach, "a share of the steps", least=0, below=1)
-        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
-            raise ValueError(f"rounds must be a whole number from 1 up; got {self.rounds!r}")
+        check_whole("rounds", self.rounds)
         check_number("regrowth", self.regrowth, "a multiple of the area", least=1)
 
     def __call__(self, problem: Problem, steps: int, warm: Tensor | None = None) -> Iterator[Step]:

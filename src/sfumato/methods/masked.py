@@ -1,0 +1,84 @@
+"""The base of methods that search for masks: of places, or of a layer's channels."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from sfumato.attribution import Attribution
+from sfumato.games import Game
+from sfumato.layers.above import above
+from sfumato.masks.family import Parametrisation
+from sfumato.methods.method import Method, Progress
+from sfumato.model.evaluate import Evaluation
+from sfumato.model.subject import Subject
+from sfumato.perturbations import Perturbed
+from sfumato.search.problem import Ascent
+from sfumato.search.search import Search
+from sfumato.space.jitter import Jitter, MirrorEvenSteps
+
+
+class MaskMethod(Method):
+    """A method with the settings `game`, `ascent`, `steps`, `memory`, and of a layer `layer`, `at`, `layout` and `call`."""
+
+    needs_layer: ClassVar[bool | None] = None
+    by_channel: ClassVar[bool] = False
+    """Whether it masks a layer's channels, not its places."""
+
+    game: Game | str
+    ascent: Ascent
+    steps: int
+    memory: float
+    layer: str = ""
+    at: str = "output"
+    layout: str = ""
+    call: int = -1
+
+    @abstractmethod
+    def search(self, subject: Subject) -> Search:
+        r"""The model as $\Phi$, a family of masks $m$ over what it sees, and $m \otimes x$."""
+
+    @abstractmethod
+    def areas_for(self, search: Search) -> Tensor:
+        """The areas to search masks for, `(V,)`."""
+
+    def explain(self, subject: Subject, progress: Progress | None) -> Attribution:
+        """The masks of each area, for all queries at once."""
+        search = self.search(subject)
+        areas = self.areas_for(search).expand(len(subject.inputs), -1)
+        return search.attribution(search.ascend(areas, progress), areas)
+
+    def at_layer(self, subject: Subject) -> Subject:
+        """The subject itself, or the network above the layer."""
+        if not self.layer:
+            return subject
+        subject.looked_at(self.memory)
+        return above(subject, self.layer, self.at, self.by_channel, self.layout, self.call)
+
+    def searching(
+        self,
+        subject: Subject,
+        lattice: Parametrisation,
+        hide: Callable[[], Perturbed],
+        shown: Callable[[Tensor], Mapping[str, Tensor]],
+        moves: Jitter | MirrorEvenSteps,
+        **used: Any,
+    ) -> Search:
+        """The search over a subject's masks; `hide` makes what they hide places with, `used` goes into `about`."""
+        rows, whole = subject.looked_at(self.memory)
+        with subject.surroundings.computing():
+            perturbed = hide()
+        return Search(
+            evaluation=Evaluation(subject, perturbed, subject.query, rows),
+            lattice=lattice,
+            game=Game.named(self.game),
+            ascent=self.ascent,
+            steps=self.steps,
+            jitter=moves,
+            seed=self.seed,
+            whole=whole,
+            shown=shown,
+            about=self.about(subject, **used),
+            layer=self.layer,
+        )
