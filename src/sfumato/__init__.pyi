@@ -20,6 +20,7 @@ from sfumato.games import Game as Game
 from sfumato.layers.below import activations as activations
 from sfumato.masks.canvas import CanvasMask as CanvasMask
 from sfumato.masks.grid import GridMask as GridMask
+from sfumato.masks.level_set import LevelSet as LevelSet
 from sfumato.masks.smooth import SmoothMask as SmoothMask
 from sfumato.methods import *  # noqa: F403  # its own export lines
 from sfumato.methods.compat import captum as captum
@@ -48,6 +49,7 @@ from sfumato.scores import Probability as Probability
 from sfumato.scores import Score as Score
 from sfumato.scores import Sigmoid as Sigmoid
 from sfumato.search.evolution import EvolutionAscent as EvolutionAscent
+from sfumato.search.level_set import LevelSetAscent as LevelSetAscent
 from sfumato.space.jitter import Jitter as Jitter
 
 __version__: str

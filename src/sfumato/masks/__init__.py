@@ -1,4 +1,5 @@
-"""Families of masks: parameters on a coarse lattice to smooth masks of an input, and the penalties of published methods.
+"""Families of masks: parameters on a coarse lattice to masks of an input, and the penalties of published methods.
 
-`smooth` first: the masks of extremal perturbations. `grid` are those of 2017, `canvas` TorchRay's, `channels` those of a layer.
+`level_set` are sets with smooth outlines; `smooth` are the paper's masks, `grid` those of 2017, `canvas` TorchRay's,
+`channels` those of a layer.
 """

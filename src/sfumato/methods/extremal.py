@@ -17,10 +17,12 @@ from sfumato.layers.capture import check_layer
 from sfumato.layers.tokens import check_layout
 from sfumato.masks.canvas import CanvasMask
 from sfumato.masks.family import Parametrisation
+from sfumato.masks.level_set import LevelSet
 from sfumato.masks.smooth import SmoothMask
 from sfumato.methods.masked import MaskMethod
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Perturbation, default_perturbation, seeded
+from sfumato.search.level_set import LevelSetAscent
 from sfumato.search.penalised import PenalisedAscent
 from sfumato.search.problem import Ascent
 from sfumato.search.projected import ProjectedAscent
@@ -67,7 +69,7 @@ class ExtremalPerturbation(MaskMethod):
     score: str = "logit"
     steps: int = 250
     perturbation: Perturbation | None = None
-    mask: SmoothMask | CanvasMask = SmoothMask()
+    mask: LevelSet | SmoothMask | CanvasMask = SmoothMask()
     ascent: Ascent = ProjectedAscent()
     jitter: Jitter | MirrorEvenSteps | None = Jitter()
     smooth: float = 0.0
@@ -95,13 +97,23 @@ class ExtremalPerturbation(MaskMethod):
             optional = name in ("jitter", "perturbation")
             if isinstance(value, type) or not (hasattr(value, does) or (optional and value is None)):
                 raise ValueError(f"{name} must be a configuration such as {example}; got {value!r}")
-        if isinstance(self.ascent, PenalisedAscent) != isinstance(self.mask, CanvasMask):
-            raise ValueError("PenalisedAscent goes with a CanvasMask, ProjectedAscent with a SmoothMask; give a pair")
+        pairs = (PenalisedAscent, CanvasMask), (LevelSetAscent, LevelSet)
+        if any(isinstance(self.ascent, ascent) != isinstance(self.mask, mask) for ascent, mask in pairs):
+            raise ValueError(
+                "LevelSetAscent goes with a LevelSet, PenalisedAscent with a CanvasMask, others with a SmoothMask; give a "
+                f"pair; got ascent={self.ascent!r}, mask={self.mask!r}"
+            )
         check_layer(self.layer, self.at, self.call)
         check_layout(self.layout)
         if self.layer and isinstance(self.mask, CanvasMask):
             raise ValueError(f"a CanvasMask lies over the input only; got layer={self.layer!r}")
         super().__post_init__()
+
+    @classmethod
+    def crisp(cls, areas: Sequence[float] = (0.05, 0.1, 0.2), **changes: Any) -> "ExtremalPerturbation":
+        """Masks that are sets, with smooth outlines and edges of a pixel or two: `LevelSet`, sought by `LevelSetAscent`."""
+        method = cls(areas=check_areas(areas), steps=150, mask=LevelSet(), ascent=LevelSetAscent())
+        return replace(method, **changes)
 
     @classmethod
     def torchray(cls, areas: Sequence[float] = (0.1,), **changes: Any) -> "ExtremalPerturbation":

@@ -35,8 +35,12 @@ class ShrinkingAreas:
 
     def __call__(self, step: int) -> Tensor:
         """The areas at a step, counted from 0."""
-        progress = min(1.0, step / self.arrival) if self.arrival else 1.0
+        progress = self.progress(step)
         return self.first ** (1 - progress) * self.wanted**progress
+
+    def progress(self, step: int) -> float:
+        """The share of the way to the wanted areas at a step, counted from 0, in [0, 1]."""
+        return min(1.0, step / self.arrival) if self.arrival else 1.0
 
     def arrived(self, step: int) -> bool:
         """Whether the areas at a step are the wanted ones."""

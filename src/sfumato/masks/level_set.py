@@ -1,0 +1,213 @@
+r"""Sets with smooth outlines: the places where a smooth field is above a level.
+
+A mask is the set $\{u : f(u) > \tfrac12\}$ of a field $f$, the Gaussian-weighted mean of the parameters on a coarse
+lattice (level sets: S. Osher, J. Sethian, *Fronts propagating with curvature-dependent speed*, J. Comput. Phys.
+1988). Its outline is as smooth as the field. It may have several parts, which can merge, split and vanish while the
+parameters move.
+
+A set has no gradient. A search climbs on ramps instead, $m(u) = \mathrm{clip}(\tfrac12 + k\,(f(u) - \tfrac12), 0,
+1)$, whose sharpness $k$ it lets grow: only places in the band where $0 < m < 1$ have a gradient, so the outline moves
+and the inside stays.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sfumato.settings import check_number
+from sfumato.space.smoothing import (
+    Interpolation,
+    along_each_axis,
+    gaussian_blur,
+    per_axis,
+    rounded,
+    scales,
+)
+
+
+@dataclass(frozen=True)
+class LevelSet:
+    """The family of sets whose outlines are level lines of a smooth field.
+
+    The field has a node every `step` places and is smoothed by a Gaussian of `sigma` places, each one number for all
+    axes or one per axis. By default they suit the input's shape, axis by axis: 8 places for pictures of 224 pixels, in
+    proportion for other shapes (`for_shape` says them). `sigma` must be at least 0.6 steps, as narrower Gaussians would
+    show the lattice. A smaller sigma lets outlines follow finer parts; a larger one makes fewer and rounder parts.
+    `edge` is how many places the mask needs at an outline to fall from 0.9 to 0.1; 0 gives masks of zeros and ones.
+
+    >>> LevelSet().for_shape((224, 300))
+    LevelSet(step=(8.0, 8.0), sigma=(8.0, 8.0), edge=1.5)
+    """
+
+    step: float | tuple[float, ...] | None = None
+    sigma: float | tuple[float, ...] | None = None
+    edge: float = 1.5
+
+    def __post_init__(self) -> None:
+        for name in ("step", "sigma"):
+            lengths = getattr(self, name)
+            if isinstance(lengths, list):
+                object.__setattr__(self, name, tuple(lengths))
+            for length in lengths if isinstance(lengths, (list, tuple)) else () if lengths is None else (lengths,):
+                check_number(name, length, "a length in places, or one for each axis", above=0)
+        check_number("edge", self.edge, "the width of an edge in places", least=0)
+
+    def for_shape(self, shape: Sequence[int]) -> "LevelSet":
+        """The same family with its lengths said, for inputs whose axes of space have the lengths `shape`."""
+        factors = scales(shape)
+        steps = tuple(max(LEAST, LENGTH * factor) for factor in factors)
+        steps = steps if self.step is None else per_axis(self.step, len(shape))
+        sigmas = steps if self.sigma is None else per_axis(self.sigma, len(shape))
+        for step, sigma in zip(steps, sigmas, strict=True):
+            if sigma < NARROWEST * step:
+                raise ValueError(f"sigma must be at least {NARROWEST} steps; got step={step:g}, sigma={sigma:g}")
+        edge = self.edge if self.step is not None else self.edge * min(1.0, *factors)
+        return LevelSet(steps, sigmas, edge)
+
+    def divided(self, stride: Sequence[float]) -> "LevelSet":
+        """The same family over a layer whose places are `stride` places of the input apart, one number per axis.
+
+        Its lengths are divided by the strides. A step stays at half a place at least, as finer ones could not be
+        seen, and sigma in proportion. The lengths must be said: see `for_shape`.
+        """
+        if self.step is None or self.sigma is None:
+            raise ValueError(f"the lengths of {self} are not said; write LevelSet().for_shape(shape).divided(stride)")
+        steps, sigmas = per_axis(self.step, len(stride)), per_axis(self.sigma, len(stride))
+        shrunk = [min(1.0, max(1 / places, LEAST / step)) for places, step in zip(stride, steps, strict=True)]
+        return LevelSet(
+            tuple(step * by for step, by in zip(steps, shrunk, strict=True)),
+            tuple(sigma * by for sigma, by in zip(sigmas, shrunk, strict=True)),
+            self.edge / max(1.0, *stride),
+        )
+
+    def on(
+        self, shape: Sequence[int], device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> "LevelSets":
+        """The level sets over inputs whose axes of space have the lengths `shape`."""
+        return LevelSets(self.for_shape(shape), tuple(shape), device, dtype)
+
+
+LENGTH = 8
+"""Of a step, and of sigma, for pictures of 224 pixels."""
+
+NARROWEST = 0.6
+"""Of sigma, in steps: the field of equal parameters is then flat to one part in a thousand."""
+
+LEAST = 0.5
+"""Of a step that is derived, in places: finer ones could not be seen."""
+
+TENTHS = 2.563
+"""How many standard deviations of a Gaussian lie between a tenth and nine tenths of its integral."""
+
+
+class LevelSets:
+    """Level sets over one shape of input: parameters `(N, 1, *L)` to masks `(N, 1, *S)`."""
+
+    def __init__(
+        self, family: LevelSet, shape: tuple[int, ...], device: torch.device | None, dtype: torch.dtype | None
+    ) -> None:
+        if family.step is None or family.sigma is None:
+            raise ValueError(f"the lengths of {family} are not said; write {family}.on(shape)")
+        steps, sigmas = per_axis(family.step, len(shape)), per_axis(family.sigma, len(shape))
+        if any(length < 2 * step for length, step in zip(shape, steps, strict=True) if step > LEAST):
+            fitting = LevelSet().for_shape(shape)
+            raise ValueError(
+                f"an input of {' x '.join(map(str, shape))} places is too small for level sets with step={family.step}; "
+                f"give none, to have what suits the shape, or a smaller one for each axis, e.g. "
+                f"mask=LevelSet(step={rounded(fitting.step)}, sigma={rounded(fitting.sigma)})"
+            )
+        self.family = family
+        self.shape = shape
+        self.sharpness = math.inf
+        """The slope of the ramp at the level, 1 where the field itself is the mask; infinite for sets."""
+        self.size = tuple(math.ceil(length / step) for length, step in zip(shape, steps, strict=True))
+        dtype = dtype or torch.float32
+        self._spreads = [
+            Interpolation(
+                length,
+                count,
+                start=(count - 1) / 2 - (length - 1) / (2 * step),  # the lattice is centred
+                pace=1 / step,
+                reach=REACH * sigma / step,
+                weight=_gaussian(sigma / step),
+                mirrored=True,
+                dtype=dtype,
+                device=device,
+            )
+            for length, count, step, sigma in zip(shape, self.size, steps, sigmas, strict=True)
+        ]
+        self.everything = torch.ones(1, dtype=dtype, device=device)
+        self.finest = 1 / math.prod(shape)
+        """The share of one place."""
+
+    def at(self, sharpness: float) -> "LevelSets":
+        """The same family with ramps of a slope in place of sets."""
+        ramps = copy(self)
+        ramps.sharpness = sharpness
+        return ramps
+
+    def check(self, areas: Sequence[float]) -> None:
+        """Raise `ValueError` where an area is less than one place."""
+        if min(areas) < self.finest / 2:
+            raise ValueError(
+                f"an input of {' x '.join(map(str, self.shape))} places has no set of the area {min(areas):g}; "
+                f"give at least {self.finest:.2g}, the share of one place"
+            )
+
+    def start(self) -> Tensor:
+        """Parameters `(1, 1, *L)` that know nothing: flat, but for a bump that decides between equal places."""
+        squares = torch.zeros((), dtype=torch.float64, device="cpu")
+        for count in self.size:
+            squares = squares[..., None] + torch.linspace(-1, 1, count, dtype=torch.float64, device="cpu").square()
+        return (0.5 - BUMP * squares / len(self.size))[None, None].to(self.everything)
+
+    def nodes(self, parameters: Tensor) -> Tensor:
+        """The field, `(N, 1, *S)`, of parameters `(N, 1, *L)`."""
+        return along_each_axis(parameters, self._spreads)
+
+    def masks(self, nodes: Tensor) -> Tensor:
+        """Masks `(N, 1, *S)` of a field: ramps, or sets with their edges."""
+        if math.isinf(self.sharpness):
+            inside = (nodes > 0.5).to(nodes.dtype)
+            return gaussian_blur(inside, self.family.edge / TENTHS) if self.family.edge else inside
+        return (0.5 + self.sharpness * (nodes - 0.5)).clamp(0, 1)
+
+    def areas(self, nodes: Tensor) -> Tensor:
+        """The mean over the input of the masks of a field, `(N,)`; of sets, their share of the places."""
+        inside = (nodes > 0.5).to(nodes.dtype) if math.isinf(self.sharpness) else self.masks(nodes)
+        return inside.flatten(1).mean(1)
+
+    def settled(self, parameters: Tensor, areas: Tensor) -> Tensor:
+        """The parameters `(N, 1, *L)`, each shifted by one number, for sets of the areas `(N,)` to within a place."""
+        places = math.prod(self.shape)
+        count = (areas * places).round().long().clamp(1, places - 1)
+        for _ in range(3):  # the field follows a shift to one part in a thousand
+            ordered = self.nodes(parameters).flatten(1).sort(1, descending=True).values
+            ends = ordered.gather(1, torch.stack([count - 1, count], 1))
+            parameters = parameters + (0.5 - ends.mean(1)).view(-1, *[1] * (parameters.ndim - 1))
+        return parameters
+
+    def __call__(self, parameters: Tensor) -> Tensor:
+        """Masks `(N, 1, *S)` for parameters `(N, 1, *L)`."""
+        return self.masks(self.nodes(parameters))
+
+
+REACH = 5
+"""Standard deviations, at which a Gaussian has fallen to 4e-6 of its peak: less than what decides between equal places."""
+
+BUMP = 1e-3
+"""How much lower the corners start than the middle."""
+
+
+def _gaussian(sigma: float) -> Callable[[Tensor], Tensor]:
+    """The density of a Gaussian of a width, cut off at `REACH` widths."""
+
+    def weight(distance: Tensor) -> Tensor:
+        density = torch.exp(-0.5 * (distance / sigma).square()) / (sigma * math.sqrt(2 * math.pi))
+        return torch.where(distance.abs() < REACH * sigma, density, 0.0)
+
+    return weight

@@ -1,0 +1,201 @@
+"""Masks that are sets with smooth outlines, and the search for them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import sfumato
+from sfumato.search.consensus import consensus
+from sfumato.search.loop import Look, Step
+from sfumato.search.search import Search
+
+E = sfumato.ExtremalPerturbation
+
+
+def window(inputs: torch.Tensor) -> torch.Tensor:
+    """Two classes: the sum of what is in a window of 20 x 20 pixels in the upper left and the lower right of 64 x 64."""
+    return torch.stack([inputs[:, :, 8:28, 8:28].sum((1, 2, 3)), inputs[:, :, 36:56, 40:60].sum((1, 2, 3))], 1)
+
+
+@pytest.mark.parametrize("shape", [(1024,), (64, 64), (48, 80), (8, 24, 24)])
+@pytest.mark.parametrize("area", [0.05, 0.3])
+def test_a_set_has_the_area_and_no_half_transparent_places(shape: tuple[int, ...], area: float) -> None:
+    sets = sfumato.LevelSet().on(shape)
+    parameters = torch.rand(3, 1, *sets.size, generator=torch.Generator().manual_seed(1))
+    areas = torch.full((3,), area)
+    nodes = sets.nodes(sets.settled(parameters, areas))
+    places = nodes[0].numel()
+    torch.testing.assert_close(sets.areas(nodes), areas, atol=1.01 / places, rtol=0)
+    masks = sets.masks(nodes)
+    torch.testing.assert_close(masks.flatten(1).mean(1), areas, atol=2 / places, rtol=0)
+    inside = masks.flatten(1).topk(round(area * places)).values.mean(1)
+    assert (inside >= 0.95).all()
+
+
+def test_an_edge_is_as_wide_as_it_says() -> None:
+    sets = sfumato.LevelSet(step=8, sigma=8, edge=6).on((64, 64))
+    columns = (torch.arange(sets.size[1]) < sets.size[1] / 2).float().expand(1, 1, *sets.size)
+    line = sets(sets.settled(columns, torch.tensor([0.5])))[0, 0, 32]
+    assert ((line > 0.1) & (line < 0.9)).sum() in (5, 6, 7)
+    sharp = sfumato.LevelSet(step=8, sigma=8, edge=0).on((64, 64))
+    assert set(sharp(sharp.settled(columns, torch.tensor([0.5]))).unique().tolist()) == {0, 1}
+
+
+def test_a_ramp_sharpens_to_the_set() -> None:
+    sets = sfumato.LevelSet(edge=0).on((64, 64))
+    parameters = sets.settled(
+        torch.rand(1, 1, *sets.size, generator=torch.Generator().manual_seed(2)), torch.tensor([0.2])
+    )
+    distances = [(sets.at(sharpness)(parameters) - sets(parameters)).abs().mean() for sharpness in (1, 4, 16, 64, 1e6)]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[-1] < 1e-3
+
+
+def test_only_the_band_at_the_outline_has_a_gradient() -> None:
+    sets = sfumato.LevelSet().on((64, 64)).at(16)
+    parameters = torch.rand(1, 1, *sets.size, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    nodes = sets.nodes(parameters)
+    nodes.retain_grad()
+    masks = sets.masks(nodes)
+    masks.sum().backward()
+    band = (masks > 0) & (masks < 1)
+    assert band.any()
+    assert torch.equal(nodes.grad != 0, band)
+    torch.testing.assert_close(nodes.grad[band], torch.full((int(band.sum()),), 16.0))
+
+
+def test_borders_are_as_easy_to_show_as_the_middle() -> None:
+    sets = sfumato.LevelSet().on((64, 64))
+    field = sets.nodes(torch.ones(1, 1, *sets.size))
+    torch.testing.assert_close(field, torch.ones_like(field), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("game", ["preserve", "delete", "dual"])
+def test_the_window_is_found(game: str) -> None:
+    area = 400 / 4096
+    method = E.crisp(areas=(area,), game=game, steps=60, perturbation=sfumato.Fade(), jitter=None)
+    inputs = torch.ones(2, 3, 64, 64)
+    result = method(window, inputs, torch.tensor([0, 1]))
+    for mask, (top, left) in zip(result.masks[:, 0, 0], [(8, 8), (36, 40)], strict=True):
+        wanted = torch.zeros(64, 64, dtype=torch.bool)
+        wanted[top : top + 20, left : left + 20] = True
+        shown = mask > 0.5
+        assert (shown & wanted).sum() / (shown | wanted).sum() > 0.8
+    torch.testing.assert_close(result.achieved, torch.full((2, 1), area), atol=0.005, rtol=0)
+
+
+def test_a_batch_is_its_parts() -> None:
+    method = E.crisp(areas=(0.1, 0.2), steps=40, perturbation=sfumato.Fade())
+    inputs = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(4))
+    both = method(window, inputs, torch.tensor([0, 1]))
+    for row in range(2):
+        alone = method(window, inputs[row : row + 1], row)
+        torch.testing.assert_close(alone.scores, both.scores[row : row + 1], rtol=0.02, atol=0)
+        assert ((alone.masks > 0.5) == (both.masks[row : row + 1] > 0.5)).float().mean() > 0.99
+
+
+def test_the_smallest_area_is_searched_with_sets() -> None:
+    method = E.crisp(steps=40, perturbation=sfumato.Fade(), jitter=None)
+    result = sfumato.smallest(method, window, torch.ones(1, 3, 64, 64), 0, keep=0.8)
+    assert result.reached.all()
+    # 0.8 of the 400 pixels of the window, of 4096, and what smooth outlines cost
+    assert 0.078 <= result.area.item() <= 0.11
+    assert result.attribution.masks.flatten().topk(300).values.mean() > 0.95
+
+
+def test_the_search_accepts_layers() -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 6, 3, 2, 1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(6 * 256, 3)
+    ).eval()
+    result = E.crisp(areas=(0.1, 0.3), steps=20, layer="1")(net, torch.rand(1, 3, 32, 32), 1)
+    assert result.masks.shape == (1, 2, 1, 16, 16)
+    torch.testing.assert_close(result.achieved, torch.tensor([[0.1, 0.3]]), atol=0.005, rtol=0)
+
+
+def test_steps_are_numbered_over_all_runs() -> None:
+    numbers = []
+    method = E.crisp(areas=(0.1,), steps=100, perturbation=sfumato.Fade())
+    method(window, torch.ones(1, 3, 64, 64), 0, progress=lambda step: numbers.append((step.index, step.steps)))
+    assert numbers == [(index, 100) for index in range(100)]
+
+
+def test_a_few_steps_make_one_run() -> None:
+    ascent = sfumato.LevelSetAscent()
+    assert ascent._lengths(150) == [40, 40, 40, 30]
+    assert ascent._lengths(50) == [20, 20, 10]
+    assert ascent._lengths(30) == [30]
+    assert replace(ascent, restarts=1)._lengths(150) == [150]
+    assert replace(ascent, refinement=0.0)._lengths(150) == [150]
+
+
+def _walk(begin: torch.Tensor, number: int, length: int):
+    """Parameters that grow by one a step, of which those of even steps count."""
+    for index in range(length):
+        at = begin + index + number
+        yield Step(index, length, at, at.sum(1), at.sum(1), at, Look(at.sum(1), at, at.sum(1), index % 2 == 0))
+
+
+def test_a_consensus_is_the_mean_of_what_counts() -> None:
+    start = torch.tensor([[0.0, 10.0]])
+    steps = list(consensus(start, [3, 3, 3], _walk, lambda mean: 2 * mean))
+    assert [step.index for step in steps] == list(range(9))
+    assert {step.steps for step in steps} == {9}
+    # means of steps 0 and 2: 1 and 2 above the start, so that the last run begins 1.5 above, and its steps are 2 to 4 more
+    torch.testing.assert_close(steps[6].parameters, start + 3.5)
+    torch.testing.assert_close(steps[-1].parameters, 2 * (start + 1.5 + 3))
+
+
+def test_a_run_in_which_nothing_counts_has_its_last_step() -> None:
+    def walk(begin: torch.Tensor, number: int, length: int):
+        for step in _walk(begin, number, length):
+            yield replace(step, look=step.look._replace(counts=False))
+
+    start = torch.zeros(1, 2)
+    torch.testing.assert_close(list(consensus(start, [3], walk, lambda mean: mean))[-1].parameters, start + 2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda: E(mask=sfumato.LevelSet()), "give a pair"),
+        (lambda: E(ascent=sfumato.LevelSetAscent()), "give a pair"),
+        (lambda: sfumato.LevelSet(step=0), "step"),
+        (lambda: sfumato.LevelSet(edge=-1), "edge"),
+        (lambda: sfumato.LevelSet(step=8, sigma=4).on((64, 64)), "at least 0.6 steps"),
+        (lambda: sfumato.LevelSet(step=40).on((64, 64)), "too small"),
+        (lambda: sfumato.LevelSet().divided((2, 2)), "for_shape"),
+        (lambda: sfumato.LevelSetAscent(rate=0), "rate"),
+        (lambda: sfumato.LevelSetAscent(restarts=0), "restarts"),
+        (lambda: sfumato.LevelSetAscent(sharpness=0.5), "sharpness"),
+        (lambda: E.crisp(areas=(1e-6,))(window, torch.ones(1, 3, 64, 64), 0), "no set of the area"),
+    ],
+)
+def test_wrong_settings_are_refused(wrong, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        wrong()
+
+
+def test_an_ascent_refuses_another_family() -> None:
+    problem = replace(_problem(E(areas=(0.1,))), lattice=sfumato.SmoothMask().on((64, 64)))
+    with pytest.raises(TypeError, match="LevelSetAscent goes with"):
+        next(iter(sfumato.LevelSetAscent()(problem, 10)))
+
+
+def _problem(method: sfumato.ExtremalPerturbation):
+    from sfumato.search.problem import Problem
+
+    with method.prepared(window, torch.ones(1, 3, 64, 64), 0) as subject:
+        search: Search = method.search(subject)
+        return Problem(search.evaluation, search.lattice, torch.tensor([[0.1]]), search.game, iter([]))
+
+
+def test_a_network_that_knows_nothing_gets_one_set_in_the_middle() -> None:
+    with pytest.warns(UserWarning, match="effect|change"):
+        result = E.crisp(areas=(0.1,), steps=20)(
+            lambda x: x.sum((1, 2, 3))[:, None] * 0 + 1, torch.rand(1, 3, 64, 64), 0
+        )
+    mask = result.masks[0, 0, 0]
+    assert mask[28:36, 28:36].min() > 0.9
+    assert abs(float(mask.mean()) - 0.1) < 0.005
