@@ -37,7 +37,7 @@ from sfumato.behaviour.shares import fewest, widened
 from sfumato.behaviour.strongest import looks
 from sfumato.behaviour.transformations import TRANSFORMATIONS, Draw
 from sfumato.cli import bench_rules
-from sfumato.metrics.estimate import Estimate, turned
+from sfumato.metrics.estimate import Estimate, as_columns
 from sfumato.model.effects import device_of
 from sfumato.models import Classifier, Preparation
 
@@ -353,7 +353,7 @@ def test_a_rule_on_presence_by_hand():
 
 def test_the_weighted_auc_is_that_of_repeated_rows():
     weights = np.array([[1, 2, 0, 1, 3, 1, 1], [0, 1, 2, 2, 0, 0, 1]])
-    found = roc_auc(turned(rows_of(SCORES)), weights.astype(float))
+    found = roc_auc(as_columns(rows_of(SCORES)), weights.astype(float))
     for weight, value in zip(weights, found, strict=True):
         repeated = [row for row, times in zip(SCORES, weight, strict=True) for _ in range(times)]
         pairs = [(p, n) for _, p, yes in repeated if yes for _, n, no in repeated if not no]
