@@ -41,7 +41,7 @@ def described(name: str, net: nn.Module, preparation: Preparation, labels: tuple
         name=name,
         net=net,
         preparation=preparation,
-        labels=labels or class_labels.numbered(logits.shape[1]),
+        labels=labels or class_labels.default_labels(logits.shape[1]),
         layers=dict.fromkeys(LAYER_METHODS, layer) if layer else {},
     )
 
