@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -92,8 +92,8 @@ class WeakLocalisation(Protocol):
             height, width = saliency.shape
             scale = [(window.right - window.left) / width, (window.bottom - window.top) / height] * 2
             start = [window.left, window.top] * 2
-            float64: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
-            boxes = boxes * torch.tensor(scale, **float64) + torch.tensor(start, **float64)
+            boxes = boxes * torch.tensor(scale, dtype=torch.float64, device="cpu")
+            boxes = boxes + torch.tensor(start, dtype=torch.float64, device="cpu")
         best = overlaps(boxes, truth.boxes.double()).amax(1)
         lists = dict(zip(self.kinds, (part.tolist() for part in best.split(counts)), strict=True))
         tuning = {"tuning": tunes(case.picture)} if case.picture else {}
