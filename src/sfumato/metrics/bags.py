@@ -16,7 +16,7 @@ DRAWS = 100
 """Resamplings of each bag: with ten bags, as many as the bootstrap draws."""
 
 EXPONENT = 0.7
-"""A bag holds P^0.7 of P pictures, 16 thousand of a million: the largest exponent that the paper recommends."""
+"""A bag holds P^0.7 of P pictures, 16 thousand of a million: the larger exponent of those that the paper recommends."""
 
 
 def deviations(
