@@ -218,19 +218,15 @@ class Sample:
     def __init__(
         self, measure: Measure, columns: Columns, against: Columns | None, picture_of_row: Array, value: float
     ) -> None:
-        self.measure, self.columns, self.against, self.picture_of_row, self.value = (
-            measure,
-            columns,
-            against,
-            picture_of_row,
-            value,
-        )
+        self.measure, self.value = measure, value
+        self.columns, self.against = columns, against
+        self.picture_of_row = picture_of_row
         self.used = rows_used(measure.statistic, columns)
         self.count = int(self.used.sum())
         self.pictures = int(np.count_nonzero(np.bincount(picture_of_row[self.used])))
 
     def direct(self, resamples: int, seed: int) -> tuple[float, float] | None:
-        """The interval, if it needs no resampling of the whole table, else `None`. The one of a single picture is NaN."""
+        """The interval if the whole table need not be resampled, else `None`. The interval of one picture is NaN."""
         statistic = self.measure.statistic
         if self.pictures < 2:
             return np.nan, np.nan

@@ -44,7 +44,7 @@ class WeakLocalisation(Protocol):
     of that choice. A grid of one α needs no tuning: all rows count. The error is NaN if one of the two parts is empty.
 
     A row holds the overlaps for each α, as lists `value`, `energy` and `mean`; `tuning`, whether its picture is a tuning
-    picture; `difficult` and `label`.
+    picture, if the picture has a name; `difficult` and `label`.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"truth"})
