@@ -176,7 +176,9 @@ def _levels(classifier: "Classifier") -> "Levels":
     return Levels(tuple(-mean / std for mean, std in scales), tuple((1 - mean) / std for mean, std in scales))
 
 
-def _tests(ready: "Iterable[tuple[WrittenRule, Invariance | Presence]]", watched: "Watched") -> tuple[list[Outcome], int]:
+def _tests(
+    ready: "Iterable[tuple[WrittenRule, Invariance | Presence]]", watched: "Watched"
+) -> tuple[list[Outcome], int]:
     """Each rule tested, and how many could not be."""
     from rich.console import Console
 
@@ -192,7 +194,9 @@ def _tests(ready: "Iterable[tuple[WrittenRule, Invariance | Presence]]", watched
     return tests, failed
 
 
-def _test(asked: "WrittenRule", rule: "Invariance | Presence", watched: "Watched", tell: Callable[[str], object]) -> Outcome:
+def _test(
+    asked: "WrittenRule", rule: "Invariance | Presence", watched: "Watched", tell: Callable[[str], object]
+) -> Outcome:
     from sfumato.behaviour import Presence, strongest
 
     if isinstance(rule, Presence):

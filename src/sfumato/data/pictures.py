@@ -104,9 +104,7 @@ def _decode(source: Path | io.BytesIO, path: AnyPath, formats: tuple[str, ...] |
                 layout = picture.format
                 upright = ImageOps.exif_transpose(picture)
     except UnidentifiedImageError:
-        raise _unreadable(
-            path, "it is not a picture of a known kind", "e.g. a JPEG, PNG, TIFF or WebP file"
-        ) from None
+        raise _unreadable(path, "it is not a picture of a known kind", "e.g. a JPEG, PNG, TIFF or WebP file") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = f"{most} pixels" if most else f"{Image.MAX_IMAGE_PIXELS} pixels (PIL.Image.MAX_IMAGE_PIXELS)"
         raise _unreadable(path, "it claims to be huge", f"at most {limit}") from error
