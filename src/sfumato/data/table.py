@@ -74,18 +74,21 @@ class Table(Listing):
 
     def _things(self, rows: Iterable[_Row]) -> Iterable[Thing]:
         for row in rows:
+            target = _target_text(row.target)
+            count = len(self.classes) if target else 0  # not in `try`: an error about the classes names its own line
             try:
-                boxes, target = _boxes(row.boxes), _target_text(row.target)
+                boxes = _boxes(row.boxes)
                 if target:
-                    label = self._label(target)
+                    label = self._label(target, count)
                     yield from [Thing(label, box) for box in boxes] or [Thing(label)]
                 elif boxes:
                     raise ValueError("boxes need a target, the class that they show; got none")
             except ValueError as error:
                 raise ValueError(f"{self.path!r}, {row.where}: {error}") from None
 
-    def _label(self, target: str) -> int:
-        if target not in self._indices and target.isdecimal() and int(target) < len(self.classes):
+    def _label(self, target: str, count: int) -> int:
+        """The index of one of `count` classes, by its name or number. Raises `ValueError` if there is none."""
+        if target not in self._indices and target.isdecimal() and int(target) < count:
             return int(target)
         return reading.index_of(target, self._indices)
 
