@@ -21,7 +21,7 @@ import torch
 from sfumato.attribution import Attribution
 from sfumato.data import VOC, truth
 from sfumato.metrics.case import Case
-from sfumato.metrics.estimate import Row, turned
+from sfumato.metrics.estimate import Row, as_columns
 from sfumato.metrics.pointing import PointingGame
 
 TOLERANCES = (15, 1, 5, 13, 25)
@@ -123,7 +123,7 @@ def report(tolerance: int, played: list[tuple[str, int, Row]], classes: int) -> 
     game = TheirGame(classes, tolerance)
     for _, answer, row in played:
         game.aggregate(answer, row["label"])
-    columns = turned([row for _, _, row in played])
+    columns = as_columns([row for _, _, row in played])
     ours = PointingGame(tolerance).measures(())[0].statistic(columns, np.ones((1, len(played))))[0]
     theirs = float(game.class_accuracies[sorted(set(columns["label"]))].mean())
     print(f"  mean over classes {100 * ours:.4f} %, TorchRay {100 * theirs:.4f} %")

@@ -19,8 +19,8 @@ import sfumato
 from sfumato import annotations
 from sfumato.attribution import Attribution
 from sfumato.data import COCO, Masked, truth
-from sfumato.data.coco import decompressed
-from sfumato.data.truth import inside
+from sfumato.data.coco import decompress
+from sfumato.data.truth import polygon_pixels
 from sfumato.figures.annotations import Annotation, annotated, as_coco, as_cvat, as_labelme, as_png, write
 from sfumato.figures.annotations.outlines import is_hole, outlines, polygons
 from sfumato.figures.annotations.run_lengths import compressed, lengths
@@ -242,7 +242,7 @@ def test_what_a_format_cannot_hold_is_refused():
 def test_polygons_enclose_exactly_the_masks_pixels(mask):
     size = mask.shape[::-1]
     found = polygons(mask)
-    counts = sum(inside([number for point in each for number in point], size).int() for each in found)
+    counts = sum(polygon_pixels([number for point in each for number in point], size).int() for each in found)
     np.testing.assert_array_equal(counts.numpy(), mask)  # and no pixel twice
     for polygon in found:
         assert len(set(polygon)) == len(polygon)
@@ -281,7 +281,7 @@ def pieces(mask):
 @few
 @given(st.lists(st.integers(0, 2**31), max_size=12))
 def test_the_text_of_runs_says_the_runs(counts):
-    assert decompressed(compressed(counts)) == tuple(counts)
+    assert decompress(compressed(counts)) == tuple(counts)
 
 
 @few
@@ -390,7 +390,7 @@ def of_labelme(content):
                 mask[top : bottom + 1, left : right + 1] = np.array(patch).astype(bool)
         else:
             assert shape["shape_type"] == "polygon"
-            mask |= inside([number for point in shape["points"] for number in point], mask.shape[::-1]).numpy()
+            mask |= polygon_pixels([number for point in shape["points"] for number in point], mask.shape[::-1]).numpy()
         found[shape["group_id"]] = found.get(shape["group_id"], False) | mask
     return list(found.values())
 
@@ -424,7 +424,7 @@ def of_cvat(root, image):
         else:
             assert shape.tag == "polygon"
             points = [float(each) for point in shape.get("points").split(";") for each in point.split(",")]
-            mask |= inside(points, size).numpy()
+            mask |= polygon_pixels(points, size).numpy()
         found[shape.get("group_id")] = found.get(shape.get("group_id"), False) | mask
     return list(found.values())
 

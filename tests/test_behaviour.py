@@ -31,13 +31,13 @@ from sfumato.behaviour import (
     Watched,
     strongest,
 )
-from sfumato.behaviour.asked import asked, read
-from sfumato.behaviour.presence import least_wrong, roc_auc
-from sfumato.behaviour.shares import fewest, widened
-from sfumato.behaviour.strongest import looks
+from sfumato.behaviour.presence import best_threshold, roc_auc
+from sfumato.behaviour.shares import pictures_needed, with_exact_bounds
+from sfumato.behaviour.strongest import bisect
 from sfumato.behaviour.transformations import TRANSFORMATIONS, Draw
+from sfumato.behaviour.written_rules import parse_rule, read_rules
 from sfumato.cli import bench_rules
-from sfumato.metrics.estimate import Estimate, turned
+from sfumato.metrics.estimate import Estimate, as_columns
 from sfumato.model.effects import device_of
 from sfumato.models import Classifier, Preparation
 
@@ -153,14 +153,14 @@ def test_brightness_counts_from_black_to_white_and_stays_within():
         (lambda: Rotation(-1), "strength is of Rotation, in degrees, at least 0; got -1"),
         (lambda: Rotation(181), "at most 180; got 181"),
         (lambda: Shift(math.nan), "strength is of Shift"),
-        (lambda: Flip(0.5), "strength of Flip is 1, or 0 for none; got 0.5"),
+        (lambda: Flip(0.5), "strength of Flip must be 1, or 0 for none; got 0.5"),
         (lambda: Together(parts=(Flip(),)), "at least two transformations"),
-        (lambda: Rotation(5)(torch.zeros(1, 1, 8), Draw(torch.Generator())), "one axis of space cannot be rotated"),
+        (lambda: Rotation(5)(torch.zeros(1, 1, 8), Draw(torch.Generator())), "needs inputs with two or three axes of space"),
         (lambda: Brightness()(torch.zeros(1, 3, 2, 2), GREY), "Levels has 1 values for an input with 3 channels"),
         (lambda: Invariance(Flip(), epsilon=0), "epsilon is how large an error may be, more than 0; got 0"),
         (lambda: Invariance(Flip(), draws=0), "draws must be a whole number from 1 up"),
         (lambda: Invariance(Flip(), response="loss"), "response must be one of probability, sigmoid, logit, top1"),
-        (lambda: Invariance(Flip(), target=True), "target is a class index"),
+        (lambda: Invariance(Flip(), target=True), "target must be a class index"),
         (lambda: Presence(0, "cat", learn=1.0), "learn is the share of pictures to learn from"),
         (lambda: Presence(0, "cat", threshold="high"), "threshold is in the response's units"),
     ],
@@ -239,7 +239,7 @@ def test_pictures_of_several_sizes_and_maps_for_outputs():
 @pytest.mark.parametrize(
     ("shown", "said"),
     [
-        ([], "no pictures"),
+        ([], "needs pictures"),
         ([Picture("a", torch.rand(3, 4, 4))] * 2, "two pictures are called 'a'"),
     ],
 )
@@ -262,7 +262,7 @@ def test_answers_that_are_not_finite():
 
 
 def test_bisection_finds_where_the_bound_crosses_epsilon():
-    tried = list(looks(lambda s: Estimate(s, s, 1.25 * s, 9), epsilon=0.1, most=1.0, tolerance=0.01, count=30))
+    tried = list(bisect(lambda s: Estimate(s, s, 1.25 * s, 9), epsilon=0.1, most=1.0, tolerance=0.01, count=30))
     held = max(look.strength for look in tried if look.holds)
     failed = min(look.strength for look in tried if not look.holds)
     assert held <= 0.08 < failed
@@ -271,10 +271,10 @@ def test_bisection_finds_where_the_bound_crosses_epsilon():
 
 
 def test_bisection_stops_where_the_strongest_holds_and_where_nothing_does():
-    (only,) = looks(lambda s: Estimate(0, 0, 0, 9), epsilon=0.1, most=2.0)
+    (only,) = bisect(lambda s: Estimate(0, 0, 0, 9), epsilon=0.1, most=2.0)
     assert only.strength == 2
     assert only.holds
-    none = list(looks(lambda s: Estimate(np.nan, np.nan, np.nan, 0), epsilon=0.1, most=2.0, count=5))
+    none = list(bisect(lambda s: Estimate(np.nan, np.nan, np.nan, 0), epsilon=0.1, most=2.0, count=5))
     assert [look.strength for look in none] == [2, 1, 0.5, 0.25, 0.125]
     assert not any(look.holds for look in none)
 
@@ -325,7 +325,7 @@ def test_an_answer_is_too_strong_as_seldom_as_its_bound_is_wrong():
         def error(s, z=z):
             return estimated(measure, [{"picture": i, "change": s * each} for i, each in enumerate(z)], resamples=300)
 
-        tried = looks(error, epsilon=0.1, most=1.0)
+        tried = bisect(error, epsilon=0.1, most=1.0)
         above += max((look.strength for look in tried if look.holds), default=0) > 0.1
     assert above / runs <= 0.06  # 0.025, and three standard errors of 200 runs
 
@@ -353,7 +353,7 @@ def test_a_rule_on_presence_by_hand():
 
 def test_the_weighted_auc_is_that_of_repeated_rows():
     weights = np.array([[1, 2, 0, 1, 3, 1, 1], [0, 1, 2, 2, 0, 0, 1]])
-    found = roc_auc(turned(rows_of(SCORES)), weights.astype(float))
+    found = roc_auc(as_columns(rows_of(SCORES)), weights.astype(float))
     for weight, value in zip(weights, found, strict=True):
         repeated = [row for row, times in zip(SCORES, weight, strict=True) for _ in range(times)]
         pairs = [(p, n) for _, p, yes in repeated if yes for _, n, no in repeated if not no]
@@ -369,9 +369,10 @@ def test_a_perfect_rule_is_not_called_certain():
     assert found["balanced error"].high == pytest.approx((2 - 0.025 ** (1 / 4) - 0.025 ** (1 / 6)) / 2)
     alone = Presence(0, "cat", threshold=0.5).tested(rows_of([("a", 1.0, True), ("b", 0.0, False), ("c", 0.1, False)]))
     assert (alone["misses"].low, alone["misses"].high) == (0, pytest.approx(0.975))
-    assert fewest(0.05) == 72
-    assert widened(Estimate(0.0, 0.0, 0.0, 72), 72).high <= 0.05 < widened(Estimate(0.0, 0.0, 0.0, 71), 71).high
-    assert widened(Estimate(0.5, 0.4, 0.6, 10), 10) == Estimate(0.5, 0.4, 0.6, 10)
+    assert pictures_needed(0.05) == 72
+    assert with_exact_bounds(Estimate(0.0, 0.0, 0.0, 72), 72).high <= 0.05
+    assert with_exact_bounds(Estimate(0.0, 0.0, 0.0, 71), 71).high > 0.05
+    assert with_exact_bounds(Estimate(0.5, 0.4, 0.6, 10), 10) == Estimate(0.5, 0.4, 0.6, 10)
 
 
 def test_what_is_learnt_is_tested_on_other_pictures():
@@ -400,7 +401,7 @@ def test_the_learnt_threshold_has_the_least_balanced_error():
             return (score > t)[~present].mean() + (score <= t)[present].mean()
 
         candidates = np.linspace(score.min(), score.max(), 2001)
-        assert wrong(least_wrong(score, present)) <= min(map(wrong, candidates)) + 1e-9
+        assert wrong(best_threshold(score, present)) <= min(map(wrong, candidates)) + 1e-9
 
 
 def test_presence_reads_the_network_and_passes_over_what_is_doubtful():
@@ -427,7 +428,7 @@ def test_presence_says_what_it_lacks():
         Presence(0, "cat").rows(Watched(means, shown))
     with pytest.raises(ValueError, match="1 picture with 'cat' cannot be parted"):
         Presence(0, "cat").learnt(rows_of([("a", 1.0, True), ("b", 0.0, False), ("c", 0.0, False)]))
-    with pytest.raises(ValueError, match="take the one that `learnt` gives"):
+    with pytest.raises(ValueError, match="use the rule that learnt"):
         Presence(0, "cat").tested(rows_of(SCORES))
 
 
@@ -435,26 +436,31 @@ def test_presence_says_what_it_lacks():
 
 
 def test_rules_are_read_as_they_are_written():
-    assert asked("rotation:15").transformation == Rotation(15)
-    assert asked(" Blur : 2 ").transformation == Blurring(2)
-    assert asked("shift:0.1+flip").transformation == Together(parts=(Shift(0.1), Flip()))
-    assert [asked(text).given for text in ("rotation", "rotation:5", "flip", "shift+flip")] == [False, True, True, True]
-    assert [asked(text).searched for text in ("rotation", "flip", "shift+flip")] == [True, False, True]
-    assert [asked(text, {"strongest": False}).searched for text in ("rotation", "rotation:5")] == [True, False]
-    rule = asked("presence:table lamp=lamp>0.25", {"epsilon": 0.1, "learn": 0.3})
-    assert (rule.named, rule.called, rule.settings) == ("table lamp", "lamp", {"learn": 0.3, "threshold": 0.25})
-    assert all(asked(text).transformation == make() for text, make in TRANSFORMATIONS.items())
+    assert parse_rule("rotation:15").transformation == Rotation(15)
+    assert parse_rule(" Blur : 2 ").transformation == Blurring(2)
+    assert parse_rule("shift:0.1+flip").transformation == Together(parts=(Shift(0.1), Flip()))
+    texts = ("rotation", "rotation:5", "flip", "shift+flip")
+    assert [parse_rule(text).has_strength for text in texts] == [False, True, True, True]
+    assert [parse_rule(text).has_search for text in ("rotation", "flip", "shift+flip")] == [True, False, True]
+    assert [parse_rule(text, {"strongest": False}).has_search for text in ("rotation", "rotation:5")] == [True, False]
+    rule = parse_rule("presence:table lamp=lamp>0.25", {"epsilon": 0.1, "learn": 0.3})
+    assert (rule.model_class, rule.data_class, rule.settings) == (
+        "table lamp",
+        "lamp",
+        {"learn": 0.3, "threshold": 0.25},
+    )
+    assert all(parse_rule(text).transformation == make() for text, make in TRANSFORMATIONS.items())
 
 
 def test_classes_of_model_and_data_are_matched():
     labels = ("tabby, tabby cat", "table lamp")
-    assert asked("presence:tabby").presence(labels, ["dog", "Tabby_cat"]).label == "Tabby_cat"
-    assert asked("presence:lamp=dog").presence(labels, ["dog", "x"]) == Presence(1, "dog")
-    assert asked("rotation", {"target": "lamp"}).invariance(labels).target == 1
+    assert parse_rule("presence:tabby").presence(labels, ["dog", "Tabby_cat"]).label == "Tabby_cat"
+    assert parse_rule("presence:lamp=dog").presence(labels, ["dog", "x"]) == Presence(1, "dog")
+    assert parse_rule("rotation", {"target": "lamp"}).invariance(labels).target == 1
     with pytest.raises(ValueError, match="the data set has no class 'tabby'; did you mean taby.*presence:tabby=NAME"):
-        asked("presence:tabby").presence(labels, ["taby", "dog"])
+        parse_rule("presence:tabby").presence(labels, ["taby", "dog"])
     with pytest.raises(ValueError, match="needs to know what is in the pictures"):
-        asked("presence:tabby").presence(labels, [])
+        parse_rule("presence:tabby").presence(labels, [])
 
 
 @pytest.mark.parametrize(
@@ -469,13 +475,13 @@ def test_classes_of_model_and_data_are_matched():
         ("presence:cat>much", {}, "'much' is no number"),
         ("rotation:5", {"epsilon": -1}, "epsilon is"),
         ("rotation:5", {"most": 1000}, "at most 180; got 1000"),
-        ("rotation:5", {"target": 1.5}, "target is a class, by index or label"),
+        ("rotation:5", {"target": 1.5}, "target must be a class, by index or label"),
         ("presence:cat", {"response": "loss"}, "response must be one of"),
     ],
 )
 def test_a_rule_that_cannot_be_meant(text, settings, said):
     with pytest.raises(ValueError, match=said):
-        asked(text, settings)
+        parse_rule(text, settings)
 
 
 @pytest.mark.parametrize(
@@ -485,7 +491,7 @@ def test_a_rule_that_cannot_be_meant(text, settings, said):
         ("[[rule]]\nrule = 'flip'\n\n[[rule]]\nrule = 'flip'\ndraw = 2", "line 6, draw: an invariance has no setting 'draw'"),
         ("[[rule]]\nrule = 'flip'\ndraws = 0", "line 3, draws: draws must be a whole number"),
         ("[[rule]]\nrule = 'flop'", "line 2, rule: no rule 'flop'; did you mean flip"),
-        ("[[rule]]\nepsilon = 1", "line 1, rule: a rule is a text such as"),
+        ("[[rule]]\nepsilon = 1", "line 1, rule: rule must be a text such as"),
         ("most = 3\n[[rule]]\nrule = 'flip'", "line 1, most: no setting 'most'"),
         ("[[rule]]\nrule = 'presence:cat'\nepsilon = 0.1", "line 3, epsilon: a rule on presence has no setting"),
         ("epsilon = 0.1", "there are no rules"),
@@ -495,7 +501,7 @@ def test_a_rule_that_cannot_be_meant(text, settings, said):
 def test_a_file_of_rules_names_the_line_and_the_key(tmp_path, text, said):
     (tmp_path / "rules.toml").write_text(text)
     with pytest.raises(ValueError, match=said) as error:
-        read(tmp_path / "rules.toml", {})
+        read_rules(tmp_path / "rules.toml", {})
     assert "rules.toml" in str(error.value)
 
 
@@ -569,11 +575,11 @@ def test_too_few_pictures_for_a_share_are_called_so(folder):
     done = run("pictures", "--rule", "flip", "--rule", "shift:0.1", "--response", "top1", "--out", "found")
     assert done.exit_code == 0, done.output
     assert "undecided, ε 0.05" in done.stdout
-    assert "To show a share within 0.05 takes 72 pictures at least; there are 12" in " ".join(done.stdout.split())
+    assert "To show a share of at most 0.05 takes at least 72 pictures; there are 12" in " ".join(done.stdout.split())
     assert all("strongest" not in told for told in json.loads((folder / "found" / "rules.json").read_text())["rules"])
     alone = run("pictures", "--rule", "shift", "--response", "top1", "--out", "found")
     assert alone.exit_code == 2
-    assert "rule 'shift': to show a share within 0.05 takes 72 pictures" in alone.stderr
+    assert "rule 'shift': to show a share of at most 0.05 takes at least 72 pictures" in alone.stderr
 
 
 def test_a_search_alone_has_no_rows_of_pictures(folder):

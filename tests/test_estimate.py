@@ -8,7 +8,7 @@ import pytest
 
 from sfumato.metrics import Measure
 from sfumato.metrics import estimate as module
-from sfumato.metrics.estimate import Selective, estimated, mean, mean_of_classes, turned
+from sfumato.metrics.estimate import Selective, as_columns, estimated, mean, mean_of_classes
 
 VALUE = Measure("value", mean("value"))
 
@@ -24,7 +24,7 @@ def rows_of(values, **more):
 def test_means_count_by_hand():
     rows = rows_of([1.0, 2.0, 6.0, math.nan], label=[0, 0, 1, 2], hard=[True, False, True, True])
     once = np.ones((1, 4))
-    columns = turned(rows)
+    columns = as_columns(rows)
     assert mean("value")(columns, once) == pytest.approx([3.0])
     assert mean("value", "hard")(columns, once) == pytest.approx([3.5])
     assert mean_of_classes("value")(columns, once) == pytest.approx([3.75])  # of 1.5 and 6; class 2 has no value
@@ -53,8 +53,8 @@ def test_means_are_those_of_loops(where):
             own = [row["value"] for row in drawn if row["label"] == label]
             means.append(sum(own) / len(own))
         by_class.append(sum(means) / len(means))
-    np.testing.assert_allclose(mean("value", where)(turned(rows), weights), by_row)
-    np.testing.assert_allclose(mean_of_classes("value", where)(turned(rows), weights), by_class)
+    np.testing.assert_allclose(mean("value", where)(as_columns(rows), weights), by_row)
+    np.testing.assert_allclose(mean_of_classes("value", where)(as_columns(rows), weights), by_class)
 
 
 def test_where_nothing_is_known_the_answer_is_nan():
@@ -182,11 +182,11 @@ def test_what_is_not_paired_is_refused(against):
 
 
 def test_lists_become_columns_with_an_axis_more_and_missing_ones_are_nan():
-    columns = turned([{"x": [1.0, 2.0]}, {}, {"x": (3.0, 4.0), "y": True}])
+    columns = as_columns([{"x": [1.0, 2.0]}, {}, {"x": (3.0, 4.0), "y": True}])
     np.testing.assert_array_equal(columns["x"], [[1, 2], [math.nan] * 2, [3, 4]])
     np.testing.assert_array_equal(columns["y"], [math.nan, math.nan, 1])
     with pytest.raises(ValueError, match=r"'x': \[1, 2\]"):
-        turned([{"x": [1.0]}, {"x": [1.0, 2.0]}])
+        as_columns([{"x": [1.0]}, {"x": [1.0, 2.0]}])
 
 
 @pytest.mark.slow

@@ -66,6 +66,6 @@ def test_says_what_is_wrong(text, message):
 
 
 def test_unnamed_classes_are_numbered():
-    assert labels.numbered(3) == ("class 0", "class 1", "class 2")
-    assert labels.numbered(1000) == IMAGENET
-    assert labels.find(labels.numbered(30), "class 7") == 7
+    assert labels.default_labels(3) == ("class 0", "class 1", "class 2")
+    assert labels.default_labels(1000) == IMAGENET
+    assert labels.find(labels.default_labels(30), "class 7") == 7

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sfumato.attribution import Attribution
 from sfumato.data.example import Example, Run, Thing
-from sfumato.data.truth import Truth, inside, pixels, truth, within
+from sfumato.data.truth import Truth, box_pixels, pixels, polygon_pixels, truth
 from sfumato.methods.centre import Centre, bump
 from sfumato.metrics import Case, Window
 from sfumato.metrics.deletion_game import DeletionGame
@@ -60,12 +60,12 @@ def picture_of(size, *spots):
 
 
 def test_polygons_cover_the_pixels_whose_centres_they_enclose():
-    assert torch.equal(inside((1, 1, 4, 1, 4, 3, 1, 3), (6, 5)), within((1, 1, 4, 3), (6, 5)))
-    triangle = inside((0, 0, 4, 0, 0, 4), (5, 4)).int().tolist()
+    assert torch.equal(polygon_pixels((1, 1, 4, 1, 4, 3, 1, 3), (6, 5)), box_pixels((1, 1, 4, 3), (6, 5)))
+    triangle = polygon_pixels((0, 0, 4, 0, 0, 4), (5, 4)).int().tolist()
     # The centres of pixels of row + column = 3 lie on the slanted side.
     assert [sum(row) for row in triangle] in ([3, 2, 1, 0], [4, 3, 2, 1])
-    assert inside((0.6, 0.6, 0.9, 0.6, 0.9, 0.9), (3, 3)).int().tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
-    beyond = inside((-9, -9, 99, -9, 99, 99, -9, 99), (3, 2))
+    assert polygon_pixels((0.6, 0.6, 0.9, 0.6, 0.9, 0.9), (3, 3)).int().tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+    beyond = polygon_pixels((-9, -9, 99, -9, 99, 99, -9, 99), (3, 2))
     assert beyond.all()
 
 
@@ -93,12 +93,12 @@ def thin(left, top, width, height):
 @pytest.mark.parametrize("width", [0.3, 0])
 def test_a_pole_thinner_than_a_pixel_is_a_line_of_pixels(left, top, width):
     """Wherever it stands between centres: 40 pixels for a height of 40, in one column; likewise when it lies."""
-    standing = inside(thin(left, top, width, 40), (64, 64))
+    standing = polygon_pixels(thin(left, top, width, 40), (64, 64))
     assert standing.sum() == 40
     assert standing.any(0).sum() == 1
     assert standing.any(0).nonzero().item() in {math.floor(left), math.floor(left + width)}
-    assert torch.equal(inside(thin(top, left, 40, width), (64, 64)), standing.T)
-    assert torch.equal(within((left, top, left + width, top + 40), (64, 64)), standing)
+    assert torch.equal(polygon_pixels(thin(top, left, 40, width), (64, 64)), standing.T)
+    assert torch.equal(box_pixels((left, top, left + width, top + 40), (64, 64)), standing)
 
 
 def test_thin_polygons_beside_the_picture_and_across_its_border():
@@ -115,19 +115,19 @@ def test_thin_polygons_beside_the_picture_and_across_its_border():
         ((3.6, 3.6, 3.8, 3.6, 3.8, 3.8), 1),
         ((-20, 5, 5, -20, -20, -20), 0),  # the box around it meets the picture, itself it does not
     ):
-        mask = inside(polygon, (8, 10))
+        mask = polygon_pixels(polygon, (8, 10))
         assert int(mask.sum()) == count, polygon
-    assert inside((1, 1, 7, 7), (8, 10)).nonzero().tolist() == [[at, at] for at in range(1, 7)]
+    assert polygon_pixels((1, 1, 7, 7), (8, 10)).nonzero().tolist() == [[at, at] for at in range(1, 7)]
 
 
 def test_rings_of_one_polygon_are_holes_and_several_polygons_are_a_union():
     outer, inner = (0, 0, 8, 0, 8, 6, 0, 6), (2, 2, 2, 4, 5, 4, 5, 2)
-    whole = within((0, 0, 8, 6), (9, 7))
-    hole = within((2, 2, 5, 4), (9, 7))
+    whole = box_pixels((0, 0, 8, 6), (9, 7))
+    hole = box_pixels((2, 2, 5, 4), (9, 7))
     ring = (*outer, 0, 0, *inner, 2, 2)  # there and back along one line
-    assert torch.equal(inside(ring, (9, 7)), whole & ~hole)
+    assert torch.equal(polygon_pixels(ring, (9, 7)), whole & ~hole)
     assert torch.equal(pixels(Thing(0, polygons=(outer, inner)), (9, 7)), whole)
-    crossed = inside((0, 0, 6, 6, 6, 0, 0, 6), (9, 7)).int().sum(0).tolist()  # a bow tie, wide at its sides
+    crossed = polygon_pixels((0, 0, 6, 6, 6, 0, 0, 6), (9, 7)).int().sum(0).tolist()  # a bow tie, wide at its sides
     assert min(crossed[0], crossed[5]) > crossed[2]
 
 
@@ -136,9 +136,9 @@ def test_rings_of_one_polygon_are_holes_and_several_polygons_are_a_union():
 )
 def test_what_is_no_polygon(polygon):
     with pytest.raises(
-        ValueError, match=r"a polygon is x, y, x, y, … of its corners in pixels, finite numbers; got \("
+        ValueError, match=r"a polygon must be finite numbers x, y, x, y, … of corners in pixels; got \("
     ):
-        inside(polygon, (8, 8))
+        polygon_pixels(polygon, (8, 8))
 
 
 def test_every_thing_in_the_picture_has_a_pixel(tmp_path):
@@ -174,7 +174,7 @@ def test_every_thing_in_the_picture_has_a_pixel(tmp_path):
 @few
 @given(st.lists(st.tuples(st.floats(-3, 15), st.floats(-3, 12)), min_size=3, max_size=7))
 def test_polygons_are_those_of_a_ray_from_each_centre(corners):
-    mask = inside([number for corner in corners for number in corner], (12, 9))
+    mask = polygon_pixels([number for corner in corners for number in corner], (12, 9))
     expected = torch.zeros(9, 12, dtype=torch.bool)
     doubtful = torch.zeros(9, 12, dtype=torch.bool)  # a side passes through the centre, up to rounding
     for row in range(9):
@@ -216,7 +216,7 @@ def test_the_truth_of_a_class_is_that_of_all_its_instances(tmp_path):
     assert truth(example, 3, (6, 4)).places.nonzero().tolist() == [[1, 1], [2, 1]]
     with pytest.raises(ValueError, match="class 4"):
         truth(example, 4, (6, 4))
-    with pytest.raises(ValueError, match="pixels large"):
+    with pytest.raises(ValueError, match="must have the picture's size"):
         truth(example, 2, (6, 5))
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from sfumato import methods, models, samples
 from sfumato.data import labels, pictures
-from sfumato.models.anatomy import LAYER_METHODS, described
+from sfumato.models.anatomy import LAYER_METHODS, describe
 from sfumato.models.classifier import Preparation
 
 
@@ -152,7 +152,7 @@ def test_preparations_are_validated_values():
         Preparation(resize=200)
     with pytest.raises(ValueError, match="mean and std must have 1 or 3 values"):
         Preparation(mean=(0.5, 0.5))
-    with pytest.raises(ValueError, match="size=None shows the whole picture.*got resize=None"):
+    with pytest.raises(ValueError, match="size=None needs resize.*got resize=None"):
         Preparation(size=None, resize=None)
     with pytest.raises(ValueError, match="antialias=False is for bilinear resampling; got .*BICUBIC"):
         Preparation(resampling=Image.Resampling.BICUBIC, antialias=False)
@@ -162,7 +162,7 @@ def test_preparations_are_validated_values():
 
 
 def test_the_last_feature_maps_are_found_and_no_hook_stays():
-    classifier = described("toy", convnet(), Preparation())
+    classifier = describe("toy", convnet(), Preparation())
     assert set(classifier.layers.values()) == {"1"}
     assert classifier.labels == tuple(f"class {index}" for index in range(5))
     assert not any(module._forward_hooks for module in classifier.net.modules())
@@ -170,17 +170,17 @@ def test_the_last_feature_maps_are_found_and_no_hook_stays():
 
 
 def test_the_logits_are_the_networks():
-    classifier = described("toy", convnet(), Preparation())
+    classifier = describe("toy", convnet(), Preparation())
     inputs = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(classifier.logits(inputs), classifier.net(inputs))
 
 
 def test_a_transformer_has_no_default_layers():
-    assert described("toy", Tokens(), Preparation()).layers == {}
+    assert describe("toy", Tokens(), Preparation()).layers == {}
 
 
 def test_methods_are_placed_where_the_classifier_says():
-    classifier = described("toy", convnet(), Preparation())
+    classifier = describe("toy", convnet(), Preparation())
     for name in LAYER_METHODS:
         assert classifier.placed(getattr(methods, name)()).layer == "1"
     assert classifier.placed(methods.GradCAM(layer="0")) == methods.GradCAM(layer="0")
@@ -191,7 +191,7 @@ def test_methods_are_placed_where_the_classifier_says():
         methods.ExtremalPerturbation(),
     ):  # none named for these
         assert classifier.placed(method) is method
-    unplaced = described("toy", Tokens(), Preparation())
+    unplaced = describe("toy", Tokens(), Preparation())
     assert unplaced.placed(methods.GradCAM()) == methods.GradCAM()
 
 
@@ -232,7 +232,7 @@ def test_a_classifier_by_dotted_path(toys):
         ("toys:nett", "module 'toys' has no function 'nett'"),
         ("toys:not_callable", "module 'toys' has no function 'not_callable'"),
         ("toys:three", "must return a torch.nn.Module"),
-        ("toys:logits_missing", "must answer with logits of shape .*; got shape"),
+        ("toys:logits_missing", "must return logits of shape .*; got shape"),
         ("toys:wants_audio", "fails on an input of shape"),
     ],
 )

@@ -145,9 +145,9 @@ def test_spearman_of_opposite_equal_and_constant_maps():
     for constant in (torch.zeros(5, 7), torch.full((5, 7), 3.5)):
         assert math.isnan(spearman(values, constant))
         assert math.isnan(spearman(constant, values))
-    with pytest.raises(ValueError, match="not empty"):
+    with pytest.raises(ValueError, match="not be empty"):
         spearman(torch.zeros(0), torch.zeros(0))
-    with pytest.raises(ValueError, match="not numbers"):
+    with pytest.raises(ValueError, match="NaN"):
         spearman(torch.tensor([math.nan, 1.0]), torch.zeros(2))
 
 
@@ -310,7 +310,7 @@ def png(values, **options):
 def test_the_least_full_scale_that_holds_the_largest_value(kind, largest, expected):
     values = np.zeros((2, 3), kind)
     values[0, 1] = largest
-    picture = pictures.decoded(png(values, format="TIFF"), "a.tif")
+    picture = pictures.decode(png(values, format="TIFF"), "a.tif")
     assert picture.size == (3, 2)
     assert picture.getpixel((1, 0)) == (expected,) * 3
     assert picture.getpixel((0, 0)) == (0, 0, 0)
@@ -318,16 +318,16 @@ def test_the_least_full_scale_that_holds_the_largest_value(kind, largest, expect
 
 def test_the_most_pixels_are_still_allowed():
     content = png(np.zeros((4, 5, 3), np.uint8))
-    assert pictures.decoded(content, "a.png", most=20).size == (5, 4)
+    assert pictures.decode(content, "a.png", most=20).size == (5, 4)
     with pytest.raises(ValueError, match="claims to be huge; expected at most 19 pixels"):
-        pictures.decoded(content, "a.png", most=19)
+        pictures.decode(content, "a.png", most=19)
 
 
 def test_only_the_kinds_that_are_asked_for():
     content = png(np.zeros((4, 5, 3), np.uint8), format="BMP")
-    assert pictures.decoded(content, "a.bmp").mode == "RGB"
+    assert pictures.decode(content, "a.bmp").mode == "RGB"
     with pytest.raises(ValueError, match="not a picture of a known kind"):
-        pictures.decoded(content, "a.bmp", formats=("PNG", "JPEG"))
+        pictures.decode(content, "a.bmp", formats=("PNG", "JPEG"))
 
 
 def test_a_photograph_with_a_second_view_is_one_picture_and_an_animation_is_not():
@@ -337,9 +337,9 @@ def test_a_photograph_with_a_second_view_is_one_picture_and_an_animation_is_not(
     frames[0].save(gif, format="GIF", save_all=True, append_images=frames[1:])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert pictures.decoded(mpo.getvalue(), "a.jpg").getpixel((4, 4))[0] > 200
+        assert pictures.decode(mpo.getvalue(), "a.jpg").getpixel((4, 4))[0] > 200
     with pytest.warns(UserWarning, match="holds 2 pictures"):
-        pictures.decoded(gif.getvalue(), "a.gif")
+        pictures.decode(gif.getvalue(), "a.gif")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -359,7 +359,7 @@ def test_every_orientation_is_turned_upright(orientation):
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = pictures.decoded(png(np.ascontiguousarray(stored), exif=exif), "a.png")
+    picture = pictures.decode(png(np.ascontiguousarray(stored), exif=exif), "a.png")
     assert np.array_equal(np.asarray(picture)[..., 0], upright)
 
 
@@ -488,7 +488,7 @@ def test_a_list_of_perturbations_is_a_tuple_of_them():
 def test_parts_of_which_two_are_one_have_no_order():
     """Of a map of four places a quarter and .3 are both one place, whatever comes before."""
     case = Case(Attribution(torch.arange(4.0).view(1, 1, 2, 2)), says(1.0, 2.0), random(1, 1, 2, 2), 1)
-    with pytest.raises(ValueError, match="no parts of .* that differ"):
+    with pytest.raises(ValueError, match="further apart"):
         Monotonicity(areas=(0.25, 0.5, 0.55), masks=False).measure(case)
 
 

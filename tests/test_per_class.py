@@ -352,7 +352,7 @@ def test_pictures_that_cannot_be_used_are_left_out_with_the_reason(folder, tmp_p
         assert torch.equal(found.mean, expected.mean)
         reasons = {path.name: reason for path, reason in found.left_out}
         assert set(reasons) == {"black.png", "broken.png", "copy.png", "missing.png", "empty"}
-        assert "black.png', 0, is not positive, so that no share of it can be kept" in reasons["black.png"]
+        assert "black.png', 0, is not positive, so no share of it can be kept" in reasons["black.png"]
         assert "not a picture of a known kind" in reasons["broken.png"]
         assert "is the same picture as" in reasons["copy.png"]
         assert "1.png" in reasons["copy.png"]
@@ -632,9 +632,9 @@ def test_settings_that_cannot_be(folder, tmp_path):
         (lambda: found.top(0), "count must lie between 1 and the 5 channels; got 0"),
         (lambda: found.top(6), "count must lie between 1 and the 5 channels; got 6"),
         (lambda: found.crops(-1, 1), "there is no channel -1; expected an index from 0 to 4"),
-        (lambda: found.crops(0, 0), "count is a number of pictures, from 1 up; got 0"),
-        (lambda: found.crops(0, 1, side=0), r"side is a share of the picture's shorter side, in \(0, 1\]; got 0"),
-        (lambda: found.crops(0, 1, side=40), "side is a share"),
+        (lambda: found.crops(0, 0), "count must be a number of pictures, from 1; got 0"),
+        (lambda: found.crops(0, 1, side=0), r"side must be a share of the picture's shorter side, in \(0, 1\]; got 0"),
+        (lambda: found.crops(0, 1, side=40), "side must be a share"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

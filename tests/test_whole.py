@@ -77,7 +77,7 @@ def test_where_there_is_no_room_the_old_result_stays(tmp_path):
 def test_results_and_records_can_be_read_by_whom_the_umask_lets(tmp_path):
     (tmp_path / "any").touch()
     Attribution(map=torch.zeros(1, 1, 2, 2)).save(tmp_path / "result.safetensors")
-    Records.at(tmp_path / "records").of({"kind": "mask"}, lambda: {"mask": torch.zeros(2)})
+    Records.at(tmp_path / "records").get_or_compute({"kind": "mask"}, lambda: {"mask": torch.zeros(2)})
     (record,) = (tmp_path / "records").iterdir()
     for path in (record, tmp_path / "result.safetensors"):
         assert path.stat().st_mode == (tmp_path / "any").stat().st_mode

@@ -1,4 +1,4 @@
-"""Frozen dataclasses to plain JSON and back, so that a result's file says how it was made."""
+"""Checks of settings, and frozen dataclasses as JSON: so a result's file holds how the result was made."""
 
 import difflib
 import importlib
@@ -15,10 +15,10 @@ from typing import Any, TypeGuard, TypeVar
 CLASS = "class"
 
 BY_NAME = ("torch:dtype", "torch:device")
-"""Types whose values are written as they print. Torch is not imported here: the help of the command line is to come fast."""
+"""Types whose values are written as text. This module does not import torch, so that the command line's help is fast."""
 
 PER_QUERY = {"per_query": True}
-"""The metadata of a dataclass's field that may hold a tuple with one value for each query."""
+"""Metadata for fields of a dataclass that may hold a tuple with one value for each query."""
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ def check_number(
 
 
 def is_whole(value: Any, least: float = -math.inf) -> TypeGuard[int]:
-    """Whether it is a whole number, at least `least`. True and False are none, although Python counts with them.
+    """Whether the value is a whole number, at least `least`. True and False are not, although they are `int` in Python.
 
     >>> is_whole(1, least=1), is_whole(0, least=1), is_whole(True), is_whole(2.0)
     (True, False, False, False)
@@ -76,7 +76,7 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
 
 
 def near(name: str, names: Iterable[str]) -> str:
-    """The end of an error's sentence about a name that nothing has: the most similar names; empty where none is similar.
+    """The end of an error about an unknown name: the most similar names; empty if none is similar.
 
     >>> near("resnet5", ["resnet50", "vgg16"])
     '; did you mean resnet50?'
@@ -86,7 +86,7 @@ def near(name: str, names: Iterable[str]) -> str:
 
 
 def number(value: Any, digits: int = 6) -> float | None:
-    """A number as JSON has them, which has neither NaN nor infinity, to so many digits.
+    """A number for JSON, rounded to `digits` digits; `None` for NaN and infinity, which JSON does not have.
 
     >>> number(1 / 3), number(float("nan"))
     (0.333333, None)
@@ -96,7 +96,7 @@ def number(value: Any, digits: int = 6) -> float | None:
 
 
 def check_seed(seed: Any) -> None:
-    """Raise `ValueError` unless it is a whole number that torch's generators take, which hold 64 bits."""
+    """Raise `ValueError` unless the seed is a whole number of 64 bits, as torch's generators need."""
     if not is_whole(seed):
         raise ValueError(f"seed must be a whole number; got {seed!r}")
     if not -(2**63) <= seed < 2**64:
@@ -104,7 +104,7 @@ def check_seed(seed: Any) -> None:
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Raise `ValueError` unless it is True or False."""
+    """Raise `ValueError` unless the value is True or False."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} is True or False; got {value!r}")
 
@@ -113,34 +113,36 @@ LATER = "later"
 
 
 def later(default: T) -> T:
-    """A setting that a class got after runs were made with it, in place of its default: `as_key` passes over it there."""
+    """The default of a setting that a class did not have when earlier runs were made. `as_key` leaves it out at its default."""
     return field(default=default, metadata={LATER: True})
 
 
 def as_json(value: Any) -> Any:
-    """A configuration as numbers, strings, lists and dicts; anything else as the dotted path of it or of its class.
+    """A configuration as numbers, strings, lists and dicts.
 
-    Types of tensors, devices and paths are written by name.
+    Data types and devices of torch, and file paths, become text. A function or class becomes its dotted path, any other value
+    the dotted path of its class.
     """
     return _plain(value, as_json, lambda _: True)
 
 
 def as_key(value: Any) -> Any:
-    """As `as_json`, but without settings that came `later` and are at their defaults, so that rows of earlier runs count."""
+    """Like `as_json`, without `later` settings at their defaults, so that earlier runs have the same key."""
     return _plain(
-        value, as_key, lambda each: not (each.metadata.get(LATER) and getattr(value, each.name) == each.default)
+        value, as_key, lambda entry: not (entry.metadata.get(LATER) and getattr(value, entry.name) == entry.default)
     )
 
 
-def _plain(value: Any, inner: Callable[[Any], Any], counts: Callable[["Field[Any]"], bool]) -> Any:
+def _plain(value: Any, convert: Callable[[Any], Any], counts: Callable[["Field[Any]"], bool]) -> Any:
+    """The value as JSON. `convert` is applied to its parts; `counts` selects the fields of a dataclass."""
     if is_dataclass(value) and not isinstance(value, type):
         return {CLASS: public_path(type(value))} | {
-            each.name: inner(getattr(value, each.name)) for each in fields(value) if each.init and counts(each)
+            entry.name: convert(getattr(value, entry.name)) for entry in fields(value) if entry.init and counts(entry)
         }
     if isinstance(value, tuple | list):
-        return [inner(item) for item in value]
+        return [convert(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): inner(item) for key, item in value.items()}
+        return {str(key): convert(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
@@ -151,7 +153,7 @@ def _plain(value: Any, inner: Callable[[Any], Any], counts: Callable[["Field[Any
 
 
 def per_query(value: Any, path: str) -> list[str]:
-    """Where `as_json(value)` holds lists with one value for each query, as dotted paths that begin with `path`.
+    """The dotted paths, from `path`, at which `as_json(value)` holds lists with one value for each query.
 
     >>> from sfumato.scores import Logit
     >>> per_query(Logit(3) - Logit((1, 2)), "score")
@@ -170,9 +172,9 @@ def per_query(value: Any, path: str) -> list[str]:
 
 
 def from_json(value: Any) -> Any:
-    """What `as_json` wrote. Only classes of this package are looked up; dotted paths stay as they are.
+    """The configuration of what `as_json` wrote. It makes only classes of this package; dotted paths stay text.
 
-    Raises `ValueError` for a class of another package, and for settings that the class does not have or cannot use.
+    Raises `ValueError` for a class of another package, and for settings that the class does not have or does not accept.
     """
     if isinstance(value, Mapping):
         items = {key: from_json(item) for key, item in value.items() if key != CLASS}
@@ -183,24 +185,26 @@ def from_json(value: Any) -> Any:
 
 
 KEY = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[\w-]+)"""
-"""A key of TOML: bare or between quotes, with spaces and dots in it then."""
+"""A pattern for a key of TOML: bare, or between quotes, where it may have spaces and dots."""
 
 DOTTED_KEY = rf"{KEY}(?:\s*\.\s*{KEY})*"
 
 
 def _keys(dotted: str) -> tuple[str, ...]:
-    """The keys of a dotted one."""
-    told = []
+    """The parts of a dotted key."""
+    parts = []
     for key in re.findall(KEY, dotted):
         try:
-            told.append(json.loads(key) if key.startswith('"') else key.strip("'"))
-        except ValueError:  # an escape that JSON has not; or no key, but a line of a longer text
-            told.append(key.strip('"'))
-    return tuple(told)
+            parts.append(json.loads(key) if key.startswith('"') else key.strip("'"))
+        except ValueError:  # an escape that JSON does not have, or a line of a longer text instead of a key
+            parts.append(key.strip('"'))
+    return tuple(parts)
 
 
 def line_of(text: str, keys: tuple[str | int, ...]) -> int | None:
-    """The line of a TOML file where a key stands, or the nearest table about it; of a table `[[name]]` with its index.
+    """The number of the line of a TOML file with this key, or else with the innermost table around it; `None` without both.
+
+    For tables `[[name]]`, an index follows the name in `keys`.
 
     >>> line_of("[[rule]]\\n[[rule]]\\nrule = 'flip'", ("rule", 1, "rule"))
     3
@@ -227,24 +231,27 @@ def line_of(text: str, keys: tuple[str | int, ...]) -> int | None:
     return best
 
 
-def dotted_path(thing: type | Callable[..., Any]) -> str:
-    return f"{thing.__module__}:{thing.__qualname__}"
+def dotted_path(value: type | Callable[..., Any]) -> str:
+    """The path "package.module:Name" of a class or function."""
+    return f"{value.__module__}:{value.__qualname__}"
 
 
 ROOT = __name__.split(".")[0]
 
 FORMER_HOMES = (ROOT, f"{ROOT}.search", f"{ROOT}.space")
-"""Where a class is exported now that an earlier version had in a module which is no more."""
+"""Packages that now export classes whose modules in earlier versions no longer exist."""
 
 
 def public_path(cls: type) -> str:
-    """How files name a class: of this package, by the outermost package that exports it, so that modules may move."""
+    """The path of a class in files: for this package, that of the outermost package that exports it, so modules may move."""
     return current_path(dotted_path(cls))
 
 
 @cache
 def current_path(path: str) -> str:
-    """The name that files now give to a class which an earlier version wrote by its module; other names stay as they are.
+    """The path that files now have for a class of this package, which an earlier version wrote by its module.
+
+    Other paths stay as they are.
 
     >>> current_path("sfumato.masks:SmoothMask"), current_path("mine:SmoothMask")
     ('sfumato:SmoothMask', 'mine:SmoothMask')
@@ -253,9 +260,9 @@ def current_path(path: str) -> str:
 
 
 def public_names(namespace: Mapping[str, Any]) -> list[str]:
-    """The `__all__` of a package that does nothing but export: what its lines `from … import name as name` import.
+    """The `__all__` of a package that only exports names: those of its lines `from … import name as name`.
 
-    Constants first, then classes, then functions.
+    They are sorted: constants first, then classes, then functions.
     """
     names = [
         name
@@ -266,14 +273,14 @@ def public_names(namespace: Mapping[str, Any]) -> list[str]:
 
 
 def _exported(path: str) -> str:
-    """The path of a class of this package by the outermost package that exports its name; empty if none does."""
+    """The path of a class by the outermost package that exports its name; empty if none does."""
     module, _, name = path.partition(":")
     parts = module.split(".")
     packages = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
     for package in dict.fromkeys([*packages, *FORMER_HOMES]):
         try:
             exported = getattr(importlib.import_module(package), "__all__", ())
-        except ModuleNotFoundError:  # the module of an earlier version
+        except ModuleNotFoundError:  # a module of an earlier version
             continue
         if name in exported:
             return f"{package}:{name}"
@@ -283,19 +290,20 @@ def _exported(path: str) -> str:
 def _build(path: Any, settings: Mapping[str, Any]) -> Any:
     """The configuration of the class at a dotted path, with these settings."""
     configuration = _configuration(path)
-    known = {entry.name for entry in fields(configuration) if entry.init}
-    if unknown := sorted(set(settings) - known):
+    names = {entry.name for entry in fields(configuration) if entry.init}
+    if unknown := sorted(set(settings) - names):
         raise ValueError(
-            f"{path!r} has no setting {', '.join(map(repr, unknown))} in this version of sfumato; update sfumato, or leave "
-            "it out"
+            f"{path!r} has no setting {', '.join(map(repr, unknown))} in this version of sfumato; update sfumato, or "
+            "remove it"
         )
     try:
         return configuration(**settings)
-    except TypeError as error:  # of a setting that is missing, or of a kind that the class does not expect
+    except TypeError as error:  # a missing setting, or one of a wrong type
         raise ValueError(f"{path!r} cannot be built from {dict(settings)}: {error}") from error
 
 
 def _configuration(path: Any) -> type:
+    """The configuration class of a dotted path. Raises `ValueError` if it is not one of this package."""
     module, _, name = path.partition(":") if isinstance(path, str) else ("", "", "")
     if module.split(".")[0] != ROOT:
         raise ValueError(f"{path!r} is not a configuration of this package; import and build it yourself")

@@ -1,4 +1,9 @@
-"""Explanations as rules that predict a network's answers, tested on pictures (Fong & Vedaldi, ICCV 2017, section 3)."""
+"""Explanations as rules that predict a network's answers, tested on pictures (Fong & Vedaldi, ICCV 2017, section 3).
+
+Rules are `invariance.py` and `presence.py`. `watched.py` computes the network's answers, `strongest.py` searches for the
+strongest transformation, and `written_rules.py` reads rules from a command line or a file. `per_class.py` finds the channels
+that a class needs.
+"""
 
 from sfumato.behaviour.invariance import Invariance as Invariance
 from sfumato.behaviour.presence import Presence as Presence

@@ -1,4 +1,4 @@
-"""Where in pictures the channels of a layer are excited most."""
+"""Where in pictures the channels of a layer have their largest activation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,31 +12,34 @@ from sfumato.methods.extremal_channels import ExtremalChannels
 from sfumato.space.smoothing import gaussian_blur
 
 AROUND = 0.1
-"""Of the shorter side: the width of a place's surroundings."""
+"""The width of the surroundings of a place, as a fraction of the shorter side."""
 
 
 @dataclass(frozen=True, eq=False)
 class Peaks:
-    """What excites each of `K` channels, or groups of them, most in each of `n` pictures, and where; a group's largest."""
+    """The largest activation of each of `K` channels in each of `n` pictures, and where it is.
+
+    For groups of channels, it is the largest of the group.
+    """
 
     pictures: tuple[Path, ...]
     values: Tensor
     """The largest activation, `(n, K)`."""
     around: Tensor
-    """The mean activation about its place, `(n, K)`, under a Gaussian of `AROUND` times the shorter side. It decides where
-    several places, or pictures, have the same largest activation, as where that is bounded (ReLU6)."""
+    """The mean activation around its place, `(n, K)`, under a Gaussian of `AROUND` times the shorter side. It decides between
+    places, or pictures, with the same largest activation, which are common for bounded activations (ReLU6)."""
     places: Tensor
-    """The middle of its place, in fractions of the height and the width of the network's input, `(n, K, 2)`; NaN where
-    the channel is the same everywhere, or the layer has no places."""
+    """The centre of its place, `(n, K, 2)`, in fractions of the height and the width of the network's input. NaN if the channel
+    has one value everywhere, or if the layer has no places."""
 
 
 def peaks_of(
     activation: Tensor, space: tuple[int, ...], method: ExtremalChannels, axes: Axes | None = None
 ) -> dict[str, Tensor]:
-    """The `Peaks` of one input's activation, in the layer's own form, whose `axes` are known from a watched pass."""
+    """The fields of `Peaks` for one input, from the layer's activation in its own layout, which `axes` may describe."""
     try:
         maps = laid_out(activation, space, method.layer, axes, method.layout)[0].float()
-    except ValueError:  # it has no places
+    except ValueError:  # the layer has no places
         laid = channel_layout(activation.shape, space, method.layer, axes, method.layout)
         maps = laid.places(activation)[0].flatten(1).float()
     grid, flat = maps.shape[1:], maps.flatten(1)
@@ -48,13 +51,13 @@ def peaks_of(
         places = torch.where((values > flat.amin(1))[:, None], middles, places)
     if method.groups:
         places = places.unflatten(0, (method.groups, -1))
-        values, around, where = largest(*(each.unflatten(0, (method.groups, -1)) for each in (values, around)))
+        values, around, where = largest(*(part.unflatten(0, (method.groups, -1)) for part in (values, around)))
         places = places[torch.arange(method.groups, dtype=torch.long, device=where.device), where]
     return {"values": values.cpu(), "around": around.cpu(), "places": places.cpu()}
 
 
 def largest(values: Tensor, around: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The largest of values `(N, P)`, and of those with this value the one with most around it: both, and its index, `(N,)`."""
+    """The largest of values `(N, P)`, the value around it, and its index, each `(N,)`; of ties, the one with most around it."""
     most = values.amax(1)
     around, where = around.masked_fill(values < most[:, None], -torch.inf).max(1)
     return most, around, where

@@ -1,4 +1,4 @@
-r"""The channels that a class needs: the mean over its pictures of the masks $m_{a^*}$, and what excites these channels.
+r"""The channels that a class needs: the mean of the masks $m_{a^*}$ over its pictures, and what activates these channels.
 
 R. Fong, M. Patrick, A. Vedaldi: *Understanding deep networks via extremal perturbations and smooth masks*, ICCV 2019,
 arXiv 1910.08485, section 4 and figure 10.
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sfumato.about import versions
 from sfumato.behaviour.peaks import Peaks, peaks_of
-from sfumato.behaviour.records import Record, Records, check_told
+from sfumato.behaviour.records import Record, Records, check_describable
 from sfumato.data.pictures import AnyPath, find, read
 from sfumato.layers.axes import Axes
 from sfumato.layers.below import below
@@ -36,12 +36,12 @@ from sfumato.models.classifier import Classifier
 from sfumato.scores import Score, as_score
 from sfumato.settings import as_json, as_key
 
-TOLD = 3
-"""Reasons in an error, at most."""
+MAX_REASONS = 3
+"""How many reasons an error lists, at most."""
 
 
 class Crop(NamedTuple):
-    """The part of a picture that excites a channel."""
+    """The part of a picture that activates a channel."""
 
     path: Path
     picture: Image.Image
@@ -50,43 +50,43 @@ class Crop(NamedTuple):
 
 @dataclass(frozen=True)
 class Finished:
-    """A picture that is done, and where it stands among all; first come those of the class, then the others."""
+    """A progress report: one picture is done. Pictures of the class come first, then the others."""
 
     path: Path
     index: int
-    """From 0."""
+    """The position of the picture, from 0."""
     pictures: int
-    """How many there will be."""
+    """The number of all pictures."""
     count: int | None = None
-    """Of the channels that are enough; `None` if the picture is left out, or only its peaks are wanted."""
+    """The number of channels that suffice; `None` if the picture is left out, or if only its peaks are computed."""
     reason: str = ""
-    """Why it is left out."""
+    """Why the picture is left out; empty if it is not."""
 
 
 @dataclass(frozen=True, eq=False)
 class ClassChannels:
-    """The masks of `K` channels, or groups of them, found for each of `n` pictures of a class."""
+    """The masks of `K` channels, or groups of channels, for each of `n` pictures of a class."""
 
     classifier: Classifier
     pictures: tuple[Path, ...]
     masks: Tensor
     """`(n, K)`, in [0, 1]."""
     counts: Tensor
-    """$a^*$, or the count that was asked for, `(n,)`."""
+    """The number of channels in each mask, $a^*$ or the method's largest count, `(n,)`."""
     scores: Tensor
-    """What each mask keeps, `(n,)`."""
+    """The score of what each mask keeps, `(n,)`."""
     whole: Tensor
-    """The score of the whole picture, `(n,)`."""
+    """The score of each whole picture, `(n,)`."""
     left_out: tuple[tuple[Path, str], ...]
-    """Pictures that could not be used, and why."""
+    """Pictures that could not be used, each with the reason."""
     peaks: Peaks
-    """Of these pictures, in this order, and then of those of `among` that are others."""
+    """The peaks of these pictures, in this order, then of further pictures of `among`."""
     about: Mapping[str, Any]
-    """How it was made; plain JSON."""
+    """How the masks were made; plain JSON."""
 
     @cached_property
     def mean(self) -> Tensor:
-        """The channels' attribution to the class: the masks' mean, `(K,)`."""
+        """The attribution of the class to the channels: the mean of the masks, `(K,)`."""
         return self.masks.double().mean(0).float()
 
     @cached_property
@@ -95,30 +95,33 @@ class ClassChannels:
         return self.masks.double().std(0, correction=0).float()
 
     def top(self, count: int) -> tuple[Tensor, Tensor]:
-        """The channels, or groups, that weigh most in the mean, and their weights: both `(count,)`, the largest first."""
+        """The channels, or groups, with the largest means, and these means: both `(count,)`, the largest first.
+
+        Raises `ValueError` unless `count` is from 1 to the number of channels.
+        """
         if not 1 <= count <= len(self.mean):
             raise ValueError(f"count must lie between 1 and the {len(self.mean)} channels; got {count}")
         weights, indices = self.mean.sort(descending=True, stable=True)
         return indices[:count], weights[:count]
 
     def crops(self, channel: int, count: int, side: float = 0.4) -> list[Crop]:
-        """What excites a channel, or a group, most: the parts of `count` different pictures around its peaks, best first.
+        """The parts of `count` different pictures around the peaks of a channel or group, the largest activation first.
 
-        They are cut from the pictures as the network sees them: squares of `side` times the shorter side, about the peak
-        and within the picture. Fewer come back where fewer pictures excite the channel more in one place than elsewhere.
-        Raises `ValueError` where the layer has no places.
+        They are cut from the pictures as the network sees them: squares of `side` times the shorter side, around the peak and
+        within the picture. There are fewer crops if the channel has a peak in fewer pictures. Raises `ValueError` if the layer
+        has no places.
         """
         channels = self.peaks.values.shape[1]
         if not 0 <= channel < channels:
             raise ValueError(f"there is no channel {channel}; expected an index from 0 to {channels - 1}")
         if count < 1:
-            raise ValueError(f"count is a number of pictures, from 1 up; got {count}")
+            raise ValueError(f"count must be a number of pictures, from 1; got {count}")
         if not 0 < side <= 1:
-            raise ValueError(f"side is a share of the picture's shorter side, in (0, 1]; got {side:g}")
+            raise ValueError(f"side must be a share of the picture's shorter side, in (0, 1]; got {side:g}")
         if self.peaks.places.isnan().all():
             raise ValueError(
-                f"the layer {self.about['method']['layer']!r} has no places, or none where a channel is excited more than "
-                "elsewhere, so nothing can be cut out; name one whose output is (N, C, H, W) or a grid of tokens"
+                f"the layer {self.about['method']['layer']!r} has no places, or no channel with a peak, so nothing can be cut "
+                "out; use a layer whose output is (N, C, H, W) or a grid of tokens"
             )
         values, places = self.peaks.values[:, channel], self.peaks.places[:, channel]
         order = self.peaks.around[:, channel].argsort(descending=True, stable=True)
@@ -127,17 +130,17 @@ class ClassChannels:
         return [self._crop(self.peaks.pictures[row], places[row].tolist(), float(values[row]), side) for row in rows]
 
     def _crop(self, path: Path, place: list[float], activation: float, side: float) -> Crop:
-        seen = self.classifier.restore(self.classifier.prepare(read(path)))
-        size = max(1, round(side * min(seen.shape[1:])))
+        picture = self.classifier.restore(self.classifier.prepare(read(path)))
+        size = max(1, round(side * min(picture.shape[1:])))
         top, left = (
             min(max(int(middle * length - size / 2 + 0.5), 0), length - size)
-            for middle, length in zip(place, seen.shape[1:], strict=True)
+            for middle, length in zip(place, picture.shape[1:], strict=True)
         )
-        square = seen[:, top : top + size, left : left + size].permute(1, 2, 0)
+        square = picture[:, top : top + size, left : left + size].permute(1, 2, 0)
         return Crop(path, Image.fromarray((square * 255).round().byte().cpu().numpy()), activation)
 
     def __len__(self) -> int:
-        """The number of pictures whose masks these are."""
+        """The number of pictures with masks."""
         return len(self.pictures)
 
 
@@ -154,72 +157,76 @@ def class_channels(
 ) -> ClassChannels:
     r"""Find the mask of each picture of a class: $m_{a^*}$, the smallest that keeps the share `keep` of its score.
 
-    With `keep=None` it is the mask of the method's largest count instead. `pictures` are paths, or a folder; `target` is
-    their class, or a `Score`. What excites the channels is looked up in these pictures, and, if given, in those `among`
-    which one wants to see examples: each goes through the network once, up to the layer.
+    - `pictures`: paths of pictures of the class, or of a folder of them.
+    - `target`: the class of the pictures, or a `Score`.
+    - `keep`: `None` for the mask of the method's largest count instead.
+    - `among`: further pictures in which to look for peaks of the channels. Each picture goes through the network once, up to
+      the layer.
+    - `progress`: called with a `Finished` after each picture.
+    - `out`: a folder in which the results of each picture are stored as soon as they are computed. A later call with the same
+      settings, picture, weights, and versions of sfumato and torch reads them, so that an interrupted call can go on. The
+      folder may also hold results of other settings.
 
-    A picture is left out where it cannot be read, is another's copy, has a score that is not positive, of which no share
-    can be kept, or where no count of channels keeps that share. `progress` is told of each.
+    A picture is left out if it cannot be read, if it is a copy of another, if its score is not positive, so that no share of
+    it can be kept, or if no count of channels keeps the share. Each picture goes through the network alone. In a batch the
+    last digits would depend on the other pictures, so a resumed call would not give the results of an uninterrupted one.
 
-    With `out`, a folder, all that is found out about a picture is written there at once, and read again by a later call
-    with the same settings, picture, weights, and versions of sfumato and torch: a call that was broken off goes on where it
-    was. Files of other settings may lie there too. Each picture goes through the network alone: in batches of other
-    pictures the last digits would differ, so that a call which goes on would not end as one that was not broken off.
-
-    Raises `ValueError` where nothing can be used, or settings are no good.
+    Raises `ValueError` for wrong settings, and if no picture can be used.
     """
     study = Study.of(method, classifier, target, keep, out)
-    explained, left_out = _files(pictures, "pictures")
-    others, missing = _files(among, "among") if among is not None else ([], {})
-    names: dict[str, Path] = {}  # of the pictures used, by their bytes
+    class_paths, left_out = _files(pictures, "pictures")
+    more_paths, missing = _files(among, "among") if among is not None else ([], {})
+    names: dict[str, Path] = {}  # the pictures that are used, by the hash of their bytes
     masks: list[Record] = []
     peaks: list[Record] = []
-    with study.looking() as peak:
-        for index, path in enumerate(chain(explained, others)):
-            of_class, count, reason = index < len(explained), None, ""
+    with study.peak_finder() as find_peaks:
+        for index, path in enumerate(chain(class_paths, more_paths)):
+            of_class, count, reason = index < len(class_paths), None, ""
             if not of_class and not masks:
-                break  # there is nothing to show examples of
+                break  # no channels to show examples of
             try:
-                picture = Seen.of(path, study)
-                known = names.get(picture.digest)
-                if known is None:
+                picture = StudyPicture.read(path, study)
+                original = names.get(picture.digest)
+                if original is None:
                     mask = study.mask(picture) if of_class else None
-                    peaks.append(peak(picture))
+                    peaks.append(find_peaks(picture))
                     names[picture.digest] = path
                     if mask is not None:
                         masks.append(mask)
                         count = int(mask["count"])
                 elif of_class:
-                    raise UnusableError(f"{str(path)!r} is the same picture as {str(known)!r}")
+                    raise UnusableError(f"{str(path)!r} is the same picture as {str(original)!r}")
             except UnusableError as error:
                 reason = left_out[path] = str(error)
             if progress is not None:
-                progress(Finished(path, index, len(explained) + len(others), count, reason))
+                progress(Finished(path, index, len(class_paths) + len(more_paths), count, reason))
     left_out |= missing
     if not masks:
-        more = f", and {len(left_out) - TOLD} more" if len(left_out) > TOLD else ""
-        raise ValueError(f"no picture of the class can be used: {'; '.join(list(left_out.values())[:TOLD])}{more}")
-    used = tuple(names.values())
+        more = f", and {len(left_out) - MAX_REASONS} more" if len(left_out) > MAX_REASONS else ""
+        raise ValueError(
+            f"no picture of the class can be used: {'; '.join(list(left_out.values())[:MAX_REASONS])}{more}"
+        )
+    paths = tuple(names.values())
     return ClassChannels(
         classifier=classifier,
-        pictures=used[: len(masks)],
-        masks=_stacked(masks, "mask"),
-        counts=_stacked(masks, "count"),
-        scores=_stacked(masks, "score"),
-        whole=_stacked(masks, "whole"),
+        pictures=paths[: len(masks)],
+        masks=_stack(masks, "mask"),
+        counts=_stack(masks, "count"),
+        scores=_stack(masks, "score"),
+        whole=_stack(masks, "whole"),
         left_out=tuple(left_out.items()),
-        peaks=Peaks(used, *(_stacked(peaks, name) for name in ("values", "around", "places"))),
+        peaks=Peaks(paths, *(_stack(peaks, name) for name in ("values", "around", "places"))),
         about=study.about,
     )
 
 
 class UnusableError(ValueError):
-    """Why a picture is left out."""
+    """The reason why a picture is left out."""
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """A picture that the network is to be shown, decoded when it is first looked at."""
+class StudyPicture:
+    """A picture of a study, which is decoded on first use."""
 
     path: Path
     digest: str
@@ -227,7 +234,8 @@ class Seen:
     study: "Study"
 
     @classmethod
-    def of(cls, path: Path, study: "Study") -> "Seen":
+    def read(cls, path: Path, study: "Study") -> "StudyPicture":
+        """Read the bytes of a file. Raises `UnusableError` if that fails."""
         try:
             content = path.read_bytes() if path.is_file() else b""  # a pipe or device would block
         except OSError as error:
@@ -236,7 +244,7 @@ class Seen:
 
     @cached_property
     def inputs(self) -> Tensor:
-        """`(1, C, H, W)`, where the network is."""
+        """`(1, C, H, W)`, on the network's device. Raises `UnusableError` if the picture cannot be decoded."""
         try:
             return self.study.classifier.prepare(read(self.path))[None].to(self.study.device)
         except ValueError as error:
@@ -245,7 +253,7 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """What is asked of each picture, and where the answers are kept."""
+    """The computation for each picture, and the records of its results."""
 
     method: ExtremalChannels
     classifier: Classifier
@@ -253,13 +261,13 @@ class Study:
     keep: float | None
     records: "Records"
     about: Mapping[str, Any]
-    """What a mask depends on, besides the picture."""
+    """Everything that a mask depends on, apart from the picture."""
     about_peaks: Mapping[str, Any]
-    """What the peaks depend on: the network and the layer, but neither the class nor how channels are sought."""
+    """Everything that peaks depend on, apart from the picture: the network and the layer, not the class or the search."""
 
     @classmethod
     def of(cls, method: Any, classifier: Any, target: Any, keep: float | None, out: AnyPath | None) -> "Study":
-        """Raises `ValueError` for what cannot be used, as far as that shows without the network."""
+        """Make a study of checked settings. Raises `ValueError` for errors that show without running the network."""
         if not isinstance(method, ExtremalChannels):
             raise ValueError(f"method must be one that masks channels, ExtremalChannels(layer=…); got {method!r}")
         if not isinstance(classifier, Classifier):
@@ -271,11 +279,11 @@ class Study:
             method = replace(method, counts=method.counts[-1:])
         elif isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 < keep <= 1:
             raise ValueError(f"keep is a share of the whole picture's score, in (0, 1], or None; got {keep!r}")
-        labels = torch.empty(1, len(classifier.labels), dtype=torch.float32, device="cpu")  # one an output
+        labels = torch.empty(1, len(classifier.labels), dtype=torch.float32, device="cpu")  # one for each output
         score = as_score(target, 1, method.score).resolve(labels)
         if out is not None:
-            check_told("method", method)
-            check_told("target", score)
+            check_describable("method", method)
+            check_describable("target", score)
         surroundings = Surroundings.now(device_of(classifier.net))
         network = {
             "model": classifier.name,
@@ -294,15 +302,17 @@ class Study:
     def device(self) -> torch.device:
         return device_of(self.classifier.net)
 
-    def mask(self, picture: Seen) -> Record:
-        """The picture's mask `(K,)`, the count of its channels, and the scores of what it keeps and of the whole."""
-        record = self.records.of(
-            {"kind": "mask", "picture": picture.digest, **self.about}, lambda: self._found(picture)
-        )
+    def mask(self, picture: StudyPicture) -> Record:
+        """The picture's mask `(K,)`, its number of channels, and the scores of what it keeps and of the whole picture.
+
+        Raises `UnusableError` if the score is not positive, or if no count of channels keeps the share of it.
+        """
+        about = {"kind": "mask", "picture": picture.digest, **self.about}
+        record = self.records.get_or_compute(about, lambda: self._compute_mask(picture))
         if "mask" not in record:
             raise UnusableError(
-                f"the score of {str(picture.path)!r}, {record['whole'].item():.3g}, is not positive, so that no share of it "
-                "can be kept"
+                f"the score of {str(picture.path)!r}, {record['whole'].item():.3g}, is not positive, so no share of it can "
+                "be kept"
             )
         if not record["count"]:
             raise UnusableError(
@@ -311,19 +321,19 @@ class Study:
             )
         return record
 
-    def _found(self, picture: Seen) -> Record:
+    def _compute_mask(self, picture: StudyPicture) -> Record:
         net, inputs = self.classifier.net, picture.inputs
         if self.keep is None:
             result = self.method(net, inputs, self.score)
             count = torch.tensor(self.method.counts[-1], dtype=torch.long, device="cpu")
         else:
             with Subject.prepared(net, inputs, self.score) as subject:
-                _, whole = subject.looked_at(self.method.memory)
-            if whole <= 0:
-                return {"whole": whole[0].cpu()}
-            found = smallest(self.method, net, inputs, self.score, keep=self.keep)
-            assert found.count is not None  # noqa: S101  # for the type checker: masks of channels are counted
-            result, count = found.attribution, found.count[0].cpu()
+                _, score = subject.looked_at(self.method.memory)
+            if score <= 0:
+                return {"whole": score[0].cpu()}
+            sufficient = smallest(self.method, net, inputs, self.score, keep=self.keep)
+            assert sufficient.count is not None  # noqa: S101  # for the type checker: masks of channels are counted
+            result, count = sufficient.attribution, sufficient.count[0].cpu()
         assert result.scores is not None  # noqa: S101  # for the type checker
         assert result.whole is not None  # noqa: S101
         return {
@@ -334,14 +344,14 @@ class Study:
         }
 
     @contextmanager
-    def looking(self) -> Iterator[Callable[[Seen], Record]]:
-        """What finds the peaks of a picture: their values `(K,)` and places `(K, 2)`."""
+    def peak_finder(self) -> Iterator[Callable[[StudyPicture], Record]]:
+        """A function that finds the peaks of a picture: their values `(K,)` and places `(K, 2)`."""
         net, method = self.classifier.net, self.method
         surroundings = Surroundings.now(self.device)
         axes: dict[tuple[int, ...], Axes | None] = {}
-        with below(net, method.layer, method.at, lambda seen: surroundings.call(net, seen), method.call) as phi:
+        with below(net, method.layer, method.at, lambda inputs: surroundings.call(net, inputs), method.call) as phi:
 
-            def computed(picture: Seen) -> Record:
+            def compute(picture: StudyPicture) -> Record:
                 with surroundings.computing(), torch.no_grad():
                     inputs = picture.inputs
                     shape = tuple(inputs.shape[1:])
@@ -350,28 +360,28 @@ class Study:
                         axes[shape] = axes_at(net, method.layer, method.at, inputs, run, method.layout, method.call)
                     return peaks_of(phi(inputs), shape[1:], method, axes[shape])
 
-            def peak(picture: Seen) -> Record:
+            def find_peaks(picture: StudyPicture) -> Record:
                 about = {"kind": "peaks", "picture": picture.digest, **self.about_peaks}
-                return self.records.of(about, lambda: computed(picture))
+                return self.records.get_or_compute(about, lambda: compute(picture))
 
-            yield peak
+            yield find_peaks
 
 
 def _files(paths: AnyPath | Iterable[AnyPath], name: str) -> tuple[list[Path], dict[Path, str]]:
-    """The picture files meant, and paths that mean none, with the reason; of a single path that is an error."""
+    """The picture files of `paths`, and the paths without pictures, with the reason. Raises `ValueError` for a single path."""
     if isinstance(paths, str | os.PathLike):
         return find(paths), {}
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     missing: dict[Path, str] = {}
     for path in map(Path, paths):
         try:
-            found |= dict.fromkeys(find(path))
+            files |= dict.fromkeys(find(path))
         except ValueError as error:
             missing[path] = str(error)
-    if not found and not missing:
+    if not files and not missing:
         raise ValueError(f"{name} names no picture; give paths of pictures, or of a folder of them")
-    return list(found), missing
+    return list(files), missing
 
 
-def _stacked(records: list[Record], name: str) -> Tensor:
+def _stack(records: list[Record], name: str) -> Tensor:
     return torch.stack([record[name] for record in records])

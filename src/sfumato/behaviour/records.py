@@ -1,4 +1,4 @@
-"""What was found out about each of many things, a file each, so that work which was broken off goes on where it was."""
+"""A cache of results on disk, one file for each record, so that an interrupted computation can go on."""
 
 import hashlib
 import json
@@ -18,18 +18,19 @@ from sfumato.files import written
 FORMAT = "sfumato-record-1"
 
 Record = dict[str, Tensor]
-"""What was found out about one thing."""
+"""The tensors of one result, by name."""
 
 
 @dataclass(frozen=True)
 class Records:
-    """A folder of records, a file each, which is named by a hash of all that the record depends on, and holds it too."""
+    """A folder of records. The name of a file is a hash of everything that its record depends on; the file holds that too."""
 
     folder: Path | None
-    """Without one, nothing is kept."""
+    """`None` to store nothing."""
 
     @classmethod
     def at(cls, folder: AnyPath | None) -> "Records":
+        """The records in a folder, which is made if it does not exist. Raises `ValueError` if it is a file."""
         if folder is None:
             return cls(None)
         folder = Path(folder)
@@ -38,8 +39,8 @@ class Records:
         folder.mkdir(parents=True, exist_ok=True)
         return cls(folder)
 
-    def of(self, about: Mapping[str, Any], compute: Callable[[], Record]) -> Record:
-        """The record of this description: read if it is there, undamaged, else computed and written."""
+    def get_or_compute(self, about: Mapping[str, Any], compute: Callable[[], Record]) -> Record:
+        """The record with this description: read from its file, or computed and written if the file is missing or damaged."""
         if self.folder is None:
             return compute()
         words = json.dumps({"format": FORMAT, **about}, sort_keys=True)
@@ -53,29 +54,29 @@ class Records:
 
 
 def _read(path: Path, about: str) -> Record | None:
-    """What lies there; `None` if it is nothing, damaged, or not of this description."""
+    """The record in a file; `None` if the file is missing, damaged, or has another description."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             if (file.metadata() or {}).get("about") == about:
-                # Copies, as each tensor may hold its file open for as long as it lives.
+                # Copies: a tensor may keep its file open for its whole life.
                 return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError):
         pass
     return None
 
 
-def check_told(name: str, value: Any) -> None:
-    """Raise `ValueError` where `as_json` does not tell a value from others: what was found for one would serve another."""
+def check_describable(name: str, value: Any) -> None:
+    """Raise `ValueError` if `as_json` may give another value the same description: records would be mixed up."""
     if is_dataclass(value) and not isinstance(value, type):
         for entry in fields(value):
-            check_told(name, getattr(value, entry.name))
+            check_describable(name, getattr(value, entry.name))
     elif isinstance(value, tuple | list):
         for item in value:
-            check_told(name, item)
+            check_describable(name, item)
     elif not (value is None or isinstance(value, bool | int | float | str) or _is_named(value)):
         raise ValueError(
-            f"with out=…, {name} must be made of frozen dataclasses, numbers, words and functions that have a name of their "
-            f"own in a module, so that it can be told from others; it holds {value!r}"
+            f"with out=…, {name} must be made of frozen dataclasses, numbers, words and functions with a name in their "
+            f"module, so that no other value has the same description; it holds {value!r}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Shares with error bars that stay honest where nothing, or everything, goes wrong."""
+"""Shares with intervals that are also valid if nothing, or everything, goes wrong."""
 
 import math
 from collections.abc import Sequence
@@ -10,28 +10,27 @@ TAIL = (1 - CONFIDENCE) / 2
 
 
 def estimated_share(measure: Measure, rows: Sequence[Row]) -> Estimate:
-    r"""As `estimated`; but of a share that is 0 or 1 in all n pictures, resampling them says nothing.
+    r"""Like `estimated`, but with exact bounds for a share that is 0 or 1 in all n pictures, where resampling changes nothing.
 
-    Then the exact bound of Clopper & Pearson (Biometrika, 1934) holds: with none of n wrong, at most
-    $1 - (\alpha/2)^{1/n}$ are, and likewise for all.
+    The bound is that of Clopper & Pearson (Biometrika, 1934): if none of n is wrong, the share is at most
+    $1 - (\alpha/2)^{1/n}$, and likewise if all are wrong.
     """
-    found = estimated(measure, rows)
-    return widened(found, len({row["picture"] for row in rows}))
+    return with_exact_bounds(estimated(measure, rows), len({row["picture"] for row in rows}))
 
 
-def widened(found: Estimate, pictures: int) -> Estimate:
-    """The estimate of a share that was 0 or 1 in all of so many pictures, with exact bounds; any other as it is."""
-    if pictures and found.value == 0:
-        return replace(found, low=0.0, high=1 - TAIL ** (1 / pictures))
-    if pictures and found.value == 1:
-        return replace(found, low=TAIL ** (1 / pictures), high=1.0)
-    return found
+def with_exact_bounds(share: Estimate, pictures: int) -> Estimate:
+    """The estimate with exact bounds if the share is 0 or 1; any other estimate unchanged."""
+    if pictures and share.value == 0:
+        return replace(share, low=0.0, high=1 - TAIL ** (1 / pictures))
+    if pictures and share.value == 1:
+        return replace(share, low=TAIL ** (1 / pictures), high=1.0)
+    return share
 
 
-def fewest(epsilon: float) -> int:
-    """How many pictures it takes, if none of them goes wrong, to say that no more than a share `epsilon` does.
+def pictures_needed(epsilon: float) -> int:
+    """How many pictures show that the share of errors is at most `epsilon`, if none of them is an error.
 
-    >>> fewest(0.05)
+    >>> pictures_needed(0.05)
     72
     """
     return math.ceil(math.log(TAIL) / math.log1p(-epsilon)) if epsilon < 1 else 1

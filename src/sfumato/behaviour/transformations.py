@@ -1,7 +1,8 @@
-r"""Changes of an input under which a network's answer may stay the same: $x \sim_\theta x'$, related by at most $\theta$.
+r"""Transformations of an input under which a network's answer may stay the same: $x \sim_\theta x'$, for a strength $\theta$.
 
-Each is a configuration with a `strength`; called with one input it draws a change of up to that strength. A weaker one draws
-the same change from the same generator, only weaker: curves over strength are smooth, and their points paired.
+A transformation is a configuration with a `strength`. A call with one input draws a change of up to that strength. From the
+same generator, a weaker transformation draws the same change, only weaker: so curves over strength are smooth, and their
+points are paired.
 """
 
 from dataclasses import dataclass, replace
@@ -19,13 +20,13 @@ from sfumato.space.transforms import Transform
 
 @dataclass(frozen=True)
 class Levels:
-    """What black and white are in the numbers of a model's input: one for each channel."""
+    """The values of black and white in a model's input, one for each channel."""
 
     black: tuple[float, ...]
     white: tuple[float, ...]
 
-    def beside(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Black and white as tensors that broadcast to `x` `(1, C, *S)`."""
+    def tensors(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Black and white as tensors that broadcast to `x` `(1, C, *S)`. Raises `ValueError` for another number of channels."""
         for values in (self.black, self.white):
             if len(values) != x.shape[1]:
                 raise ValueError(
@@ -36,16 +37,16 @@ class Levels:
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """Where the chance in a transformation comes from, and what it must know of the input's numbers.
+    """The random numbers of a transformation, and the range of the input's values.
 
-    Without `levels`, brightness counts in the input's own units and nothing is cut off.
+    Without `levels`, brightness is in the input's own units, and nothing is clamped.
     """
 
     generator: torch.Generator
     levels: Levels | None = None
 
     def either_way(self, count: int) -> list[float]:
-        """Numbers in [-1, 1)."""
+        """`count` numbers in [-1, 1)."""
         return either_way(count, self.generator)
 
     def share(self) -> float:
@@ -53,37 +54,37 @@ class Draw:
         return float(torch.rand((), generator=self.generator, dtype=torch.float64, device="cpu"))
 
     def noise(self, x: Tensor) -> Tensor:
-        """Standard normal numbers, as many as in `x`."""
+        """Standard normal numbers in the shape of `x`."""
         return torch.randn(x.shape, generator=self.generator, dtype=torch.float32, device="cpu").to(x)
 
     def span(self, x: Tensor) -> Tensor:
-        """From black to white, to be added to `x` `(1, C, *S)`."""
+        """The difference of white and black, which broadcasts to `x` `(1, C, *S)`."""
         if self.levels is None:
             return x.new_ones(1)
-        black, white = self.levels.beside(x)
+        black, white = self.levels.tensors(x)
         return white - black
 
-    def within(self, x: Tensor, changed: Tensor) -> Tensor:
-        """The changed input with all beyond black and white cut off, as in a picture file; what has not changed stays."""
+    def clamp(self, x: Tensor, changed: Tensor) -> Tensor:
+        """The changed input, clamped between black and white as in a picture file. Unchanged values are not clamped."""
         if self.levels is None:
             return changed
-        return torch.where(changed == x, x, changed.clamp(*self.levels.beside(x)))
+        return torch.where(changed == x, x, changed.clamp(*self.levels.tensors(x)))
 
 
 @dataclass(frozen=True)
 class Transformation:
-    """Base of all transformations. `strength` is at least 0, which changes nothing, and at most `most`."""
+    """Base class of all transformations. `strength` is from 0, which changes nothing, to `most`."""
 
     strength: float
 
     unit: ClassVar[str] = ""
-    """What strength is measured in."""
+    """The unit of strength."""
     most: ClassVar[float] = 1.0
-    """The strongest that means anything, or that a search begins with."""
+    """The largest strength that has a meaning, from which a search begins."""
     graded: ClassVar[bool] = True
-    """Whether there is anything between doing it and not."""
+    """Whether there are strengths between nothing and the whole transformation."""
     drawn: ClassVar[bool] = True
-    """Whether chance has a part in it, so that several draws say more than one."""
+    """Whether it is random, so that several draws give more information than one."""
 
     def __post_init__(self) -> None:
         check_number("strength", self.strength, f"of {type(self).__name__}, in {self.unit}", least=0)
@@ -93,15 +94,15 @@ class Transformation:
             )
 
     def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
-        """One input `(1, C, *S)`, changed by what is drawn."""
+        """One input `(1, C, *S)` with a random change."""
         raise NotImplementedError
 
     def at(self, strength: float) -> Self:
-        """The same, of another strength."""
+        """The same transformation with another strength."""
         return replace(self, strength=strength)
 
     def scaled(self, share: float) -> Self:
-        """The same, of a share of its strength."""
+        """The same transformation with a share of its strength."""
         return self.at(self.strength * share)
 
     def __str__(self) -> str:
@@ -110,10 +111,10 @@ class Transformation:
 
 @dataclass(frozen=True)
 class Rotation(Transformation):
-    """A turn about the centre by up to `strength` degrees either way; beyond the edge, the input is reflected.
+    """A rotation about the centre by up to `strength` degrees in either direction; beyond the edge, the input is reflected.
 
-    Pictures are interpolated cubically, as linear interpolation blurs: networks notice that more than a small turn. What is
-    left of the blur still counts as a change due to the turn, however small this is.
+    Pictures are interpolated cubically, because linear interpolation blurs more: networks react to blur more than to a small
+    rotation. The remaining blur counts as a part of the rotation.
     """
 
     strength: float = 15.0
@@ -122,28 +123,28 @@ class Rotation(Transformation):
 
     def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
         if x.ndim < 4:
-            raise ValueError(f"inputs with one axis of space cannot be rotated; got shape {tuple(x.shape)}")
+            raise ValueError(f"Rotation needs inputs with two or three axes of space; got shape {tuple(x.shape)}")
         return Transform(angle=self.strength * draw.either_way(1)[0], cubic=x.ndim == 4)(x)
 
 
 @dataclass(frozen=True)
 class Shift(Transformation):
-    """A shift along each axis by up to that fraction of its length, to the nearest whole place; borders reflect."""
+    """A shift along each axis by up to `strength` of its length, in whole places; beyond the edge, the input is reflected."""
 
     strength: float = 0.05
     unit: ClassVar[str] = "of the side"
     most: ClassVar[float] = 0.5
 
     def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
-        drawn = draw.either_way(x.ndim - 2)
-        return Move(tuple(round(self.strength * u * size) for u, size in zip(drawn, x.shape[2:], strict=True)))(x)
+        shares = draw.either_way(x.ndim - 2)
+        return Move(tuple(round(self.strength * u * size) for u, size in zip(shares, x.shape[2:], strict=True)))(x)
 
 
 @dataclass(frozen=True)
 class Scaling(Transformation):
     """A change of scale about the centre by a factor from 1 / (1 + strength) to 1 + strength, uniform in its logarithm.
 
-    Interpolated as in `Rotation`; beyond the edge, the input is reflected.
+    It interpolates like `Rotation`; beyond the edge, the input is reflected.
     """
 
     strength: float = 0.1
@@ -155,7 +156,7 @@ class Scaling(Transformation):
 
 @dataclass(frozen=True)
 class Flip(Transformation):
-    """Mirrored along the last axis, left to right: always (strength 1) or not (0)."""
+    """A reflection along the last axis, left to right: always (strength 1) or never (0)."""
 
     strength: float = 1.0
     unit: ClassVar[str] = "0 or 1"
@@ -164,13 +165,13 @@ class Flip(Transformation):
 
     def __post_init__(self) -> None:
         if self.strength not in (0, 1):
-            raise ValueError(f"strength of Flip is 1, or 0 for none; got {self.strength!r}")
+            raise ValueError(f"strength of Flip must be 1, or 0 for none; got {self.strength!r}")
 
     def __call__(self, x: Tensor, _draw: Draw, /) -> Tensor:
         return Move(flips=(-1,))(x) if self.strength else x
 
     def scaled(self, share: float) -> Self:
-        """Itself, or none for no share."""
+        """The flip itself; no flip for the share 0."""
         return self if share else self.at(0.0)
 
     def __str__(self) -> str:
@@ -191,19 +192,19 @@ class Blurring(Transformation):
 
 @dataclass(frozen=True)
 class Brightness(Transformation):
-    """All places brighter or darker by up to `strength`, 1 being from black to white."""
+    """All places brighter or darker by up to `strength`, in units of the difference of white and black."""
 
     strength: float = 0.1
     unit: ClassVar[str] = "of black to white"
 
     def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
         change = self.strength * draw.either_way(1)[0]
-        return draw.within(x, x + change * draw.span(x))
+        return draw.clamp(x, x + change * draw.span(x))
 
 
 @dataclass(frozen=True)
 class Contrast(Transformation):
-    """Differences from the mean of each channel multiplied by a factor from 1 / (1 + strength) to 1 + strength."""
+    """Multiplies the differences from the mean of each channel by a factor from 1 / (1 + strength) to 1 + strength."""
 
     strength: float = 0.2
     unit: ClassVar[str] = "beyond 1"
@@ -214,24 +215,27 @@ class Contrast(Transformation):
             return x
         mean = x.mean(tuple(range(2, x.ndim)), keepdim=True)
         changed = mean + factor * (x - mean)
-        return draw.within(x, changed)
+        return draw.clamp(x, changed)
 
 
 @dataclass(frozen=True)
 class Noisiness(Transformation):
-    """Gaussian noise added to every number, of standard deviation up to `strength`, 1 being from black to white."""
+    """Adds Gaussian noise with a standard deviation of up to `strength`, in units of the difference of white and black."""
 
     strength: float = 0.05
     unit: ClassVar[str] = "of black to white"
 
     def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
         width = self.strength * draw.share()
-        return draw.within(x, x + width * draw.noise(x) * draw.span(x))
+        return draw.clamp(x, x + width * draw.noise(x) * draw.span(x))
 
 
 @dataclass(frozen=True)
 class Together(Transformation):
-    """Several, one after the other, each with a share `strength` of its own strength; flips at any share but 0."""
+    """Several transformations one after the other, each with the share `strength` of its own strength.
+
+    A flip has no shares: it is done at any share but 0.
+    """
 
     strength: float = 1.0
     parts: tuple[Transformation, ...] = ()
@@ -262,4 +266,4 @@ TRANSFORMATIONS: dict[str, type[Transformation]] = {
     "contrast": Contrast,
     "noise": Noisiness,
 }
-"""By the names that the command line knows."""
+"""The transformations by their names in written rules."""

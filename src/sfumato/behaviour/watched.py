@@ -1,4 +1,4 @@
-"""A network watched on pictures: what it answers to each as it is, and to each as it is changed."""
+"""A network's answers to pictures, unchanged and transformed."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -13,75 +13,78 @@ from sfumato.model.subject import Subject
 from sfumato.scores import AUTO, SIGMOID, class_scores, probabilities, two_classes
 
 RESPONSES = ("probability", "sigmoid", "logit", "top1")
-"""A class's softmax probability, its own sigmoid, its own output, or which class comes first.
+"""The softmax probability of a class, the sigmoid of its output, its output, or whether it is the top class.
 
-A model with one output has two classes, see `sfumato.scores`: class 0 with the sigmoid of the output, and class 1 with the
-complement. Only "logit" knows class 0 alone.
+A model with one output has two classes, see `sfumato.scores`: class 0 has the sigmoid of the output, class 1 the complement.
+For "logit" it has only class 0.
 """
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture as the model takes it, and what is known to be in it."""
+    """A picture as the model's input, with the classes that it shows."""
 
     name: str
-    """It has no other among those watched together; what is drawn for the picture depends on it."""
+    """Unique among the pictures of a `Watched`. The random changes of the picture depend on it."""
     inputs: Tensor
     """`(C, *S)`."""
     present: frozenset[str] = frozenset()
-    """The classes in the picture, by the data set's names."""
+    """The classes in the picture, with the data set's names."""
     doubtful: frozenset[str] = frozenset()
-    """Classes of which nobody should say whether they are in it."""
+    """Classes for which it is not known whether the picture shows them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Watched:
-    """A model and pictures, over which one can go again and again: a list, or whatever reads files anew each time.
+    """A model and pictures.
 
-    `levels` are black and white in the inputs' numbers; `rows` go through the model at once. Answers to the pictures as they
-    are get kept: classes × pictures numbers.
+    - `pictures`: a list, or another iterable that can be iterated repeatedly, for example one that reads files each time.
+    - `levels`: black and white in the values of the inputs.
+    - `rows`: how many inputs the model gets in one batch.
+
+    The answers to unchanged pictures are cached: classes × pictures numbers.
     """
 
     model: Model
     pictures: Iterable[Picture]
     levels: Levels | None = None
     rows: int = 16
-    _whole: dict[str, dict[str, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    _unchanged: dict[str, dict[str, Tensor]] = field(default_factory=dict, init=False, repr=False)
     _layouts: list[torch.memory_format] = field(default_factory=list, init=False, repr=False)
-    """How the model may have its inputs in memory, once that is known."""
+    """Memory formats that the model's inputs may have, once they are known."""
 
     def whole(self, response: str) -> dict[str, Tensor]:
-        """The answers `(K,)` to the pictures as they are, by the pictures' names: logits for "logit", else probabilities."""
+        """The answers `(K,)` to the unchanged pictures, by name: logits for "logit", probabilities otherwise."""
         kind = _kind(response)
-        if kind not in self._whole:
-            known: dict[str, Tensor] = {}
-            for pictures in _alike(self.pictures, self.rows):
-                found = self._answers(torch.stack([picture.inputs for picture in pictures]), kind)
-                for picture, values in zip(pictures, found, strict=True):
-                    if picture.name in known:
+        if kind not in self._unchanged:
+            by_name: dict[str, Tensor] = {}
+            for pictures in _batches(self.pictures, self.rows):
+                answers = self._answers(torch.stack([picture.inputs for picture in pictures]), kind)
+                for picture, values in zip(pictures, answers, strict=True):
+                    if picture.name in by_name:
                         raise ValueError(f"two pictures are called {picture.name!r}; give each its own name")
-                    known[picture.name] = values
-            if not known:
-                raise ValueError("there are no pictures to test a rule on")
-            self._whole[kind] = known
-        return self._whole[kind]
+                    by_name[picture.name] = values
+            if not by_name:
+                raise ValueError("a rule needs pictures to be tested on; got none")
+            self._unchanged[kind] = by_name
+        return self._unchanged[kind]
 
     def changed(
         self, transformation: Transformation, draws: int, seed: int, response: str
     ) -> Iterator[tuple[Picture, Tensor]]:
-        """Each picture with the answers `(draws, K)` to so many changed versions, which its name and `seed` decide."""
+        """Yield each picture with the answers `(draws, K)` to changed versions, drawn from its name and `seed`."""
         kind = _kind(response)
-        for pictures in _alike(self.pictures, max(1, self.rows // draws)):
+        for pictures in _batches(self.pictures, max(1, self.rows // draws)):
             inputs = []
             for picture in pictures:
                 generator = torch.Generator("cpu").manual_seed(_number(f"{seed}/{picture.name}"))
                 draw = Draw(generator, self.levels)
                 inputs += [transformation(picture.inputs[None], draw) for _ in range(draws)]
-            found = self._answers(torch.cat(inputs), kind)
-            yield from zip(pictures, found.split(draws), strict=True)
+            answers = self._answers(torch.cat(inputs), kind)
+            yield from zip(pictures, answers.split(draws), strict=True)
 
     def _answers(self, inputs: Tensor, kind: str) -> Tensor:
-        """`(N, K)` of inputs `(N, C, *S)`; where the model's outputs are maps, their mean over space."""
+        """The answers `(N, K)` to inputs `(N, C, *S)`. Outputs with space are averaged over it."""
         inputs = inputs.to(device_of(self.model))
         with Subject.prepared(self.model, inputs, 0) as subject, subject.surroundings.computing(), torch.no_grad():
             if self._layouts:
@@ -93,36 +96,37 @@ class Watched:
             for chunk in subject.query.split(self.rows):
                 values = class_scores(subject.outputs(subject.inputs[chunk], chunk), len(chunk))
                 if kind != "logit":
-                    one = values.shape[1] == 1
-                    values = probabilities(two_classes(values), SIGMOID if kind == "sigmoid" and not one else AUTO)
+                    one_output = values.shape[1] == 1
+                    rule = SIGMOID if kind == "sigmoid" and not one_output else AUTO
+                    values = probabilities(two_classes(values), rule)
                 chunks.append(values.flatten(2).mean(2) if values.ndim > 2 else values)
-        found = torch.cat(chunks).cpu()
-        if not torch.isfinite(found).all():
+        answers = torch.cat(chunks).cpu()
+        if not torch.isfinite(answers).all():
             raise ValueError("the model's answers are not finite; check the model")
-        return found
+        return answers
 
 
 def _kind(response: str) -> str:
-    """What numbers a response is made of: of which class comes first, probabilities."""
+    """The kind of answers that a response needs: "top1" needs probabilities."""
     return "probability" if response == "top1" else response
 
 
 def check_response(response: str) -> None:
-    """Raise `ValueError` for one that there is not."""
+    """Raise `ValueError` unless it is one of `RESPONSES`."""
     if response not in RESPONSES:
         raise ValueError(f"response must be one of {', '.join(RESPONSES)}; got {response!r}")
 
 
 def check_class(target: int, answers: Tensor) -> None:
-    """Raise `ValueError` unless the answers `(…, K)` have that class."""
+    """Raise `ValueError` unless the answers `(…, K)` have the class `target`."""
     if not 0 <= target < answers.shape[-1]:
         raise ValueError(
             f"target {target} is out of range: the model has {answers.shape[-1]} outputs (0 to {answers.shape[-1] - 1})"
         )
 
 
-def _alike(pictures: Iterable[Picture], count: int) -> Iterator[list[Picture]]:
-    """Up to so many pictures of one shape at once, in their order."""
+def _batches(pictures: Iterable[Picture], count: int) -> Iterator[list[Picture]]:
+    """Yield batches of up to `count` pictures of one shape, in their order."""
     batch: list[Picture] = []
     for picture in pictures:
         if batch and (len(batch) == count or picture.inputs.shape != batch[0].inputs.shape):
@@ -134,5 +138,5 @@ def _alike(pictures: Iterable[Picture], count: int) -> Iterator[list[Picture]]:
 
 
 def _number(text: str) -> int:
-    """The same number from 0 to 2⁶³ − 1 for a text, wherever and whenever it is asked for."""
+    """A number from 0 to 2⁶³ − 1 for a text, the same in every process."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1

@@ -15,7 +15,7 @@ from sfumato.cli.speaking import FAILED, SOME_FAILED, complain, speaking_plainly
 
 if TYPE_CHECKING:
     from sfumato.behaviour import Invariance, Levels, Picture, Presence, Watched
-    from sfumato.behaviour.asked import Asked
+    from sfumato.behaviour.written_rules import WrittenRule
     from sfumato.data import Data
     from sfumato.models import Classifier
 
@@ -89,14 +89,14 @@ def rules(
 
 def _asked(
     texts: Sequence[str], file: Path | None, pictures: Path | None, settings: Mapping[str, Any]
-) -> "tuple[list[Asked], Data]":
+) -> "tuple[list[WrittenRule], Data]":
     """The rules, and the data set that they are to be tested on."""
-    from sfumato.behaviour.asked import asked, read
+    from sfumato.behaviour.written_rules import parse_rule, read_rules
 
-    wanted = [asked(text, settings) for text in texts]
+    wanted = [parse_rule(text, settings) for text in texts]
     described: Mapping[str, Any] | None = None
     if file is not None:
-        more, described = read(file, settings)
+        more, described = read_rules(file, settings)
         wanted += more
     if not wanted:
         raise ValueError("there is no rule to test; expected e.g. --rule rotation:15, or --file rules.toml")
@@ -129,7 +129,7 @@ def _described(settings: Mapping[str, Any], file: Path) -> "Data":
         raise ValueError(f"{file}, {'.'.join(error.keys)}: {error}") from error
 
 
-def _ready(one: "Asked", classifier: "Classifier", data: "Data") -> "Invariance | Presence":
+def _ready(one: "WrittenRule", classifier: "Classifier", data: "Data") -> "Invariance | Presence":
     """The rule about this model and data."""
     if one.transformation is None:
         return one.presence(classifier.labels, data.classes)
@@ -176,7 +176,9 @@ def _levels(classifier: "Classifier") -> "Levels":
     return Levels(tuple(-mean / std for mean, std in scales), tuple((1 - mean) / std for mean, std in scales))
 
 
-def _tests(ready: "Iterable[tuple[Asked, Invariance | Presence]]", watched: "Watched") -> tuple[list[Outcome], int]:
+def _tests(
+    ready: "Iterable[tuple[WrittenRule, Invariance | Presence]]", watched: "Watched"
+) -> tuple[list[Outcome], int]:
     """Each rule tested, and how many could not be."""
     from rich.console import Console
 
@@ -192,19 +194,21 @@ def _tests(ready: "Iterable[tuple[Asked, Invariance | Presence]]", watched: "Wat
     return tests, failed
 
 
-def _test(asked: "Asked", rule: "Invariance | Presence", watched: "Watched", tell: Callable[[str], object]) -> Outcome:
+def _test(
+    asked: "WrittenRule", rule: "Invariance | Presence", watched: "Watched", tell: Callable[[str], object]
+) -> Outcome:
     from sfumato.behaviour import Presence, strongest
 
     if isinstance(rule, Presence):
         rule, unseen = rule.learnt(rule.rows(watched))
         return Outcome(asked, rule, rule.tested(unseen), unseen)
     test = Outcome(asked, rule)
-    if asked.given:
+    if asked.has_strength:
         test.rows = rule.rows(watched)
         test.estimates = rule.tested(test.rows)
         test.verdict = rule.verdict(test.estimates[rule.error_column])
         test.too_few = rule.too_few(len(test.rows))
-    if asked.searched and not test.too_few:
+    if asked.has_search and not test.too_few:
         test.strongest = strongest(
             rule, watched, asked.most, progress=lambda look: tell(f"testing {rule.at(look.strength).transformation}")
         )

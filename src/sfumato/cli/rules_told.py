@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sfumato.behaviour import Invariance, Presence, Strongest
-    from sfumato.behaviour.asked import Asked
+    from sfumato.behaviour.written_rules import WrittenRule
     from sfumato.metrics.estimate import Estimate, Row
 
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Outcome:
     """What came of one rule."""
 
-    asked: "Asked"
+    asked: "WrittenRule"
     rule: "Invariance | Presence"
     estimates: "Mapping[str, Estimate]" = field(default_factory=dict)
     rows: "Sequence[Row]" = ()

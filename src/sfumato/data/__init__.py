@@ -1,4 +1,8 @@
-"""Data sets, one file a source: pictures with their classes, and where these are."""
+"""Data sets, one file for each source: pictures, their classes, and where in the picture the classes are.
+
+`example.py` says what an example is, `listing.py` is the base of the data sets, `truth.py` makes pixels of annotations.
+`reading.py` reads annotation files, `pictures.py` picture files. `subset.py` and `difficult.py` wrap another data set.
+"""
 
 from sfumato.data.annotated import Annotated as Annotated
 from sfumato.data.coco import COCO as COCO

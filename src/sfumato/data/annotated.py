@@ -1,4 +1,4 @@
-"""A folder of pictures with one `annotations.json`: what the project's shared pictures of COCO and ImageNet have."""
+"""A folder of pictures with one file `annotations.json`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,16 +12,19 @@ from sfumato.data.listing import Listing, set_paths_
 from sfumato.settings import is_whole
 
 SIDE = 227
-"""Pixels of a picture whose boxes are called `boxes_227`: these have been squashed to a square."""
+"""Side length, in pixels, of pictures with `boxes_227`. These pictures were resized to a square."""
 
 
 @dataclass(frozen=True)
 class Annotated(Listing):
-    """`annotations.json` beside a folder `images`: {"classes": […], "images": […]}.
+    """`annotations.json` next to a folder `images`. The file holds {"classes": […], "images": […]}.
 
-    A class is a name or {"names": …}. A picture has a `file` and either `boxes`, each of a `label` and `xyxy` (left, top,
-    right, bottom in its pixels; with `width` and `height` of the picture), or one `label` for all of `boxes_227`, in pixels of
-    a picture of 227 × 227. `person_polygons` are the outline of its only person; all else has boxes alone.
+    A class is a name or {"names": …}. A picture has a `file` and boxes in one of two forms:
+
+    - `width`, `height` and `boxes`. A box has a `label` and `xyxy`: left, top, right, bottom in pixels.
+    - one `label` and `boxes_227`, in pixels of a picture of 227 × 227.
+
+    `person_polygons` is the outline of the picture's only person. Other instances have boxes only.
     """
 
     path: str
@@ -31,9 +34,9 @@ class Annotated(Listing):
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        names = [each.get("names") if isinstance(each, Mapping) else each for each in self._list("classes")]
+        names = [entry.get("names") if isinstance(entry, Mapping) else entry for entry in self._list("classes")]
         if not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{str(self._file)!r}: classes are names, or objects with names")
+            raise ValueError(f"{str(self._file)!r}: classes must be names, or objects with names")
         return tuple(map(str, names))
 
     @property
@@ -48,9 +51,9 @@ class Annotated(Listing):
         try:
             if not isinstance(entry, Mapping) or not isinstance(entry.get("file"), str):
                 raise ValueError(f"expected a file and its boxes; got {entry!r:.80}")
-            squashed = "boxes_227" in entry
-            size = (SIDE, SIDE) if squashed else reading.size(entry.get("width"), entry.get("height"))
-            things = self._of_one_class(entry) if squashed else self._of_many(entry)
+            is_square = "boxes_227" in entry
+            size = (SIDE, SIDE) if is_square else reading.size(entry.get("width"), entry.get("height"))
+            things = self._of_one_class(entry) if is_square else self._of_many(entry)
             return Example(entry["file"], Path(self.path, "images", entry["file"]), tuple(things), size)
         except (ValueError, TypeError, KeyError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else str(error)
@@ -71,7 +74,7 @@ class Annotated(Listing):
 
     def _label(self, label: Any) -> int:
         if not (is_whole(label, 0) and label < len(self.classes)):
-            raise ValueError(f"label {label!r} is no class; expected an index below {len(self.classes)}")
+            raise ValueError(f"label must be an index below {len(self.classes)}; got {label!r}")
         return label
 
     @cached_property
@@ -83,7 +86,7 @@ class Annotated(Listing):
         return reading.object_of(self._file)
 
     def _list(self, name: str) -> list[Any]:
-        found = self._content.get(name)
-        if not isinstance(found, list):
+        entries = self._content.get(name)
+        if not isinstance(entries, list):
             raise ValueError(f"{str(self._file)!r} has no list {name!r}; expected classes and images")
-        return found
+        return entries

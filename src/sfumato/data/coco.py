@@ -1,4 +1,4 @@
-"""COCO's instances (Lin et al., ECCV 2014), of 2014 and 2017, and other sets annotated in the same form."""
+"""COCO's instances (Lin et al., ECCV 2014) of 2014 and 2017, and other data sets in the same format."""
 
 import math
 from array import array
@@ -22,20 +22,20 @@ Array = np.ndarray[Any, Any]
 class COCO(Listing):
     """The pictures of an instances file, with boxes, polygons and masks.
 
-    Of the file only is kept where each picture's entries lie: some 30 bytes an instance. An entry of a picture that is not in
-    the file is passed over.
+    The file may be large. So only the position of each entry in the file is stored, about 30 bytes for an instance. Annotations
+    of pictures that are not in the file are ignored.
     """
 
     path: str
-    """The folder of `annotations` and of the pictures' folders."""
+    """The folder that contains `annotations` and the folders of pictures."""
     year: int = 2017
     split: str = "val"
     annotations: str = ""
-    """The file, where it is not `annotations/instances_SPLITYEAR.json`; seen from `path`."""
+    """The instances file, relative to `path`; by default `annotations/instances_SPLITYEAR.json`."""
     pictures: str = ""
-    """The folder, where it is neither `SPLITYEAR` nor `images/SPLITYEAR`; seen from `path`."""
+    """The folder of pictures, relative to `path`; by default `SPLITYEAR` or `images/SPLITYEAR`."""
     crowds: bool = True
-    """Whether groups that were not taken apart (`iscrowd`) count as things."""
+    """Whether groups annotated as one instance (`iscrowd`) are included."""
 
     def __post_init__(self) -> None:
         set_paths_(self, "path", "annotations", "pictures")
@@ -43,7 +43,7 @@ class COCO(Listing):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The categories' names, by ascending id."""
+        """The names of the categories, by ascending id."""
         return self._index.names
 
     @property
@@ -60,14 +60,14 @@ class COCO(Listing):
                 picture = element(source, *spans.pictures[index].tolist())
                 entries = [element(source, *span) for span in spans.entries_of(index).tolist()]
             except ValueError:
-                raise ValueError(f"{str(self._file)!r} has changed since it was listed; start again") from None
+                raise ValueError(
+                    f"{str(self._file)!r} has changed since it was listed; make the data set again"
+                ) from None
         try:
             name = picture["file_name"]
             path = self._folder / name
         except (KeyError, TypeError):
-            raise ValueError(
-                f"{str(self._file)!r}: picture {index} of the list has no file_name: {picture!r:.80}"
-            ) from None
+            raise ValueError(f"{str(self._file)!r}: picture {index} has no file_name; got {picture!r:.80}") from None
         things = []
         for entry in entries:
             try:
@@ -93,28 +93,31 @@ class COCO(Listing):
 
     @cached_property
     def _index(self) -> "_Index":
-        return _indexed(self._file)
+        return _build_index(self._file)
 
 
 @dataclass(frozen=True, eq=False)
 class _Index:
-    """Where in the file things are; spans are `(n, 2)`: first byte and length."""
+    """The positions of entries in the file. Spans are `(n, 2)`: the first byte and the number of bytes."""
 
     names: tuple[str, ...]
     labels: dict[int, int]
+    """The class index of each category id."""
     pictures: Array
+    """The spans of pictures."""
     entries: Array
-    """Ordered by picture."""
-    first: Array
-    """`(pictures + 1,)`: each picture's entries are `entries[first[i]:first[i + 1]]`."""
+    """The spans of annotations, ordered by picture."""
+    offsets: Array
+    """`(pictures + 1,)`: the annotations of picture i are `entries[offsets[i]:offsets[i + 1]]`."""
 
     def entries_of(self, index: int) -> Array:
-        return self.entries[self.first[index] : self.first[index + 1]]
+        return self.entries[self.offsets[index] : self.offsets[index + 1]]
 
 
-def _indexed(path: Path) -> _Index:
+def _build_index(path: Path) -> _Index:
+    """Read the file once and store where its pictures and annotations are."""
     categories: dict[int, str] = {}
-    spans = {"images": array("q"), "annotations": array("q")}  # a tenth of lists of tuples
+    spans = {"images": array("q"), "annotations": array("q")}  # a tenth of the memory of lists of tuples
     ids = {"images": array("q"), "annotations": array("q")}
     for name, start, length, value in elements(path):
         if name == "categories":
@@ -128,15 +131,15 @@ def _indexed(path: Path) -> _Index:
         missing = "categories" if spans["images"] else "images"
         raise ValueError(f"{str(path)!r} has no {missing}; expected a file such as instances_val2017.json")
     rows = {key: row for row, key in enumerate(ids["images"]) if key >= 0}
-    of = np.fromiter((rows.get(key, -1) for key in ids["annotations"]), dtype=np.int64)
-    order = np.argsort(of, kind="stable")
-    order = order[np.searchsorted(of[order], 0) :]
+    picture = np.fromiter((rows.get(key, -1) for key in ids["annotations"]), dtype=np.int64)
+    order = np.argsort(picture, kind="stable")
+    order = order[np.searchsorted(picture[order], 0) :]
     return _Index(
         names=tuple(categories[key] for key in sorted(categories)),
         labels={key: label for label, key in enumerate(sorted(categories))},
         pictures=np.array(spans["images"]).reshape(-1, 2),
         entries=np.array(spans["annotations"]).reshape(-1, 2)[order],
-        first=np.searchsorted(of[order], np.arange(len(ids["images"]) + 1)),
+        offsets=np.searchsorted(picture[order], np.arange(len(ids["images"]) + 1)),
     )
 
 
@@ -144,58 +147,59 @@ def _category(path: Path, value: Any) -> dict[int, str]:
     try:
         return {int(value["id"]): str(value["name"])}
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{str(path)!r} has the category {value!r:.80}; expected an id and a name") from None
+        raise ValueError(f"{str(path)!r}: a category needs an id and a name; got {value!r:.80}") from None
 
 
 def _thing(entry: Mapping[str, Any], labels: Mapping[int, int]) -> Thing:
     category = entry.get("category_id")
     if not isinstance(category, int) or category not in labels:
-        raise ValueError(f"there is no category {category!r}; expected one of the file's {len(labels)}")
-    where = entry.get("segmentation")
+        raise ValueError(f"category_id must be one of the file's {len(labels)} categories; got {category!r}")
+    segmentation = entry.get("segmentation")
     box = _box(entry["bbox"]) if entry.get("bbox") else None
-    if isinstance(where, Mapping):
-        return Thing(labels[category], box, run=_run(where))
-    return Thing(labels[category], box, tuple(_polygon(each) for each in where or ()))
+    if isinstance(segmentation, Mapping):
+        return Thing(labels[category], box, run=_run(segmentation))
+    return Thing(labels[category], box, tuple(_polygon(polygon) for polygon in segmentation or ()))
 
 
 def _box(values: Any) -> Box:
     if not (isinstance(values, Sequence) and len(values) == 4):
-        raise ValueError(f"bbox is left, top, width and height; got {values!r:.80}")
+        raise ValueError(f"bbox must be left, top, width and height; got {values!r:.80}")
     try:
         left, top, width, height = values
         return reading.box(left, top, left + width, top + height)
     except TypeError:
-        raise ValueError(f"bbox is four numbers; got {values!r:.80}") from None
+        raise ValueError(f"bbox must be four numbers; got {values!r:.80}") from None
 
 
 def _polygon(values: Any) -> tuple[float, ...]:
     if not isinstance(values, list) or len(values) < 6 or len(values) % 2:
-        raise ValueError(f"a polygon is x, y of three points or more; got {values!r:.80}")
+        raise ValueError(f"a polygon must be x, y of three or more points; got {values!r:.80}")
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
-        raise ValueError(f"a polygon is made of numbers; got {values!r:.80}")
+        raise ValueError(f"a polygon must hold finite numbers; got {values!r:.80}")
     return tuple(map(float, values))
 
 
-def _run(where: Mapping[str, Any]) -> Run:
-    """A mask of runs, which are whole numbers or, compressed, a text."""
+def _run(mask: Mapping[str, Any]) -> Run:
+    """A mask given as runs: whole numbers, or one text of compressed numbers."""
     try:
-        height, width = map(int, where["size"])
-        counts = where["counts"]
-        lengths = decompressed(counts) if isinstance(counts, str) else tuple(map(int, counts))
+        height, width = map(int, mask["size"])
+        counts = mask["counts"]
+        lengths = decompress(counts) if isinstance(counts, str) else tuple(map(int, counts))
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"a mask has a size (height, width) and counts of pixels; got {where!r:.80}") from error
+        raise ValueError(f"a mask needs a size (height, width) and counts of pixels; got {mask!r:.80}") from error
     if min(lengths, default=0) < 0 or sum(lengths) != width * height:
         raise ValueError(f"a mask's counts must add up to its {width} × {height} pixels; got {sum(lengths)}")
     return Run((width, height), lengths)
 
 
-def decompressed(counts: str) -> tuple[int, ...]:
-    r"""Runs from COCO's text: numbers in groups of five bits, the lowest first, a character each from "0" on.
+def decompress(counts: str) -> tuple[int, ...]:
+    r"""The lengths of runs from COCO's compressed text.
 
-    A sixth bit says that the number goes on; the highest bit of its last group is its sign. From the fourth on, a number is the
-    difference from that before the last.
+    Each character, counted from "0", is a group of five bits of a number, the lowest group first. A sixth bit marks that
+    another group follows. The highest bit of the last group is the sign. From the fourth number on, the text holds the
+    difference from the number two before. Raises `ValueError` for other text.
 
-    >>> decompressed("52203")  # 5, 2, 2, 2 + 0, 2 + 3
+    >>> decompress("52203")  # 5, 2, 2, 2 + 0, 2 + 3
     (5, 2, 2, 2, 5)
     """
     lengths: list[int] = []
@@ -213,5 +217,5 @@ def decompressed(counts: str) -> tuple[int, ...]:
         lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
         value = shift = 0
     if shift:
-        raise ValueError("the compressed counts end within a number")
+        raise ValueError("the compressed counts end in the middle of a number")
     return tuple(lengths)

@@ -1,4 +1,4 @@
-"""Published lists of difficult cases: those of excitation backprop (Zhang et al., ECCV 2016), as TorchRay's files have them."""
+"""Published lists of difficult cases (Zhang et al., ECCV 2016), in the format of TorchRay's files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,11 +13,14 @@ from sfumato.data.pictures import EXTENSIONS
 
 @dataclass(frozen=True)
 class Listed(Listing):
-    """A data set whose cases are difficult where a file says so, instead of by the rule (see `Truth.difficult`).
+    """A data set with a file that says which cases are difficult. Without the file, a rule decides (see `Truth.difficult`).
 
-    The file has a line for each picture: its name, without the suffix, and for each class of the data set, in order, a tab
-    and 1 where the case is difficult, else 0; for pictures that it does not name the rule holds. Or it is a table
-    `picture,class` with that header and a line, with the class's name, for each case that is difficult; no other is.
+    The file has one of two formats:
+
+    - One line for each picture: its name without the suffix, then, for each class of the data set in order, a tab and 1 for a
+      difficult case or 0. The rule decides for pictures that are not in the file.
+    - A table with the header `picture,class` and one line for each difficult case, with the name of the class. All other cases
+      are not difficult.
     """
 
     data: Data
@@ -32,38 +35,39 @@ class Listed(Listing):
 
     @property
     def sources(self) -> list[Path] | None:
-        beneath = getattr(self.data, "sources", None)
-        return None if beneath is None else [*beneath, Path(self.path)]
+        sources = getattr(self.data, "sources", None)
+        return None if sources is None else [*sources, Path(self.path)]
 
     @property
     def asked_classes(self) -> frozenset[int]:
-        """The classes that are explained where they are present."""
+        """The classes to explain in pictures that show them."""
         return frozenset(getattr(self.data, "asked_classes", range(len(self.classes))))
 
     def __len__(self) -> int:
         return len(self.data)
 
     def example(self, index: int) -> Example:
-        found = self.data[index]
-        absent = None if self._by_picture else ()
-        return replace(found, listed=self._listed.get(_key(found.name), absent))
+        example = self.data[index]
+        default = None if self._by_picture else ()
+        return replace(example, listed=self._difficult_classes.get(_key(example.name), default))
 
     @cached_property
     def _lines(self) -> list[str]:
-        return reading.lines(reading.given(self.path, "list of difficult cases"))
+        return reading.lines(reading.existing_file(self.path, "list of difficult cases"))
 
     @property
     def _by_picture(self) -> bool:
-        """Whether the file has a line for each picture, not for each case."""
+        """Whether the file has one line for each picture, and not one for each case."""
         return any("\t" in line for line in self._lines[:1])
 
     @cached_property
-    def _listed(self) -> dict[str, tuple[int, ...]]:
-        return self._flagged() if self._by_picture else self._named()
+    def _difficult_classes(self) -> dict[str, tuple[int, ...]]:
+        """The difficult classes of each picture."""
+        return self._from_flags() if self._by_picture else self._from_names()
 
-    def _flagged(self) -> dict[str, tuple[int, ...]]:
+    def _from_flags(self) -> dict[str, tuple[int, ...]]:
         count = len(self.classes)
-        found = {}
+        classes_of = {}
         for number, line in enumerate(self._lines, 1):
             if not line.strip():
                 continue
@@ -72,17 +76,17 @@ class Listed(Listing):
                 raise ValueError(
                     f"{self.path!r}, line {number}: expected a name and 0 or 1 for each of {count} classes; got {line!r:.80}"
                 )
-            found[_key(name)] = tuple(label for label, flag in enumerate(flags) if flag == "1")
-        return found
+            classes_of[_key(name)] = tuple(label for label, flag in enumerate(flags) if flag == "1")
+        return classes_of
 
-    def _named(self) -> dict[str, tuple[int, ...]]:
+    def _from_names(self) -> dict[str, tuple[int, ...]]:
         header, *rows = self._lines or [""]
         if header.replace(" ", "") != "picture,class":
             raise ValueError(
                 f"{self.path!r}, line 1: expected names and tabs, or the header 'picture,class'; got {header!r:.80}"
             )
         indices = {name: index for index, name in enumerate(self.classes)}
-        found: dict[str, tuple[int, ...]] = {}
+        classes_of: dict[str, tuple[int, ...]] = {}
         for number, line in enumerate(rows, 2):
             name, comma, label = line.partition(",")
             if not line.strip():
@@ -92,12 +96,12 @@ class Listed(Listing):
             except ValueError as error:
                 raise ValueError(f"{self.path!r}, line {number}: {error}") from None
             key = _key(name.strip().strip('"'))
-            found[key] = (*found.get(key, ()), index)
-        return found
+            classes_of[key] = (*classes_of.get(key, ()), index)
+        return classes_of
 
 
 def _key(name: str) -> str:
-    """A picture's name without suffix; COCO's pictures of 2014 are numbered as those of 2017 are, behind a prefix.
+    """A picture's name without its suffix. COCO's pictures of 2014 lose a prefix: their numbers are those of 2017.
 
     >>> _key("COCO_val2014_000000262148.jpg"), _key("000000262148.jpg"), _key("000001")
     ('000000262148', '000000262148', '000001')

@@ -1,4 +1,4 @@
-"""A large JSON file piece by piece: the elements of its lists, and where in the file each of them lies."""
+"""Reads a large JSON file piece by piece: the elements of its lists, with their positions in the file."""
 
 import json
 from collections.abc import Iterator
@@ -7,16 +7,16 @@ from typing import Any, BinaryIO
 
 from sfumato.data.reading import unreadable
 
-CHUNK = 1 << 20  # bytes read at once
+CHUNK = 1 << 20  # bytes in one read
 DECODER = json.JSONDecoder()
 SPACE = " \t\n\r"
 
 
 def elements(path: Path) -> Iterator[tuple[str, int, int, Any]]:
-    """Each element of each list that the file's object has: the list's name, the first byte, the number of bytes, and the
-    value (text in it has been read as Latin-1: read it again from its bytes where that matters).
+    """Yield each element of each list in the file's object: the list's name, the first byte, the number of bytes, the value.
 
-    Never more than some megabytes are held, as long as the file is sound. Raises `ValueError` where it is not.
+    Text in the value was decoded as Latin-1: to get the text itself, read the bytes again with `element`. Memory stays at a few
+    megabytes, as long as the file is undamaged. Raises `ValueError` for a damaged file.
     """
     try:
         with path.open("rb") as source:
@@ -40,19 +40,20 @@ def elements(path: Path) -> Iterator[tuple[str, int, int, Any]]:
 
 
 def element(source: BinaryIO, start: int, length: int) -> Any:
-    """The element that lies there."""
+    """The element at these bytes."""
     source.seek(start)
     return json.loads(source.read(length))
 
 
 class _Pieces:
-    """The part of the file that is being read. As Latin-1 each byte is one character, so that positions are bytes."""
+    """A window of the file, and a parser in it. In Latin-1 a byte is a character, so that positions are byte numbers."""
 
     def __init__(self, path: Path, source: BinaryIO) -> None:
         self.path, self.source = path, source
         self.text, self.at, self.before, self.lines = "", 0, 0, 0
 
     def more(self, size: int = CHUNK) -> bool:
+        """Read more of the file, and drop the part already parsed; False at the end of the file."""
         chunk = self.source.read(size)
         self.lines += self.text.count("\n", 0, self.at)
         self.before += self.at
@@ -60,7 +61,7 @@ class _Pieces:
         return bool(chunk)
 
     def next(self) -> str:
-        """The next character that is no space, without passing it; nothing at the end."""
+        """The next character that is no space, without consuming it; empty at the end of the file."""
         while True:
             while self.at < len(self.text):
                 character = self.text[self.at]
@@ -71,28 +72,29 @@ class _Pieces:
                 return ""
 
     def take(self, expected: str) -> None:
-        found = self.next()
-        if found != expected:
-            raise self.broken(f"found {found!r} where {expected!r} should be" if found else "the file ends")
+        """Consume this character. Raises `ValueError` if another one comes."""
+        character = self.next()
+        if character != expected:
+            raise self.error(f"got {character!r} instead of {expected!r}" if character else "the file ends")
         self.at += 1
 
     def comma(self, end: str) -> None:
-        """Pass a comma, unless the list or object ends here."""
+        """Consume a comma, unless the list or object ends here."""
         if self.next() != end:
             self.take(",")
             if self.next() == end:
-                raise self.broken(f"found {end!r} after a comma")
+                raise self.error(f"got {end!r} after a comma")
 
     def value(self) -> tuple[Any, int, int]:
         """The next value, its first byte and its length."""
         self.next()
-        value, end = self.whole()
+        value, end = self.parse()
         start, length = self.before + self.at, end - self.at
         self.at = end
         return value, start, length
 
-    def whole(self) -> tuple[Any, int]:
-        """The next value and its end in the text, for which more of the file is read as needed."""
+    def parse(self) -> tuple[Any, int]:
+        """The next value and its end in the text. Reads more of the file until the value is complete."""
         size, ended = CHUNK, False
         while True:
             try:
@@ -100,16 +102,16 @@ class _Pieces:
             except json.JSONDecodeError as error:
                 if ended:
                     self.at = min(error.pos, len(self.text))
-                    raise self.broken(error.msg) from None
+                    raise self.error(error.msg) from None
             except RecursionError:
-                raise self.broken("nested too deeply") from None
+                raise self.error("nested too deeply") from None
             else:
-                if end < len(self.text) or ended:  # else a number may go on
+                if end < len(self.text) or ended:  # else a number may continue
                     return value, end
             ended = not self.more(size)
-            size *= 2  # so that a damaged file is not read over and over
+            size *= 2  # so that a damaged file is not parsed again and again
 
-    def broken(self, reason: str) -> ValueError:
+    def error(self, reason: str) -> ValueError:
         line = 1 + self.lines + self.text.count("\n", 0, self.at)
         return ValueError(
             f"{str(self.path)!r}, line {line}, byte {self.before + self.at}: {reason}; expected a JSON object of lists"

@@ -1,4 +1,4 @@
-"""The names of classes, and finding one from what a person types."""
+"""Names of classes, and the search for a class from text that a person types."""
 
 import difflib
 import re
@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 
-LISTED = 8  # candidates named in an error
+LISTED = 8  # candidates that an error names
 
 VOC = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
     "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-"""The classes of PASCAL VOC, in the order of the alphabet."""
+"""The classes of PASCAL VOC, in alphabetical order."""
 
 COCO = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light", "fire hydrant",
@@ -29,7 +29,7 @@ COCO = (
 
 @cache
 def imagenet() -> tuple[str, ...]:
-    """The 1000 classes of ImageNet-1k in the order of a network's outputs, each with its synonyms.
+    """The 1000 classes of ImageNet-1k in the order of a network's outputs, with synonyms after commas.
 
     >>> imagenet()[281]
     'tabby, tabby cat'
@@ -37,10 +37,10 @@ def imagenet() -> tuple[str, ...]:
     return tuple((files("sfumato") / "data" / "imagenet_labels.txt").read_text(encoding="utf-8").splitlines())
 
 
-def numbered(count: int) -> tuple[str, ...]:
-    """Labels for classes without names: those of ImageNet-1k if there are 1000, otherwise "class 0", "class 1", …
+def default_labels(count: int) -> tuple[str, ...]:
+    """Labels for `count` classes without names: those of ImageNet-1k for 1000 classes, otherwise "class 0", "class 1", …
 
-    >>> numbered(2)
+    >>> default_labels(2)
     ('class 0', 'class 1')
     """
     return imagenet() if count == len(imagenet()) else tuple(f"class {index}" for index in range(count))
@@ -56,10 +56,10 @@ def synonyms(label: str) -> list[str]:
 
 
 def find(labels: Sequence[str], text: str) -> int:
-    """The index of the one class meant by `text`: its index, label, synonym, a word or a part of a word.
+    """The index of the class that `text` means: an index, a label, a synonym, a word or a part of a word.
 
-    The first of these readings that fits any class decides, case being respected before it is ignored. Where it fits
-    several classes, or no reading fits any, a `ValueError` names the nearest.
+    These readings are tried in this order, for labels and synonyms first with and then without regard to case. The first that
+    fits any class decides. Raises `ValueError`, with the most similar classes, if it fits several classes, or if none fits.
 
     >>> find(imagenet(), "281"), find(imagenet(), "tabby"), find(imagenet(), "egyptian")
     (281, 281, 285)
@@ -79,11 +79,11 @@ def find(labels: Sequence[str], text: str) -> int:
             raise ValueError(
                 f"{text!r} fits {len(fitting)} classes: {_listed(labels, fitting)}; give the whole label or the index"
             )
-    raise ValueError(f"no class is called {text!r}{_near(labels, text)}; expected an index or a part of one label")
+    raise ValueError(f"no class is called {text!r}{_similar(labels, text)}; expected an index or a part of one label")
 
 
 def _readings(text: str) -> Iterable[Callable[[str], bool]]:
-    """What `text` may mean, strictest first, each as a test of a label."""
+    """The possible meanings of `text`, the strictest first, as tests of a label."""
     folded = text.casefold()
     word = re.compile(rf"(?<!\w){re.escape(text)}(?!\w)", re.IGNORECASE)
     return (
@@ -108,9 +108,9 @@ def _listed(labels: Sequence[str], indices: Sequence[int]) -> str:
     return f"{listed} and {more} more" if more > 0 else listed
 
 
-def _near(labels: Sequence[str], text: str) -> str:
-    """A question naming the classes spelt most like `text`, or nothing where none is."""
+def _similar(labels: Sequence[str], text: str) -> str:
+    """The part of an error that names the classes with the most similar spelling; empty if there is none."""
     spellings = {part.casefold(): index for index, label in enumerate(labels) for part in (label, *synonyms(label))}
-    near = difflib.get_close_matches(text.casefold(), spellings, n=LISTED, cutoff=0.7)
-    indices = list(dict.fromkeys(spellings[spelling] for spelling in near))
+    matches = difflib.get_close_matches(text.casefold(), spellings, n=LISTED, cutoff=0.7)
+    indices = list(dict.fromkeys(spellings[spelling] for spelling in matches))
     return f" (near: {_listed(labels, indices)})" if indices else ""

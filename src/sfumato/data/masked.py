@@ -1,4 +1,4 @@
-"""Pictures with a mask each, in folders by class: the layout of FSS-1000's excerpt among the project's shared data."""
+"""Pictures with one mask each, in one folder for each class, such as FSS-1000."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,9 +12,9 @@ from sfumato.data.listing import Listing, set_paths_
 
 @dataclass(frozen=True)
 class Masked(Listing):
-    """`images/CLASS/NAME.jpg` with `masks/CLASS/NAME.png`, which is not black where the thing is.
+    """`images/CLASS/NAME.jpg` with `masks/CLASS/NAME.png`. The pixels of the instance are not black in the mask.
 
-    A picture without a mask has its class and no place.
+    A picture without a mask has only a class.
     """
 
     path: str
@@ -24,17 +24,17 @@ class Masked(Listing):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The folders' names, sorted."""
+        """The sorted names of the folders."""
         return self._pictures.classes
 
     def __len__(self) -> int:
         return len(self._pictures)
 
     def example(self, index: int) -> Example:
-        plain = self._pictures.example(index)
-        mask = (self._masks / plain.name).with_suffix(".png")
-        place = mask if mask.is_file() else None
-        return Example(plain.name, plain.path, tuple(Thing(thing.label, mask=place) for thing in plain.things))
+        example = self._pictures.example(index)
+        path = (self._masks / example.name).with_suffix(".png")
+        mask = path if path.is_file() else None
+        return Example(example.name, example.path, tuple(Thing(thing.label, mask=mask) for thing in example.things))
 
     @cached_property
     def _pictures(self) -> Folder:

@@ -1,4 +1,4 @@
-"""Pictures as people have them: from files of any kind, always RGB, upright, 8 bits a channel; and as arrays and tensors."""
+"""Reads pictures from files, arrays and tensors. A picture from a file is always RGB, upright, with 8 bits a channel."""
 
 import io
 import os
@@ -12,34 +12,37 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-# What `find` takes from a folder; a file named outright may have any.
+# `find` takes files with these suffixes from a folder. A file that is named itself may have any suffix.
 EXTENSIONS = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 BEYOND = 0.01
-"""By so much values may leave [0, 1], as those of resized pictures do; they are cut off there."""
+"""How far values may lie outside [0, 1], as values of resized pictures do. They are clamped to [0, 1]."""
 
 AnyPath = str | os.PathLike[str]
 
 
 def find(paths: AnyPath | Iterable[AnyPath], *, recursive: bool = False) -> list[Path]:
-    """The picture files meant by `paths`: each file as it is named, each folder's pictures sorted, each file once.
+    """The picture files of `paths`, without repetition: files in the order given, and the pictures of a folder sorted.
 
-    A folder's hidden files are passed over, and its subfolders too unless `recursive`.
+    Hidden files of a folder are ignored, and its subfolders too unless `recursive`. Raises `ValueError` if a path does not
+    exist or a folder has no pictures.
     """
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
-    found: dict[Path, None] = {}  # an ordered set
+    files: dict[Path, None] = {}  # an ordered set
     for path in map(Path, paths):
         if path.is_dir():
-            found |= dict.fromkeys(_within(path, recursive))
+            files |= dict.fromkeys(_pictures_in(path, recursive))
         elif path.exists():
-            found[path] = None
+            files[path] = None
         else:
-            raise ValueError(f"no file or folder {str(path)!r}; expected the path of a picture or of a folder of them")
-    return list(found)
+            raise ValueError(
+                f"no file or folder {str(path)!r}; expected the path of a picture or of a folder of pictures"
+            )
+    return list(files)
 
 
-def _within(folder: Path, recursive: bool) -> list[Path]:
+def _pictures_in(folder: Path, recursive: bool) -> list[Path]:
     files = sorted(
         path
         for path in (folder.rglob("*") if recursive else folder.iterdir())
@@ -53,13 +56,13 @@ def _within(folder: Path, recursive: bool) -> list[Path]:
 
 
 def read(path: AnyPath) -> Image.Image:
-    """The picture in a file, in mode RGB: turned upright as its EXIF says, on white where it is transparent.
+    """The picture in a file, in mode RGB, rotated upright by its EXIF orientation, and on white where it is transparent.
 
-    Grey values of more than 8 bits are scaled, not clipped: 16-bit ones by their type; 32-bit and float ones by the
-    least of the usual full scales (255, 65535, 2³¹ - 1; for floats 1, 255, 65535) that holds the largest value. Of an
-    animation or a file of several pages the first picture is taken, with a warning.
+    Grey values of more than 8 bits are scaled, not clipped. 16-bit values are scaled by the range of their type. 32-bit and
+    float values are scaled by the smallest usual full scale that is not below the largest value: 255, 65535 or 2³¹ - 1; for
+    floats 1, 255 or 65535. An animation or a file with several pages gives its first picture, with a warning.
 
-    Raises `ValueError`, whatever is wrong with the file.
+    Raises `ValueError` if the file cannot be read, for any reason.
     """
     path = Path(path)
     if not path.exists():
@@ -69,11 +72,11 @@ def read(path: AnyPath) -> Image.Image:
     return _upright_rgb(path, path)
 
 
-def decoded(content: bytes, name: str, formats: tuple[str, ...] | None = None, most: int | None = None) -> Image.Image:
-    """As `read`, for a file's bytes, called `name` in what is said of them.
+def decode(content: bytes, name: str, formats: tuple[str, ...] | None = None, most: int | None = None) -> Image.Image:
+    """Like `read`, from the bytes of a file. Errors and warnings call it `name`.
 
-    With `formats`, Pillow's names, only of these; with `most`, only of so many pixels, which is looked at before anything is
-    decoded.
+    `formats` lists the allowed formats, by Pillow's names. `most` is the allowed number of pixels, which is checked before the
+    picture is decoded.
     """
     return _upright_rgb(io.BytesIO(content), name, formats, most)
 
@@ -81,16 +84,14 @@ def decoded(content: bytes, name: str, formats: tuple[str, ...] | None = None, m
 def _upright_rgb(
     source: Path | io.BytesIO, path: AnyPath, formats: tuple[str, ...] | None = None, most: int | None = None
 ) -> Image.Image:
-    picture = _decoded(source, path, formats, most)
+    picture = _decode(source, path, formats, most)
     try:
         return _rgb(picture)
     except ValueError as error:
         raise _unreadable(path, str(error), "grey, RGB or CMYK values from 0 up") from error
 
 
-def _decoded(
-    source: Path | io.BytesIO, path: AnyPath, formats: tuple[str, ...] | None, most: int | None
-) -> Image.Image:
+def _decode(source: Path | io.BytesIO, path: AnyPath, formats: tuple[str, ...] | None, most: int | None) -> Image.Image:
     """The first picture of the file, upright, in its own mode."""
     try:
         with warnings.catch_warnings():
@@ -109,7 +110,7 @@ def _decoded(
         raise _unreadable(path, "it claims to be huge", f"at most {limit}") from error
     except PermissionError as error:
         raise _unreadable(path, "permission is denied", "a file that you may read") from error
-    except Exception as error:  # on a damaged file, a decoder raises whatever it trips over
+    except Exception as error:  # for damaged files, decoders raise errors of any type
         raise _unreadable(path, str(error) or type(error).__name__, "an undamaged picture") from error
     if frames > 1 and layout != "MPO":  # a phone's MPO file is one photograph with a depth map or a second view
         warnings.warn(f"{path} holds {frames} pictures; only the first is used.", stacklevel=4)
@@ -127,14 +128,14 @@ def _rgb(picture: Image.Image) -> Image.Image:
         coloured = picture.convert("RGBA")
         paper = Image.new("RGBA", coloured.size, "white")
         return Image.alpha_composite(paper, coloured).convert("RGB")
-    return picture.convert("RGB")  # a copy even of RGB, free of the file
+    return picture.convert("RGB")  # makes a copy even of RGB, independent of the file
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """A grey picture of wide values, its full scale brought to 255."""
+    """A grey picture with more than 8 bits, scaled so that its full scale becomes 255."""
     values = np.asarray(picture).astype(np.float64)
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and np.isfinite(high)):  # also where either is NaN
+    if not (low >= 0 and np.isfinite(high)):  # also true for NaN
         raise ValueError(f"its values lie between {low:g} and {high:g}")
     scales = {"F": (1, 255, 65535), "I": (255, 65535, 2**31 - 1)}.get(picture.mode, (65535,))
     scale = next((scale for scale in scales if high <= scale), high)
@@ -142,11 +143,13 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
 
 
 def rgb(picture: Any, size: Sequence[int] | None = None) -> Tensor:
-    """A picture, however a user has it, as RGB `(3, H, W)`, float32 in [0, 1] on the processor.
+    """A picture in any usual form, converted to RGB `(3, H, W)`, float32 in [0, 1], on the CPU.
 
-    `picture` is a PIL picture, or an array or tensor `(3, H, W)`, `(H, W, 3)`, `(H, W)` or grey with one channel, of whole
-    numbers to 255 (uint8) or of floating-point numbers in [0, 1]; an axis of length one may stand before. `size` is the height
-    and width that it must have. Raises `ValueError` for anything else, also for a picture that was prepared for a network.
+    - `picture`: a PIL picture; or an array or tensor `(3, H, W)`, `(H, W, 3)`, `(H, W)` or with one channel, also with a batch
+      axis of length 1. Its values are whole numbers to 255 (uint8), or floating-point numbers in [0, 1].
+    - `size`: the height and width that the picture must have.
+
+    Raises `ValueError` for other forms, for example for a picture that was prepared for a network.
     """
     if isinstance(picture, Image.Image):
         values = torch.from_numpy(np.array(_rgb(picture))).movedim(-1, 0)
@@ -164,17 +167,20 @@ def _values(picture: Any) -> Tensor:
         return picture.detach().cpu()
     if not hasattr(picture, "__array__"):
         raise ValueError(
-            f"a picture must be a PIL picture, or an array or tensor of it; got {type(picture).__name__}: read a file with "
+            f"a picture must be a PIL picture, an array or a tensor; got {type(picture).__name__}. Read a file with "
             "sfumato.data.pictures.read(path)"
         )
-    array = np.array(picture)  # a copy, as the user's own may be read-only, or lie backwards
+    array = np.array(picture)  # a copy: the user's array may be read-only or have negative strides
     if array.dtype.kind != "f" and array.dtype != np.uint8:
         raise ValueError(_wrong_type(array.dtype))
     return torch.from_numpy(array.astype(np.float32) if array.dtype.kind == "f" else array)
 
 
 def _channels_first(values: Tensor, is_tensor: bool, size: Sequence[int] | None) -> Tensor:
-    """The values as `(C, H, W)`. Where both ends could be the channels, the size decides, else the custom: first in tensors."""
+    """The values as `(C, H, W)`.
+
+    If both the first and the last axis could be the channels, `size` decides. Otherwise tensors have them first, arrays last.
+    """
     shape = _shape(values)
     if values.ndim == 4 and len(values) == 1:
         values = values[0]
@@ -182,19 +188,21 @@ def _channels_first(values: Tensor, is_tensor: bool, size: Sequence[int] | None)
         values = values[None]
     if values.ndim != 3 or 0 in values.shape:
         raise ValueError(_wrong_shape(shape, size))
-    first, last = (values, values.shape[0] in (1, 3)), (values.movedim(-1, 0), values.shape[-1] in (1, 3, 4))
-    possible = [view for view, fits in ((first, last) if is_tensor else (last, first)) if fits]
+    channels_first = (values, values.shape[0] in (1, 3))
+    channels_last = (values.movedim(-1, 0), values.shape[-1] in (1, 3, 4))
+    views = (channels_first, channels_last) if is_tensor else (channels_last, channels_first)
+    possible = [view for view, fits in views if fits]
     if not possible:
         raise ValueError(_wrong_shape(shape, size))
-    fitting = [view for view in possible if size is not None and tuple(view.shape[1:]) == tuple(size)]
-    chosen = (fitting or possible)[0]
-    if len(chosen) < 4:
-        return chosen
-    if chosen.dtype != torch.uint8:
+    of_size = [view for view in possible if size is not None and tuple(view.shape[1:]) == tuple(size)]
+    view = (of_size or possible)[0]
+    if len(view) < 4:
+        return view
+    if view.dtype != torch.uint8:
         raise ValueError(
-            f"a picture with transparency must be of whole numbers (uint8); got {values.dtype}: give its RGB"
+            f"a picture with transparency must have whole numbers (uint8); got {values.dtype}. Give its RGB channels only"
         )
-    return torch.from_numpy(np.array(_rgb(Image.fromarray(chosen.movedim(0, -1).numpy())))).movedim(-1, 0)
+    return torch.from_numpy(np.array(_rgb(Image.fromarray(view.movedim(0, -1).numpy())))).movedim(-1, 0)
 
 
 def _bounded(values: Tensor) -> Tensor:
@@ -205,12 +213,12 @@ def _bounded(values: Tensor) -> Tensor:
         raise ValueError(_wrong_type(values.dtype))
     values = values.float()
     low, high = float(values.min()), float(values.max())
-    if not (low >= -BEYOND and high <= 1 + BEYOND):  # also where either is NaN
+    if not (low >= -BEYOND and high <= 1 + BEYOND):  # also true for NaN
         if low >= 0 and 2 < high <= 255:
-            advice = "are they numbers to 255? Divide them by 255"
+            advice = "Divide them by 255 if they are numbers to 255"
         else:
-            advice = "what was prepared for a network is a picture again by classifier.restore(inputs)"
-        raise ValueError(f"a picture's values must lie in [0, 1]; got {low:.3g} to {high:.3g}: {advice}")
+            advice = "If it was prepared for a network, give classifier.restore(inputs)"
+        raise ValueError(f"a picture's values must lie in [0, 1]; got {low:.3g} to {high:.3g}. {advice}")
     return values.clamp(0, 1)
 
 
@@ -219,12 +227,12 @@ def _shape(picture: Any) -> str:
 
 
 def _wrong_shape(got: str, size: Sequence[int] | None) -> str:
-    wanted = "" if size is None else " of the masks' size, with {} × {} pixels".format(*size)
-    return f"a picture must be RGB or grey, (3, H, W) or (H, W, 3),{wanted}; got {got}"
+    of_size = "" if size is None else " of the masks' size, with {} × {} pixels".format(*size)
+    return f"a picture must be RGB or grey, (3, H, W) or (H, W, 3){of_size}; got {got}"
 
 
 def _wrong_type(dtype: Any) -> str:
     return (
-        f"a picture's values must be floating-point numbers in [0, 1], or whole numbers to 255 of type uint8; got {dtype}: "
-        "convert it, e.g. picture.to(torch.uint8) or array.astype('uint8')"
+        f"a picture's values must be floating-point numbers in [0, 1], or whole numbers to 255 of type uint8; got {dtype}. "
+        "Convert it, e.g. picture.to(torch.uint8) or array.astype('uint8')"
     )

@@ -1,8 +1,8 @@
-"""Annotation files, read with errors that name the file, the place and what was expected."""
+"""Reads annotation files. Errors name the file, the position and what was expected."""
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,28 +12,28 @@ from sfumato.data.example import Box
 from sfumato.settings import near
 
 COMPARED = 1000
-"""Names in a folder, at most, that a missing one is compared with."""
+"""With how many names of a folder, at most, a missing name is compared."""
 
 
-def folder(root: str, candidates: Sequence[str], what: str) -> Path:
-    """The first of the folders that there is under `root`."""
-    return _first(root, candidates, f"no folder of {what}", Path.is_dir)
+def folder(root: str, candidates: Sequence[str], content: str) -> Path:
+    """The first candidate that is a folder under `root`. Raises `ValueError` if there is none."""
+    return _first_existing(root, candidates, f"no folder of {content}", Path.is_dir)
 
 
-def file(root: str, candidates: Sequence[str], what: str) -> Path:
-    """The first of the files that there is under `root`."""
-    return _first(root, candidates, f"no {what}", Path.is_file)
+def file(root: str, candidates: Sequence[str], content: str) -> Path:
+    """The first candidate that is a file under `root`. Raises `ValueError` if there is none."""
+    return _first_existing(root, candidates, f"no {content}", Path.is_file)
 
 
-def given(path: str, what: str) -> Path:
-    """The file that a person named outright."""
+def existing_file(path: str, content: str) -> Path:
+    """The path, if it is a file. Raises `ValueError` if it is not."""
     if not Path(path).is_file():
-        raise ValueError(f"there is no {what} {path!r}; expected the path of a file{near_path(Path(path))}")
+        raise ValueError(f"there is no {content} {path!r}; expected the path of a file{near_path(Path(path))}")
     return Path(path)
 
 
-def inside(path: Path) -> list[Path]:
-    """What is in a folder, sorted."""
+def entries(path: Path) -> list[Path]:
+    """The sorted entries of a folder."""
     try:
         return sorted(path.iterdir())
     except OSError as error:
@@ -46,6 +46,7 @@ def lines(path: Path) -> list[str]:
 
 
 def text(path: Path) -> str:
+    """The content of a UTF-8 file. Raises `ValueError` if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -55,11 +56,11 @@ def text(path: Path) -> str:
 
 
 def unreadable(path: Path, error: OSError) -> ValueError:
-    return ValueError(f"cannot read {str(path)!r}: {error.strerror or error}; expected what you may read")
+    return ValueError(f"cannot read {str(path)!r}: {error.strerror or error}; expected a path that you may read")
 
 
 def object_of(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds."""
+    """The object in a JSON file. Raises `ValueError` for anything else."""
     try:
         content = json.loads(text(path))
     except json.JSONDecodeError as error:
@@ -72,10 +73,10 @@ def object_of(path: Path) -> dict[str, Any]:
 
 
 class _NoDoctype(ET.TreeBuilder):
-    """Refuses document types before their entities are read: small ones can stand for gigabytes, or for other files."""
+    """Refuses document types before their entities are expanded: a small one can become gigabytes, or name other files."""
 
     def doctype(self, *_: object) -> None:
-        raise ValueError("it declares a document type, which is refused; expected plain XML")
+        raise ValueError("it declares a document type, which is not allowed; expected plain XML")
 
 
 def xml(path: Path) -> ET.Element:
@@ -83,64 +84,64 @@ def xml(path: Path) -> ET.Element:
     try:
         return ET.fromstring(path.read_bytes(), ET.XMLParser(target=_NoDoctype()))  # noqa: S314  # see above
     except ET.ParseError as error:
-        raise ValueError(f"{str(path)!r}, line {error.position[0]}: {error.msg}; expected whole XML") from None
+        raise ValueError(f"{str(path)!r}, line {error.position[0]}: {error.msg}; expected complete XML") from None
     except FileNotFoundError:
         raise ValueError(f"there is no annotation {str(path)!r}; expected an XML file for each picture") from None
     except OSError as error:
         raise unreadable(path, error) from error
-    except (ValueError, LookupError) as error:  # of _NoDoctype; an unknown encoding
+    except (ValueError, LookupError) as error:  # from _NoDoctype, or for an unknown encoding
         raise ValueError(f"{str(path)!r}: {error}") from None
 
 
 def number(values: ET.Element | None, name: str) -> float:
-    """The number that an element holds under a name."""
-    found = None if values is None else values.findtext(name)
+    """The number in the child `name` of an element."""
+    content = None if values is None else values.findtext(name)
     try:
-        return float(found or "")
+        return float(content or "")
     except ValueError:
-        raise ValueError(f"{name} is {found!r}; expected a number") from None
+        raise ValueError(f"{name} must be a number; got {content!r}") from None
 
 
 def box(left: Any, top: Any, right: Any, bottom: Any) -> Box:
-    """Four finite numbers in order, whatever the picture's size."""
+    """A box of four finite numbers. Raises `ValueError` unless left ≤ right and top ≤ bottom."""
     edges = (left, top, right, bottom)
     if not all(isinstance(edge, int | float) and not isinstance(edge, bool) and math.isfinite(edge) for edge in edges):
-        raise ValueError(f"a box is four numbers; got {list(edges)}")
+        raise ValueError(f"a box must be four numbers; got {list(edges)}")
     if right < left or bottom < top:
-        raise ValueError(f"a box's right and bottom lie beyond its left and top; got {list(edges)}")
+        raise ValueError(f"a box's right and bottom must not be less than its left and top; got {list(edges)}")
     return (float(left), float(top), float(right), float(bottom))
 
 
 def size(width: Any, height: Any) -> tuple[int, int] | None:
-    """A picture's size as annotated; `None` where that is no size, as the file has the last word anyway."""
-    known = all(isinstance(side, int | float) and math.isfinite(side) and side >= 1 for side in (width, height))
-    return (int(width), int(height)) if known else None
+    """The annotated size of a picture; `None` if it is no valid size, as the size of the picture file takes precedence."""
+    valid = all(isinstance(side, int | float) and math.isfinite(side) and side >= 1 for side in (width, height))
+    return (int(width), int(height)) if valid else None
 
 
 def index_of(name: Any, indices: dict[str, int]) -> int:
-    """The index of a class's name, or a `ValueError` that lists near ones."""
+    """The index of a class. Raises `ValueError`, with similar names, if there is no such class."""
     if isinstance(name, str) and name in indices:
         return indices[name]
     raise ValueError(f"the data set has no class {name!r}{near(str(name), indices)}")
 
 
-def _first(root: str, candidates: Sequence[str], missing: str, there: Any) -> Path:
+def _first_existing(root: str, candidates: Sequence[str], missing: str, exists: Callable[[Path], bool]) -> Path:
     for candidate in candidates:
         path = Path(root, candidate)
-        if there(path):
+        if exists(path):
             return path
     paths = [Path(root, candidate) for candidate in candidates]
-    tried = " or ".join(repr(str(path)) for path in paths)
-    offered = next(filter(None, map(near_path, paths)), "")
-    raise ValueError(f"{missing} in {root!r}; expected {tried}{offered}")
+    expected = " or ".join(repr(str(path)) for path in paths)
+    suggestion = next(filter(None, map(near_path, paths)), "")
+    raise ValueError(f"{missing} in {root!r}; expected {expected}{suggestion}")
 
 
 def near_path(path: Path) -> str:
-    """The end of an error's sentence about a path that is not there: what its first missing part may be."""
+    """The end of an error about a missing path: suggestions for its first missing part."""
     while path.parent != path and not path.parent.exists():
         path = path.parent
     try:
-        there = [entry.name for entry in islice(path.parent.iterdir(), COMPARED)]
+        names = [entry.name for entry in islice(path.parent.iterdir(), COMPARED)]
     except OSError:
         return ""
-    return "" if path.exists() else near(path.name, there)
+    return "" if path.exists() else near(path.name, names)

@@ -1,4 +1,4 @@
-"""A part of a data set: fewer pictures, fewer classes, or only the small things."""
+"""A part of a data set: fewer pictures, fewer classes, or only difficult or small cases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,34 +13,37 @@ from sfumato.data import reading
 from sfumato.data.example import Data, Example
 from sfumato.data.listing import Listing, set_names_
 from sfumato.data.truth import truth
-from sfumato.settings import check_number, check_seed, is_whole
+from sfumato.settings import check_flag, check_number, check_seed, is_whole
 
 SIDEWAYS = range(5, 9)
-"""EXIF's orientations with width and height exchanged."""
+"""EXIF orientations that exchange width and height."""
 
 
 @dataclass(frozen=True)
 class Subset(Listing):
-    """Of a data set, the pictures with a class to explain that `only`, `without`, `difficult` and `smaller` leave; of these,
-    the `first` so many, or a `sample`.
+    """The pictures of a data set with a class that meets the conditions; of these, all, the `first` ones or a `sample`.
 
-    What is left out stays in the pictures, as other classes (`Example.asked`). A picture whose annotation or file cannot be
-    read is kept, to fail where it is used. With none of the four conditions, no annotation is looked at.
+    The conditions are `only`, `without`, `difficult` and `smaller`.
+
+    Classes that are left out stay in the annotations of a picture (see `Example.asked`). A picture whose annotation or file
+    cannot be read is included; the error comes when the picture is used. Without conditions, no annotation is read.
     """
 
     data: Data
     first: int | None = None
+    """The number of pictures, from the start of the data set."""
     sample: int | None = None
-    """So many, drawn at random, in the data set's order. A smaller sample of the same seed is within a larger one."""
+    """The number of pictures, drawn at random, in the order of the data set. With the same seed, a larger sample contains a
+    smaller one."""
     seed: int = 0
     only: tuple[str, ...] = ()
-    """The classes to be explained; empty for all."""
+    """The classes to explain; empty for all."""
     without: tuple[str, ...] = ()
-    """Classes not to be explained."""
+    """Classes not to explain."""
     difficult: bool = False
     """Only cases that are difficult (see `Truth.difficult`)."""
     smaller: float | None = None
-    """Only classes that cover less than this part of the picture, in (0, 1]."""
+    """Only classes that cover less than this fraction of the picture, in (0, 1]."""
 
     def __post_init__(self) -> None:
         set_names_(self, "only")
@@ -49,15 +52,14 @@ class Subset(Listing):
         for name in ("first", "sample"):
             count = getattr(self, name)
             if count is not None and not is_whole(count, 1):
-                raise ValueError(f"{name} is how many pictures, from 1 up; got {count!r}")
+                raise ValueError(f"{name} must be a number of pictures, from 1; got {count!r}")
         if self.first is not None and self.sample is not None:
-            raise ValueError("first and sample are two ways to take fewer pictures; give one of them")
-        if not isinstance(self.difficult, bool):
-            raise ValueError(f"difficult is true or false; got {self.difficult!r}")
+            raise ValueError("first and sample are two ways to take fewer pictures; got both. Give one of them")
+        check_flag("difficult", self.difficult)
         if self.smaller is not None:
-            check_number("smaller", self.smaller, "a part of the picture", above=0)
+            check_number("smaller", self.smaller, "a fraction of the picture", above=0)
             if self.smaller > 1:
-                raise ValueError(f"smaller is a part of the picture, in (0, 1]; got {self.smaller}")
+                raise ValueError(f"smaller is a fraction of the picture, in (0, 1]; got {self.smaller}")
 
     @property
     def classes(self) -> Sequence[str]:
@@ -65,55 +67,53 @@ class Subset(Listing):
 
     @property
     def sources(self) -> Sequence[Path] | None:
-        """Not where sizes count, which may be those of the pictures' files."""
+        """The files of the data set; `None` if sizes count, as these may come from the picture files."""
         return None if self.difficult or self.smaller is not None else getattr(self.data, "sources", None)
 
     @property
     def asked_classes(self) -> frozenset[int]:
-        """The classes that are explained where they are present."""
-        within = getattr(self.data, "asked_classes", range(len(self.classes)))
-        return frozenset(within) - self._left_out
+        """The classes to explain in pictures that show them."""
+        labels = getattr(self.data, "asked_classes", range(len(self.classes)))
+        return frozenset(labels) - self._excluded
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._selection)
 
     def example(self, index: int) -> Example:
-        position, asked = self._kept[index]
-        found = self.data[position]
-        return found if asked is None else replace(found, asked=asked)
+        position, labels = self._selection[index]
+        example = self.data[position]
+        return example if labels is None else replace(example, asked=labels)
 
     @cached_property
-    def _kept(self) -> list[tuple[int, tuple[int, ...] | None]]:
-        """Where the pictures are in the data set, and which classes are asked of each, if not those which it has."""
-        holding = ((index, asked) for index in range(len(self.data)) if (asked := self._asked(index)) != ())
-        kept = list(islice(holding, self.first))
-        if not kept:
+    def _selection(self) -> list[tuple[int, tuple[int, ...] | None]]:
+        """The index of each picture in the data set, and its classes to explain; `None` for all of its targets."""
+        matches = ((index, labels) for index in range(len(self.data)) if (labels := self._labels(index)) != ())
+        selection = list(islice(matches, self.first))
+        if not selection:
             raise ValueError("the subset is empty: no picture of the data set meets its conditions")
         if self.sample is None:
-            return kept
+            return selection
         generator = torch.Generator("cpu").manual_seed(self.seed)
-        drawn = (
-            torch.randperm(len(kept), generator=generator, dtype=torch.long, device="cpu")[: self.sample].sort().values
-        )
-        return [kept[position] for position in drawn.tolist()]
+        order = torch.randperm(len(selection), generator=generator, dtype=torch.long, device="cpu")
+        return [selection[position] for position in order[: self.sample].sort().values.tolist()]
 
-    def _asked(self, index: int) -> tuple[int, ...] | None:
-        """The classes that the conditions leave; `None` for all, or where the picture cannot be looked at."""
+    def _labels(self, index: int) -> tuple[int, ...] | None:
+        """The classes of a picture that meet the conditions; `None` for all targets, or if the picture cannot be read."""
         if not (self.only or self.without or self.difficult or self.smaller is not None):
             return None
         try:
             example = self.data[index]
-        except ValueError:  # the annotation is damaged: to be told when the example is asked for
+        except ValueError:  # the annotation is damaged: the error comes when the example is used
             return None
-        wanted = [label for label in example.targets if label not in self._left_out]
-        if wanted and (self.difficult or self.smaller is not None):
+        labels = [label for label in example.targets if label not in self._excluded]
+        if labels and (self.difficult or self.smaller is not None):
             size = example.size or _size(example)
             if size is not None:
-                wanted = [label for label in wanted if self._fits(example, label, size)]
-        return None if wanted and len(wanted) == len(example.targets) else tuple(wanted)
+                labels = [label for label in labels if self._fits(example, label, size)]
+        return None if labels and len(labels) == len(example.targets) else tuple(labels)
 
     @cached_property
-    def _left_out(self) -> frozenset[int]:
+    def _excluded(self) -> frozenset[int]:
         indices = {name: index for index, name in enumerate(self.classes)}
         without = {reading.index_of(name, indices) for name in self.without}
         only = {reading.index_of(name, indices) for name in self.only} or set(indices.values())
@@ -121,21 +121,21 @@ class Subset(Listing):
 
     def _fits(self, example: Example, label: int, size: tuple[int, int]) -> bool:
         try:
-            where = truth(example, label, size)
-        except ValueError:  # a place that cannot be, to be told when it is used; or no place at all
+            case = truth(example, label, size)
+        except ValueError:  # an invalid place, whose error comes when the example is used; or no place at all
             return any(
                 thing.run or thing.mask or thing.polygons or thing.box
                 for thing in example.things
                 if thing.label == label
             )
-        return (not self.difficult or where.difficult) and (self.smaller is None or where.share < self.smaller)
+        return (not self.difficult or case.difficult) and (self.smaller is None or case.share < self.smaller)
 
 
 def _size(example: Example) -> tuple[int, int] | None:
-    """The upright picture's size, from the head of its file; `None` where that cannot be read."""
+    """The size of the upright picture, from the header of its file; `None` if that cannot be read."""
     try:
         with Image.open(example.path) as picture:
             width, height = picture.size
             return (height, width) if picture.getexif().get(0x0112) in SIDEWAYS else (width, height)
-    except Exception:  # noqa: BLE001  # on a damaged file, a decoder raises whatever it trips over
+    except Exception:  # noqa: BLE001  # for damaged files, decoders raise errors of any type
         return None

@@ -1,4 +1,4 @@
-"""Where a class is in a picture, as pixels."""
+"""The truth of a case: which pixels of a picture show a class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,58 +17,58 @@ from sfumato.data.example import Box, Example, Run, Thing
 Array = np.ndarray[Any, Any]
 
 SMALL = 0.25
-"""A class that covers less of the picture is small, in the sense of the difficult lists."""
+"""A class that covers less than this fraction of the picture is small, as in the published lists of difficult cases."""
 
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Where the instances of one class are in a picture of `height` × `width` pixels, and what else is there."""
+    """Where the instances of one class are in a picture of `height` × `width` pixels."""
 
     label: int
     boxes: Tensor
-    """`(n, 4)`: left, top, right, bottom in pixels, right and bottom just outside."""
+    """`(n, 4)`: left, top, right, bottom in pixels; right and bottom are outside the box."""
     places: Tensor
-    """`(height, width)`, bool: the union of the instances' segmentations, or of their boxes where they have none."""
+    """`(height, width)`, bool: the union of the instances' segmentations, and of the boxes of instances without one."""
     others: int
-    """How many other classes are in the picture."""
+    """The number of other classes in the picture."""
     listed: bool | None = None
-    """Whether a published list calls the case difficult; `None` where none was read."""
+    """Whether a published list marks the case as difficult; `None` without such a list."""
     segmented: bool = False
-    """Whether every instance has a segmentation, so that no box stands for one in `places`."""
+    """Whether every instance has a segmentation, so that `places` holds no boxes."""
 
     @property
     def share(self) -> float:
-        """The part of the picture that the class covers."""
+        """The fraction of the picture that the class covers."""
         return int(self.places.count_nonzero()) / self.places.numel()
 
     @property
     def difficult(self) -> bool:
-        """Whether the class covers less than a quarter of the picture, and others are present too, as in the lists of
-        excitation backprop (Zhang et al., ECCV 2016); what a published list says goes first."""
+        """Whether the case is difficult: as a published list says or, without a list, by its rule (Zhang et al., ECCV 2016).
+
+        By the rule, the class covers less than a quarter of the picture, and the picture shows other classes too.
+        """
         return self.listed if self.listed is not None else self.share < SMALL and self.others > 0
 
 
 def truth(example: Example, label: int, size: tuple[int, int], listed: bool | None = None) -> Truth:
-    """Where the things of that class are in the example's picture, of `size` (width, height).
+    """Where the things of the class `label` are in the example's picture, of `size` (width, height).
 
-    What the example's own list of difficult classes says holds unless `listed` is given.
+    `listed` replaces the example's own list of difficult classes.
 
-    Raises `ValueError` where nothing of the class is annotated with a place, or a place cannot be: it lies outside the
-    picture, or its mask cannot be read or does not fit.
+    Raises `ValueError` if no thing of the class has a place, or if a place is not valid: it lies outside the picture, or its
+    mask cannot be read or has another size.
     """
     things = [thing for thing in example.things if thing.label == label]
     located = [thing for thing in things if thing.box or thing.polygons or thing.run or thing.mask]
     if not located:
-        raise ValueError(
-            f"nothing says where class {label} is in {example.name!r}; take a protocol that needs no places"
-        )
+        raise ValueError(f"class {label} has no box or mask in {example.name!r}; use a protocol that needs none")
     if listed is None and example.listed is not None:
         listed = label in example.listed
     try:
         masks = [pixels(thing, size) for thing in located]
     except ValueError as error:
         raise ValueError(f"{example.name!r}: {error}") from error
-    boxes = [thing.box or _around(mask) for thing, mask in zip(located, masks, strict=True)]
+    boxes = [thing.box or _bounding_box(mask) for thing, mask in zip(located, masks, strict=True)]
     return Truth(
         label=label,
         boxes=torch.tensor(boxes, dtype=torch.float32, device="cpu"),
@@ -82,37 +82,37 @@ def truth(example: Example, label: int, size: tuple[int, int], listed: bool | No
 def pixels(thing: Thing, size: tuple[int, int]) -> Tensor:
     """The pixels of a thing in a picture of `size` (width, height): a mask `(height, width)`, bool, with at least one pixel.
 
-    Raises `ValueError` where the thing lies outside the picture, or its mask is empty or does not fit.
+    Raises `ValueError` if the thing lies outside the picture, or if its mask is empty or has another size.
     """
     if thing.run is not None:
         if thing.run.size != size:
             raise ValueError(f"a mask of {thing.run.size} pixels does not fit the picture of {size}")
-        mask, said = decoded(thing.run), "the mask in runs"
+        mask, name = run_pixels(thing.run), "the mask in runs"
     elif thing.polygons:
-        mask = torch.stack([inside(polygon, size) for polygon in thing.polygons]).any(0)
-        said = f"the outline {str(thing.polygons[0])[:60]}…"
+        mask = torch.stack([polygon_pixels(polygon, size) for polygon in thing.polygons]).any(0)
+        name = f"the outline {str(thing.polygons[0])[:60]}…"
     elif thing.mask is not None:
-        mask, said = _not_black(thing.mask, size), f"the mask {str(thing.mask)!r}"
+        mask, name = _not_black(thing.mask, size), f"the mask {str(thing.mask)!r}"
     else:
-        assert thing.box is not None  # noqa: S101  # the caller has looked
-        mask, said = within(thing.box, size), f"the box {thing.box}"
+        assert thing.box is not None  # noqa: S101  # `truth` has checked it
+        mask, name = box_pixels(thing.box, size), f"the box {thing.box}"
     if not mask.any():
         raise ValueError(
-            f"{said} of class {thing.label} has no pixel in the picture of {size[0]} × {size[1]} pixels; correct the "
-            "annotation, or its picture's size"
+            f"{name} of class {thing.label} has no pixel in the picture of {size[0]} × {size[1]} pixels; correct the "
+            "annotation, or the size of its picture"
         )
     return mask
 
 
-def within(box: Box, size: tuple[int, int]) -> Tensor:
+def box_pixels(box: Box, size: tuple[int, int]) -> Tensor:
     """The pixels whose centres lie in a box: `(height, width)`, bool.
 
-    A box that holds no centre, as it is thinner than a pixel, gets the line of pixels along its middle. Only a box outside the
-    picture has none.
+    A box thinner than a pixel may contain no centre. It gets the line of pixels along its middle. Only a box outside the
+    picture has no pixels.
 
-    >>> within((0, 0, 2, 1), (3, 2)).int().tolist()
+    >>> box_pixels((0, 0, 2, 1), (3, 2)).int().tolist()
     [[1, 1, 0], [0, 0, 0]]
-    >>> within((1.6, 0, 1.9, 2), (3, 2)).int().tolist()
+    >>> box_pixels((1.6, 0, 1.9, 2), (3, 2)).int().tolist()
     [[0, 1, 0], [0, 1, 0]]
     """
     left, top, right, bottom = box
@@ -122,89 +122,89 @@ def within(box: Box, size: tuple[int, int]) -> Tensor:
     return mask
 
 
-def _span(first: float, last: float, length: int) -> slice:
-    """The pixels of a line of so many that an interval covers."""
-    centres = slice(min(max(ceil(first - 0.5), 0), length), min(max(ceil(last - 0.5), 0), length))
-    if centres.start < centres.stop or not (first <= last and last >= 0 and first <= length):
+def _span(start: float, end: float, length: int) -> slice:
+    """The pixels of a line of `length` pixels that an interval covers."""
+    centres = slice(min(max(ceil(start - 0.5), 0), length), min(max(ceil(end - 0.5), 0), length))
+    if centres.start < centres.stop or not (start <= end and end >= 0 and start <= length):
         return centres
-    middle = min(floor((max(first, 0) + min(last, length)) / 2), length - 1)
+    middle = min(floor((max(start, 0) + min(end, length)) / 2), length - 1)
     return slice(middle, middle + 1)
 
 
-def inside(polygon: Sequence[float], size: tuple[int, int]) -> Tensor:
+def polygon_pixels(polygon: Sequence[float], size: tuple[int, int]) -> Tensor:
     """The pixels whose centres a polygon (x, y, x, y, …) encloses: `(height, width)`, bool.
 
-    A polygon that meets itself encloses by the even-odd rule, so that an inner ring is a hole. One that encloses no centre, as
-    it is thinner than a pixel, gets the line of pixels along its middle; only a polygon outside the picture has none.
+    A polygon that crosses itself follows the even-odd rule, so an inner ring is a hole. A polygon thinner than a pixel may
+    enclose no centre. It gets the line of pixels along its middle. Only a polygon outside the picture has no pixels.
 
-    Going along a row of pixels, each edge that crosses the line of their centres turns inside to outside and back. (Pillow
-    rounds corners to whole pixels: on COCO's outlines of persons that makes them 3 % larger.)
+    Along the centre line of a row of pixels, each edge that crosses the line switches between inside and outside. (Pillow
+    rounds corners to whole pixels, which makes COCO's outlines of persons 3 % larger.)
 
     Raises `ValueError` for corners that are no pairs of finite numbers.
 
-    >>> inside((0, 0, 2, 0, 2, 1, 0, 1), (3, 2)).int().tolist()
+    >>> polygon_pixels((0, 0, 2, 0, 2, 1, 0, 1), (3, 2)).int().tolist()
     [[1, 1, 0], [0, 0, 0]]
-    >>> inside((1.6, 0, 1.9, 0, 1.9, 2, 1.6, 2), (3, 2)).int().tolist()
+    >>> polygon_pixels((1.6, 0, 1.9, 0, 1.9, 2, 1.6, 2), (3, 2)).int().tolist()
     [[0, 1, 0], [0, 1, 0]]
     """
     width, height = size
     numbers = np.asarray(polygon, dtype=np.float64)
     if numbers.ndim != 1 or len(numbers) < 2 or len(numbers) % 2 or not np.isfinite(numbers).all():
-        raise ValueError(f"a polygon is x, y, x, y, … of its corners in pixels, finite numbers; got {polygon!r:.80}")
+        raise ValueError(f"a polygon must be finite numbers x, y, x, y, … of corners in pixels; got {polygon!r:.80}")
     corners = numbers.reshape(-1, 2)
     edges = np.concatenate([corners, np.roll(corners, -1, axis=0)], 1)
     mask = np.zeros((height, width), bool)
-    row, at = _crossings(edges, height)
+    row, x = _crossings(edges, height)
     if len(row):
-        column = np.clip(np.ceil(at - 0.5), 0, width).astype(int)
-        top, left, lines, places = row.min(), column.min(), np.ptp(row) + 1, np.ptp(column) + 1
-        turns = np.bincount((row - top) * places + column - left, minlength=lines * places).reshape(lines, places)
-        odd = turns[:, :-1].cumsum(1, dtype=np.uint8) % 2 == 1  # overflows by an even number
-        mask[top : top + lines, left : left + places - 1] = odd
+        column = np.clip(np.ceil(x - 0.5), 0, width).astype(int)
+        top, left, rows, columns = row.min(), column.min(), np.ptp(row) + 1, np.ptp(column) + 1
+        crossings = np.bincount((row - top) * columns + column - left, minlength=rows * columns).reshape(rows, columns)
+        odd = crossings[:, :-1].cumsum(1, dtype=np.uint8) % 2 == 1  # an overflow of uint8 does not change the parity
+        mask[top : top + rows, left : left + columns - 1] = odd
     if not mask.any():
         mask = _middle(edges, size)
     return torch.from_numpy(mask)
 
 
 def _crossings(edges: Array, length: int) -> tuple[Array, Array]:
-    """Where edges `(n, 4)`, each from x, y to x, y, cross the centre lines of so many rows: the row, and x there."""
+    """Where edges `(n, 4)`, from x, y to x, y, cross the centre lines of `length` rows: the row and x of each crossing."""
     x, y, x_next, y_next = edges.T
-    first = np.clip(np.ceil(np.minimum(y, y_next) - 0.5), 0, length).astype(int)
-    crossed = np.clip(np.ceil(np.maximum(y, y_next) - 0.5), 0, length).astype(int) - first
-    edge = np.repeat(np.arange(len(edges)), crossed)
-    row = np.arange(len(edge)) - np.repeat(np.cumsum(crossed) - crossed, crossed) + first[edge]
-    along = (row + 0.5 - y[edge]) / (y_next - y)[edge]  # no division by 0: a level edge crosses no row
+    first_row = np.clip(np.ceil(np.minimum(y, y_next) - 0.5), 0, length).astype(int)
+    count = np.clip(np.ceil(np.maximum(y, y_next) - 0.5), 0, length).astype(int) - first_row
+    edge = np.repeat(np.arange(len(edges)), count)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first_row[edge]
+    along = (row + 0.5 - y[edge]) / (y_next - y)[edge]  # no division by 0: a horizontal edge crosses no row
     return row, x[edge] + along * (x_next - x)[edge]
 
 
 def _middle(edges: Array, size: tuple[int, int]) -> Array:
     """The line of pixels along a polygon that encloses no centre: `(height, width)`, bool.
 
-    On the centre line of each row, and of each column, that it crosses, the pixel in the middle between its sides. A polygon so
-    small that it crosses none gets the pixels that its outline passes through.
+    On the centre line of each row and of each column that the polygon crosses, it is the pixel in the middle between the sides.
+    A polygon that crosses no centre line gets the pixels that its outline passes through.
     """
     width, height = size
     mask = np.zeros((height, width), bool)
     for part, lines, length in ((mask, edges, width), (mask.T, edges[:, [1, 0, 3, 2]], height)):
-        row, at = _crossings(lines, len(part))
-        order = np.lexsort((at, row))
-        row, start, end = row[order][::2], at[order][::2], at[order][1::2]  # each row is crossed in and out
-        seen = (end >= 0) & (start <= length)
-        middle = (np.maximum(start, 0) + np.minimum(end, length))[seen] / 2
-        part[row[seen], np.minimum(middle.astype(int), length - 1)] = True
-    return mask if mask.any() else _outlined(edges, size)
+        row, x = _crossings(lines, len(part))
+        order = np.lexsort((x, row))
+        row, start, end = row[order][::2], x[order][::2], x[order][1::2]  # crossings of a row come in pairs
+        visible = (end >= 0) & (start <= length)
+        middle = (np.maximum(start, 0) + np.minimum(end, length))[visible] / 2
+        part[row[visible], np.minimum(middle.astype(int), length - 1)] = True
+    return mask if mask.any() else _outline(edges, size)
 
 
-def _outlined(edges: Array, size: tuple[int, int]) -> Array:
-    """The pixels that edges `(n, 4)`, each from x, y to x, y, pass through: `(height, width)`, bool.
+def _outline(edges: Array, size: tuple[int, int]) -> Array:
+    """The pixels that edges `(n, 4)`, from x, y to x, y, pass through: `(height, width)`, bool.
 
-    What runs along the border of two pixels belongs to the right or lower one, as the pixel of column c covers [c, c + 1); but
-    at the picture's right and lower border to the last.
+    An edge on the border of two pixels belongs to the right or lower pixel, as the pixel of column c covers [c, c + 1). At the
+    right and bottom borders of the picture it belongs to the last pixel.
     """
     width, height = size
     mask = np.zeros((height, width), bool)
     for x, y, x_next, y_next in edges.tolist():
-        # Cut where the edge goes from one pixel to the next: the middle of a piece says which pixel it lies in.
+        # Cut the edge at the borders of pixels. The middle of a piece lies in the pixel of the piece.
         cuts = [np.array([0.0, 1.0])]
         for start, end, length in ((x, x_next, width), (y, y_next, height)):
             if start != end:
@@ -213,18 +213,18 @@ def _outlined(edges: Array, size: tuple[int, int]) -> Array:
         places = np.unique(np.clip(np.concatenate(cuts), 0, 1))
         middles = (places[1:] + places[:-1]) / 2
         across, down = x + middles * (x_next - x), y + middles * (y_next - y)
-        seen = (across >= 0) & (across <= width) & (down >= 0) & (down <= height)
+        visible = (across >= 0) & (across <= width) & (down >= 0) & (down <= height)
         mask[
-            np.minimum(down[seen].astype(int), height - 1),
-            np.minimum(across[seen].astype(int), width - 1),
+            np.minimum(down[visible].astype(int), height - 1),
+            np.minimum(across[visible].astype(int), width - 1),
         ] = True
     return mask
 
 
-def decoded(run: Run) -> Tensor:
-    """The mask `(height, width)` whose runs these are."""
+def run_pixels(run: Run) -> Tensor:
+    """The mask `(height, width)`, bool, of runs. Raises `ValueError` if they do not add up to its size."""
     width, height = run.size
-    total = sum(run.lengths)  # looked at before anything so large is made
+    total = sum(run.lengths)  # checked before a tensor of this size is made
     if total != width * height or min(run.lengths, default=0) < 0:
         raise ValueError(f"runs of {total} pixels do not make a mask of {width} × {height}")
     lengths = torch.tensor(run.lengths, dtype=torch.long, device="cpu")
@@ -233,21 +233,21 @@ def decoded(run: Run) -> Tensor:
 
 
 def _not_black(path: Path, size: tuple[int, int]) -> Tensor:
-    """The pixels of a picture file that are not 0 in all colours."""
+    """The pixels of a picture file that are not black: `(height, width)`, bool."""
     try:
         with Image.open(path) as picture:
             values = np.array(picture.convert("RGB") if len(picture.getbands()) > 1 or picture.mode == "P" else picture)
-    except Exception as error:  # on a damaged file, a decoder raises whatever it trips over
+    except Exception as error:  # for damaged files, decoders raise errors of any type
         raise ValueError(f"cannot read mask {str(path)!r}: {error}; expected an undamaged picture") from error
     width, height = size
     if values.shape[:2] != (height, width):
         raise ValueError(
-            f"mask {str(path)!r} is {values.shape[1]} × {values.shape[0]} pixels large, the picture {size}"
+            f"mask {str(path)!r} must have the picture's size {size}; got {values.shape[1]} × {values.shape[0]} pixels"
         )
     return torch.from_numpy((values != 0).reshape(height, width, -1).any(2))
 
 
-def _around(mask: Tensor) -> Box:
-    """The smallest box around a mask's pixels, of which there is one at least."""
+def _bounding_box(mask: Tensor) -> Box:
+    """The smallest box around the pixels of a mask, which has at least one."""
     rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
     return (float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1)

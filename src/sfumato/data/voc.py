@@ -1,4 +1,4 @@
-"""PASCAL VOC (Everingham et al., IJCV 2010): the development kit's layout, and sets annotated in its form."""
+"""PASCAL VOC (Everingham et al., IJCV 2010), and other data sets in the same format."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,18 +14,18 @@ from sfumato.data.listing import Listing, check_part, set_names_, set_paths_
 class VOC(Listing):
     """The pictures of one list of VOC, with their boxes.
 
-    A box in the files is of whole pixels, counted from 1, its last row and column inside; here the upper left corner of the
-    picture is 0 and the last edge outside.
+    The files count whole pixels from 1 and include the last row and column of a box. Here the top left corner of the picture is
+    0, and the right and bottom edges are outside.
     """
 
     path: str
-    """The folder of `VOC2007` and the like, of `VOCdevkit`, or that year's folder itself."""
+    """The folder that contains `VOC2007` (or another year), or `VOCdevkit`; or the folder of the year itself."""
     year: int = 2007
     split: str = "test"
-    """A list in `ImageSets/Main`, or in another folder of `ImageSets` ("Segmentation/val"). Of the lists of one class
-    ("cat_val") the pictures not marked -1 are taken."""
+    """A list in `ImageSets/Main`, or in another folder of `ImageSets` ("Segmentation/val"). A list of one class ("cat_val")
+    gives the pictures that it does not mark with -1."""
     names: tuple[str, ...] = labels.VOC
-    """The classes, for other sets in this form."""
+    """The classes, for other data sets in this format."""
 
     def __post_init__(self) -> None:
         set_paths_(self, "path")
@@ -39,28 +39,28 @@ class VOC(Listing):
     @property
     def sources(self) -> list[Path]:
         annotations = self._folder / "Annotations"
-        return [self._list, *(annotations / f"{name}.xml" for name in self._listed)]
+        return [self._list, *(annotations / f"{name}.xml" for name in self._pictures)]
 
     def __len__(self) -> int:
-        return len(self._listed)
+        return len(self._pictures)
 
     def example(self, index: int) -> Example:
-        name = self._listed[index]
+        name = self._pictures[index]
         path = self._folder / "Annotations" / f"{name}.xml"
         root = reading.xml(path)
         things = []
-        for position, found in enumerate(root.iterfind("object"), 1):
+        for position, element in enumerate(root.iterfind("object"), 1):
             try:
-                things.append(self._thing(found))
+                things.append(self._thing(element))
             except ValueError as error:
                 raise ValueError(f"{str(path)!r}, object {position}: {error}") from None
         return Example(name, self._folder / "JPEGImages" / f"{name}.jpg", tuple(things), size_of(root))
 
-    def _thing(self, found: ET.Element) -> Thing:
-        label = reading.index_of((found.findtext("name") or "").strip(), self._indices)
-        corners = found.find("bndbox")
+    def _thing(self, element: ET.Element) -> Thing:
+        label = reading.index_of((element.findtext("name") or "").strip(), self._indices)
+        corners = element.find("bndbox")
         left, top, right, bottom = (reading.number(corners, edge) for edge in ("xmin", "ymin", "xmax", "ymax"))
-        difficult = (found.findtext("difficult") or "0").strip() != "0"
+        difficult = (element.findtext("difficult") or "0").strip() != "0"
         return Thing(label, reading.box(left - 1, top - 1, right, bottom), difficult=difficult)
 
     @cached_property
@@ -71,7 +71,7 @@ class VOC(Listing):
     def _folder(self) -> Path:
         year = f"VOC{self.year}"
         lists = reading.folder(
-            self.path, [f"{each}/ImageSets" for each in (year, f"VOCdevkit/{year}", ".")], f"lists of {year}"
+            self.path, [f"{root}/ImageSets" for root in (year, f"VOCdevkit/{year}", ".")], f"lists of {year}"
         )
         return lists.parent
 
@@ -81,13 +81,14 @@ class VOC(Listing):
         return reading.file(str(self._folder / "ImageSets"), candidates, f"list {self.split!r}")
 
     @cached_property
-    def _listed(self) -> list[str]:
+    def _pictures(self) -> list[str]:
+        """The names of the pictures, in the order of the list."""
         rows = [line.split() for line in reading.lines(self._list)]
         return list(dict.fromkeys(row[0] for row in rows if row and row[1:2] != ["-1"]))
 
 
 def size_of(root: ET.Element) -> tuple[int, int] | None:
-    """The width and height that an annotation gives."""
+    """The width and height of an annotation; `None` if it has no valid ones."""
     try:
         return reading.size(reading.number(root.find("size"), "width"), reading.number(root.find("size"), "height"))
     except ValueError:

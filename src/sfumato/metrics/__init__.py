@@ -1,4 +1,8 @@
-"""Protocols by which explanations are judged, one file each."""
+"""Protocols: tests that judge explanations, one file each.
+
+`protocol.py` is their base, `case.py` the input of `measure`. `estimate.py` computes means with intervals from the rows of
+`measure`; `statistic.py`, `intervals.py` and `bags.py` hold its parts.
+"""
 
 from sfumato.metrics.accuracy import Accuracy as Accuracy
 from sfumato.metrics.agreement import Agreement as Agreement

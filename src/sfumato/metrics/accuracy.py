@@ -1,4 +1,4 @@
-"""How good the model itself is: whether it sees the target, whatever a method says of it."""
+"""Accuracy of the model itself: whether it predicts the target."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,20 +14,23 @@ from sfumato.settings import is_whole
 
 @dataclass(frozen=True)
 class Accuracy(Protocol):
-    r"""Whether the target's logit is the largest, or among the five largest; and its rank, 1 for the largest.
+    r"""Whether the target's logit is the largest or among the five largest, and its rank: 1 for the largest logit.
 
-    It judges the model, not the method: a plan asks it of one method only. Where pictures have several targets, the largest
-    logit can be right for one of them alone. A fully convolutional model's logits are their means over space; those of a
-    model with one output are that and 0, see `sfumato.scores`.
+    This protocol judges the model, not the method: use it with one method of a plan only. If a picture has several targets,
+    the largest logit can be right for only one of them. The logits of a fully convolutional model are their means over space.
+    A model with one output has the logits 0 and that output, see `sfumato.scores`.
 
-    A class counts as ranked behind the target only if its logit is at most the target's, so that where the target's is NaN
-    its rank is the last and never a hit, however few classes there are. `nan` counts the classes whose logit is NaN.
+    A class ranks behind the target only if its logit is at most the target's. So a target whose logit is NaN has the last
+    rank and is never a hit, however few classes there are.
+
+    A row holds `rank`, from 1; `first` and `in_five`, whether the rank is 1 or at most 5; and `nan`, the number of classes
+    whose logit is NaN.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model"})
 
     def measure(self, case: Case) -> Row:
-        """`rank`, from 1, and how many logits are `nan`."""
+        """The row of one case. Raises `ValueError` if the target is no class index, or no class of the model."""
         model, inputs = case.need("model", "Accuracy"), case.need("inputs", "Accuracy")
         target = case.target
         if not is_whole(target):
@@ -35,14 +38,14 @@ class Accuracy(Protocol):
         score = Logit(target)
         with Subject.prepared(model, inputs, score) as subject, subject.surroundings.computing():
             logits = score.logits(subject.outputs(subject.inputs, subject.query), subject.query).detach()
-            score.column(logits, subject.query)  # raises where there is no such class
+            score.column(logits, subject.query)  # raises if there is no such class
         values = logits.flatten(2).mean(2)[0] if logits.ndim > 2 else logits[0]
-        known = not bool(values[target].isnan())
-        rank = 1 + int((~(values <= values[target])).sum()) if known else len(values)
+        is_number = not bool(values[target].isnan())
+        rank = 1 + int((~(values <= values[target])).sum()) if is_number else len(values)
         return {
             "rank": rank,
-            "first": known and rank == 1,
-            "in_five": known and rank <= 5,
+            "first": is_number and rank == 1,
+            "in_five": is_number and rank <= 5,
             "nan": int(values.isnan().sum()),
         }
 

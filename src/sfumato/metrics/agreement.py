@@ -1,4 +1,4 @@
-r"""Agreement: how alike the explanations of two networks are, such as one in float32 and the same in int8."""
+"""Agreement: how similar the explanations of two networks are, for example of one network in float32 and in int8."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,20 +7,22 @@ from typing import Any, ClassVar
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.likeness import overlap, spearman, ssim_of_maps
+from sfumato.metrics.part_scores import finite
 from sfumato.metrics.protocol import Protocol
-from sfumato.metrics.question import finite
 from sfumato.settings import check_number
 
 
 @dataclass(frozen=True)
 class Agreement(Protocol):
-    r"""The map of the case's network beside those of others, for the same input and target: Spearman's rank correlation,
-    structural similarity (each map stretched to [0, 1]), and intersection over union of the highest places.
+    """Compares the map of the case's network with the maps of other networks, for the same input and target.
 
-    - `share`: how many places count as the highest, as a fraction of all.
+    It computes Spearman's rank correlation, the structural similarity (of maps stretched to [0, 1]) and the intersection over
+    union of the highest places.
+
+    - `share`: how many places count as the highest, as a fraction of all places.
 
     The method is called once for each other network. A row holds `rank_correlation NAME`, `ssim NAME` and `overlap NAME` for
-    each of them. The correlation is NaN where a map is constant.
+    each of them. The correlation is NaN if a map is constant.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model", "method", "others"})
@@ -33,15 +35,17 @@ class Agreement(Protocol):
     def measure(self, case: Case) -> Row:
         method, inputs, target = (case.need(name, "Agreement") for name in ("method", "inputs", "target"))
         if not case.others:
-            raise ValueError("Agreement needs others, networks to compare with; got none")
-        mine = finite(case.map)
+            raise ValueError(
+                "Agreement needs other networks to compare with; got none. Give Case(others={name: network})"
+            )
+        saliency = finite(case.map)
         row: dict[str, Any] = {}
         for name, model in case.others.items():
-            theirs = finite(Case(method(model, inputs, target), inputs=inputs).map)
+            other_saliency = finite(Case(method(model, inputs, target), inputs=inputs).map)
             row |= {
-                f"rank_correlation {name}": spearman(mine, theirs),
-                f"ssim {name}": ssim_of_maps(mine, theirs),
-                f"overlap {name}": overlap(mine, theirs, self.share),
+                f"rank_correlation {name}": spearman(saliency, other_saliency),
+                f"ssim {name}": ssim_of_maps(saliency, other_saliency),
+                f"overlap {name}": overlap(saliency, other_saliency, self.share),
             }
         return row
 

@@ -13,43 +13,47 @@ Array = np.ndarray[Any, Any]
 
 BAGS = 10
 DRAWS = 100
-"""Resamplings of each bag: with ten bags as many as the bootstrap takes."""
+"""Resamplings of each bag: with ten bags, as many as the bootstrap draws."""
 
 EXPONENT = 0.7
-"""A bag holds P^0.7 of P pictures: the larger of those that the paper recommends, 16 thousand of a million."""
+"""A bag holds P^0.7 of P pictures, 16 thousand of a million: the larger exponent of those that the paper recommends."""
 
 
 def deviations(
-    statistics: Callable[[Array, Array], Array], of: Array, pictures: int, at_once: int, seed: int
+    statistics: Callable[[Array, Array], Array], picture_of_row: Array, pictures: int, max_weights: int, seed: int
 ) -> Iterator[Array]:
-    """How resampled statistics differ from those of what they are drawn from: `(k, DRAWS)` for each bag.
+    """Yield, for each bag, how far k resampled statistics lie from the statistics of the bag, `(k, DRAWS)`.
 
-    A bag is a sample of the pictures without replacement; from it, as many as there are in the table are drawn with
-    replacement, so that the deviations are as large as those of the whole table. `statistics` gives k numbers for each of R
-    weightings of chosen rows: it takes the rows' indices `(n,)` and weights `(R, n)`, and gives `(k, R)`. `of` says each row's
-    picture, a whole number below `pictures`, and at most `at_once` weights are held.
+    A bag is a sample of the pictures without replacement. Each resampling draws from it, with replacement, as many pictures
+    as the table has, so that the deviations are as large as those of the whole table.
 
-    A bag knows less than the table: what rests on few of its pictures, or chooses between near ties, is better resampled whole.
+    - `statistics`: takes the indices of rows `(n,)` and weights of these rows `(R, n)`; returns k numbers for each of the R
+      weightings, `(k, R)`.
+    - `picture_of_row`: the picture of each row, a whole number below `pictures`.
+    - `max_weights`: how many weights are in memory together, at most.
+
+    A bag knows less than the table. If a statistic rests on few pictures, or chooses between near ties, the whole table should
+    be resampled instead.
     """
     generator = np.random.default_rng(seed)
     size = round(pictures**EXPONENT)
     equal = np.full(size, 1 / size)
-    place = np.empty(pictures, int)
+    position = np.empty(pictures, int)
     for _ in range(BAGS):
-        chosen = generator.choice(pictures, size, replace=False)
-        place[:] = -1
-        place[chosen] = np.arange(size)
-        rows = np.flatnonzero(place[of] >= 0)
-        local = place[of[rows]]
+        members = generator.choice(pictures, size, replace=False)
+        position[:] = -1
+        position[members] = np.arange(size)
+        rows = np.flatnonzero(position[picture_of_row] >= 0)
+        local = position[picture_of_row[rows]]
         centre = statistics(rows, np.ones((1, len(rows))))
-        turns = max(1, at_once // max(size, len(rows)))
+        chunk = max(1, max_weights // max(size, len(rows)))
         yield np.concatenate(
             [
                 statistics(
-                    rows, generator.multinomial(pictures, equal, min(turns, DRAWS - first))[:, local].astype(float)
+                    rows, generator.multinomial(pictures, equal, min(chunk, DRAWS - start))[:, local].astype(float)
                 )
                 - centre
-                for first in range(0, DRAWS, turns)
+                for start in range(0, DRAWS, chunk)
             ],
             axis=1,
         )

@@ -1,4 +1,4 @@
-"""What a protocol judges: what a method said of one query, and all that is known of the query."""
+"""A case: what a protocol judges. It holds one query, its attribution, and what is known of the query."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,31 +29,34 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One query, what a method said of it, and what is known; a protocol raises `ValueError` for what it needs and misses."""
+    """One query, its attribution, and what is known of the query.
+
+    A protocol needs some of the fields, see `Protocol.needs`, and raises `ValueError` if one of them is missing.
+    """
 
     attribution: Attribution
-    """Of this query alone."""
+    """The method's result for this query alone."""
     model: Model | None = None
     inputs: Tensor | None = None
-    """`(1, C, *S)`, as the model was shown them."""
+    """`(1, C, *S)`, as the model got them."""
     target: Any = None
-    """A class index, a `Score` or a function, as the method was given it."""
+    """A class index, a `Score` or a function, as the method got it."""
     method: Method | None = None
-    """To be called again, on other inputs or another network."""
+    """Protocols call it again, with other inputs or another network."""
     truth: Truth | None = None
     """Where the target is, in the picture's pixels."""
     window: Window | None = None
-    """The part of the picture that the inputs show; `None` where the truth is as large as the inputs, and lies as they do."""
+    """The part of the picture that the inputs show; `None` if the truth has the size and the position of the inputs."""
     picture: str = ""
-    """Its name in its data set, if it has one."""
+    """The name of the picture in its data set; empty if it has none."""
     seed: int = 0
-    """Of all that the protocol draws for this case."""
+    """The seed of all random numbers that the protocol draws for this case."""
     others: dict[str, Model] = field(default_factory=dict)
-    """Other networks, by name, for protocols that compare."""
+    """Other networks, by name, for protocols that compare networks."""
 
     @cached_property
     def map(self) -> Tensor:
-        """The saliency map `(*S)`, as large as the inputs where these are known."""
+        """The saliency map `(*S)`; of the inputs' size if the case has inputs."""
         values = self.attribution.map.detach().float().cpu()
         if self.inputs is not None and values.shape[2:] != self.inputs.shape[2:]:
             values = enlarged(values, self.inputs.shape[2:])
@@ -61,22 +64,25 @@ class Case:
 
     @cached_property
     def map_of_picture(self) -> Tensor:
-        """The map over the whole picture `(height, width)`, interpolated linearly; its least value where nothing was seen."""
+        """The map over the whole picture `(height, width)`, interpolated linearly.
+
+        Pixels outside the window get the least value of the map.
+        """
         if self.window is None:
             return self.map
         width, height = self.window.size
-        return placed(self.map, self.window).reshape(height, width)
+        return on_picture(self.map, self.window).reshape(height, width)
 
-    def need(self, name: str, why: str) -> Any:
-        """The value of a field, or a `ValueError` that says what it is needed for."""
+    def need(self, name: str, who: str) -> Any:
+        """The value of a field. Raises `ValueError`, with the name of the protocol that needs it, if the field is `None`."""
         value = getattr(self, name)
         if value is None:
-            raise ValueError(f"{why} needs {name}; got none")
+            raise ValueError(f"{who} needs {name}; got none. Give Case({name}=…)")
         return value
 
 
-def placed(values: Tensor, window: Window) -> Tensor:
-    """A map `(h, w)` of what the window shows, over the picture's pixels `(height, width)`; its least value outside."""
+def on_picture(values: Tensor, window: Window) -> Tensor:
+    """Lay a map `(h, w)` of the window over the picture, `(height, width)`; pixels outside get its least value."""
     width, height = window.size
     x = (torch.arange(width, dtype=torch.float32, device="cpu") + 0.5 - window.left) / (window.right - window.left)
     y = (torch.arange(height, dtype=torch.float32, device="cpu") + 0.5 - window.top) / (window.bottom - window.top)
@@ -84,5 +90,5 @@ def placed(values: Tensor, window: Window) -> Tensor:
     sampled = torch.nn.functional.grid_sample(
         values[None, None], grid, mode="bilinear", padding_mode="border", align_corners=False
     )[0, 0]
-    seen = ((y >= 0) & (y <= 1))[:, None] & ((x >= 0) & (x <= 1))
-    return torch.where(seen, sampled, values.min())
+    in_window = ((y >= 0) & (y <= 1))[:, None] & ((x >= 0) & (x <= 1))
+    return torch.where(in_window, sampled, values.min())

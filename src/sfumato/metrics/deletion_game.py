@@ -34,17 +34,17 @@ class DeletionGame(Protocol):
     largest value; $\Phi(b_h)$ is the score of the input that is perturbed within it, $\Phi(\emptyset)$ that of the input
     perturbed everywhere.
 
-    - `suppressions`: the shares s of the score that are to go, in (0, 1).
-    - `heights`: the shares h, in [0, 1). The box of all of the input is always among the candidates, and suffices.
-    - `perturbation`: what becomes of the box; as published, the blend with a blur of 10 places.
-    - `batch`: how many boxes go through the model at once; fewer where `memory`, in GiB, would not hold what a
-      differentiable model keeps of them.
+    - `suppressions`: the shares s of the score to remove, in (0, 1).
+    - `heights`: the shares h, in [0, 1). The box of the whole input is always a candidate, and it always suffices.
+    - `perturbation`: what hides the box; as published, a blend with a blur of 10 places.
+    - `batch`: how many boxes go through the model in one batch. The batch is smaller if `memory`, in GiB, is too small for
+      what a differentiable model stores of it.
     - `score`: what a class index means, "probability" (published), "logit", "log-odds" or "sigmoid"; any other target is a
       score itself.
 
-    A row holds `pixels 80` and so on, the area in places of the network's input (px²) for each suppression in per cent, and
-    `share 80`, the same as a fraction of the input. Where $\Phi(x) \leq \Phi(\emptyset)$ there is nothing to suppress: all
-    are NaN, for every method alike, and do not count. `whole` and `blank` are the two scores.
+    A row holds, for each suppression, such as 0.8, the area as `pixels 80`, in places of the network's input (px²), and as
+    `share 80`, a fraction of the input. `whole` and `blank` are $\Phi(x)$ and $\Phi(\emptyset)$. If
+    $\Phi(x) \leq \Phi(\emptyset)$ there is nothing to suppress: then all areas are NaN, for every method, and do not count.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model"})
@@ -63,14 +63,14 @@ class DeletionGame(Protocol):
             for value in values:
                 check_number(name, value, meaning, least=0, below=1)
             if not values or (name == "suppressions" and 0 in values):
-                raise ValueError(f"{name} are {meaning}, at least one, and none of the score is no goal; got {values}")
+                raise ValueError(f"{name} must be one or more {meaning}, and no suppression may be 0; got {values}")
             object.__setattr__(self, name, values)
         check_whole("batch", self.batch)
         check_number("memory", self.memory, "in GiB", above=0)
         check_meaning(self.score)
 
     def measure(self, case: Case) -> Row:
-        """The smallest boxes. Raises `ValueError` where the model, its inputs or the target are missing."""
+        """The areas of the smallest boxes. Raises `ValueError` if the model, its inputs or the target are missing."""
         model, inputs, target = (case.need(name, "the deletion game") for name in ("model", "inputs", "target"))
         boxes = self.boxes(finite_map(case.map, inputs.shape[2:]))
         with Subject.prepared(model, inputs, target, self.score) as subject:
@@ -80,27 +80,31 @@ class DeletionGame(Protocol):
                 evaluation = Evaluation(subject, perturbed, subject.query.repeat(len(boxes) + 1), rows)
                 space = inputs.shape[2:]
                 everything = torch.ones(space, dtype=torch.float32, device="cpu")
-                kept = [everything, *(outside(box, space) for box in boxes)]
-            scores = evaluation.scores(torch.stack(kept)[:, None].to(inputs.device)).double().cpu()
-        whole, blank, scores = scores[0], scores[1], scores[1:]  # the first box is all of the input
+                masks = [everything, *(outside(box, space) for box in boxes)]
+            scores = evaluation.scores(torch.stack(masks)[:, None].to(inputs.device)).double().cpu()
+        whole_score, blank_score, scores = (
+            scores[0],
+            scores[1],
+            scores[1:],
+        )  # the first box is the whole input: its score is the blank's
         areas = (boxes[..., 1] - boxes[..., 0]).prod(1)
         row: dict[str, float] = {}
         for suppression in self.suppressions:
-            enough = scores - blank <= (1 - suppression) * (whole - blank)
-            area = float(areas[enough].min()) if whole > blank else math.nan
+            enough = scores - blank_score <= (1 - suppression) * (whole_score - blank_score)
+            area = float(areas[enough].min()) if whole_score > blank_score else math.nan
             row[f"pixels {100 * suppression:g}"] = area
             row[f"share {100 * suppression:g}"] = area / float(areas[0])
-        return {**row, "whole": float(whole), "blank": float(blank)}
+        return {**row, "whole": float(whole_score), "blank": float(blank_score)}
 
     def boxes(self, saliency: Tensor) -> Tensor:
-        """The candidates `(n, axes, 2)` for a map `(*S)`: all of it, then the boxes that differ from it and each other."""
-        found = boxes_above(saliency, at_values(saliency, self.heights))
-        everything = torch.tensor([[0, length] for length in saliency.shape], dtype=found.dtype, device=found.device)
-        different = torch.unique(found, dim=0)
+        """The candidate boxes `(n, axes, 2)` of a map `(*S)`: the whole map first, then all different boxes."""
+        boxes = boxes_above(saliency, at_values(saliency, self.heights))
+        everything = torch.tensor([[0, length] for length in saliency.shape], dtype=boxes.dtype, device=boxes.device)
+        different = torch.unique(boxes, dim=0)
         return torch.cat([everything[None], different[(different != everything).flatten(1).any(1)]])
 
     def measures(self, rows: Sequence[Row]) -> Sequence[Measure]:  # noqa: ARG002  # the same for all
-        """The mean area for each suppression, in places of the input and as a share of it."""
+        """The mean area for each suppression, in places of the input and as a fraction of it."""
         levels = [f"{100 * suppression:g}" for suppression in self.suppressions]
         pixels = [Measure(f"pixels {level}", mean(f"pixels {level}"), higher_is_better=False) for level in levels]
         shares = [
@@ -112,5 +116,5 @@ class DeletionGame(Protocol):
 def outside(box: Tensor, shape: Sequence[int]) -> Tensor:
     """A mask `(*S)` that is 0 within a box `(axes, 2)` and 1 elsewhere."""
     mask = torch.ones(tuple(shape), dtype=torch.float32, device="cpu")
-    mask[tuple(slice(int(first), int(end)) for first, end in box)] = 0
+    mask[tuple(slice(int(start), int(end)) for start, end in box)] = 0
     return mask

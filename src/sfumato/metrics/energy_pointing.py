@@ -1,4 +1,4 @@
-r"""The energy-based pointing game: how much of the map lies on the object?
+r"""The energy-based pointing game: which share of the map's energy lies on the object?
 
 H. Wang, Z. Wang, M. Du, F. Yang, Z. Zhang, S. Ding, P. Mardziel, X. Hu: *Score-CAM: score-weighted visual explanations for
 convolutional neural networks*, CVPR workshops 2020, arXiv 1910.01279.
@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import torch
 
-from sfumato.data.truth import within
+from sfumato.data.truth import box_pixels
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
-from sfumato.metrics.pointing import check_ground, finite_map, grounded
+from sfumato.metrics.pointing import check_ground, finite_map, ground_pixels
 from sfumato.metrics.protocol import Protocol
 
 FLOORS = ("zero", "least")
@@ -21,15 +21,16 @@ FLOORS = ("zero", "least")
 
 @dataclass(frozen=True)
 class EnergyPointing(Protocol):
-    r"""$\sum_{u \in G} S^+(u) \big/ \sum_u S^+(u)$ over the picture's pixels that the network was shown.
+    r"""$\sum_{u \in G} S^+(u) \big/ \sum_u S^+(u)$ over the pixels of the picture that the network was shown.
 
-    - `ground`: what G is, over all instances of the class: "boxes", as published; "finest", their segmentations, or the
-      boxes of those that have none; or "segmentation", which refuses cases known by boxes.
-    - `floor`: where energy begins. "zero" counts what is positive; "least" counts from the map's least value, for methods
-      whose maps are all positive (RISE) or have no zero.
+    - `ground`: what G is, over all instances of the class. "boxes": their boxes, as published. "finest": their segmentations,
+      and the boxes of instances without one. "segmentation": their segmentations; instances with a box only are an error.
+    - `floor`: the value from which energy is counted. "zero" counts the positive values. "least" counts from the map's least
+      value, for methods whose maps are all positive (RISE) or have no zero.
 
-    A map without energy says that no place matters more than another: it gets what a constant map does, the share of the
-    area that G takes, and is marked `empty`. That is chance, too, and kept as `area`.
+    A row holds `energy`, the share above; `area`, the share of the area that G takes, which is the share to expect by chance;
+    `above`, their difference; `empty`, whether the map has no energy; `difficult` and `label`. A map without energy says that
+    no place matters more than another. So its `energy` is that of a constant map, which is `area`.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"truth"})
@@ -43,17 +44,17 @@ class EnergyPointing(Protocol):
             raise ValueError(f"floor must be one of {', '.join(FLOORS)}; got {self.floor!r}")
 
     def measure(self, case: Case) -> Row:
-        """The share of energy, and of area, that the object has. Raises `ValueError` where the truth is missing."""
+        """The object's shares of energy and of area. Raises `ValueError` if the truth is missing, or the map is not finite."""
         truth = case.need("truth", "the energy-based pointing game")
-        ground = grounded(truth, self.ground)
-        saliency, seen = finite_map(case.map_of_picture, ground.shape), torch.ones_like(ground)
+        ground = ground_pixels(truth, self.ground)
+        saliency, in_window = finite_map(case.map_of_picture, ground.shape), torch.ones_like(ground)
         if case.window is not None:
             window = case.window
-            seen = within((window.left, window.top, window.right, window.bottom), window.size)
+            in_window = box_pixels((window.left, window.top, window.right, window.bottom), window.size)
         if self.floor == "least":
-            saliency = saliency - saliency[seen].min()
-        energy = torch.where(seen, saliency, 0).clamp(min=0)
-        area = int((ground & seen).sum()) / int(seen.sum())
+            saliency = saliency - saliency[in_window].min()
+        energy = torch.where(in_window, saliency, 0).clamp(min=0)
+        area = int((ground & in_window).sum()) / int(in_window.sum())
         total = float(energy.sum(dtype=torch.float64))
         share = float((energy * ground).sum(dtype=torch.float64)) / total if total > 0 else area
         return {

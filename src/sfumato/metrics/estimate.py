@@ -1,15 +1,16 @@
-"""Means with error bars: what a table of rows says, and how sure one may be of it.
+"""Statistics of a table of rows, with confidence intervals.
 
-Pictures are drawn again with replacement, not rows, as several targets of one picture are not independent of each other (the
-cluster bootstrap; Efron & Tibshirani: *An introduction to the bootstrap*, 1993, chapters 8 and 13). The interval is that of
-percentiles, somewhat further out for few pictures (`sfumato.metrics.intervals.levels`). Three things are not resampled so:
+The intervals come from a cluster bootstrap: it draws pictures with replacement, not rows, because several targets of one
+picture are not independent of each other (Efron & Tibshirani: *An introduction to the bootstrap*, 1993, chapters 8 and 13).
+An interval lies between percentiles of the resampled statistic, wider ones for few pictures
+(`sfumato.metrics.intervals.levels`). Three cases work differently:
 
-- a share of hits, a mean of zeros and ones, has Wilson's score interval, and a paired difference of two such that of Bonett &
-  Price, both with as many rows as their pictures make independent (`sfumato.metrics.intervals.effective`): none of 30 hits is
-  not [0, 0];
-- of more than `LARGE` pictures, a mean has the interval of the normal distribution, with the variance that its rows' influence
-  on it gives (Efron & Tibshirani, chapter 21), as all that resampling would add is time;
-- other statistics of so many have the bag of little bootstraps (`sfumato.metrics.bags`).
+- A share of hits, which is a mean of zeros and ones, has Wilson's score interval. A paired difference of two shares has the
+  interval of Bonett & Price. Both use the effective number of independent rows (`sfumato.metrics.intervals.effective`).
+  For example, the interval of 0 hits among 30 is not [0, 0].
+- With more than `LARGE` pictures, a mean has the interval of the normal distribution, with a variance from the influence of
+  each row on the mean (Efron & Tibshirani, chapter 21). Resampling would add only time.
+- With more than `LARGE` pictures, any other statistic has the bag of little bootstraps (`sfumato.metrics.bags`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,39 +29,39 @@ from sfumato.metrics.statistic import (
     Row,
     Selective,
     Statistic,
-    chosen,
+    as_columns,
     length,
     mean,
     mean_of_classes,
-    turned,
-    used,
+    rows_used,
+    select_rows,
 )
 
 RESAMPLES = 1000
 CONFIDENCE = intervals.CONFIDENCE
 
 FEW = 10
-"""Pictures below which an interval says little: of five it holds the mean in .80 to .92 of all cases, of ten in .86 to .96, by
-simulation of normal, uniform and skewed values."""
+"""With fewer pictures an interval is not reliable. By simulation of normal, uniform and skewed values, the interval contains
+the mean in .80 to .92 of all cases for five pictures, and in .86 to .96 for ten."""
 
 LARGE = 20_000
-"""Pictures above which nothing is drawn from the whole table: a thousand resamplings of so many take about a second."""
+"""With more pictures the whole table is not resampled. A thousand resamplings of this many pictures take about a second."""
 
 WEIGHTS = 2**20
-"""How many weights are held at once, 8 MiB of them: resamplings of large tables go in turns."""
+"""How many weights are in memory together, 8 MiB of them. Resamplings of large tables are split into chunks."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic, and its interval of 95 % confidence."""
+    """The value of a statistic and its 95 % confidence interval."""
 
     value: float
     low: float
     high: float
     count: int
-    """Rows that it rests on; of a difference, pairs of rows."""
+    """The number of rows that count; for a difference, of pairs of rows."""
     pictures: int = -1
-    """Pictures that these rows are of; where it is not said, as many."""
+    """The number of pictures of these rows; -1, the default, stands for `count`."""
 
     def __post_init__(self) -> None:
         if self.pictures < 0:
@@ -68,31 +69,31 @@ class Estimate:
 
     @property
     def few(self) -> bool:
-        """Whether it rests on too few pictures for its interval to say much."""
+        """Whether there are too few pictures for a reliable interval."""
         return self.pictures < FEW
 
     @property
     def settled(self) -> bool:
-        """Whether a difference is more than chance: its interval does not hold 0."""
+        """Whether a difference is more than chance: its interval does not contain 0."""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that a protocol's rows come down to."""
+    """One number that a protocol computes from a table of its rows."""
 
     name: str
     statistic: Statistic = field(compare=False)
     higher_is_better: bool = True
     percent: bool = False
-    """Whether it is a share, to be shown in per cent."""
+    """Whether the number is a share, which tables show in per cent."""
 
     def signed(self, difference: Estimate) -> tuple[str, str]:
-        """A difference of two such numbers and its interval, as they are shown, without the unit."""
+        """A difference of two such numbers and its interval, as text with signs and without the unit."""
         if np.isnan(difference.value):
             return "–", "–"
         scale = 100 if self.percent else 1
-        low, value, high = (f"{scale * each:+.3g}" for each in (difference.low, difference.value, difference.high))
+        low, value, high = (f"{scale * bound:+.3g}" for bound in (difference.low, difference.value, difference.high))
         return value, f"{low} to {high}"
 
 
@@ -103,10 +104,11 @@ def estimated(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate:
-    """The statistic of rows, or its difference from that of the rows `against`, of the same pictures in the same order.
+    """The statistic of `rows`; with `against`, the paired difference of the statistics of `rows` and of `against`.
 
-    A paired difference: each resampling draws the same pictures for both, and rows that count on one side only are left out. A
-    single picture has no interval, NaN. Raises `ValueError` where the rows are no pairs.
+    For a paired difference both tables hold the same pictures in the same order. Each resampling draws the same pictures from
+    both, and rows that count in one table only are left out. The interval of a single picture is NaN. Raises `ValueError` if
+    the rows are no pairs.
     """
     return estimates([measure], rows, against, resamples, seed)[0]
 
@@ -118,8 +120,8 @@ def estimates(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[Estimate]:
-    """As `estimated`, for several measures, from the same resamplings."""
-    return estimates_of(measures, turned(rows), None if against is None else turned(against), resamples, seed)
+    """Like `estimated`, for several measures, from the same resamplings."""
+    return estimates_of(measures, as_columns(rows), None if against is None else as_columns(against), resamples, seed)
 
 
 def estimates_of(
@@ -129,7 +131,7 @@ def estimates_of(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[Estimate]:
-    """As `estimates`, of columns. `picture` may be any values that tell pictures apart, whole numbers being the fastest."""
+    """Like `estimates`, from columns. `picture` may hold any values that differ between pictures; whole numbers are fastest."""
     count = length(columns)
     if against is None:
         return _estimates(measures, columns, None, resamples, seed)
@@ -137,80 +139,94 @@ def estimates_of(
         raise ValueError("a paired difference needs rows of the same pictures and labels, in the same order")
     if not count:
         return _estimates(measures, columns, against, resamples, seed)
-    # Measures that count the same rows go together.
+    # Measures that count the same rows share their resamplings.
     groups: dict[bytes, tuple[Array, list[int]]] = {}
     for place, measure in enumerate(measures):
-        pairs = ~(used(measure.statistic, columns) ^ used(measure.statistic, against))
+        pairs = rows_used(measure.statistic, columns) == rows_used(measure.statistic, against)
         groups.setdefault(pairs.tobytes(), (pairs, []))[1].append(place)
-    found: dict[int, Estimate] = {}
+    differences: dict[int, Estimate] = {}
     for pairs, places in groups.values():
-        one, other = (columns, against) if pairs.all() else (chosen(columns, pairs), chosen(against, pairs))
-        differences = _estimates([measures[place] for place in places], one, other, resamples, seed)
-        found |= dict(zip(places, differences, strict=True))
-    return [found[place] for place in range(len(measures))]
+        tables = (columns, against) if pairs.all() else (select_rows(columns, pairs), select_rows(against, pairs))
+        group = _estimates([measures[place] for place in places], *tables, resamples, seed)
+        differences |= dict(zip(places, group, strict=True))
+    return [differences[place] for place in range(len(measures))]
 
 
 def _estimates(
-    measures: Sequence[Measure], columns: Columns, other: Columns | None, resamples: int, seed: int
+    measures: Sequence[Measure], columns: Columns, against: Columns | None, resamples: int, seed: int
 ) -> list[Estimate]:
-    """The estimates of a table, or of its difference from another whose rows count in pairs with its own."""
+    """The estimates of a table, or of its difference from the table `against`, whose rows pair with its own."""
     count = length(columns)
     if not count:
         return [Estimate(np.nan, np.nan, np.nan, 0) for _ in measures]
-    of = _numbered(columns["picture"]) if "picture" in columns else np.arange(count)
-    pictures = int(of.max()) + 1
-    whole = _values(measures, columns, other, np.ones((1, count)))[:, 0]
-    tables = [Table(measure, columns, other, of, float(value)) for measure, value in zip(measures, whole, strict=True)]
-    found = {place: interval for place, table in enumerate(tables) if (interval := table.known(resamples, seed))}
-    left = [place for place in range(len(tables)) if place not in found]
-    rest = [measures[place] for place in left]
-    if left and pictures > LARGE:
+    picture_of_row = _numbered(columns["picture"]) if "picture" in columns else np.arange(count)
+    pictures = int(picture_of_row.max()) + 1
+    values = _values(measures, columns, against, np.ones((1, count)))[:, 0]
+    samples = [
+        Sample(measure, columns, against, picture_of_row, float(value))
+        for measure, value in zip(measures, values, strict=True)
+    ]
+    interval_at = {
+        place: interval for place, sample in enumerate(samples) if (interval := sample.direct(resamples, seed))
+    }
+    open_places = [place for place in range(len(samples)) if place not in interval_at]
+    open_measures = [measures[place] for place in open_places]
+    if open_places and pictures > LARGE:
 
         def of_rows(rows: Array, weights: Array) -> Array:
-            return _values(rest, chosen(columns, rows), None if other is None else chosen(other, rows), weights)
+            sides = (select_rows(columns, rows), None if against is None else select_rows(against, rows))
+            return _values(open_measures, *sides, weights)
 
         ends = [
-            [_percentiles(line, pictures, "weibull") for line in bag]  # of a hundred, "linear" would be too far in
-            for bag in bags.deviations(of_rows, of, pictures, WEIGHTS, seed)
+            [_percentiles(line, pictures, "weibull") for line in bag]  # "linear" is too narrow for 100 values
+            for bag in bags.deviations(of_rows, picture_of_row, pictures, WEIGHTS, seed)
         ]
-        found |= {
-            place: tables[place].opened(tables[place].value + low, tables[place].value + high)
-            for place, (low, high) in zip(left, np.mean(ends, 0).tolist(), strict=True)
+        interval_at |= {
+            place: samples[place].widened(samples[place].value + low, samples[place].value + high)
+            for place, (low, high) in zip(open_places, np.mean(ends, 0).tolist(), strict=True)
         }
-    elif left:
-        drawn = [_values(rest, columns, other, weights) for weights in _resampled(of, pictures, resamples, seed)]
-        found |= {
-            place: tables[place].opened(*_percentiles(line, tables[place].pictures))
-            for place, line in zip(left, np.concatenate(drawn, axis=1), strict=True)
+    elif open_places:
+        draws = _resampled(picture_of_row, pictures, resamples, seed)
+        resampled = np.concatenate([_values(open_measures, columns, against, weights) for weights in draws], axis=1)
+        interval_at |= {
+            place: samples[place].widened(*_percentiles(line, samples[place].pictures))
+            for place, line in zip(open_places, resampled, strict=True)
         }
-    return [Estimate(table.value, *found[place], table.count, table.pictures) for place, table in enumerate(tables)]
+    return [
+        Estimate(sample.value, *interval_at[place], sample.count, sample.pictures)
+        for place, sample in enumerate(samples)
+    ]
 
 
-def _values(measures: Sequence[Measure], columns: Columns, other: Columns | None, weights: Array) -> Array:
-    """The statistics, or their differences, for each of R weightings: `(measures, R)`."""
+def _values(measures: Sequence[Measure], columns: Columns, against: Columns | None, weights: Array) -> Array:
+    """The statistics, or their differences, for each of R weightings `(R, n)`: `(measures, R)`."""
     values = np.stack([measure.statistic(columns, weights) for measure in measures])
-    return values if other is None else values - [measure.statistic(other, weights) for measure in measures]
+    return values if against is None else values - [measure.statistic(against, weights) for measure in measures]
 
 
-def _percentiles(drawn: Array, pictures: int, method: Literal["linear", "weibull"] = "linear") -> tuple[float, float]:
-    known = drawn[np.isfinite(drawn)]
-    if not len(known):
+def _percentiles(values: Array, pictures: int, method: Literal["linear", "weibull"] = "linear") -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    if not len(finite):
         return np.nan, np.nan
-    low, high = np.percentile(known, intervals.levels(pictures), method=method)
+    low, high = np.percentile(finite, intervals.levels(pictures), method=method)
     return float(low), float(high)
 
 
-class Table:
-    """What a measure rests on, and the intervals that need no resampling."""
+class Sample:
+    """The rows that a measure counts, its value on them, and the intervals that need no resampling."""
 
-    def __init__(self, measure: Measure, columns: Columns, other: Columns | None, of: Array, value: float) -> None:
-        self.measure, self.columns, self.other, self.of, self.value = measure, columns, other, of, value
-        self.used = used(measure.statistic, columns)
+    def __init__(
+        self, measure: Measure, columns: Columns, against: Columns | None, picture_of_row: Array, value: float
+    ) -> None:
+        self.measure, self.value = measure, value
+        self.columns, self.against = columns, against
+        self.picture_of_row = picture_of_row
+        self.used = rows_used(measure.statistic, columns)
         self.count = int(self.used.sum())
-        self.pictures = int(np.count_nonzero(np.bincount(of[self.used])))
+        self.pictures = int(np.count_nonzero(np.bincount(picture_of_row[self.used])))
 
-    def known(self, resamples: int, seed: int) -> tuple[float, float] | None:
-        """The interval where it is known without resampling the table: of a single picture NaN."""
+    def direct(self, resamples: int, seed: int) -> tuple[float, float] | None:
+        """The interval if the whole table need not be resampled, else `None`. The interval of one picture is NaN."""
         statistic = self.measure.statistic
         if self.pictures < 2:
             return np.nan, np.nan
@@ -218,85 +234,86 @@ class Table:
             return None
         if type(statistic) is Mean and self._of_hits():
             return self._share(statistic)
-        if self.of.max() < LARGE:
+        if self.picture_of_row.max() < LARGE:
             return None
-        if self.pictures <= LARGE:  # few of many pictures, as the difficult ones
-            one, other = (None if each is None else chosen(each, self.used) for each in (self.columns, self.other))
-            assert one is not None  # noqa: S101  # columns are not
-            (estimate,) = _estimates([self.measure], one, other, resamples, seed)
+        if self.pictures <= LARGE:  # few of many pictures count, such as the difficult ones
+            columns = select_rows(self.columns, self.used)
+            against = None if self.against is None else select_rows(self.against, self.used)
+            (estimate,) = _estimates([self.measure], columns, against, resamples, seed)
             return estimate.low, estimate.high
-        return self.opened(*self._normal(statistic))
+        return self.widened(*self._normal(statistic))
 
-    def opened(self, low: float, high: float) -> tuple[float, float]:
-        """An interval as the rows' spread has it; but where that is a point, as all are hits or none is, one of a share."""
+    def widened(self, low: float, high: float) -> tuple[float, float]:
+        """The interval itself; but if it is a point, as all rows are hits or none is, the interval of a share."""
         if low != high or not self.measure.percent or abs(self.value) not in {0, 1}:
             return low, high
         statistic = self.measure.statistic
-        if self.other is not None and self.value == 0 and not (isinstance(statistic, Linear) and self._of_hits()):
-            return low, high  # the same numbers on both sides
+        if self.against is not None and self.value == 0 and not (isinstance(statistic, Linear) and self._of_hits()):
+            return low, high  # both tables hold the same numbers
         weights = statistic.parts(self.columns)[0] if isinstance(statistic, Linear) else self.used / self.count
-        count = intervals.effective(0, weights, np.zeros(len(weights)), self.of)
-        if self.other is None:
+        count = intervals.effective(0, weights, np.zeros(len(weights)), self.picture_of_row)
+        if self.against is None:
             return intervals.wilson(self.value, count)
         return intervals.paired_shares(float(self.value == 1), float(self.value == -1), count)
 
     def _of_hits(self) -> bool:
-        """Whether the column holds zeros and ones: as it says, or as all is one or the other and the measure is a share."""
-        return all(self._holds_hits(each) for each in (self.columns, self.other) if each is not None)
+        """Whether the column holds hits: only zeros and ones, and both unless it is bool or the measure is a share."""
+        return all(self._holds_hits(table) for table in (self.columns, self.against) if table is not None)
 
     def _holds_hits(self, columns: Columns) -> bool:
-        assert isinstance(self.measure.statistic, Linear)  # noqa: S101  # who asks has looked
+        assert isinstance(self.measure.statistic, Linear)  # noqa: S101  # the callers have checked it
         column = columns[self.measure.statistic.column][self.used]
         ones, zeros = int((column == 1).sum()), int((column == 0).sum())
         return ones + zeros == self.count and (self.measure.percent or column.dtype == bool or 0 < ones < self.count)
 
     def _share(self, statistic: Mean) -> tuple[float, float]:
         weights, residuals = statistic.parts(self.columns)
-        if self.other is None:
+        if self.against is None:
             variance = self.value * (1 - self.value)
-            return intervals.wilson(self.value, intervals.effective(variance, weights, residuals, self.of))
+            return intervals.wilson(self.value, intervals.effective(variance, weights, residuals, self.picture_of_row))
         difference = np.where(
-            self.used, self.columns[statistic.column].astype(float) - self.other[statistic.column].astype(float), 0
+            self.used, self.columns[statistic.column].astype(float) - self.against[statistic.column].astype(float), 0
         )
-        one, other = (float((difference == sign).sum()) / self.count for sign in (1, -1))
+        gained, lost = (float((difference == sign).sum()) / self.count for sign in (1, -1))
         residuals = np.where(self.used, difference - self.value, 0)
-        count = intervals.effective(one + other - self.value**2, weights, residuals, self.of)
-        return intervals.paired_shares(one, other, count)
+        count = intervals.effective(gained + lost - self.value**2, weights, residuals, self.picture_of_row)
+        return intervals.paired_shares(gained, lost, count)
 
     def _normal(self, statistic: Linear) -> tuple[float, float]:
         weights, residuals = statistic.parts(self.columns)
         influence = weights * residuals
         values = self.columns[statistic.column][self.used]
         least, most = float(values.min()), float(values.max())
-        if self.other is not None:
-            weights, residuals = statistic.parts(self.other)
+        if self.against is not None:
+            weights, residuals = statistic.parts(self.against)
             influence = influence - weights * residuals
-            values = self.other[statistic.column][self.used]
+            values = self.against[statistic.column][self.used]
             least, most = least - float(values.max()), most - float(values.min())
-        half = intervals.Z * float(np.sqrt((np.bincount(self.of, influence) ** 2).sum()))
+        half = intervals.Z * float(np.sqrt((np.bincount(self.picture_of_row, influence) ** 2).sum()))
         return max(self.value - half, least), min(self.value + half, most)
 
 
-def _paired(one: Columns, other: Columns) -> bool:
-    return all(np.array_equal(one[name], other[name]) for name in ("picture", "label") if name in one and name in other)
+def _paired(columns: Columns, against: Columns) -> bool:
+    shared = [name for name in ("picture", "label") if name in columns and name in against]
+    return all(np.array_equal(columns[name], against[name]) for name in shared)
 
 
 def _numbered(names: Array) -> Array:
-    """The place of each name among the sorted names, `(n,)`."""
-    if names.dtype.kind in "iu" and int(names.min()) >= 0 and int(names.max()) < 4 * len(names):  # without sorting them
+    """The index of each name in the sorted list of different names, `(n,)`."""
+    if names.dtype.kind in "iu" and int(names.min()) >= 0 and int(names.max()) < 4 * len(names):  # no need to sort
         return (np.cumsum(np.bincount(names) > 0) - 1)[names]
     return np.unique(names, return_inverse=True)[1].ravel()
 
 
-def _resampled(of: Array, pictures: int, resamples: int, seed: int) -> Iterator[Array]:
-    """How often each row is drawn, `(R, count)` at a time, until there are so many resamplings."""
+def _resampled(picture_of_row: Array, pictures: int, resamples: int, seed: int) -> Iterator[Array]:
+    """Yield how often each row is drawn, `(R, count)`, for chunks of R resamplings."""
     generator = np.random.default_rng(seed)
-    at_once = max(1, WEIGHTS // len(of))
-    for start in range(0, resamples, at_once):
-        size = min(at_once, resamples - start)
-        drawn = generator.integers(pictures, size=(size, pictures))
-        times = np.stack([np.bincount(row, minlength=pictures) for row in drawn])
-        yield times[:, of].astype(float)
+    chunk = max(1, WEIGHTS // len(picture_of_row))
+    for start in range(0, resamples, chunk):
+        size = min(chunk, resamples - start)
+        draws = generator.integers(pictures, size=(size, pictures))
+        times = np.stack([np.bincount(row, minlength=pictures) for row in draws])
+        yield times[:, picture_of_row].astype(float)
 
 
 __all__ = [
@@ -315,10 +332,10 @@ __all__ = [
     "Row",
     "Selective",
     "Statistic",
+    "as_columns",
     "estimated",
     "estimates",
     "estimates_of",
     "mean",
     "mean_of_classes",
-    "turned",
 ]

@@ -1,4 +1,4 @@
-r"""Insertion and deletion: how fast the score comes and goes with the places that a map calls important.
+r"""Insertion and deletion: how fast the score grows and falls when important places are shown or hidden.
 
 V. Petsiuk, A. Das, K. Saenko: *RISE: Randomized Input Sampling for Explanation of Black-box Models*, BMVC 2018,
 arXiv 1806.07421, section 4.
@@ -14,8 +14,8 @@ from torch import Tensor
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.likeness import order
+from sfumato.metrics.part_scores import check_perturbation, finite, part_scores
 from sfumato.metrics.protocol import Protocol
-from sfumato.metrics.question import check_perturbation, finite, questioned
 from sfumato.perturbations import Blur, Constant, Perturbation
 from sfumato.scores import check_meaning
 from sfumato.settings import check_whole
@@ -26,19 +26,21 @@ class InsertionDeletion(Protocol):
     r"""$\int_0^1 \Phi(m_a \otimes x)\, da$ and $\int_0^1 \Phi((1 - m_a) \otimes x)\, da$, where $m_a$ shows the highest
     share a of the map's places.
 
-    Insertion shows the places on a perturbed picture, the most important first, and deletion takes them away; the areas
-    under both curves are sums of trapezoids over the fraction of places. High insertion and low deletion are good.
+    Insertion starts from a perturbed picture and shows its places, the most important first. Deletion starts from the picture
+    and hides them in the same order. The areas under both curves are trapezoid sums over the fraction of places. A high
+    insertion and a low deletion are good.
 
-    - `steps`: in how many the picture is inserted or deleted, of equally many places to one; as published, 224 for 224 × 224.
-      A picture with fewer places takes one at a time. The model is asked `steps + 1` times for each curve.
-    - `insertion`: what hides the places that are not yet inserted; a Gaussian blur of 5 places, as with the authors' code,
-      which cuts its kernel off at 11 places and so blurs less. `deletion`: what hides those that are deleted; as there, zero,
-      which is the mean colour of pictures that were normalised.
-    - `score`: "probability" (published), "logit", "log-odds" or "sigmoid" of a class index; any other target stays.
+    - `steps`: the number of steps, with the same number of places in each; as published, 224 for 224 × 224. A picture with
+      fewer places has a step for each place. The model computes `steps + 1` scores for each curve.
+    - `insertion`: what hides the places that are not yet inserted; a Gaussian blur of 5 places, as in the authors' code,
+      which cuts its kernel at 11 places and therefore blurs less.
+    - `deletion`: what hides the deleted places; zero, as in the authors' code: the mean colour of normalised pictures.
+    - `score`: what a class index means, "probability" (published), "logit", "log-odds" or "sigmoid"; any other target is a
+      score itself.
     - `curves`: whether a row also holds `insertion_curve` and `deletion_curve`, lists of `steps + 1` scores.
 
-    Of places with one value the earlier go first. A row holds `insertion`, `deletion`, their `difference`, and `whole`, the
-    score of the whole picture; all in the score's units.
+    Among places of equal value, the earlier place goes first. A row holds `insertion`, `deletion`, their `difference`, and
+    `whole`, the score of the whole picture; all in the score's units.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model"})
@@ -59,16 +61,16 @@ class InsertionDeletion(Protocol):
         importance = order(finite(case.map))
         counts = evenly(self.steps, importance.numel())
         shares = counts.double() / importance.numel()
-        with questioned(case, self.score, "InsertionDeletion") as question:
-            inserted = question.of_parts(self.insertion, importance, counts)
-            deleted = question.of_parts(self.deletion, importance, counts, without=True)
-            whole = question.whole
+        with part_scores(case, self.score, "InsertionDeletion") as scorer:
+            inserted = scorer.of_parts(self.insertion, importance, counts)
+            deleted = scorer.of_parts(self.deletion, importance, counts, without=True)
+            whole_score = scorer.whole_score
         insertion, deletion = (float(torch.trapezoid(scores, shares)) for scores in (inserted, deleted))
         row: dict[str, Any] = {
             "insertion": insertion,
             "deletion": deletion,
             "difference": insertion - deletion,
-            "whole": whole,
+            "whole": whole_score,
         }
         if self.curves:
             row |= {"insertion_curve": inserted.tolist(), "deletion_curve": deleted.tolist()}
@@ -83,6 +85,6 @@ class InsertionDeletion(Protocol):
 
 
 def evenly(steps: int, places: int) -> Tensor:
-    """How many places are shown after 0, …, `steps` steps, `(steps + 1,)`; fewer steps where there are fewer places."""
+    """How many places are shown after 0, …, `steps` steps, `(steps + 1,)`; with fewer places, as many steps as places."""
     steps = min(steps, places)
     return torch.tensor([round(step * places / steps) for step in range(steps + 1)], dtype=torch.long, device="cpu")

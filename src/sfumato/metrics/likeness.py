@@ -1,4 +1,4 @@
-"""How alike two maps are: by the order of their places, by their structure, by where they are high."""
+"""How similar two maps are: in the order of their places, in their structure, in their highest places."""
 
 import math
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 WINDOW = 11
 DEVIATION = 1.5
-"""Places: the Gaussian window of Wang et al. 2004, section III.B."""
+"""Size and standard deviation, in places, of the Gaussian window of Wang et al. 2004, section III.B."""
 
 K1, K2 = 0.01, 0.03
-"""Constants of the same paper, as shares of the range of the data, that keep quotients of small numbers steady."""
+"""Constants of the same paper, as shares of the data's range. They keep quotients of small numbers stable."""
 
 
 def spearman(a: Tensor, b: Tensor) -> float:
-    r"""Spearman's rank correlation, in [-1, 1]: Pearson's of the ranks, ties having the mean of theirs.
+    r"""Spearman's rank correlation, in [-1, 1]: Pearson's correlation of the ranks. Equal values share the mean of their ranks.
 
-    `a` and `b` have as many values in the same order, of any shape. NaN where all values of one are equal, as nothing is
-    ordered then. Raises `ValueError` where the sizes differ or a value is not a number.
+    `a` and `b` have the same number of values, in the same order, in any shape. The correlation is NaN if all values of one
+    are equal, as they have no order then. Raises `ValueError` if the sizes differ, or if a value is NaN.
 
     >>> spearman(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, 10.0, 10.0, 100.0]))
     0.948...
@@ -29,7 +29,7 @@ def spearman(a: Tensor, b: Tensor) -> float:
 
 
 def ranks(values: Tensor) -> Tensor:
-    """The rank of each value from the smallest, 1, upwards, `(n,)` in float64; equal values share the mean of their ranks."""
+    """The rank of each value, `(n,)` in float64: 1 for the smallest value. Equal values share the mean of their ranks."""
     _, inverse, counts = torch.unique(values.flatten(), return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     return (last - (counts.double() - 1) / 2)[inverse]
@@ -39,19 +39,17 @@ def ssim(a: Tensor, b: Tensor, data_range: float = 1.0) -> float:
     r"""The mean structural similarity of two maps `(*S)` with one to three axes, in [-1, 1].
 
     $\frac{(2\mu_a\mu_b + C_1)(2\sigma_{ab} + C_2)}{(\mu_a^2 + \mu_b^2 + C_1)(\sigma_a^2 + \sigma_b^2 + C_2)}$ with
-    $C_i = (K_i L)^2$, moments under a Gaussian window, averaged over the places where the window lies inside (Z. Wang,
+    $C_i = (K_i L)^2$, with moments under a Gaussian window, averaged over the places where the window lies inside (Z. Wang,
     A. Bovik, H. Sheikh, E. Simoncelli: *Image quality assessment*, IEEE TIP 13(4), 2004, eq. 13).
 
-    `data_range` is $L$, the largest minus the smallest value that the maps can have. Along an axis shorter than the window
-    of 11 places, the window is the largest odd number of places that fits. Raises `ValueError` where the shapes differ.
+    `data_range` is $L$, the largest minus the smallest value that the maps can have. The window is 11 places long; along a
+    shorter axis it has the largest odd length that fits. Raises `ValueError` if the shapes differ.
     """
     _check(a, b)
     if a.shape != b.shape or not 1 <= a.ndim <= 3:
-        raise ValueError(f"two maps of one shape, of one to three axes, are compared; got {a.shape} and {b.shape}")
+        raise ValueError(f"ssim needs two maps of one shape with one to three axes; got {a.shape} and {b.shape}")
     if not data_range > 0:
-        raise ValueError(
-            f"data_range is the largest minus the smallest value there can be, more than 0; got {data_range}"
-        )
+        raise ValueError(f"data_range is the largest minus the smallest possible value, more than 0; got {data_range}")
     a, b = a.double(), b.double()
     moments = _windowed(torch.stack([a, b, a * a, b * b, a * b]))
     mean_a, mean_b = moments[0], moments[1]
@@ -63,12 +61,12 @@ def ssim(a: Tensor, b: Tensor, data_range: float = 1.0) -> float:
 
 
 def ssim_of_maps(a: Tensor, b: Tensor) -> float:
-    """The structural similarity of two saliency maps, whose units differ: each stretched to [0, 1]; a constant one is 0."""
+    """The structural similarity of two saliency maps. As their units differ, both are first stretched to [0, 1]."""
     return ssim(stretched(a), stretched(b))
 
 
 def stretched(values: Tensor) -> Tensor:
-    """A map shifted and scaled, in float64, so that its values run from 0 to 1; 0 where all are equal."""
+    """The map shifted and scaled so that its values run from 0 to 1, in float64; all 0 if all values are equal."""
     values = values.double()
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else torch.zeros_like(values)
@@ -77,24 +75,24 @@ def stretched(values: Tensor) -> Tensor:
 def overlap(a: Tensor, b: Tensor, share: float) -> float:
     """Intersection over union of the highest `share` of places of two maps, in [0, 1].
 
-    The places are counted: `share` of them, rounded up. Of places of one value the earlier ones go first.
+    The number of places is `share` of all places, rounded up. Among places of equal value, the earlier place goes first.
     """
     _check(a, b)
-    count = math.ceil(share * a.numel() - 1e-9)  # so that 0.1 · 30 is 3 places, and not 4 for a rounding error
-    one, other = order(a) < count, order(b) < count
-    return float((one & other).sum()) / float((one | other).sum())
+    count = math.ceil(share * a.numel() - 1e-9)  # 0.1 · 30 must be 3 places, not 4 by a rounding error
+    highest_a, highest_b = order(a) < count, order(b) < count
+    return float((highest_a & highest_b).sum()) / float((highest_a | highest_b).sum())
 
 
 def order(values: Tensor) -> Tensor:
-    """Where each value stands from the highest, 0, downwards, as a tensor of the same shape; of equals the earlier is first."""
+    """The place of each value in the falling order, 0 for the highest, in the same shape. Equal values keep their order."""
     flat = values.flatten()
-    place = torch.empty_like(flat, dtype=torch.long)
-    place[flat.argsort(descending=True, stable=True)] = torch.arange(len(flat), dtype=place.dtype, device=flat.device)
-    return place.view(values.shape)
+    rank = torch.empty_like(flat, dtype=torch.long)
+    rank[flat.argsort(descending=True, stable=True)] = torch.arange(len(flat), dtype=rank.dtype, device=flat.device)
+    return rank.view(values.shape)
 
 
 def _windowed(x: Tensor) -> Tensor:
-    """Means `(n, *S')` of `x` `(n, *S)` under the window, wherever it lies inside."""
+    """Means `(n, *S')` of `x` `(n, *S)` under the window, at all positions where the window lies inside."""
     for axis in range(1, x.ndim):
         length = min(WINDOW, x.shape[axis] - 1 + x.shape[axis] % 2)
         offsets = torch.arange(length, dtype=x.dtype, device=x.device) - (length - 1) / 2
@@ -105,7 +103,7 @@ def _windowed(x: Tensor) -> Tensor:
 
 def _check(a: Tensor, b: Tensor) -> None:
     if a.numel() != b.numel() or a.numel() == 0:
-        raise ValueError(f"maps to compare must be of the same size, and not empty; got {a.shape} and {b.shape}")
+        raise ValueError(f"two maps to compare must have the same size, and not be empty; got {a.shape} and {b.shape}")
     for values in (a, b):
         if torch.isnan(values).any():
-            raise ValueError("a map to compare holds values that are not numbers; check the method and its model")
+            raise ValueError("a map to compare holds NaN; check the method and its model")

@@ -11,13 +11,8 @@ from sfumato.methods.extremal import check_areas
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.likeness import order, spearman
+from sfumato.metrics.part_scores import check_perturbation, finite, masks_of_places, part_scores
 from sfumato.metrics.protocol import Protocol
-from sfumato.metrics.question import (
-    check_perturbation,
-    finite,
-    masks_of_places,
-    questioned,
-)
 from sfumato.perturbations import Blur, Perturbation
 from sfumato.scores import check_finite, check_meaning
 
@@ -28,15 +23,16 @@ AREAS = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
 class Monotonicity(Protocol):
     r"""The rank correlation of $\Phi(m_a \otimes x)$ with a, and whether it grows strictly.
 
-    - `masks`: whether the method's own masks are looked at, where it has two or more, with the scores that it reports for
-      them; otherwise, and for all other methods, $m_a$ is the highest share a of the map's places.
-    - `areas`: those shares.
-    - `perturbation`: what hides the rest, and `score`: "probability", "logit", "log-odds" or "sigmoid" of a class index, any
-      other target being a score itself: both for what the method has not reported itself.
+    - `masks`: whether to use the masks of a method that makes two or more, with the scores that its result reports. If not,
+      and for all other methods, $m_a$ is the highest share a of the map's places.
+    - `areas`: the shares a.
+    - `perturbation`: what hides the other places.
+    - `score`: what a class index means, "probability", "logit", "log-odds" or "sigmoid"; any other target is a score itself.
+      Neither `perturbation` nor `score` counts for scores that the result reports.
 
-    A row holds `rank_correlation` (Spearman's; NaN where all scores are equal), `strict`, whether each larger area has a
-    larger score, `growing`, the share of neighbouring areas of which the larger has the larger score, and `masks`, whether
-    masks were looked at.
+    A row holds `rank_correlation` (Spearman's; NaN if all scores are equal); `strict`, whether each larger area has a larger
+    score; `growing`, the share of neighbouring areas of which the larger has the larger score; and `masks`, whether masks were
+    used.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model"})
@@ -56,12 +52,12 @@ class Monotonicity(Protocol):
         check_meaning(self.score)
 
     def measure(self, case: Case) -> Row:
-        found = case.attribution
-        of_masks = self.masks and found.masks is not None and found.masks.shape[1] > 1
-        if of_masks and found.scores is not None and found.achieved is not None:
-            areas, scores = found.achieved[0].detach().double().cpu(), found.scores[0].detach().double().cpu()
+        result = case.attribution
+        of_masks = self.masks and result.masks is not None and result.masks.shape[1] > 1
+        if of_masks and result.scores is not None and result.achieved is not None:
+            areas, scores = result.achieved[0].detach().double().cpu(), result.scores[0].detach().double().cpu()
         else:
-            areas, scores = self._asked(case, of_masks)
+            areas, scores = self._measured(case, of_masks)
         check_finite(scores, "a mask")
         by_area = scores[areas.argsort(stable=True)]
         growing = by_area[1:] > by_area[:-1]
@@ -72,20 +68,20 @@ class Monotonicity(Protocol):
             "masks": of_masks,
         }
 
-    def _asked(self, case: Case, of_masks: bool) -> tuple[Tensor, Tensor]:
-        """Areas and scores, both `(n,)`."""
+    def _measured(self, case: Case, of_masks: bool) -> tuple[Tensor, Tensor]:
+        """Compute areas and scores, both `(n,)`, of the masks or of parts of the map."""
         masks = masks_of_places(case) if of_masks else None
-        with questioned(case, self.score, "Monotonicity") as question:
+        with part_scores(case, self.score, "Monotonicity") as scorer:
             if masks is not None:
-                return masks.double().flatten(1).mean(1), question.of_masks(self.perturbation, masks)
+                return masks.double().flatten(1).mean(1), scorer.of_masks(self.perturbation, masks)
             importance = order(finite(case.map))
             places = importance.numel()
             counts = torch.tensor([round(area * places) for area in self.areas], dtype=torch.long, device="cpu")
             if (counts[1:] == counts[:-1]).any():
                 raise ValueError(
-                    f"a map of {importance.numel()} places has no parts of {self.areas} that differ; give areas wider apart"
+                    f"areas must be further apart for a map of {places} places: two of {self.areas} are the same places"
                 )
-            return counts.double(), question.of_parts(self.perturbation, importance, counts)
+            return counts.double(), scorer.of_parts(self.perturbation, importance, counts)
 
     def measures(self, rows: Sequence[Row]) -> Sequence[Measure]:  # noqa: ARG002
         return (

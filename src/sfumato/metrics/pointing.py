@@ -1,7 +1,7 @@
 r"""The pointing game: does the map's highest place lie on the object?
 
 J. Zhang, Z. Lin, J. Brandt, X. Shen, S. Sclaroff: *Top-down neural attention by excitation backprop*, ECCV 2016, arXiv
-1608.00507; played as R. Fong, M. Patrick and A. Vedaldi (ICCV 2019) played it with TorchRay.
+1608.00507; with the rules of R. Fong, M. Patrick and A. Vedaldi (ICCV 2019), as in TorchRay.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sfumato.data.truth import Truth, within
+from sfumato.data.truth import Truth, box_pixels
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean, mean_of_classes
 from sfumato.metrics.protocol import Protocol
@@ -24,16 +24,17 @@ GROUNDS = ("finest", "boxes", "segmentation")
 class PointingGame(Protocol):
     r"""A hit: $\min_{u \in G} \lVert u - u^* \rVert < \mathrm{tolerance}$ for $u^* = \arg\max_u S(u)$ over the picture.
 
-    - `tolerance`: in pixels of the whole picture, which is published as 15; a pixel exactly that far away does not count. 1
-      asks that the point itself lie on the object.
-    - `ground`: what G is, over all instances of the class: "finest", their segmentations, or the boxes of those that have
-      none; "boxes", as published for VOC; or "segmentation", as published for COCO, which refuses cases known by boxes.
+    - `tolerance`: in pixels of the whole picture, published as 15. A pixel at exactly this distance does not count. With 1,
+      the point itself must lie on the object.
+    - `ground`: what G is, over all instances of the class. "finest": their segmentations, and the boxes of instances without
+      one. "boxes": their boxes, as published for VOC. "segmentation": their segmentations, as published for COCO; instances
+      with a box only are an error.
 
-    Of equal places the first counts, row by row from the top: a constant map points at the upper left corner.
+    Among equal places the first counts, row by row from the top: a constant map points at the top left corner.
 
     A row holds `hit`, the point's `x` and `y` (column and row), its `distance` to the nearest pixel of G, whether the case
-    is `difficult`, and the class, `label`. The published numbers, "all" and "difficult", are means over classes of each
-    class's share of hits; a class without cases is left out. The shares of hits over cases stand beside them.
+    is `difficult`, and the class, `label`. The published numbers, "all" and "difficult", are means over classes of the shares
+    of hits; a class without cases is left out. "all, by case" and "difficult, by case" are the shares of hits of all cases.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"truth"})
@@ -46,17 +47,17 @@ class PointingGame(Protocol):
         check_ground(self.ground)
 
     def measure(self, case: Case) -> Row:
-        """Where the map points, and whether that is a hit. Raises `ValueError` where the truth or its pixels are missing."""
+        """Where the map points, and whether that is a hit. Raises `ValueError` if the truth is missing or has no pixels."""
         truth = case.need("truth", "the pointing game")
-        ground = grounded(truth, self.ground)
+        ground = ground_pixels(truth, self.ground)
         saliency = finite_map(case.map_of_picture, ground.shape)
         y, x = divmod(int(saliency.flatten().argmax()), saliency.shape[1])
         rows, columns = ground.nonzero().unbind(1)
         if not len(rows):
             raise ValueError(
-                "no pixel of the picture belongs to the class, so that nothing can be hit; leave the case out"
+                "no pixel of the picture belongs to the class, so there is nothing to hit; leave this case out"
             )
-        square = int(((rows - y).square() + (columns - x).square()).min())  # a whole number: no rounding at the border
+        square = int(((rows - y).square() + (columns - x).square()).min())  # an integer: no rounding at the border
         return {
             "hit": square < self.tolerance**2,
             "difficult": truth.difficult,
@@ -67,7 +68,7 @@ class PointingGame(Protocol):
         }
 
     def measures(self, rows: Sequence[Row]) -> Sequence[Measure]:  # noqa: ARG002  # the same for all
-        """The share of hits: by class, of all and of the difficult cases, then by case."""
+        """The share of hits, of all and of the difficult cases: as a mean over classes, then over cases."""
         return (
             Measure("all", mean_of_classes("hit"), percent=True),
             Measure("difficult", mean_of_classes("hit", "difficult"), percent=True),
@@ -82,30 +83,30 @@ def check_ground(ground: str) -> None:
         raise ValueError(f"ground must be one of {', '.join(GROUNDS)}; got {ground!r}")
 
 
-def grounded(truth: Truth, ground: str) -> Tensor:
+def ground_pixels(truth: Truth, ground: str) -> Tensor:
     """The pixels `(height, width)`, bool, that count as the class, for one of `GROUNDS`."""
     if ground == "boxes":
         height, width = truth.places.shape
         boxes = [
-            within((left, top, right, bottom), (width, height)) for left, top, right, bottom in truth.boxes.tolist()
+            box_pixels((left, top, right, bottom), (width, height)) for left, top, right, bottom in truth.boxes.tolist()
         ]
         return torch.stack(boxes).any(0)
     if ground == "segmentation" and not truth.segmented:
         raise ValueError(
-            f'ground="segmentation" needs a segmentation of every instance, and class {truth.label} has boxes only; '
-            'take "boxes", or "finest"'
+            f'ground="segmentation" needs a segmentation of every instance; an instance of class {truth.label} has a box only. '
+            'Use ground="finest" or ground="boxes"'
         )
     return truth.places
 
 
 def finite_map(saliency: Tensor, shape: Sequence[int]) -> Tensor:
-    """The map of a picture, if it is finite and as large as the truth; else a `ValueError`."""
+    """The map itself. Raises `ValueError` unless it is finite and has the shape of the truth."""
     if tuple(saliency.shape) != tuple(shape):
-        found, wanted = (" × ".join(map(str, size)) for size in (saliency.shape, shape))
+        places, pixels = (" × ".join(map(str, size)) for size in (saliency.shape, shape))
         raise ValueError(
-            f"the map covers {found} places and the truth {wanted} pixels; say with window=Window(…) what part of the picture "
-            "the inputs show"
+            f"the map covers {places} places and the truth {pixels} pixels; give the part of the picture that the inputs show, "
+            "as Case(window=Window(…))"
         )
     if not torch.isfinite(saliency).all():
-        raise ValueError("the map is not finite, so that it points nowhere; check the method and the model")
+        raise ValueError("the map has values that are not finite; check the method and its model")
     return saliency

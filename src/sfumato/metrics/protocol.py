@@ -1,4 +1,4 @@
-"""What every protocol has: a pure measurement of one case, and what its rows come down to."""
+"""The base of all protocols: a pure measurement of one case, and the numbers computed from a table of rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -8,30 +8,30 @@ from sfumato.metrics.estimate import Estimate, Measure, Row, estimates
 
 
 class Protocol:
-    """Base of all protocols, which are frozen dataclasses of their settings."""
+    """Base class of all protocols. A protocol is a frozen dataclass of its settings."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Of a case: "truth" (where the target is), "model" (with its inputs and target), "method" (to be called again),
-    "masks" (in the attribution) and "others" (other networks)."""
+    """The parts of a case that `measure` needs: "truth" (where the target is), "model" (with its inputs and target), "method"
+    (which is called again), "masks" (in the attribution) and "others" (other networks)."""
 
     def measure(self, case: Case) -> Row:
-        """What is found in one case; pure. Raises `ValueError` where the case lacks what the protocol needs."""
+        """The row of one case; a pure function. Raises `ValueError` if the case lacks a part that the protocol needs."""
         raise NotImplementedError
 
     def measures(self, rows: Sequence[Row]) -> Sequence[Measure]:
-        """The numbers that such rows come down to, the most important first. The first rows of a table suffice to say."""
+        """The measures of a table of such rows, the most important first. The first rows of the table suffice as `rows`."""
         raise NotImplementedError
 
     def summarise(self, rows: Sequence[Row]) -> Mapping[str, Estimate]:
-        """Each measure over the rows, with its confidence interval; a row may carry its `picture` and `label`."""
-        return _named(self.measures(rows), rows)
+        """The value of each measure over the rows, with its confidence interval. A row may also have `picture` and `label`."""
+        return _by_name(self.measures(rows), rows)
 
     def compared(self, rows: Sequence[Row], against: Sequence[Row]) -> Mapping[str, Estimate]:
-        """The paired difference of each measure, rows less those `against`, of the same pictures in the same order."""
-        return _named(self.measures(rows), rows, against)
+        """The paired difference of each measure: `rows` minus `against`, which hold the same pictures in the same order."""
+        return _by_name(self.measures(rows), rows, against)
 
 
-def _named(
+def _by_name(
     measures: Sequence[Measure], rows: Sequence[Row], against: Sequence[Row] | None = None
 ) -> Mapping[str, Estimate]:
     names = [measure.name for measure in measures]

@@ -1,4 +1,4 @@
-r"""Cascading randomisation: whether a map changes when the network forgets what it has learnt.
+r"""Cascading randomisation: whether a map changes when the network's parameters become random.
 
 J. Adebayo, J. Gilmer, M. Muelly, I. Goodfellow, M. Hardt, B. Kim: *Sanity checks for saliency maps*, NeurIPS 2018,
 arXiv 1810.03292, section 4.1.
@@ -18,8 +18,8 @@ from sfumato.layers.capture import watched_calls
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.likeness import spearman, ssim_of_maps
+from sfumato.metrics.part_scores import finite
 from sfumato.metrics.protocol import Protocol
-from sfumato.metrics.question import finite
 from sfumato.model.effects import frozen
 from sfumato.model.modes import Surroundings
 from sfumato.settings import check_whole
@@ -29,25 +29,27 @@ DRAWS = ("reset", "normal", "permutation")
 
 @dataclass(frozen=True)
 class Randomisation(Protocol):
-    r"""The map of the network beside those of a copy whose layers are randomised one after the other, from the last to the
-    first, each on top of those before: Spearman's rank correlation and structural similarity (each map stretched to [0, 1]).
+    r"""Compares the map of the network with maps of a copy whose layers are randomised one after the other.
 
-    A layer is a module with parameters of its own; the last is the one that is called last.
+    The cascade begins with the last layer and ends with the first; layers that are random stay so. Maps are compared by
+    Spearman's rank correlation and by structural similarity (of maps stretched to [0, 1]). A layer is a module with parameters
+    of its own; the last layer is the one that the network calls last.
 
-    - `draw`: how. "reset" calls the layer's `reset_parameters`, the initialisation from which such a layer is trained (which
-      for batch normalisation forgets the running means too); a layer without one gets "normal" numbers, of the mean and the
-      deviation that each of its parameters has. Or "normal" or "permutation" for all: the latter shuffles each parameter.
-    - `looks`: at how many stages of the cascade the map is made, one call of the method each, evenly from the first (the last
-      layer alone) to the last (all layers), for 1 the last only; by default after every layer, as published.
+    - `draw`: how a layer is randomised. "reset" calls the layer's `reset_parameters`, the initialisation before training; for
+      batch normalisation this also resets the running means. A layer without that method gets "normal". "normal" draws
+      numbers with the mean and the standard deviation of each parameter. "permutation" shuffles each parameter.
+    - `looks`: at how many stages of the cascade a map is made, with one call of the method each. The stages are spread evenly
+      from the first (only the last layer is random) to the last (all layers are); 1 is the last stage only. By default a map
+      is made after every layer, as published.
 
-    All is drawn from the case's seed, a layer's numbers from its place in the cascade as well, whatever `looks` is. The model
-    must be a `torch.nn.Module` that can be copied; it is left as it was. A method that ignores the network has correlation
+    The random numbers come from the case's seed and from the layer's place in the cascade, and do not depend on `looks`. The
+    model must be a `torch.nn.Module` that can be copied; it is not changed. A method that ignores the network has correlation
     and similarity 1: for both, less is better.
 
-    A row holds `rank_correlation` and `ssim`, means over the stages; `rank_correlation all` and `ssim all`, those of the
-    wholly random network; `rank_correlation LAYER` and `ssim LAYER` for every stage, by the layer that was randomised last,
-    from the network's end; `layers`, how many there are; and `constant`, how many of the stages gave a map with one value
-    everywhere, as where no signal is left. There the correlation is NaN, and the mean is over the others.
+    A row holds `rank_correlation` and `ssim`, means over the stages; `rank_correlation all` and `ssim all` of the network in
+    which all layers are random; `rank_correlation LAYER` and `ssim LAYER` of every stage, by the layer that was randomised
+    last; `layers`, the number of layers; and `constant`, the number of stages whose map has one value everywhere, for example
+    because no signal reaches the input. The correlation of such a stage is NaN, and the mean leaves it out.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model", "method"})
@@ -82,42 +84,43 @@ class Randomisation(Protocol):
         }
 
     def cascade(self, model: Any, inputs: Tensor, seed: int) -> Iterator[tuple[int, str, nn.Module]]:
-        """The copy at every stage that is looked at: how many layers are random, the name of the last of them, and itself."""
+        """Yield, at every stage with a map: the number of random layers, the name of the last one, and the random network."""
         if not isinstance(model, nn.Module):
             raise ValueError(
-                f"Randomisation needs a torch.nn.Module, whose parameters it can replace in a copy; got {model!r}"
+                f"Randomisation needs a torch.nn.Module, to replace parameters in a copy of it; got {model!r}"
             )
         network = copy.deepcopy(model)
         layers = [*reversed(called(network, inputs))]
         if not layers:
-            raise ValueError("the model has no layer with floating-point parameters, so that nothing can be randomised")
+            raise ValueError("the model has no layer with floating-point parameters, which Randomisation could replace")
         stages = self._stages(len(layers))
         surroundings = Surroundings.now(inputs.device)
         for index, (name, layer) in enumerate(layers):
             with surroundings.computing():
-                torch.default_generator.manual_seed(_mixed(seed, index))  # and no other device's
+                torch.default_generator.manual_seed(_mixed(seed, index))  # not the generators of other devices
                 randomise_(layer, self.draw)
             if index in stages:
                 yield index + 1, name or "itself", network
 
     def _stages(self, layers: int) -> set[int]:
-        """Which stages of the cascade, from 0, are looked at."""
+        """The stages of the cascade, from 0, at which a map is made."""
         looks = min(self.looks or layers, layers)
         return {round(look * (layers - 1) / (looks - 1)) for look in range(looks)} if looks > 1 else {layers - 1}
 
     def measures(self, rows: Sequence[Row]) -> Sequence[Measure]:
         stages = dict.fromkeys(key.partition(" ")[2] for row in rows for key in row if key.startswith("ssim "))
         return tuple(
-            Measure(f"{shown} {stage}".strip(), mean(f"{key} {stage}".strip()), higher_is_better=False)
+            Measure(f"{title} {stage}".strip(), mean(f"{key} {stage}".strip()), higher_is_better=False)
             for stage in ("", "all", *(stage for stage in stages if stage != "all"))
-            for key, shown in (("rank_correlation", "rank correlation"), ("ssim", "SSIM"))
+            for key, title in (("rank_correlation", "rank correlation"), ("ssim", "SSIM"))
         )
 
 
 def called(network: nn.Module, inputs: Tensor) -> list[tuple[str, nn.Module]]:
-    """The modules with parameters of their own that the network uses, by name, in the order in which they are called first.
+    """The modules with parameters of their own, with their names, in the order of their first calls.
 
-    A module that is never called itself, as the projection inside torch's attention, goes right after the one that holds it.
+    Some modules are never called themselves, such as the projection inside torch's attention. They follow the module that
+    contains them.
     """
     owning = {
         name: module
@@ -131,17 +134,17 @@ def called(network: nn.Module, inputs: Tensor) -> list[tuple[str, nn.Module]]:
         for effect in (frozen(network), surroundings.computing(), torch.no_grad()):
             effects.enter_context(effect)
         surroundings.call(network, inputs)
-    found: list[tuple[str, nn.Module]] = []
+    layers: list[tuple[str, nn.Module]] = []
     for name in order:
-        silent = [other for other in owning if other not in order and _nearest(other, order) == name]
-        found += [(each, owning[each]) for each in (name, *silent) if each in owning]
-    return found
+        uncalled = [inner for inner in owning if inner not in order and _nearest(inner, order) == name]
+        layers += [(layer, owning[layer]) for layer in (name, *uncalled) if layer in owning]
+    return layers
 
 
 def randomise_(layer: nn.Module, draw: str) -> None:
-    """Replace the layer's own parameters by random ones, from torch's global state, which the caller seeds and restores.
+    """Replace the layer's own parameters by random ones from torch's global generator; the caller seeds and restores it.
 
-    They are drawn on the processor, so that every device gets the same numbers.
+    The numbers are drawn on the CPU, so that they are the same for every device.
     """
     if draw == "reset" and callable(getattr(layer, "reset_parameters", None)):
         fresh = copy.deepcopy(layer).cpu()
@@ -164,13 +167,13 @@ def randomise_(layer: nn.Module, draw: str) -> None:
 
 
 def _nearest(name: str, order: dict[str, None]) -> str:
-    """The innermost module around the one of that name that was called."""
+    """The innermost called module that contains the module of this name."""
     while name and name not in order:
         name = name.rpartition(".")[0]
     return name
 
 
 def _mixed(seed: int, index: int) -> int:
-    """A seed for every pair of a seed and a small index; neighbours have nothing in common."""
+    """A seed for each pair of a seed and a small index; neighbouring pairs get unrelated seeds."""
     generator = torch.Generator("cpu").manual_seed(seed)
     return int(torch.randint(2**62, (index + 1,), generator=generator, dtype=torch.long, device="cpu")[-1])

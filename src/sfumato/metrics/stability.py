@@ -14,8 +14,8 @@ import torch
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.likeness import spearman
+from sfumato.metrics.part_scores import finite
 from sfumato.metrics.protocol import Protocol
-from sfumato.metrics.question import finite
 from sfumato.settings import check_number, check_whole
 
 
@@ -24,14 +24,16 @@ class Stability(Protocol):
     r"""Over draws of Gaussian noise $\epsilon$: the rank correlation of the maps $S(x)$ and $S(x + \epsilon)$, and
     $\lVert S(x + \epsilon) - S(x) \rVert_2 / \lVert S(x) \rVert_2$.
 
-    - `draws`: how many; the method is called that often. They come from the case's seed, all of one generator in turn.
-    - `noise`: their standard deviation as a fraction of the input's range, its largest less its smallest value.
+    - `draws`: how many times noise is drawn; the method is called once for each draw. One generator with the case's seed makes
+      all draws.
+    - `noise`: the standard deviation of the noise, as a fraction of the input's range (largest minus smallest value).
 
-    The map $S(x)$ is that of the case, so that a method which is random in itself is also judged for that. A row holds
-    `rank_correlation` and `rank_correlation_worst`, the mean and the least Spearman correlation; `change` and `change_worst`,
-    the mean and the largest relative change; and `quotient`, the largest $\lVert S(x + \epsilon) - S(x) \rVert_2 / \lVert
-    \epsilon \rVert_2$, in the map's units over the input's. The correlation is NaN where a map is constant, the change where
-    the map is zero; draws without a correlation do not count.
+    $S(x)$ is the map of the case. If the method itself is random, the measures include that randomness.
+
+    A row holds `rank_correlation` and `rank_correlation_worst`, the mean and the least Spearman correlation; `change` and
+    `change_worst`, the mean and the largest relative change; and `quotient`, the largest $\lVert S(x + \epsilon) - S(x)
+    \rVert_2 / \lVert \epsilon \rVert_2$, in units of the map over units of the input. The correlation of a constant map is
+    NaN, and the mean leaves it out. The change is NaN if $S(x)$ is zero everywhere.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model", "method"})
@@ -50,7 +52,9 @@ class Stability(Protocol):
         before = finite(case.map).double()
         deviation = self.noise * float(inputs.max() - inputs.min())
         if not deviation > 0:
-            raise ValueError("the input is constant, so that noise has no range to be a fraction of")
+            raise ValueError(
+                "the noise of Stability is a fraction of the input's range; got a constant input, which has none"
+            )
         generator = torch.Generator("cpu").manual_seed(case.seed)
         correlations, changes, quotients = [], [], []
         for _ in range(self.draws):
@@ -61,12 +65,12 @@ class Stability(Protocol):
             correlations.append(spearman(before, after))
             changes.append(change)
             quotients.append(change / float((noisy - inputs).double().norm()))
-        known = torch.tensor(correlations, dtype=torch.float64, device="cpu")
-        known = known[~known.isnan()]
+        values = torch.tensor(correlations, dtype=torch.float64, device="cpu")
+        numbers = values[~values.isnan()]
         size = float(before.norm())
         return {
-            "rank_correlation": float(known.mean()),
-            "rank_correlation_worst": float(known.min()) if len(known) else float("nan"),
+            "rank_correlation": float(numbers.mean()),
+            "rank_correlation_worst": float(numbers.min()) if len(numbers) else float("nan"),
             "change": sum(changes) / len(changes) / size if size else float("nan"),
             "change_worst": max(changes) / size if size else float("nan"),
             "quotient": max(quotients),

@@ -1,4 +1,4 @@
-"""What a table of rows comes down to: means of columns, in which rows may have weights."""
+"""Statistics of a table of rows: means of columns, with weights of the rows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 Row = Mapping[str, float | int | bool | str | Sequence[float]]
-"""What `measure` found in one case. `picture` and `label`, where given, name the picture and the class."""
+"""The numbers that `measure` computed for one case. `picture` and `label`, if present, name the picture and the class."""
 
 Columns = Mapping[str, Array]
-"""Rows turned: arrays of equal length, one a name."""
+"""A table as columns: one array for each name, all of the same length."""
 
 Statistic = Callable[[Columns, Array], Array]
-"""From columns of n rows and weights `(R, n)` to R numbers; NaN where the weights leave nothing to say."""
+"""A function of columns with n rows and of weights `(R, n)` that returns R numbers; NaN if no row with a weight counts."""
 
 
 @runtime_checkable
 class Selective(Protocol):
-    """A statistic that says which rows it rests on; any other rests on all."""
+    """A statistic that counts only some of the rows. A statistic without this method counts all rows."""
 
     def used(self, columns: Columns) -> Array:
         """Whether each row counts, `(n,)`, bool."""
@@ -34,56 +34,58 @@ class Linear(Selective, Protocol):
     column: str
 
     def parts(self, columns: Columns) -> tuple[Array, Array]:
-        """Each row's weight, of which the sum is 1, and how far its value lies from the mean that it counts in, both `(n,)`: 0
-        for rows that do not count, of which not all may be."""
+        """The weight of each row, with the sum 1, and how far its value lies from its mean, both `(n,)`.
+
+        Both are 0 for rows that do not count. At least one row must count.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of a column over rows, of those where the column `where` is true; rows where one of them is NaN do not count."""
+    """The mean of a column over all rows, or over rows in which the column `where` is true. Rows with NaN do not count."""
 
     column: str
     where: str | None = None
 
     def used(self, columns: Columns) -> Array:
-        known = ~np.isnan(columns[self.column].astype(float))
-        # Not `astype(bool)`, for which NaN, a row that does not say, would be true.
-        return known & (columns[self.where].astype(float) == 1) if self.where else known
+        is_number = ~np.isnan(columns[self.column].astype(float))
+        # Not `astype(bool)`: NaN, the mark of a missing value, would become True.
+        return is_number & (columns[self.where].astype(float) == 1) if self.where else is_number
 
     def parts(self, columns: Columns) -> tuple[Array, Array]:
-        used = self.used(columns)
-        mean = self(columns, np.ones((1, len(used))))
-        return used / used.sum(), np.where(used, columns[self.column].astype(float) - mean, 0.0)
+        counts = self.used(columns)
+        mean = self(columns, np.ones((1, len(counts))))
+        return counts / counts.sum(), np.where(counts, columns[self.column].astype(float) - mean, 0.0)
 
     def __call__(self, columns: Columns, weights: Array) -> Array:
-        used = self.used(columns)
-        weights = weights if used.all() else weights[:, used]  # without a copy, where that will do
+        counts = self.used(columns)
+        weights = weights if counts.all() else weights[:, counts]  # no copy if all rows count
         with np.errstate(invalid="ignore"):
-            return weights @ columns[self.column][used].astype(float) / weights.sum(1)
+            return weights @ columns[self.column][counts].astype(float) / weights.sum(1)
 
 
 @dataclass(frozen=True)
 class MeanOfClasses(Mean):
-    """The mean over classes, which the column `label` names, of their means; a class without rows is left out."""
+    """The mean over classes, named by the column `label`, of the mean of each class. Classes without rows are left out."""
 
     def parts(self, columns: Columns) -> tuple[Array, Array]:
         rows = np.flatnonzero(self.used(columns))
         weights, residuals = np.zeros((2, len(columns[self.column])))
-        _, of, counts = np.unique(columns["label"][rows], return_inverse=True, return_counts=True)
+        _, class_of_row, counts = np.unique(columns["label"][rows], return_inverse=True, return_counts=True)
         values = columns[self.column][rows].astype(float)
-        weights[rows] = 1 / (len(counts) * counts[of])
-        residuals[rows] = values - (np.bincount(of, values) / counts)[of]
+        weights[rows] = 1 / (len(counts) * counts[class_of_row])
+        residuals[rows] = values - (np.bincount(class_of_row, values) / counts)[class_of_row]
         return weights, residuals
 
     def __call__(self, columns: Columns, weights: Array) -> Array:
-        used = np.flatnonzero(self.used(columns))
-        if not len(used):
+        rows = np.flatnonzero(self.used(columns))
+        if not len(rows):
             return np.full(len(weights), np.nan)
-        used = used[np.argsort(columns["label"][used], kind="stable")]  # class by class
-        labels, values = columns["label"][used], columns[self.column][used].astype(float)
+        rows = rows[np.argsort(columns["label"][rows], kind="stable")]  # class by class
+        labels, values = columns["label"][rows], columns[self.column][rows].astype(float)
         starts = np.concatenate([[0], np.flatnonzero(labels[1:] != labels[:-1]) + 1])
-        weights = weights[:, used]
+        weights = weights[:, rows]
         total = np.add.reduceat(weights, starts, 1)  # (R, classes)
         with np.errstate(invalid="ignore"):
             accuracy = np.add.reduceat(weights * values, starts, 1) / total
@@ -91,18 +93,23 @@ class MeanOfClasses(Mean):
 
 
 def mean(column: str, where: str | None = None) -> Statistic:
-    """The mean over rows, of those where the column `where` is true; rows where one of them is NaN do not count."""
+    """The mean of a column over all rows, or over rows in which the column `where` is true. Rows with NaN do not count."""
     return Mean(column, where)
 
 
 def mean_of_classes(column: str, where: str | None = None) -> Statistic:
-    """The mean over classes of their means over rows, of rows where the column `where` is true; a class without rows is left
-    out, and not counted as 0."""
+    """The mean over classes of the mean of each class, over all rows or over rows in which the column `where` is true.
+
+    A class without rows is left out; it does not count as 0.
+    """
     return MeanOfClasses(column, where)
 
 
-def turned(rows: Sequence[Row]) -> Columns:
-    """Rows as columns; a name that a row lacks is NaN there, and in a column of lists as many NaN as the others have."""
+def as_columns(rows: Sequence[Row]) -> Columns:
+    """Rows as columns. A missing value is NaN; in a column of lists, it is a list of NaN of the same length.
+
+    Raises `ValueError` if the lists of one column have different lengths.
+    """
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: _column(name, rows) for name in names}
 
@@ -112,24 +119,24 @@ def _column(name: str, rows: Sequence[Row]) -> Array:
     lengths = {len(value) for value in values if isinstance(value, list | tuple)}
     if len(lengths) > 1:
         raise ValueError(
-            f"rows hold lists of different lengths under {name!r}: {sorted(lengths)}; they are of different settings"
+            f"all lists of a column must have one length; got {name!r}: {sorted(lengths)}. Keep rows of other settings apart"
         )
     missing = [np.nan] * lengths.pop() if lengths else np.nan
     return np.array([missing if value is None else value for value in values])
 
 
 def length(columns: Columns) -> int:
-    """How many rows these columns have."""
+    """The number of rows of these columns."""
     return len(next(iter(columns.values()), ()))
 
 
-def chosen(columns: Columns, rows: Array) -> Columns:
-    """Some of the rows, by their indices or a mask `(n,)`."""
+def select_rows(columns: Columns, rows: Array) -> Columns:
+    """The columns of some rows; `rows` holds their indices, or is a mask `(n,)`."""
     return {name: column[rows] for name, column in columns.items()}
 
 
-def used(statistic: Statistic, columns: Columns) -> Array:
-    """The rows that a statistic rests on, `(n,)`, bool."""
+def rows_used(statistic: Statistic, columns: Columns) -> Array:
+    """Whether a statistic counts each row, `(n,)`, bool."""
     if isinstance(statistic, Selective):
         return statistic.used(columns)
     return np.ones(length(columns), bool)

@@ -1,4 +1,4 @@
-r"""Transfer: how much of the score a mask keeps under another perturbation than the one it was learnt with."""
+"""Transfer: how much of the score a mask keeps under perturbations that it was not learnt with."""
 
 import math
 from collections import Counter
@@ -10,8 +10,8 @@ from sfumato.attribution import Attribution
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.likeness import order
+from sfumato.metrics.part_scores import check_perturbation, check_positive, finite, masks_of_places, part_scores
 from sfumato.metrics.protocol import Protocol
-from sfumato.metrics.question import check_perturbation, check_positive, finite, masks_of_places, questioned
 from sfumato.perturbations import Blur, Fade, Noise, Perturbation, seeded
 from sfumato.scores import check_meaning
 from sfumato.settings import check_number
@@ -19,19 +19,23 @@ from sfumato.settings import check_number
 
 @dataclass(frozen=True)
 class Transfer(Protocol):
-    r"""$\Phi(m \otimes_p x) / \Phi(x)$ for perturbations p, of a mask that was learnt with one of them or another.
+    r"""$\Phi(m \otimes_p x) / \Phi(x)$, the share of the score that a mask m keeps, for several perturbations p.
 
-    - `perturbations`: those that are tried.
-    - `home`: the one that the masks were learnt with; by default what the result says of itself, of several their mean. A map
-      of a method that perturbs nothing has none, nor have masks of a layer.
-    - `area`: of a method without masks, the highest share of the map's places is the mask.
-    - `score`: "probability", "logit", "log-odds" or "sigmoid" of a class index; any other target is a score itself.
+    - `perturbations`: the perturbations p.
+    - `home`: the perturbation that the masks were learnt with. By default it is read from the result, which may name several.
+      There is none for methods that perturb nothing, and for masks of a layer.
+    - `area`: for a method without masks, the mask is this highest share of the map's places.
+    - `score`: what a class index means, "probability", "logit", "log-odds" or "sigmoid"; any other target is a score itself.
 
-    A row holds, each as a mean over the method's masks and a fraction of the whole picture's score: `kept NAME` for every
-    perturbation, by the name of its class, numbered where it comes again; `home`, what is kept under the one at home;
-    `elsewhere`, the mean over the perturbations that are not; and `lost`, the one less the other. `home` and `lost` are NaN
-    where there is none at home, `elsewhere` and `lost` where there is no other. `masks`: whether the method had masks.
-    Raises `ValueError` where the whole picture's score is not positive.
+    A row holds shares of the whole picture's score, as means over the method's masks:
+
+    - `kept NAME`, for every perturbation, by the name of its class, with a number if a name occurs again;
+    - `home`, the share under the home perturbation, or the mean over several; NaN if there is none;
+    - `elsewhere`, the mean over all other perturbations; NaN if there is no other;
+    - `lost`, `home` minus `elsewhere`.
+
+    It also holds `masks`, whether the method made masks. `measure` raises `ValueError` if the score of the whole picture is
+    not positive.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model"})
@@ -45,7 +49,9 @@ class Transfer(Protocol):
         if isinstance(self.perturbations, Iterable):
             object.__setattr__(self, "perturbations", tuple(self.perturbations))
         if not isinstance(self.perturbations, tuple) or not self.perturbations:
-            raise ValueError(f"perturbations must be one or more, such as (Blur(), Fade()); got {self.perturbations!r}")
+            raise ValueError(
+                f"perturbations must be one or more, for example (Blur(), Fade()); got {self.perturbations!r}"
+            )
         for perturbation in self.perturbations:
             check_perturbation("each of perturbations", perturbation)
         if self.home is not None:
@@ -55,17 +61,17 @@ class Transfer(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The perturbations' names, each of them another.
+        """The names of the perturbations, all different.
 
         >>> Transfer((Blur(5), Fade(), Blur(10))).names
         ('Blur', 'Fade', 'Blur 2')
         """
-        seen: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         names = []
         for perturbation in self.perturbations:
             name = getattr(perturbation, "__name__", type(perturbation).__name__)
-            seen[name] += 1
-            names.append(name if seen[name] == 1 else f"{name} {seen[name]}")
+            counts[name] += 1
+            names.append(name if counts[name] == 1 else f"{name} {counts[name]}")
         return tuple(names)
 
     def measure(self, case: Case) -> Row:
@@ -75,21 +81,22 @@ class Transfer(Protocol):
             importance = order(finite(case.map))
             parts = (importance < max(1, round(self.area * importance.numel())))[None, None].float()
         homes = learnt_with(case.attribution) if self.home is None else (self.home,)
-        tried = [_at_home(perturbation, homes) for perturbation in self.perturbations]
-        with questioned(case, self.score, "Transfer") as question:
-            check_positive(question.whole)
-            kept = [float(question.of_masks(perturbation, parts).mean()) / question.whole for perturbation in tried]
-            here = [
-                kept[tried.index(home)]
-                if home in tried
-                else float(question.of_masks(home, parts).mean()) / question.whole
-                for home in homes
+        perturbations = [_home_or_itself(perturbation, homes) for perturbation in self.perturbations]
+        with part_scores(case, self.score, "Transfer") as scorer:
+            check_positive(scorer.whole_score)
+
+            def share(perturbation: Perturbation) -> float:
+                return float(scorer.of_masks(perturbation, parts).mean()) / scorer.whole_score
+
+            shares = [share(perturbation) for perturbation in perturbations]
+            home_shares = [
+                shares[perturbations.index(home)] if home in perturbations else share(home) for home in homes
             ]
-        at_home = sum(here) / len(here) if here else math.nan
-        others = [value for value, perturbation in zip(kept, tried, strict=True) if perturbation not in homes]
-        elsewhere = sum(others) / len(others) if others else math.nan
-        row: dict[str, Any] = {f"kept {name}": value for name, value in zip(self.names, kept, strict=True)}
-        return row | {"home": at_home, "elsewhere": elsewhere, "lost": at_home - elsewhere, "masks": masks is not None}
+        pairs = zip(shares, perturbations, strict=True)
+        home = _mean(home_shares)
+        elsewhere = _mean([value for value, perturbation in pairs if perturbation not in homes])
+        row: dict[str, Any] = {f"kept {name}": value for name, value in zip(self.names, shares, strict=True)}
+        return row | {"home": home, "elsewhere": elsewhere, "lost": home - elsewhere, "masks": masks is not None}
 
     def measures(self, rows: Sequence[Row]) -> Sequence[Measure]:  # noqa: ARG002
         return (
@@ -100,18 +107,22 @@ class Transfer(Protocol):
         )
 
 
-def _at_home(perturbation: Perturbation, homes: Sequence[Perturbation]) -> Perturbation:
-    """The one at home that differs from it in nothing but a seed that it leaves open; else itself."""
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _home_or_itself(perturbation: Perturbation, homes: Sequence[Perturbation]) -> Perturbation:
+    """The home perturbation that equals this one, apart from a seed that this one leaves open; else the perturbation itself."""
     return next((home for home in homes if seeded(perturbation, getattr(home, "seed", 0)) == home), perturbation)
 
 
 def learnt_with(result: Attribution) -> tuple[Perturbation, ...]:
-    """What hid places of the picture, as the result says itself; nothing where it says nothing, or hid places of a layer.
+    """The perturbations that hid places of the picture, as the result names them; none if it hid places of a layer.
 
-    Raises `ValueError` for a perturbation of another package, which cannot be built from its name.
+    Raises `ValueError` for a perturbation of another package, which sfumato cannot build from its name.
     """
     if result.layer:
-        return ()  # what hides places of a layer hides none of the picture
+        return ()  # a perturbation of a layer hides no places of the picture
     try:
         return result.perturbations()
     except ValueError as error:

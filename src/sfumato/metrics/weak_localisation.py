@@ -1,4 +1,4 @@
-r"""Weak localisation: a box around what the map marks, beside the object's own.
+r"""Weak localisation: the overlap of a box around the high places of a map with the object's box.
 
 R. Fong, A. Vedaldi: *Interpretable explanations of black boxes by meaningful perturbation*, ICCV 2017, arXiv 1704.03296.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sfumato.metrics.case import Case
-from sfumato.metrics.estimate import Array, Columns, Measure, Row, turned
+from sfumato.metrics.estimate import Array, Columns, Measure, Row, as_columns
 from sfumato.metrics.pointing import finite_map
 from sfumato.metrics.protocol import Protocol
 from sfumato.settings import check_number
@@ -26,24 +26,25 @@ MULTIPLES = tuple(step / 2 for step in range(21))
 @dataclass(frozen=True)
 class WeakLocalisation(Protocol):
     r"""The error $1 - \Pr[\max_b \mathrm{IoU}(b, \hat b_\alpha) > \mathrm{overlap}]$ of the tightest box $\hat b_\alpha$
-    around all that a threshold leaves of the map, where b are the boxes of the class.
+    around the places of the map above a threshold, where b are the boxes of the class.
 
-    Three kinds of threshold, each with its grid of α (Fong & Vedaldi 2017):
+    There are three kinds of threshold, each with a grid of α (Fong & Vedaldi 2017):
 
     - `value`: keep places with $S - \min S \geq \alpha (\max S - \min S)$.
-    - `energy`: keep the highest places that hold the share α of the map's energy, $\sum S^+$; places of equal height stay
-      or go together, and the highest always stay; of a map without energy, all.
-    - `mean`: keep places with $S^+ \geq \alpha \, \overline{S^+}$. Where none is left there is no box, and the overlap is 0.
+    - `energy`: keep the highest places that together have the share α of the map's energy, $\sum S^+$. Places of equal value
+      are kept or removed together, and the highest are always kept. A map without energy keeps all places.
+    - `mean`: keep places with $S^+ \geq \alpha \, \overline{S^+}$. If no place is kept there is no box, and the overlap is 0.
 
-    `overlap` is what a box needs more of: intersection over union, published as 0.5. The box is found where the network
-    looks, and carried to the picture by the case's window, so that no interpolation moves its sides.
+    A box is a hit if its intersection over union is more than `overlap`, published as 0.5. The box is computed on the
+    network's input and then mapped to the picture by the case's window, so that no interpolation moves its sides.
 
-    For each kind α is chosen on a part of the pictures and the error counted on the rest. A picture belongs to the tuning
-    part by a hash of its name, about half of them, the same in every run; without names, rows are numbered. Every
-    resampling chooses its own α (of equal ones the least), so that the intervals contain what the choice adds. A grid of
-    one α needs no tuning: there all rows count. With no picture on one of the sides the error is NaN.
+    For each kind, α is tuned on a part of the pictures, and the error is counted on the others. A hash of the picture's name
+    decides; about half of the pictures are tuning pictures, the same in every run. Without names, the numbers of the rows are
+    hashed. Every resampling tunes its own α (the smallest of equally good ones), so that the intervals include the uncertainty
+    of that choice. A grid of one α needs no tuning: all rows count. The error is NaN if one of the two parts is empty.
 
-    A row holds the overlaps for each α, as lists under `value`, `energy` and `mean`, and whether its picture tunes.
+    A row holds the overlaps for each α, as lists `value`, `energy` and `mean`; `tuning`, whether its picture is a tuning
+    picture, if the picture has a name; `difficult` and `label`.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"truth"})
@@ -69,93 +70,94 @@ class WeakLocalisation(Protocol):
         check_number("overlap", self.overlap, "intersection over union", least=0, below=1)
 
     def measure(self, case: Case) -> Row:
-        """The overlaps, for each kind of threshold and each α. Raises `ValueError` where the truth is missing."""
+        """The overlaps for each kind of threshold and each α. Raises `ValueError` if the truth is missing."""
         truth = case.need("truth", "weak localisation")
         saliency = case.map
         height, width = truth.places.shape
         if case.window is None:
             finite_map(saliency, (height, width))
         finite_map(saliency, saliency.shape)
-        positive = saliency.clamp(min=0)  # what is negative is no energy
+        positive = saliency.clamp(min=0)  # negative values are no energy
         multiples = torch.tensor(self.mean, dtype=torch.float64, device="cpu") * positive.double().mean()
-        kept = torch.cat(
+        sides = torch.cat(
             [
                 boxes_above(saliency, at_values(saliency, self.value)),
                 boxes_above(positive, torch.cat([at_energies(positive, self.energy), multiples])),
             ]
         )
         counts = [len(self.value), len(self.energy), len(self.mean)]
-        boxes = kept.flip(1).transpose(1, 2).flatten(1)  # left, top, right, bottom
+        boxes = sides.flip(1).transpose(1, 2).flatten(1)  # left, top, right, bottom
         if case.window is not None:
             window = case.window
             height, width = saliency.shape
             scale = [(window.right - window.left) / width, (window.bottom - window.top) / height] * 2
             start = [window.left, window.top] * 2
-            of_pixels, origin = (torch.tensor(each, dtype=torch.float64, device="cpu") for each in (scale, start))
-            boxes = boxes * of_pixels + origin
+            boxes = boxes * torch.tensor(scale, dtype=torch.float64, device="cpu")
+            boxes = boxes + torch.tensor(start, dtype=torch.float64, device="cpu")
         best = overlaps(boxes, truth.boxes.double()).amax(1)
         lists = dict(zip(self.kinds, (part.tolist() for part in best.split(counts)), strict=True))
-        named = {"tuning": tunes(case.picture)} if case.picture else {}
-        return {**lists, "difficult": truth.difficult, "label": truth.label, **named}
+        tuning = {"tuning": tunes(case.picture)} if case.picture else {}
+        return {**lists, "difficult": truth.difficult, "label": truth.label, **tuning}
 
     def measures(self, rows: Sequence[Row]) -> Sequence[Measure]:  # noqa: ARG002  # the same for all
-        """The error by each kind of threshold."""
+        """The error for each kind of threshold."""
         return tuple(
             Measure(f"error by {kind}", TunedError(kind, self.overlap), higher_is_better=False, percent=True)
             for kind in self.kinds
         )
 
     def tuned(self, rows: Sequence[Row]) -> dict[str, float]:
-        """The α that the tuning part of the rows chooses, for each kind; NaN where that part is empty."""
-        columns = turned(rows)
-        chosen = {kind: TunedError(kind, self.overlap).chosen(columns) for kind in self.kinds}
-        return {kind: getattr(self, kind)[at] if at >= 0 else float("nan") for kind, at in chosen.items()}
+        """The tuned α for each kind of threshold; NaN if the rows have no tuning pictures."""
+        columns = as_columns(rows)
+        indices = {kind: TunedError(kind, self.overlap).best_index(columns) for kind in self.kinds}
+        return {kind: getattr(self, kind)[index] if index >= 0 else float("nan") for kind, index in indices.items()}
 
 
 @dataclass(frozen=True)
 class TunedError:
-    """The statistic: the share of pictures not localised among those that α was not chosen by."""
+    """The statistic: the share of pictures without a hit, among those that α was not tuned on."""
 
     column: str
-    """Of overlaps `(n, A)`."""
+    """The name of a column of overlaps `(n, A)`, one for each α."""
     overlap: float
 
     def __call__(self, columns: Columns, weights: Array) -> Array:
-        part, rest = self._parts(columns)
-        found = columns[self.column] > self.overlap
-        at = _best(found[part], weights[:, part])
-        held_out = weights[:, rest]
+        tuning_rows, held_out_rows = self._parts(columns)
+        hits = columns[self.column] > self.overlap
+        alpha = _best(hits[tuning_rows], weights[:, tuning_rows])
+        held_out = weights[:, held_out_rows]
         with np.errstate(invalid="ignore"):
-            error = 1 - (held_out @ found[rest].astype(float))[np.arange(len(at)), at] / held_out.sum(1)
-        return np.where(at >= 0, error, np.nan)
+            error = 1 - (held_out @ hits[held_out_rows].astype(float))[np.arange(len(alpha)), alpha] / held_out.sum(1)
+        return np.where(alpha >= 0, error, np.nan)
 
-    def chosen(self, columns: Columns) -> int:
-        """The index of the best α on the tuning part; -1 where that is empty."""
-        part, _ = self._parts(columns)
-        return int(_best((columns[self.column] > self.overlap)[part], np.ones((1, int(part.sum()))))[0])
+    def best_index(self, columns: Columns) -> int:
+        """The index of the best α on the tuning rows; -1 if there are none."""
+        tuning_rows, _ = self._parts(columns)
+        hits = (columns[self.column] > self.overlap)[tuning_rows]
+        return int(_best(hits, np.ones((1, len(hits))))[0])
 
     def used(self, columns: Columns) -> Array:
-        """The rows on which the error is counted."""
+        """Whether the error is counted on each row, `(n,)`, bool."""
         return self._parts(columns)[1]
 
     def _parts(self, columns: Columns) -> tuple[Array, Array]:
-        """The rows by which α is chosen, and those on which the error is counted."""
+        """Masks `(n,)` of the rows on which α is tuned, and of the rows on which the error is counted."""
         known = ~np.isnan(columns[self.column].sum(1))
         if columns[self.column].shape[1] == 1:
             return known, known
-        part = tuning(columns)
-        return known & part, known & ~part
+        is_tuning = tuning(columns)
+        return known & is_tuning, known & ~is_tuning
 
 
-def _best(found: Array, weights: Array) -> Array:
-    """The α `(R,)` by which most of the rows `(n, A)` are found, of equal ones the first; -1 where there are no rows."""
-    return np.where(weights.sum(1) > 0, (weights @ found.astype(float)).argmax(1), -1)
+def _best(hits: Array, weights: Array) -> Array:
+    """The index `(R,)` of the α with most hits `(n, A)`, the first of equally good ones; -1 if no row has a weight."""
+    return np.where(weights.sum(1) > 0, (weights @ hits.astype(float)).argmax(1), -1)
 
 
 def tuning(columns: Columns) -> Array:
-    """Which rows belong to the part that α is chosen by, `(n,)`, bool.
+    """Whether each row is a tuning row, `(n,)`, bool: by its column `tuning` if there is one, else by the picture's name.
 
-    Those where the column `tuning` is true, if there is one, as where `picture` holds numbers; else by the pictures' names.
+    Tables whose pictures are numbers need the column `tuning`.
     """
     if "tuning" in columns:
         return columns["tuning"].astype(float) == 1
@@ -166,52 +168,52 @@ def tuning(columns: Columns) -> Array:
 
 @lru_cache(2**16)
 def tunes(picture: str) -> bool:
-    """Whether a picture of that name belongs to the tuning part."""
+    """Whether the picture of this name is a tuning picture."""
     return hashlib.blake2b(picture.encode(), digest_size=1).digest()[0] % 2 == 0
 
 
 def at_values(saliency: Tensor, shares: Sequence[float]) -> Tensor:
-    """The heights that lie so far up from the map's least to its largest value, `(A,)`, float64."""
+    """The thresholds at these shares of the way from the map's least to its largest value, `(A,)`, float64."""
     low, high = saliency.min().double(), saliency.max().double()
     return low + torch.tensor(shares, dtype=torch.float64, device="cpu") * (high - low)
 
 
 def at_energies(energy: Tensor, shares: Sequence[float]) -> Tensor:
-    """The largest heights above which, included, lies each share of the energy, `(A,)`, float64."""
+    """The largest thresholds such that the places at or above them have these shares of the energy, `(A,)`, float64."""
     falling = energy.flatten().double().sort(descending=True).values
     above = falling.cumsum(0)
-    # The first place at which the sum reaches the share; rounding must not ask for more than there is.
-    wanted = torch.tensor(shares, dtype=torch.float64, device="cpu") * above[-1]
-    return falling[torch.searchsorted(above, wanted).clamp(max=len(falling) - 1)]
+    # The first place at which the sum reaches the share; the clamp is against rounding of the last sum.
+    energies = torch.tensor(shares, dtype=torch.float64, device="cpu") * above[-1]
+    return falling[torch.searchsorted(above, energies).clamp(max=len(falling) - 1)]
 
 
 def boxes_above(saliency: Tensor, thresholds: Tensor) -> Tensor:
     """The tightest boxes around the places of a map `(*S)` no lower than each threshold `(A,)`.
 
-    `(A, axes, 2)`, float64: the first place and that after the last, along each axis; zeros where no place is left.
+    Returns `(A, axes, 2)`, float64: along each axis, the first place and the one after the last; zeros for an empty box.
 
     >>> boxes_above(torch.tensor([[0.0, 1.0, 2.0], [0.0, 3.0, 0.0]]), torch.tensor([1.0, 2.0, 9.0])).int().tolist()
     [[[0, 2], [1, 3]], [[0, 2], [1, 3]], [[0, 0], [0, 0]]]
     """
     sides = []
     for axis in range(saliency.ndim):
-        others = [other for other in range(saliency.ndim) if other != axis]
-        highest = saliency.double().amax(others) if others else saliency.double()
-        left = highest >= thresholds[:, None].double()  # (A, length)
-        length = torch.arange(1, left.shape[1] + 1, dtype=torch.long, device=left.device)
-        last = (left * length).amax(1)
-        first = left.shape[1] - (left * length.flip(0)).amax(1)
-        sides.append(torch.stack([torch.where(last > 0, first, 0), last], 1))
+        reduced = [dim for dim in range(saliency.ndim) if dim != axis]
+        highest = saliency.double().amax(reduced) if reduced else saliency.double()
+        inside = highest >= thresholds[:, None].double()  # (A, length)
+        position = torch.arange(1, inside.shape[1] + 1, dtype=torch.long, device=inside.device)
+        end = (inside * position).amax(1)
+        start = inside.shape[1] - (inside * position.flip(0)).amax(1)
+        sides.append(torch.stack([torch.where(end > 0, start, 0), end], 1))
     return torch.stack(sides, 1).double()
 
 
-def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union `(n, m)` of boxes `(n, 4)` and `(m, 4)`: left, top, right, bottom; 0 for empty ones."""
-    corner = torch.maximum(boxes[:, None, :2], others[None, :, :2])
-    opposite = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    both = (opposite - corner).clamp(min=0).prod(2)
-    union = _areas(boxes)[:, None] + _areas(others)[None] - both
-    return torch.where(union > 0, both / union.clamp(min=torch.finfo(union.dtype).tiny), 0.0)
+def overlaps(boxes: Tensor, truth: Tensor) -> Tensor:
+    """Intersection over union `(n, m)` of boxes `(n, 4)` and `(m, 4)`: left, top, right, bottom; 0 for empty boxes."""
+    corner = torch.maximum(boxes[:, None, :2], truth[None, :, :2])
+    opposite = torch.minimum(boxes[:, None, 2:], truth[None, :, 2:])
+    intersection = (opposite - corner).clamp(min=0).prod(2)
+    union = _areas(boxes)[:, None] + _areas(truth)[None] - intersection
+    return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0.0)
 
 
 def _areas(boxes: Tensor) -> Tensor:

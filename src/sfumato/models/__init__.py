@@ -1,4 +1,8 @@
-"""Classifiers by name, each brought to the same form, from one file a source."""
+"""Loads classifiers by name, from one file for each source, and gives them all the same form.
+
+`classifier.py` is that form. `anatomy.py` finds labels and layers of networks that do not name them. `checkpoint.py` reads
+weights. `caffe.py` holds the architectures of TorchRay's models.
+"""
 
 import os
 from pathlib import Path
@@ -15,26 +19,26 @@ from sfumato.settings import near
 __all__ = ["NAMES", "SOURCES", "Classifier", "Preparation", "load"]
 
 NAMES = {"lite0": lite0.load}
-"""Models with names of their own."""
+"""The models with names of their own."""
 SOURCES = {name: value for name, value in vars().items() if isinstance(value, ModuleType) and hasattr(value, "OFFERS")}
-"""The sources of models called source:name: every module imported above that says what it `OFFERS` and can `load` it."""
+"""The sources of models called source:name: every module imported above with `OFFERS` and `load`."""
 
 
 def load(name: str, checkpoint: str | os.PathLike[str] | None = None) -> Classifier:
-    """The classifier called "lite0", "torchvision:…", "timm:…", "hf:…", "torchray:…", or by "package.module:factory".
+    """The classifier called "lite0", "torchvision:…", "timm:…", "hf:…", "torchray:…" or "package.module:factory".
 
-    With `checkpoint`, a file written by `torch.save(model.state_dict(), …)` or by safetensors, the architecture is that
-    of `name` and the weights are the file's. The network lies on the CPU.
+    `checkpoint` is a file written by `torch.save(model.state_dict(), …)` or by safetensors, with weights for the architecture
+    of `name`. The network is on the CPU.
 
-    Raises `ValueError` for a name or checkpoint that is no good, `ModuleNotFoundError` where an extra is not installed.
+    Raises `ValueError` for a wrong name or checkpoint, and `ModuleNotFoundError` if an extra of sfumato is not installed.
     """
     weights = None if checkpoint is None else Path(checkpoint)
     if name in NAMES:
         return NAMES[name](weights)
-    source, _, rest = name.partition(":")
-    if rest and source in SOURCES:
-        return SOURCES[source].load(rest, weights)
-    if rest:
+    source, _, model = name.partition(":")
+    if model and source in SOURCES:
+        return SOURCES[source].load(model, weights)
+    if model:
         return dotted.load(name, weights, SOURCES)
-    known = [*NAMES, *(f"{source}:…" for source in SOURCES), "package.module:factory"]
-    raise ValueError(f"no model {name!r}{near(name, known)}; expected {', '.join(known[:-1])} or {known[-1]}")
+    names = [*NAMES, *(f"{source}:…" for source in SOURCES), "package.module:factory"]
+    raise ValueError(f"no model {name!r}{near(name, names)}; expected {', '.join(names[:-1])} or {names[-1]}")

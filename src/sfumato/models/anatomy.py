@@ -1,4 +1,4 @@
-"""What a network unknown to us is made of, seen by showing it one empty picture."""
+"""Finds the outputs and the layers of an unknown network, by running it on one empty picture."""
 
 import math
 from collections.abc import Sequence
@@ -23,41 +23,46 @@ LAYER_METHODS = (
 )
 
 
-def described(name: str, net: nn.Module, preparation: Preparation, labels: tuple[str, ...] | None = None) -> Classifier:
-    """The network as a `Classifier`, with its labels and layers found out where they are not given."""
+def describe(name: str, net: nn.Module, preparation: Preparation, labels: tuple[str, ...] | None = None) -> Classifier:
+    """The network as a `Classifier` in eval mode. It finds the layers and, if none are given, the labels.
+
+    Raises `ValueError` if the network fails on its input, or if its outputs are not logits `(B, classes)`.
+    """
     net = net.eval()
     example = torch.zeros(1, *preparation.shape, dtype=torch.float32, device="cpu")
     try:
-        logits, layer = _traced(net, example)
+        logits, layer = _trace(net, example)
     except Exception as error:
         raise ValueError(
-            f"model {name!r} fails on an input of shape {tuple(example.shape)} ({error}); where it expects another, "
-            "let its factory return a sfumato.models.Classifier with its own Preparation"
+            f"model {name!r} fails on an input of shape {tuple(example.shape)} ({error}). If it expects another shape, "
+            "return a sfumato.models.Classifier with a Preparation from its factory"
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2:
-        found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"model {name!r} must answer with logits of shape (B, classes); got {found}: wrap it to do so")
+        kind = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"model {name!r} must return logits of shape (B, classes); got {kind}. Wrap it in a module that does"
+        )
     return Classifier(
         name=name,
         net=net,
         preparation=preparation,
-        labels=labels or class_labels.numbered(logits.shape[1]),
+        labels=labels or class_labels.default_labels(logits.shape[1]),
         layers=dict.fromkeys(LAYER_METHODS, layer) if layer else {},
     )
 
 
-def _traced(net: nn.Module, example: Tensor) -> tuple[Any, str | None]:
-    """The network's answer, and the module whose output is the last one with space, if it ends by pooling feature maps.
+def _trace(net: nn.Module, example: Tensor) -> tuple[Any, str | None]:
+    """The network's outputs, and the name of the last module whose output has space, if the network ends by pooling maps.
 
-    A container counts after its parts: of a block and its last activation, the block is named.
+    A container comes after its parts: the name is that of a block, not of the last activation in it.
     """
     try:
-        return _passed(net, example, watch=True)
-    except Exception:  # noqa: BLE001  # a network may run where its operations cannot be watched
-        return _passed(net, example, watch=False)
+        return _run(net, example, watch=True)
+    except Exception:  # noqa: BLE001  # a network may run although its operations cannot be watched
+        return _run(net, example, watch=False)
 
 
-def _passed(net: nn.Module, example: Tensor, watch: bool) -> tuple[Any, str | None]:
+def _run(net: nn.Module, example: Tensor, watch: bool) -> tuple[Any, str | None]:
     outputs: list[tuple[str, tuple[int, ...], Labels | None]] = []
 
     with ExitStack() as effects, torch.no_grad():
@@ -71,13 +76,13 @@ def _passed(net: nn.Module, example: Tensor, watch: bool) -> tuple[Any, str | No
         effects.enter_context(watched_calls(parts, returned=returned))
         logits = net(example)
     space = tuple(example.shape[2:])
-    short = [(name, shape, None if known is None else in_short(known, space)) for name, shape, known in outputs]
-    return logits, _last_spatial(short, space)
+    with_axes = [(name, shape, None if labels is None else in_short(labels, space)) for name, shape, labels in outputs]
+    return logits, _last_spatial(with_axes, space)
 
 
 def _last_spatial(outputs: Sequence[tuple[str, tuple[int, ...], Axes | None]], space: tuple[int, ...]) -> str | None:
     for name, shape, axes in reversed(outputs):
-        if len(shape) == 3:  # tokens: a transformer, whose only feature maps are its patches
+        if len(shape) == 3:  # tokens: a transformer, which has no feature maps but its patches
             return None
         if len(shape) != 2 + len(space):
             continue
@@ -91,8 +96,8 @@ def _last_spatial(outputs: Sequence[tuple[str, tuple[int, ...], Axes | None]], s
 
 
 def last_spatial(net: nn.Module, preparation: Preparation) -> str | None:
-    """The module whose output is the last one with space, seen as `described` sees it; `None` where there is none."""
-    return _traced(net, torch.zeros(1, *preparation.shape, dtype=torch.float32, device=_device(net)))[1]
+    """The name of the last module whose output has space, as `describe` finds it; `None` if there is none."""
+    return _trace(net, torch.zeros(1, *preparation.shape, dtype=torch.float32, device=_device(net)))[1]
 
 
 def _device(net: nn.Module) -> torch.device:

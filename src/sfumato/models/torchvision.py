@@ -4,19 +4,19 @@ from pathlib import Path
 
 from PIL import Image
 
-from sfumato.models.anatomy import described
+from sfumato.models.anatomy import describe
 from sfumato.models.checkpoint import load_weights_, requiring
 from sfumato.models.classifier import Classifier, Preparation
 from sfumato.settings import near
 
 OFFERS = 'a model of that library: pip install "sfumato[vision]"'
-"""What `sfumato models` says of the source."""
+"""The description of this source in `sfumato models`."""
 
 
 def load(name: str, checkpoint: Path | None = None) -> Classifier:
-    """The network with torchvision's best weights, downloaded at first use, or with a checkpoint's.
+    """The network with torchvision's default weights, downloaded on first use, or with the weights of a checkpoint.
 
-    A checkpoint is shown pictures as those best weights are.
+    A checkpoint uses the preparation of the default weights.
     """
     full_name = f"torchvision:{name}"
     with requiring("vision", full_name):
@@ -35,4 +35,4 @@ def load(name: str, checkpoint: Path | None = None) -> Classifier:
         std=tuple(preset.std),
         resampling=Image.Resampling[preset.interpolation.name],
     )
-    return described(full_name, net, preparation)
+    return describe(full_name, net, preparation)

@@ -5,7 +5,7 @@ import warnings
 
 from PIL import Image
 
-from sfumato.data.pictures import decoded
+from sfumato.data.pictures import decode
 
 MOST_BYTES = 20 * 2**20
 MOST_PIXELS = 40_000_000
@@ -26,4 +26,4 @@ def picture(content: bytes) -> Image.Image:
         raise ValueError(f"the file is larger than {MOST_BYTES // 2**20} MB; make the picture smaller")
     with ONE, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of several frames the first is shown, as one sees
-        return decoded(content, "the upload", FORMATS, MOST_PIXELS)
+        return decode(content, "the upload", FORMATS, MOST_PIXELS)

@@ -1,4 +1,4 @@
-"""Three photographs in the public domain, to try things on; `SOURCES.md` beside this file says whose they are."""
+"""Three photographs in the public domain, for trials. `SOURCES.md` next to this file names their authors."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ _FOLDER = Path(__file__).parent
 
 
 def paths() -> list[Path]:
-    """The sample pictures, by name.
+    """The sample pictures, sorted by name.
 
     >>> [path.stem for path in paths()]
     ['camera', 'chelsea', 'coffee']
@@ -15,12 +15,12 @@ def paths() -> list[Path]:
 
 
 def path(name: str) -> Path:
-    """The sample picture of that name.
+    """The sample picture of this name. Raises `ValueError` if there is none.
 
     >>> path("chelsea").name
     'chelsea.jpg'
     """
-    names = [each.stem for each in paths()]
+    names = [picture.stem for picture in paths()]
     if name not in names:
         raise ValueError(f"no sample picture {name!r}; expected one of {', '.join(names)}")
     return _FOLDER / f"{name}.jpg"

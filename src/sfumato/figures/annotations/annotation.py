@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sfumato.about import versions
 from sfumato.attribution import Attribution
-from sfumato.data.truth import within
-from sfumato.metrics.case import Window, placed
+from sfumato.data.truth import box_pixels
+from sfumato.metrics.case import Window, on_picture
 from sfumato.model.fingerprint import fingerprint
 from sfumato.models import Classifier
 from sfumato.settings import check_number, is_whole, number
@@ -96,11 +96,11 @@ def annotated(
     if not all(isinstance(variant, int) and -len(masks) <= variant < len(masks) for variant in shown):
         raise ValueError(f"variants must be indices of the {len(masks)} masks; got {shown}")
     window = Window(picture.size, *classifier.preparation.window(picture.size))
-    seen = within((window.left, window.top, window.right, window.bottom), picture.size)
+    seen = box_pixels((window.left, window.top, window.right, window.bottom), picture.size)
     weights = weights or fingerprint(classifier.net)
     annotations = []
     for variant in shown:
-        pixels = (placed(masks[variant], window) >= level) & seen
+        pixels = (on_picture(masks[variant], window) >= level) & seen
         about = _about(result, classifier.name, weights, variant, label) | {"level": float(level)}
         if not pixels.any():
             raise ValueError(

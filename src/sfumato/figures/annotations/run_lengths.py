@@ -18,7 +18,7 @@ def lengths(values: np.ndarray[Any, Any]) -> list[int]:
 
 
 def compressed(counts: Sequence[int]) -> str:
-    r"""COCO's text for runs, which `sfumato.data.coco.decompressed` reads.
+    r"""COCO's text for runs, which `sfumato.data.coco.decompress` reads.
 
     >>> compressed((5, 2, 2, 2, 5))
     '52203'

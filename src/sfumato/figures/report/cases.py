@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sfumato.metrics.estimate import Measure
-from sfumato.metrics.statistic import Array, Columns, chosen, length
+from sfumato.metrics.statistic import Array, Columns, length, select_rows
 
 AT_ONCE = 256
 """Rows that are judged together; each weighs the others with 0."""
@@ -29,7 +29,7 @@ def by_case(measure: Measure, columns: Columns) -> Array:
     parts = [np.empty(0)]
     for first in range(0, length(columns), AT_ONCE):
         rows = np.arange(first, min(first + AT_ONCE, length(columns)))
-        parts.append(measure.statistic(chosen(columns, rows), np.eye(len(rows))))
+        parts.append(measure.statistic(select_rows(columns, rows), np.eye(len(rows))))
     return np.concatenate(parts)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from sfumato.data.labels import numbered
+from sfumato.data.labels import default_labels
 from sfumato.runs.checks.data import data_findings, without_places
 from sfumato.runs.checks.models import model_fault, unlike_others, without_device, without_layer
 from sfumato.runs.plans.class_notes import class_line
@@ -99,7 +99,7 @@ def _pair(findings: Findings, bench: Workbench, data: str, model: str) -> None:
     entry = plan.data[data]
     if not entry.names_targets:
         return
-    labels = list(bench.classifier(model).labels) or list(numbered(bench.outputs(model)))
+    labels = list(bench.classifier(model).labels) or list(default_labels(bench.outputs(model)))
     try:
         mapped = bench.class_map(data, model)
     except ClassesError as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sfumato.data import Data
-from sfumato.data.labels import numbered, synonyms
+from sfumato.data.labels import default_labels, synonyms
 from sfumato.runs.plans.catalogue import SettingError
 from sfumato.runs.plans.class_notes import IN_ORDER, LISTED
 from sfumato.runs.plans.spellings import NAME, PLURAL, Candidates, Spellings, parts, plain
@@ -121,7 +121,7 @@ def match_classes(
     names = names or ClassNames()
     targets = range(len(classes)) if targets is None else targets
     outputs = len(labels) if outputs is None else outputs
-    labels = list(labels) or list(numbered(outputs))
+    labels = list(labels) or list(default_labels(outputs))
     if names.first is not None:
         return _in_order(classes, names.first, outputs, targets)
     by_plan = dict(_pairs_of_plan(classes, labels, names, outputs))

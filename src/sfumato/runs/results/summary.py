@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sfumato.metrics.estimate import Columns, Estimate, Measure, Row, estimates_of
-from sfumato.metrics.statistic import chosen
+from sfumato.metrics.statistic import select_rows
 from sfumato.runs.results.record import Record, Where
 from sfumato.runs.stores.store import Done, Item, Store
 
@@ -236,7 +236,7 @@ def paired(one: Table, other: Table) -> tuple[Columns, Columns]:
     """The rows of the same queries and classes in two tables of a data set."""
     mine, theirs = one.at(_in_both(one, other)), other.at(_in_both(other, one))
     alike = mine["label"] == theirs["label"]
-    return (mine, theirs) if alike.all() else (chosen(mine, alike), chosen(theirs, alike))
+    return (mine, theirs) if alike.all() else (select_rows(mine, alike), select_rows(theirs, alike))
 
 
 def _in_both(one: Table, other: Table) -> Array:
