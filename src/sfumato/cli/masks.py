@@ -104,7 +104,6 @@ def _probabilities(method: Any, classifier: "Classifier", query: Query, result: 
     """The target's probability under each mask, `(V,)`; under several perturbations the mean."""
     import torch
 
-    from sfumato.about import used_perturbations
     from sfumato.scores import link_of_meaning, probabilities
 
     masks = result.masks[0]  # type: ignore[index]  # the method makes them
@@ -114,7 +113,7 @@ def _probabilities(method: Any, classifier: "Classifier", query: Query, result: 
             probabilities(
                 classifier.logits(perturbation(query.inputs[None])(masks, places)), link_of_meaning(method.score)
             )[:, query.target]
-            for perturbation in used_perturbations(method)
+            for perturbation in method.used_perturbations()
         ]
     return torch.stack(outputs).mean(0)
 
