@@ -117,7 +117,7 @@ def extension(tmp_path, monkeypatch):
 
 
 def test_a_method_has_the_call_the_checks_and_the_about_of_all(extension):
-    (method,) = naming.methods_named("extension.method:Dark", {"seed": 3}).values()
+    (method,) = naming.build_methods("extension.method:Dark", {"seed": 3}).values()
     assert method.seed == 3
     x = torch.rand(2, 3, 4, 4)
     result = method(lambda x: x.flatten(1), x, 0)

@@ -307,7 +307,7 @@ def test_every_figure_takes_pictures_of_any_form():
             "pictures must be one for each of the 1 results; got 2",
         ),
         (lambda: plots.overview([result()[0]], [RGB], []), "titles must be one for each of the 1 results; got 0"),
-        (lambda: plots.overview([result()], [RGB], ["a"]), r"of one query; got \[2\]"),
+        (lambda: plots.overview([result()], [RGB], ["a"]), r"results of \[2\] queries"),
         (lambda: plots.overview([], [], []), "results are empty"),
         (lambda: plots.overview([result()[0], result(areas=2)[0]], [RGB] * 2, ["a", "b"]), "first, 3; got one with 2"),
         (
@@ -377,5 +377,5 @@ def test_methods_stand_side_by_side(tmp_path):
 
 
 def test_maps_that_cannot_stand_side_by_side():
-    with pytest.raises(ValueError, match=r"a map of one picture is \(1, 1, H, W\)"):
+    with pytest.raises(ValueError, match=r"a map of one picture has the shape \(1, 1, H, W\)"):
         plots.comparison([result(queries=2)], torch.rand(3, 24, 32), ["both"])

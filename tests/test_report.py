@@ -543,7 +543,7 @@ def test_the_command_does_not_run_what_a_file_names(tmp_path, monkeypatch):
     ended = run_command(tmp_path / "a.safetensors", "-o", tmp_path / "out.html")
     assert ended.exit_code == 0
     assert not (tmp_path / "sprung").exists()
-    assert "--model must allow" in (tmp_path / "out.html").read_text()
+    assert "allow it with --model" in (tmp_path / "out.html").read_text()
     assert run_command(tmp_path / "a.safetensors", "-o", tmp_path / "b.html", "--model", "trap:make").exit_code == 2
     assert (tmp_path / "sprung").exists()
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sfumato.attribution import Attribution
 from sfumato.figures.report.encoded import png
-from sfumato.figures.report.numbers import told
+from sfumato.figures.report.numbers import search_summary
 from sfumato.methods import Captum, ExtremalChannels, ExtremalPerturbation, extremal
 from sfumato.methods.sufficient import smallest
 from sfumato.metrics.likeness import stretched
@@ -77,7 +77,7 @@ class Asked:
             net, watch = classifier.net, Watch(self.method, shown.inputs, job)
             if self.keep is not None:
                 found = smallest(self.method, net, shown.inputs, self.score, keep=self.keep, progress=watch)
-                about = {**found.attribution.about, "smallest": told(found, self.keep)}
+                about = {**found.attribution.about, "smallest": search_summary(found, self.keep)}
                 job.result = Found(self, shown, replace(found.attribution, about=about))
                 curve = {
                     "areas": found.curve_areas.tolist(),

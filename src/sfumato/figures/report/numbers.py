@@ -77,7 +77,7 @@ class Sought:
     """Of masks of channels, how many they are."""
 
 
-def told(search: SmallestArea, keep: float) -> dict[str, Any]:
+def search_summary(search: SmallestArea, keep: float) -> dict[str, Any]:
     """What a result of one query tells of the search for it, under "smallest", in plain JSON; `sought` reads it."""
     return {
         "keep": keep,
