@@ -22,7 +22,7 @@ from starlette.routing import Route
 from sfumato import samples
 from sfumato.data.labels import synonyms
 from sfumato.data.pictures import read
-from sfumato.figures.report.encoded import jpeg
+from sfumato.figures.report.encoding import jpeg
 from sfumato.model.effects import device_of
 from sfumato.models import Classifier
 from sfumato.scores import probabilities

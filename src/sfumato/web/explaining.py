@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.attribution import Attribution
-from sfumato.figures.report.encoded import png
+from sfumato.figures.report.encoding import png
 from sfumato.figures.report.numbers import search_summary
 from sfumato.methods import Captum, ExtremalChannels, ExtremalPerturbation, extremal
 from sfumato.methods.sufficient import smallest

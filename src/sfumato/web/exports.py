@@ -14,7 +14,7 @@ from PIL import Image
 from sfumato.figures.annotations import annotated, as_coco
 from sfumato.figures.panels import deletes, shown_perturbation
 from sfumato.figures.report import html
-from sfumato.figures.report.encoded import eight_bits
+from sfumato.figures.report.encoding import eight_bits
 from sfumato.models import Classifier
 from sfumato.space.smoothing import enlarged
 from sfumato.web.explaining import Found
