@@ -161,14 +161,16 @@ def test_of_several_perturbations_the_first_is_shown_and_that_is_said():
 @pytest.mark.parametrize("game", [{"keep": 1, "drop": 0}, {"keep": 0, "drop": 1}])
 def test_an_animation_shows_what_the_network_saw(game):
     pytest.importorskip("starlette", reason="the page is not installed")
-    from sfumato.web.explaining import Asked, Found
+    from sfumato.web.explaining import Answer, Question
     from sfumato.web.exports import animation
-    from sfumato.web.tabs import Shown
+    from sfumato.web.tabs import TabPicture
 
     given, net, picture = made_with(Constant(1.5), game=game), classifier(), torch.rand(1, 3, 24, 32)
     inputs = net.preparation.normalised(picture)
-    asked = Asked(None, None, 0, None)
-    file = animation("PNG", "image/apng", Found(asked, Shown("a", Image.new("RGB", (32, 24)), inputs), given), net)
+    asked = Question(None, None, 0, None)
+    file = animation(
+        "PNG", "image/apng", Answer(asked, TabPicture("a", Image.new("RGB", (32, 24)), inputs), given), net
+    )
     masks = given.masks[0] if game["keep"] else 1 - given.masks[0]
     seen = net.restore(Constant(1.5)(inputs)(masks, torch.zeros(3, dtype=torch.long)))
     with Image.open(io.BytesIO(file.content)) as frames:

@@ -22,9 +22,9 @@ def serve(
     """Serve a page that shows what a network needs to see; Ctrl-C ends it."""
     with reporting_errors():
         try:
-            from sfumato.web.app import serving
-            from sfumato.web.patience import server
-            from sfumato.web.rehearsal import rehearse
+            from sfumato.web.app import explorer_app
+            from sfumato.web.slow_clients import server
+            from sfumato.web.warm_up import warm_up
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 f'the page needs {error.name}, which is not installed; run: pip install "sfumato[ui]"', name=error.name
@@ -35,10 +35,10 @@ def serve(
             port = listener.getsockname()[1]
             classifier = models.load(model, checkpoint)
             classifier.net.to(device)
-            rehearse(classifier)
+            warm_up(classifier)
             url_host = f"[{host}]" if ":" in host else host
             console().print(f"http://{url_host}:{port}/ shows what {classifier.name} needs to see; Ctrl-C ends it")
-            server(serving(classifier, url_host, port)).run(sockets=[listener])
+            server(explorer_app(classifier, url_host, port)).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:
