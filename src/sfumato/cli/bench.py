@@ -1,7 +1,7 @@
 """`sfumato bench`: measure methods on whole data sets, in runs that can be stopped and resumed."""
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-COUNTING_SHARE = 20.0
+PAUSE_FACTOR = 20.0
 """The pause between two counts of the items, as a multiple of the time that a count takes: counting many rows is slow."""
 
 MOST_CAUSES = 10
@@ -111,7 +111,7 @@ def resume(
         from sfumato.runs.results.record import read_record
 
         _check_choice(other_version)
-        place = _existing(folder, store)
+        place = _existing_place(folder, store)
         remedy = f", and go on with: sfumato bench run PLAN --out {folder}"
         session = _begin(_with_timeout(read_record(place).read_plan(), timeout), place, other_version, on, remedy)
         _carry_out(session, workers, on, retry=retry, redo=redo)
@@ -125,10 +125,10 @@ def status(folder: Folder, store: Store = None) -> None:
         from sfumato.runs.plans.class_notes import class_line
         from sfumato.runs.results.record import read_record
 
-        record = read_record(_existing(folder, store))
-        with record.place.store() as rows:
-            done, failed = record.counts(rows)
-            causes = record.failures(rows)
+        record = read_record(_existing_place(folder, store))
+        with record.place.store() as run_store:
+            done, failed = record.counts(run_store)
+            causes = record.failures(run_store)
         for note in record.said.get("classes", []):
             console().print(class_line(note), soft_wrap=True)
         console().print(f"{done} of {record.total} items are done, of which {failed} failed")
@@ -147,28 +147,19 @@ def show(folder: Folder, store: Store = None) -> None:
         from sfumato.runs.results.leaders import results
         from sfumato.runs.results.record import read_record
 
-        record = read_record(_existing(folder, store))
-        with record.place.store() as rows:
-            lines, leading, seconds = results(record, rows)
-        for (data, model), group in by_data_and_model(lines).items():
-            console().print(f"\n{data}, {model}" + _seconds_of_methods(data, model, seconds))
+        record = read_record(_existing_place(folder, store))
+        with record.place.store() as run_store:
+            run_results = results(record, run_store)
+        for (data, model), lines in by_data_and_model(run_results.lines).items():
+            seconds = run_results.seconds_text(data, model)
+            console().print(f"\n{data}, {model}" + (f" (seconds a query: {seconds})" if seconds else ""))
             if note := summary.quantities(record, data, model):
                 console().print(note)
-            for grid in grids(group, leading):
+            for grid in grids(lines, run_results.leading):
                 for title, part in fitted(grid, "{}*", console().width):
                     console().print(f"\n{title}")
                     console().print(part)
                 console().print(grid.legend("*"))
-
-
-def _seconds_of_methods(data: str, model: str, seconds: "Mapping[tuple[str, str, str], float]") -> str:
-    """The seconds that each method takes for a query of a data set and a model, for the title of a table."""
-    words = ", ".join(
-        f"{method} {value:.2g}"
-        for (data_name, model_name, method), value in seconds.items()
-        if (data_name, model_name) == (data, model)
-    )
-    return f" (seconds a query: {words})" if words else ""
 
 
 @app.command()
@@ -184,9 +175,9 @@ def compare(
         from sfumato.runs.results import summary
         from sfumato.runs.results.record import read_record
 
-        record = read_record(_existing(folder, store))
-        with record.place.store() as rows:
-            lines = list(summary.differences(record, rows, one, other))
+        record = read_record(_existing_place(folder, store))
+        with record.place.store() as run_store:
+            lines = list(summary.differences(record, run_store, one, other))
         groups: dict[str, list[Line]] = {}
         if not any(line.estimate.count for line in lines):
             console().print(
@@ -242,19 +233,19 @@ def export(
         if to.suffix not in forms.SUFFIXES or (rows and to.suffix in (".md", ".tex")):
             kinds = [suffix for suffix in forms.SUFFIXES if not (rows and suffix in (".md", ".tex"))]
             raise ValueError(f"cannot write {to.name!r}; expected a name ending in {', '.join(kinds)}")
-        record = read_record(_existing(folder, store))
-        with record.place.store() as opened:
+        record = read_record(_existing_place(folder, store))
+        with record.place.store() as run_store:
             if rows:
-                forms.write(summary.rows(record, opened), to, summary.names(opened))
+                forms.write(summary.rows(record, run_store), to, summary.names(run_store))
             elif to.suffix in (".md", ".tex"):
                 form = forms.markdown if to.suffix == ".md" else forms.latex
                 notes = partial(summary.quantities, record)
-                lines, leading, seconds = results(record, opened)
+                lines, leading, seconds = results(record, run_store)
                 content = form(lines, seconds, notes, leading)
                 with written(to) as partial_file:
                     partial_file.write_text(content, encoding="utf-8")
             else:
-                forms.write(forms.records(summary.lines(record, opened)), to)
+                forms.write(forms.records(summary.lines(record, run_store)), to)
         console().print(str(to))
 
 
@@ -278,25 +269,25 @@ def _begin(plan: "Plan", place: "Place", other_version: str | None, on: str | No
 
 def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool, redo: "list[str] | None") -> None:
     """Do the items that are not done, show the progress, and print a summary. Exits with an error if an item is not done."""
-    with session.place.store() as rows:
+    with session.place.store() as run_store:
         if retry:
-            session.retry(rows)
+            session.retry(run_store)
         for name in redo or ():
-            session.redo(rows, name)
-        left, reason = session.look(rows), ""
+            session.redo(run_store, name)
+        left, reason = session.look(run_store), ""
         if left:
             with (
                 progress(session.total, session.total - left) as report,
                 closing(_spread(session, workers, on)) as work,
             ):
                 next_count = 0.0
-                for step in work:
-                    reason = step.left
+                for update in work:
+                    reason = update.left
                     if (now := time.monotonic()) >= next_count:
-                        report(*session.counts(rows))  # with items that other machines do meanwhile
-                        next_count = now + COUNTING_SHARE * (time.monotonic() - now)
-                report(*session.counts(rows))
-        done, failed = session.counts(rows)
+                        report(*session.counts(run_store))  # with items that other machines do meanwhile
+                        next_count = now + PAUSE_FACTOR * (time.monotonic() - now)
+                report(*session.counts(run_store))
+        done, failed = session.counts(run_store)
     console().print(f"{done} items are done, {done - session.total + left} of them now; {failed} failed")
     if failed:
         print_error(f"{failed} items failed; see why with: sfumato bench status {session.place.folder}")
@@ -325,7 +316,7 @@ def _spread(session: "Session", workers: int, on: str | None) -> "Generator[Prog
     return spread(session, workers)
 
 
-def _existing(folder: Path, store: str | None) -> Any:
+def _existing_place(folder: Path, store: str | None) -> Any:
     """The place of an existing run. Raises `ValueError` if the folder does not exist."""
     from sfumato.runs.results.record import Place
 
@@ -353,6 +344,6 @@ def _running(folder: Path) -> Iterator[None]:
         raise
     except (RuntimeError, MemoryError) as error:
         print_error(
-            f"{str(error) or type(error).__name__}; what is done is kept: go on with: sfumato bench resume {folder}"
+            f"{str(error) or type(error).__name__}; the items that are done are kept: go on with: sfumato bench resume {folder}"
         )
         raise typer.Exit(FAILED) from error

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from sfumato.figures.report.markup import Html, tag
@@ -46,17 +46,19 @@ def sections(record: Record, sheet: Sheet, heading: str = "", index: int = 0) ->
     with record.place.store() as store:
         thumbnails = Thumbnails(record, store, sheet)
         parts = [_progress(record, store, heading)]
-        all_lines, leading, seconds = results(record, store)
-        for number, ((data, model), lines) in enumerate(by_data_and_model(all_lines).items()):
+        run_results = results(record, store)
+        for number, ((data, model), lines) in enumerate(by_data_and_model(run_results.lines).items()):
             identity = f"r{index}-{number}"
-            children = [tag("h2", f"{data}, {model}", id=identity), _seconds_of_methods(data, model, seconds)]
+            children: list[Html | None] = [tag("h2", f"{data}, {model}", id=identity)]
+            if seconds := run_results.seconds_text(data, model):
+                children.append(tag("p", f"Seconds a query: {seconds}.", class_="small"))
             if note := summary.quantities(record, data, model):
                 children.append(tag("p", note, class_="small"))
             is_empty = True
             for cases in cases_by_protocol(record, store, data, model):
                 is_empty = False
                 protocol_lines = [line for line in lines if line.protocol == cases.protocol]
-                children += _protocol(cases, protocol_lines, leading, thumbnails)
+                children += _protocol(cases, protocol_lines, run_results.leading, thumbnails)
             if is_empty:
                 children.append(tag("p", "No item is done yet."))
             parts.append(tag("section", *children, aria_labelledby=identity))
@@ -88,16 +90,6 @@ def _progress(record: Record, store: Store, heading: str) -> Html:
         )
     )
     return tag("section", *parts, aria_label="The run")
-
-
-def _seconds_of_methods(data: str, model: str, seconds: Mapping[tuple[str, str, str], float]) -> Html | None:
-    """The seconds that each method takes for a query of a data set and a model."""
-    parts = [
-        f"{method} {value:.2g}"
-        for (data_name, model_name, method), value in seconds.items()
-        if (data_name, model_name) == (data, model)
-    ]
-    return tag("p", f"Seconds a query: {', '.join(parts)}.", class_="small") if parts else None
 
 
 def _protocol(
