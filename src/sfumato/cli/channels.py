@@ -79,17 +79,14 @@ def channels(
             left_out = class_sheet(images, method, model, checkpoint, target[0], keep, invert, out)
             raise typer.Exit(SOME_FAILED if left_out else 0)
         prepared = prepare(images, model, target or [], out, checkpoint, link_of_meaning(score))
-        method = prepared.classifier.placed(method)
-        if not method.layer:
-            raise ValueError(
-                f"model {model!r} has no default layer for this; name one with --layer; see: sfumato layers {model}"
-            )
+        method = naming.place_at_layer(method, prepared.classifier, model)
         _explain(method, prepared, keep, invert, out)
     if prepared.failed:
         raise typer.Exit(SOME_FAILED)
 
 
 def _explain(method: "ExtremalChannels", prepared: Prepared, keep: float, invert: bool, out: Path) -> None:
+    """Explain the queries, and write and print their results."""
     from sfumato import sheets
     from sfumato.cli.progress import progress_bar
     from sfumato.figures.panels import save
@@ -117,8 +114,10 @@ def _explain(method: "ExtremalChannels", prepared: Prepared, keep: float, invert
 def _smallest(
     method: "ExtremalChannels", classifier: "Classifier", batch: Batch, whole: Any, keep: float, progress: Any
 ) -> "dict[int, SmallestArea]":
-    """The smallest sets, by the index of the query in the batch. They are defined if the score is positive and the game only
-    keeps."""
+    """The smallest sets of channels, by the index of the query in the batch.
+
+    A query has one if its score is positive and the game only keeps.
+    """
     from sfumato.methods.sufficient import smallest
 
     indices = [index for index, score in enumerate(whole.tolist()) if score > 0]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from sfumato.cli import naming
 from sfumato.cli.errors import print_error
 from sfumato.cli.files import check_writable, slug, write_json
 from sfumato.cli.inversion import invert_masks
@@ -45,11 +46,7 @@ def class_sheet(
     classifier = models.load(model, checkpoint)
     index = labels.find(classifier.labels, target)
     label = labels.synonyms(classifier.labels[index])[0]
-    method = classifier.placed(method)
-    if not method.layer:
-        raise ValueError(
-            f"model {model!r} has no default layer for this; name one with --layer; see: sfumato layers {model}"
-        )
+    method = naming.place_at_layer(method, classifier, model)
     result = class_channels(method, classifier, images, index, keep=keep, out=out / "masks", progress=_print_reason)
     inversions = _invert_channels(result, method) if invert else {}
     title = f"{label} ({index}): {method.layer} of {classifier.name}"

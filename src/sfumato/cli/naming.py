@@ -5,9 +5,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+
+if TYPE_CHECKING:
+    from sfumato.models import Classifier
 
 N = TypeVar("N", int, float)
 
@@ -97,6 +100,16 @@ def _find_class(name: str) -> Any:
     if not (isinstance(cls, type) and is_dataclass(cls) and "__call__" in dir(cls)):
         raise ValueError(f"method {name!r} is not a dataclass that can be called; derive it from sfumato.Method")
     return cls
+
+
+def place_at_layer(method: Any, classifier: "Classifier", model: str) -> Any:
+    """The method with its layer, or with the classifier's default. Raises `ValueError` if there is none."""
+    method = classifier.placed(method)
+    if not method.layer:
+        raise ValueError(
+            f"model {model!r} has no default layer for this; name one with --layer; see: sfumato layers {model}"
+        )
+    return method
 
 
 def makes_masks(method: Any) -> bool:
