@@ -188,7 +188,8 @@ def result_event(result: Attribution) -> dict[str, Any]:
 
 
 def choices(classifier: Classifier) -> list[dict[str, Any]]:
-    """The methods that the page offers, the default first, with the settings that the page has fields for."""
+    """The methods that the page offers, the default first, with the settings that a user of the page can change."""
+    first = default_method()
     entries = []
     for name, cls in methods().items():
         settings = {field.name: field.default for field in fields(cls) if field.init}  # type: ignore[arg-type]
@@ -205,7 +206,7 @@ def choices(classifier: Classifier) -> list[dict[str, Any]]:
             offered["layer"] = classifier.layers.get(name, "")
         entries.append({"name": name, "settings": offered, "finds_smallest": cls.finds_smallest})
     entries += [{"name": name, "settings": {}, "finds_smallest": False} for name in captum(classifier)]
-    return sorted(entries, key=lambda entry: entry["name"] != default_method())
+    return sorted(entries, key=lambda entry: entry["name"] != first)
 
 
 def default_method() -> str:
