@@ -23,7 +23,7 @@ from sfumato.data.coco import decompress
 from sfumato.data.truth import polygon_pixels
 from sfumato.figures.annotations import Annotation, annotated, as_coco, as_cvat, as_labelme, as_png, write
 from sfumato.figures.annotations.outlines import is_hole, outlines, polygons
-from sfumato.figures.annotations.run_lengths import compressed, lengths
+from sfumato.figures.annotations.run_lengths import compress, lengths
 from sfumato.model.fingerprint import fingerprint
 from sfumato.models import Classifier, Preparation
 
@@ -203,7 +203,7 @@ def test_a_picture_of_another_size_is_refused_where_inputs_are_as_long_as_pictur
     model = classifier(size=None)
     mask = torch.ones(model.prepare(picture_of((40, 20))).shape[1:])
     annotated(result_of(mask), model, picture_of((40, 20)), "a.png", 0)
-    with pytest.raises(ValueError, match="28 × 14 pixels; a picture of 20 × 40 makes one of 14 × 28"):
+    with pytest.raises(ValueError, match="28 × 14 pixels; a picture of 20 × 40 makes an input of 14 × 28"):
         annotated(result_of(mask), model, picture_of((20, 40)), "a.png", 0)
 
 
@@ -281,7 +281,7 @@ def pieces(mask):
 @few
 @given(st.lists(st.integers(0, 2**31), max_size=12))
 def test_the_text_of_runs_says_the_runs(counts):
-    assert decompress(compressed(counts)) == tuple(counts)
+    assert decompress(compress(counts)) == tuple(counts)
 
 
 @few
@@ -290,7 +290,7 @@ def test_the_text_of_runs_says_the_runs(counts):
 def test_the_text_of_runs_is_that_of_pycocotools(mask):
     coco_mask = pytest.importorskip("pycocotools.mask")
     expected = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
-    assert compressed(lengths(mask.flatten(order="F"))) == expected
+    assert compress(lengths(mask.flatten(order="F"))) == expected
 
 
 # What readers get back

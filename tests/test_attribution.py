@@ -11,7 +11,6 @@ import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -39,7 +38,7 @@ from sfumato import (
     invert,
     smallest,
 )
-from sfumato.about import about_run, used_perturbations
+from sfumato.about import about_run
 from sfumato.attribution import TensorResult
 from sfumato.scores import Score
 from sfumato.search import ProjectedAscent
@@ -368,8 +367,17 @@ def test_a_seed_that_is_left_open_is_the_method_s():
     class Hide:
         seed: int | None = None
 
-    method = SimpleNamespace(perturbation=(Hide(), Hide(3)), seed=8)
-    assert used_perturbations(method) == (Hide(8), Hide(3))
+        def __call__(self, x):
+            return Fade()(x)
+
+    assert MeaningfulPerturbation(perturbation=(Hide(), Hide(3)), seed=8).used_perturbations() == (Hide(8), Hide(3))
+    assert ExtremalPerturbation(perturbation=Hide(), seed=8).used_perturbations() == (Hide(8),)
+
+
+def test_perturbations_that_are_used_by_default():
+    assert ExtremalPerturbation().used_perturbations() == (Blur(),)
+    assert ExtremalPerturbation(layer="first").used_perturbations() == (Fade(),)
+    assert Gradient().used_perturbations() == ()
 
 
 class Mine:

@@ -157,8 +157,8 @@ def test_a_bad_picture_among_good_ones_is_reported_and_the_rest_done(tmp_path):
         (["fire.png", "--areas", ""], "--areas takes numbers separated by commas"),
         (["fire.png", "--game", "chess"], "game must be one of"),
         (["fire.png", "--method", "magic"], "no method 'magic'; expected one of rise, captum:NAME, "),
-        (["fire.png", "--method", "meaningful,"], "--method names an empty method in 'meaningful,'; expected names "),
-        (["fire.png", "--method", ""], "--method names an empty method in ''"),
+        (["fire.png", "--method", "meaningful,"], "--method has an empty name in 'meaningful,'; expected names "),
+        (["fire.png", "--method", ""], "--method has an empty name in ''"),
         (["fire.png", "--method", "extremal,meaningful, extremal"], "method 'extremal' is named twice in 'extremal,"),
         (["fire.png", "--method", "extremal,ExtremalPerturbation"], "method 'ExtremalPerturbation' is named twice"),
         (["fire.png", "--method", "captum:Saliency,captum:Saliency"], "method 'captum:Saliency' is named twice"),
@@ -373,7 +373,7 @@ def test_layers_are_listed_as_far_as_they_fit_a_screen():
     assert rows["body.20.1"] == ["ReLU", "4 × 4 × 4", "default of GradCAM, ExtremalChannels"]  # though it lies deeper
     assert rows["attention.proj"] == ["Linear", "16 tokens × 4: 4 × 4", "joins 2 heads"]
     assert rows["act"] == ["Sigmoid", "16 tokens × 4: 4 × 4", "called 2 times"]
-    assert last == "26 of 65 layers; see more with --depth 3, or those of a name with --like TEXT."
+    assert last == "26 of 65 layers; see more with --depth 3, or find names with --like TEXT."
 
 
 def test_layers_as_deep_as_asked():
@@ -399,9 +399,9 @@ def test_layers_of_a_name(monkeypatch):
     ("arguments", "said"),
     [
         (["lite7"], "no model 'lite7'"),
-        (["toy_for_cli:deep", "--depth", "0"], "--depth is at least 1; got 0"),
+        (["toy_for_cli:deep", "--depth", "0"], "--depth must be at least 1; got 0"),
         (["toy_for_cli:deep", "--like", "eye"], "no layer of 'toy_for_cli:deep' has 'eye' in its name"),
-        (["toy_for_cli:classifier"], "model 'toy_for_cli:classifier' has no layers to look into"),
+        (["toy_for_cli:classifier"], "model 'toy_for_cli:classifier' has no layers: it is one module"),
     ],
 )
 def test_layers_that_cannot_be_listed(arguments, said):
@@ -472,7 +472,7 @@ def test_channels_writes_a_sheet_the_masks_and_a_summary_for_each_picture():
     assert summary["counts"][1]["channels"] == kept
     assert summary["counts"][1]["score"] == pytest.approx(loaded.scores[0, 1].item(), rel=1e-5)
     assert summary["whole"] == pytest.approx(loaded.whole.item(), rel=1e-5)
-    assert "Those that weigh most" in done.output
+    assert "Channels with the largest weights" in done.output
     assert summary["smallest"]["curve"][-1]["count"] == 4
     assert summary["smallest"]["curve"][-1]["score"] == pytest.approx(summary["whole"], rel=1e-4)
 
@@ -510,7 +510,7 @@ def test_channels_that_cannot_be(arguments, message):
 def test_a_model_without_a_layer_of_its_own_needs_one():
     done = run("channels", "--model", "toy_for_cli:classifier", "fire.png", "--out", "out")
     assert done.exit_code == 2
-    assert "names no layer for this; give one with --layer" in " ".join(done.output.split())
+    assert "has no default layer for this; name one with --layer" in " ".join(done.output.split())
 
 
 def test_channels_of_a_class(tmp_path):
@@ -538,14 +538,14 @@ def test_channels_of_a_class(tmp_path):
 def test_a_class_must_be_named_once(targets):
     done = run(*CHANNELS, "--per-class", "fire.png", *targets, "--out", "out")
     assert done.exit_code == 2
-    assert "--per-class is for the pictures of one class; name it once with --target" in " ".join(done.output.split())
+    assert "--per-class is for the pictures of one class; name one class with --target" in " ".join(done.output.split())
 
 
 @pytest.mark.parametrize("more", [[], ["--per-class"]])
 def test_channels_are_inverted(more, monkeypatch):
-    from sfumato.cli import inverted
+    from sfumato.cli import inversion
 
-    monkeypatch.setattr(inverted, "STEPS", 2)
+    monkeypatch.setattr(inversion, "STEPS", 2)
     Image.linear_gradient("L").save("slope.png")
     arguments = [word for word in CHANNELS if word != "--no-invert"]
     done = run(*arguments, *more, "slope.png", "--target", "1", "--out", "out")
@@ -555,11 +555,11 @@ def test_channels_are_inverted(more, monkeypatch):
 
 def test_what_a_mask_leaves_nothing_of_is_grey(monkeypatch):
     from sfumato import ExtremalChannels
-    from sfumato.cli import inverted
+    from sfumato.cli import inversion
 
-    monkeypatch.setattr(inverted, "STEPS", 2)
+    monkeypatch.setattr(inversion, "STEPS", 2)
     masks = torch.tensor([[1.0, 1, 1, 1], [0, 0, 0, 0]])
-    made = inverted.inverted(deep(), ExtremalChannels(layer="body"), torch.rand(1, 4, 4, 4), masks)
+    made = inversion.invert_masks(deep(), ExtremalChannels(layer="body"), torch.rand(1, 4, 4, 4), masks)
     assert [picture.shape for picture in made] == [(3, 32, 32)] * 2
     assert (made[1] == 0.5).all()
     assert not (made[0] == 0.5).all()

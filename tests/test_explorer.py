@@ -36,12 +36,12 @@ def address():
     """A server of the demo model, on a free port."""
     import uvicorn
 
-    from sfumato.web.app import serving
+    from sfumato.web.app import explorer_app
 
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        app = serving(sfumato.models.load("lite0"), "127.0.0.1", port)
+        app = explorer_app(sfumato.models.load("lite0"), "127.0.0.1", port)
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

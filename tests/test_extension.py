@@ -117,7 +117,7 @@ def extension(tmp_path, monkeypatch):
 
 
 def test_a_method_has_the_call_the_checks_and_the_about_of_all(extension):
-    (method,) = naming.methods_named("extension.method:Dark", {"seed": 3}).values()
+    (method,) = naming.build_methods("extension.method:Dark", {"seed": 3}).values()
     assert method.seed == 3
     x = torch.rand(2, 3, 4, 4)
     result = method(lambda x: x.flatten(1), x, 0)
@@ -130,6 +130,22 @@ def test_a_method_has_the_call_the_checks_and_the_about_of_all(extension):
         type(method)(seed="x")
     assert not naming.makes_masks(method)
     assert "@inproceedings{nobody2031method," in sfumato.citation(method)
+
+
+def test_the_smallest_area_is_searched_by_methods_that_say_so(extension):
+    """Not by every method that has a setting called areas, which may mean something else by it."""
+    source = (extension / "extension" / "method.py").read_text()
+    source = source.replace("class Dark", "class Areas").replace(
+        "power: float", "areas: tuple = (0.1,)\n    power: float"
+    )
+    source = source.replace("(Method):", "(Method):\n    makes_masks = True")
+    (extension / "extension" / "areas.py").write_text(source)
+    arguments = ["--method", "extension.areas:Areas", "--model", "extension.nets:tiny", "--smallest", "0.9"]
+    done = CliRunner().invoke(
+        cli.app, ["explain", str(extension / "0.png"), *arguments, "--out", str(extension / "out")]
+    )
+    assert done.exit_code == 2
+    assert "--smallest is for one method that makes masks of an area" in done.stderr
 
 
 def test_a_score_explains(extension):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfumato.cli.progress_of_runs import EACH, FIRST, Log, duration, progress, rate
+from sfumato.cli.progress_of_runs import FIRST, INTERVAL, Log, duration, progress, rate
 from sfumato.runs.stores.causes import LONGEST, cause
 
 
@@ -44,7 +44,7 @@ def test_nothing_to_do_divides_by_nothing():
 
 
 def test_lines_come_though_nothing_is_done():
-    lines, _ = log(first=0.0, each=0.001)
+    lines, _ = log(first=0.0, interval=0.001)
     with lines.lines():
         deadline = time.monotonic() + 600
         while lines.stream.getvalue().count("\n") < 3:
@@ -107,7 +107,7 @@ def test_a_terminal_gets_a_bar(monkeypatch):
 
 def test_the_first_line_comes_soon_and_others_each_minute():
     assert FIRST <= 30
-    assert EACH == 60
+    assert INTERVAL == 60
 
 
 @pytest.mark.parametrize(

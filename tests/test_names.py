@@ -71,7 +71,9 @@ def test_a_result_is_cited_as_it_was_made():
 
 
 def test_what_cannot_be_cited():
-    with pytest.raises(ValueError, match=r"citation\(\) takes methods, their classes and results; got 3"):
+    with pytest.raises(
+        ValueError, match=r"citation\(\) takes methods, metrics, their parts and classes, and results; got 3"
+    ):
         sfumato.citation(3)
 
 

@@ -161,14 +161,16 @@ def test_of_several_perturbations_the_first_is_shown_and_that_is_said():
 @pytest.mark.parametrize("game", [{"keep": 1, "drop": 0}, {"keep": 0, "drop": 1}])
 def test_an_animation_shows_what_the_network_saw(game):
     pytest.importorskip("starlette", reason="the page is not installed")
-    from sfumato.web.explaining import Asked, Found
+    from sfumato.web.explaining import Answer, Question
     from sfumato.web.exports import animation
-    from sfumato.web.tabs import Shown
+    from sfumato.web.tabs import TabPicture
 
     given, net, picture = made_with(Constant(1.5), game=game), classifier(), torch.rand(1, 3, 24, 32)
     inputs = net.preparation.normalised(picture)
-    asked = Asked(None, None, 0, None)
-    file = animation("PNG", "image/apng", Found(asked, Shown("a", Image.new("RGB", (32, 24)), inputs), given), net)
+    asked = Question(None, None, 0, None)
+    file = animation(
+        "PNG", "image/apng", Answer(asked, TabPicture("a", Image.new("RGB", (32, 24)), inputs), given), net
+    )
     masks = given.masks[0] if game["keep"] else 1 - given.masks[0]
     seen = net.restore(Constant(1.5)(inputs)(masks, torch.zeros(3, dtype=torch.long)))
     with Image.open(io.BytesIO(file.content)) as frames:
@@ -307,7 +309,7 @@ def test_every_figure_takes_pictures_of_any_form():
             "pictures must be one for each of the 1 results; got 2",
         ),
         (lambda: plots.overview([result()[0]], [RGB], []), "titles must be one for each of the 1 results; got 0"),
-        (lambda: plots.overview([result()], [RGB], ["a"]), r"of one query; got \[2\]"),
+        (lambda: plots.overview([result()], [RGB], ["a"]), r"results of \[2\] queries"),
         (lambda: plots.overview([], [], []), "results are empty"),
         (lambda: plots.overview([result()[0], result(areas=2)[0]], [RGB] * 2, ["a", "b"]), "first, 3; got one with 2"),
         (
@@ -377,5 +379,5 @@ def test_methods_stand_side_by_side(tmp_path):
 
 
 def test_maps_that_cannot_stand_side_by_side():
-    with pytest.raises(ValueError, match=r"a map of one picture is \(1, 1, H, W\)"):
+    with pytest.raises(ValueError, match=r"a map of one picture has the shape \(1, 1, H, W\)"):
         plots.comparison([result(queries=2)], torch.rand(3, 24, 32), ["both"])

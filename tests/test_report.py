@@ -27,7 +27,7 @@ from sfumato.figures.report.cases import by_case
 from sfumato.figures.report.markup import Html, tag
 from sfumato.figures.report.notebook import notebook
 from sfumato.figures.report.page import page
-from sfumato.figures.report.shown import perturbed
+from sfumato.figures.report.pictures import perturbed_levels
 from sfumato.methods.sufficient import SmallestArea
 from sfumato.metrics.estimate import Measure, mean
 from sfumato.models import Classifier, Preparation
@@ -142,9 +142,9 @@ def photograph():
 
 def rows_of(page):
     return [
-        {"said": each["@data-said"], "current": "@aria-current" in each}
+        {"said": each["@data-sentence"], "current": "@aria-current" in each}
         for each in page.elements
-        if "@data-said" in each
+        if "@data-sentence" in each
     ]
 
 
@@ -326,7 +326,7 @@ def test_what_is_hidden_looks_as_the_network_saw_it(perturbation):
     given = replace(result(), about={"method": {"perturbation": as_json(perturbation)}})
     net = classifier()
     inputs = net.preparation(Image.fromarray((255 * pictures()[0].permute(1, 2, 0)).byte().numpy()))[None]
-    levels = [*perturbed(given, inputs, net).levels, net.restore(inputs)[0]]
+    levels = [*perturbed_levels(given, inputs, net).levels, net.restore(inputs)[0]]
     height = torch.tensor(0.37)
     low = int(height * (len(levels) - 1))
     share = height * (len(levels) - 1) - low
@@ -390,16 +390,16 @@ def test_pictures_of_any_form_are_reported_alike():
     ("arguments", "said"),
     [
         ({"inputs": 3 * torch.rand(1, 3, 32, 32)}, "give classifier="),
-        ({"inputs": pictures(2)}, "inputs must be the 1"),
+        ({"inputs": pictures(2)}, "inputs must be those of the result's 1 queries"),
         ({"inputs": torch.rand(1, 3, 32)}, "a report shows pictures"),
         ({"inputs": torch.zeros(1, 3, 32, 32, dtype=torch.long)}, "inputs must be floating-point"),
         ({"inputs": "a.png"}, "got str"),
         ({"inputs": []}, "inputs are empty"),
-        ({"inputs": [torch.rand(3, 32, 32), torch.rand(3, 16, 16)]}, "must be of one size"),
+        ({"inputs": [torch.rand(3, 32, 32), torch.rand(3, 16, 16)]}, "must have the same size"),
         ({"inputs": torch.rand(1, 1, 32, 32), "classifier": classifier()}, "inputs of 3 channels; got 1"),
         ({"label": ["a", "b"]}, "label must be one for each"),
         ({"result": {}}, "a report needs a result"),
-        ({"result": {"a": result(), "b": result(2)}}, "of the same queries"),
+        ({"result": {"a": result(), "b": result(2)}}, "must have the same queries"),
     ],
 )
 def test_what_does_not_fit_is_said(arguments, said):
@@ -543,7 +543,7 @@ def test_the_command_does_not_run_what_a_file_names(tmp_path, monkeypatch):
     ended = run_command(tmp_path / "a.safetensors", "-o", tmp_path / "out.html")
     assert ended.exit_code == 0
     assert not (tmp_path / "sprung").exists()
-    assert "--model must allow" in (tmp_path / "out.html").read_text()
+    assert "allow it with --model" in (tmp_path / "out.html").read_text()
     assert run_command(tmp_path / "a.safetensors", "-o", tmp_path / "b.html", "--model", "trap:make").exit_code == 2
     assert (tmp_path / "sprung").exists()
 

@@ -919,7 +919,7 @@ def test_a_comparison_of_nothing_says_so(bench):
         parse(bench.text("first", methods='guided = "GuidedBackprop"'), bench.root), Place(bench.root / "run")
     )
     ended = typed("compare", session.place.folder, "gradient", "guided")
-    assert "gradient and guided have no query in common" in ended.output
+    assert "there is no query for which both gradient and guided have a value" in ended.output
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_a_head_of_several_labels_is_told_to_be_one():
 def test_a_smallest_area_that_says_nothing_is_told_to():
     """The grey picture's mean, which blur keeps, is all that the network looks at."""
     said, _ = explained("two", "--steps", "2", "--smallest", "0.9", "--areas", "0.3,0.9")
-    assert "The wholly perturbed picture keeps as much: this area says nothing of the picture." in " ".join(
+    assert "The fully perturbed picture keeps as much, so this area says nothing about the picture." in " ".join(
         said.split()
     )
 

@@ -29,10 +29,10 @@ from sfumato.methods import ExtremalPerturbation
 from sfumato.models import Classifier, Preparation
 from sfumato.settings import as_json
 from sfumato.web import app as answers
-from sfumato.web import explaining, exports, rehearsal, uploads
+from sfumato.web import explaining, exports, uploads, warm_up
 from sfumato.web.app import Explorer
-from sfumato.web.desk import AT_ONCE, BusyError, CancelledError, Desk, Job
-from sfumato.web.tabs import JOBS, PICTURES, TABS, Shown, Tabs
+from sfumato.web.jobs import MOST_JOBS, BusyError, CancelledError, Job, JobQueue
+from sfumato.web.tabs import JOBS, PICTURES, TABS, TabPicture, Tabs
 
 HOST = "127.0.0.1:8765"
 LONG = 600  # seconds, for a machine that is busy
@@ -258,17 +258,24 @@ def test_the_report_of_a_search_shows_its_curve(client, tab, tmp_path):
 def test_methods_of_captum_s_that_need_no_arguments(client, tab, name):
     pytest.importorskip("captum", reason="Captum is not installed")
     offered = client.post("/api/tabs", headers={"x-sfumato": "new"}).json()["methods"]
-    assert {"name": f"captum:{name}", "settings": {}} in offered
+    assert {"name": f"captum:{name}", "settings": {}, "finds_smallest": False} in offered
     _, done = ended(client, tab, method=f"captum:{name}", settings={})
     assert done["type"] == "done", done
     assert Image.open(io.BytesIO(b64(done["map"]))).size == (32, 32)
 
 
+def test_the_page_offers_the_search_for_the_smallest_area_where_a_method_has_it(client):
+    offered = client.post("/api/tabs", headers={"x-sfumato": "new"}).json()["methods"]
+    assert offered[0]["name"] == "ExtremalPerturbation"
+    searches = {method["name"] for method in offered if method["finds_smallest"]}
+    assert searches == {"ExtremalPerturbation", "ExtremalChannels"}
+
+
 def test_a_method_that_tells_no_steps_ends_with_the_network_s_next_answer():
     net, job = Toy(), Job("a", lambda _: {})
-    with explaining.leaving(net, job):
+    with explaining.cancellable(net, job):
         net(torch.zeros(1, 3, 8, 8))
-        job.unwanted.set()
+        job.cancelled.set()
         with pytest.raises(CancelledError):
             net(torch.zeros(1, 3, 8, 8))
     net(torch.zeros(1, 3, 8, 8))  # and is left as it was
@@ -302,7 +309,10 @@ def test_a_contrast_is_another_score(client, tab):
         ),
         ({"settings": "steps"}, "settings are names and values"),
         ({"keep": 90}, "keep is a share"),
-        ({"keep": 0.9, "method": "Gradient", "settings": {}}, "by extremal perturbations only"),
+        (
+            {"keep": 0.9, "method": "Gradient", "settings": {}},
+            "cannot search for the smallest area; choose one of ExtremalChannels, ExtremalPerturbation",
+        ),
     ],
 )
 def test_what_cannot_be_asked_is_said(client, tab, question, said):
@@ -356,7 +366,7 @@ def test_an_animation_shows_what_the_network_saw(game):
     masks[..., :4] = 1
     about = {"method": as_json(ExtremalPerturbation(game=game))}
     result = Attribution(map=torch.zeros(1, 1, 32, 32), masks=masks, about=about)
-    found = explaining.Found(None, Shown("noise", noise, classifier().prepare(noise)[None]), result)
+    found = explaining.Answer(None, TabPicture("noise", noise, classifier().prepare(noise)[None]), result)
     file = exports.animation("PNG", "image/apng", found, classifier())
     seen, whole = (np.asarray(frame.copy()) for frame in ImageSequence.Iterator(Image.open(io.BytesIO(file.content))))
     same = [np.array_equal(seen[:, columns], whole[:, columns]) for columns in (slice(12), slice(20, 32))]
@@ -417,17 +427,17 @@ def test_the_page_is_light_and_names_no_other_machine(client):
 @pytest.fixture
 def served(monkeypatch):
     """An explorer that waits for nobody long, and its address."""
-    patience = pytest.importorskip("sfumato.web.patience", reason="the page is served by uvicorn")
+    slow_clients = pytest.importorskip("sfumato.web.slow_clients", reason="the page is served by uvicorn")
     monkeypatch.setattr(answers, "SLOW", 0.5)
-    monkeypatch.setattr(patience, "GRACE", 0.2)
-    monkeypatch.setattr(patience, "FAIR", 0.1)
-    monkeypatch.setattr(patience, "CONNECTIONS", 8)
+    monkeypatch.setattr(slow_clients, "GRACE", 0.2)
+    monkeypatch.setattr(slow_clients, "LATE", 0.1)
+    monkeypatch.setattr(slow_clients, "CONNECTIONS", 8)
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         listener.bind(("127.0.0.1", 0))
         address = listener.getsockname()
         explorer = Explorer(classifier(), [f"127.0.0.1:{address[1]}"])
-        server = patience.server(explorer.app())
+        server = slow_clients.server(explorer.app())
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not server.started:
@@ -469,10 +479,10 @@ def test_who_sends_a_byte_at_a_time_is_cut_off(served, monkeypatch):
     assert until_cut_off(address, b"", b"") == b""
     assert until_cut_off(address, request(address, "GET /")[:-2] + b"x: ", b"x") == b""
     length = "content-length: 10000"
-    monkeypatch.setattr("sfumato.web.patience.GRACE", 2)  # enough for an answer, also on a busy machine
+    monkeypatch.setattr("sfumato.web.slow_clients.GRACE", 2)  # enough for an answer, also on a busy machine
     assert b"200 OK" in until_cut_off(address, request(address, "GET /", length), b"x")
     told = until_cut_off(address, request(address, "POST /api/pictures", tab, length), b"x")
-    assert b"that took more than 0.5 seconds; try again" in told
+    assert b"the request took more than 0.5 seconds; try again" in told
 
 
 def test_who_never_reads_is_cut_off_and_the_job_ends(served, monkeypatch):
@@ -494,12 +504,12 @@ def test_who_never_reads_is_cut_off_and_the_job_ends(served, monkeypatch):
         line.connect(address)
         line.sendall(request(address, f"GET /api/jobs/{name}/events", f"x-sfumato: {tab.name}"))
         finished([tab.jobs[name]])
-    assert tab.jobs[name].told["type"] == "cancelled"
+    assert tab.jobs[name].last_event["type"] == "cancelled"
 
 
 def test_a_crowd_that_says_nothing_stops_nobody(served, monkeypatch):
     _, address = served
-    monkeypatch.setattr("sfumato.web.patience.GRACE", LONG)
+    monkeypatch.setattr("sfumato.web.slow_clients.GRACE", LONG)
     crowd = [socket.create_connection(address) for _ in range(10)]
     time.sleep(0.3)  # longer than what is fair, and far shorter than what is patient
     answer = until_cut_off(address, request(address, "GET /", "connection: close"), b"")
@@ -508,23 +518,25 @@ def test_a_crowd_that_says_nothing_stops_nobody(served, monkeypatch):
     assert b"200 OK" in answer
 
 
-# The rehearsal
+# The warm-up
 
 
-def test_a_search_is_rehearsed_before_the_page_is_served(monkeypatch):
+def test_a_search_warms_up_before_the_page_is_served(monkeypatch):
     pytest.importorskip("uvicorn", reason="the page is served by uvicorn")
     said = []
     known = classifier()
     known.net.register_forward_hook(lambda *_: said.append("gradients" if torch.is_grad_enabled() else "scores"))
     monkeypatch.setattr("sfumato.models.load", lambda *_: known)
-    monkeypatch.setattr("sfumato.web.patience.server", lambda _: SimpleNamespace(run=lambda **_: said.append("served")))
+    monkeypatch.setattr(
+        "sfumato.web.slow_clients.server", lambda _: SimpleNamespace(run=lambda **_: said.append("served"))
+    )
     result = CliRunner().invoke(cli.app, ["serve", "--port", "0"])
     assert result.exit_code == 0, result.output
     assert said[-1] == "served"
     assert said.count("gradients") == 2  # of one row, whose memory is measured, and of the step
 
 
-def test_a_rehearsal_that_takes_long_is_given_up(monkeypatch):
+def test_a_warm_up_that_takes_long_is_given_up(monkeypatch):
     """With the network's next answer after its time, which comes here while the network computes the first."""
     timers = []
 
@@ -543,16 +555,16 @@ def test_a_rehearsal_that_takes_long_is_given_up(monkeypatch):
         calls.append(timers[0].running)
         timers[0].expire()
 
-    monkeypatch.setattr(rehearsal.threading, "Timer", Timer)
+    monkeypatch.setattr(warm_up.threading, "Timer", Timer)
     known, calls = classifier(), []
     known.net.register_forward_hook(computes)
-    assert rehearsal.rehearse(known) == {"type": "cancelled"}
+    assert warm_up.warm_up(known) == {"type": "cancelled"}
     assert calls == [True]
-    assert [timer.seconds for timer in timers] == [rehearsal.LONGEST]
+    assert [timer.seconds for timer in timers] == [warm_up.TIMEOUT]
     assert not timers[0].running
 
 
-def test_a_rehearsal_that_is_broken_off_leaves_no_timer():
+def test_a_warm_up_that_is_broken_off_leaves_no_timer():
     known = classifier()
 
     def interrupted(*_):
@@ -560,7 +572,7 @@ def test_a_rehearsal_that_is_broken_off_leaves_no_timer():
 
     known.net.register_forward_hook(interrupted)
     with pytest.raises(KeyboardInterrupt):
-        rehearsal.rehearse(known)
+        warm_up.warm_up(known)
     assert not [
         thread
         for thread in threading.enumerate()
@@ -568,15 +580,15 @@ def test_a_rehearsal_that_is_broken_off_leaves_no_timer():
     ]
 
 
-def test_a_rehearsal_that_fails_keeps_nobody_from_the_page():
-    assert rehearsal.rehearse(replace(classifier(), net=nn.Conv2d(1, 1, 1)))["type"] == "failed"
+def test_a_warm_up_that_fails_keeps_nobody_from_the_page():
+    assert warm_up.warm_up(replace(classifier(), net=nn.Conv2d(1, 1, 1)))["type"] == "failed"
 
 
 # Turns
 
 
-def waiting(desk, *tabs):
-    """Jobs of these tabs, behind one that holds the desk until it is let go."""
+def waiting(queue, *tabs):
+    """Jobs of these tabs, behind one that holds the queue until it is let go."""
     order, let_go, begun = [], threading.Event(), threading.Event()
 
     def held(_):
@@ -584,12 +596,12 @@ def waiting(desk, *tabs):
         let_go.wait(LONG)
         return {"type": "done"}
 
-    desk.take(Job("first", held))
+    queue.submit(Job("first", held))
     begun.wait(LONG)
     jobs = []
     for tab in tabs:
         jobs.append(Job(tab, lambda job: order.append(job.tab) or {"type": "done"}))
-        desk.take(jobs[-1])
+        queue.submit(jobs[-1])
     return jobs, order, let_go
 
 
@@ -601,53 +613,53 @@ def finished(jobs, seconds=LONG):
 
 
 def test_tabs_take_turns():
-    desk = Desk()
-    jobs, order, let_go = waiting(desk, "a", "a", "a", "b", "c", "b")
-    assert [desk.place(job) for job in jobs] == [1, 4, 6, 2, 3, 5]
+    queue = JobQueue()
+    jobs, order, let_go = waiting(queue, "a", "a", "a", "b", "c", "b")
+    assert [queue.position(job) for job in jobs] == [1, 4, 6, 2, 3, 5]
     let_go.set()
     finished(jobs)
-    desk.close()
+    queue.close()
     assert order == ["a", "b", "c", "a", "b", "a"]
 
 
 def test_a_job_that_waits_can_be_cancelled():
-    desk = Desk()
-    jobs, order, let_go = waiting(desk, "a", "b")
-    desk.cancel(jobs[0])
-    assert jobs[0].told == {"type": "cancelled"}
+    queue = JobQueue()
+    jobs, order, let_go = waiting(queue, "a", "b")
+    queue.cancel(jobs[0])
+    assert jobs[0].last_event == {"type": "cancelled"}
     let_go.set()
     finished(jobs)
-    desk.close()
+    queue.close()
     assert order == ["b"]
 
 
 def test_a_job_under_way_ends_with_its_next_step():
-    desk = Desk()
+    queue = JobQueue()
 
     def work(job):
         for index in range(1000):
-            job.tell({"type": "step", "index": index, "steps": 1000})
+            job.report({"type": "step", "index": index, "steps": 1000})
             time.sleep(0.01)
 
     job = Job("a", work)
-    desk.take(job)
-    while job.told.get("index", 0) < 2:
+    queue.submit(job)
+    while job.last_event.get("index", 0) < 2:
         time.sleep(0.01)
-    desk.cancel(job)
+    queue.cancel(job)
     finished([job])
-    desk.close()
-    assert job.told == {"type": "cancelled"}
+    queue.close()
+    assert job.last_event == {"type": "cancelled"}
 
 
 def test_a_tab_has_its_share_only():
-    desk = Desk()
-    jobs, _, let_go = waiting(desk, *["a"] * AT_ONCE)
-    with pytest.raises(BusyError, match=f"{AT_ONCE} jobs of this tab are waiting"):
-        desk.take(Job("a", lambda _: {}))
-    desk.take(other := Job("b", lambda _: {"type": "done"}))
+    queue = JobQueue()
+    jobs, _, let_go = waiting(queue, *["a"] * MOST_JOBS)
+    with pytest.raises(BusyError, match=f"{MOST_JOBS} jobs of this tab are waiting"):
+        queue.submit(Job("a", lambda _: {}))
+    queue.submit(other := Job("b", lambda _: {"type": "done"}))
     let_go.set()
     finished([*jobs, other])
-    desk.close()
+    queue.close()
 
 
 def test_a_tab_that_is_closed_ends_its_job(client, tab):
@@ -662,8 +674,8 @@ def test_what_is_kept_is_bounded():
     first = tabs.open()
     for _ in range(TABS):
         last = tabs.open()
-    assert tabs.of(first.name) is None
-    assert tabs.of(last.name) is last
+    assert tabs.find(first.name) is None
+    assert tabs.find(last.name) is last
     for index in range(PICTURES + 3):
         last.keep_picture(type("Shown", (), {"name": str(index)}))
     assert len(last.pictures) == PICTURES

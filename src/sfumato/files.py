@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writing a file completely or not at all, and text that every file can hold."""
 
 import os
 from collections.abc import Iterator
@@ -10,9 +10,10 @@ from safetensors import SafetensorError
 
 @contextmanager
 def written(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """The name to write a file under, beside its own, which it gets in the end; after an error or Ctrl-C nothing is left of it.
+    """Write a file under a temporary name in the same folder, and rename it at the end of the block.
 
-    Who reads meanwhile finds the old file or the new one. Raises the `OSError` that stops it, of its kind.
+    Gives the temporary name. A reader sees the old file or the complete new one. After an error or Ctrl-C, the temporary file
+    is removed. Raises an `OSError` of the same class as the one that stopped the writing.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -20,7 +21,7 @@ def written(path: str | os.PathLike[str]) -> Iterator[Path]:
         partial.touch()
         mode = partial.stat().st_mode
         yield partial
-        with suppress(OSError):  # of disks that know no modes
+        with suppress(OSError):  # some disks have no modes
             partial.chmod(mode)  # safetensors makes a file that only its owner can read
         partial.replace(path)
     except (OSError, SafetensorError) as error:
@@ -35,7 +36,7 @@ def written(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def printable(text: str) -> str:
-    r"""Text that UTF-8 can hold: of a file's name that is none, the bytes stand as they do in Python.
+    r"""The text with everything escaped that UTF-8 cannot hold, such as bytes in the name of a file.
 
     >>> printable("caf\udce9.jpg")
     'caf\\udce9.jpg'

@@ -1,9 +1,8 @@
-"""BibTeX of the papers behind a method, a metric, or the parts that they are made of.
+"""BibTeX of the papers behind methods, metrics and their parts.
 
-A paper is written once, in the docstring of the class or of its module, as `F. Author, S. Author: *Title*, venue year, arXiv
-number`. Where a setting chooses among several papers, the module has a dict `PAPERS` from the setting's value to such a text,
-or to the value that has the same paper.
-The files are read, not imported, so that torch is not needed.
+Each paper is written once, in the docstring of the class or of its module, as `F. Author, S. Author: *Title*, venue year, arXiv
+number`. If a setting chooses among several papers, the module has a dict `PAPERS`. It maps each value of the setting to such a
+text, or to another value that has the same paper. The files are read and not imported, so that torch is not needed.
 """
 
 import ast
@@ -20,15 +19,16 @@ from sfumato.settings import CLASS, ROOT
 
 NAME = r"(?:[A-Z]\.[ -]?)+(?:[a-z]+ )*[A-Z][\w'’-]+"
 REFERENCE = re.compile(
-    rf"(?P<authors>{NAME}(?:(?:,| &| and) {NAME})*)(?P<others> et al\.)?: \*(?P<title>[^*]+)\*,? ?(?P<rest>(?:[^.;()]|\.\d)*)"
+    rf"(?P<authors>{NAME}(?:(?:,| &| and) {NAME})*)(?P<et_al> et al\.)?: \*(?P<title>[^*]+)\*,? ?"
+    r"(?P<publication>(?:[^.;()]|\.\d)*)"
 )
 
 
 def citation(*used: Any) -> str:
-    """The BibTeX entries of what was used, and of sfumato itself, each once.
+    """The BibTeX entries of what was used, and of sfumato itself. Each entry is there once.
 
-    Each of `used` is a method, a metric or a part of one, such as a mask family; the class of one; or an `Attribution`, whose
-    `about` says how it was made. Settings are followed: an ascent or a perturbation with a paper of its own is in. Raises
+    Each of `used` is a method, a metric, a part of one such as a mask family, a class of these, or an `Attribution`, whose
+    `about` names its method. Settings count too: an ascent or a perturbation with a paper of its own has an entry. Raises
     `ValueError` for anything else.
 
     >>> print(citation("sfumato:RISE").partition("@software")[0].strip())
@@ -49,7 +49,7 @@ def citation(*used: Any) -> str:
 
 
 def _classes(thing: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """The module, name and settings of every class that a thing is made of, itself first."""
+    """The module, name and settings of a thing's class, then those of the classes in its settings."""
     about = getattr(thing, "about", None)
     if isinstance(thing, type):
         yield thing.__module__, thing.__qualname__, {}
@@ -58,17 +58,17 @@ def _classes(thing: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
                 yield from _parts(entry.default)
     elif isinstance(about, Mapping):
         if "method" not in about:
-            raise ValueError("the result's about does not say which method made it; give citation() the method")
+            raise ValueError("the result's `about` does not name its method; give citation() the method itself")
         yield from _classes(about["method"])
         yield from _parts(about.get("perturbation"))
     elif is_dataclass(thing) or isinstance(thing, str) or (isinstance(thing, Mapping) and CLASS in thing):
         yield from _parts(thing)
     else:
-        raise ValueError(f"citation() takes methods, their classes and results; got {thing!r}")
+        raise ValueError(f"citation() takes methods, metrics, their parts and classes, and results; got {thing!r}")
 
 
 def _parts(value: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """As `_classes`, of any setting: an object, or what its JSON says of it."""
+    """The same as `_classes` for a setting, which is an object or the JSON of one."""
     if isinstance(value, tuple | list):
         for item in value:
             yield from _parts(item)
@@ -78,30 +78,37 @@ def _parts(value: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         yield from _parts(tuple(settings.values()))
     elif isinstance(value, Mapping):
         if isinstance(value.get(CLASS), str):
-            yield (*_home(value[CLASS]), value)
+            yield (*_defining_module(value[CLASS]), value)
         yield from _parts([item for key, item in value.items() if key != CLASS])
-    elif isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value) and _path(_home(value)[0]):
-        yield (*_home(value), {})
+    elif (
+        isinstance(value, str)
+        and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value)
+        and _source_file(_defining_module(value)[0])
+    ):
+        yield (*_defining_module(value), {})
 
 
-def _home(path: str) -> tuple[str, str]:
-    """The module and name of a class from its dotted path, "package.module:Name", also where the package exports it."""
+def _defining_module(path: str) -> tuple[str, str]:
+    """The module that defines a class, and the name of the class, from its dotted path "package.module:Name".
+
+    A package of sfumato that only exports the class is followed to the module that defines it.
+    """
     module, _, name = path.partition(":")
-    homes: Mapping[str, tuple[str, str]] = sfumato._table()  # type: ignore[attr-defined]
-    if module == ROOT and name in homes:
-        return homes[name]
-    if module.split(".")[0] == ROOT and (file := _path(module)) and file.name == "__init__.py":
+    table: Mapping[str, tuple[str, str]] = sfumato._table()  # type: ignore[attr-defined]
+    if module == ROOT and name in table:
+        return table[name]
+    if module.split(".")[0] == ROOT and (file := _source_file(module)) and file.name == "__init__.py":
         return dict(sfumato._exports(file)).get(name, (module, name))  # type: ignore[attr-defined]
     return module, name
 
 
-def _path(module: str) -> Path | None:
-    """The file of a module. This package's own are not imported for it, nor any package above another's."""
+def _source_file(module: str) -> Path | None:
+    """The Python file of a module, or `None`. Modules of sfumato are not imported for it."""
     first, *parts = module.split(".")
     if first == ROOT:
-        place = Path(__file__).parent.joinpath(*parts)
-        options = (place.with_suffix(".py"), place / "__init__.py")
-        return next((option for option in options if option.is_file()), None)
+        stem = Path(__file__).parent.joinpath(*parts)
+        candidates = (stem.with_suffix(".py"), stem / "__init__.py")
+        return next((candidate for candidate in candidates if candidate.is_file()), None)
     if module in sys.modules:
         file = getattr(sys.modules[module], "__file__", None)
     else:
@@ -114,8 +121,8 @@ def _path(module: str) -> Path | None:
 
 
 def _entries(module: str, name: str, settings: Mapping[str, Any]) -> Iterator[str]:
-    """The entries of a class with its settings."""
-    path = _path(module)
+    """The BibTeX entries of a class with its settings."""
+    path = _source_file(module)
     if path is None:
         return
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -123,29 +130,29 @@ def _entries(module: str, name: str, settings: Mapping[str, Any]) -> Iterator[st
     for statement in tree.body:
         if isinstance(statement, ast.ClassDef) and statement.name == name:
             texts.append(ast.get_docstring(statement))
-        named = [statement.target] if isinstance(statement, ast.AnnAssign) else getattr(statement, "targets", [])
-        if any(isinstance(target, ast.Name) and target.id == "PAPERS" for target in named):
+        targets = [statement.target] if isinstance(statement, ast.AnnAssign) else getattr(statement, "targets", [])
+        if any(isinstance(target, ast.Name) and target.id == "PAPERS" for target in targets):
             papers = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
-            chosen = [papers.get(value.rpartition(":")[2]) for value in settings.values() if isinstance(value, str)]
-            texts += [papers.get(text, text) for text in chosen]
+            values = [value.rpartition(":")[2] for value in settings.values() if isinstance(value, str)]
+            texts += [papers.get(text, text) for text in map(papers.get, values)]
     for text in texts:
         yield from map(_bibtex, REFERENCE.finditer(" ".join((text or "").split())))
 
 
 def _bibtex(reference: re.Match[str]) -> str:
+    """The BibTeX entry of a paper, from a match of `REFERENCE`."""
     authors = [author.strip() for author in re.split(r", | & | and ", reference["authors"])]
-    rest = reference["rest"]
-    number = re.search(r"arXiv (\d{4}\.\d{4,5})", rest)
-    rest = re.sub(r"arXiv \d{4}\.\d{4,5}", "", rest)
-    year = re.search(r"\b(?:19|20)\d\d\b", rest)
-    venue = rest[: year.start()].strip(" ,") if year else ""
-    if year and rest[year.end() :].startswith(" workshop"):
+    number = re.search(r"arXiv (\d{4}\.\d{4,5})", reference["publication"])
+    publication = re.sub(r"arXiv \d{4}\.\d{4,5}", "", reference["publication"])
+    year = re.search(r"\b(?:19|20)\d\d\b", publication)
+    venue = publication[: year.start()].strip(" ,") if year else ""
+    if year and publication[year.end() :].startswith(" workshop"):
         venue += " workshop"
     title = reference["title"]
     word = next((word for word in re.findall(r"[a-z]+", title.casefold()) if word not in ("a", "an", "the", "on")), "")
     surname = re.sub(r"\W", "", authors[0].rpartition(" ")[2]).casefold()
     entry = {
-        "author": " and ".join([*authors, *(["others"] if reference["others"] else [])]),
+        "author": " and ".join([*authors, *(["others"] if reference["et_al"] else [])]),
         "title": title,
         "booktitle": venue,
         "year": year[0] if year else "",
@@ -156,7 +163,7 @@ def _bibtex(reference: re.Match[str]) -> str:
 
 
 def _software() -> str:
-    """This package's own entry, as CITATION.cff has it."""
+    """The entry of sfumato itself, the same as in CITATION.cff."""
     entry = {"author": "{sfumato contributors}", "title": "sfumato", "version": sfumato.__version__}
     return _entry("software", "sfumato", entry)
 

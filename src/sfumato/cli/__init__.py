@@ -1,8 +1,8 @@
-"""The command line, one file a command: `sfumato explain`, `channels`, `demo`, `models`, `methods`, `layers`, `bench`, `report`
-and `serve`.
+"""The command line. Each command has a file: `sfumato explain`, `channels`, `demo`, `models`, `methods`, `layers`, `bench`,
+`report` and `serve`.
 
-Exit codes: 0 all went well · 1 some pictures could not be read, the others are done · 2 nothing could be done, and one
-sentence on stderr says why · 130 interrupted.
+Exit codes: 0 success · 1 some pictures could not be used, the others are done · 2 nothing was done, and one sentence on
+stderr says why · 130 interrupted.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-# torch takes seconds to import: what needs it is imported inside the commands.
+# torch takes seconds to import. Modules that need it are imported inside the commands.
 from sfumato.cli import bench, channels, demo, explain, layers, lists, report, serve
 
 DEMO_STEPS = 100
@@ -25,7 +25,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """The script `sfumato`."""
+    """Run the script `sfumato`."""
     app(prog_name="sfumato")
 
 
@@ -35,7 +35,7 @@ app.command()(channels.channels)
 
 @app.command("demo")
 def _demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sfumato-demo")) -> None:
-    """Explain three sample pictures with the small classifier that comes along."""
+    """Explain three sample pictures with the small classifier of the extra `demo`."""
     demo.explain_samples(out, DEMO_STEPS)
 
 

@@ -1,4 +1,4 @@
-"""`python -m sfumato.cli` is `sfumato`."""
+"""`python -m sfumato.cli` does the same as `sfumato`."""
 
 from sfumato.cli import main
 

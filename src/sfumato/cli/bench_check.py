@@ -1,4 +1,4 @@
-"""`sfumato bench check`: whether all of a plan works, and how long it will take, before it is run."""
+"""`sfumato bench check`: try a plan before it is run, and estimate how long the run takes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sfumato.cli.errors import SOME_FAILED, print_error, print_finding, reporting_errors
 from sfumato.cli.progress_of_runs import duration
-from sfumato.cli.speaking import SOME_FAILED, complain, complain_of, speaking_plainly
 from sfumato.cli.tables import console, table
 
 if TYPE_CHECKING:
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 def check(
     plan: Annotated[Path, typer.Argument(help="A TOML file: models, methods, data and protocols.", show_default=False)],
-    workers: Annotated[int, typer.Option(help="Processes that the run is to have.", min=1)] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that the run will have.", min=1)] = 1,
 ) -> None:
-    """Try a plan: load each model, do one item of each combination, and say how long the whole will take. Nothing is written.
+    """Try a plan: load each model, do one item of each combination, and estimate the time of the run. Nothing is written.
 
     Exit status: 0 if all works, 1 if something does not.
     """
-    with speaking_plainly():
+    with reporting_errors():
         from sfumato.runs.checks.check import check_plan
         from sfumato.runs.checks.trial import NOT_TRIED, forecast
         from sfumato.runs.execution.workers import one_thread
@@ -33,28 +33,28 @@ def check(
         from sfumato.runs.plans.findings import sentence
         from sfumato.runs.work.workbench import Workbench
 
-        read = plans.read(plan)
-        bench = Workbench(read)
-        with one_thread():  # as a run computes
-            findings = check_plan(read, bench)
+        parsed = plans.read(plan)
+        bench = Workbench(parsed)
+        with one_thread():  # as in a run
+            findings = check_plan(parsed, bench)
             for finding in (*findings.faults, *findings.notes):
-                complain_of(sentence(read, finding))
+                print_finding(sentence(parsed, finding))
             for note in findings.classes:
                 console().print(class_line(note), soft_wrap=True)
-            tried = list(_shown(findings, bench))
-        shown = table("data", "model", "method", "protocol", "outcome", "seconds")
-        for trial in tried:
+            trials = list(_run_trials(findings, bench))
+        outcomes = table("data", "model", "method", "protocol", "outcome", "seconds")
+        for trial in trials:
             if not trial.reason.startswith(NOT_TRIED):
                 outcome = trial.reason or "ok"
-                shown.add_row(trial.data, trial.model, trial.method, trial.protocol, outcome, _seconds(trial))
-        if shown.row_count:
-            console().print(shown)
-        wrong = sum(bool(trial.reason) for trial in tried)
-        console().print(_summary(forecast(findings, tried, workers), workers, wrong, len(tried)), soft_wrap=True)
+                outcomes.add_row(trial.data, trial.model, trial.method, trial.protocol, outcome, _seconds(trial))
+        if outcomes.row_count:
+            console().print(outcomes)
+        wrong = sum(bool(trial.reason) for trial in trials)
+        console().print(_summary(forecast(findings, trials, workers), workers, wrong, len(trials)), soft_wrap=True)
         if wrong or findings.faults:
-            left = len(tried) - shown.row_count
-            untried = f", of which {left} were not tried, for what is said above" if left else ""
-            complain(f"{wrong} of {len(tried)} combinations do not work{untried}")
+            untried = len(trials) - outcomes.row_count
+            remark = f", of which {untried} were not tried, for the reasons above" if untried else ""
+            print_error(f"{wrong} of {len(trials)} combinations do not work{remark}")
             raise typer.Exit(SOME_FAILED)
 
 
@@ -63,16 +63,20 @@ def _seconds(trial: "Trial") -> str:
 
 
 def _summary(work: "Forecast", workers: int, wrong: int, total: int) -> str:
+    """How many items the run has, and how long it takes."""
     if wrong == total:
-        return "No combination works, so that nothing says how long the run takes."
+        return "No combination works, so the time of the run cannot be estimated."
     items = f"{'' if work.exact else 'about '}{work.items} items of {work.queries} queries"
-    who = f"with {workers} workers" if workers > 1 else "with 1 worker"
-    what = "What works of the run" if wrong else "The run"
-    return f"{what} has {items}. It takes about {duration(work.seconds)} {who}, if all are like the one that was tried."
+    processes = f"with {workers} workers" if workers > 1 else "with 1 worker"
+    part = "The part of the run that works" if wrong else "The run"
+    return (
+        f"{part} has {items}. It takes about {duration(work.seconds)} {processes}, if every item takes as long as the one "
+        "that was tried."
+    )
 
 
-def _shown(findings: "Findings", bench: "Workbench") -> "Iterator[Trial]":
-    """The trials; in a terminal, with the number of the one that is tried."""
+def _run_trials(findings: "Findings", bench: "Workbench") -> "Iterator[Trial]":
+    """Run the trials. A terminal shows the number of the last one."""
     from rich.console import Console
     from rich.markup import escape
 
@@ -81,6 +85,6 @@ def _shown(findings: "Findings", bench: "Workbench") -> "Iterator[Trial]":
     total = sum(len(combination.protocols) for combination in findings.plan.combinations())
     with Console(stderr=True).status("") as status:
         for number, trial in enumerate(trials(findings, bench), 1):
-            words = f"tried {number} of {total}: {trial.data}, {trial.model}, {trial.method}, {trial.protocol}"
-            status.update(escape(words))  # brackets in names are no markup
+            message = f"tried {number} of {total}: {trial.data}, {trial.model}, {trial.method}, {trial.protocol}"
+            status.update(escape(message))  # brackets in names are not markup
             yield trial

@@ -1,4 +1,4 @@
-"""`sfumato bench rules`: rules that explain a network by predicting it, tested on pictures."""
+"""`sfumato bench rules`: test on pictures whether rules predict a network's answers."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfumato.cli import rules_told
+from sfumato.cli import rules_output
+from sfumato.cli.errors import FAILED, SOME_FAILED, print_error, reporting_errors
 from sfumato.cli.files import check_writable
 from sfumato.cli.naming import Checkpoint, Model
-from sfumato.cli.rules_told import Outcome
-from sfumato.cli.speaking import FAILED, SOME_FAILED, complain, speaking_plainly
+from sfumato.cli.rules_output import Outcome
 
 if TYPE_CHECKING:
     from sfumato.behaviour import Invariance, Levels, Picture, Presence, Watched
@@ -25,7 +25,7 @@ def rules(
         Path | None,
         typer.Argument(
             metavar="PICTURES",
-            help="A folder of pictures: of subfolders by class, or with an annotations.json, where classes are known.",
+            help="A folder of pictures. For rules about classes: with a subfolder for each class, or an annotations.json.",
         ),
     ] = None,
     rule: Annotated[
@@ -34,16 +34,16 @@ def rules(
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option(help="A TOML file of rules, [[rule]], and maybe of a data set, [data].", show_default=False),
+        typer.Option(help="A TOML file of rules, [[rule]], and perhaps a data set, [data].", show_default=False),
     ] = None,
     model: Model = "lite0",
     checkpoint: Checkpoint = None,
-    epsilon: Annotated[float, typer.Option(help="How large an invariance's error may be.")] = 0.05,
+    epsilon: Annotated[float, typer.Option(help="The largest error under which an invariance holds.")] = 0.05,
     response: Annotated[
-        str, typer.Option(help="What of the model: probability, sigmoid, logit or top1.")
+        str, typer.Option(help="The answer that is compared: probability, sigmoid, logit or top1.")
     ] = "probability",
     target: Annotated[
-        str | None, typer.Option(help="The class that invariances are about. [default: each picture's top class]")
+        str | None, typer.Option(help="The class of invariances. [default: each picture's top class]")
     ] = None,
     draws: Annotated[int, typer.Option(help="Changed versions of each picture.")] = 4,
     learn: Annotated[float, typer.Option(help="The share of pictures that a threshold is learnt from.")] = 0.5,
@@ -56,8 +56,8 @@ def rules(
     seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for rules.json, rules.csv and pictures.csv.")] = Path("sfumato-out"),
 ) -> None:
-    """Test rules that predict a network's answers: a class is seen where it is; an answer stays when the picture is turned."""
-    with speaking_plainly():
+    """Test rules that predict a network's answers, e.g. that the answer stays the same when the picture is turned."""
+    with reporting_errors():
         settings = {
             "epsilon": epsilon,
             "response": response,
@@ -67,7 +67,7 @@ def rules(
             "seed": seed,
             **({} if target is None else {"target": target}),
         }
-        wanted, data = _asked(rule or [], file, pictures, settings)
+        entries, data = _read_rules(rule or [], file, pictures, settings)
         check_writable(out)
 
         from sfumato import models
@@ -75,70 +75,74 @@ def rules(
         from sfumato.data import Subset
 
         classifier = models.load(model, checkpoint)
-        ready = [(one, _ready(one, classifier, data)) for one in wanted]
-        read = _Read(data if sample is None else Subset(data, sample=sample, seed=seed), classifier)
-        watched = Watched(classifier.net, read, _levels(classifier))
-        tests, failed = _tests(ready, watched)
+        bound_rules = [(entry, _for_model(entry, classifier, data)) for entry in entries]
+        inputs = _Inputs(data if sample is None else Subset(data, sample=sample, seed=seed), classifier)
+        watched = Watched(classifier.net, inputs, _levels(classifier))
+        tests, failed = _test_all(bound_rules, watched)
         if not tests:
             raise typer.Exit(FAILED)
-        rules_told.show(tests)
-        rules_told.write(tests, out, {"model": classifier.name, "pictures": len(read), "unreadable": len(read.failed)})
-    if failed or read.failed:
+        rules_output.show(tests)
+        about = {"model": classifier.name, "pictures": len(inputs), "unreadable": len(inputs.failed)}
+        rules_output.write(tests, out, about)
+    if failed or inputs.failed:
         raise typer.Exit(SOME_FAILED)
 
 
-def _asked(
+def _read_rules(
     texts: Sequence[str], file: Path | None, pictures: Path | None, settings: Mapping[str, Any]
 ) -> "tuple[list[WrittenRule], Data]":
-    """The rules, and the data set that they are to be tested on."""
+    """The rules of --rule and --file, and the data set to test them on."""
     from sfumato.behaviour.written_rules import parse_rule, read_rules
 
-    wanted = [parse_rule(text, settings) for text in texts]
-    described: Mapping[str, Any] | None = None
+    entries = [parse_rule(text, settings) for text in texts]
+    data_settings: Mapping[str, Any] | None = None
     if file is not None:
-        more, described = read_rules(file, settings)
-        wanted += more
-    if not wanted:
+        more, data_settings = read_rules(file, settings)
+        entries += more
+    if not entries:
         raise ValueError("there is no rule to test; expected e.g. --rule rotation:15, or --file rules.toml")
     if pictures is not None:
-        return wanted, _in_folder(pictures)
-    if described is None or file is None:
+        return entries, _in_folder(pictures)
+    if data_settings is None or file is None:
         raise ValueError("there are no pictures; name a folder of them, or a data set under [data] in --file")
-    return wanted, _described(described, file)
+    return entries, _from_settings(data_settings, file)
 
 
 def _in_folder(path: Path) -> "Data":
-    """Pictures with an `annotations.json`, or in subfolders by class, or just pictures."""
+    """The data set in a folder: with an `annotations.json`, with a subfolder for each class, or of pictures only."""
     from sfumato.data.annotated import Annotated
     from sfumato.data.folder import Folder
 
     if not path.is_dir():
-        raise ValueError(f"no folder {str(path)!r}; expected one of pictures, or of subfolders of them by class")
+        raise ValueError(f"no folder {str(path)!r}; expected a folder of pictures, or with a subfolder for each class")
     return Annotated(str(path)) if (path / "annotations.json").is_file() else Folder(str(path))
 
 
-def _described(settings: Mapping[str, Any], file: Path) -> "Data":
-    """The data set that a file's [data] says, as a plan does; a relative path begins at the file."""
+def _from_settings(settings: Mapping[str, Any], file: Path) -> "Data":
+    """The data set of a file's [data], which has the same form as in a plan. Relative paths begin at the file's folder."""
     from sfumato.runs.plans.catalogue import SettingError, exported, make
     from sfumato.runs.plans.plan import with_paths
 
     try:
-        filled = with_paths(settings, file.parent, ("data",))
-        return make(filled, exported("sfumato.data", "classes"), ("data",), "data set")
+        resolved = with_paths(settings, file.parent, ("data",))
+        return make(resolved, exported("sfumato.data", "classes"), ("data",), "data set")
     except SettingError as error:
         raise ValueError(f"{file}, {'.'.join(error.keys)}: {error}") from error
 
 
-def _ready(one: "WrittenRule", classifier: "Classifier", data: "Data") -> "Invariance | Presence":
-    """The rule about this model and data."""
-    if one.transformation is None:
-        return one.presence(classifier.labels, data.classes)
-    return one.invariance(classifier.labels)
+def _for_model(entry: "WrittenRule", classifier: "Classifier", data: "Data") -> "Invariance | Presence":
+    """The rule, with the classes of this model and this data set."""
+    if entry.transformation is None:
+        return entry.presence(classifier.labels, data.classes)
+    return entry.invariance(classifier.labels)
 
 
 @dataclass
-class _Read:
-    """The pictures of a data set as the model takes them, read anew each time; what cannot be read is reported once."""
+class _Inputs:
+    """The pictures of a data set, prepared for the model.
+
+    They are read again in each iteration. A picture that cannot be read is reported once, and then left out.
+    """
 
     data: "Data"
     classifier: "Classifier"
@@ -159,7 +163,7 @@ class _Read:
                 inputs = self.classifier.prepare(pictures.read(example.path))
             except ValueError as error:
                 self.failed.add(index)
-                complain(error)
+                print_error(error)
                 continue
             classes = self.data.classes
             present = frozenset(classes[thing.label] for thing in example.things if not thing.difficult)
@@ -169,47 +173,48 @@ class _Read:
 
 
 def _levels(classifier: "Classifier") -> "Levels":
-    """What black and white are after the classifier's preparation."""
+    """The values of black and white after the classifier's preparation, for each channel."""
     from sfumato.behaviour import Levels
 
     scales = list(zip(classifier.preparation.mean, classifier.preparation.std, strict=True))
     return Levels(tuple(-mean / std for mean, std in scales), tuple((1 - mean) / std for mean, std in scales))
 
 
-def _tests(
-    ready: "Iterable[tuple[WrittenRule, Invariance | Presence]]", watched: "Watched"
+def _test_all(
+    bound_rules: "Iterable[tuple[WrittenRule, Invariance | Presence]]", watched: "Watched"
 ) -> tuple[list[Outcome], int]:
-    """Each rule tested, and how many could not be."""
+    """Test the rules; returns the outcomes, and how many rules could not be tested."""
     from rich.console import Console
 
     tests, failed = [], 0
     with Console(stderr=True).status("") as status:
-        for asked, rule in ready:
-            status.update(f"testing {asked.text}")
+        for entry, rule in bound_rules:
+            status.update(f"testing {entry.text}")
             try:
-                tests.append(_test(asked, rule, watched, status.update))
+                tests.append(_test(entry, rule, watched, status.update))
             except ValueError as error:
                 failed += 1
-                complain(f"rule {asked.text!r}: {error}")
+                print_error(f"rule {entry.text!r}: {error}")
     return tests, failed
 
 
 def _test(
-    asked: "WrittenRule", rule: "Invariance | Presence", watched: "Watched", tell: Callable[[str], object]
+    entry: "WrittenRule", rule: "Invariance | Presence", watched: "Watched", show: Callable[[str], object]
 ) -> Outcome:
+    """Test a rule; `show` is called with what is being tested."""
     from sfumato.behaviour import Presence, strongest
 
     if isinstance(rule, Presence):
-        rule, unseen = rule.learnt(rule.rows(watched))
-        return Outcome(asked, rule, rule.tested(unseen), unseen)
-    test = Outcome(asked, rule)
-    if asked.has_strength:
+        rule, held_out = rule.learnt(rule.rows(watched))
+        return Outcome(entry, rule, rule.tested(held_out), held_out)
+    test = Outcome(entry, rule)
+    if entry.has_strength:
         test.rows = rule.rows(watched)
         test.estimates = rule.tested(test.rows)
         test.verdict = rule.verdict(test.estimates[rule.error_column])
         test.too_few = rule.too_few(len(test.rows))
-    if asked.has_search and not test.too_few:
+    if entry.has_search and not test.too_few:
         test.strongest = strongest(
-            rule, watched, asked.most, progress=lambda look: tell(f"testing {rule.at(look.strength).transformation}")
+            rule, watched, entry.most, progress=lambda look: show(f"testing {rule.at(look.strength).transformation}")
         )
     return test

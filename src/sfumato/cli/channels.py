@@ -1,4 +1,4 @@
-"""`sfumato channels`: which channels of a layer a class needs, in each picture, or over all pictures of a class."""
+"""`sfumato channels`: which channels of a layer a class needs, in one picture or over all pictures of a class."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,10 +7,10 @@ import typer
 
 from sfumato.cli import naming, summaries
 from sfumato.cli.class_sheet import class_sheet
-from sfumato.cli.files import Names, say_where, write_json
-from sfumato.cli.inverted import inverted
+from sfumato.cli.errors import SOME_FAILED, reporting_errors
+from sfumato.cli.files import Names, print_folder, write_json
+from sfumato.cli.inversion import invert_masks
 from sfumato.cli.queries import Batch, Prepared, Query, prepare
-from sfumato.cli.speaking import SOME_FAILED, speaking_plainly
 from sfumato.cli.tables import console, table
 from sfumato.settings import number
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from sfumato.methods.sufficient import SmallestArea
     from sfumato.models import Classifier
 
-TOP = 8  # channels named and drawn
+TOP = 8
+"""How many channels are named and drawn."""
 
 
 def channels(
@@ -30,17 +31,20 @@ def channels(
     layer: Annotated[
         str | None, typer.Option(help="The layer; see `sfumato layers`. [default: the model's own]")
     ] = None,
-    at: Annotated[str, typer.Option(help="Mask what the layer puts out (output) or takes in (input).")] = "output",
-    groups: Annotated[int | None, typer.Option(help="Mask so many groups of channels, as attention heads.")] = None,
+    at: Annotated[str, typer.Option(help="Mask the layer's output or its input: output or input.")] = "output",
+    groups: Annotated[
+        int | None, typer.Option(help="Mask groups of channels, such as attention heads: how many.")
+    ] = None,
     model: naming.Model = "lite0",
     checkpoint: naming.Checkpoint = None,
     target: Annotated[
         list[str] | None, typer.Option(help="A class, by index or label; may be repeated. [default: the top class]")
     ] = None,
-    counts: Annotated[str | None, typer.Option(help="Numbers of channels, e.g. 5,10,25,50. [default: these]")] = None,
+    counts: Annotated[str | None, typer.Option(help="Numbers of channels. [default: 5,10,25,50]")] = None,
     game: Annotated[str, typer.Option(help="preserve, delete or dual.")] = "preserve",
     keep: Annotated[
-        float, typer.Option("--smallest", metavar="KEEP", help="The share of the score that the smallest set keeps.")
+        float,
+        typer.Option("--smallest", metavar="KEEP", help="The share of the score that the smallest set must keep."),
     ] = 0.9,
     steps: Annotated[int | None, typer.Option(help="Steps of the ascent. [default: the method's]")] = None,
     score: Annotated[
@@ -48,17 +52,17 @@ def channels(
         typer.Option(help="What a class means: logit, probability, log-odds, or sigmoid for heads of several labels."),
     ] = "logit",
     invert: Annotated[
-        bool, typer.Option(help="Draw pictures that excite the layer alike; takes a minute each.")
+        bool, typer.Option(help="Draw pictures that excite the layer in the same way; a minute for each picture.")
     ] = True,
     per_class: Annotated[
         bool,
-        typer.Option("--per-class", help="Take all pictures as of one class, --target: one sheet for them together."),
+        typer.Option("--per-class", help="Explain all pictures as one class, --target, in one sheet."),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sfumato-out"),
 ) -> None:
-    """Find the channels of a layer that a class needs: writes a sheet, the masks and a summary for each picture."""
-    with speaking_plainly():
+    """Find the channels of a layer that a class needs. Writes a sheet, the masks and a summary for each picture."""
+    with reporting_errors():
         from sfumato.methods import ExtremalChannels
         from sfumato.scores import link_of_meaning
 
@@ -70,22 +74,19 @@ def channels(
         if per_class:
             if not target or len(target) > 1:
                 raise ValueError(
-                    f"--per-class is for the pictures of one class; name it once with --target, not {target}"
+                    f"--per-class is for the pictures of one class; name one class with --target; got {target}"
                 )
             left_out = class_sheet(images, method, model, checkpoint, target[0], keep, invert, out)
             raise typer.Exit(SOME_FAILED if left_out else 0)
         prepared = prepare(images, model, target or [], out, checkpoint, link_of_meaning(score))
-        method = prepared.classifier.placed(method)
-        if not method.layer:
-            raise ValueError(
-                f"model {model!r} names no layer for this; give one with --layer; see: sfumato layers {model}"
-            )
+        method = naming.place_at_layer(method, prepared.classifier, model)
         _explain(method, prepared, keep, invert, out)
     if prepared.failed:
         raise typer.Exit(SOME_FAILED)
 
 
 def _explain(method: "ExtremalChannels", prepared: Prepared, keep: float, invert: bool, out: Path) -> None:
+    """Explain the queries, and write and print their results."""
     from sfumato import sheets
     from sfumato.cli.progress import progress_bar
     from sfumato.figures.panels import save
@@ -96,62 +97,65 @@ def _explain(method: "ExtremalChannels", prepared: Prepared, keep: float, invert
         with progress_bar(batch.title) as progress:
             result = method(classifier.net, batch.inputs, batch.targets, progress=progress)
         with progress_bar("smallest sets") as progress:
-            searched = _smallest(method, classifier, batch, result.whole, keep, progress)
-        for place, query in enumerate(batch.queries):
-            each, found = result[place], searched.get(place)
-            pictures = _inverted(method, classifier, batch.inputs[place], each) if invert else {}
+            searches = _smallest(method, classifier, batch, result.whole, keep, progress)
+        for index, query in enumerate(batch.queries):
+            part, search = result[index], searches.get(index)
+            inversions = _invert(method, classifier, batch.inputs[index], part) if invert else {}
             stem = names.unused(query.stem)
-            shown = classifier.restore(query.inputs)
-            sheet = sheets.channels(each, shown, count=TOP, found=found, inversions=pictures, title=query.title)
+            picture = classifier.restore(query.inputs)
+            sheet = sheets.channels(part, picture, count=TOP, found=search, inversions=inversions, title=query.title)
             save(sheet, out / f"{stem}.png")
-            each.save(out / f"{stem}.safetensors")
-            write_json(out / f"{stem}.json", _summary(each, found, query, classifier, keep))
-            _print(each, found, query, keep)
-    say_where(len(prepared.queries), out)
+            part.save(out / f"{stem}.safetensors")
+            write_json(out / f"{stem}.json", _summary(part, search, query, classifier, keep))
+            _print(part, search, query, keep)
+    print_folder(len(prepared.queries), out)
 
 
 def _smallest(
     method: "ExtremalChannels", classifier: "Classifier", batch: Batch, whole: Any, keep: float, progress: Any
 ) -> "dict[int, SmallestArea]":
-    """The smallest sets by place in the batch, where they mean anything: in a game that only keeps a positive score."""
+    """The smallest sets of channels, by the index of the query in the batch.
+
+    A query has one if its score is positive and the game only keeps.
+    """
     from sfumato.methods.sufficient import smallest
 
-    places = [place for place, score in enumerate(whole.tolist()) if score > 0]
-    if method.game.drop or not places:  # type: ignore[union-attr]  # a Game by now
+    indices = [index for index, score in enumerate(whole.tolist()) if score > 0]
+    if method.game.drop or not indices:  # type: ignore[union-attr]  # a Game by now
         return {}
-    found = smallest(method, classifier.net, batch.inputs[places], batch.targets[places], keep, progress=progress)
-    return {place: found[row] for row, place in enumerate(places)}
+    searches = smallest(method, classifier.net, batch.inputs[indices], batch.targets[indices], keep, progress=progress)
+    return {index: searches[row] for row, index in enumerate(indices)}
 
 
-def _inverted(
+def _invert(
     method: "ExtremalChannels", classifier: "Classifier", inputs: "Tensor", result: "Attribution"
 ) -> "dict[str, Tensor]":
-    """Pictures that excite the layer as the picture does, as the channels of the largest mask do, and as the others do."""
+    """Pictures that excite the layer like all channels, like those of the largest mask, and like the others."""
     import torch
 
     from sfumato.layers.below import activations
 
-    full = activations(classifier.net, method.layer, inputs[None], method.at, method.call)
+    activation = activations(classifier.net, method.layer, inputs[None], method.at, method.call)
     mask = result.channel_masks[0, -1]
-    kept = round(float(mask.sum()))
-    parts = {
+    masks = {
         "all channels, inverted": torch.ones_like(mask),
-        f"these {kept}, inverted": mask,
+        f"these {round(float(mask.sum()))}, inverted": mask,
         "the others, inverted": 1 - mask,
     }
-    return dict(zip(parts, inverted(classifier, method, full, torch.stack(list(parts.values()))), strict=True))
+    pictures = invert_masks(classifier, method, activation, torch.stack(list(masks.values())))
+    return dict(zip(masks, pictures, strict=True))
 
 
 def _summary(
-    result: "Attribution", found: "SmallestArea | None", query: Query, classifier: "Classifier", keep: float
+    result: "Attribution", search: "SmallestArea | None", query: Query, classifier: "Classifier", keep: float
 ) -> dict[str, Any]:
-    """What the JSON file says."""
+    """The content of the JSON file."""
     masks = result.channel_masks[0]
-    kept = [mask.nonzero()[:, 0].tolist() for mask in masks.round()]
+    sets = [mask.nonzero()[:, 0].tolist() for mask in masks.round()]
     scores, complements = result.scores, result.complements
     assert scores is not None  # noqa: S101  # for the type checker: methods with masks give these
     assert complements is not None  # noqa: S101
-    rows = zip(kept, scores[0].tolist(), complements[0].tolist(), strict=True)
+    rows = zip(sets, scores[0].tolist(), complements[0].tolist(), strict=True)
     return summaries.picture(query, classifier) | {
         "whole": number(result.whole),
         "blank": number(result.blank),
@@ -161,47 +165,50 @@ def _summary(
                 "count": len(channels),
                 "channels": channels,
                 "score": number(score),
-                "without": number(rest),
+                "without": number(complement),
             }
-            for channels, score, rest in rows
+            for channels, score, complement in rows
         ],
         "top": [{"channel": channel, "weight": number(weight)} for channel, weight in _top(result)],
-        "smallest": None if found is None else {"keep": keep, "count": _count(found), "curve": _curve(found)},
+        "smallest": None if search is None else {"keep": keep, "count": _count(search), "curve": _curve(search)},
         **summaries.about(result, query),
     }
 
 
 def _top(result: "Attribution") -> list[tuple[int, float]]:
+    """The channels with the largest weights, and these weights."""
     indices, weights = result.channels(min(TOP, result.channel_masks.shape[2]))
     return list(zip(indices[0].tolist(), weights[0].tolist(), strict=True))
 
 
-def _count(found: "SmallestArea") -> int | None:
-    return int(found.count) if found.reached else None  # type: ignore[arg-type]  # a search of channels counts them
+def _count(search: "SmallestArea") -> int | None:
+    """The smallest number of channels; `None` if no number suffices."""
+    return int(search.count) if search.reached else None  # type: ignore[arg-type]  # a search of channels counts them
 
 
-def _curve(found: "SmallestArea") -> list[dict[str, Any]]:
+def _curve(search: "SmallestArea") -> list[dict[str, Any]]:
     """The score against the number of channels."""
-    counts = (found.curve_areas * found.attribution.channel_masks.shape[2]).round().int().tolist()
-    scores = map(number, found.curve_scores[0].tolist())
+    counts = (search.curve_areas * search.attribution.channel_masks.shape[2]).round().int().tolist()
+    scores = map(number, search.curve_scores[0].tolist())
     return [{"count": count, "score": score} for count, score in zip(counts, scores, strict=True)]
 
 
-def _print(result: "Attribution", found: "SmallestArea | None", query: Query, keep: float) -> None:
+def _print(result: "Attribution", search: "SmallestArea | None", query: Query, keep: float) -> None:
+    """Print the scores, the channels with the largest weights, and the smallest number of channels."""
     from sfumato.figures.panels import percent
 
-    plain = console()
-    plain.print(f"{query.source}: {query.label} ({query.target})", style="bold", soft_wrap=True)
-    lines = table("channels", "score")
-    lines.add_row(f"all {result.channel_masks.shape[2]}", f"{float(result.whole):.2f}")  # type: ignore[arg-type]
+    terminal = console()
+    terminal.print(f"{query.source}: {query.label} ({query.target})", style="bold", soft_wrap=True)
+    scores = table("channels", "score")
+    scores.add_row(f"all {result.channel_masks.shape[2]}", f"{float(result.whole):.2f}")  # type: ignore[arg-type]
     for mask, score in zip(result.channel_masks[0], result.scores[0].tolist(), strict=True):  # type: ignore[index]
-        lines.add_row(f"{float(mask.sum()):g}", f"{score:.2f}")
-    plain.print(lines)
-    plain.print("Those that weigh most: " + ", ".join(str(channel) for channel, _ in _top(result)))
-    if found is not None:
-        count = _count(found)
-        reach = "No number of channels reaches" if count is None else f"{count} channels keep"
-        plain.print(f"{reach} {percent(keep)} of the score.")
-        if count is not None and found.blank_suffices:
-            plain.print("No channel at all keeps as much: this number says nothing of the picture.")
-    plain.print()
+        scores.add_row(f"{float(mask.sum()):g}", f"{score:.2f}")
+    terminal.print(scores)
+    terminal.print("Channels with the largest weights: " + ", ".join(str(channel) for channel, _ in _top(result)))
+    if search is not None:
+        count = _count(search)
+        subject = "No number of channels reaches" if count is None else f"{count} channels keep"
+        terminal.print(f"{subject} {percent(keep)} of the score.")
+        if count is not None and search.blank_suffices:
+            terminal.print("No channels at all keep as much, so this number says nothing about the picture.")
+    terminal.print()

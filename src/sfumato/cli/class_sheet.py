@@ -1,4 +1,4 @@
-"""`sfumato channels --per-class`: the channels that a class needs over many pictures, in one sheet."""
+"""`sfumato channels --per-class`: the channels that a class needs in many pictures, in one sheet."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from sfumato.cli import naming
+from sfumato.cli.errors import print_error
 from sfumato.cli.files import check_writable, slug, write_json
-from sfumato.cli.inverted import inverted
-from sfumato.cli.speaking import complain
+from sfumato.cli.inversion import invert_masks
 from sfumato.settings import number
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from sfumato.behaviour.per_class import ClassChannels, Finished
     from sfumato.methods import ExtremalChannels
 
-CHANNELS, EXAMPLES = 6, 6  # drawn
+CHANNELS, EXAMPLES = 6, 6
+"""How many channels are drawn, and how many pictures of each."""
 
 
 def class_sheet(
@@ -32,7 +34,7 @@ def class_sheet(
 ) -> int:
     """Find and draw the channels of one class; returns how many pictures could not be used.
 
-    What is found out about a picture stays in the folder `out`/masks, so that a run which was broken off goes on.
+    The masks of each picture are stored in the folder `out`/masks, so that the command can be resumed after an interruption.
     """
     from sfumato import models, sheets
     from sfumato.behaviour.per_class import class_channels
@@ -44,64 +46,62 @@ def class_sheet(
     classifier = models.load(model, checkpoint)
     index = labels.find(classifier.labels, target)
     label = labels.synonyms(classifier.labels[index])[0]
-    method = classifier.placed(method)
-    if not method.layer:
-        raise ValueError(f"model {model!r} names no layer for this; give one with --layer; see: sfumato layers {model}")
-    found = class_channels(method, classifier, images, index, keep=keep, out=out / "masks", progress=_tell)
-    inversions = _alone(found, method) if invert else {}
+    method = naming.place_at_layer(method, classifier, model)
+    result = class_channels(method, classifier, images, index, keep=keep, out=out / "masks", progress=_print_reason)
+    inversions = _invert_channels(result, method) if invert else {}
     title = f"{label} ({index}): {method.layer} of {classifier.name}"
-    sheet = sheets.of_class(found, min(CHANNELS, len(found.mean)), EXAMPLES, inversions, title)
+    sheet = sheets.of_class(result, min(CHANNELS, len(result.mean)), EXAMPLES, inversions, title)
     panels.save(sheet, out / f"{slug(label)}.png")
-    write_json(out / f"{slug(label)}.json", _summary(found, label, index))
-    channels, weights = found.top(min(CHANNELS, len(found.mean)))
+    write_json(out / f"{slug(label)}.json", _summary(result, label, index))
+    channels, weights = result.top(min(CHANNELS, len(result.mean)))
+    mean_count = float(result.counts.float().mean())
+    typer.echo(f"{label} ({index}): {len(result)} pictures, {mean_count:.1f} channels on average")
     typer.echo(
-        f"{label} ({index}): {len(found)} pictures, {float(found.counts.float().mean()):.1f} channels each on average"
-    )
-    typer.echo(
-        "Those that weigh most: "
+        "Channels with the largest weights: "
         + ", ".join(f"{c} ({w:.2f})" for c, w in zip(channels.tolist(), weights.tolist(), strict=True))
     )
     typer.echo(f"The sheet is {out / f'{slug(label)}.png'}")
-    return len(found.left_out)
+    return len(result.left_out)
 
 
-def _tell(finished: "Finished") -> None:
+def _print_reason(finished: "Finished") -> None:
+    """Print why a picture could not be used."""
     if finished.reason:
-        complain(finished.reason)
+        print_error(finished.reason)
 
 
-def _alone(found: "ClassChannels", method: "ExtremalChannels") -> "dict[int, Tensor]":
-    """For each channel drawn, a picture that excites it as its best example does, and no other channel."""
+def _invert_channels(result: "ClassChannels", method: "ExtremalChannels") -> "dict[int, Tensor]":
+    """For each channel of the sheet, a picture that excites it like its best example, and excites no other channel."""
     import torch
 
     from sfumato.data import pictures
     from sfumato.layers.below import activations
 
-    classifier = found.classifier
-    channels = found.top(min(CHANNELS, len(found.mean)))[0].tolist()
-    best = found.peaks.values.argmax(0)
-    inputs = [classifier.prepare(pictures.read(found.peaks.pictures[best[channel]])) for channel in channels]
-    excited = activations(classifier.net, method.layer, torch.stack(inputs), method.at, method.call)
-    masks = torch.eye(len(found.mean), dtype=torch.float32, device="cpu")[channels]
-    return dict(zip(channels, inverted(classifier, method, excited, masks), strict=True))
+    classifier = result.classifier
+    channels = result.top(min(CHANNELS, len(result.mean)))[0].tolist()
+    best = result.peaks.values.argmax(0)
+    inputs = [classifier.prepare(pictures.read(result.peaks.pictures[best[channel]])) for channel in channels]
+    values = activations(classifier.net, method.layer, torch.stack(inputs), method.at, method.call)
+    masks = torch.eye(len(result.mean), dtype=torch.float32, device="cpu")[channels]
+    return dict(zip(channels, invert_masks(classifier, method, values, masks), strict=True))
 
 
-def _summary(found: "ClassChannels", label: str, index: int) -> dict[str, Any]:
-    """What the JSON file says."""
-    channels, weights = found.top(len(found.mean))
-    rows = zip(channels.tolist(), weights.tolist(), found.spread[channels].tolist(), strict=True)
-    each = zip(found.pictures, found.counts.tolist(), found.scores.tolist(), found.whole.tolist(), strict=True)
+def _summary(result: "ClassChannels", label: str, index: int) -> dict[str, Any]:
+    """The content of the JSON file."""
+    channels, weights = result.top(len(result.mean))
+    rows = zip(channels.tolist(), weights.tolist(), result.spread[channels].tolist(), strict=True)
+    pictures = zip(result.pictures, result.counts.tolist(), result.scores.tolist(), result.whole.tolist(), strict=True)
     return {
         "target": {"index": index, "label": label},
         "pictures": [
             {"picture": str(path), "count": count, "score": number(score), "whole": number(whole)}
-            for path, count, score, whole in each
+            for path, count, score, whole in pictures
         ],
-        "left_out": [{"picture": str(path), "reason": reason} for path, reason in found.left_out],
+        "left_out": [{"picture": str(path), "reason": reason} for path, reason in result.left_out],
         "channels": [
             {"channel": channel, "weight": number(weight), "spread": number(spread)}
             for channel, weight, spread in rows
             if weight > 0
         ],
-        **found.about,
+        **result.about,
     }

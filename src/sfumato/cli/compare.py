@@ -1,4 +1,4 @@
-"""Several methods, or one that makes no masks: their maps of each query side by side, with the time that each took."""
+"""The maps of several methods side by side, with the seconds of each method. Also for one method that makes no masks."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sfumato.cli import summaries
-from sfumato.cli.files import Names, say_where, slug, write_json
+from sfumato.cli.files import Names, print_folder, slug, write_json
 from sfumato.cli.queries import Batch, prepare
 from sfumato.settings import number
 
@@ -25,9 +25,9 @@ def compare(
     out: Path,
     checkpoint: Path | None = None,
 ) -> int:
-    """Run the methods, by name, on all pictures and draw their maps; returns how many pictures failed.
+    """Run the methods, given by name, on all pictures and draw their maps; returns how many pictures failed.
 
-    Where they explain different quantities, the pictures' titles, the files and the terminal say so.
+    If the methods explain different quantities, the titles, the files and the terminal say so.
     """
     from sfumato import plots
     from sfumato.scores import AUTO, SIGMOID, differing, link_of_meaning, quantity
@@ -38,22 +38,22 @@ def compare(
     methods = {name: classifier.placed(method) for name, method in methods.items()}
     names, difference = Names(), ""
     for batch in prepared.batches():
-        found = {name: _timed(name, method, classifier, batch) for name, method in methods.items()}
-        seconds = {name: each for name, (_, each) in found.items()}
-        for place, query in enumerate(batch.queries):
-            results = {name: result[place] for name, (result, _) in found.items()}
+        outcomes = {name: _explain(name, method, classifier, batch) for name, method in methods.items()}
+        seconds = {name: duration for name, (_, duration) in outcomes.items()}
+        for index, query in enumerate(batch.queries):
+            results = {name: result[index] for name, (result, _) in outcomes.items()}
             stem = names.unused(query.stem)
             quantities = {name: quantity(result.about["score"]) for name, result in results.items()}
             difference = differing(quantities)
-            heads = [
-                f"{name}\n" + (f"{quantities[name]}, " if difference else "") + _duration(seconds[name])
+            titles = [
+                f"{name}\n" + (f"{quantities[name]}, " if difference else "") + _seconds_text(seconds[name])
                 for name in results
             ]
-            drawn = plots.comparison(list(results.values()), classifier.restore(query.inputs), heads, query.title)
-            plots.save(drawn, out / f"{stem}.png")
+            figure = plots.comparison(list(results.values()), classifier.restore(query.inputs), titles, query.title)
+            plots.save(figure, out / f"{stem}.png")
             for name, result in results.items():
                 result.save(out / f"{stem}-{slug(name)}.safetensors")
-            told = {
+            entries = {
                 name: {
                     "seconds": number(seconds[name]),
                     "explains": quantities[name],
@@ -61,16 +61,17 @@ def compare(
                 }
                 for name, result in results.items()
             }
-            write_json(out / f"{stem}.json", summaries.picture(query, classifier) | {"methods": told})
-            typer.echo(f"{query.title}: " + ", ".join(f"{name} {_duration(each)}" for name, each in seconds.items()))
+            write_json(out / f"{stem}.json", summaries.picture(query, classifier) | {"methods": entries})
+            times = (f"{name} {_seconds_text(duration)}" for name, duration in seconds.items())
+            typer.echo(f"{query.title}: {', '.join(times)}")
     if difference:
         typer.echo(f"{difference} --score sets one for all.")
-    say_where(len(prepared.queries), out)
+    print_folder(len(prepared.queries), out)
     return prepared.failed
 
 
-def _timed(name: str, method: Any, classifier: "Classifier", batch: Batch) -> tuple["Attribution", float]:
-    """The result for the queries, and the seconds that each took."""
+def _explain(name: str, method: Any, classifier: "Classifier", batch: Batch) -> tuple["Attribution", float]:
+    """The result for a batch, and the seconds for one query."""
     from sfumato.cli.progress import progress_bar
 
     with progress_bar(name) as progress:
@@ -79,10 +80,10 @@ def _timed(name: str, method: Any, classifier: "Classifier", batch: Batch) -> tu
         return result, (time.perf_counter() - began) / len(batch.queries)
 
 
-def _duration(seconds: float) -> str:
-    """Seconds as people read them.
+def _seconds_text(seconds: float) -> str:
+    """Seconds, rounded for people.
 
-    >>> _duration(0.0421), _duration(12.34)
+    >>> _seconds_text(0.0421), _seconds_text(12.34)
     ('0.042 s', '12 s')
     """
     return f"{seconds:.2g} s" if seconds < 100 else f"{seconds:.0f} s"

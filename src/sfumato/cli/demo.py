@@ -1,21 +1,22 @@
-"""`sfumato demo`: the sample pictures, each explained, and all in one figure."""
+"""`sfumato demo`: explanations of the sample pictures, and a figure of all of them."""
 
 from pathlib import Path
 
 import typer
 
+from sfumato.cli.errors import reporting_errors
 from sfumato.cli.masks import explain_with_masks
-from sfumato.cli.speaking import speaking_plainly
 
 
 def explain_samples(out: Path, steps: int) -> None:
-    """Explain the sample pictures, each with its top class."""
-    with speaking_plainly():
+    """Explain each sample picture with its top class."""
+    with reporting_errors():
         from sfumato import ExtremalPerturbation, plots, samples
 
         method = ExtremalPerturbation(areas=(0.05, 0.1, 0.2), steps=steps)
-        _, done = explain_with_masks(samples.paths(), "lite0", [], method, out)
-        titles = [f"{each.query.source.stem}: {each.query.label}" for each in done]
-        rows = [each.result for each in done], [each.picture for each in done]
-        plots.save(plots.overview(*rows, titles), out / "demo.png")
+        _, explanations = explain_with_masks(samples.paths(), "lite0", [], method, out)
+        results = [explanation.result for explanation in explanations]
+        pictures = [explanation.picture for explanation in explanations]
+        titles = [f"{explanation.query.source.stem}: {explanation.query.label}" for explanation in explanations]
+        plots.save(plots.overview(results, pictures, titles), out / "demo.png")
         typer.echo(f"All in one figure: {out / 'demo.png'}")

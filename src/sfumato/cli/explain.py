@@ -1,4 +1,4 @@
-"""`sfumato explain`: what is asked, and who answers it."""
+"""`sfumato explain`: its options, and the choice between masks of one method and maps of several."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,8 +7,8 @@ import typer
 
 from sfumato.cli import naming
 from sfumato.cli.compare import compare
+from sfumato.cli.errors import SOME_FAILED, reporting_errors
 from sfumato.cli.masks import explain_with_masks
-from sfumato.cli.speaking import SOME_FAILED, speaking_plainly
 
 
 def explain(
@@ -19,10 +19,10 @@ def explain(
         list[str] | None, typer.Option(help="A class, by index or label; may be repeated. [default: the top class]")
     ] = None,
     method: Annotated[
-        str, typer.Option(help="A method, or several with commas between, side by side; see `sfumato methods`.")
+        str, typer.Option(help="A method, or several, separated by commas; see `sfumato methods`.")
     ] = "extremal",
     layer: Annotated[
-        str | None, typer.Option(help="The layer for methods that look into one. [default: the model's own]")
+        str | None, typer.Option(help="The layer, for methods that use one. [default: the model's own]")
     ] = None,
     areas: Annotated[
         str | None, typer.Option(help="Fractions of the picture to show, e.g. 0.05,0.1,0.2. [default: the method's]")
@@ -36,28 +36,28 @@ def explain(
     score: Annotated[
         str | None,
         typer.Option(
-            help="What a class means, to all methods: logit, probability, log-odds, or sigmoid, for heads of several labels. "
+            help="What a class means, for all methods: logit, probability, log-odds, or sigmoid for heads of several labels. "
             "[default: the method's]"
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all that is random. [default: the method's]")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sfumato-out"),
 ) -> None:
-    """Explain what a network sees in pictures: writes a figure, the masks and a summary for each picture and target."""
-    with speaking_plainly():
-        shown = None if areas is None else naming.numbers(areas, "--areas")
-        settings = {"areas": shown, "game": game, "steps": steps, "seed": seed, "layer": layer, "score": score}
-        made = naming.methods_named(method, {name: value for name, value in settings.items() if value is not None})
-        (first, *others) = made.values()
-        alone = not others and naming.makes_masks(first)
-        if smallest is not None and not (alone and hasattr(first, "areas")):
+    """Explain what a network sees in pictures. Writes a figure, the masks and a summary for each picture and target."""
+    with reporting_errors():
+        fractions = None if areas is None else naming.numbers(areas, "--areas")
+        settings = {"areas": fractions, "game": game, "steps": steps, "seed": seed, "layer": layer, "score": score}
+        methods = naming.build_methods(method, {name: value for name, value in settings.items() if value is not None})
+        first = next(iter(methods.values()))
+        draws_masks = len(methods) == 1 and naming.makes_masks(first)
+        if smallest is not None and not (draws_masks and first.finds_smallest):
             without = ", without --layer" if layer else ""
             raise ValueError(
                 f"--smallest is for one method that makes masks of an area, e.g. --method extremal{without}"
             )
-        if not alone:
-            failed = compare(images, model, target or [], made, out, checkpoint)
+        if draws_masks:
+            failed, _ = explain_with_masks(images, model, target or [], first, out, smallest, fractions, checkpoint)
         else:
-            failed, _ = explain_with_masks(images, model, target or [], first, out, smallest, shown, checkpoint)
+            failed = compare(images, model, target or [], methods, out, checkpoint)
     if failed:
         raise typer.Exit(SOME_FAILED)

@@ -1,4 +1,4 @@
-"""Where results go: a folder that can be written, names that no two share, JSON that is whole."""
+"""Writing results: a folder that can be written, unique file names, and complete JSON files."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from sfumato.files import written
 
 
 def check_writable(out: Path) -> None:
-    """Make the folder and try it, before the work begins."""
+    """Make the folder and try to write to it, before the work begins. Raises `ValueError` if that fails."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -24,7 +24,7 @@ def check_writable(out: Path) -> None:
 
 
 class Names:
-    """File names given out so far: none twice, also where upper and lower case are the same.
+    """Unique file names, also on file systems that do not distinguish upper and lower case.
 
     >>> names = Names()
     >>> names.unused("cat"), names.unused("Cat"), names.unused("dog")
@@ -32,14 +32,15 @@ class Names:
     """
 
     def __init__(self) -> None:
-        self._given: set[str] = set()
+        self._used: set[str] = set()
 
     def unused(self, stem: str) -> str:
+        """The stem, with a number if it was used before."""
         name, count = stem, 1
-        while name.casefold() in self._given:
+        while name.casefold() in self._used:
             count += 1
             name = f"{stem}-{count}"
-        self._given.add(name.casefold())
+        self._used.add(name.casefold())
         return name
 
 
@@ -53,12 +54,12 @@ def slug(label: str) -> str:
 
 
 def write_json(path: Path, summary: Mapping[str, Any]) -> None:
-    """Whole or not at all."""
+    """Write a JSON file, completely or not at all."""
     content = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with written(path) as partial:
         partial.write_text(content, encoding="utf-8")
 
 
-def say_where(results: int, out: Path) -> None:
-    """The last line of a command that wrote results."""
+def print_folder(results: int, out: Path) -> None:
+    """Print the last line of a command: how many results are in which folder."""
     typer.echo(f"{results} {'result' if results == 1 else 'results'} in {out}")

@@ -1,4 +1,4 @@
-"""One method that makes masks of the picture: a figure, the masks and a summary for each query, and a table on the terminal."""
+"""Explanations by one method that makes masks: a figure, the masks and a summary for each query, and tables on the terminal."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfumato.cli import summaries
-from sfumato.cli.files import Names, say_where, write_json
+from sfumato.cli.files import Names, print_folder, write_json
 from sfumato.cli.queries import Batch, Query, prepare
 from sfumato.cli.tables import console, table
 from sfumato.settings import number
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Explained:
-    """What came of a query."""
+class Explanation:
+    """A query with its result."""
 
     query: Query
     picture: "Tensor"
     result: "Attribution"
-    kept: "Tensor"
+    probabilities: "Tensor"
     """The target's probability under each mask, `(V,)`."""
     search: dict[str, Any] = field(default_factory=dict)
-    """What is to be said of the search for the smallest area, if there was one."""
+    """The summary of the search for the smallest area, if there was one."""
     curve: "Curve | None" = None
-    """Of that search."""
+    """The curve of that search."""
 
 
 def explain_with_masks(
@@ -43,10 +43,10 @@ def explain_with_masks(
     keep: float | None = None,
     sampled: tuple[float, ...] | None = None,
     checkpoint: Path | None = None,
-) -> tuple[int, list[Explained]]:
-    """Explain all pictures; returns how many failed, and what was found.
+) -> tuple[int, list[Explanation]]:
+    """Explain all pictures; returns how many pictures failed, and the explanations.
 
-    With `keep`, the smallest area that keeps this share of the score is sought, from the areas `sampled` if given.
+    With `keep`, it searches for the smallest area that keeps this share of the score. `sampled` are the areas to begin with.
     """
     from sfumato.cli.progress import progress_bar
     from sfumato.scores import link_of_meaning
@@ -56,114 +56,116 @@ def explain_with_masks(
     classifier = prepared.classifier
     method = classifier.placed(method)
     names = Names()
-    done: list[Explained] = []
+    explanations: list[Explanation] = []
     for batch in prepared.batches():
         with progress_bar(batch.title) as progress:
-            found = list(_run(method, classifier, batch, keep, sampled, progress))
-        for each in found:
-            _write(each, classifier, out, names.unused(each.query.stem), keep)
-            _print(each, classifier)
-        done += found
-    say_where(len(done), out)
-    return prepared.failed, done
+            group = list(_explain_batch(method, classifier, batch, keep, sampled, progress))
+        for explanation in group:
+            _write(explanation, classifier, out, names.unused(explanation.query.stem), keep)
+            _print(explanation, classifier)
+        explanations += group
+    print_folder(len(explanations), out)
+    return prepared.failed, explanations
 
 
-def _run(
+def _explain_batch(
     method: Any,
     classifier: "Classifier",
     batch: Batch,
     keep: float | None,
     sampled: tuple[float, ...] | None,
     progress: Any,
-) -> Iterator[Explained]:
-    """What comes of each query, with or without the search for the smallest area."""
+) -> Iterator[Explanation]:
+    """Explain the queries of a batch, with or without the search for the smallest area."""
     search = None
     if keep is None:
         result = method(classifier.net, batch.inputs, batch.targets, progress=progress)
     else:
         from sfumato.methods.sufficient import smallest
 
-        more: dict[str, Any] = {"areas": sampled} if sampled else {}
-        search = smallest(method, classifier.net, batch.inputs, batch.targets, keep=keep, progress=progress, **more)
+        options: dict[str, Any] = {"areas": sampled} if sampled else {}
+        search = smallest(method, classifier.net, batch.inputs, batch.targets, keep=keep, progress=progress, **options)
         result = search.attribution
     for index, query in enumerate(batch.queries):
         part = result[index]
         about: dict[str, Any] = {}
         curve = None
         if search is not None and keep is not None:
-            from sfumato.figures.report.numbers import told
+            from sfumato.figures.report.numbers import search_summary
 
-            part = replace(part, areas=part.achieved[0].clone())  # the search asked each query for its own area
-            about = {"smallest": told(search[index], keep)}
+            part = replace(part, areas=part.achieved[0].clone())  # each query has an area of its own
+            about = {"smallest": search_summary(search[index], keep)}
             curve = (search.curve_areas, search.curve_scores[index])
-        kept = _probabilities(method, classifier, query, part)
-        yield Explained(query, classifier.restore(query.inputs), part, kept, about, curve)
+        probabilities = _probabilities(method, classifier, query, part)
+        yield Explanation(query, classifier.restore(query.inputs), part, probabilities, about, curve)
 
 
 def _probabilities(method: Any, classifier: "Classifier", query: Query, result: "Attribution") -> "Tensor":
-    """The target's probability under each mask, `(V,)`; under several perturbations the mean."""
+    """The target's probability under each mask, `(V,)`; the mean if the method has several perturbations."""
     import torch
 
-    from sfumato.about import used_perturbations
     from sfumato.scores import link_of_meaning, probabilities
 
     masks = result.masks[0]  # type: ignore[index]  # the method makes them
-    places = torch.zeros(len(masks), dtype=torch.long, device=masks.device)
+    rows = torch.zeros(len(masks), dtype=torch.long, device=masks.device)
     with torch.no_grad():
         outputs = [
             probabilities(
-                classifier.logits(perturbation(query.inputs[None])(masks, places)), link_of_meaning(method.score)
+                classifier.logits(perturbation(query.inputs[None])(masks, rows)), link_of_meaning(method.score)
             )[:, query.target]
-            for perturbation in used_perturbations(method)
+            for perturbation in method.used_perturbations()
         ]
     return torch.stack(outputs).mean(0)
 
 
-def _write(each: Explained, classifier: "Classifier", out: Path, stem: str, keep: float | None) -> None:
-    """The figure, the masks with their story, and the summary, which adds the numbers."""
+def _write(explanation: Explanation, classifier: "Classifier", out: Path, stem: str, keep: float | None) -> None:
+    """Write the figure, the result with its `about`, and the summary, which has the numbers too."""
     from sfumato import plots
 
-    picture = summaries.picture(each.query, classifier)
-    story = picture | each.search | summaries.about(each.result, each.query)
+    query, result = explanation.query, explanation.result
+    picture = summaries.picture(query, classifier)
+    about = picture | explanation.search | summaries.about(result, query)
     numbers = {
-        "whole": number(each.result.whole),
-        "blank": number(each.result.blank),
-        "areas": summaries.areas(each.result, each.kept),
+        "whole": number(result.whole),
+        "blank": number(result.blank),
+        "areas": summaries.areas(result, explanation.probabilities),
     }
-    drawn = plots.figure(
-        each.result, each.picture, title=each.query.title, keep=keep, curve=each.curve, classifier=classifier
+    figure = plots.figure(
+        result, explanation.picture, title=query.title, keep=keep, curve=explanation.curve, classifier=classifier
     )
-    plots.save(drawn, out / f"{stem}.png")
-    replace(each.result, about=story).save(out / f"{stem}.safetensors")
-    write_json(out / f"{stem}.json", picture | numbers | story)
+    plots.save(figure, out / f"{stem}.png")
+    replace(result, about=about).save(out / f"{stem}.safetensors")
+    write_json(out / f"{stem}.json", picture | numbers | about)
 
 
-def _print(each: Explained, classifier: "Classifier") -> None:
-    """The top classes, what each mask keeps, and what came of the search."""
+def _print(explanation: Explanation, classifier: "Classifier") -> None:
+    """Print the top classes, what each mask keeps, and the outcome of the search."""
     from rich.table import Table
 
     from sfumato.data import labels
     from sfumato.figures.plots import percent
 
-    query, screen = each.query, console()
-    screen.print(f"{query.source}: {query.label} ({query.target})", style="bold", soft_wrap=True)
-    before = table("top classes", "probability")
+    query, result, terminal = explanation.query, explanation.result, console()
+    terminal.print(f"{query.source}: {query.label} ({query.target})", style="bold", soft_wrap=True)
+    classes = table("top classes", "probability")
     for index, probability in query.top:
-        before.add_row(labels.synonyms(classifier.labels[index])[0], percent(probability))
-    after = table("area", "score", "of whole", "probability")
-    after.add_row("whole", f"{float(each.result.whole):.2f}", "", percent(float(query.probabilities[query.target])))  # type: ignore[arg-type]
-    for row in summaries.areas(each.result, each.kept):
+        classes.add_row(labels.synonyms(classifier.labels[index])[0], percent(probability))
+    masks = table("area", "score", "of whole", "probability")
+    masks.add_row("whole", f"{float(result.whole):.2f}", "", percent(float(query.probabilities[query.target])))  # type: ignore[arg-type]
+    for row in summaries.areas(result, explanation.probabilities):
         score = "–" if row["score"] is None else f"{row['score']:.2f}"
-        after.add_row(percent(row["achieved"]), score, percent(row["share_kept"]), percent(row["probability_kept"]))
-    both = Table.grid(padding=(0, 4))
-    both.add_row(before, after)
-    screen.print(both)
-    if "smallest" in each.search:
-        keep, area = percent(each.search["smallest"]["keep"]), each.search["smallest"]["area"]
+        masks.add_row(percent(row["achieved"]), score, percent(row["share_kept"]), percent(row["probability_kept"]))
+    columns = Table.grid(padding=(0, 4))
+    columns.add_row(classes, masks)
+    terminal.print(columns)
+    if search := explanation.search.get("smallest"):
+        keep, area = percent(search["keep"]), search["area"]
         if area is None:
-            screen.print(f"No area reaches {keep} of the score; the mask that came nearest is shown.")
+            terminal.print(f"No area reaches {keep} of the score; the mask that comes nearest is shown.")
         else:
-            screen.print(f"The smallest area that keeps {keep} of the score: {percent(area)} of the input.")
-            if float(each.result.blank) >= each.search["smallest"]["keep"] * float(each.result.whole):  # type: ignore[arg-type]
-                screen.print("The wholly perturbed picture keeps as much: this area says nothing of the picture.")
-    screen.print()
+            terminal.print(f"The smallest area that keeps {keep} of the score: {percent(area)} of the input.")
+            if float(result.blank) >= search["keep"] * float(result.whole):  # type: ignore[arg-type]
+                terminal.print(
+                    "The fully perturbed picture keeps as much, so this area says nothing about the picture."
+                )
+    terminal.print()

@@ -1,18 +1,21 @@
-"""What people type and what it means: methods by their names, with their settings, and numbers."""
+"""Values of options: methods by their names, with their settings, and lists of numbers."""
 
 import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+
+if TYPE_CHECKING:
+    from sfumato.models import Classifier
 
 N = TypeVar("N", int, float)
 
 CAPTUM = "captum:"
-"""Captum's methods go by the names of their classes, as `captum:IntegratedGradients`."""
+"""The beginning of the names of Captum's methods, such as `captum:IntegratedGradients`."""
 
 
 Model = Annotated[str, typer.Option(help="A model; see `sfumato models`.")]
@@ -22,67 +25,70 @@ Checkpoint = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Weights for the model, as torch.save or safetensors writes a state dict; code in it is not run. "
-        "[default: the model's own]",
+        help="A state dict for the model, written by torch.save or safetensors; code in the file is not run. "
+        "[default: the model's own weights]",
     ),
 ]
-"""The option that goes with --model."""
+"""The option --checkpoint."""
 
 
 def method_classes() -> dict[str, Any]:
-    """Every method by a short name: that of its file, or of its class where a file holds several."""
+    """All methods by short names: the name of the file, or of the class if the file has several."""
     from sfumato.runs.plans.catalogue import exported
 
     classes: list[Any] = list(exported("sfumato.methods", "__call__").values())
     files = [cls.__module__.rpartition(".")[2].replace("_", "-") for cls in classes]
-    named = {}
+    by_name = {}
     for cls, file in zip(classes, files, strict=True):
-        short = file if files.count(file) == 1 else _kebab(cls.__name__)
-        named[f"{CAPTUM}NAME" if short == "captum" else short] = cls
-    return named
+        name = file if files.count(file) == 1 else _kebab(cls.__name__)
+        by_name[f"{CAPTUM}NAME" if name == "captum" else name] = cls
+    return by_name
 
 
-def methods_named(names: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The methods of these names, separated by commas, each with those settings that it takes; one takes each."""
-    classes = _classes_named(names)
-    takes = {name: {field.name for field in fields(cls) if field.init} for name, cls in classes.items()}
+def build_methods(names: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the methods of these names, separated by commas. Each gets the settings that it has.
+
+    Raises `ValueError` if none of them has a setting.
+    """
+    classes = _find_classes(names)
+    setting_names = {name: {field.name for field in fields(cls) if field.init} for name, cls in classes.items()}
     for setting in settings:
-        if not any(setting in taken for taken in takes.values()):
+        if not any(setting in own for own in setting_names.values()):
             raise ValueError(f"method {names!r} has no {setting}; leave out --{setting}")
-    made = {}
+    methods = {}
     for name, cls in classes.items():
-        fitting = {setting: value for setting, value in settings.items() if setting in takes[name]}
-        made[name] = cls(name=name, **fitting) if name.startswith(CAPTUM) else cls(**fitting)
-    return made
+        own = {setting: value for setting, value in settings.items() if setting in setting_names[name]}
+        methods[name] = cls(name=name, **own) if name.startswith(CAPTUM) else cls(**own)
+    return methods
 
 
-def _classes_named(names: str) -> dict[str, Any]:
-    """The class for each name between commas, as it was typed."""
+def _find_classes(names: str) -> dict[str, Any]:
+    """The classes of names separated by commas, by the names as they were typed."""
     classes: dict[str, Any] = {}
-    meant = set()
-    for typed in names.split(","):
-        name = typed.strip()
+    keys = set()
+    for part in names.split(","):
+        name = part.strip()
         if not name:
             raise ValueError(
-                f"--method names an empty method in {names!r}; expected names separated by commas, e.g. grad-cam,extremal"
+                f"--method has an empty name in {names!r}; expected names separated by commas, e.g. grad-cam,extremal"
             )
-        cls = _class_named(name)
-        which = name if name.startswith(CAPTUM) else cls  # all of Captum's have one class here
-        if which in meant:
+        cls = _find_class(name)
+        key = name if name.startswith(CAPTUM) else cls  # all methods of Captum have one class here
+        if key in keys:
             raise ValueError(f"method {name!r} is named twice in {names!r}; name each method once")
-        meant.add(which)
+        keys.add(key)
         classes[name] = cls
     return classes
 
 
-def _class_named(name: str) -> Any:
-    """The class of that short name, class name, or dotted path "package.module:Name"."""
+def _find_class(name: str) -> Any:
+    """The class with this short name, class name, or dotted path "package.module:Name"."""
     known = method_classes()
-    example = f"{CAPTUM}NAME"
+    captum = f"{CAPTUM}NAME"
     if name.startswith(CAPTUM):
-        return known[example]
-    for short, cls in known.items():
-        if name.casefold().replace("_", "-") in (short, cls.__name__.casefold()) and short != example:
+        return known[captum]
+    for short_name, cls in known.items():
+        if name.casefold().replace("_", "-") in (short_name, cls.__name__.casefold()) and short_name != captum:
             return cls
     module, _, attribute = name.partition(":")
     if not attribute:
@@ -92,42 +98,53 @@ def _class_named(name: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise ValueError(f"method {name!r} cannot be imported ({error}); expected package.module:Name") from error
     if not (isinstance(cls, type) and is_dataclass(cls) and "__call__" in dir(cls)):
-        raise ValueError(f"method {name!r} is no dataclass that can be called; derive it from sfumato.Method")
+        raise ValueError(f"method {name!r} is not a dataclass that can be called; derive it from sfumato.Method")
     return cls
 
 
+def place_at_layer(method: Any, classifier: "Classifier", model: str) -> Any:
+    """The method with its layer, or with the classifier's default. Raises `ValueError` if there is none."""
+    method = classifier.placed(method)
+    if not method.layer:
+        raise ValueError(
+            f"model {model!r} has no default layer for this; name one with --layer; see: sfumato layers {model}"
+        )
+    return method
+
+
 def makes_masks(method: Any) -> bool:
-    """Whether the method's results have masks of the picture, not of a layer: of these there is more to say than of a map."""
+    """Whether the method's results have masks of the picture, not of a layer. Their figures show more than a map."""
     return bool(getattr(method, "makes_masks", False)) and not getattr(method, "layer", "")
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:
-    """Numbers between commas, as `option` takes them.
+    """The numbers of an option, separated by commas. Raises `ValueError`.
 
     >>> numbers("0.05,0.1", "--areas")
     (0.05, 0.1)
     """
-    return _separated(text, float, f"{option} takes numbers separated by commas, e.g. 0.05,0.1,0.2")
+    return _split(text, float, f"{option} takes numbers separated by commas, e.g. 0.05,0.1,0.2")
 
 
 def whole_numbers(text: str, option: str) -> tuple[int, ...]:
-    """Whole numbers between commas, as `option` takes them.
+    """The whole numbers of an option, separated by commas. Raises `ValueError`.
 
     >>> whole_numbers("5,10", "--counts")
     (5, 10)
     """
-    return _separated(text, int, f"{option} takes whole numbers separated by commas, e.g. 5,10,25")
+    return _split(text, int, f"{option} takes whole numbers separated by commas, e.g. 5,10,25")
 
 
-def _separated(text: str, kind: Callable[[str], N], expected: str) -> tuple[N, ...]:
+def _split(text: str, convert: Callable[[str], N], expected: str) -> tuple[N, ...]:
+    """The converted parts of a text, separated by commas; the error begins with `expected`."""
     try:
-        return tuple(kind(part) for part in text.split(","))
+        return tuple(convert(part) for part in text.split(","))
     except ValueError:
         raise ValueError(f"{expected}; got {text!r}") from None
 
 
 def _kebab(name: str) -> str:
-    """A class's name as a command line has it.
+    """The name of a class in lower case, with hyphens.
 
     >>> _kebab("ExcitationBackprop"), _kebab("GradCAM")
     ('excitation-backprop', 'grad-cam')

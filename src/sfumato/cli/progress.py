@@ -1,4 +1,4 @@
-"""A progress bar for a terminal, told of every step of a method."""
+"""A progress bar on the terminal for the steps of a method."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Progressing(Protocol):
-    """What all methods tell of a step: its place among how many, and values and areas of each mask or query."""
+    """A step of a method: its index, the number of steps, and the value and area of each mask or query."""
 
     @property
     def index(self) -> int: ...
@@ -24,10 +24,10 @@ class Progressing(Protocol):
 
 @contextmanager
 def progress_bar(title: str = "", console: "Console | None" = None) -> "Iterator[Callable[[Progressing], None]]":
-    """What a method's `progress=` takes; shows the steps done, the mean score and the mean area, and the time left.
+    """A callback for a method's `progress=`. The bar shows the steps, the mean score, the mean area and the time left.
 
-    The bar stands on stderr, or where `console` writes, and vanishes at the end; it starts again with an ascent's first
-    step. Where there is no terminal, nothing is written.
+    It is written to stderr or to `console`, starts again at the first step of each search, and is removed at the end. Without
+    a terminal, nothing is written.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -50,8 +50,8 @@ def progress_bar(title: str = "", console: "Console | None" = None) -> "Iterator
         if step.index == 0:
             bar.reset(task, total=step.steps)
         score, area = float(step.values.mean()), float(step.areas.mean())
-        words = [*([title] if title else []), f"score {score:.2f}", f"area {100 * area:.1f} %"]
-        bar.update(task, completed=step.index + 1, description=" · ".join(words))
+        parts = [*([title] if title else []), f"score {score:.2f}", f"area {100 * area:.1f} %"]
+        bar.update(task, completed=step.index + 1, description=" · ".join(parts))
 
     with bar:
         yield show

@@ -1,4 +1,4 @@
-"""How far a run is, while it runs: a bar in a terminal, and in a file or a pipe a line a minute."""
+"""The progress of a run: a bar in a terminal, and a line a minute in a file or a pipe."""
 
 import os
 import sys
@@ -11,20 +11,21 @@ from typing import Any, TextIO
 from sfumato.runs.periodic import periodically
 
 FIRST = 10.0
-"""Seconds until the first line: soon enough to see in a log that a run works, and late enough for a rate."""
+"""Seconds until the first line: early, so that a log shows that the run works, and late enough to measure a rate."""
 
-EACH = 60.0
-"""Seconds from line to line: a night is some hundred lines."""
+INTERVAL = 60.0
+"""Seconds between two lines: some hundred lines in a night."""
 
 Counts = tuple[int, int]
-"""Items that are done, and those of them that failed."""
+"""How many items are done, and how many of them failed."""
 
 
 @contextmanager
 def progress(total: int, before: int, stream: TextIO | None = None) -> Iterator[Callable[[int, int], None]]:
-    """What is to be told how many of the `total` items are done, and how many failed; `before` were done at the start.
+    """A callback that is called with how many of the `total` items are done, and how many failed.
 
-    Where the stream (stderr) is a terminal, it is a bar; else lines, of which the last comes at the end, however that comes.
+    `before` items are done at the start. On a terminal it shows a bar, elsewhere it writes lines. The last line is written at
+    the end, also after an error. The default stream is stderr.
     """
     stream = stream or sys.stderr
     if stream.isatty() and os.environ.get("TERM") != "dumb":
@@ -38,14 +39,14 @@ def progress(total: int, before: int, stream: TextIO | None = None) -> Iterator[
 
 @dataclass
 class Log:
-    """Lines about a run that say the rate, the time that is left and the failures."""
+    """Lines about a run with the rate, the time that is left and the number of failures."""
 
     total: int
     before: int
     stream: TextIO
     clock: Callable[[], float] = time.monotonic
     first: float = FIRST
-    each: float = EACH
+    interval: float = INTERVAL
     _counts: Counts | None = None
     _began: float = field(init=False)
 
@@ -53,51 +54,51 @@ class Log:
         self._began = self.clock()
 
     def note(self, done: int, failed: int) -> None:
-        """So many items are done, and so many of them failed."""
+        """Set how many items are done, and how many of them failed."""
         self._counts = done, failed
 
     @contextmanager
     def lines(self) -> Iterator[None]:
-        """Lines are written meanwhile, whether or not anything is done, and one at the end."""
+        """Write lines during the block, whether or not items get done, and a last line at its end."""
         try:
-            with periodically(self.write, self.each, "sfumato-progress", self.first):
+            with periodically(self.write, self.interval, "sfumato-progress", self.first):
                 yield
         finally:
             self.write(last=True)
 
     def write(self, last: bool = False) -> None:
         """Write a line now."""
-        with suppress(OSError, ValueError):  # a log that is closed or full stops no run
+        with suppress(OSError, ValueError):  # a closed stream or a full disk must not stop the run
             self.stream.write(f"{time.strftime('%H:%M:%S')} {self.line(last)}\n")
             self.stream.flush()
 
     def line(self, last: bool = False) -> str:
-        """How far the run is now."""
+        """The text of a line."""
         done, failed = self._counts or (self.before, 0)
-        elapsed, new = self.clock() - self._began, done - self.before
+        elapsed, new_items = self.clock() - self._began, done - self.before
         share = f" ({100 * done / self.total:.3g} %)" if self.total else ""
         parts = [f"{done} of {self.total} items{share}"]
-        if new and elapsed > 0:
-            parts.append(rate(new / elapsed))
+        if new_items and elapsed > 0:
+            parts.append(rate(new_items / elapsed))
             if not last:
-                parts.append(f"{duration((self.total - done) * elapsed / new)} left")
+                parts.append(f"{duration((self.total - done) * elapsed / new_items)} left")
         parts.append(f"{failed} failed" if self._counts else "none done yet")
         return ", ".join([*parts, *([f"{duration(elapsed)} in all"] if last else [])])
 
 
-def rate(a_second: float) -> str:
-    """How fast items are done.
+def rate(per_second: float) -> str:
+    """The rate of items, in words.
 
     >>> rate(2.345), rate(0.05)
     ('2.35 a second', '3 a minute')
     """
-    if a_second >= 1:
-        return f"{a_second:.3g} a second"
-    return f"{60 * a_second:.3g} a minute" if 60 * a_second >= 1 else f"{3600 * a_second:.3g} an hour"
+    if per_second >= 1:
+        return f"{per_second:.3g} a second"
+    return f"{60 * per_second:.3g} a minute" if 60 * per_second >= 1 else f"{3600 * per_second:.3g} an hour"
 
 
 def duration(seconds: float) -> str:
-    """A time in words.
+    """A duration in words.
 
     >>> duration(12), duration(600), duration(12000), duration(400000)
     ('12 s', '10 min', '3 h 20 min', '4 d 15 h')
@@ -115,7 +116,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def _bar(total: int, before: int) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the rate, the time that is left and the failures."""
+    """A progress bar with the rate, the time that is left and the number of failures."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -140,7 +141,7 @@ def _bar(total: int, before: int) -> Iterator[Callable[[int, int], None]]:
 
         def report(done: int, failed: int) -> None:
             elapsed = bar.tasks[task].elapsed or 0
-            new = rate((done - before) / elapsed) if elapsed and done > before else ""
-            bar.update(task, completed=done, rate=new, failed=f"{failed} failed" if failed else "")
+            speed = rate((done - before) / elapsed) if elapsed and done > before else ""
+            bar.update(task, completed=done, rate=speed, failed=f"{failed} failed" if failed else "")
 
         yield report

@@ -1,4 +1,4 @@
-"""What a command is asked about: a classifier and pictures, each with its targets."""
+"""The queries of a command: a classifier, and pictures with their targets."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,23 +8,26 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from sfumato.cli.errors import FAILED, print_error
 from sfumato.cli.files import check_writable, slug
-from sfumato.cli.speaking import FAILED, complain
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sfumato.models import Classifier
 
-CHUNK = 8  # queries in a batch
-TOP = 5  # classes named
+CHUNK = 8
+"""The largest number of queries in a batch."""
+
+TOP = 5
+"""How many classes are named."""
 
 
 @dataclass(frozen=True, eq=False)
 class Query:
     """One picture `(C, H, W)` with one target; `probabilities` `(classes,)` are the model's for the whole picture.
 
-    Of a model with one output there is one class, 0, with the output's sigmoid.
+    A model with one output has one class, 0, whose probability is the sigmoid of the output.
     """
 
     source: Path
@@ -33,21 +36,21 @@ class Query:
     target: int
     label: str
     checkpoint: Path | None = None
-    """Where the model's weights are from, if they are not its own."""
+    """The file of the model's weights, if they are not the model's own."""
 
     @property
     def title(self) -> str:
-        """What stands above a figure."""
+        """The title of a figure."""
         return f"{self.source.name}: {self.label} ({self.target})"
 
     @property
     def stem(self) -> str:
-        """How files of its results begin; `files.Names` tells two of one stem apart."""
+        """The beginning of the names of its files. `files.Names` makes them unique."""
         return f"{self.source.stem}-{slug(self.label)}"
 
     @property
     def top(self) -> list[tuple[int, float]]:
-        """The likeliest classes with their probabilities."""
+        """The classes with the largest probabilities, and these."""
         values, indices = self.probabilities.topk(min(TOP, len(self.probabilities)))
         return list(zip(indices.tolist(), values.tolist(), strict=True))
 
@@ -60,25 +63,25 @@ class Batch:
     inputs: "Tensor"
     targets: "Tensor"
     title: str
-    """Which of how many they are, where one batch does not hold all."""
+    """The numbers of the queries, such as "1–8 of 20"; empty if there is one batch."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """All that a command needs before the work begins, and how many pictures could not be used."""
+    """What a command needs before the work begins, and how many pictures could not be used."""
 
     classifier: "Classifier"
     queries: Sequence[Query]
     failed: int
 
     def batches(self) -> Iterator[Batch]:
-        """The queries in their order, as many at once as are quick together."""
+        """The queries in their order, in batches of at most `CHUNK`."""
         import torch
 
         count = len(self.queries)
         start = 0
         while start < count:
-            chunk = _alike(self.queries[start : start + CHUNK])
+            chunk = _same_shape(self.queries[start : start + CHUNK])
             inputs = torch.stack([query.inputs for query in chunk])
             targets = torch.tensor([query.target for query in chunk], dtype=torch.long, device="cpu")
             title = f"{start + 1}–{start + len(chunk)} of {count}" if count > CHUNK else ""
@@ -86,8 +89,8 @@ class Prepared:
             start += len(chunk)
 
 
-def _alike(queries: Sequence[Query]) -> Sequence[Query]:
-    """Those from the first on whose inputs can be stacked: a preparation without a size leaves pictures their shapes."""
+def _same_shape(queries: Sequence[Query]) -> Sequence[Query]:
+    """The first queries whose inputs have the same shape. Shapes differ if the model's preparation does not resize pictures."""
     shape = queries[0].inputs.shape
     return list(takewhile(lambda query: query.inputs.shape == shape, queries))
 
@@ -100,9 +103,10 @@ def prepare(
     checkpoint: Path | None = None,
     link: str = "auto",
 ) -> Prepared:
-    """The classifier of that name, and each picture with each target; what cannot work fails before the work begins.
+    """Load the classifier and the pictures, and make a query of each picture and each target.
 
-    `link` is how probabilities are made of the outputs, of `scores.LINKS`.
+    `link`, of `scores.LINKS`, is how outputs become probabilities. Raises `ValueError` for a model, a target or a folder that
+    cannot be used, before the work begins.
     """
     from sfumato import models, plots
     from sfumato.data import labels
@@ -110,44 +114,44 @@ def prepare(
     plots.check_matplotlib()
     check_writable(out)
     classifier = models.load(model, checkpoint)
-    wanted = [labels.find(classifier.labels, text) for text in targets]
-    return _prepared(images, classifier, list(dict.fromkeys(wanted)), checkpoint, link)
+    indices = dict.fromkeys(labels.find(classifier.labels, text) for text in targets)
+    return _make_queries(images, classifier, list(indices), checkpoint, link)
 
 
-def _prepared(
+def _make_queries(
     images: Sequence[Path], classifier: "Classifier", targets: Sequence[int], checkpoint: Path | None, link: str
 ) -> Prepared:
-    """Each picture with each target, or with its top class; pictures that cannot be used are reported and counted."""
+    """A query of each picture and each target, or its top class. Pictures that cannot be used are reported and counted."""
     import torch
 
     from sfumato.data import labels, pictures
     from sfumato.scores import probabilities, top_class
 
     queries, failed = [], 0
-    seen: set[Path] = set()
+    resolved_paths: set[Path] = set()
     for image in images:
         try:
             paths = pictures.find(image)
         except ValueError as error:
             failed += 1
-            complain(error)
+            print_error(error)
             continue
         for path in paths:
-            if path.resolve() in seen:
+            if path.resolve() in resolved_paths:
                 continue
-            seen.add(path.resolve())
+            resolved_paths.add(path.resolve())
             try:
                 inputs = classifier.prepare(pictures.read(path))
                 with torch.no_grad():
-                    shares = probabilities(classifier.logits(inputs[None]), link)[0]
-                likeliest = top_class(shares)
+                    class_probabilities = probabilities(classifier.logits(inputs[None]), link)[0]
+                predicted = top_class(class_probabilities)
             except ValueError as error:
                 failed += 1
-                complain(error)
+                print_error(error)
                 continue
-            for target in targets or [likeliest]:
+            for target in targets or [predicted]:
                 label = labels.synonyms(classifier.labels[target])[0]
-                queries.append(Query(path, inputs, shares, target, label, checkpoint))
+                queries.append(Query(path, inputs, class_probabilities, target, label, checkpoint))
     if not queries:
         raise typer.Exit(FAILED)  # each failure has been reported
     return Prepared(classifier, queries, failed)

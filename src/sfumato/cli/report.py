@@ -1,4 +1,4 @@
-"""`sfumato report`: one self-contained page about results or runs."""
+"""`sfumato report`: one self-contained HTML page about results or runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfumato.cli.speaking import SOME_FAILED, complain, speaking_plainly
+from sfumato.cli.errors import SOME_FAILED, print_error, reporting_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 
 RUN = ("run.sqlite", "name.txt")
-"""What the folder of a run holds: its rows, or the name by which a database knows them."""
+"""Files in the folder of a run, one or the other: its rows, or the name of the run in a database."""
 
 
 def report(
@@ -31,45 +31,44 @@ def report(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
-    title: Annotated[str | None, typer.Option(help="What stands above the page.", show_default=False)] = None,
+    title: Annotated[str | None, typer.Option(help="The title of the page.", show_default=False)] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="The picture of files that name none.", show_default=False)
+        Path | None, typer.Option(help="The picture, for files that do not name one.", show_default=False)
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="The model that files were made with, to show pictures as it saw them; needed where that is a "
-            "package.module:factory, or where they name none.",
+            help="The model that the files were made with, to prepare pictures for it. Needed if it is a "
+            "package.module:factory, or if the files do not name it.",
             show_default=False,
         ),
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option(help="postgresql://… of the database that holds a run's rows.", envvar="SFUMATO_STORE"),
+        typer.Option(help="Address of the database with a run's rows, postgresql://….", envvar="SFUMATO_STORE"),
     ] = None,
 ) -> None:
-    """Write a page that needs no server: masks under a slider, their numbers, and for runs the tables and telling cases."""
-    with speaking_plainly():
+    """Write a page that needs no server: masks with a slider, their numbers, and for runs the tables and notable cases."""
+    with reporting_errors():
         _check_out(out)
         runs = [source for source in sources if any((source / name).exists() for name in RUN)]
-        files = list(_files(source for source in sources if source not in runs))
-        found, failed = _read(files)
-        if not runs and not found:
+        paths = list(_result_files(source for source in sources if source not in runs))
+        files, failed = _read(paths)
+        if not runs and not files:
             raise ValueError("nothing to report; expected folders of runs, or files that Attribution.save wrote")
 
         from sfumato.figures.report.page import page, write_page
         from sfumato.figures.report.results import TITLE, section
         from sfumato.figures.report.run import sections
         from sfumato.figures.report.thumbnails import Sheet
-        from sfumato.runs.results.record import Place
-        from sfumato.runs.results.record import read_record as record_of
+        from sfumato.runs.results.record import Place, read_record
 
-        parts = [section(entry, place) for place, entry in enumerate(_entries(found, Pictures(picture, model)))]
+        parts = [section(entry, index) for index, entry in enumerate(_entries(files, Pictures(picture, model)))]
         sheet = Sheet()
-        alone = len(runs) == 1 and not found
-        for place, run in enumerate(runs):
-            parts += sections(record_of(Place(run, store)), sheet, "" if alone else run.resolve().name, place)
-        heading = title or (TITLE if found else ", ".join(run.resolve().name for run in runs))
+        only_one_run = len(runs) == 1 and not files
+        for index, run in enumerate(runs):
+            parts += sections(read_record(Place(run, store)), sheet, "" if only_one_run else run.resolve().name, index)
+        heading = title or (TITLE if files else ", ".join(run.resolve().name for run in runs))
         write_page(page(heading, *parts, style=sheet.style()), out)
         typer.echo(str(out))
     if failed:
@@ -77,76 +76,84 @@ def report(
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """A file's result, and what is told of it."""
+class ResultFile:
+    """The result in a file, and what is known about it."""
 
     path: Path
     name: str
-    """The method's, as it is called here."""
+    """The name of the method."""
     result: "Attribution"
-    story: Mapping[str, Any]
+    about: Mapping[str, Any]
+    """The result's `about`, with what the summary beside the file says."""
+
+    @property
+    def picture(self) -> Path | None:
+        """The picture that was explained, if the file names it."""
+        path = self.about.get("picture")
+        return Path(path) if isinstance(path, str) else None
 
     def label(self, classifier: "Classifier | None" = None) -> str:
-        """The class that was explained, as the summary names it, or the score, or the classifier."""
+        """The class that was explained, named by the summary, the score or the classifier."""
         from sfumato.figures.report.results import target_name
 
-        target = self.story.get("target")
+        target = self.about.get("target")
         if not isinstance(target, Mapping) or "label" not in target:
             return target_name(self.result.about, classifier)
-        first = str(target["label"]).partition(",")[0]
-        return f"{first} ({target['index']})" if "index" in target else first
+        name = str(target["label"]).partition(",")[0]
+        return f"{name} ({target['index']})" if "index" in target else name
 
 
 @dataclass(eq=False)
 class Pictures:
-    """What models were shown, for files that say which; each model is loaded once."""
+    """The inputs of models, for files that name their pictures and models. Each model is loaded once."""
 
     picture: Path | None
     model: str | None
     _classifiers: "dict[tuple[str, Path | None], Classifier | str]" = field(default_factory=dict)
 
-    def of(self, found: Found) -> "tuple[Tensor | None, Classifier | None, str]":
-        """The inputs `(1, C, H, W)`, or why there are none."""
-        told = found.story.get("picture")
-        if self.picture is None and not isinstance(told, str):
-            return None, None, "No picture is known; --picture names it."
-        name = self.model or str(found.story.get("model", ""))
-        classifier = self._classifier(name, found.story.get("checkpoint"))
+    def inputs(self, file: ResultFile) -> "tuple[Tensor | None, Classifier | None, str]":
+        """The inputs `(1, C, H, W)` and the model, or the reason why the picture is not shown."""
+        path = self.picture or file.picture
+        if path is None:
+            return None, None, "The picture is not known; name it with --picture."
+        name = self.model or str(file.about.get("model", ""))
+        classifier = self._classifier(name, file.about.get("checkpoint"))
         if isinstance(classifier, str):
             return None, None, classifier
         try:
-            inputs = classifier.prepare(self._read(Path(str(told)), found.path))[None]
+            inputs = classifier.prepare(self._read(path, file.path.parent))[None]
         except ValueError as error:
             return None, classifier, f"The picture is not shown: {error}"
-        if inputs.shape[2:] != found.result.map.shape[2:] and found.result.masks is not None:
-            return None, classifier, "The picture is not shown: the model sees it in another size than the masks'."
+        if inputs.shape[2:] != file.result.map.shape[2:] and file.result.masks is not None:
+            return None, classifier, "The picture is not shown: the model takes it in another size than the masks have."
         return inputs, classifier, ""
 
-    def _read(self, told: Path, beside: Path) -> Any:
-        """The picture given, else where the file says, from here or from the file's folder."""
+    def _read(self, path: Path, folder: Path) -> Any:
+        """Read the picture; if a file names one that is not there, look in the file's folder."""
         from sfumato.data.pictures import read
 
-        if self.picture is not None:
-            return read(self.picture)
-        return read(told if told.exists() or not (beside.parent / told.name).exists() else beside.parent / told.name)
+        if self.picture is None and not path.exists() and (folder / path.name).exists():
+            path = folder / path.name
+        return read(path)
 
-    def _classifier(self, name: str, told: Any) -> "Classifier | str":
-        """The model, with the weights of which a file tells, as far as these are here; or why there is none."""
-        checkpoint = Path(told) if isinstance(told, str) and Path(told).is_file() else None
+    def _classifier(self, name: str, checkpoint_path: Any) -> "Classifier | str":
+        """The model, with the weights that a file names if they are there; or the reason why there is none."""
+        exists = isinstance(checkpoint_path, str) and Path(checkpoint_path).is_file()
+        checkpoint = Path(checkpoint_path) if exists else None
         key = name, checkpoint
         if key not in self._classifiers:
-            self._classifiers[key] = self._loaded(name, checkpoint)
+            self._classifiers[key] = self._load(name, checkpoint)
         return self._classifiers[key]
 
-    def _loaded(self, name: str, checkpoint: Path | None) -> "Classifier | str":
-        """A file's word is not enough to run somebody's code."""
+    def _load(self, name: str, checkpoint: Path | None) -> "Classifier | str":
+        """Load the model. Code that only a file names is not run: --model must name it too."""
         from sfumato import models
 
         if not name:
-            return "The picture is not shown: no model is known, which prepares it; --model names it."
+            return "The picture is not shown: the model that prepares it is not known; name it with --model."
         known = name in models.NAMES or name.partition(":")[0] in models.SOURCES
         if not known and self.model is None:
-            return f"The picture is not shown: it takes the model {name!r}, which --model must allow."
+            return f"The picture is not shown: it needs the model {name!r}; allow it with --model."
         try:
             return models.load(name, checkpoint)
         except (ValueError, OSError, ImportError) as error:
@@ -155,47 +162,47 @@ class Pictures:
             return f"The picture is not shown: {error}"
 
 
-def _files(sources: Iterator[Path]) -> Iterator[Path]:
-    """The files meant: each as it is named, each folder's sorted."""
+def _result_files(sources: Iterator[Path]) -> Iterator[Path]:
+    """The files of results: those that are named, and all in the folders that are named."""
     for source in sources:
         if not source.is_dir():
             yield source
             continue
-        inside = sorted(source.glob(f"*{SUFFIX}"))
-        if not inside:
+        paths = sorted(source.glob(f"*{SUFFIX}"))
+        if not paths:
             raise ValueError(
-                f"folder {str(source)!r} holds neither a run nor results; expected run.sqlite or {SUFFIX} files in it"
+                f"folder {str(source)!r} has neither a run nor results; expected run.sqlite or {SUFFIX} files in it"
             )
-        yield from inside
+        yield from paths
 
 
-def _read(files: Sequence[Path]) -> tuple[list[Found], int]:
-    """What the files hold, and how many could not be read, of which each is complained."""
-    if not files:
+def _read(paths: Sequence[Path]) -> tuple[list[ResultFile], int]:
+    """Read the files; returns how many could not be read, too. Their errors are printed."""
+    if not paths:
         return [], 0
     from sfumato.attribution import load
     from sfumato.figures.report.results import method_name
 
-    found, failed = [], 0
-    for path in dict.fromkeys(files):
+    files, failed = [], 0
+    for path in dict.fromkeys(paths):
         try:
             result = load(path)
         except ValueError as error:
             failed += 1
-            complain(error)
+            print_error(error)
             continue
-        beside, name = _beside(path)
-        found.append(Found(path, name or method_name(result), result, {**beside, **result.about}))
-    return found, failed
+        summary, name = _summary_of(path)
+        files.append(ResultFile(path, name or method_name(result), result, {**summary, **result.about}))
+    return files, failed
 
 
-def _beside(path: Path) -> tuple[Mapping[str, Any], str]:
-    """What the summary beside a file tells of its picture, and by which name of its methods the file goes."""
+def _summary_of(path: Path) -> tuple[Mapping[str, Any], str]:
+    """The JSON summary that belongs to a file, and the name of the file's method if the summary has several."""
     from sfumato.cli.files import slug
 
     for candidate in sorted(path.parent.glob("*.json")):
         if candidate.stem == path.stem or path.stem.startswith(f"{candidate.stem}-"):
-            summary = _summary(candidate)
+            summary = _read_json(candidate)
             if candidate.stem == path.stem:
                 return summary, ""
             methods = summary.get("methods")
@@ -205,7 +212,8 @@ def _beside(path: Path) -> tuple[Mapping[str, Any], str]:
     return {}, ""
 
 
-def _summary(path: Path) -> Mapping[str, Any]:
+def _read_json(path: Path) -> Mapping[str, Any]:
+    """The object in a JSON file; empty if it cannot be read."""
     import json
 
     try:
@@ -215,36 +223,34 @@ def _summary(path: Path) -> Mapping[str, Any]:
     return content if isinstance(content, Mapping) else {}
 
 
-def _entries(found: Sequence[Found], pictures: Pictures) -> "Iterator[Entry]":
-    """A query each: results of one picture and class stand side by side."""
+def _entries(files: Sequence[ResultFile], pictures: Pictures) -> "Iterator[Entry]":
+    """An entry for each query: results of the same picture and class are one entry."""
     from sfumato.figures.report.results import Entry
 
-    together: dict[tuple[str, ...], list[Found]] = {}
-    for each in found:
-        told = each.story.get("picture")
-        for query in range(len(each.result)):
-            part = replace(each, result=each.result[query])
+    groups: dict[tuple[str, ...], list[ResultFile]] = {}
+    for file in files:
+        for query in range(len(file.result)):
+            part = replace(file, result=file.result[query])
             label = part.label()
-            key = (told, label) if isinstance(told, str) and label else (str(each.path), str(query), label)
-            together.setdefault(key, []).append(part)
-    for group in together.values():
-        inputs, classifier, why = pictures.of(group[0])
-        told = group[0].story.get("picture")
-        name = Path(told).name if isinstance(told, str) else group[0].path.name
+            key = (str(file.picture), label) if file.picture and label else (str(file.path), str(query), label)
+            groups.setdefault(key, []).append(part)
+    for group in groups.values():
+        inputs, classifier, reason = pictures.inputs(group[0])
+        name = (group[0].picture or group[0].path).name
         label = group[0].label(classifier)
-        yield Entry(_named(group), inputs, classifier, f"{name}: {label}" if label else name, why)
+        yield Entry(_by_name(group), inputs, classifier, f"{name}: {label}" if label else name, reason)
 
 
-def _named(group: Sequence[Found]) -> "dict[str, Attribution]":
-    """The results by their methods' names, or by their files' where two have one name."""
-    names = [each.name for each in group]
+def _by_name(group: Sequence[ResultFile]) -> "dict[str, Attribution]":
+    """The results by the names of their methods. If several have the same name, the names of the files are added."""
+    names = [file.name for file in group]
     return {
-        each.name if names.count(each.name) == 1 else f"{each.name}, {each.path.stem}": each.result for each in group
+        file.name if names.count(file.name) == 1 else f"{file.name}, {file.path.stem}": file.result for file in group
     }
 
 
 def _check_out(out: Path) -> None:
-    """What cannot be written is said before the work begins."""
+    """Raise `ValueError` if the page cannot be written, before the work begins."""
     if out.is_dir():
         raise ValueError(f"--out must be the name of a file; got the folder {str(out)!r}")
     if not out.absolute().parent.is_dir():

@@ -1,4 +1,4 @@
-"""What the JSON files say."""
+"""The content of the JSON summaries."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def picture(query: "Query", classifier: "Classifier") -> dict[str, Any]:
-    """What there is to say before anything is explained."""
+    """The part of a summary that is known before the explanation: the picture, the model and the target."""
     return {
         "picture": str(query.source),
         "model": classifier.name,
@@ -28,13 +28,13 @@ def picture(query: "Query", classifier: "Classifier") -> dict[str, Any]:
 
 
 def about(result: "Attribution", query: "Query") -> dict[str, Any]:
-    """How the result was made, with the target of this query where the batch had several."""
+    """How the result was made, with the target of this query only."""
     score = result.about["score"]
     return {**result.about, "score": score | {"target": query.target} if "target" in score else score}
 
 
-def areas(result: "Attribution", kept: "Tensor") -> list[dict[str, float | None]]:
-    """For each mask of one query, what was asked and what came of it; `kept` `(V,)` are the target's probabilities."""
+def areas(result: "Attribution", probabilities: "Tensor") -> list[dict[str, float | None]]:
+    """For each mask of one query, its areas and scores, and the target's probability of `probabilities` `(V,)`."""
     from sfumato import plots
 
     columns = {
@@ -42,7 +42,7 @@ def areas(result: "Attribution", kept: "Tensor") -> list[dict[str, float | None]
         "achieved": result.achieved[0],  # type: ignore[index]  # methods with masks give all of these
         "score": result.scores[0],  # type: ignore[index]
         "share_kept": plots.shares(result)[0],
-        "probability_kept": kept,
+        "probability_kept": probabilities,
     }
     rows = zip(*columns.values(), strict=True)
     return [dict(zip(columns, map(number, row), strict=True)) for row in rows]

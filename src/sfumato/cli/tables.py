@@ -1,4 +1,4 @@
-"""Plain tables on the terminal."""
+"""Tables on the terminal."""
 
 from typing import TYPE_CHECKING
 
@@ -9,67 +9,68 @@ if TYPE_CHECKING:
     from sfumato.runs.results.grid import Grid
 
 NUMBERS = ("score", "of whole", "probability")
+"""Columns that are aligned to the right."""
 
 
 def table(*columns: str) -> "Table":
-    """A plain table: the first column is words, the others are numbers or words after it."""
+    """An empty table with these columns."""
     from rich import box
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    rows = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
-        numbers = column in NUMBERS
-        made.add_column(column, justify="right" if numbers else "left", no_wrap=numbers)
-    return made
+        is_number = column in NUMBERS
+        rows.add_column(column, justify="right" if is_number else "left", no_wrap=is_number)
+    return rows
 
 
 GAP = 3
-"""Between two columns."""
+"""Characters between two columns."""
 
 
 def fitted(grid: "Grid", mark: str, width: int) -> "list[tuple[str, Table]]":
-    """A table, parted by its measures where a terminal of so many columns cannot hold it, each part with its title.
+    """Tables that fit a terminal of this width, with their titles: the measures of the grid are divided among them.
 
-    No cell is broken, nor a method's name unless, beside a single measure, it is too long.
+    No cell is broken. A method's name is broken if it is too long even beside a single measure.
     """
-    widths = _widths(grid, mark)
-    sizes, taken = [0], widths[0]
-    for measure in widths[1:]:
-        if sizes[-1] and taken + GAP + measure > width:
-            sizes, taken = [*sizes, 0], widths[0]
+    widths = _min_widths(grid, mark)
+    sizes, used = [0], widths[0]
+    for column in widths[1:]:
+        if sizes[-1] and used + GAP + column > width:
+            sizes, used = [*sizes, 0], widths[0]
         sizes[-1] += 1
-        taken += GAP + measure
-    return [(part.title, _unbroken(part, mark, width)) for part in grid.split(sizes)]
+        used += GAP + column
+    return [(part.title, _table_of_width(part, mark, width)) for part in grid.split(sizes)]
 
 
-def _widths(grid: "Grid", mark: str) -> list[int]:
-    """What each column needs at least: its longest cell, or the longest word of its head."""
+def _min_widths(grid: "Grid", mark: str) -> list[int]:
+    """The smallest width of each column: that of its longest cell, or of the longest word of its header."""
     from rich.cells import cell_len
 
-    words = [max(map(cell_len, head.split())) for head in grid.header]
+    words = [max(map(cell_len, header.split())) for header in grid.header]
     rows = [[cell_len(text) for text in cells] for cells in grid.body(mark.format)]
     return [max(column) for column in zip(words, *rows, strict=True)]
 
 
-def _unbroken(grid: "Grid", mark: str, width: int) -> "Table":
-    """The table, whose heads alone may be broken, between words."""
+def _table_of_width(grid: "Grid", mark: str, width: int) -> "Table":
+    """The grid as a table in which only headers are broken, between words."""
     from rich.cells import cell_len
 
-    made = table(*grid.header)
-    widths = _widths(grid, mark)
-    room = width - sum(widths) - GAP * (len(widths) - 1)
-    if room < 0:  # a name too long for any table
-        widths[0], made.columns[0].overflow = max(widths[0] + room, 1), "fold"
-    for place, (column, head) in enumerate(zip(made.columns, grid.header, strict=True)):
-        more = min(max(room, 0), max(cell_len(head) - widths[place], 0))  # for a head on one line
-        column.width, room = widths[place] + more, room - more
+    rows = table(*grid.header)
+    widths = _min_widths(grid, mark)
+    free = width - sum(widths) - GAP * (len(widths) - 1)
+    if free < 0:  # a name is too long for any table
+        widths[0], rows.columns[0].overflow = max(widths[0] + free, 1), "fold"
+    for column, header, column_width in zip(rows.columns, grid.header, widths, strict=True):
+        extra = min(max(free, 0), max(cell_len(header) - column_width, 0))  # so that the header is on one line
+        column.width, free = column_width + extra, free - extra
     for cells in grid.body(mark.format):
-        made.add_row(*cells)
-    return made
+        rows.add_row(*cells)
+    return rows
 
 
 def console() -> "Console":
-    """Where tables and lines go: stdout, with names taken as they are, brackets, colons and all."""
+    """A console on stdout that prints names as they are, also with brackets and colons."""
     from rich.console import Console
 
     return Console(markup=False, highlight=False, emoji=False)

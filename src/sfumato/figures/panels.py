@@ -1,4 +1,4 @@
-"""What figures are put together from: pictures, heat maps over them, numbers and words."""
+"""Parts of figures: pictures, masks and maps over them, and numbers as text."""
 
 import math
 import os
@@ -18,14 +18,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CELL, GAP, HEAD, MARGIN = 2.2, 0.12, 0.48, 0.6  # inches: a picture's longer side, between, above and left of pictures
-KEPT, LEFT, BOUND = "#b5402a", "#33658a", "#8a8a8a"  # what a mask shows, what it leaves, and their bounds
-SMALL = 9  # points
-PEAKS = 0.995  # of a map's places lie below its brightest colour
+CELL, GAP, HEAD, MARGIN = 2.2, 0.12, 0.48, 0.6
+"""In inches: the longer side of a picture, and the space between pictures, above them and left of them."""
+
+KEPT, LEFT, BOUND = "#b5402a", "#33658a", "#8a8a8a"
+"""Colours of what a mask keeps, of what it leaves out, and of the bounds of the score."""
+
+SMALL = 9
+"""The size of small text, in points."""
+
+BRIGHTEST = 0.995
+"""The quantile of a map's values that has the brightest colour."""
 
 
 def check_matplotlib() -> None:
-    """Raise `ModuleNotFoundError` where matplotlib is missing."""
+    """Raise `ModuleNotFoundError` if matplotlib is not installed."""
     try:
         import matplotlib  # noqa: F401, ICN001
     except ModuleNotFoundError as error:
@@ -35,7 +42,7 @@ def check_matplotlib() -> None:
 
 
 def blank(size: tuple[float, float]) -> "Figure":
-    """An empty figure of so many inches, of which pyplot knows nothing."""
+    """An empty figure of this width and height in inches. It is not registered with pyplot."""
     check_matplotlib()
     from matplotlib.figure import Figure
 
@@ -43,51 +50,58 @@ def blank(size: tuple[float, float]) -> "Figure":
 
 
 def save(figure: "Figure", path: str | os.PathLike[str]) -> None:
-    """Write a PNG, whole or not at all."""
+    """Write the figure as a PNG file, completely or not at all. Raises `OSError`."""
     with written(path) as partial:
         figure.savefig(partial, format="png", dpi=120)
 
 
+def add_axes(figure: "Figure", x: float, y: float, width: float, height: float) -> "Axes":
+    """Add axes to a figure at a distance from its left and its top. All lengths are in inches."""
+    figure_width, figure_height = map(float, figure.get_size_inches())
+    left, bottom = x / figure_width, 1 - (y + height) / figure_height
+    return figure.add_axes((left, bottom, width / figure_width, height / figure_height))
+
+
 def show(axes: "Axes", picture: Tensor) -> "Axes":
-    """A picture `(3, H, W)` in [0, 1]."""
+    """Draw a picture `(3, H, W)` in [0, 1]."""
     axes.imshow(picture.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="lanczos")
     axes.set_axis_off()
     return axes
 
 
 def deletes(result: Attribution) -> bool:
-    """Whether a mask marks what was removed and nothing that was kept."""
+    """Whether the masks mark what is removed: the game only deletes."""
     game = result.method.get("game")
     return isinstance(game, Mapping) and not game.get("keep") and bool(game.get("drop"))
 
 
 @dataclass(frozen=True, eq=False)
 class ShownPerturbation:
-    """What hides the places of a picture where it is shown."""
+    """The perturbation that is shown in a figure."""
 
     perturbation: Perturbation
     name: str
     used: bool = True
-    """Whether the network saw it so; otherwise it is for display only."""
+    """Whether the method used it. If not, it is for display only."""
     note: str = ""
-    """What is to be said of it."""
+    """A sentence about it."""
 
 
-def shown_perturbation(result: Attribution, given: Perturbation | None = None) -> ShownPerturbation:
-    """What hid places of the picture, as the result tells it, or what is `given`; of several perturbations the first.
+def shown_perturbation(result: Attribution, perturbation: Perturbation | None = None) -> ShownPerturbation:
+    """The perturbation that hid places of the picture: the argument, else that of the result, the first of several.
 
-    For a result that tells nothing of how it was made it is a blur, for display only. Raises `ValueError`, in a sentence for
-    whoever looks at the picture, where what was used cannot be shown.
+    If the result does not say how it was made, it is a blur, for display only. Raises `ValueError` if the perturbation cannot
+    be shown; the message is a sentence for the figure.
     """
     if result.layer:
         raise ValueError(f"The masks hide values of the layer {result.layer}, not places of the picture.")
     try:
-        perturbations = (given,) if given is not None else result.perturbations()
+        perturbations = (perturbation,) if perturbation is not None else result.perturbations()
     except ValueError as error:
         raise ValueError(f"What the network saw is not shown: {error}, as plots.figure(…, perturbation=…).") from error
     if not perturbations:
         return ShownPerturbation(
-            Blur(), "Blur", used=False, note="The result does not say what hid places: the blur is for display."
+            Blur(), "Blur", used=False, note="The result does not say what hid places; the blur is for display."
         )
     first = perturbations[0]
     name = getattr(first, "__name__", type(first).__name__)
@@ -98,19 +112,19 @@ def shown_perturbation(result: Attribution, given: Perturbation | None = None) -
 def perturbed_picture(
     hidden: ShownPerturbation, masks: Tensor, picture: Tensor, classifier: Classifier | None = None
 ) -> Tensor:
-    r"""$m \otimes x$ as RGB `(V, 3, H, W)` in [0, 1], of masks `(V, 1, H, W)` and a picture `(3, H, W)`.
+    r"""$m \otimes x$ as RGB `(V, 3, H, W)` in [0, 1], for masks `(V, 1, H, W)` and a picture `(3, H, W)`.
 
-    `classifier` tells in which units its network saw the picture; without one these are the picture's own.
+    With `classifier`, the picture is perturbed in the units of its network's inputs, else in its own.
     """
     inputs = picture[None] if classifier is None else classifier.preparation.normalised(picture)[None]
-    query = torch.zeros(len(masks), dtype=torch.long, device=masks.device)
+    rows = torch.zeros(len(masks), dtype=torch.long, device=masks.device)
     with torch.no_grad():
-        values = hidden.perturbation(inputs)(masks, query)
+        values = hidden.perturbation(inputs)(masks, rows)
     return values.clamp(0, 1) if classifier is None else classifier.restore(values)
 
 
 def overlay(axes: "Axes", picture: Tensor, mask: Tensor, outline: bool = True) -> "Axes":
-    """The picture, pale and grey where the mask is low, warm and outlined where it is high."""
+    """Draw a picture that is pale and grey where the mask is low, and warm where it is high, with the mask's outline."""
     grey = picture.mean(0, keepdim=True).expand(3, -1, -1)
     show(axes, torch.lerp(0.35 + 0.65 * (0.7 * grey + 0.3 * picture), picture, mask))
     axes.imshow(mask.numpy(), cmap="inferno", vmin=0, vmax=1.2, alpha=(0.45 * mask).numpy())
@@ -121,18 +135,19 @@ def overlay(axes: "Axes", picture: Tensor, mask: Tensor, outline: bool = True) -
 
 
 def positive(saliency: Tensor, picture: Tensor) -> Tensor:
-    """One query's map `(1, 1, *L)` as `(1, H, W)` in [0, 1], as large as the picture."""
+    """A map `(1, 1, *L)` of one query, resized to the picture and scaled to [0, 1]: `(1, H, W)`. Negative values become 0."""
     if saliency.ndim != 4 or len(saliency) != 1:
-        raise ValueError(f"a map of one picture is (1, 1, H, W); got shape {tuple(saliency.shape)}")
+        raise ValueError(f"a map of one picture has the shape (1, 1, H, W); got {tuple(saliency.shape)}")
     values = saliency.detach().float().cpu().clamp(min=0)
     values = torch.nn.functional.interpolate(values, picture.shape[-2:], mode="bilinear", align_corners=False)[0]
-    return (values / values.quantile(PEAKS).clamp(min=1e-12)).clamp(max=1)
+    return (values / values.quantile(BRIGHTEST).clamp(min=1e-12)).clamp(max=1)
 
 
 def shares(result: Attribution) -> Tensor:
     r"""The share of the score that each mask keeps, $(\Phi(m \otimes x) - \Phi_0) / (\Phi(x) - \Phi_0)$, `(B, V)`.
 
-    $\Phi_0$ is the score of the fully perturbed input. NaN where that is as good as the whole input.
+    $\Phi_0$ is the score of the fully perturbed input. NaN if it equals the score of the whole input. Raises `ValueError` for
+    a result without scores.
     """
     if result.scores is None or result.whole is None or result.blank is None:
         raise ValueError("the result has no scores; give one made by a method with masks")
@@ -141,7 +156,7 @@ def shares(result: Attribution) -> Tensor:
 
 
 def percent(share: float | None) -> str:
-    """A share as people read it.
+    """A share as text, in per cent.
 
     >>> percent(0.05), percent(0.1234), percent(-0.004), percent(None)
     ('5 %', '12.3 %', '-0.4 %', '–')

@@ -1,8 +1,9 @@
-"""Figures of what a method found in pictures. They need matplotlib, and leave its global state alone."""
+"""Figures of masks and maps of pictures. They need matplotlib, and do not change its global state."""
 
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -18,6 +19,7 @@ from sfumato.figures.panels import (
     LEFT,
     MARGIN,
     SMALL,
+    add_axes,
     blank,
     check_matplotlib,
     deletes,
@@ -40,12 +42,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Curve", "check_matplotlib", "comparison", "figure", "overview", "percent", "save", "shares"]
 
-NARROW, LOW = 1.75, 1.5  # inches, which the words above a picture and the curve beside it need
-LINE = 0.2  # inches, for the words above what the network saw
-LETTERS = 15  # of a note, that fit into an inch
+MIN_WIDTH, MIN_HEIGHT = 1.75, 1.5
+"""The smallest size of a picture in inches, for the text above it and the curve beside it."""
+
+LINE = 0.2
+"""The height of the line of text above the perturbed pictures, in inches."""
+
+LETTERS = 15
+"""How many letters of a note fit into an inch."""
 
 Curve = tuple[Tensor, Tensor]
-"""Areas `(n,)` and the scores `(n,)` that they keep."""
+"""Areas `(n,)` and the scores `(n,)` of their masks."""
 
 
 def figure(
@@ -58,49 +65,47 @@ def figure(
     classifier: Classifier | None = None,
     perturbation: Perturbation | None = None,
 ) -> "Figure":
-    r"""All about one query: the picture, what the mask of each area shows of it, and the score against the area.
+    r"""A figure of one query: the picture, the mask of each area, and the score against the area.
 
-    Below each mask is what it leaves of the picture, on black and then as the network saw it, $m \otimes x$; in the deletion
-    game, where a mask marks what was removed, $(1 - m) \otimes x$.
+    Below each mask is the part of the picture that it keeps, on black and then as the network saw it, $m \otimes x$. In the
+    deletion game masks mark what is removed, and the figure shows $(1 - m) \otimes x$.
 
-    `picture` is RGB, as large as the masks: a tensor or array `(3, H, W)` or `(H, W, 3)` in [0, 1] or of 8 bits (grey with
-    one channel), or a PIL picture. `keep` draws a line at that share of the whole picture's score; `curve` adds areas that were
-    tried, as by `smallest`. `classifier` is the one whose network was explained: it says in which units that saw the picture,
-    on which what is seen depends with all perturbations but `Blur`; without one these are the picture's own. `perturbation`
-    is what hid places, where the result cannot give it back: one that is not this package's own.
+    - `picture`: RGB, as large as the masks: a tensor or array `(3, H, W)` or `(H, W, 3)` in [0, 1] or of 8 bits (grey with
+      one channel), or a PIL picture.
+    - `keep`: draws a line at this share of the whole picture's score.
+    - `curve`: areas that were tried and their scores, such as those of `smallest`.
+    - `classifier`: the classifier that was explained. Its network's inputs have other units than the picture, on which the
+      perturbed picture depends, except for `Blur`. Without it, the picture is perturbed in its own units.
+    - `perturbation`: what hid places, if it is not a perturbation of this package, which the result gives back itself.
 
-    Raises `ValueError` where the result has no masks of pictures, or the picture does not fit them.
+    Raises `ValueError` if the result has no masks of pictures, or the picture has another size.
     """
     masks = _masks(result, query)
     picture = rgb(picture, masks.shape[2:])
     parts = 1 - masks if deletes(result) else masks
-    shown, note = _shown(result, parts, picture, classifier, perturbation)
+    perturbed, note = _perturb(result, parts, picture, classifier, perturbation)
 
     cell = _cell(masks)
     left = max(cell[0], 1.2 * CELL)
     top = HEAD + (0.3 if title else 0)
     size = (MARGIN + left + len(masks) * (cell[0] + GAP) + 0.1, top + 3 * cell[1] + 2 * GAP + LINE + 0.1)
     canvas = blank(size)
-
-    def place(x: float, y: float, width: float, height: float) -> "Axes":
-        """Axes so far from the left and the top, in inches."""
-        return canvas.add_axes((x / size[0], 1 - (y + height) / size[1], width / size[0], height / size[1]))
-
+    place = partial(add_axes, canvas)
     canvas.suptitle(title, x=MARGIN / size[0], y=1 - 0.1 / size[1], ha="left", va="top", fontsize=12, weight="bold")
     show(place(MARGIN, top, left, cell[1]), picture).set_title("the input", fontsize=SMALL)
-    for column, (mask, part, head) in enumerate(zip(masks, parts, _heads(result, query), strict=True)):
+    for column, (mask, part, heading) in enumerate(zip(masks, parts, _headings(result, query), strict=True)):
         x = MARGIN + left + GAP + column * (cell[0] + GAP)
-        overlay(place(x, top, *cell), picture, mask[0]).set_title(head, fontsize=SMALL)
+        overlay(place(x, top, *cell), picture, mask[0]).set_title(heading, fontsize=SMALL)
         show(place(x, top + cell[1] + GAP, *cell), picture * part)
         axes = place(x, top + 2 * (cell[1] + GAP) + LINE, *cell)
-        if shown is None:
+        if perturbed is None:
             axes.set_axis_off()
         else:
-            show(axes, shown[column])
+            show(axes, perturbed[column])
         if column == 0:
-            _say(axes, note, len(masks) * cell[0], above=shown is not None)
-    legend = 0.95 if keep is None and curve is None else 1.1
-    plot = place(MARGIN, top + cell[1] + 3 * GAP, left, 2 * cell[1] + LINE - GAP - legend)
+            _write_note(axes, note, len(masks) * cell[0], above=perturbed is not None)
+    legend_height = 0.95 if keep is None and curve is None else 1.1
+    plot = place(MARGIN, top + cell[1] + 3 * GAP, left, 2 * cell[1] + LINE - GAP - legend_height)
     _draw_scores(plot, result, query, keep, curve)
     if plot.get_legend_handles_labels()[0]:
         plot.legend(
@@ -111,14 +116,16 @@ def figure(
 
 
 def overview(results: Sequence[Attribution], pictures: Sequence[Any], titles: Sequence[str]) -> "Figure":
-    """One row for each result of one query: its picture, titled, and what the mask of each area shows of it.
+    """A figure with a row for each result of one query: the picture with its title, and the mask of each area.
 
-    The results have the same number of masks; each picture is RGB, as for `figure`, as large as its masks.
+    All results have the same number of masks. Each picture is RGB, as for `figure`, and as large as its masks. Raises
+    `ValueError`.
     """
     _check_counts(results, pictures=pictures, titles=titles)
     if any(len(result) != 1 for result in results):
         raise ValueError(
-            f"an overview is of results of one query; got {list(map(len, results))}: give result[0] and so on"
+            f"an overview takes results of one query each; got results of {list(map(len, results))} queries: give result[0] "
+            "and so on"
         )
     first = _masks(results[0], 0)
     width, height = _cell(first)
@@ -128,48 +135,48 @@ def overview(results: Sequence[Attribution], pictures: Sequence[Any], titles: Se
     for row, result, picture, title in zip(axes, results, pictures, titles, strict=True):
         masks = _masks(result, 0)
         if len(masks) != count:
-            raise ValueError(f"the results must have as many masks as the first, {count}; got one with {len(masks)}")
-        shown = rgb(picture, masks.shape[2:])
-        show(row[0], shown).set_title(title, fontsize=SMALL, weight="bold")
-        for place, mask, head in zip(row[1:], masks, _heads(result, 0), strict=True):
-            overlay(place, shown, mask[0]).set_title(head, fontsize=SMALL)
+            raise ValueError(f"all results must have as many masks as the first, {count}; got one with {len(masks)}")
+        image = rgb(picture, masks.shape[2:])
+        show(row[0], image).set_title(title, fontsize=SMALL, weight="bold")
+        for cell, mask, heading in zip(row[1:], masks, _headings(result, 0), strict=True):
+            overlay(cell, image, mask[0]).set_title(heading, fontsize=SMALL)
     canvas.tight_layout(pad=0.5, w_pad=0.6, h_pad=0.8)
     return canvas
 
 
 def comparison(results: Sequence[Attribution], picture: Any, titles: Sequence[str], title: str = "") -> "Figure":
-    """The picture and the saliency maps of several methods for it, side by side (Fong et al. 2019, figure 2).
+    """A figure of the saliency maps of several methods for one picture, side by side (Fong et al. 2019, figure 2).
 
-    Each result is of one query. Maps are shown from 0 to the value that one place in two hundred exceeds, so that a few
-    peaks do not hide the rest; what speaks against the class, below 0, is not shown. `picture` is RGB, as for `figure`;
-    maps of another size are enlarged to it. `title` stands above all.
+    Each result is of one query. The colours of a map go from 0 to the value that one place in two hundred exceeds, so that a
+    few peaks do not hide the other places. Negative values, which speak against the class, are not shown. `picture` is RGB, as
+    for `figure`. Maps of another size are resized to it. Raises `ValueError`.
     """
     _check_counts(results, titles=titles)
-    shown = rgb(picture)
-    maps = [positive(result.map, shown) for result in results]
+    image = rgb(picture)
+    maps = [positive(result.map, image) for result in results]
     width, height = _cell(maps[0][None])
     top = 0.35 if title else 0.0
     canvas = blank(((len(maps) + 1) * (width + GAP) + 0.2, height + HEAD + top + 0.2))
     canvas.suptitle(title, fontsize=12, weight="bold")
-    axes = canvas.subplots(1, len(maps) + 1, squeeze=False)[0]
-    show(axes[0], shown).set_title("the input", fontsize=SMALL)
-    for place, each, head in zip(axes[1:], maps, titles, strict=True):
-        overlay(place, shown, each[0], outline=False).set_title(head, fontsize=SMALL)
+    cells = canvas.subplots(1, len(maps) + 1, squeeze=False)[0]
+    show(cells[0], image).set_title("the input", fontsize=SMALL)
+    for cell, saliency, heading in zip(cells[1:], maps, titles, strict=True):
+        overlay(cell, image, saliency[0], outline=False).set_title(heading, fontsize=SMALL)
     canvas.tight_layout(pad=0.5, w_pad=0.6)
     return canvas
 
 
 def _cell(masks: Tensor) -> tuple[float, float]:
-    """The width and height given to each picture, in inches."""
+    """The width and height of each picture in a figure, in inches."""
     height, width = masks.shape[2:]
     scale = CELL / max(height, width)
-    return max(scale * width, NARROW), max(scale * height, LOW)
+    return max(scale * width, MIN_WIDTH), max(scale * height, MIN_HEIGHT)
 
 
 def _masks(result: Attribution, query: int) -> Tensor:
-    """The masks `(V, 1, H, W)` of one query, on the CPU; those at a layer enlarged."""
+    """The masks `(V, 1, H, W)` of one query, on the CPU. Masks at a layer are enlarged."""
     if result.activation is not None:
-        raise ValueError("the result has masks of channels; sfumato.sheets draws these")
+        raise ValueError("the result has masks of channels; draw them with sfumato.sheets.channels")
     if result.masks is None:
         raise ValueError("the result has no masks to draw; give one made by a method with masks")
     if result.masks.ndim != 5:
@@ -182,80 +189,82 @@ def _masks(result: Attribution, query: int) -> Tensor:
     return enlarged(masks, result.map.shape[2:]) if result.method.get("layer") else masks
 
 
-def _check_counts(results: Sequence[Attribution], **others: Sequence[Any]) -> None:
+def _check_counts(results: Sequence[Attribution], **lists: Sequence[Any]) -> None:
+    """Raise `ValueError` if there are no results, or a list has another length than they."""
     if not results:
-        raise ValueError("there is nothing to draw: results are empty; give one or more")
-    for name, items in others.items():
+        raise ValueError("results are empty; give one or more")
+    for name, items in lists.items():
         if len(items) != len(results):
             raise ValueError(f"{name} must be one for each of the {len(results)} results; got {len(items)}")
 
 
-def _shown(
+def _perturb(
     result: Attribution,
     parts: Tensor,
     picture: Tensor,
     classifier: Classifier | None,
     perturbation: Perturbation | None,
 ) -> tuple[Tensor | None, str]:
-    """What the network saw of the picture for parts `(V, 1, H, W)`, if it can be shown, and what is to be said of that."""
+    """The perturbed pictures of parts `(V, 1, H, W)`, or `None` if they cannot be shown, and a note about them."""
     try:
         hidden = shown_perturbation(result, perturbation)
-        shown = perturbed_picture(hidden, parts, picture, classifier)
+        pictures = perturbed_picture(hidden, parts, picture, classifier)
     except ValueError as error:
         return None, str(error)
     if not hidden.used:
-        return shown, "blurred for display; the result does not say what hid places"
-    words = "without the mask, as seen" if deletes(result) else "as the network saw it"
-    words = f"{words} ({hidden.name}){'. ' if hidden.note else ''}{hidden.note}"
+        return pictures, "blurred for display; the result does not say what hid places"
     # A mean over places is the same in any units, unless zeros beyond the border take part.
     any_units = isinstance(hidden.perturbation, Blur) and hidden.perturbation.border == "reflect"
     if classifier is None and not any_units:
-        words = f"{hidden.name} of the picture as it is, not in the network's units (give classifier=…)"
-    return shown, words
+        return pictures, f"{hidden.name} of the picture as it is, not in the network's units (give classifier=…)"
+    subject = "without the mask, as seen" if deletes(result) else "as the network saw it"
+    return pictures, f"{subject} ({hidden.name}){'. ' if hidden.note else ''}{hidden.note}"
 
 
-def _say(axes: "Axes", note: str, width: float, above: bool) -> None:
-    """A note above what is shown, or in the place where nothing is, so many inches wide."""
+def _write_note(axes: "Axes", note: str, width: float, above: bool) -> None:
+    """Write a note of this width in inches, above the axes or into them."""
     if above:
         axes.set_title(textwrap.shorten(note, int(LETTERS * width)), fontsize=SMALL, loc="left", pad=3)
     else:
-        words = textwrap.fill(note, int(LETTERS * width))
-        axes.text(0, 1, words, va="top", fontsize=SMALL, transform=axes.transAxes)
+        lines = textwrap.fill(note, int(LETTERS * width))
+        axes.text(0, 1, lines, va="top", fontsize=SMALL, transform=axes.transAxes)
 
 
-def _heads(result: Attribution, query: int) -> list[str]:
-    """What stands over each mask: its area and the share of the score that it keeps."""
-    areas = [percent(area) for area in _achieved(result, query)]
-    asked = areas if result.areas is None else [percent(area) for area in result.areas.tolist()]
-    first = [
-        f"area {area}" if area == wanted else f"area {area} (asked: {wanted})"
-        for area, wanted in zip(areas, asked, strict=True)
+def _headings(result: Attribution, query: int) -> list[str]:
+    """The heading of each mask: its area and the share of the score that it keeps."""
+    achieved = [percent(area) for area in _achieved(result, query)]
+    requested = achieved if result.areas is None else [percent(area) for area in result.areas.tolist()]
+    areas = [
+        f"area {area}" if area == request else f"area {area} (asked: {request})"
+        for area, request in zip(achieved, requested, strict=True)
     ]
     if result.scores is None or result.whole is None or result.blank is None:
-        return first
+        return areas
+    verb = "keeps"
     if deletes(result) and result.complements is not None:
-        rest = shares(replace(result, scores=result.complements))
-        words = [f"leaves {percent(round(share, 2))} of the score" for share in rest[query].tolist()]
-    else:
-        words = [f"keeps {percent(round(share, 2))} of the score" for share in shares(result)[query].tolist()]
-    return [f"{area}\n{share}" for area, share in zip(first, words, strict=True)]
+        verb, result = "leaves", replace(result, scores=result.complements)
+    return [
+        f"{area}\n{verb} {percent(round(share, 2))} of the score"
+        for area, share in zip(areas, shares(result)[query].tolist(), strict=True)
+    ]
 
 
 def _achieved(result: Attribution, query: int) -> list[float]:
+    """The area of each mask of a query."""
     if result.achieved is not None:
         return result.achieved[query].tolist()
     return _masks(result, query).flatten(1).mean(1).tolist()
 
 
 def _draw_scores(axes: "Axes", result: Attribution, query: int, keep: float | None, curve: Curve | None) -> None:
-    """The score of what is shown and of what is left, against the area shown, between those of whole and blank."""
+    """Plot the scores of the masks and of their complements against the area, with the scores of whole and blank."""
     areas = [100 * area for area in _achieved(result, query)]
     order = sorted(range(len(areas)), key=areas.__getitem__)
 
     def line(values: Tensor | None, **style: Any) -> None:
         if values is not None:
             row = values[query].tolist()
-            axes.plot([areas[place] for place in order], [row[place] for place in order], **style)
+            axes.plot([areas[index] for index in order], [row[index] for index in order], **style)
 
     if result.whole is not None:
         whole = float(result.whole[query])
@@ -267,8 +276,8 @@ def _draw_scores(axes: "Axes", result: Attribution, query: int, keep: float | No
     if result.blank is not None:
         axes.axhline(float(result.blank[query]), color=BOUND, linewidth=1, linestyle=":", label="all hidden")
     if curve is not None:
-        tried, scores = (values.detach().cpu() for values in curve)
-        axes.plot((100 * tried).tolist(), scores.tolist(), color=KEPT, alpha=0.5, marker=".", label="areas tried")
+        curve_areas, scores = (values.detach().cpu() for values in curve)
+        axes.plot((100 * curve_areas).tolist(), scores.tolist(), color=KEPT, alpha=0.5, marker=".", label="areas tried")
     line(result.scores, color=KEPT, marker="o", markersize=5, label="the mask alone")
     line(result.complements, color=LEFT, marker="s", markersize=4, label="all but the mask")
     axes.set_xlim(left=0)

@@ -63,6 +63,7 @@ class ExtremalPerturbation(MaskMethod):
     """
 
     makes_masks: ClassVar[bool] = True
+    finds_smallest: ClassVar[bool] = True
 
     areas: tuple[float, ...] = (0.05, 0.1, 0.2)
     game: Game | str = PRESERVE
@@ -142,6 +143,10 @@ class ExtremalPerturbation(MaskMethod):
         method = cls(areas=check_areas(areas), score="log-odds", perturbation=Blur(max_sigma=5), evenly=True)
         return replace(method, **changes)
 
+    def used_perturbations(self) -> tuple[Perturbation, ...]:
+        """What hides places; the default depends on whether a layer is masked."""
+        return (seeded(self.perturbation or default_perturbation(self.layer), self.seed),)
+
     def areas_for(self, search: Search) -> Tensor:
         """The areas that were asked for."""
         return torch.tensor(self.areas, dtype=torch.float32, device=search.whole.device)
@@ -153,7 +158,7 @@ class ExtremalPerturbation(MaskMethod):
         seen = subject.inputs
         with subject.surroundings.computing():
             lattice = self.family(seen, space)
-        hides = seeded(self.perturbation or default_perturbation(self.layer), self.seed)
+        (hides,) = self.used_perturbations()
         jitter = Jitter(0, flip=False) if self.layer or self.jitter is None else self.jitter
         jitter = jitter.for_shape(space) if isinstance(jitter, Jitter) else jitter
         used = {"mask": lattice.family, "jitter": None if self.layer or self.jitter is None else jitter}

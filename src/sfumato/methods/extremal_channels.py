@@ -58,6 +58,7 @@ class ExtremalChannels(MaskMethod):
     """
 
     by_channel: ClassVar[bool] = True
+    finds_smallest: ClassVar[bool] = True
 
     layer: str = ""
     counts: tuple[int, ...] = (5, 10, 25, 50)

@@ -26,6 +26,7 @@ from sfumato.model.backward.rules import check_visible
 from sfumato.model.effects import Model
 from sfumato.model.inputs import warn_of_no_effect
 from sfumato.model.subject import WHOLE, Subject
+from sfumato.perturbations import Perturbation, seeded
 from sfumato.scores import check_finite, check_meaning
 from sfumato.settings import check_flag, check_number, check_seed, later
 from sfumato.space.smoothing import enlarged, gaussian_blur
@@ -41,12 +42,15 @@ class Method(ABC):
 
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     - `seed`: of all that is random. The same seed gives the same result, alone or in any batch.
+    - `perturbation`: what hides a place, or several, used together.
     - `memory`: GiB that the model may keep for its backward pass; more rows than fit go through it in turns.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of the shortest side; 0 for none.
     """
 
     makes_masks: ClassVar[bool] = False
     """Whether results have `masks`, of the input where no layer is named."""
+    finds_smallest: ClassVar[bool] = False
+    """Whether `sfumato.smallest` can use the method."""
     needs_layer: ClassVar[bool | None] = False
     """True: a layer must be named. None: one may be named; without, it is the input. False: the method looks into none."""
     smoothed: ClassVar[str] = "a fraction of the input's shortest side"
@@ -54,6 +58,7 @@ class Method(ABC):
 
     score: str = "logit"
     seed: int = 0
+    perturbation: Perturbation | tuple[Perturbation, ...] | None = None
     deterministic: bool = False
 
     def __post_init__(self) -> None:
@@ -95,6 +100,12 @@ class Method(ABC):
                 f'{name} needs layer, the dotted name of the module that it looks into, e.g. {name}(layer="layer4"). All '
                 "names: [name for name, _ in model.named_modules()]"
             )
+
+    def used_perturbations(self) -> tuple[Perturbation, ...]:
+        """What hides places, with the method's seed where a perturbation has none; empty for methods that hide no place."""
+        setting = self.perturbation
+        perturbations = setting if isinstance(setting, tuple) else () if setting is None else (setting,)
+        return tuple(seeded(perturbation, self.seed) for perturbation in perturbations)
 
     @abstractmethod
     def explain(self, subject: Subject, progress: Progress | None) -> Attribution:

@@ -1,4 +1,4 @@
-"""The explorer's server: what the page asks, and what it is answered."""
+"""The explorer's server: the routes of the page and their answers."""
 
 import asyncio
 import copy
@@ -22,37 +22,37 @@ from starlette.routing import Route
 from sfumato import samples
 from sfumato.data.labels import synonyms
 from sfumato.data.pictures import read
-from sfumato.figures.report.encoded import jpeg
+from sfumato.figures.report.encoding import jpeg
 from sfumato.model.effects import device_of
 from sfumato.models import Classifier
 from sfumato.scores import probabilities
 from sfumato.web import exports, uploads
-from sfumato.web.desk import QUEUED, BusyError, Desk, Job
-from sfumato.web.explaining import Asked, choices
-from sfumato.web.guard import LOOPBACK, Guard
-from sfumato.web.images import blurred
-from sfumato.web.tabs import Shown, Tab, Tabs
+from sfumato.web.explaining import Question, choices
+from sfumato.web.guard import LOOPBACK, OWN_HEADER, Guard
+from sfumato.web.images import blur
+from sfumato.web.jobs import QUEUED, BusyError, Job, JobQueue
+from sfumato.web.tabs import Tab, TabPicture, Tabs
 
 PAGE = Path(__file__).parent / "page"
 SAMPLES = [path.stem for path in samples.paths()]
-TOP, FOUND = 5, 20
-"""Classes told of a picture, and of a search."""
+TOP, MATCHES = 5, 20
+"""How many classes of a picture are sent, and how many that match a search."""
 
-LOOK = 0.03
-"""Seconds between two looks at how far a job is."""
+POLL = 0.03
+"""Seconds between two checks for a new event of a job."""
 
-BEAT = 5.0
-"""Seconds without news after which a word is sent all the same, so that a tab that was closed is noticed."""
+HEARTBEAT = 5.0
+"""Seconds after which the last event is sent again, so that a closed tab is noticed."""
 
 SLOW = 30.0
 """Seconds that an upload may take, and that an answer may wait to be read."""
 
-MOST_WORDS = 65536
-"""Bytes of what a page may say besides pictures."""
+MOST_BYTES_OF_JSON = 65536
+"""The largest request besides a picture."""
 
 
 class RefusedError(Exception):
-    """What cannot be served, and why."""
+    """A request that is refused, with a status of HTTP."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -60,42 +60,42 @@ class RefusedError(Exception):
 
 
 class Explorer:
-    """One network, shown to whoever opens the page."""
+    """The routes for one network."""
 
     def __init__(self, classifier: Classifier, hosts: Sequence[str]) -> None:
         self.classifier, self.hosts = classifier, tuple(hosts)
-        # A second network to look with, as a search changes what the first one does while it is under way.
-        self._eyes = replace(classifier, net=copy.deepcopy(classifier.net))
-        self.tabs, self.desk = Tabs(), Desk()
-        self._plain = [label.casefold() for label in classifier.labels]
+        # Predictions need a second network, as hooks and modes of a running search change what the first one computes.
+        self._predictor = replace(classifier, net=copy.deepcopy(classifier.net))
+        self.tabs, self.queue = Tabs(), JobQueue()
+        self._labels = [label.casefold() for label in classifier.labels]
 
     def app(self) -> Starlette:
-        """The server."""
+        """The application for a server."""
 
         @asynccontextmanager
         async def lifespan(_: Starlette) -> AsyncIterator[None]:
             yield
-            await anyio.to_thread.run_sync(self.desk.close)
+            await anyio.to_thread.run_sync(self.queue.close)
 
         return Starlette(
             routes=[
                 Route("/", _file("index.html")),
                 *(Route(f"/{name}", _file(name)) for name in ("app.js", "style.css", "icon.svg")),
                 Route("/samples/{name}", self.sample),
-                Route("/api/tabs", _answered(self.open), methods=["POST"]),
-                Route("/api/classes", _answered(self.classes)),
-                Route("/api/pictures", _answered(self.take_picture), methods=["POST"]),
-                Route("/api/jobs", _answered(self.take_job), methods=["POST"]),
-                Route("/api/jobs/{job}", _answered(self.cancel), methods=["DELETE"]),
-                Route("/api/jobs/{job}/events", _answered(self.events)),
-                Route("/api/jobs/{job}/export/{kind}", _answered(self.export)),
+                Route("/api/tabs", _with_errors_as_json(self.open_tab), methods=["POST"]),
+                Route("/api/classes", _with_errors_as_json(self.search_classes)),
+                Route("/api/pictures", _with_errors_as_json(self.add_picture), methods=["POST"]),
+                Route("/api/jobs", _with_errors_as_json(self.add_job), methods=["POST"]),
+                Route("/api/jobs/{job}", _with_errors_as_json(self.cancel), methods=["DELETE"]),
+                Route("/api/jobs/{job}/events", _with_errors_as_json(self.events)),
+                Route("/api/jobs/{job}/export/{kind}", _with_errors_as_json(self.export)),
             ],
             middleware=[Middleware(Guard, hosts=self.hosts)],
             lifespan=lifespan,
         )
 
-    async def open(self, _: Request) -> Response:
-        """A tab introduces itself, and hears what there is."""
+    async def open_tab(self, _: Request) -> Response:
+        """Open a tab; the answer has what the page offers."""
         tab = self.tabs.open()
         return JSONResponse(
             {
@@ -109,21 +109,21 @@ class Explorer:
         )
 
     async def sample(self, request: Request) -> Response:
-        """A sample picture, to choose from."""
+        """The file of a sample picture."""
         name = request.path_params["name"]
         if name not in SAMPLES:
             return JSONResponse({"message": "there is no such sample"}, 404)
         return FileResponse(samples.path(name), media_type="image/jpeg")
 
-    async def classes(self, request: Request) -> Response:
-        """The classes in whose names the words are: those that begin so first."""
-        words = request.query_params.get("q", "").strip().casefold()[:100]
-        found = [index for index, label in enumerate(self._plain) if words in label or words == str(index)]
-        found.sort(key=lambda index: not any(each.startswith(words) for each in synonyms(self._plain[index])))
-        return JSONResponse([{"index": index, "label": self.classifier.labels[index]} for index in found[:FOUND]])
+    async def search_classes(self, request: Request) -> Response:
+        """The classes whose names contain a text. Names that begin with it come first."""
+        text = request.query_params.get("q", "").strip().casefold()[:100]
+        matches = [index for index, label in enumerate(self._labels) if text in label or text == str(index)]
+        matches.sort(key=lambda index: not any(name.startswith(text) for name in synonyms(self._labels[index])))
+        return JSONResponse([{"index": index, "label": self.classifier.labels[index]} for index in matches[:MATCHES]])
 
-    async def take_picture(self, request: Request) -> Response:
-        """A picture is handed in, or a sample named; told are the classes that the network sees in it."""
+    async def add_picture(self, request: Request) -> Response:
+        """Add an upload or a sample to the tab; the answer has the classes that the network predicts."""
         tab = self._tab(request)
         name = request.query_params.get("sample")
         if name is not None:
@@ -133,82 +133,83 @@ class Explorer:
         else:
             content = await _body(request, uploads.MOST_BYTES)
             picture = await anyio.to_thread.run_sync(uploads.picture, content)
-        shown, told = await anyio.to_thread.run_sync(self._look, picture)
-        tab.keep_picture(shown)
-        return JSONResponse(told)
+        tab_picture, answer = await anyio.to_thread.run_sync(self._predict, picture)
+        tab.keep_picture(tab_picture)
+        return JSONResponse(answer)
 
-    def _look(self, picture: Image.Image) -> tuple[Shown, dict[str, Any]]:
-        classifier = self._eyes
+    def _predict(self, picture: Image.Image) -> tuple[TabPicture, dict[str, Any]]:
+        """Prepare a picture, and predict its classes."""
+        classifier = self._predictor
         inputs = classifier.prepare(picture)[None].to(device_of(classifier.net))
         with torch.no_grad():
             logits = classifier.logits(inputs)[0].float().cpu()
-        shares = probabilities(logits[None])[0]
-        seen = classifier.restore(inputs)[0].cpu()
-        shown = Shown(secrets.token_urlsafe(9), picture, inputs)
-        top = logits.topk(min(TOP, len(logits))).indices.tolist()
-        return shown, {
-            "picture": shown.name,
-            "seen": jpeg(seen),
-            "blurred": jpeg(blurred(seen)),
-            "width": seen.shape[2],
-            "height": seen.shape[1],
-            "top": [  # the likeliest first
+        class_probabilities = probabilities(logits[None])[0]
+        shown = classifier.restore(inputs)[0].cpu()
+        tab_picture = TabPicture(secrets.token_urlsafe(9), picture, inputs)
+        top = logits.topk(min(TOP, len(logits))).indices.tolist()  # the likeliest class first
+        return tab_picture, {
+            "picture": tab_picture.name,
+            "seen": jpeg(shown),
+            "blurred": jpeg(blur(shown)),
+            "width": shown.shape[2],
+            "height": shown.shape[1],
+            "top": [
                 {
                     "index": index,
                     "label": classifier.labels[index],
                     "logit": float(logits[index]),
-                    "share": float(shares[index]),
+                    "share": float(class_probabilities[index]),
                 }
                 for index in top
             ],
         }
 
-    async def take_job(self, request: Request) -> Response:
-        """Something is asked about a picture."""
+    async def add_job(self, request: Request) -> Response:
+        """Submit a question about a picture as a job."""
         tab = self._tab(request)
-        said = await _words(request)
-        shown = tab.pictures.get(str(said.get("picture")))
-        if shown is None:
+        content = await _read_json(request)
+        picture = tab.pictures.get(str(content.get("picture")))
+        if picture is None:
             raise RefusedError(404, "the picture is not here any more; choose it again")
-        asked = Asked.of(said, self.classifier)
-        job = Job(tab.name, asked.work(self.classifier, shown))
-        self.desk.take(job)
+        question = Question.parse(content, self.classifier)
+        job = Job(tab.name, question.work(self.classifier, picture))
+        self.queue.submit(job)
         tab.keep_job(job)
         return JSONResponse({"job": job.name}, 201)
 
     async def events(self, request: Request) -> Response:
-        """How a job goes, a line of JSON for each event; a reader who is slow misses steps, and never the end.
+        """The events of a job, a line of JSON for each. A slow reader may miss steps, but never the last event.
 
-        When the reader is gone, so is the job.
+        If the reader disconnects, the job is cancelled.
         """
         job = self._job(request)
 
         async def lines() -> AsyncIterator[bytes]:
-            version, quiet = -1, 0.0
+            sent, quiet = -1, 0.0
             try:
                 while True:
-                    told, now = job.told, job.version
-                    if now != version or quiet >= BEAT:
-                        place = {"place": self.desk.place(job)} if told["type"] == QUEUED else {}
-                        yield (json.dumps({**told, **place}) + "\n").encode()
-                        version, quiet = now, 0.0
-                        if job.ended and told is job.told:
+                    event, version = job.last_event, job.version
+                    if version != sent or quiet >= HEARTBEAT:
+                        position = {"position": self.queue.position(job)} if event["type"] == QUEUED else {}
+                        yield (json.dumps({**event, **position}) + "\n").encode()
+                        sent, quiet = version, 0.0
+                        if job.ended and event is job.last_event:
                             return
-                    await asyncio.sleep(LOOK)
-                    quiet += LOOK
+                    await asyncio.sleep(POLL)
+                    quiet += POLL
             finally:
                 if not job.ended:
-                    self.desk.cancel(job)
+                    self.queue.cancel(job)
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
 
     async def cancel(self, request: Request) -> Response:
-        """A job is not wanted any more."""
-        self.desk.cancel(self._job(request))
+        """Cancel a job."""
+        self.queue.cancel(self._job(request))
         return Response(status_code=204)
 
     async def export(self, request: Request) -> Response:
-        """A result, to be taken away."""
+        """A result as a file."""
         job = self._job(request)
         if job.result is None:
             raise RefusedError(409, "there is no result yet; wait for the end")
@@ -221,7 +222,7 @@ class Explorer:
         )
 
     def _tab(self, request: Request) -> Tab:
-        tab = self.tabs.of(request.headers.get("x-sfumato", ""))
+        tab = self.tabs.find(request.headers.get(OWN_HEADER, ""))
         if tab is None:
             raise RefusedError(410, "this tab is not known any more; load the page again")
         return tab
@@ -233,8 +234,8 @@ class Explorer:
         return job
 
 
-def serving(classifier: Classifier, host: str, port: int) -> Starlette:
-    """The server for one network, to be reached at that address, and by the names of this machine's own."""
+def explorer_app(classifier: Classifier, host: str, port: int) -> Starlette:
+    """The application for one network. It answers at this host and port, and at the names of the local machine."""
     names = [host, *(LOOPBACK if host in LOOPBACK or host == "0.0.0.0" else ())]  # noqa: S104  # compared, not bound
     return Explorer(classifier, [f"{name}:{port}" for name in names]).app()
 
@@ -246,12 +247,14 @@ def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
     return answer
 
 
-def _answered(ask: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """What goes wrong is told in a sentence, with the status that fits."""
+def _with_errors_as_json(
+    endpoint: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint, with its errors as a sentence in JSON and a status of HTTP."""
 
     async def answer(request: Request) -> Response:
         try:
-            return await ask(request)
+            return await endpoint(request)
         except RefusedError as error:
             return JSONResponse({"message": str(error)}, error.status)
         except BusyError as error:
@@ -265,8 +268,8 @@ def _answered(ask: Callable[[Request], Awaitable[Response]]) -> Callable[[Reques
 
 
 async def _body(request: Request, most: int) -> bytes:
-    """What was sent, if it is not too much and does not take too long."""
-    too_much = RefusedError(413, f"that is more than {most // 2**20 or 1} MB; send less")
+    """The body of a request of at most so many bytes. Raises `RefusedError` for a longer or slower one."""
+    too_much = RefusedError(413, f"the request has more than {most // 2**20 or 1} MB; send less")
     if int(request.headers.get("content-length", 0) or 0) > most:
         raise too_much
     content = bytearray()
@@ -277,15 +280,16 @@ async def _body(request: Request, most: int) -> bytes:
                 if len(content) > most:
                     raise too_much
     except TimeoutError:
-        raise RefusedError(408, f"that took more than {SLOW:g} seconds; try again") from None
+        raise RefusedError(408, f"the request took more than {SLOW:g} seconds; try again") from None
     return bytes(content)
 
 
-async def _words(request: Request) -> dict[str, Any]:
+async def _read_json(request: Request) -> dict[str, Any]:
+    """The JSON object in the body of a request. Raises `RefusedError`."""
     try:
-        said = json.loads(await _body(request, MOST_WORDS))
+        content = json.loads(await _body(request, MOST_BYTES_OF_JSON))
     except (ValueError, RecursionError):
-        raise RefusedError(400, "that is no JSON") from None
-    if not isinstance(said, dict):
-        raise RefusedError(400, "expected names and values")
-    return said
+        raise RefusedError(400, "the request is not JSON") from None
+    if not isinstance(content, dict):
+        raise RefusedError(400, "the request must be a JSON object of names and values")
+    return content

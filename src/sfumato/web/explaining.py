@@ -1,4 +1,4 @@
-"""What a job does: a method is asked about a picture, and the page is told of each step and of the answer."""
+"""The work of a job: parse the question of the page, run the method, and report its steps and its result."""
 
 import importlib.util
 import time
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.attribution import Attribution
-from sfumato.figures.report.encoded import png
-from sfumato.figures.report.numbers import told
-from sfumato.methods import Captum, ExtremalChannels, ExtremalPerturbation, extremal
+from sfumato.figures.report.encoding import png
+from sfumato.figures.report.numbers import search_summary
+from sfumato.methods import Captum
+from sfumato.methods.extremal import check_areas
+from sfumato.methods.method import Method
 from sfumato.methods.sufficient import smallest
 from sfumato.metrics.likeness import stretched
 from sfumato.model.effects import hooked
@@ -22,101 +24,108 @@ from sfumato.models import Classifier
 from sfumato.runs.plans.catalogue import exported, make
 from sfumato.scores import Contrastive, Logit, Score
 from sfumato.settings import is_whole
-from sfumato.web.desk import DONE, STEP, CancelledError, Event, Job
 from sfumato.web.images import SMALL
-from sfumato.web.tabs import Shown
+from sfumato.web.jobs import DONE, STEP, CancelledError, Event, Job
+from sfumato.web.tabs import TabPicture
 
 BETWEEN = 0.1
-"""Seconds between two looks at an evolving mask, at least: making them takes time from the search."""
+"""The shortest time between two pictures of the current masks, in seconds. Making them slows the search."""
 
 MOST_STEPS, MOST_AREAS, MOST_SAMPLES = 1000, 12, 20_000
-"""What one may ask of a page: a job is to end."""
+"""The largest settings that the page accepts, so that a job ends in time."""
 
 TOP = 12
-"""Channels that are shown."""
+"""How many channels are shown."""
 
 AREAS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
+"""The areas of methods that have `areas`, unless the page sets them."""
+
+STEPS = 60
+"""The steps that the page suggests for a search for masks."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What somebody wants to know of a picture."""
+class Question:
+    """A question about a picture."""
 
     method: Any
     score: Score
     target: int
     keep: float | None
-    """The share of the score for which the smallest area is sought; `None` to look at the method's areas."""
+    """The share of the score that the smallest area should keep; `None` for the areas of the method."""
 
     @classmethod
-    def of(cls, said: Mapping[str, Any], classifier: Classifier) -> "Asked":
-        """What the page says. Raises `ValueError` for what cannot be asked."""
-        target = _class(said.get("target"), "target", classifier)
-        against = None if said.get("against") is None else _class(said["against"], "against", classifier)
+    def parse(cls, request: Mapping[str, Any], classifier: Classifier) -> "Question":
+        """The question in the page's request. Raises `ValueError` for a value that cannot be used."""
+        target = _class(request.get("target"), "target", classifier)
+        against = None if request.get("against") is None else _class(request["against"], "against", classifier)
         if against == target:
             raise ValueError("the two classes are the same; choose another one to set it against")
         score: Score = Logit(target) if against is None else Contrastive(target, against=against)
-        keep = said.get("keep")
+        keep = request.get("keep")
         if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 < keep <= 1):
             raise ValueError(f"keep is a share of the score, in (0, 1]; got {keep!r}")
-        method = classifier.placed(
-            _method(said.get("method", "ExtremalPerturbation"), said.get("settings") or {}, classifier)
-        )
-        if keep is not None and not isinstance(method, ExtremalPerturbation | ExtremalChannels):
-            raise ValueError("the smallest area is sought by extremal perturbations only")
+        name = request.get("method", default_method())
+        method = classifier.placed(_method(name, request.get("settings") or {}, classifier))
+        if keep is not None and not method.finds_smallest:
+            suitable = ", ".join(name for name, cls in methods().items() if cls.finds_smallest)
+            raise ValueError(f"{name} cannot search for the smallest area; choose one of {suitable}")
         return cls(method, score, target, keep)
 
-    def work(self, classifier: Classifier, shown: Shown) -> Callable[[Job], Event]:
-        """What the desk is to do."""
+    def work(self, classifier: Classifier, picture: TabPicture) -> Callable[[Job], Event]:
+        """The work of the job that answers the question."""
 
-        def done(job: Job) -> Event:
-            with leaving(classifier.net, job):
-                return sought(job)
+        def work(job: Job) -> Event:
+            with cancellable(classifier.net, job):
+                return self._answer(classifier.net, picture, job)
 
-        def sought(job: Job) -> Event:
-            net, watch = classifier.net, Watch(self.method, shown.inputs, job)
-            if self.keep is not None:
-                found = smallest(self.method, net, shown.inputs, self.score, keep=self.keep, progress=watch)
-                about = {**found.attribution.about, "smallest": told(found, self.keep)}
-                job.result = Found(self, shown, replace(found.attribution, about=about))
-                curve = {
-                    "areas": found.curve_areas.tolist(),
-                    "scores": found.curve_scores[0].tolist(),
-                    "smallest": None if found.area[0].isnan() else float(found.area[0]),
-                    "wanted": float(found.wanted[0]),
-                    "count": None if found.count is None else int(found.count[0]),
-                }
-                return {"type": DONE, "curve": curve, **answer(found.attribution), **self.warned(found.attribution)}
-            result = self.method(net, shown.inputs, self.score, progress=watch)
-            job.result = Found(self, shown, result)
-            return {"type": DONE, "curve": None, **answer(result), **self.warned(result)}
+        return work
 
-        return done
+    def _answer(self, net: nn.Module, picture: TabPicture, job: Job) -> Event:
+        """Run the method, leave an `Answer` in the job, and return the final event."""
+        progress = StepReporter(self.method, picture.inputs, job)
+        curve = None
+        if self.keep is None:
+            result = self.method(net, picture.inputs, self.score, progress=progress)
+            job.result = Answer(self, picture, result)
+        else:
+            search = smallest(self.method, net, picture.inputs, self.score, keep=self.keep, progress=progress)
+            result = search.attribution
+            about = {**result.about, "smallest": search_summary(search, self.keep)}
+            job.result = Answer(self, picture, replace(result, about=about))
+            curve = {
+                "areas": search.curve_areas.tolist(),
+                "scores": search.curve_scores[0].tolist(),
+                "smallest": None if search.area[0].isnan() else float(search.area[0]),
+                "wanted": float(search.wanted[0]),
+                "count": None if search.count is None else int(search.count[0]),
+            }
+        return {"type": DONE, "curve": curve, **result_event(result), **self._warning(result)}
 
-    def warned(self, result: Attribution) -> dict[str, str]:
-        """What Python warns of where masks change nothing, read from the result: its warnings are those of all threads."""
+    def _warning(self, result: Attribution) -> dict[str, str]:
+        """A warning if masks change nothing, made from the result, as Python's warnings are those of all threads."""
         whole, blank, scores = result.whole, result.blank, result.scores
         if whole is None or blank is None or scores is None:
             return {}
-        still = (blank == whole) & (scores == whole[:, None]).all(1)
-        return {"warning": no_effect(still, getattr(self.method, "layer", ""))} if still.any() else {}
+        unchanged = (blank == whole) & (scores == whole[:, None]).all(1)
+        return {"warning": no_effect(unchanged, getattr(self.method, "layer", ""))} if unchanged.any() else {}
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What was asked of a picture, and what came of it."""
+class Answer:
+    """A question about a picture, and the result."""
 
-    asked: Asked
-    shown: Shown
+    question: Question
+    picture: TabPicture
     result: Attribution
 
 
 @contextmanager
-def leaving(net: nn.Module, job: Job) -> Iterator[None]:
-    """Ends a job that nobody wants any more at the network's next answer: not every method tells its steps."""
+def cancellable(net: nn.Module, job: Job) -> Iterator[None]:
+    """Raise `CancelledError` at the network's next forward pass if the job is cancelled. Not all methods report steps."""
 
     def check(*_: object) -> None:
-        if job.unwanted.is_set():
+        if job.cancelled.is_set():
             raise CancelledError
 
     with hooked(net, before=check):
@@ -124,84 +133,99 @@ def leaving(net: nn.Module, job: Job) -> Iterator[None]:
 
 
 @dataclass(eq=False)
-class Watch:
-    """Told of each step of a method, it tells the page, with the masks as they are."""
+class StepReporter:
+    """A `progress` callback that reports the steps of a method to the page, with the current masks from time to time."""
 
-    method: Any
+    method: Method
     inputs: Tensor
     job: Job
-    ready: float = 0.0
+    next_masks: float = 0.0
+    """When masks are reported again."""
 
     def __call__(self, step: Any) -> None:
         event: dict[str, Any] = {"type": STEP, "index": step.index + 1, "steps": step.steps}
-        if time.monotonic() >= self.ready:
+        if time.monotonic() >= self.next_masks:
             if (masks := self._masks(step)) is not None:
                 event |= {
                     "masks": [png(mask, SMALL) for mask in masks],
                     "areas": step.areas.tolist(),
                     "values": step.values.tolist(),
                 }
-            self.job.tell(event)
-            self.ready = time.monotonic() + BETWEEN
-        elif self.job.unwanted.is_set():
-            self.job.tell(event)
+            self.job.report(event)
+            self.next_masks = time.monotonic() + BETWEEN
+        elif self.job.cancelled.is_set():
+            self.job.report(event)
 
     def _masks(self, step: Any) -> Tensor | None:
-        """The masks `(V, H, W)` of a step, of methods that seek some over the input."""
-        if not isinstance(self.method, ExtremalPerturbation) or self.method.layer:
+        """The masks `(V, H, W)` of a step, for a search of masks of the input; else `None`."""
+        method: Any = self.method
+        if not (method.makes_masks and method.finds_smallest) or method.layer:
             return None
-        lattice = self.method.mask.on(self.inputs.shape[2:], self.inputs.device)
+        lattice = method.mask.on(self.inputs.shape[2:], self.inputs.device)
         with torch.no_grad():
             return lattice.masks(lattice.nodes(step.parameters))[:, 0]
 
 
-def answer(result: Attribution) -> dict[str, Any]:
-    """A result of one query as the page shows it."""
-    found: dict[str, Any] = {"map": png(stretched(result.map[0, 0].cpu())), "masks": [], "channels": []}
+def result_event(result: Attribution) -> dict[str, Any]:
+    """A result of one query as JSON for the page, with pictures as data URLs."""
+    event: dict[str, Any] = {"map": png(stretched(result.map[0, 0].cpu())), "masks": [], "channels": []}
     for name in ("areas", "achieved", "scores", "complements", "whole", "blank"):
         value = getattr(result, name)
         if value is not None:
-            found[name] = value.tolist() if name == "areas" else value[0].tolist()
+            event[name] = value.tolist() if name == "areas" else value[0].tolist()
     if result.activation is not None and result.masks is not None:
-        indices, weights = result.channels(min(TOP, result.channel_masks.shape[2]))
+        groups = result.channel_masks.shape[2]
+        indices, weights = result.channels(min(TOP, groups))
         activation = result.activation[0].float()
-        each = activation.shape[0] // result.channel_masks.shape[2]
+        size = activation.shape[0] // groups
         for index, weight in zip(indices[0].tolist(), weights[0].tolist(), strict=True):
-            seen = activation[index * each : (index + 1) * each].sum(0)
-            picture = png(stretched(seen.cpu())) if seen.ndim == 2 else None
-            found["channels"].append({"index": index, "weight": weight, "map": picture})
+            group = activation[index * size : (index + 1) * size].sum(0)
+            picture = png(stretched(group.cpu())) if group.ndim == 2 else None
+            event["channels"].append({"index": index, "weight": weight, "map": picture})
     elif result.masks is not None:
-        found["masks"] = [png(mask) for mask in result.masks[0, :, 0]]
-    return found
+        event["masks"] = [png(mask) for mask in result.masks[0, :, 0]]
+    return event
 
 
 def choices(classifier: Classifier) -> list[dict[str, Any]]:
-    """The methods that a page offers, with the settings that it has fields for."""
-    found = []
+    """The methods that the page offers, the default first, with the settings that a user of the page can change."""
+    first = default_method()
+    entries = []
     for name, cls in methods().items():
-        settings: dict[str, Any] = {field.name: field.default for field in fields(cls) if field.init}  # type: ignore[arg-type]
-        offered: dict[str, Any] = {}
-        for setting in ("steps", "samples"):
-            if isinstance(settings.get(setting), int):
-                offered[setting] = min(settings[setting], 500)
-        if name == "ExtremalPerturbation":
-            offered |= {"areas": AREAS, "game": "preserve", "steps": 60}
-        if name == "ExtremalChannels":
-            offered |= {"steps": 60}
+        settings = {field.name: field.default for field in fields(cls) if field.init}  # type: ignore[arg-type]
+        offered: dict[str, Any] = {
+            setting: min(value, 500)
+            for setting in ("steps", "samples")
+            if isinstance(value := settings.get(setting), int)
+        }
+        if "areas" in settings:
+            offered |= {"areas": AREAS, "game": "preserve"}
+        if cls.finds_smallest:
+            offered |= {"steps": STEPS}
         if "layer" in settings:
             offered["layer"] = classifier.layers.get(name, "")
-        found.append({"name": name, "settings": offered})
-    found += [{"name": name, "settings": {}} for name in captum(classifier)]
-    return sorted(found, key=lambda each: each["name"] != "ExtremalPerturbation")
+        entries.append({"name": name, "settings": offered, "finds_smallest": cls.finds_smallest})
+    entries += [{"name": name, "settings": {}, "finds_smallest": False} for name in captum(classifier)]
+    return sorted(entries, key=lambda entry: entry["name"] != first)
 
 
-def methods() -> dict[str, Callable[..., Any]]:
-    """Those that are offered with settings, by name: of Captum's a few are, as they are."""
-    return {name: each for name, each in exported("sfumato.methods", "__call__").items() if each is not Captum}
+def default_method() -> str:
+    """The name of the first method that makes masks of the input and can search for the smallest area."""
+    return next(name for name, cls in methods().items() if cls.makes_masks and cls.finds_smallest)
+
+
+def methods() -> dict[str, type[Method]]:
+    """The methods that are offered with settings, by name. Those of Captum have none; see `captum`."""
+    classes = exported("sfumato.methods", "__call__")
+    return {
+        name: cls
+        for name, cls in classes.items()
+        if isinstance(cls, type) and issubclass(cls, Method) and not issubclass(cls, Captum)
+    }
 
 
 def captum(classifier: Classifier) -> dict[str, Captum]:
-    """Of Captum's methods, where it is installed, those that need to be told nothing, or no more than the input's size."""
+    """Methods of Captum, if it is installed: some that need no arguments, or no more than the size of the input."""
     if importlib.util.find_spec("captum") is None:
         return {}
     channels, *sides = classifier.preparation.shape
@@ -209,43 +233,43 @@ def captum(classifier: Classifier) -> dict[str, Captum]:
         name: (channels, *(max(1, side // parts) for side in sides))
         for name, parts in (("sliding_window_shapes", 7), ("strides", 14))
     }
-    found = (
+    offered = (
         Captum("captum:GradientShap"),
         Captum("captum:InputXGradient"),
         Captum("captum:IntegratedGradients", arguments={"internal_batch_size": 8}),
         Captum("captum:Occlusion", arguments=windows),
     )
-    return {each.name: each for each in found}
+    return {method.name: method for method in offered}
 
 
 def _method(name: Any, settings: Any, classifier: Classifier) -> Any:
-    own, others = methods(), captum(classifier)
-    if not isinstance(name, str) or name not in {**own, **others}:  # a dotted path would import what the page names
-        raise ValueError(f"no method {name!r:.80}; expected one of {', '.join([*own, *others])}")
+    """Build the method that the page names. Raises `ValueError` for names and settings that the page may not use."""
+    own, of_captum = methods(), captum(classifier)
+    if not isinstance(name, str) or name not in {**own, **of_captum}:  # a dotted path would import what the page names
+        raise ValueError(f"no method {name!r:.80}; expected one of {', '.join([*own, *of_captum])}")
     if not isinstance(settings, Mapping):
         raise ValueError(f"settings are names and values; got {settings!r}")
     allowed = {"steps", "samples", "areas", "game", "layer", "seed", "counts"} if name in own else set()
     if unknown := set(settings) - allowed:
         raise ValueError(f"the page cannot set {', '.join(sorted(map(str, unknown)))}; use Python for it")
-    if name in others:
-        return others[name]
+    if name in of_captum:
+        return of_captum[name]
     for setting, value in settings.items():
-        if any(isinstance(each, Mapping | list) for each in (value if isinstance(value, list) else [value])):
-            # A table would be made into what it names, which may run anything.
+        if any(isinstance(item, Mapping | list) for item in (value if isinstance(value, list) else [value])):
+            # `make` would build an object of the class that a table names, which may run any code.
             raise ValueError(f"{setting} is a text, a number or a list of numbers here; got {value!r:.80}")
     for setting, most in (("steps", MOST_STEPS), ("samples", MOST_SAMPLES)):
         value = settings.get(setting, 1)
         if isinstance(value, int) and value > most:
             raise ValueError(f"{setting} may be at most {most} here; got {value}")
-    if "areas" in settings and len(extremal.check_areas(settings["areas"])) > MOST_AREAS:
-        raise ValueError(f"at most {MOST_AREAS} areas at once")
-    method = make({"use": name, **settings}, own, ("methods", name), "method")
-    return (
-        replace(method, areas=AREAS) if isinstance(method, ExtremalPerturbation) and "areas" not in settings else method
-    )
+    if "areas" in settings and len(check_areas(settings["areas"])) > MOST_AREAS:
+        raise ValueError(f"the page takes at most {MOST_AREAS} areas; got {len(settings['areas'])}")
+    defaults = {"areas": AREAS} if any(field.name == "areas" for field in fields(own[name])) else {}  # type: ignore[arg-type]
+    return make({"use": name, **defaults, **settings}, own, ("methods", name), "method")
 
 
 def _class(value: Any, name: str, classifier: Classifier) -> int:
+    """The index of a class. Raises `ValueError` if there is no such class."""
     if not (is_whole(value, 0) and value < len(classifier.labels)):
         raise ValueError(f"{name} is the index of one of the {len(classifier.labels)} classes; got {value!r}")
     return value

@@ -1,8 +1,11 @@
-"""Who may talk to the page's server: the page itself, and nobody else who happens to have a browser open.
+"""Requests are answered only if they come from the page itself, not from another page in the same browser.
 
-A local server is reachable by every page that the browser shows. Three things keep those out: the request's `Host` must be one
-that this server was started for (against names that are made to point here), requests that do something need a header
-which another origin's page may not send without asking first, and a tab's name, which nobody can guess, goes with each.
+A local server can be reached by every page in the browser. Three checks keep other pages out:
+
+- `Host` must be a name that the server was started for. This stops other names that are made to point to this machine.
+- Requests to the API need a header of their own. A browser does not send it for a page of another origin without asking the
+  server first, and the server does not allow it.
+- A request to the API has the name of a tab, which is random.
 """
 
 from collections.abc import Sequence
@@ -11,8 +14,8 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-OWN = "x-sfumato"
-"""The header that the page sends with everything it asks."""
+OWN_HEADER = "x-sfumato"
+"""The header of all requests of the page, with the name of the tab."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -26,11 +29,11 @@ PROTECTION = {
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }
-"""Headers of every answer: the page loads nothing from elsewhere, and nobody frames it."""
+"""Headers of all answers: the page loads nothing from other servers, and no other page can put it into a frame."""
 
 
 class Guard:
-    """Turns strangers away, and sends the protecting headers with each answer."""
+    """Middleware that refuses requests from other pages, and adds the protecting headers to all answers."""
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
         self._app, self._hosts = app, frozenset(hosts)
@@ -40,7 +43,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
-        async def protected(message: Message) -> None:
+        async def send_protected(message: Message) -> None:
             if message["type"] == "http.response.start":
                 known = {name for name, _ in message["headers"]}
                 message["headers"] = [
@@ -53,19 +56,19 @@ class Guard:
                 ]
             await send(message)
 
-        if reason := self._unwelcome(scope["path"], Headers(scope=scope)):
-            await JSONResponse({"message": reason}, 403)(scope, receive, protected)
+        if reason := self._refusal(scope["path"], Headers(scope=scope)):
+            await JSONResponse({"message": reason}, 403)(scope, receive, send_protected)
         else:
-            await self._app(scope, receive, protected)
+            await self._app(scope, receive, send_protected)
 
-    def _unwelcome(self, path: str, headers: Headers) -> str:
-        """Why a request is turned away; nothing where it is not."""
+    def _refusal(self, path: str, headers: Headers) -> str:
+        """The reason why a request is refused; empty if it is not."""
         host = headers.get("host", "")
         if host not in self._hosts:
             return f"this server does not answer for the host {host[:100]!r}"
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] not in self._hosts:
             return "another page may not use this server"
-        if path.startswith("/api/") and OWN not in headers:
-            return "only the page itself may ask this"
+        if path.startswith("/api/") and OWN_HEADER not in headers:
+            return "only the explorer's page may use this address"
         return ""

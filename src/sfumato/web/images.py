@@ -1,4 +1,4 @@
-"""Pictures as what a page can show."""
+"""Sizes and blurs of the pictures on the page."""
 
 import torch
 from torch import Tensor
@@ -6,14 +6,14 @@ from torch import Tensor
 from sfumato.perturbations import Blur
 
 SMALL = 112
-"""Pixels along the longer side of a mask that is still evolving."""
+"""The longer side of the masks of a running search, in pixels."""
 
 BLUR = 10.0
-"""Width of the blur in which what is hidden is shown, in pixels of the network's input."""
+"""The width of the blur of hidden places, in pixels of the network's input."""
 
 
-def blurred(picture: Tensor) -> Tensor:
-    """RGB `(3, H, W)` as it looks where nothing is shown of it."""
-    whole = Blur(max_sigma=BLUR, levels=2)(picture[None].float())
-    hidden = torch.zeros(1, 1, *picture.shape[1:], dtype=torch.float32, device=picture.device)
-    return whole(hidden, torch.zeros(1, dtype=torch.long, device=picture.device))[0]
+def blur(picture: Tensor) -> Tensor:
+    """An RGB picture `(3, H, W)`, blurred everywhere."""
+    perturbed = Blur(max_sigma=BLUR, levels=2)(picture[None].float())
+    mask = torch.zeros(1, 1, *picture.shape[1:], dtype=torch.float32, device=picture.device)
+    return perturbed(mask, torch.zeros(1, dtype=torch.long, device=picture.device))[0]

@@ -1,4 +1,4 @@
-"""What a tab of the browser has: its pictures and results, in memory, seen by nobody else, and forgotten when it is gone."""
+"""Tabs of browsers, with their pictures and results: in memory only, and not accessible to other tabs."""
 
 import secrets
 import time
@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from PIL import Image
 from torch import Tensor
 
-from sfumato.web.desk import Job
+from sfumato.web.jobs import Job
 
 PICTURES, JOBS, TABS = 8, 24, 200
-"""What is kept of a tab, and how many tabs: the oldest goes first."""
+"""The largest numbers of pictures and of jobs of a tab, and of tabs. The oldest is forgotten first."""
 
 IDLE = 3600.0
-"""Seconds after which a tab that asks nothing is forgotten."""
+"""Seconds without a request after which a tab is forgotten."""
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class TabPicture:
     """A picture of a tab, and the network's input for it."""
 
     name: str
@@ -29,36 +29,38 @@ class Shown:
 
 @dataclass(eq=False)
 class Tab:
-    """One tab of somebody's browser."""
+    """A tab of a browser."""
 
     name: str = field(default_factory=lambda: secrets.token_urlsafe(24))
-    """Nobody can guess it: who knows it is the tab."""
-    pictures: OrderedDict[str, Shown] = field(default_factory=OrderedDict)
+    """A random name. It is secret, as requests with it have access to the tab."""
+    pictures: OrderedDict[str, TabPicture] = field(default_factory=OrderedDict)
     jobs: OrderedDict[str, Job] = field(default_factory=OrderedDict)
-    seen: float = field(default_factory=time.monotonic)
+    last_request: float = field(default_factory=time.monotonic)
 
-    def keep_picture(self, shown: Shown) -> None:
-        self.pictures[shown.name] = shown
+    def keep_picture(self, picture: TabPicture) -> None:
+        """Keep a picture, and forget the oldest if there are too many."""
+        self.pictures[picture.name] = picture
         if len(self.pictures) > PICTURES:
             self.pictures.popitem(last=False)
 
     def keep_job(self, job: Job) -> None:
+        """Keep a job, and forget the oldest that have ended if there are too many."""
         self.jobs[job.name] = job
-        ended = [name for name, each in self.jobs.items() if each.ended]
+        ended = [name for name, entry in self.jobs.items() if entry.ended]
         for name in ended[: max(0, len(self.jobs) - JOBS)]:
             del self.jobs[name]
 
 
 class Tabs:
-    """All tabs that are known."""
+    """All open tabs."""
 
     def __init__(self) -> None:
         self._tabs: OrderedDict[str, Tab] = OrderedDict()
 
     def open(self) -> Tab:
-        """A new one. Those that have asked nothing for long are forgotten; where there are too many, the one of longest ago."""
+        """A new tab. Idle tabs are forgotten, and if there are too many, the tab whose last request is longest ago."""
         now = time.monotonic()
-        for name in [name for name, tab in self._tabs.items() if now - tab.seen > IDLE]:
+        for name in [name for name, tab in self._tabs.items() if now - tab.last_request > IDLE]:
             del self._tabs[name]
         while len(self._tabs) >= TABS:
             self._tabs.popitem(last=False)
@@ -66,10 +68,10 @@ class Tabs:
         self._tabs[tab.name] = tab
         return tab
 
-    def of(self, name: str) -> Tab | None:
-        """The tab of that name, if there is one."""
+    def find(self, name: str) -> Tab | None:
+        """The tab with this name, or `None`."""
         tab = self._tabs.get(name)
         if tab is not None:
-            tab.seen = time.monotonic()
+            tab.last_request = time.monotonic()
             self._tabs.move_to_end(name)
         return tab

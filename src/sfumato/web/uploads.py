@@ -1,4 +1,4 @@
-"""Pictures from strangers: checked before they are decoded, kept in memory, never written to a file."""
+"""Uploaded pictures. They are checked before they are decoded, and never written to a file."""
 
 import threading
 import warnings
@@ -9,21 +9,21 @@ from sfumato.data.pictures import decode
 
 MOST_BYTES = 20 * 2**20
 MOST_PIXELS = 40_000_000
-"""What a picture may claim to have; a small file can claim any number."""
+"""The largest number of pixels that a file may declare. A small file can declare any number."""
 
-ONE = threading.Lock()
-"""One picture at a time: so what a crowd of them takes is bounded, and Python's warnings are watched by one thread."""
+LOCK = threading.Lock()
+"""One picture is decoded at a time. This bounds the memory, and only one thread changes the filter of Python's warnings."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""Kinds that are looked for, by what the file begins with; its name and the type that its sender claims do not count."""
+"""Formats that are recognised by the first bytes of a file. The file's name and the declared type are not used."""
 
 
 def picture(content: bytes) -> Image.Image:
-    """The picture in an upload, RGB, upright, without what else the file held. Raises `ValueError` that says what is wrong."""
+    """The picture in an upload: RGB, upright, without metadata. Raises `ValueError` with a sentence for the page."""
     if not content:
         raise ValueError("the file is empty; choose a picture")
     if len(content) > MOST_BYTES:
         raise ValueError(f"the file is larger than {MOST_BYTES // 2**20} MB; make the picture smaller")
-    with ONE, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of several frames the first is shown, as one sees
+    with LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a warning that only the first of several frames is read; the page shows it
         return decode(content, "the upload", FORMATS, MOST_PIXELS)

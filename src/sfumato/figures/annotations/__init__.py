@@ -1,4 +1,4 @@
-"""Masks for annotation tools: brought to a picture's own pixels, and written as COCO, LabelMe, CVAT or PNG files."""
+"""Masks for annotation tools: masks in the pixels of a picture, written as COCO, LabelMe, CVAT or PNG files."""
 
 from sfumato.figures.annotations.annotation import Annotation, annotated
 from sfumato.figures.annotations.coco import as_coco

@@ -1,4 +1,4 @@
-"""How an annotation's pixels are written: as a mask, or as polygons along their borders."""
+"""The forms of an annotation's pixels: a mask, or polygons along the borders of the pixels."""
 
 from collections.abc import Iterable
 
@@ -8,8 +8,8 @@ from sfumato.figures.annotations.outlines import Point, is_hole, outlines, polyg
 FORMS = ("mask", "polygons", "either")
 
 
-def drawn(annotation: Annotation, form: str) -> list[list[Point]] | None:
-    """The polygons of an annotation, or `None` where it is to be a mask: with "either", where it has holes."""
+def polygons_or_mask(annotation: Annotation, form: str) -> list[list[Point]] | None:
+    """The polygons of an annotation, or `None` if it should be a mask. With "either", a mask is used if there are holes."""
     if form not in FORMS:
         raise ValueError(f"form must be 'mask', 'polygons' or 'either'; got {form!r}")
     if form == "mask":
@@ -17,12 +17,12 @@ def drawn(annotation: Annotation, form: str) -> list[list[Point]] | None:
     mask = annotation.mask.numpy()
     if form == "polygons":
         return polygons(mask)
-    found = outlines(mask)
-    return None if any(map(is_hole, found)) else found
+    lines = outlines(mask)
+    return None if any(map(is_hole, lines)) else lines
 
 
 def by_picture(annotations: Iterable[Annotation]) -> dict[str, list[Annotation]]:
-    """Annotations by their pictures, in order. Raises `ValueError` where there are none, or a picture has two sizes."""
+    """The annotations of each picture, in order. Raises `ValueError` if there are none, or a picture has two sizes."""
     groups: dict[str, list[Annotation]] = {}
     for annotation in annotations:
         group = groups.setdefault(annotation.picture, [])
@@ -33,5 +33,5 @@ def by_picture(annotations: Iterable[Annotation]) -> dict[str, list[Annotation]]
             )
         group.append(annotation)
     if not groups:
-        raise ValueError("there is no annotation to write; expected at least one")
+        raise ValueError("there are no annotations; expected at least one")
     return groups

@@ -1,4 +1,4 @@
-"""PNG masks, as `sfumato.data.Masked` and most tools read them."""
+"""Annotations as PNG masks, which `sfumato.data.Masked` and most tools read."""
 
 import io
 import json
@@ -10,10 +10,10 @@ from sfumato.figures.annotations.annotation import Annotation
 
 
 def as_png(annotation: Annotation) -> bytes:
-    """A grey picture as large as the annotated one: 255 where the mask is, 0 elsewhere.
+    """The content of a grey PNG file as large as the picture: 255 in the mask, 0 elsewhere.
 
-    Its text chunks are those that PNG names: `Title` (the class), `Source` (the picture) and `Software`; and `sfumato`, JSON
-    of where the mask is from.
+    Its text chunks are `Title` (the class), `Source` (the picture) and `Software`, which PNG defines, and `sfumato`, JSON that
+    says how the mask was made.
     """
     text = PngInfo()
     for keyword, value in (

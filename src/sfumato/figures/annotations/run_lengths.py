@@ -1,4 +1,4 @@
-"""Masks as lengths of runs, and COCO's text for these."""
+"""Masks as the lengths of runs, and COCO's text for the lengths."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,29 +7,29 @@ import numpy as np
 
 
 def lengths(values: np.ndarray[Any, Any]) -> list[int]:
-    """The lengths of runs of 0 and 1 by turns, of a row of bools; the first is 0 where the row begins with 1.
+    """The lengths of the runs of 0 and of 1, in turns, in a row of bools. The first is 0 if the row begins with 1.
 
     >>> lengths(np.array([1, 1, 0, 1], dtype=bool))
     [0, 2, 1, 1]
     """
     changes = np.flatnonzero(values[1:] != values[:-1]) + 1
-    found: list[int] = np.diff(np.concatenate([[0], changes, [len(values)]])).tolist()
-    return [0, *found] if values[0] else found
+    runs: list[int] = np.diff(np.concatenate([[0], changes, [len(values)]])).tolist()
+    return [0, *runs] if values[0] else runs
 
 
-def compressed(counts: Sequence[int]) -> str:
-    r"""COCO's text for runs, which `sfumato.data.coco.decompress` reads.
+def compress(counts: Sequence[int]) -> str:
+    r"""COCO's text for the lengths of runs, which `sfumato.data.coco.decompress` reads.
 
-    >>> compressed((5, 2, 2, 2, 5))
+    >>> compress((5, 2, 2, 2, 5))
     '52203'
     """
     characters = []
     for index, count in enumerate(counts):
-        rest = count - counts[index - 2] if index > 2 else count
+        value = count - counts[index - 2] if index > 2 else count
         more = True
         while more:
-            group = rest & 31
-            rest >>= 5
-            more = rest != (-1 if group & 16 else 0)  # else the highest bit of this group says the sign of the number
-            characters.append(chr(48 + group + 32 * more))
+            bits = value & 31
+            value >>= 5
+            more = value != (-1 if bits & 16 else 0)  # the highest bit of the last group is the sign of the number
+            characters.append(chr(48 + bits + 32 * more))
     return "".join(characters)

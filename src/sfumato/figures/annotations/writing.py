@@ -1,4 +1,4 @@
-"""Annotations as files."""
+"""Writing annotations to files."""
 
 import json
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from sfumato.files import written
 
 
 def write(content: Mapping[str, Any] | str | bytes, path: AnyPath) -> None:
-    """Write what `as_coco` and the others give, whole or not at all: a mapping as JSON, text as UTF-8.
+    """Write the content from `as_coco` or another format to a file, completely or not at all: a mapping as JSON, text as UTF-8.
 
-    Raises `ValueError` where the folder is missing or cannot be written.
+    Raises `ValueError` if the folder does not exist or cannot be written.
     """
     if isinstance(content, Mapping):
         content = json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"

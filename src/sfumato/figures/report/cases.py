@@ -1,23 +1,24 @@
-"""A protocol's cases one by one: where a method does best and worst, and where methods differ."""
+"""The cases of a protocol one by one: the best and worst of a method, and those where methods differ."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from sfumato.metrics.estimate import Measure
 from sfumato.metrics.statistic import Array, Columns, length, select_rows
 
-AT_ONCE = 256
-"""Rows that are judged together; each weighs the others with 0."""
+ROWS_AT_ONCE = 256
+"""Rows whose values are computed together; the weights of the others are 0."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A query that a protocol has judged."""
+    """A query that a protocol has measured."""
 
     query: int
-    """Its number in the run."""
+    """The number of the query in the run."""
     example: str
     target: int
     label: int
@@ -25,49 +26,59 @@ class Case:
 
 
 def by_case(measure: Measure, columns: Columns) -> Array:
-    """What a measure is of each row alone, `(n,)`; NaN for those of which it says nothing: one may be tuned on others."""
+    """The value of a measure for each row alone, `(n,)`; NaN for rows without one, such as those that tune a threshold."""
     parts = [np.empty(0)]
-    for first in range(0, length(columns), AT_ONCE):
-        rows = np.arange(first, min(first + AT_ONCE, length(columns)))
+    for first in range(0, length(columns), ROWS_AT_ONCE):
+        rows = np.arange(first, min(first + ROWS_AT_ONCE, length(columns)))
         parts.append(measure.statistic(select_rows(columns, rows), np.eye(len(rows))))
     return np.concatenate(parts)
 
 
-def ranked(values: Array, higher_is_better: bool) -> Array:
-    """The places of the known values, the best first; equal ones in their order.
+def rank(values: Array, higher_is_better: bool) -> Array:
+    """The indices of the finite values, the best first; equal values stay in their order.
 
-    >>> ranked(np.array([1.0, np.nan, 2.0, 1.0]), higher_is_better=True).tolist()
+    >>> rank(np.array([1.0, np.nan, 2.0, 1.0]), higher_is_better=True).tolist()
     [2, 0, 3]
     """
-    known = np.flatnonzero(np.isfinite(values))
-    return known[np.argsort(-values[known] if higher_is_better else values[known], kind="stable")]
+    rows = np.flatnonzero(np.isfinite(values))
+    return rows[np.argsort(-values[rows] if higher_is_better else values[rows], kind="stable")]
 
 
-def disagreements(
-    queries: Mapping[str, Array], values: Mapping[str, Array], most: int
-) -> list[tuple[int, dict[str, float], str, str]]:
-    """The cases where methods differ most, by their values of the same queries: of each the query, the known values, and the
-    methods of the largest and the least; none where all agree.
+class Disagreement(NamedTuple):
+    """A query for which the values of methods differ."""
+
+    query: int
+    values: dict[str, float]
+    """The finite values, by method."""
+    highest: str
+    """The method with the highest value."""
+    lowest: str
+
+
+def disagreements(queries: Mapping[str, Array], values: Mapping[str, Array], most: int) -> list[Disagreement]:
+    """The queries for which the methods' values differ most, at most so many; none for which all agree.
+
+    `queries` and `values` are those of each method, `(n,)`.
 
     >>> queries = {"one": np.array([3, 5]), "two": np.array([3, 5]), "three": np.array([5])}
     >>> values = {"one": np.array([1.0, 0.5]), "two": np.array([1.0, 0.9]), "three": np.array([0.6])}
     >>> disagreements(queries, values, 5)
-    [(5, {'one': 0.5, 'two': 0.9, 'three': 0.6}, 'two', 'one')]
+    [Disagreement(query=5, values={'one': 0.5, 'two': 0.9, 'three': 0.6}, highest='two', lowest='one')]
     """
     methods = list(queries)
     if not methods:
         return []
-    everywhere = np.unique(np.concatenate(list(queries.values())))
-    table = np.full((len(methods), len(everywhere)), np.nan)
+    all_queries = np.unique(np.concatenate(list(queries.values())))
+    table = np.full((len(methods), len(all_queries)), np.nan)
     for row, method in enumerate(methods):
-        table[row, np.searchsorted(everywhere, queries[method])] = values[method]
-    known = np.isfinite(table)
-    high, low = np.where(known, table, -np.inf), np.where(known, table, np.inf)
-    apart = np.where(known.any(0), high.max(0) - low.min(0), 0.0)
-    found = []
-    for place in np.argsort(-apart, kind="stable")[:most].tolist():
-        if apart[place] > 0:
-            here = {method: float(table[row, place]) for row, method in enumerate(methods) if known[row, place]}
-            upper, lower = methods[int(high[:, place].argmax())], methods[int(low[:, place].argmin())]
-            found.append((int(everywhere[place]), here, upper, lower))
-    return found
+        table[row, np.searchsorted(all_queries, queries[method])] = values[method]
+    finite = np.isfinite(table)
+    high, low = np.where(finite, table, -np.inf), np.where(finite, table, np.inf)
+    span = np.where(finite.any(0), high.max(0) - low.min(0), 0.0)
+    largest = []
+    for column in np.argsort(-span, kind="stable")[:most].tolist():
+        if span[column] > 0:
+            known = {method: float(table[row, column]) for row, method in enumerate(methods) if finite[row, column]}
+            highest, lowest = methods[int(high[:, column].argmax())], methods[int(low[:, column].argmin())]
+            largest.append(Disagreement(int(all_queries[column]), known, highest, lowest))
+    return largest

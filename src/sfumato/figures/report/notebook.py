@@ -1,20 +1,20 @@
-"""A result as a notebook shows it: the page of its own masks, kept apart from the notebook's in a frame."""
+"""A result in a notebook: the page of its masks, in a frame of its own."""
 
 from sfumato.figures.report.markup import Html, tag
 from sfumato.figures.report.page import page
 from sfumato.figures.report.results import Result, attribution, entries, method_name, section
 
 MOST = 4
-"""Queries that are shown."""
+"""The largest number of queries that are shown."""
 
 HEIGHT = 640
-"""Pixels; more is scrolled to."""
+"""The height of the frame in pixels; a longer page is scrolled."""
 
 
 def notebook(result: Result) -> str:
-    """HTML to stand in a notebook's output. The result knows no picture: its masks are shown alone, as heat maps."""
+    """HTML for the output of a notebook. A result does not contain its picture, so the masks are shown as heat maps."""
     count = len(attribution(result))
-    parts: list[Html] = [section(each, place) for place, each in enumerate(entries(result)[:MOST])]
+    parts: list[Html] = [section(entry, index) for index, entry in enumerate(entries(result)[:MOST])]
     if count > MOST:
         parts.append(tag("p", f"… and {count - MOST} more queries; result[index] shows one."))
     content = page(method_name(result), *parts)

@@ -1,4 +1,4 @@
-"""A report on what methods found: a section for each query, with a panel for each method."""
+"""A report about results: a section for each query, with a panel for each method."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ from torch import Tensor
 from sfumato.attribution import Attribution
 from sfumato.data.labels import synonyms
 from sfumato.figures.panels import deletes
-from sfumato.figures.report.encoded import jpeg
+from sfumato.figures.report.encoding import jpeg
 from sfumato.figures.report.markup import Html, tag
 from sfumato.figures.report.page import page, write_page
 from sfumato.figures.report.panel import VIEWS, Panel
-from sfumato.figures.report.shown import AS_SEEN, batch, perturbed, restored
+from sfumato.figures.report.pictures import AS_SEEN, batch, perturbed_levels, restore
 from sfumato.methods.sufficient import SmallestArea
 from sfumato.models import Classifier
 from sfumato.scores import differing, quantity
@@ -27,16 +27,16 @@ Result = Attribution | SmallestArea
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One query, and what each method found of it, by name."""
+    """A query, with the results of methods by name."""
 
     results: Mapping[str, Result]
-    """Of this query alone."""
+    """The results of this query only."""
     inputs: Tensor | None = None
     """`(1, C, H, W)`."""
     classifier: Classifier | None = None
     label: str = ""
     note: str = ""
-    """What else is to be said, e.g. why there is no picture."""
+    """A sentence about the query, such as the reason why there is no picture."""
 
 
 def html(
@@ -46,15 +46,18 @@ def html(
     label: str | Sequence[str] | None = None,
     title: str = TITLE,
 ) -> str:
-    """A page that needs nothing but itself: a section for each query, in which a slider moves through its masks.
+    """A self-contained HTML page with a section for each query, in which a slider moves through the masks.
 
-    `result` is what a method found, or `smallest`, or several of them by name, which stand side by side. `inputs` are what the
-    model was shown, `(B, C, H, W)`, from which `classifier` restores the pictures; without a classifier they are pictures
-    themselves, grey or RGB in [0, 1] or of 8 bits, and with `None` there are masks alone. PIL pictures serve, too, one or a
-    list of them: `classifier` prepares them. `label` names what is explained, one for all or
-    one for each query; otherwise the classes that the result tells are named.
+    - `result`: the result of a method or of `smallest`, or several by name, which are shown side by side.
+    - `inputs`: the inputs of the model `(B, C, H, W)`, from which `classifier` restores the pictures; or PIL pictures, one or a
+      list, which it prepares. Without a classifier they are pictures, grey or RGB in [0, 1] or of 8 bits. With `None`, only
+      masks are shown.
+    - `label`: the name of what is explained, one for all queries or one for each. By default, it is the class in the result.
+
+    Raises `ValueError` if these do not belong together.
     """
-    return page(title, *(section(each, place) for place, each in enumerate(entries(result, inputs, classifier, label))))
+    parts = [section(entry, index) for index, entry in enumerate(entries(result, inputs, classifier, label))]
+    return page(title, *parts)
 
 
 def write(
@@ -65,7 +68,7 @@ def write(
     label: str | Sequence[str] | None = None,
     title: str = TITLE,
 ) -> None:
-    """As `html`, to a file, whole or not at all."""
+    """Write the page of `html` to a file, completely or not at all. Raises `OSError`."""
     write_page(html(result, inputs, classifier, label, title), path)
 
 
@@ -75,78 +78,78 @@ def entries(
     classifier: Classifier | None = None,
     label: str | Sequence[str] | None = None,
 ) -> list[Entry]:
-    """What `html` shows, query by query. Raises `ValueError` where the parts do not fit."""
+    """The queries of `html`. Raises `ValueError` if the arguments do not belong together."""
     results = dict(result) if isinstance(result, Mapping) else {method_name(result): result}
     if not results:
         raise ValueError("a report needs a result; got none")
-    counts = {name: len(attribution(each)) for name, each in results.items()}
+    counts = {name: len(attribution(value)) for name, value in results.items()}
     count = next(iter(counts.values()))
     if set(counts.values()) != {count}:
-        raise ValueError(f"results side by side must be of the same queries; got {counts}")
+        raise ValueError(f"all results must have the same queries; got these numbers of queries: {counts}")
     inputs = None if inputs is None else batch(inputs, classifier)
     if inputs is not None and len(inputs) != count:
-        raise ValueError(f"inputs must be the {count} that the result explains; got {len(inputs)}")
+        raise ValueError(f"inputs must be those of the result's {count} queries; got {len(inputs)}")
     labels = [label] * count if isinstance(label, str) else label
     if labels is not None and len(labels) != count:
         raise ValueError(f"label must be one for each of the {count} queries, or one for all; got {len(labels)}")
-    made = []
+    per_query = []
     for query in range(count):
-        parts = {name: each[query] for name, each in results.items()}
+        parts = {name: value[query] for name, value in results.items()}
         first = attribution(next(iter(parts.values())))
-        named = target_name(first.about, classifier) if labels is None else labels[query]
-        made.append(Entry(parts, None if inputs is None else inputs[query : query + 1], classifier, named))
-    return made
+        name = target_name(first.about, classifier) if labels is None else labels[query]
+        per_query.append(Entry(parts, None if inputs is None else inputs[query : query + 1], classifier, name))
+    return per_query
 
 
-def section(entry: Entry, place: int) -> Html:
-    """One query; `place` is its own in the page."""
-    picture = None if entry.inputs is None else restored(entry.inputs, entry.classifier)[0]
+def section(entry: Entry, index: int) -> Html:
+    """The section of a query; `index` is its number in the page, from 0."""
+    picture = None if entry.inputs is None else restore(entry.inputs, entry.classifier)[0]
     panels = []
-    for name, each in entry.results.items():
-        result = attribution(each)
-        hidden, note = None, ""
+    for name, value in entry.results.items():
+        result = attribution(value)
+        levels, note = None, ""
         if entry.inputs is not None and result.masks is not None and result.activation is None:
             try:
-                hidden = perturbed(result, entry.inputs, entry.classifier)
-                note = hidden.note
+                levels = perturbed_levels(result, entry.inputs, entry.classifier)
+                note = levels.note
             except ValueError as error:
                 note = str(error)
-        panels.append(Panel(name, result, each if isinstance(each, SmallestArea) else None, picture, hidden, note))
-    identity = f"q{place}"
-    head = entry.label or f"query {place + 1}"
-    parts: list[Html | None] = [tag("h2", head, id=identity), tag("p", entry.note) if entry.note else None]
-    scores = {name: attribution(each).about.get("score") for name, each in entry.results.items()}
-    said = differing({name: quantity(score) for name, score in scores.items() if score is not None})
-    parts.append(tag("p", said) if said else None)
+        panels.append(Panel(name, result, value if isinstance(value, SmallestArea) else None, picture, levels, note))
+    identity = f"q{index}"
+    heading = entry.label or f"query {index + 1}"
+    parts: list[Html | None] = [tag("h2", heading, id=identity), tag("p", entry.note) if entry.note else None]
+    scores = {name: attribution(value).about.get("score") for name, value in entry.results.items()}
+    warning = differing({name: quantity(score) for name, score in scores.items() if score is not None})
+    parts.append(tag("p", warning) if warning else None)
     if picture is not None:
-        parts.append(
-            tag("div", tag("img", src=jpeg(picture), alt=f"The input: {head}", data_role="picture"), class_="sources")
-        )
+        image = tag("img", src=jpeg(picture), alt=f"The input: {heading}", data_role="picture")
+        parts.append(tag("div", image, class_="sources"))
     parts.append(_controls(panels, identity))
-    drawn = [panel.html(f"{identity}-{number}") for number, panel in enumerate(panels)]
-    parts.append(tag("div", *drawn, class_="panels"))
+    articles = [panel.html(f"{identity}-{number}") for number, panel in enumerate(panels)]
+    parts.append(tag("div", *articles, class_="panels"))
     return tag("section", *parts, class_="query", aria_labelledby=identity)
 
 
 def _controls(panels: Sequence[Panel], identity: str) -> Html | None:
-    """How the masks are shown: one choice for all panels."""
-    offered = [name for name in VIEWS if any(name in panel.views() for panel in panels)]
-    hidden = {panel.perturbed.name for panel in panels if panel.perturbed} or {VIEWS["seen"]}
-    names = VIEWS | {"seen": hidden.pop() if len(hidden) == 1 else AS_SEEN}
+    """The controls of all panels: how the masks are shown."""
+    views = [name for name in VIEWS if any(name in panel.views() for panel in panels)]
+    perturbations = {panel.perturbed.name for panel in panels if panel.perturbed} or {VIEWS["seen"]}
+    titles = VIEWS | {"seen": perturbations.pop() if len(perturbations) == 1 else AS_SEEN}
     parts: list[Html] = []
-    if len(offered) > 1:
+    if len(views) > 1:
         choices = [
             tag(
                 "label",
-                tag("input", type="radio", name=f"{identity}-view", value=name, checked=name == offered[0]),
-                names[name],
+                tag("input", type="radio", name=f"{identity}-view", value=name, checked=name == views[0]),
+                titles[name],
             )
-            for name in offered
+            for name in views
         ]
         parts.append(tag("fieldset", tag("legend", "Show"), *choices))
-    if "black" in offered:
-        dropped = all(deletes(panel.result) for panel in panels if "black" in panel.views())
-        parts.append(tag("label", tag("input", type="checkbox", data_role="rest", checked=dropped), "all but the mask"))
+    if "black" in views:
+        inverted = all(deletes(panel.result) for panel in panels if "black" in panel.views())
+        checkbox = tag("input", type="checkbox", data_role="rest", checked=inverted)
+        parts.append(tag("label", checkbox, "all but the mask"))
     if sum(panel.slides for panel in panels) > 1:
         parts.append(
             tag("label", tag("input", type="checkbox", data_role="together", checked=True), "the same area for all")
@@ -155,18 +158,21 @@ def _controls(panels: Sequence[Panel], identity: str) -> Html | None:
 
 
 def attribution(result: Result) -> Attribution:
+    """The attribution of a result; of a search for the smallest area, that of its mask."""
     return result.attribution if isinstance(result, SmallestArea) else result
 
 
 def method_name(result: Result) -> str:
-    """The class of the method that made it, if the result tells."""
-    told = attribution(result).method.get("class")
-    return str(told).rpartition(":")[2] if told else "result"
+    """The class of the method, if the result names it."""
+    path = attribution(result).method.get("class")
+    return str(path).rpartition(":")[2] if path else "result"
 
 
 def target_name(about: Mapping[str, Any], classifier: Classifier | None) -> str:
-    """The class that was explained of one query, by its name where that is known; nothing where the score is of no class, or
-    where several are told, as by the part of a batch in old files."""
+    """The name or index of the class that was explained, from the `about` of one query.
+
+    Empty if the score is not of a class, or if there are several classes, as in old files with a part of a batch.
+    """
     score = about.get("score")
     target = score.get("target") if isinstance(score, Mapping) else None
     if isinstance(target, list):

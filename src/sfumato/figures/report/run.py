@@ -1,14 +1,14 @@
-"""A report on a run: its tables, where each method does best and worst, and where methods disagree."""
+"""A report about a run: its tables, the best and worst cases of each method, and the cases where methods disagree."""
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from sfumato.figures.report.judged import Judged, judged
 from sfumato.figures.report.markup import Html, tag
-from sfumato.figures.report.page import page, wide
-from sfumato.figures.report.telling import disagreeing, extremes
+from sfumato.figures.report.notable import best_and_worst, disagreement_table
+from sfumato.figures.report.page import page, scrollable
+from sfumato.figures.report.protocol_cases import ProtocolCases, cases_by_protocol
 from sfumato.figures.report.thumbnails import Sheet, Thumbnails
 from sfumato.metrics.estimate import FEW, Estimate, Measure, estimates_of
 from sfumato.metrics.statistic import length
@@ -21,63 +21,66 @@ from sfumato.runs.results.summary import Line, paired
 from sfumato.runs.stores.store import Store
 
 REASONS = 10
-"""Why items failed, that are told."""
+"""The largest number of reasons for failures that are shown."""
 
 
 def for_run(folder: str | os.PathLike[str], store: str | None = None, title: str | None = None) -> str:
-    """A page about the run in a folder, as far as it is; `store` is the address of its database, if its rows are in one.
+    """An HTML page about the run in a folder, finished or not; `store` is the address of its database, if it has one.
 
-    Raises `ValueError` where no run is. Pictures are shown where they can be read, with the methods' maps where the run keeps
-    them and its model can be loaded.
+    Pictures are shown if they can be read, with the methods' maps if the run has stored them and its model can be loaded.
+    Raises `ValueError` if there is no run in the folder.
     """
     path = Path(folder)
     if not path.is_dir():
-        raise ValueError(f"no run in {str(path)!r}: there is no such folder; expected one that sfumato bench run made")
+        raise ValueError(f"no run in {str(path)!r}: there is no such folder; expected the folder of sfumato bench run")
     sheet = Sheet()
     parts = sections(records.read_record(Place(path, store)), sheet)
     return page(title or path.resolve().name, *parts, style=sheet.style())
 
 
-def sections(record: Record, sheet: Sheet, heading: str = "", place: int = 0) -> list[Html]:
-    """What the page says: how far the run is, then a section for each data set and model. Where the page is about several runs,
-    each has a `heading` and a `place`."""
+def sections(record: Record, sheet: Sheet, heading: str = "", index: int = 0) -> list[Html]:
+    """The sections of a run: its progress, then one for each data set and model.
+
+    If the page is about several runs, each has a `heading` and an `index`.
+    """
     with record.place.store() as store:
         thumbnails = Thumbnails(record, store, sheet)
         parts = [_progress(record, store, heading)]
-        every, leading, cost = results(record, store)
-        lines = by_data_and_model(every)
-        for number, ((data, model), group) in enumerate(lines.items()):
-            identity = f"r{place}-{number}"
-            told = [tag("h2", f"{data}, {model}", id=identity), _cost(data, model, cost)]
+        run_results = results(record, store)
+        for number, ((data, model), lines) in enumerate(by_data_and_model(run_results.lines).items()):
+            identity = f"r{index}-{number}"
+            children: list[Html | None] = [tag("h2", f"{data}, {model}", id=identity)]
+            if seconds := run_results.seconds_text(data, model):
+                children.append(tag("p", f"Seconds a query: {seconds}.", class_="small"))
             if note := summary.quantities(record, data, model):
-                told.append(tag("p", note, class_="small"))
-            some = False
-            for each in judged(record, store, data, model):
-                some = True
-                table = [line for line in group if line.protocol == each.protocol]
-                told += _protocol(each, table, leading, thumbnails)
-            if not some:
-                told.append(tag("p", "No item is done yet."))
-            parts.append(tag("section", *told, aria_labelledby=identity))
+                children.append(tag("p", note, class_="small"))
+            is_empty = True
+            for cases in cases_by_protocol(record, store, data, model):
+                is_empty = False
+                protocol_lines = [line for line in lines if line.protocol == cases.protocol]
+                children += _protocol(cases, protocol_lines, run_results.leading, thumbnails)
+            if is_empty:
+                children.append(tag("p", "No item is done yet."))
+            parts.append(tag("section", *children, aria_labelledby=identity))
     return parts
 
 
 def _progress(record: Record, store: Store, heading: str) -> Html:
-    """How far the run is, and why items failed."""
+    """How many items are done, why items failed, and how the run was made."""
     reasons = record.failures(store)
     done, failed = record.counts(store)
     parts = [tag("h2", f"Run {heading}")] if heading else []
     parts.append(tag("p", f"{done} of {record.total} items are done, of which {failed} failed."))
     if reasons:
-        listed = [
+        items = [
             tag("li", f"{count} × {cause} (e.g. {example})")
             for cause, (count, example) in list(reasons.items())[:REASONS]
         ]
         if len(reasons) > REASONS:
-            listed.append(tag("li", f"… and {len(reasons) - REASONS} other reasons"))
-        parts.append(tag("details", tag("summary", "Why items failed"), tag("ul", *listed)))
-    made = [tag("tr", tag("th", name, scope="row"), tag("td", value)) for name, value in dict(record.made_by).items()]
-    table = wide("Versions", tag("table", tag("tbody", *made)))
+            items.append(tag("li", f"… and {len(reasons) - REASONS} other reasons"))
+        parts.append(tag("details", tag("summary", "Why items failed"), tag("ul", *items)))
+    rows = [tag("tr", tag("th", name, scope="row"), tag("td", value)) for name, value in dict(record.made_by).items()]
+    table = scrollable("Versions", tag("table", tag("tbody", *rows)))
     parts.append(
         tag(
             "details",
@@ -89,71 +92,72 @@ def _progress(record: Record, store: Store, heading: str) -> Html:
     return tag("section", *parts, aria_label="The run")
 
 
-def _cost(data: str, model: str, cost: Mapping[tuple[str, str, str], float]) -> Html | None:
-    told = [f"{method} {taken:.2g}" for (where, by, method), taken in cost.items() if (where, by) == (data, model)]
-    return tag("p", f"Seconds a query: {', '.join(told)}.", class_="small") if told else None
-
-
-def _protocol(found: Judged, lines: Sequence[Line], leading: Undecided, thumbnails: Thumbnails) -> list[Html | None]:
-    """A protocol's table, how sure the order is, and its cases."""
-    name = f"{found.protocol} on {found.data}, {found.model}"
-    shown = grid(lines, leading)
+def _protocol(
+    cases: ProtocolCases, lines: Sequence[Line], leading: Undecided, thumbnails: Thumbnails
+) -> list[Html | None]:
+    """The parts of a protocol: its table, how certain the order of methods is, and notable cases."""
+    name = f"{cases.protocol} on {cases.data}, {cases.model}"
+    table = grid(lines, leading)
     rows = [
         tag(
             "tr",
             tag("th", cells[0], scope="row"),
             *(
-                tag("td", cell, class_="best" if (row, column) in shown.best else None)
+                tag("td", cell, class_="best" if (row, column) in table.best else None)
                 for column, cell in enumerate(cells[1:])
             ),
         )
-        for row, cells in enumerate(shown.body("{} *".format))
+        for row, cells in enumerate(table.body("{} *".format))
     ]
-    head = tag("tr", *(tag("th", words, scope="col") for words in shown.header))
-    note = f"{shown.legend('*')}."
+    head = tag("tr", *(tag("th", title, scope="col") for title in table.header))
+    note = f"{table.legend('*')}."
     return [
-        tag("h3", found.protocol),
-        wide(f"Results, {name}", tag("table", tag("thead", head), tag("tbody", *rows))),
+        tag("h3", cases.protocol),
+        scrollable(f"Results, {name}", tag("table", tag("thead", head), tag("tbody", *rows))),
         tag("p", note, class_="small"),
-        _differences(found, name),
-        extremes(found, thumbnails),
-        disagreeing(found, thumbnails, name),
+        _differences(cases, name),
+        best_and_worst(cases, thumbnails),
+        disagreement_table(cases, thumbnails, name),
     ]
 
 
-def _differences(found: Judged, name: str) -> Html | None:
-    """The paired differences of the leading method from each other, on the cases that both have."""
-    measure = found.measure
-    whole = {method: estimates_of([measure], table.columns, resamples=1)[0] for method, table in found.tables.items()}
-    known = {method: each.value for method, each in whole.items() if math.isfinite(each.value)}
-    if len(known) < 2:
+def _differences(cases: ProtocolCases, name: str) -> Html | None:
+    """A table of the paired differences between the leading method and the others, on the cases that both have."""
+    measure = cases.measure
+    values = {
+        method: estimates_of([measure], table.columns, resamples=1)[0].value for method, table in cases.tables.items()
+    }
+    finite = {method: value for method, value in values.items() if math.isfinite(value)}
+    if len(finite) < 2:
         return None
-    leader = (max if measure.higher_is_better else min)(known, key=lambda method: known[method])
+    leader = (max if measure.higher_is_better else min)(finite, key=lambda method: finite[method])
     rows = []
-    for other in known:
-        first, second = paired(found.tables[leader], found.tables[other])
-        if other != leader and length(first):
-            rows.append(_difference(other, estimates_of([measure], first, second)[0], measure))
-    head = tag("tr", *(tag("th", words, scope="col") for words in ("less", "difference", "95 % interval", "cases", "")))
+    for method in finite:
+        first, second = paired(cases.tables[leader], cases.tables[method])
+        if method != leader and length(first):
+            rows.append(_difference(method, estimates_of([measure], first, second)[0], measure))
+    titles = ("minus", "difference", "95 % interval", "cases", "")
+    head = tag("tr", *(tag("th", title, scope="col") for title in titles))
     table = tag("table", tag("thead", head), tag("tbody", *rows))
     return tag(
         "details",
         tag("summary", f"Is {leader} ahead by more than chance? ({measure.name})"),
         tag(
             "p",
-            f"{leader} less each other method, on the same cases; tied: the interval holds 0; too few: of fewer than {FEW} "
+            f"{leader} minus each other method, on the same cases; tied: the interval holds 0; too few: of fewer than {FEW} "
             "pictures.",
             class_="small",
         ),
-        wide(f"Differences, {name}", table),
+        scrollable(f"Differences, {name}", table),
     )
 
 
-def _difference(other: str, estimate: Estimate, measure: Measure) -> Html:
+def _difference(method: str, estimate: Estimate, measure: Measure) -> Html:
+    """The row of a method in the table of differences."""
     unit = " %" if measure.percent else ""
     cells = [
-        *(words + unit for words in measure.signed(estimate)),
+        *(text + unit for text in measure.signed(estimate)),
         str(estimate.count),
         "too few" if estimate.few else "yes" if estimate.settled else "tied",
     ]
-    return tag("tr", tag("th", other, scope="row"), *(tag("td", cell) for cell in cells))
+    return tag("tr", tag("th", method, scope="row"), *(tag("td", cell) for cell in cells))

@@ -1,5 +1,5 @@
 "use strict";
-/* Draws each panel's canvas from the pictures that lie beside it, for the mask that its slider is at. */
+/* Draws the canvas of each panel: the mask that the slider is at, from the pictures in the panel. */
 (() => {
   const INFERNO = [[0, 0, 4], [31, 12, 72], [85, 15, 109], [136, 34, 106], [186, 54, 85], [227, 89, 51], [249, 140, 10], [249, 201, 50], [252, 255, 164]];
   const COLOURS = Array.from({ length: 256 }, (_, value) => {
@@ -57,17 +57,17 @@
     }
   }
 
-  function draw(panel, chosen, rest) {
+  function draw(panel, choice, invert) {
     const { canvas, masks } = panel;
-    const offered = panel.element.dataset.views.split(" ");
-    const view = offered.includes(chosen) ? chosen : offered[0];
+    const views = panel.element.dataset.views.split(" ");
+    const view = views.includes(choice) ? choice : views[0];
     const mask = masks[Math.min(panel.row, masks.length - 1)];
     const context = canvas.getContext("2d");
     const image = context.createImageData(canvas.width, canvas.height);
-    const swapped = rest && (view === "black" || view === "seen");
+    const inverted = invert && (view === "black" || view === "seen");
     const paint = VIEWS[view];
     for (let at = 0; at < mask.length; at += 4) {
-      paint(image.data, at, swapped ? 255 - mask[at] : mask[at], panel);
+      paint(image.data, at, inverted ? 255 - mask[at] : mask[at], panel);
       image.data[at + 3] = 255;
     }
     if (view === "overlay" && "outlined" in panel.element.dataset) outline(image.data, mask, canvas.width, canvas.height);
@@ -75,15 +75,15 @@
     canvas.setAttribute("aria-label", `${panel.name}, ${view}: ${panel.output.textContent}`);
   }
 
-  /* Says and marks which mask is shown. */
-  function point(panel) {
+  /* Marks the mask that is shown, in the table, in the curve and in the text. */
+  function mark(panel) {
     for (const row of panel.rows) {
       const here = Number(row.dataset.row) === panel.row;
       if (here) row.setAttribute("aria-current", "true");
       else row.removeAttribute("aria-current");
       if (here) {
-        panel.output.textContent = row.dataset.said;
-        if (panel.slider) panel.slider.setAttribute("aria-valuetext", row.dataset.said);
+        panel.output.textContent = row.dataset.sentence;
+        if (panel.slider) panel.slider.setAttribute("aria-valuetext", row.dataset.sentence);
       }
     }
     const guide = panel.element.querySelector(".guide");
@@ -104,7 +104,7 @@
     return best;
   }
 
-  function prepared(element, picture) {
+  function readPanel(element, picture) {
     const canvas = element.querySelector("canvas");
     if (!canvas) return null;
     const slider = element.querySelector("input[type=range]");
@@ -117,7 +117,7 @@
       rows: [...element.querySelectorAll("tr[data-row]")],
       row: slider ? Number(slider.value) : 0,
     };
-    const read = (role) => [...element.querySelectorAll(`img[data-role=${role}]`)].map((each) => pixels(each, canvas.width, canvas.height));
+    const read = (role) => [...element.querySelectorAll(`img[data-role=${role}]`)].map((image) => pixels(image, canvas.width, canvas.height));
     panel.masks = read("mask");
     panel.levels = read("level");
     panel.picture = picture && pixels(picture, canvas.width, canvas.height);
@@ -127,38 +127,38 @@
   function start(section) {
     const picture = section.querySelector("img[data-role=picture]");
     const elements = [...section.querySelectorAll("article.panel")];
-    const panels = elements.map((each) => prepared(each, picture)).filter(Boolean);
+    const panels = elements.map((element) => readPanel(element, picture)).filter(Boolean);
     const together = section.querySelector("input[data-role=together]");
-    const rest = section.querySelector("input[data-role=rest]");
+    const inversion = section.querySelector("input[data-role=rest]");
     const view = () => (section.querySelector("input[type=radio]:checked") || { value: "heat" }).value;
     const redraw = (panel) => {
-      point(panel);
-      draw(panel, view(), rest !== null && rest.checked);
+      mark(panel);
+      draw(panel, view(), inversion !== null && inversion.checked);
     };
     const move = (panel, row) => {
       panel.row = row;
       if (panel.slider) panel.slider.value = row;
       redraw(panel);
     };
-    const moved = (panel, row) => {
+    const select = (panel, row) => {
       move(panel, row);
       if (!together || !together.checked) return;
       for (const other of panels) if (other !== panel && other.slider) move(other, nearest(other, area(panel, row)));
     };
     for (const panel of panels) {
       if (panel.slider) {
-        panel.slider.addEventListener("input", () => moved(panel, Number(panel.slider.value)));
-        for (const mark of panel.element.querySelectorAll("tr[data-row], circle.point")) {
-          mark.addEventListener("click", () => moved(panel, Number(mark.dataset.row)));
+        panel.slider.addEventListener("input", () => select(panel, Number(panel.slider.value)));
+        for (const element of panel.element.querySelectorAll("tr[data-row], circle.point")) {
+          element.addEventListener("click", () => select(panel, Number(element.dataset.row)));
         }
       }
     }
-    const all = () => panels.forEach(redraw);
-    for (const control of section.querySelectorAll(".controls input")) control.addEventListener("change", all);
-    all();
+    const redrawAll = () => panels.forEach(redraw);
+    for (const control of section.querySelectorAll(".controls input")) control.addEventListener("change", redrawAll);
+    redrawAll();
     section.classList.add("live");
   }
 
-  /* All pictures are there by then, as they are in the page. */
+  /* The pictures are in the page, so all are loaded by then. */
   window.addEventListener("load", () => document.querySelectorAll("section.query").forEach(start));
 })();

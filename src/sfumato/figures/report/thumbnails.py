@@ -1,9 +1,10 @@
-"""Small pictures of a run's cases: what the network was shown, bright where a method's map is high, or the picture alone."""
+"""Small pictures of a run's cases: the input of the network, bright where a method's map is high, or only the picture."""
 
 import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from PIL import Image
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch.nn.functional import interpolate
 from sfumato.data.pictures import read
 from sfumato.figures.panels import positive
 from sfumato.figures.report.cases import Case
-from sfumato.figures.report.encoded import SMALL_QUALITY, jpeg, thumbnail
+from sfumato.figures.report.encoding import SMALL_QUALITY, jpeg, thumbnail
 from sfumato.figures.report.markup import Html, tag
 from sfumato.models import Classifier
 from sfumato.runs.results.record import Record
@@ -20,38 +21,39 @@ from sfumato.runs.stores.store import Store, StoreError
 from sfumato.runs.work.workbench import Workbench
 
 SIDE = 128
-"""Pixels."""
+"""The longer side of a small picture, in pixels."""
 
 MOST = 240
-"""In one report; further cases are named only."""
+"""The largest number of pictures in a report. Further cases have no picture."""
 
-DIMMED = 0.25
-"""Of a picture's brightness is left where a map is 0."""
+DIM = 0.25
+"""The share of a picture's brightness that is left where a map is 0."""
 
 
 @dataclass(eq=False)
 class Sheet:
-    """A page's small pictures: each stands in its style once, however often it is seen."""
+    """The small pictures of a page, as rules of its style. A picture is stored once, also if it is shown several times."""
 
-    addresses: list[str] = field(default_factory=list)
+    urls: list[str] = field(default_factory=list)
 
     @property
     def full(self) -> bool:
-        return len(self.addresses) >= MOST
+        """Whether no more pictures fit."""
+        return len(self.urls) >= MOST
 
-    def add(self, address: str) -> str:
-        """The name of the new picture's rule."""
-        self.addresses.append(address)
-        return f"t{len(self.addresses) - 1}"
+    def add(self, url: str) -> str:
+        """Add a picture; returns the name of its rule."""
+        self.urls.append(url)
+        return f"t{len(self.urls) - 1}"
 
     def style(self) -> str:
-        """The rules."""
-        return "".join(f".t{place} {{ background-image: url({each}); }}\n" for place, each in enumerate(self.addresses))
+        """The rules of all pictures."""
+        return "".join(f".t{index} {{ background-image: url({url}); }}\n" for index, url in enumerate(self.urls))
 
 
 @dataclass(eq=False)
 class Thumbnails:
-    """Those of one run, drawn as they are asked for while there is room."""
+    """The small pictures of one run, made when they are needed, until the sheet is full."""
 
     record: Record
     store: Store
@@ -60,78 +62,79 @@ class Thumbnails:
     _classifiers: dict[str, Classifier | None] = field(default_factory=dict)
 
     def plain(self, data: str, case: Case) -> Html:
-        """The picture itself, or the place where it would be."""
-        return _seen(self._rule((data, case.example), lambda: self._picture(data, case)), case.example)
+        """The picture, or an empty element if it cannot be shown."""
+        return _element(self._rule((data, case.example), lambda: self._picture(data, case)), case.example)
 
-    def explained(self, data: str, model: str, method: str, case: Case, where: tuple[str, str] | None) -> Html:
-        """As `plain`, with what the method found where the run has `kept` it: a shard's name, and the item's key in it."""
-        classifier = self._classifier(model) if where else None
-        if where is not None and classifier is not None:
-            loaded, found = classifier, where
+    def explained(self, data: str, model: str, method: str, case: Case, stored: tuple[str, str] | None) -> Html:
+        """The picture with the method's map, if the run has stored it: the name of a shard, and the item's key in it.
+
+        Otherwise the same as `plain`.
+        """
+        classifier = self._classifier(model) if stored else None
+        if stored is not None and classifier is not None:
             name = (data, model, method, case.example, str(case.target))
-            rule = self._rule(name, lambda: self._dimmed(data, case, loaded, found))
+            rule = self._rule(name, partial(self._picture_with_map, data, case, classifier, stored))
             if rule is not None:
-                return _seen(rule, f"{case.example}, as {method} explains it")
+                return _element(rule, f"{case.example}, as {method} explains it")
         return self.plain(data, case)
 
     def _rule(self, name: tuple[str, ...], make: Callable[[], str | None]) -> str | None:
+        """The style rule of a picture, which is made at the first call; `None` if there is no picture or no room."""
         if name not in self._rules:
-            address = None if self.sheet.full else make()
-            self._rules[name] = None if address is None else self.sheet.add(address)
+            url = None if self.sheet.full else make()
+            self._rules[name] = None if url is None else self.sheet.add(url)
         return self._rules[name]
 
     def _picture(self, data: str, case: Case) -> str | None:
+        """The picture of a case, as a data URL."""
         picture = self._read(data, case)
         return None if picture is None else thumbnail(picture, SIDE)
 
-    def _dimmed(self, data: str, case: Case, classifier: Classifier, where: tuple[str, str]) -> str | None:
+    def _picture_with_map(self, data: str, case: Case, classifier: Classifier, stored: tuple[str, str]) -> str | None:
+        """The input of the network, dimmed where the map is low, as a data URL."""
         picture = self._read(data, case)
         if picture is None:
             return None
         try:
-            saliency = self.record.place.shards.read(*where).map
+            saliency = self.record.place.shards.read(*stored).map
         except StoreError:
             return None
-        seen = classifier.restore(classifier.prepare(picture))
+        shown = classifier.restore(classifier.prepare(picture))
         if saliency.ndim != 4:
             return None
-        return jpeg(_small(seen * (DIMMED + (1 - DIMMED) * positive(saliency, seen))), SMALL_QUALITY)
+        return jpeg(_resize(shown * (DIM + (1 - DIM) * positive(saliency, shown))), SMALL_QUALITY)
 
     def _read(self, data: str, case: Case) -> Image.Image | None:
+        """Read the picture of a case; `None` if that is not possible any more."""
         body = json.loads(self.store.bodies_by_name(data, [case.example]).get(case.example, "{}"))
         if "path" not in body:
             return None
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of files with several pictures: the run has said so
+                warnings.simplefilter("ignore")  # the run has warned of files with several pictures
                 return read(body["path"])
         except ValueError:
             return None
 
     def _classifier(self, model: str) -> Classifier | None:
-        """The run's model, whose preparation says which part of a picture it saw; `None` where it is not to be had any more."""
+        """The run's model, whose preparation says which part of a picture it saw; `None` if it cannot be loaded any more."""
         if model not in self._classifiers:
             try:
                 self._classifiers[model] = Workbench(self.record.read_plan(), self.record.weights).classifier(model)
-            except (
-                ValueError,
-                OSError,
-                ImportError,
-                RuntimeError,
-                AssertionError,
-            ):  # the last: a device that torch lacks
-                self._classifiers[model] = None
+            except (ValueError, OSError, ImportError, RuntimeError, AssertionError):
+                self._classifiers[model] = None  # torch raises AssertionError for a device that it was built without
         return self._classifiers[model]
 
 
-def _seen(rule: str | None, said: str) -> Html:
+def _element(rule: str | None, label: str) -> Html:
+    """An element with the background picture of a rule, or an empty one."""
     if rule is None:
         return tag("span", class_="thumbnail")
-    return tag("span", class_=f"thumbnail {rule}", role="img", aria_label=said)
+    return tag("span", class_=f"thumbnail {rule}", role="img", aria_label=label)
 
 
-def _small(picture: Tensor) -> Tensor:
-    """RGB `(3, H, W)`, its longer side no more than a thumbnail's."""
+def _resize(picture: Tensor) -> Tensor:
+    """An RGB picture `(3, H, W)`, made smaller if its longer side has more than `SIDE` pixels."""
     height, width = picture.shape[1:]
     scale = min(1.0, SIDE / max(height, width))
     size = max(1, round(scale * height)), max(1, round(scale * width))

@@ -21,6 +21,14 @@ class Results(NamedTuple):
     seconds: dict[tuple[str, str, str], float]
     """The median time of a method for a query in seconds, by data set, model and method."""
 
+    def seconds_text(self, data: str, model: str) -> str:
+        """The seconds of each method for a query of a data set and a model, such as "gradient 0.1, rise 2"."""
+        return ", ".join(
+            f"{method} {value:.2g}"
+            for (data_name, model_name, method), value in self.seconds.items()
+            if (data_name, model_name) == (data, model)
+        )
+
 
 def results(record: Record, store: Store) -> Results:
     """The results of a run. The rows of one protocol on one data set and model are read at a time, and once."""

@@ -1,7 +1,7 @@
-// The explorer: asks the server that this page came from, and draws what it is answered. Nothing else is ever asked.
+// The explorer. It makes requests only to the server of this page, and draws the answers.
 
 const $ = (name) => document.getElementById(name);
-const made = (kind, fields = {}, ...children) => {
+const element = (kind, fields = {}, ...children) => {
   const node = Object.assign(document.createElement(kind), fields);
   node.append(...children);
   return node;
@@ -9,69 +9,70 @@ const made = (kind, fields = {}, ...children) => {
 
 const state = { tab: "", picture: null, methods: [], job: null, panes: [], bytes: 0 };
 
-// ---------------------------------------------------------------- talking to the server
+// ---------------------------------------------------------------- requests and messages
 
-async function ask(path, options = {}) {
+async function request(path, options = {}) {
   const answer = await fetch(path, { ...options, headers: { "x-sfumato": state.tab || "new", ...options.headers } });
   if (answer.ok) return answer;
   let reason = `the server answered ${answer.status}`;
-  try { reason = (await answer.json()).message || reason; } catch { /* it was no JSON */ }
+  try { reason = (await answer.json()).message || reason; } catch { /* not JSON */ }
   throw new Error(reason);
 }
 
-function tell(text) {
-  $("message").textContent = text;
+function showMessage(text) {
+  $("message").textContent = text.charAt(0).toUpperCase() + text.slice(1);
   $("message").hidden = !text;
 }
 
-const trying = (work) => async (...given) => {
-  tell("");
-  try { return await work(...given); } catch (error) {
-    if (error.name !== "AbortError") tell(error.message.charAt(0).toUpperCase() + error.message.slice(1));
+/** The function, with its errors shown as messages. */
+const withMessages = (work) => async (...values) => {
+  showMessage("");
+  try { return await work(...values); } catch (error) {
+    if (error.name !== "AbortError") showMessage(error.message);
     return undefined;
   }
 };
 
 // ---------------------------------------------------------------- the picture
 
-async function loaded(address) {
-  const picture = new Image();
-  picture.src = address;
-  await picture.decode();
-  return picture;
+async function loadImage(url) {
+  const image = new Image();
+  image.src = url;
+  await image.decode();
+  return image;
 }
 
-const show = trying(async (path, options) => {
+const addPicture = withMessages(async (path, options) => {
   stop();
   $("status").textContent = "Looking …";
-  const told = await (await ask(path, { method: "POST", ...options })).json();
-  const [seen, blurred] = await Promise.all([loaded(told.seen), loaded(told.blurred)]);
-  state.picture = { ...told, seen, blurred };
+  const answer = await (await request(path, { method: "POST", ...options })).json();
+  const [seen, blurred] = await Promise.all([loadImage(answer.seen), loadImage(answer.blurred)]);
+  state.picture = { ...answer, seen, blurred };
   $("status").textContent = "";
   $("asking").hidden = false;
-  offerClasses(told.top);
+  offerClasses(answer.top);
   $("explain").focus({ preventScroll: true });
 });
 
 const upload = (file) => {
   if (state.bytes && file.size > state.bytes) {
-    tell(`The file is larger than ${Math.floor(state.bytes / 2 ** 20)} MB; make the picture smaller.`);
-  } else show("api/pictures", { body: file });
+    showMessage(`The file is larger than ${Math.floor(state.bytes / 2 ** 20)} MB; make the picture smaller.`);
+  } else addPicture("api/pictures", { body: file });
 };
 
 function offerClasses(top) {
   const field = $("top");
   field.replaceChildren(field.querySelector("legend"));
-  top.forEach((each, place) => addClass(each, place === 0));
+  top.forEach((entry, index) => addClass(entry, index === 0));
   offerAgainst();
 }
 
-function addClass(each, chosen) {
-  const share = each.share === undefined ? "" : `${(100 * each.share).toFixed(1)} %`;
-  const input = made("input", { type: "radio", name: "target", value: each.index, checked: chosen });
-  const label = made("label", {}, input, made("span", { textContent: each.label }),
-    made("span", { className: "share", textContent: share }));
-  label.dataset.label = each.label;
+function addClass(entry, checked) {
+  const share = entry.share === undefined ? "" : `${(100 * entry.share).toFixed(1)} %`;
+  const input = element("input", { type: "radio", name: "target", value: entry.index, checked });
+  const label = element("label", {}, input, element("span", { textContent: entry.label }),
+    element("span", { className: "share", textContent: share }));
+  label.dataset.label = entry.label;
   $("top").append(label);
 }
 
@@ -80,89 +81,90 @@ function offerAgainst() {
   const before = select.value;
   select.replaceChildren(select.options[0]);
   for (const label of $("top").querySelectorAll("label")) {
-    select.append(made("option", { value: label.querySelector("input").value, textContent: label.dataset.label }));
+    select.append(element("option", { value: label.querySelector("input").value, textContent: label.dataset.label }));
   }
   select.value = [...select.options].some((option) => option.value === before) ? before : "";
 }
 
-// ---------------------------------------------------------------- finding a class by its name
+// ---------------------------------------------------------------- searching a class by its name
 
-let searching = 0;
-let at = -1;
+let searches = 0;
+let selected = -1;
 
 const search = async () => {
-  const words = $("search").value.trim();
-  const mine = ++searching;
-  if (!words) return close();
-  const found = await (await ask(`api/classes?q=${encodeURIComponent(words)}`)).json();
-  if (mine !== searching) return undefined;
-  at = -1;
-  $("found").replaceChildren(...found.map((each, place) => {
-    const option = made("li", { id: `found-${place}`, textContent: each.label, onmousedown: () => choose(each) });
+  const text = $("search").value.trim();
+  const number = ++searches;
+  if (!text) return closeMatches();
+  const matches = await (await request(`api/classes?q=${encodeURIComponent(text)}`)).json();
+  if (number !== searches) return undefined; // a later search has begun
+  selected = -1;
+  $("found").replaceChildren(...matches.map((entry, index) => {
+    const option = element("li", { id: `found-${index}`, textContent: entry.label, onmousedown: () => choose(entry) });
     option.role = "option";
     option.setAttribute("aria-selected", "false");
-    option.each = each;
+    option.entry = entry;
     return option;
   }));
-  $("found").hidden = !found.length;
-  $("search").setAttribute("aria-expanded", String(found.length > 0));
+  $("found").hidden = !matches.length;
+  $("search").setAttribute("aria-expanded", String(matches.length > 0));
   return undefined;
 };
 
-function close() {
+function closeMatches() {
   $("found").hidden = true;
   $("search").setAttribute("aria-expanded", "false");
   $("search").removeAttribute("aria-activedescendant");
 }
 
-function choose(each) {
-  const known = [...$("top").querySelectorAll("input")].find((input) => Number(input.value) === each.index);
-  if (known) known.checked = true;
-  else { addClass(each, true); offerAgainst(); }
+function choose(entry) {
+  const input = [...$("top").querySelectorAll("input")].find((candidate) => Number(candidate.value) === entry.index);
+  if (input) input.checked = true;
+  else { addClass(entry, true); offerAgainst(); }
   $("search").value = "";
-  close();
+  closeMatches();
 }
 
-function move(by) {
+function moveSelection(step) {
   const options = [...$("found").children];
   if (!options.length || $("found").hidden) return;
-  at = (at + by + options.length) % options.length;
-  options.forEach((option, place) => option.setAttribute("aria-selected", String(place === at)));
-  options[at].scrollIntoView({ block: "nearest" });
-  $("search").setAttribute("aria-activedescendant", options[at].id);
+  selected = (selected + step + options.length) % options.length;
+  options.forEach((option, index) => option.setAttribute("aria-selected", String(index === selected)));
+  options[selected].scrollIntoView({ block: "nearest" });
+  $("search").setAttribute("aria-activedescendant", options[selected].id);
 }
 
 // ---------------------------------------------------------------- the question
 
+const method = () => state.methods.find((entry) => entry.name === $("method").value);
+
 function offerSettings() {
-  const method = state.methods.find((each) => each.name === $("method").value);
-  const words = { steps: "Steps", samples: "Masks", areas: "Areas", game: "Game", layer: "Layer" };
-  $("settings").replaceChildren(...Object.entries(method.settings).map(([name, value]) => {
+  const titles = { steps: "Steps", samples: "Masks", areas: "Areas", game: "Game", layer: "Layer" };
+  $("settings").replaceChildren(...Object.entries(method().settings).map(([name, value]) => {
     let input;
     if (name === "game") {
-      input = made("select", {}, ...["preserve", "delete", "dual"].map((game) => made("option", { textContent: game })));
+      input = element("select", {}, ...["preserve", "delete", "dual"].map((game) => element("option", { textContent: game })));
     } else {
-      const number = typeof value === "number";
-      input = made("input", { type: number ? "number" : "text", value: Array.isArray(value) ? value.join(", ") : value });
-      if (number) Object.assign(input, { min: 1, step: 1 });
+      const isNumber = typeof value === "number";
+      input = element("input", { type: isNumber ? "number" : "text", value: Array.isArray(value) ? value.join(", ") : value });
+      if (isNumber) Object.assign(input, { min: 1, step: 1 });
     }
     input.name = name;
-    return made("label", {}, made("span", { textContent: words[name] || name }), input);
+    return element("label", {}, element("span", { textContent: titles[name] || name }), input);
   }));
-  $("smallest").disabled = Boolean(state.job) || !["ExtremalPerturbation", "ExtremalChannels"].includes(method.name);
+  offerSmallest();
 }
 
 function settings() {
-  const said = {};
+  const values = {};
   for (const input of $("settings").querySelectorAll("input, select")) {
-    if (input.name === "areas") said.areas = input.value.split(/[\s,;]+/).filter(Boolean).map(Number);
-    else if (input.type === "number") said[input.name] = Number(input.value);
-    else if (input.value) said[input.name] = input.value;
+    if (input.name === "areas") values.areas = input.value.split(/[\s,;]+/).filter(Boolean).map(Number);
+    else if (input.type === "number") values[input.name] = Number(input.value);
+    else if (input.value) values[input.name] = input.value;
   }
-  return said;
+  return values;
 }
 
-const explain = trying(async (keep) => {
+const explain = withMessages(async (keep) => {
   stop();
   const target = $("top").querySelector("input:checked");
   const against = $("against").value;
@@ -177,33 +179,33 @@ const explain = trying(async (keep) => {
     keep,
   };
   const pane = newPane(`${name.split(",")[0]}${other ? `, not ${other.split(",")[0]}` : ""} · ${$("method").value}`);
-  const { job } = await (await ask("api/jobs", { method: "POST", body: JSON.stringify(question) })).json();
+  const { job } = await (await request("api/jobs", { method: "POST", body: JSON.stringify(question) })).json();
   await follow(job, pane);
 });
 
 async function follow(job, pane) {
-  const leaving = new AbortController();
-  state.job = { job, leaving, pane };
-  busy(true);
+  const abort = new AbortController();
+  state.job = { job, abort, pane };
+  setBusy(true);
   try {
-    const answer = await ask(`api/jobs/${job}/events`, { signal: leaving.signal });
+    const answer = await request(`api/jobs/${job}/events`, { signal: abort.signal });
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-    let rest = "";
+    let incomplete = "";
     for (;;) {
       const { value, done } = await reader.read();
       if (done) break;
-      const lines = (rest + value).split("\n");
-      rest = lines.pop();
-      for (const line of lines) if (line) await heard(JSON.parse(line), pane, job);
+      const lines = (incomplete + value).split("\n");
+      incomplete = lines.pop();
+      for (const line of lines) if (line) await handle(JSON.parse(line), pane, job);
     }
   } finally {
-    if (state.job && state.job.job === job) { state.job = null; busy(false); }
+    if (state.job && state.job.job === job) { state.job = null; setBusy(false); }
   }
 }
 
-async function heard(event, pane, job) {
+async function handle(event, pane, job) {
   const bar = $("progress");
-  if (event.type === "queued") $("status").textContent = `Waiting for ${event.place} other job(s) …`;
+  if (event.type === "queued") $("status").textContent = `Waiting for ${event.position} other job(s) …`;
   if (event.type === "step") {
     $("status").textContent = event.steps ? `Step ${event.index} of ${event.steps}` : "Beginning …";
     bar.hidden = !event.steps;
@@ -214,34 +216,34 @@ async function heard(event, pane, job) {
     $("status").textContent = "Done.";
     bar.hidden = true;
     await pane.finish(event, job);
-    if (event.warning) tell(event.warning.charAt(0).toUpperCase() + event.warning.slice(1) + ".");
+    if (event.warning) showMessage(`${event.warning}.`);
   }
   if (event.type === "failed" || event.type === "cancelled") {
     bar.hidden = true;
     $("status").textContent = event.type === "failed" ? "" : "Stopped.";
-    if (event.type === "failed") tell(event.message);
+    if (event.type === "failed") showMessage(event.message);
     pane.end();
   }
 }
 
-function busy(yes) {
-  $("stop").disabled = !yes;
-  $("explain").disabled = yes;
-  offerBusy(yes);
+function setBusy(busy) {
+  $("stop").disabled = !busy;
+  $("explain").disabled = busy;
+  offerSmallest();
 }
 
-function offerBusy(yes) {
-  $("smallest").disabled = yes || !["ExtremalPerturbation", "ExtremalChannels"].includes($("method").value);
+function offerSmallest() {
+  $("smallest").disabled = Boolean(state.job) || !method().finds_smallest;
 }
 
 function stop() {
   if (!state.job) return;
-  const { job, leaving, pane } = state.job;
+  const { job, abort, pane } = state.job;
   state.job = null;
-  ask(`api/jobs/${job}`, { method: "DELETE" }).catch(() => {});
-  leaving.abort();
+  request(`api/jobs/${job}`, { method: "DELETE" }).catch(() => {});
+  abort.abort();
   pane.end();
-  busy(false);
+  setBusy(false);
   $("progress").hidden = true;
   $("status").textContent = "Stopped.";
 }
@@ -251,17 +253,17 @@ function stop() {
 const HEAT = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
 
 function heat(value) {
-  const place = Math.min(0.9999, Math.max(0, value)) * (HEAT.length - 1);
-  const low = Math.floor(place);
-  return HEAT[low].map((from, channel) => from + (place - low) * (HEAT[low + 1][channel] - from));
+  const position = Math.min(0.9999, Math.max(0, value)) * (HEAT.length - 1);
+  const low = Math.floor(position);
+  return HEAT[low].map((from, channel) => from + (position - low) * (HEAT[low + 1][channel] - from));
 }
 
 const LUT = Array.from({ length: 256 }, (_, value) => heat(value / 255));
 
-function pixels(picture, width, height) {
-  const canvas = made("canvas", { width, height });
+function pixels(image, width, height) {
+  const canvas = element("canvas", { width, height });
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.drawImage(picture, 0, 0, width, height);
+  context.drawImage(image, 0, 0, width, height);
   return context.getImageData(0, 0, width, height).data;
 }
 
@@ -291,7 +293,7 @@ class Pane {
   async evolve(event) {
     this.masks = await this.decode(event.masks);
     this.numbers = { areas: event.areas, values: event.values };
-    this.slide();
+    this.fitSlider();
     this.draw();
   }
 
@@ -299,28 +301,29 @@ class Pane {
     this.done = event;
     this.masks = event.masks.length ? await this.decode(event.masks) : [];
     [this.map] = await this.decode([event.map]);
-    this.slide();
+    this.fitSlider();
     this.draw();
     this.plot();
-    this.list();
-    this.offer(job);
+    this.listChannels();
+    this.offerExports(job);
   }
 
   end() {
     if (!this.done && !this.masks.length) remove(this);
   }
 
-  decode(addresses) {
+  decode(urls) {
     const { width, height } = this.picture;
-    return Promise.all(addresses.map(async (address) => pixels(await loaded(address), width, height)));
+    return Promise.all(urls.map(async (url) => pixels(await loadImage(url), width, height)));
   }
 
-  slide() {
-    const steps = this.masks.length - 1;
-    this.part(".slider").hidden = steps < 1;
-    if (Number(this.range.max) !== Math.max(0, steps)) {
-      this.range.max = Math.max(0, steps);
-      this.range.value = Math.floor(steps / 2);
+  /** Fit the slider to the number of masks. */
+  fitSlider() {
+    const last = this.masks.length - 1;
+    this.part(".slider").hidden = last < 1;
+    if (Number(this.range.max) !== Math.max(0, last)) {
+      this.range.max = Math.max(0, last);
+      this.range.value = Math.floor(last / 2);
     }
   }
 
@@ -328,43 +331,44 @@ class Pane {
   draw() {
     const { width, height } = this.picture;
     const view = document.querySelector("input[name=view]:checked").value;
-    const place = Number(this.range.value);
-    const mask = this.masks[place] || this.map;
+    const index = Number(this.range.value);
+    const mask = this.masks[index] || this.map;
     const context = this.canvas.getContext("2d");
     const image = context.createImageData(width, height);
     const out = image.data;
     const { seen, blurred } = this;
     const shown = view === "heat" && this.map ? this.map : mask;
-    for (let index = 0; index < out.length; index += 4) {
-      const m = shown ? shown[index] / 255 : 1;
+    for (let pixel = 0; pixel < out.length; pixel += 4) {
+      const m = shown ? shown[pixel] / 255 : 1;
       for (let channel = 0; channel < 3; channel += 1) {
-        const own = seen[index + channel];
+        const own = seen[pixel + channel];
         let value = own;
         if (shown && view === "overlay") value = own * (0.25 + 0.75 * m) + (channel === 0 ? 46 : 12) * (1 - m);
         else if (shown && view === "black") value = own * m;
-        else if (shown && view === "blur") value = own * m + blurred[index + channel] * (1 - m);
-        else if (shown && view === "heat") value = 0.35 * own + 0.65 * LUT[shown[index]][channel];
-        out[index + channel] = value;
+        else if (shown && view === "blur") value = own * m + blurred[pixel + channel] * (1 - m);
+        else if (shown && view === "heat") value = 0.35 * own + 0.65 * LUT[shown[pixel]][channel];
+        out[pixel + channel] = value;
       }
-      out[index + 3] = 255;
+      out[pixel + 3] = 255;
     }
     context.putImageData(image, 0, 0);
-    const words = this.words(place);
-    this.part("output").textContent = words;
-    this.range.setAttribute("aria-valuetext", words);
-    this.canvas.setAttribute("aria-label", `${this.title}: the picture, ${view}${words ? `, ${words}` : ""}`);
-    this.point(place);
+    const caption = this.caption(index);
+    this.part("output").textContent = caption;
+    this.range.setAttribute("aria-valuetext", caption);
+    this.canvas.setAttribute("aria-label", `${this.title}: the picture, ${view}${caption ? `, ${caption}` : ""}`);
+    this.mark(index);
   }
 
-  words(place) {
-    const told = this.done || this.numbers;
-    if (!told || !told.areas || !this.masks.length) return "";
-    const area = (this.done && this.done.achieved ? this.done.achieved : told.areas)[place];
-    const score = this.done ? this.done.scores[place] : told.values[place];
+  /** The area and the score of a mask. */
+  caption(index) {
+    const event = this.done || this.numbers;
+    if (!event || !event.areas || !this.masks.length) return "";
+    const area = (this.done && this.done.achieved ? this.done.achieved : event.areas)[index];
+    const score = this.done ? this.done.scores[index] : event.values[index];
     return `${(100 * area).toFixed(1)} % · score ${score.toFixed(2)}`;
   }
 
-  /** The score against the area, with the point of the slider. */
+  /** Plot the score against the area, with a mark at the mask of the slider. */
   plot() {
     const { done } = this;
     const areas = done.curve ? done.curve.areas : done.achieved;
@@ -375,7 +379,7 @@ class Pane {
     const high = Math.max(...all);
     const x = (area) => 44 + 300 * area;
     const y = (score) => 12 + 120 * (1 - (score - low) / (high - low || 1));
-    this.place = { x, y };
+    this.scale = { x, y };
     const line = areas.map((area, index) => `${x(area).toFixed(1)},${y(scores[index]).toFixed(1)}`).join(" ");
     const level = (value, name) => `<line x1="44" x2="344" y1="${y(value)}" y2="${y(value)}" stroke="currentColor"
       stroke-dasharray="4 4" opacity=".6"/><text x="348" y="${y(value) + 4}" fill="currentColor">${name}</text>`;
@@ -392,47 +396,48 @@ class Pane {
       <polyline points="${line}" fill="none" stroke="var(--accent)" stroke-width="2"/>
       ${areas.map((area, index) => `<circle cx="${x(area)}" cy="${y(scores[index])}" r="2.5" fill="var(--accent)"/>`).join("")}
       ${star}<circle class="now" r="6" fill="none" stroke="var(--accent)" stroke-width="2"/></svg>`;
-    this.point(Number(this.range.value));
+    this.mark(Number(this.range.value));
   }
 
-  point(place) {
-    const now = this.part(".now");
-    if (!now || !this.done.achieved) return;
-    now.setAttribute("cx", this.place.x(this.done.achieved[place]));
-    now.setAttribute("cy", this.place.y(this.done.scores[place]));
+  /** Mark a mask in the plot. */
+  mark(index) {
+    const circle = this.part(".now");
+    if (!circle || !this.done.achieved) return;
+    circle.setAttribute("cx", this.scale.x(this.done.achieved[index]));
+    circle.setAttribute("cy", this.scale.y(this.done.scores[index]));
   }
 
-  list() {
-    this.part(".channels").replaceChildren(...this.done.channels.map((each) => {
-      const words = `channel ${each.index}, ${each.weight.toFixed(2)}`;
-      const item = made("li", {}, words);
-      if (each.map) item.prepend(made("img", { src: each.map, alt: `Where ${words} is active` }));
+  listChannels() {
+    this.part(".channels").replaceChildren(...this.done.channels.map((channel) => {
+      const text = `channel ${channel.index}, ${channel.weight.toFixed(2)}`;
+      const item = element("li", {}, text);
+      if (channel.map) item.prepend(element("img", { src: channel.map, alt: `Where ${text} is active` }));
       return item;
     }));
   }
 
-  offer(job) {
+  offerExports(job) {
     const exports = [["png", "PNG of this view"], ["safetensors", "safetensors"], ["html", "HTML report"]];
     if (this.masks.length) exports.push(["apng", "animated PNG"], ["gif", "GIF"], ["coco", "COCO annotation"]);
-    this.part(".exports").replaceChildren(...exports.map(([kind, words]) => made("button", {
-      textContent: words,
-      onclick: trying(async () => (kind === "png" ? this.png() : take(job, kind))),
+    this.part(".exports").replaceChildren(...exports.map(([kind, title]) => element("button", {
+      textContent: title,
+      onclick: withMessages(async () => (kind === "png" ? this.savePng() : download(job, kind))),
     })));
   }
 
-  png() {
+  savePng() {
     this.canvas.toBlob((blob) => save(blob, "sfumato.png"), "image/png");
   }
 }
 
-async function take(job, kind) {
-  const answer = await ask(`api/jobs/${job}/export/${kind}`);
+async function download(job, kind) {
+  const answer = await request(`api/jobs/${job}/export/${kind}`);
   const name = /filename="([^"]+)"/.exec(answer.headers.get("content-disposition") || "")?.[1] || kind;
   save(await answer.blob(), name);
 }
 
 function save(blob, name) {
-  const link = made("a", { href: URL.createObjectURL(blob), download: name });
+  const link = element("a", { href: URL.createObjectURL(blob), download: name });
   document.body.append(link);
   link.click();
   link.remove();
@@ -450,20 +455,20 @@ function newPane(title) {
 
 function remove(pane) {
   pane.node.remove();
-  state.panes = state.panes.filter((each) => each !== pane);
+  state.panes = state.panes.filter((other) => other !== pane);
   $("answers").hidden = !state.panes.length;
 }
 
-// ---------------------------------------------------------------- the beginning
+// ---------------------------------------------------------------- the start
 
-const begin = trying(async () => {
-  const told = await (await ask("api/tabs", { method: "POST" })).json();
-  Object.assign(state, { tab: told.tab, methods: told.methods, bytes: told.limits.bytes });
-  $("model").textContent = `${told.model}, with its ${told.classes} classes,`;
-  $("samples").replaceChildren(...told.samples.map((name) => made("button", {
-    onclick: () => show(`api/pictures?sample=${name}`),
-  }, made("img", { src: `samples/${name}`, alt: `Sample: ${name}`, loading: "lazy" }))));
-  $("method").replaceChildren(...told.methods.map((each) => made("option", { textContent: each.name, value: each.name })));
+const start = withMessages(async () => {
+  const answer = await (await request("api/tabs", { method: "POST" })).json();
+  Object.assign(state, { tab: answer.tab, methods: answer.methods, bytes: answer.limits.bytes });
+  $("model").textContent = `${answer.model}, with its ${answer.classes} classes,`;
+  $("samples").replaceChildren(...answer.samples.map((name) => element("button", {
+    onclick: () => addPicture(`api/pictures?sample=${name}`),
+  }, element("img", { src: `samples/${name}`, alt: `Sample: ${name}`, loading: "lazy" }))));
+  $("method").replaceChildren(...answer.methods.map(({ name }) => element("option", { textContent: name, value: name })));
   offerSettings();
   document.body.dataset.ready = "yes";
 });
@@ -480,15 +485,15 @@ document.addEventListener("paste", (event) => {
   const [file] = event.clipboardData.files;
   if (file) { event.preventDefault(); upload(file); }
 });
-$("search").addEventListener("input", trying(search));
-$("search").addEventListener("blur", close);
+$("search").addEventListener("input", withMessages(search));
+$("search").addEventListener("blur", closeMatches);
 $("search").addEventListener("keydown", (event) => {
-  if (event.key === "ArrowDown" || event.key === "ArrowUp") { event.preventDefault(); move(event.key === "ArrowDown" ? 1 : -1); }
-  if (event.key === "Escape") close();
+  if (event.key === "ArrowDown" || event.key === "ArrowUp") { event.preventDefault(); moveSelection(event.key === "ArrowDown" ? 1 : -1); }
+  if (event.key === "Escape") closeMatches();
   if (event.key === "Enter") {
     event.preventDefault();
-    const option = $("found").children[Math.max(0, at)];
-    if (option && !$("found").hidden) choose(option.each);
+    const option = $("found").children[Math.max(0, selected)];
+    if (option && !$("found").hidden) choose(option.entry);
   }
 });
 $("method").addEventListener("change", offerSettings);
@@ -496,4 +501,4 @@ $("explain").addEventListener("click", () => explain(null));
 $("smallest").addEventListener("click", () => explain(0.9));
 $("stop").addEventListener("click", stop);
 $("views").addEventListener("change", () => state.panes.forEach((pane) => pane.draw()));
-begin();
+start();

@@ -1,4 +1,4 @@
-"""Pictures that excite some channels of a layer alone, as sheets show them."""
+"""Pictures that excite only some channels of a layer, for sheets of channels."""
 
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 STEPS = 100
 
 
-def inverted(
+def invert_masks(
     classifier: "Classifier", method: "ExtremalChannels", activations: "Tensor", masks: "Tensor"
 ) -> "list[Tensor]":
-    """For each mask `(N, K)` a picture `(3, H, W)` that excites the layer as what the mask leaves of the activations.
+    """For each mask of channels `(N, K)`, a picture `(3, H, W)` in which the layer has the masked activations.
 
-    These are `(1, …)` for all masks, or `(N, …)`. Where a mask leaves nothing, the picture is grey.
+    `activations` are `(N, …)`, or `(1, …)` for all masks. If nothing is left of them, the picture is grey.
     """
     import torch
 
@@ -34,13 +34,13 @@ def inverted(
     axis = channel_layout(activations.shape, shape[1:], method.layer, axes, method.layout).channels
     spread = masks.repeat_interleave(activations.shape[axis] // masks.shape[1], 1).to(activations)
     targets = masked(activations.expand(len(masks), *activations.shape[1:]), spread, axis)
-    something = (targets != 0).flatten(1).any(1)
+    has_values = (targets != 0).flatten(1).any(1)
     pictures = torch.full((len(masks), *shape), 0.5, dtype=torch.float32, device="cpu")
     with progress_bar("inversion") as progress:
-        found = invert(
+        inversion = invert(
             classifier.net,
             method.layer,
-            targets[something],
+            targets[has_values],
             shape=shape,
             mean=preparation.mean,
             std=preparation.std,
@@ -49,5 +49,5 @@ def inverted(
             seed=method.seed,
             progress=progress,
         )
-    pictures[something] = found.pictures.float().cpu()
+    pictures[has_values] = inversion.pictures.float().cpu()
     return list(pictures.expand(-1, 3, -1, -1))
