@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from types import SimpleNamespace
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -123,6 +124,8 @@ def dataclasses_with_tensors():
             return {named[word] for word in re.findall(r"\w+", hint) if word in named}
         if typing.get_origin(hint) is Callable:
             return set()
+        if isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray):
+            return {hint.array_type}
         return {hint}.union(*map(within, typing.get_args(hint))) if typing.get_args(hint) else {hint}
 
     holding = {torch.Tensor}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.settings import check_number
@@ -106,23 +107,23 @@ class Grid:
     def check(self, areas: Sequence[float]) -> None:
         """A mask of this family can have any area."""
 
-    def nodes(self, parameters: Tensor) -> Tensor:
+    def nodes(self, parameters: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *L"]:
         """The parameters: the cells themselves."""
         return parameters
 
-    def masks(self, nodes: Tensor) -> Tensor:
+    def masks(self, nodes: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *S"]:
         """Masks `(N, 1, *S)` of cells `(N, 1, *L)`."""
         return along_each_axis(nodes, self._spreads)
 
-    def areas(self, nodes: Tensor) -> Tensor:
+    def areas(self, nodes: Float[Tensor, "N 1 *L"]) -> Float[Tensor, " N"]:
         """The mean over the input, `(N,)`."""
         return self.masks(nodes).flatten(1).mean(1)
 
-    def __call__(self, parameters: Tensor) -> Tensor:
+    def __call__(self, parameters: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *S"]:
         """Masks `(N, 1, *S)` for parameters `(N, 1, *L)`."""
         return self.masks(self.nodes(parameters))
 
-    def balls(self) -> Iterator[Tensor]:
+    def balls(self) -> Iterator[Float[Tensor, "1 1 *L"]]:
         """Parameters `(1, 1, *L)` of centred balls (intervals, discs), each a cell wider than the last, up to everything.
 
         A cell is 1 where its centre lies within the ball, else 0.
@@ -137,7 +138,7 @@ def _several(value: float | tuple[float, ...] | None) -> tuple[float, ...]:
     return value if isinstance(value, tuple) else () if value is None else (value,)
 
 
-def _centres(length: int, cells: int) -> Tensor:
+def _centres(length: int, cells: int) -> Float[Tensor, " {cells}"]:
     """Where the centres of so many equal cells lie on an axis whose first place is 0."""
     return (torch.arange(cells, dtype=torch.float64, device="cpu") + 0.5) * (length / cells) - 0.5
 
@@ -163,7 +164,9 @@ def _spread(length: int, cells: int, sigma: float, dtype: torch.dtype, device: t
     )
 
 
-def _smoothed_triangle(weights: Tensor, pace: float) -> Callable[[Tensor], Tensor]:
+def _smoothed_triangle(
+    weights: Float[Tensor, " K"], pace: float
+) -> Callable[[Float[Tensor, "*P"]], Float[Tensor, "*P"]]:
     r"""$g(d) = \sum_o k_o \max(0, 1 - |d + o\,p|)$ for weights $k_o$, with o from -R to R, and the pace p in cells per place.
 
     By sums of $k_o$ and of $o\,k_o$ from -R up to any place: their number does not grow with the Gaussian's width.
@@ -173,12 +176,12 @@ def _smoothed_triangle(weights: Tensor, pace: float) -> Callable[[Tensor], Tenso
     sums = torch.stack([weights, offsets * weights]).cumsum(1)
     sums = torch.nn.functional.pad(sums, (1, 0))
 
-    def before(bound: Tensor) -> tuple[Tensor, Tensor]:
+    def before(bound: Float[Tensor, "*P"]) -> tuple[Float[Tensor, "*P"], Float[Tensor, "*P"]]:
         """Both sums over the offsets less than the bound."""
         index = (bound.ceil() + radius).clamp(0, len(weights)).long()
         return sums[0][index], sums[1][index]
 
-    def weight(distance: Tensor) -> Tensor:
+    def weight(distance: Float[Tensor, "*P"]) -> Float[Tensor, "*P"]:
         (low, low_first), (middle, middle_first), (high, high_first) = (
             before((end - distance) / pace) for end in (-1, 0, 1)
         )
