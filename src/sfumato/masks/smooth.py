@@ -307,7 +307,7 @@ class _Slices:
             back = [-shift for shift in offset]
             rings.setdefault(value, []).append((self._at(offset), self._at(back)))
         self.rings = rings
-        """By the kernel's value: the parts of a lattice with margins that lie at an offset from every node, and at its opposite."""
+        """By the kernel's value: the parts of a lattice with margins at an offset from every node, and at its opposite."""
 
     def forward(self, parameters: Float[Tensor, "N nodes"], temperature: float) -> tuple[Float[Tensor, "N ..."], ...]:
         """The smooth maxima `(N, nodes)`, and what `backward` needs."""
