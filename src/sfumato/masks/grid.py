@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sfumato.settings import check_number
-from sfumato.space.smoothing import Interpolation, along_each_axis, gaussian, per_axis, rounded, scales
+from sfumato.masks.lengths import as_lengths, fitting, for_each_axis, too_small
+from sfumato.space.smoothing import Interpolation, along_each_axis, gaussian
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,8 @@ class GridMask:
     sigma: float | tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("scale", "sigma"):
-            value = getattr(self, name)
-            if isinstance(value, Sequence) and not isinstance(value, str):
-                object.__setattr__(self, name, tuple(value))
-        for scale in _several(self.scale):
-            check_number("scale", scale, "the length of a cell in places, or one for each axis", least=1)
-        for sigma in _several(self.sigma):
-            check_number("sigma", sigma, "the Gaussian's width in places, or one for each axis", least=0)
+        object.__setattr__(self, "scale", as_lengths("scale", self.scale, "the length of a cell", least=1))
+        object.__setattr__(self, "sigma", as_lengths("sigma", self.sigma, "the Gaussian's width", least=0))
 
     def for_shape(self, shape: Sequence[int]) -> "GridMask":
         """The same family with its lengths said, for inputs whose axes of space have the lengths `shape`.
@@ -48,12 +42,7 @@ class GridMask:
         """
         if self.scale is not None and self.sigma is not None:
             return self
-        fitting = tuple(max(1.0, SCALE * each) for each in scales(shape))
-        cells = fitting if self.scale is None else per_axis(self.scale, len(shape))
-        sigmas = (
-            tuple(cell * SIGMA / SCALE for cell in cells) if self.sigma is None else per_axis(self.sigma, len(shape))
-        )
-        return GridMask(cells, sigmas)
+        return GridMask(*fitting(self.scale, self.sigma, shape, (SCALE, SIGMA), least=1.0))
 
     def on(self, shape: Sequence[int], device: torch.device | None = None, dtype: torch.dtype | None = None) -> "Grid":
         """The grid for inputs whose axes of space have the lengths `shape`."""
@@ -74,17 +63,9 @@ class Grid:
     def __init__(
         self, family: GridMask, shape: tuple[int, ...], device: torch.device | None, dtype: torch.dtype | None
     ) -> None:
-        if family.scale is None or family.sigma is None:
-            raise ValueError(f"the lengths of {family} are not said; write {family}.on(shape)")
-        lengths = per_axis(family.scale, len(shape))
-        sigmas = per_axis(family.sigma, len(shape))
+        lengths, sigmas = for_each_axis(family, family.scale, family.sigma, shape)
         if any(length < 2 * scale for length, scale in zip(shape, lengths, strict=True) if scale > 1):
-            fitting = GridMask().for_shape(shape)
-            raise ValueError(
-                f"an input of {' x '.join(map(str, shape))} places is too small for a mask with scale={family.scale}; "
-                f"give none, to have what suits the shape, or a smaller one for each axis, e.g. "
-                f"mask=GridMask(scale={rounded(fitting.scale)}, sigma={rounded(fitting.sigma)})"
-            )
+            raise too_small(shape, f"scale={family.scale}", GridMask().for_shape(shape))
         self.family = family
         self.shape = shape
         self.size = tuple(math.ceil(length / scale) for length, scale in zip(shape, lengths, strict=True))
@@ -132,10 +113,6 @@ class Grid:
         count = math.ceil(self.distances.max().item() / cell)
         for radius in range(1, count + 1):
             yield (self.distances <= radius * cell).to(self._dtype)[None, None]
-
-
-def _several(value: float | tuple[float, ...] | None) -> tuple[float, ...]:
-    return value if isinstance(value, tuple) else () if value is None else (value,)
 
 
 def _centres(length: int, cells: int) -> Float[Tensor, " {cells}"]:

@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sfumato.masks.lengths import as_lengths, fitting, for_each_axis, too_small
 from sfumato.settings import check_number
-from sfumato.space.smoothing import Interpolation, along_each_axis, cubic_spline, per_axis, rounded, scales
+from sfumato.space.smoothing import Interpolation, along_each_axis, cubic_spline, per_axis
 
 NEGLIGIBLE = 1 / 255
 """The kernel is followed until it has fallen to this value, one grey level."""
@@ -87,13 +88,7 @@ class SmoothMask:
 
     def __post_init__(self) -> None:
         for name in ("step", "sigma"):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, Sequence) and not isinstance(value, str):
-                object.__setattr__(self, name, tuple(value))
-            for length in getattr(self, name) if isinstance(getattr(self, name), tuple) else (value,):
-                check_number(name, length, "a length in places, or one for each axis", above=0)
+            object.__setattr__(self, name, as_lengths(name, getattr(self, name), "a length", above=0))
         check_number("temperature", self.temperature, "the inverse softness of the maximum", above=0)
 
     def for_shape(self, shape: Sequence[int]) -> "SmoothMask":
@@ -106,12 +101,7 @@ class SmoothMask:
         """
         if self.step is not None and self.sigma is not None:
             return self
-        fitting = tuple(max(LEAST, STEP * scale) for scale in scales(shape))
-        steps = fitting if self.step is None else per_axis(self.step, len(shape))
-        sigmas = (
-            tuple(step * SIGMA / STEP for step in steps) if self.sigma is None else per_axis(self.sigma, len(shape))
-        )
-        return SmoothMask(steps, sigmas, self.temperature)
+        return SmoothMask(*fitting(self.step, self.sigma, shape, (STEP, SIGMA), LEAST), self.temperature)
 
     def divided(self, stride: Sequence[float]) -> "SmoothMask":
         """The same family over a layer whose places are `stride` places of the input apart, one number per axis.
@@ -149,17 +139,9 @@ class Lattice:
     def __init__(
         self, family: SmoothMask, shape: tuple[int, ...], device: torch.device | None, dtype: torch.dtype | None
     ) -> None:
-        if family.step is None or family.sigma is None:
-            raise ValueError(f"the lengths of {family} are not said; write {family}.on(shape)")
-        steps = per_axis(family.step, len(shape))
-        sigmas = per_axis(family.sigma, len(shape))
+        steps, sigmas = for_each_axis(family, family.step, family.sigma, shape)
         if any(length < 2 * step for length, step in zip(shape, steps, strict=True)):
-            fitting = SmoothMask().for_shape(shape)
-            raise ValueError(
-                f"an input of {' x '.join(map(str, shape))} places is too small for a mask with step={family.step}; "
-                f"give none, to have what suits the shape, or a smaller one for each axis, e.g. "
-                f"mask=SmoothMask(step={rounded(fitting.step)}, sigma={rounded(fitting.sigma)})"
-            )
+            raise too_small(shape, f"step={family.step}", SmoothMask().for_shape(shape))
         self.family = family
         self.shape = shape
         # Nodes are centred, with one beyond each end for the spline.
