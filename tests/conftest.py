@@ -27,6 +27,11 @@ hypothesis.settings.load_profile("any machine")
 # thread to thread takes longer than doing it. OMP_NUM_THREADS=2 make test tries it with two.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import shape_checks  # noqa: E402  # it imports torch
+
+# Before sfumato is imported, so that shapes and kinds of tensors are checked wherever a test comes by.
+shape_checks.install()
+
 
 class PostgresServer:
     """Debian's PostgreSQL with a fresh cluster on a free port of this machine; it ends with the process that made it."""

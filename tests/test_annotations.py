@@ -194,7 +194,8 @@ def test_what_cannot_be_annotated_is_refused(change, words):
         key: value for key, value in change.items() if key not in ("masks", "activation")
     }
     masks = change.get("masks", torch.ones(1, 1, 1, 12, 12))
-    result = Attribution(map=torch.ones(1, 1, 12, 12), masks=masks, activation=change.get("activation"))
+    queries = 1 if masks is None else len(masks)
+    result = Attribution(map=torch.ones(queries, 1, 12, 12), masks=masks, activation=change.get("activation"))
     with pytest.raises(ValueError, match=words):
         annotated(result, classifier(), picture_of((30, 20)), **settings)
 

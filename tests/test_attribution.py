@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -122,6 +123,8 @@ def dataclasses_with_tensors():
             return {named[word] for word in re.findall(r"\w+", hint) if word in named}
         if typing.get_origin(hint) is Callable:
             return set()
+        if isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray):
+            return {hint.array_type}
         return {hint}.union(*map(within, typing.get_args(hint))) if typing.get_args(hint) else {hint}
 
     holding = {torch.Tensor}

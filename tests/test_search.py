@@ -112,7 +112,7 @@ def test_areas_shrink_geometrically_and_stay():
 
 
 def seen(values, counts=True, tried=None, tried_values=None, at=0.0):
-    parameters = torch.full((len(values), 1), at)
+    parameters = torch.full((len(values), 1), float(at))
     values = torch.tensor(values)
     return Step(
         0, 1, parameters, values, values, parameters, Look(values, parameters, values, counts, tried, tried_values)

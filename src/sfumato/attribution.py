@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import safetensors
 import torch
+from jaxtyping import Float, Int, Shaped
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -135,24 +136,24 @@ class Attribution(TensorResult):
     taken apart by `result[0]`, `result[1:3]` and `for part in result`, and moved by `result.to("cuda")` and `result.cpu()`.
     """
 
-    map: Tensor
+    map: Float[Tensor, "B 1 *S"]
     """One saliency map a query, `(B, 1, *S)`."""
-    masks: Tensor | None = None
+    masks: Float[Tensor, "B V 1 *M"] | Float[Tensor, "B V K *ones"] | None = None
     """`(B, V, 1, *S)`, float32 in [0, 1]; 1 keeps a place (in the deletion game: 1 marks what was removed). At a layer
     `(B, V, 1, *L)`, as large as its maps; of its channels `(B, V, K, 1, …)`."""
-    areas: Tensor | None = field(default=None, metadata=SHARED)
+    areas: Float[Tensor, " V"] | None = field(default=None, metadata=SHARED)
     """The areas asked for, `(V,)`, fractions of the input, or of the channels."""
-    achieved: Tensor | None = None
+    achieved: Float[Tensor, "B V"] | None = None
     """The masks' mean over the input, `(B, V)`."""
-    scores: Tensor | None = None
+    scores: Float[Tensor, "B V"] | None = None
     r"""$\Phi(m \otimes x)$, what each mask keeps, `(B, V)`."""
-    complements: Tensor | None = None
+    complements: Float[Tensor, "B V"] | None = None
     r"""$\Phi((1-m) \otimes x)$, what is left without it, `(B, V)`."""
-    whole: Tensor | None = None
+    whole: Float[Tensor, " B"] | None = None
     r"""$\Phi(x)$, the score of the unperturbed input, `(B,)`."""
-    blank: Tensor | None = None
+    blank: Float[Tensor, " B"] | None = None
     """The score of the fully perturbed input, `(B,)`."""
-    activation: Tensor | None = None
+    activation: Float[Tensor, "B C *L"] | None = None
     """What the layer puts out for the unperturbed input where channels are masked, `(B, C, *L)`."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """How it was made, plain JSON: the method's configuration, the target, versions, and what was used where the configuration
@@ -213,7 +214,7 @@ class Attribution(TensorResult):
         method = self.about.get("method")
         return method if isinstance(method, Mapping) else {}
 
-    def channels(self, count: int, variant: int = -1) -> tuple[Tensor, Tensor]:
+    def channels(self, count: int, variant: int = -1) -> tuple[Int[Tensor, "B {count}"], Float[Tensor, "B {count}"]]:
         """The channels, or groups of them, that weigh most, and their weights: both `(B, count)`, the largest first.
 
         The weight is the mean of the masks up to that variant: 1 for a channel which the smallest sets have already. Among
@@ -231,7 +232,7 @@ class Attribution(TensorResult):
         indices = by_size.gather(1, order)[:, :count]
         return indices, weights.gather(1, indices)
 
-    def overlay(self, variant: int = -1) -> Tensor:
+    def overlay(self, variant: int = -1) -> Float[Tensor, "B 1 *L"]:
         r"""$\sum_k m_k \Phi_k(x)$ for the mask $m$ of one variant, `(B, 1, *L)` (Fong et al. 2019, figure 8).
 
         Raises `ValueError` where the masks are not of channels.
@@ -239,7 +240,7 @@ class Attribution(TensorResult):
         return overlaid(self.channel_masks[:, variant], self.activation)  # type: ignore[arg-type]  # goes with such masks
 
     @property
-    def channel_masks(self) -> Tensor:
+    def channel_masks(self) -> Float[Tensor, "B V K"]:
         """The masks as `(B, V, K)`, where they are of channels; else a `ValueError`."""
         if self.masks is None or self.activation is None:
             raise ValueError("the result has no masks of channels; give one made by ExtremalChannels")
@@ -326,12 +327,12 @@ def _map_tensors(value: Any, change: Callable[[Tensor], Tensor], within: Callabl
     return tuple(_map_tensors(item, change, within) for item in value) if isinstance(value, tuple) else value
 
 
-def _compact(tensor: Tensor) -> Tensor:
+def _compact(tensor: Shaped[Tensor, "*P"]) -> Shaped[Tensor, "*P"]:
     """The tensor, in memory of its own where it is a view of a larger one."""
     return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
 
 
-def saliency(masks: Tensor, smooth: float = 0.0, evenly: bool = False) -> Tensor:
+def saliency(masks: Float[Tensor, "B V 1 *S"], smooth: float = 0.0, evenly: bool = False) -> Float[Tensor, "B 1 *S"]:
     r"""One map a query `(B, 1, *S)` from its masks `(B, V, 1, *S)`: their mean, smoothed.
 
     `smooth` is the Gaussian's width as a fraction of the shortest side. TorchRay's pointing game sums the masks, each
@@ -351,7 +352,7 @@ TINY = 1e-6
 """Keeps the weight of a mask that shows nothing finite."""
 
 
-def overlaid(masks: Tensor, activation: Tensor) -> Tensor:
+def overlaid(masks: Float[Tensor, "N K"], activation: Float[Tensor, "N C *L"]) -> Float[Tensor, "N 1 *L"]:
     r"""$\sum_k m_k \Phi_k$ of masks `(N, K)` and activations `(N, C, *L)`, `(N, 1, *L)`; a group has C / K channels."""
     weights = masks.repeat_interleave(activation.shape[1] // masks.shape[1], 1)
     return torch.einsum("nc,nc...->n...", weights, activation.float())[:, None]

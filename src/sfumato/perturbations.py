@@ -10,16 +10,17 @@ from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, Protocol
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sfumato.settings import check_number, check_seed
 from sfumato.space.smoothing import BORDERS, gaussian_blur
 
-Perturbed = Callable[[Tensor, Tensor], Tensor]
+Perturbed = Callable[[Float[Tensor, "N K *M"], Int[Tensor, " N"]], Float[Tensor, "N C *S"]]
 
 
 class Perturbation(Protocol):
-    def __call__(self, x: Tensor) -> Perturbed: ...
+    def __call__(self, x: Float[Tensor, "B C *S"]) -> Perturbed: ...
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,15 @@ class Blur:
         if self.border not in BORDERS:
             raise ValueError(f"border must be one of {', '.join(BORDERS)}; got {self.border!r}")
 
-    def pyramid(self, x: Tensor) -> Tensor:
+    def pyramid(self, x: Float[Tensor, "B C *S"]) -> Float[Tensor, "levels B C *S"]:
         """`x` at every level, from the strongest blur to none: `(levels, B, C, *S)`."""
         widths = torch.linspace(self.max_sigma, 0, self.levels, dtype=torch.float32, device="cpu").tolist()
         return torch.stack([gaussian_blur(x, width, self.border) for width in widths])
 
-    def __call__(self, x: Tensor) -> Perturbed:
+    def __call__(self, x: Float[Tensor, "B C *S"]) -> Perturbed:
         pyramid = self.pyramid(x.float()).flatten(0, 1)  # row level · B + query
 
-        def perturbed(masks: Tensor, query: Tensor) -> Tensor:
+        def perturbed(masks: Float[Tensor, "N K *M"], query: Int[Tensor, " N"]) -> Float[Tensor, "N C *S"]:
             height = masks * (self.levels - 1)
             level = height.detach().floor().clamp(0, self.levels - 2)
             row = level.long() * len(x) + query.view(-1, *[1] * (masks.ndim - 1))
@@ -61,18 +62,18 @@ class Blur:
         return perturbed
 
 
-def towards(background: Tensor, x: Tensor) -> Perturbed:
+def towards(background: Float[Tensor, "#B #C *#S"], x: Float[Tensor, "B C *S"]) -> Perturbed:
     """The linear blend of `x` `(B, C, *S)` with a background that broadcasts to it."""
     background = background.float().expand(x.shape)
     difference = x.float() - background
 
-    def perturbed(masks: Tensor, query: Tensor) -> Tensor:
+    def perturbed(masks: Float[Tensor, "N K *M"], query: Int[Tensor, " N"]) -> Float[Tensor, "N C *S"]:
         return torch.addcmul(rows(background, query), rows(difference, query), masks)
 
     return perturbed
 
 
-def rows(values: Tensor, query: Tensor) -> Tensor:
+def rows(values: Float[Tensor, " B *P"], query: Int[Tensor, " N"]) -> Float[Tensor, "#N *P"]:
     """The values `(B, …)` of the queries `(N,)`; a single one's are left to broadcast, without a copy."""
     return values if len(values) == 1 else values[query]
 
@@ -81,7 +82,7 @@ def rows(values: Tensor, query: Tensor) -> Tensor:
 class Fade:
     """Fade to zero, $m x$: to the mean colour, for inputs that were normalised (Fong et al. 2019, section 3.1)."""
 
-    def __call__(self, x: Tensor) -> Perturbed:
+    def __call__(self, x: Float[Tensor, "B C *S"]) -> Perturbed:
         x = x.float()
         return lambda masks, query: rows(x, query) * masks
 
@@ -98,7 +99,7 @@ class Constant:
         for value in self.value if isinstance(self.value, tuple) else (self.value,):
             check_number("value", value, "a number, or one for each channel")
 
-    def __call__(self, x: Tensor) -> Perturbed:
+    def __call__(self, x: Float[Tensor, "B C *S"]) -> Perturbed:
         value = torch.as_tensor(self.value, dtype=torch.float32, device=x.device)
         if value.ndim and len(value) != x.shape[1]:
             raise ValueError(
@@ -124,7 +125,7 @@ class Noise:
         if self.seed is not None:
             check_seed(self.seed)
 
-    def __call__(self, x: Tensor) -> Perturbed:
+    def __call__(self, x: Float[Tensor, "B C *S"]) -> Perturbed:
         generator = torch.Generator("cpu").manual_seed(self.seed or 0)
         noise = self.std * torch.randn(1, *x.shape[1:], generator=generator, dtype=torch.float32, device="cpu")
         return towards(noise.to(x.device), x)

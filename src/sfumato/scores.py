@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from sfumato.settings import PER_QUERY, is_whole
@@ -25,7 +26,7 @@ Target = int | tuple[int, ...]
 class Score:
     """Base of all scores."""
 
-    def __call__(self, outputs: Any, query: Tensor) -> Tensor:
+    def __call__(self, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         raise NotImplementedError
 
     def check(self, queries: int) -> None:
@@ -60,7 +61,7 @@ class Combined(Score):
 
     terms: tuple[tuple[float, Score], ...]
 
-    def __call__(self, outputs: Any, query: Tensor) -> Tensor:
+    def __call__(self, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         return torch.stack([weight * score(outputs, query) for weight, score in self.terms]).sum(0)
 
     def check(self, queries: int) -> None:
@@ -75,13 +76,13 @@ class Combined(Score):
 class Output(Score):
     """Any function of the model's outputs for `N` evaluations, whatever their type, giving `(N,)`."""
 
-    function: Callable[[Any], Tensor]
+    function: Callable[[Any], Float[Tensor, " N"]]
 
-    def __call__(self, outputs: Any, query: Tensor) -> Tensor:
+    def __call__(self, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         return check_score(self.function(outputs), outputs, len(query))
 
 
-def check_score(values: Any, outputs: Any, rows: int) -> Tensor:
+def check_score(values: Any, outputs: Any, rows: int) -> Float[Tensor, " {rows}"]:
     """The values that a score gives for the outputs of so many evaluations; `ValueError` unless they are one for each."""
     if isinstance(values, Tensor) and values.shape == (rows,):
         return values
@@ -112,7 +113,7 @@ class OfClass(Score):
     def _highest(self) -> int:
         return _largest(self.target)
 
-    def column(self, outputs: Any, query: Tensor, target: Target | None = None) -> Tensor:
+    def column(self, outputs: Any, query: Int[Tensor, " N"], target: Target | None = None) -> Int[Tensor, "N 1 *P"]:
         """Each evaluation's class in `outputs` `(N, K, …)`, as an index that `gather(1, …)` takes.
 
         Raises `ValueError` where there is no such class, or not one row for each of the `N` evaluations.
@@ -126,7 +127,7 @@ class OfClass(Score):
         wanted = wanted[query] if wanted.ndim else wanted.expand(len(query))
         return wanted.view(-1, *[1] * (logits.ndim - 1)).expand(-1, 1, *logits.shape[2:])
 
-    def logits(self, outputs: Any, query: Tensor, target: Target | None = None) -> Tensor:
+    def logits(self, outputs: Any, query: Int[Tensor, " N"], target: Target | None = None) -> Float[Tensor, "N K *P"]:
         """The logits `(N, K, …)` of two classes or more: those of one output $z$ are $z$ and 0.
 
         Raises `ValueError` where the highest class, or the highest of `target`, is none of the two.
@@ -157,12 +158,12 @@ def _out_of_range(target: int, classes: int) -> str:
     return f"target {target} is out of range: the model has {classes} outputs (0 to {classes - 1})"
 
 
-def two_classes(logits: Tensor) -> Tensor:
+def two_classes(logits: Float[Tensor, "N K *P"]) -> Float[Tensor, "N M *P"]:
     """Logits of two classes or more: for one output $z$, `(N, 1, …)`, the logits $z$ and 0, `(N, 2, …)`; others as they are."""
     return torch.cat([logits, torch.zeros_like(logits)], 1) if logits.shape[1] == 1 else logits
 
 
-def class_scores(outputs: Any, rows: int | None = None) -> Tensor:
+def class_scores(outputs: Any, rows: int | None = None) -> Float[Tensor, "N K *P"]:
     """The outputs for `rows` inputs, if they are a real tensor `(rows, K, …)`, in float32.
 
     Otherwise a `ValueError` says how to pick from them.
@@ -194,7 +195,7 @@ def class_scores(outputs: Any, rows: int | None = None) -> Tensor:
     return outputs.float()
 
 
-def check_rows(outputs: Tensor, rows: int) -> None:
+def check_rows(outputs: Shaped[Tensor, " N *P"], rows: int) -> None:
     """Raise `ValueError` unless the outputs `(N, …)` have one row for each of so many inputs."""
     count = len(outputs)
     if count == rows:
@@ -219,12 +220,12 @@ def _inputs(count: int) -> str:
     return "1 input" if count == 1 else f"{count} inputs"
 
 
-def mean_over_space(values: Tensor) -> Tensor:
+def mean_over_space(values: Float[Tensor, "N 1 *P"]) -> Float[Tensor, " N"]:
     """`(N, 1, …)` to `(N,)`: the outputs of fully convolutional models have places, whose mean counts."""
     return values.flatten(1).mean(1)
 
 
-def without(logits: Tensor, column: Tensor) -> Tensor:
+def without(logits: Float[Tensor, "N K *P"], column: Int[Tensor, "N 1 *P"]) -> Float[Tensor, "N K *P"]:
     """The rivals of each evaluation's class: `(N, K, …)` with minus infinity in that class's place."""
     return logits.scatter(1, column, -torch.inf)
 
@@ -251,12 +252,12 @@ def link_of(link: str, classes: int) -> str:
     return link if link != AUTO else SIGMOID if classes == 1 else SOFTMAX
 
 
-def probabilities(logits: Tensor, link: str = AUTO) -> Tensor:
+def probabilities(logits: Float[Tensor, "N K *P"], link: str = AUTO) -> Float[Tensor, "N K *P"]:
     """The probabilities `(N, K, …)` of classes with logits `(N, K, …)`; that of one output is its sigmoid, `(N, 1, …)`."""
     return logits.sigmoid() if link_of(link, logits.shape[1]) == SIGMOID else logits.softmax(1)
 
 
-def top_class(scores: Tensor) -> int:
+def top_class(scores: Float[Tensor, " K"]) -> int:
     """The class with the largest of scores `(K,)`: logits or probabilities. Raises `ValueError` where one is NaN.
 
     A model with one output has one class to name, 0, whatever its score.
@@ -276,7 +277,7 @@ class Logit(OfClass):
     A model with one output has `Logit(0)` alone; `-Logit(0)` is for the complement.
     """
 
-    def __call__(self, outputs: Any, query: Tensor) -> Tensor:
+    def __call__(self, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         return mean_over_space(class_scores(outputs, len(query)).gather(1, self.column(outputs, query)))
 
 
@@ -288,7 +289,7 @@ class Sigmoid(OfClass):
     $\sigma(z)$ and class 1 the complement $1 - \sigma(z)$.
     """
 
-    def __call__(self, outputs: Any, query: Tensor) -> Tensor:
+    def __call__(self, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         return mean_over_space(_own_log_odds(self, outputs, query).sigmoid())
 
 
@@ -314,7 +315,7 @@ class Probability(Linked):
     softmax, and for a model with one output the sigmoid: class 0 has that, and class 1 its complement.
     """
 
-    def __call__(self, outputs: Any, query: Tensor) -> Tensor:
+    def __call__(self, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         logits = class_scores(outputs, len(query))
         if link_of(self.link, logits.shape[1]) == SIGMOID:
             return mean_over_space(_own_log_odds(self, logits, query).sigmoid())
@@ -330,7 +331,7 @@ class LogOdds(Linked):
     model with one output $z$: $z$ for class 0, and $-z$ for class 1.
     """
 
-    def __call__(self, outputs: Any, query: Tensor) -> Tensor:
+    def __call__(self, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         logits = class_scores(outputs, len(query))
         if link_of(self.link, logits.shape[1]) == SIGMOID:
             return mean_over_space(_own_log_odds(self, logits, query))
@@ -339,7 +340,7 @@ class LogOdds(Linked):
         return mean_over_space(logits.gather(1, column) - rivals)
 
 
-def _own_log_odds(score: OfClass, outputs: Any, query: Tensor) -> Tensor:
+def _own_log_odds(score: OfClass, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, "N 1 *P"]:
     """`(N, 1, …)`: the class's logit; of one output $z$, $z$ for class 0 and $-z$ for class 1."""
     logits = class_scores(outputs, len(query))
     if logits.shape[1] == 1:
@@ -370,7 +371,7 @@ class Contrastive(OfClass):
                 f"got {len(self.against)} classes to contrast with for {queries} inputs; give one per input"
             )
 
-    def __call__(self, outputs: Any, query: Tensor) -> Tensor:
+    def __call__(self, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         logits = self.logits(outputs, query, self.against)
         column = self.column(logits, query)
         if self.against is None:
@@ -445,8 +446,11 @@ def as_score(targets: Any, queries: int, meaning: str = "logit") -> Score:
 
 
 def check_finite(
-    scores: Tensor, of: str, where: Callable[[int], str] | None = None, remedy: str = "check the model"
-) -> Tensor:
+    scores: Float[Tensor, " N"],
+    of: str,
+    where: Callable[[int], str] | None = None,
+    remedy: str = "check the model",
+) -> Float[Tensor, " N"]:
     """The scores `(N,)` themselves; `ValueError` where one is NaN or infinite.
 
     `of` says what they are the scores of, `where` tells of the first row that is not finite, by default its number.

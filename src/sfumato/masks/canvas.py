@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.masks.smooth import kernel
@@ -65,7 +66,7 @@ class Canvas:
     def check(self, areas: Sequence[float]) -> None:
         """The penalty asks for areas but guarantees none, so any will do."""
 
-    def nodes(self, parameters: Tensor) -> Tensor:
+    def nodes(self, parameters: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *U"]:
         """The canvas `(N, 1, *U)` for parameters `(N, 1, *L)`."""
         axes = len(self.shape)
         windows = torch.nn.functional.pad(parameters, [self.padding] * 2 * axes)
@@ -79,16 +80,16 @@ class Canvas:
         values = windows * self._kernel
         return ((self.family.temperature * values).softmax(2) * values).sum(2)
 
-    def masks(self, canvas: Tensor) -> Tensor:
+    def masks(self, canvas: Float[Tensor, "N 1 *U"]) -> Float[Tensor, "N 1 *S"]:
         """The part of the canvas over the input, `(N, 1, *S)`."""
         for axis, length in enumerate(self.shape, start=2):
             canvas = canvas.narrow(axis, self.margin, length)
         return canvas
 
-    def areas(self, canvas: Tensor) -> Tensor:
+    def areas(self, canvas: Float[Tensor, "N 1 *U"]) -> Float[Tensor, " N"]:
         """The mean over the visible input, `(N,)`."""
         return self.masks(canvas).flatten(1).mean(1)
 
-    def __call__(self, parameters: Tensor) -> Tensor:
+    def __call__(self, parameters: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *S"]:
         """Masks `(N, 1, *S)` for parameters `(N, 1, *L)`."""
         return self.masks(self.nodes(parameters))

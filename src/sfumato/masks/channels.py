@@ -7,6 +7,7 @@ keeps, and no smoothness ties one channel to the next.
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -31,27 +32,27 @@ class Channels:
     def check(self, areas: Sequence[float]) -> None:
         """Any share of the channels can be had."""
 
-    def nodes(self, parameters: Tensor) -> Tensor:
+    def nodes(self, parameters: Float[Tensor, "N 1 K"]) -> Float[Tensor, "N 1 K"]:
         """The parameters: nothing smooths them."""
         return parameters
 
-    def areas(self, nodes: Tensor) -> Tensor:
+    def areas(self, nodes: Float[Tensor, "N 1 K"]) -> Float[Tensor, " N"]:
         """The share of the channels that is kept, `(N,)`."""
         return nodes.mean((1, 2))
 
-    def masks(self, nodes: Tensor) -> Tensor:
+    def masks(self, nodes: Float[Tensor, "N 1 K"]) -> Float[Tensor, "N K *ones"]:
         """Masks `(N, K, 1, …)`."""
         weights = nodes.flatten(1)
         if self.binary:
             weights = weights + (largest(weights) - weights).detach()
         return weights.reshape(*weights.shape, *[1] * self.axes)
 
-    def __call__(self, parameters: Tensor) -> Tensor:
+    def __call__(self, parameters: Float[Tensor, "N 1 K"]) -> Float[Tensor, "N K *ones"]:
         """Masks `(N, K, 1, …)` for parameters `(N, 1, K)`."""
         return self.masks(self.nodes(parameters))
 
 
-def largest(weights: Tensor) -> Tensor:
+def largest(weights: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
     """1 for the largest of weights `(N, K)` in [0, 1], as many in each row as they add up to, rounded, and at least one.
 
     >>> largest(torch.tensor([[0.9, 0.2, 0.8], [0.1, 0.3, 0.2]]))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -23,7 +24,7 @@ class Parametrisation(Protocol):
         """The smallest area that tells anything, as a fraction of the input."""
 
     @property
-    def everything(self) -> Tensor:
+    def everything(self) -> Float[Tensor, "1"]:
         """The largest area that a mask has, `(1,)`."""
 
     @property
@@ -33,16 +34,16 @@ class Parametrisation(Protocol):
     def check(self, areas: Sequence[float]) -> None:
         """Raise `ValueError` where no mask has one of these areas."""
 
-    def nodes(self, parameters: Tensor) -> Tensor:
+    def nodes(self, parameters: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *U"]:
         """What the masks are made of, for parameters `(N, 1, *L)`."""
 
-    def masks(self, nodes: Tensor) -> Tensor:
+    def masks(self, nodes: Float[Tensor, "N 1 *U"]) -> Float[Tensor, "N K *S"]:
         """Masks `(N, 1, *S)`, or of channels `(N, K, 1, …)`, of nodes."""
 
-    def areas(self, nodes: Tensor) -> Tensor:
+    def areas(self, nodes: Float[Tensor, "N 1 *U"]) -> Float[Tensor, " N"]:
         """The mean over the visible input of the masks of nodes, `(N,)`."""
 
-    def __call__(self, parameters: Tensor) -> Tensor:
+    def __call__(self, parameters: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N K *S"]:
         """Masks of parameters `(N, 1, *L)`."""
 
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from sfumato.settings import check_number
-from sfumato.space.smoothing import Interpolation, along_each_axis, gaussian, per_axis, rounded, scales
+from sfumato.masks.lengths import as_lengths, fitting, for_each_axis, too_small
+from sfumato.space.smoothing import Interpolation, along_each_axis, gaussian
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,8 @@ class GridMask:
     sigma: float | tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("scale", "sigma"):
-            value = getattr(self, name)
-            if isinstance(value, Sequence) and not isinstance(value, str):
-                object.__setattr__(self, name, tuple(value))
-        for scale in _several(self.scale):
-            check_number("scale", scale, "the length of a cell in places, or one for each axis", least=1)
-        for sigma in _several(self.sigma):
-            check_number("sigma", sigma, "the Gaussian's width in places, or one for each axis", least=0)
+        object.__setattr__(self, "scale", as_lengths("scale", self.scale, "the length of a cell", least=1))
+        object.__setattr__(self, "sigma", as_lengths("sigma", self.sigma, "the Gaussian's width", least=0))
 
     def for_shape(self, shape: Sequence[int]) -> "GridMask":
         """The same family with its lengths said, for inputs whose axes of space have the lengths `shape`.
@@ -47,12 +42,7 @@ class GridMask:
         """
         if self.scale is not None and self.sigma is not None:
             return self
-        fitting = tuple(max(1.0, SCALE * each) for each in scales(shape))
-        cells = fitting if self.scale is None else per_axis(self.scale, len(shape))
-        sigmas = (
-            tuple(cell * SIGMA / SCALE for cell in cells) if self.sigma is None else per_axis(self.sigma, len(shape))
-        )
-        return GridMask(cells, sigmas)
+        return GridMask(*fitting(self.scale, self.sigma, shape, (SCALE, SIGMA), least=1.0))
 
     def on(self, shape: Sequence[int], device: torch.device | None = None, dtype: torch.dtype | None = None) -> "Grid":
         """The grid for inputs whose axes of space have the lengths `shape`."""
@@ -73,17 +63,9 @@ class Grid:
     def __init__(
         self, family: GridMask, shape: tuple[int, ...], device: torch.device | None, dtype: torch.dtype | None
     ) -> None:
-        if family.scale is None or family.sigma is None:
-            raise ValueError(f"the lengths of {family} are not said; write {family}.on(shape)")
-        lengths = per_axis(family.scale, len(shape))
-        sigmas = per_axis(family.sigma, len(shape))
+        lengths, sigmas = for_each_axis(family, family.scale, family.sigma, shape)
         if any(length < 2 * scale for length, scale in zip(shape, lengths, strict=True) if scale > 1):
-            fitting = GridMask().for_shape(shape)
-            raise ValueError(
-                f"an input of {' x '.join(map(str, shape))} places is too small for a mask with scale={family.scale}; "
-                f"give none, to have what suits the shape, or a smaller one for each axis, e.g. "
-                f"mask=GridMask(scale={rounded(fitting.scale)}, sigma={rounded(fitting.sigma)})"
-            )
+            raise too_small(shape, f"scale={family.scale}", GridMask().for_shape(shape))
         self.family = family
         self.shape = shape
         self.size = tuple(math.ceil(length / scale) for length, scale in zip(shape, lengths, strict=True))
@@ -106,23 +88,23 @@ class Grid:
     def check(self, areas: Sequence[float]) -> None:
         """A mask of this family can have any area."""
 
-    def nodes(self, parameters: Tensor) -> Tensor:
+    def nodes(self, parameters: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *L"]:
         """The parameters: the cells themselves."""
         return parameters
 
-    def masks(self, nodes: Tensor) -> Tensor:
+    def masks(self, nodes: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *S"]:
         """Masks `(N, 1, *S)` of cells `(N, 1, *L)`."""
         return along_each_axis(nodes, self._spreads)
 
-    def areas(self, nodes: Tensor) -> Tensor:
+    def areas(self, nodes: Float[Tensor, "N 1 *L"]) -> Float[Tensor, " N"]:
         """The mean over the input, `(N,)`."""
         return self.masks(nodes).flatten(1).mean(1)
 
-    def __call__(self, parameters: Tensor) -> Tensor:
+    def __call__(self, parameters: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *S"]:
         """Masks `(N, 1, *S)` for parameters `(N, 1, *L)`."""
         return self.masks(self.nodes(parameters))
 
-    def balls(self) -> Iterator[Tensor]:
+    def balls(self) -> Iterator[Float[Tensor, "1 1 *L"]]:
         """Parameters `(1, 1, *L)` of centred balls (intervals, discs), each a cell wider than the last, up to everything.
 
         A cell is 1 where its centre lies within the ball, else 0.
@@ -133,11 +115,7 @@ class Grid:
             yield (self.distances <= radius * cell).to(self._dtype)[None, None]
 
 
-def _several(value: float | tuple[float, ...] | None) -> tuple[float, ...]:
-    return value if isinstance(value, tuple) else () if value is None else (value,)
-
-
-def _centres(length: int, cells: int) -> Tensor:
+def _centres(length: int, cells: int) -> Float[Tensor, " {cells}"]:
     """Where the centres of so many equal cells lie on an axis whose first place is 0."""
     return (torch.arange(cells, dtype=torch.float64, device="cpu") + 0.5) * (length / cells) - 0.5
 
@@ -163,7 +141,9 @@ def _spread(length: int, cells: int, sigma: float, dtype: torch.dtype, device: t
     )
 
 
-def _smoothed_triangle(weights: Tensor, pace: float) -> Callable[[Tensor], Tensor]:
+def _smoothed_triangle(
+    weights: Float[Tensor, " K"], pace: float
+) -> Callable[[Float[Tensor, "*P"]], Float[Tensor, "*P"]]:
     r"""$g(d) = \sum_o k_o \max(0, 1 - |d + o\,p|)$ for weights $k_o$, with o from -R to R, and the pace p in cells per place.
 
     By sums of $k_o$ and of $o\,k_o$ from -R up to any place: their number does not grow with the Gaussian's width.
@@ -173,12 +153,12 @@ def _smoothed_triangle(weights: Tensor, pace: float) -> Callable[[Tensor], Tenso
     sums = torch.stack([weights, offsets * weights]).cumsum(1)
     sums = torch.nn.functional.pad(sums, (1, 0))
 
-    def before(bound: Tensor) -> tuple[Tensor, Tensor]:
+    def before(bound: Float[Tensor, "*P"]) -> tuple[Float[Tensor, "*P"], Float[Tensor, "*P"]]:
         """Both sums over the offsets less than the bound."""
         index = (bound.ceil() + radius).clamp(0, len(weights)).long()
         return sums[0][index], sums[1][index]
 
-    def weight(distance: Tensor) -> Tensor:
+    def weight(distance: Float[Tensor, "*P"]) -> Float[Tensor, "*P"]:
         (low, low_first), (middle, middle_first), (high, high_first) = (
             before((end - distance) / pace) for end in (-1, 0, 1)
         )

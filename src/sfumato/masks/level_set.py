@@ -16,15 +16,16 @@ from copy import copy
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from sfumato.masks.lengths import Lengths, as_lengths, fitting, for_each_axis, too_small
 from sfumato.settings import check_number
 from sfumato.space.smoothing import (
     Interpolation,
     along_each_axis,
     gaussian_blur,
     per_axis,
-    rounded,
     scales,
 )
 
@@ -43,29 +44,22 @@ class LevelSet:
     LevelSet(step=(8.0, 8.0), sigma=(8.0, 8.0), edge=1.5)
     """
 
-    step: float | tuple[float, ...] | None = None
-    sigma: float | tuple[float, ...] | None = None
+    step: Lengths = None
+    sigma: Lengths = None
     edge: float = 1.5
 
     def __post_init__(self) -> None:
         for name in ("step", "sigma"):
-            lengths = getattr(self, name)
-            if isinstance(lengths, list):
-                object.__setattr__(self, name, tuple(lengths))
-            for length in lengths if isinstance(lengths, (list, tuple)) else () if lengths is None else (lengths,):
-                check_number(name, length, "a length in places, or one for each axis", above=0)
+            object.__setattr__(self, name, as_lengths(name, getattr(self, name), "a length", above=0))
         check_number("edge", self.edge, "the width of an edge in places", least=0)
 
     def for_shape(self, shape: Sequence[int]) -> "LevelSet":
         """The same family with its lengths said, for inputs whose axes of space have the lengths `shape`."""
-        factors = scales(shape)
-        steps = tuple(max(LEAST, LENGTH * factor) for factor in factors)
-        steps = steps if self.step is None else per_axis(self.step, len(shape))
-        sigmas = steps if self.sigma is None else per_axis(self.sigma, len(shape))
+        steps, sigmas = fitting(self.step, self.sigma, shape, (LENGTH, LENGTH), LEAST)
         for step, sigma in zip(steps, sigmas, strict=True):
             if sigma < NARROWEST * step:
                 raise ValueError(f"sigma must be at least {NARROWEST} steps; got step={step:g}, sigma={sigma:g}")
-        edge = self.edge if self.step is not None else self.edge * min(1.0, *factors)
+        edge = self.edge if self.step is not None else self.edge * min(1.0, *scales(shape))
         return LevelSet(steps, sigmas, edge)
 
     def divided(self, stride: Sequence[float]) -> "LevelSet":
@@ -110,16 +104,9 @@ class LevelSets:
     def __init__(
         self, family: LevelSet, shape: tuple[int, ...], device: torch.device | None, dtype: torch.dtype | None
     ) -> None:
-        if family.step is None or family.sigma is None:
-            raise ValueError(f"the lengths of {family} are not said; write {family}.on(shape)")
-        steps, sigmas = per_axis(family.step, len(shape)), per_axis(family.sigma, len(shape))
+        steps, sigmas = for_each_axis(family, family.step, family.sigma, shape)
         if any(length < 2 * step for length, step in zip(shape, steps, strict=True) if step > LEAST):
-            fitting = LevelSet().for_shape(shape)
-            raise ValueError(
-                f"an input of {' x '.join(map(str, shape))} places is too small for level sets with step={family.step}; "
-                f"give none, to have what suits the shape, or a smaller one for each axis, e.g. "
-                f"mask=LevelSet(step={rounded(fitting.step)}, sigma={rounded(fitting.sigma)})"
-            )
+            raise too_small(shape, f"step={family.step}", LevelSet().for_shape(shape))
         self.family = family
         self.shape = shape
         self.sharpness = math.inf
@@ -158,30 +145,30 @@ class LevelSets:
                 f"give at least {self.finest:.2g}, the share of one place"
             )
 
-    def start(self) -> Tensor:
+    def start(self) -> Float[Tensor, "1 1 *L"]:
         """Parameters `(1, 1, *L)` that know nothing: flat, but for a bump that decides between equal places."""
         squares = torch.zeros((), dtype=torch.float64, device="cpu")
         for count in self.size:
             squares = squares[..., None] + torch.linspace(-1, 1, count, dtype=torch.float64, device="cpu").square()
         return (0.5 - BUMP * squares / len(self.size))[None, None].to(self.everything)
 
-    def nodes(self, parameters: Tensor) -> Tensor:
+    def nodes(self, parameters: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *S"]:
         """The field, `(N, 1, *S)`, of parameters `(N, 1, *L)`."""
         return along_each_axis(parameters, self._spreads)
 
-    def masks(self, nodes: Tensor) -> Tensor:
+    def masks(self, nodes: Float[Tensor, "N 1 *S"]) -> Float[Tensor, "N 1 *S"]:
         """Masks `(N, 1, *S)` of a field: ramps, or sets with their edges."""
         if math.isinf(self.sharpness):
             inside = (nodes > 0.5).to(nodes.dtype)
             return gaussian_blur(inside, self.family.edge / TENTHS) if self.family.edge else inside
         return (0.5 + self.sharpness * (nodes - 0.5)).clamp(0, 1)
 
-    def areas(self, nodes: Tensor) -> Tensor:
+    def areas(self, nodes: Float[Tensor, "N 1 *S"]) -> Float[Tensor, " N"]:
         """The mean over the input of the masks of a field, `(N,)`; of sets, their share of the places."""
         inside = (nodes > 0.5).to(nodes.dtype) if math.isinf(self.sharpness) else self.masks(nodes)
         return inside.flatten(1).mean(1)
 
-    def settled(self, parameters: Tensor, areas: Tensor) -> Tensor:
+    def settled(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"]) -> Float[Tensor, "N 1 *L"]:
         """The parameters `(N, 1, *L)`, each shifted by one number, for sets of the areas `(N,)` to within a place."""
         places = math.prod(self.shape)
         count = (areas * places).round().long().clamp(1, places - 1)
@@ -191,7 +178,7 @@ class LevelSets:
             parameters = parameters + (0.5 - ends.mean(1)).view(-1, *[1] * (parameters.ndim - 1))
         return parameters
 
-    def __call__(self, parameters: Tensor) -> Tensor:
+    def __call__(self, parameters: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *S"]:
         """Masks `(N, 1, *S)` for parameters `(N, 1, *L)`."""
         return self.masks(self.nodes(parameters))
 
@@ -206,7 +193,7 @@ BUMP = 1e-3
 def _gaussian(sigma: float) -> Callable[[Tensor], Tensor]:
     """The density of a Gaussian of a width, cut off at `REACH` widths."""
 
-    def weight(distance: Tensor) -> Tensor:
+    def weight(distance: Float[Tensor, "*D"]) -> Float[Tensor, "*D"]:
         density = torch.exp(-0.5 * (distance / sigma).square()) / (sigma * math.sqrt(2 * math.pi))
         return torch.where(distance.abs() < REACH * sigma, density, 0.0)
 

@@ -1,10 +1,11 @@
 """How far a mask is from having the wanted area."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def area_penalty(masks: Tensor, areas: Tensor) -> Tensor:
+def area_penalty(masks: Float[Tensor, "N 1 *S"], areas: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
     r"""Distance of each mask's sorted values from a step of the wanted area, `(N,)`.
 
     $R_a(m) = \lVert \mathrm{vecsort}(m) - r_a \rVert^2 / |\Omega|$   (Fong et al. 2019, section 3), where

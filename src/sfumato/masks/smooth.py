@@ -8,19 +8,22 @@ maximum does not damp peaks, and the mask inherits the kernel's smoothness.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from sfumato.masks.lengths import as_lengths, fitting, for_each_axis, too_small
 from sfumato.settings import check_number
-from sfumato.space.smoothing import Interpolation, along_each_axis, cubic_spline, per_axis, rounded, scales
+from sfumato.space.smoothing import Interpolation, along_each_axis, cubic_spline, per_axis
 
 NEGLIGIBLE = 1 / 255
 """The kernel is followed until it has fallen to this value, one grey level."""
 
 
-def kernel(distance: Tensor) -> Tensor:
+def kernel(distance: Float[Tensor, "*P"]) -> Float[Tensor, "*P"]:
     r"""The kernel's value at a distance in units of $\sigma$: $\exp(-2 \max(0, d - \tfrac12)^2)$, flat at the top."""
     return torch.exp(-2 * (distance - 0.5).clamp(min=0).square())
 
@@ -36,7 +39,9 @@ FLAT = 1e-6
 """The least temperature that is told from its limit, the mean of the values weighted by themselves."""
 
 
-def _weighed(values: Tensor, temperature: float, dim: int) -> tuple[Tensor, Tensor | None]:
+def _weighed(
+    values: Float[Tensor, "*P"], temperature: float, dim: int
+) -> tuple[Float[Tensor, "*P"], Float[Tensor, "*P"] | None]:
     r"""The weights of a smooth maximum, and above `SHARP` also the exponentials that are one more than they are.
 
     A smooth maximum is the mean of the values weighted by how large they are: $\mathrm{smax}(f) = \sum f\,w(f) / \sum w(f)$
@@ -83,13 +88,7 @@ class SmoothMask:
 
     def __post_init__(self) -> None:
         for name in ("step", "sigma"):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, Sequence) and not isinstance(value, str):
-                object.__setattr__(self, name, tuple(value))
-            for length in getattr(self, name) if isinstance(getattr(self, name), tuple) else (value,):
-                check_number(name, length, "a length in places, or one for each axis", above=0)
+            object.__setattr__(self, name, as_lengths(name, getattr(self, name), "a length", above=0))
         check_number("temperature", self.temperature, "the inverse softness of the maximum", above=0)
 
     def for_shape(self, shape: Sequence[int]) -> "SmoothMask":
@@ -102,12 +101,7 @@ class SmoothMask:
         """
         if self.step is not None and self.sigma is not None:
             return self
-        fitting = tuple(max(LEAST, STEP * scale) for scale in scales(shape))
-        steps = fitting if self.step is None else per_axis(self.step, len(shape))
-        sigmas = (
-            tuple(step * SIGMA / STEP for step in steps) if self.sigma is None else per_axis(self.sigma, len(shape))
-        )
-        return SmoothMask(steps, sigmas, self.temperature)
+        return SmoothMask(*fitting(self.step, self.sigma, shape, (STEP, SIGMA), LEAST), self.temperature)
 
     def divided(self, stride: Sequence[float]) -> "SmoothMask":
         """The same family over a layer whose places are `stride` places of the input apart, one number per axis.
@@ -145,17 +139,9 @@ class Lattice:
     def __init__(
         self, family: SmoothMask, shape: tuple[int, ...], device: torch.device | None, dtype: torch.dtype | None
     ) -> None:
-        if family.step is None or family.sigma is None:
-            raise ValueError(f"the lengths of {family} are not said; write {family}.on(shape)")
-        steps = per_axis(family.step, len(shape))
-        sigmas = per_axis(family.sigma, len(shape))
+        steps, sigmas = for_each_axis(family, family.step, family.sigma, shape)
         if any(length < 2 * step for length, step in zip(shape, steps, strict=True)):
-            fitting = SmoothMask().for_shape(shape)
-            raise ValueError(
-                f"an input of {' x '.join(map(str, shape))} places is too small for a mask with step={family.step}; "
-                f"give none, to have what suits the shape, or a smaller one for each axis, e.g. "
-                f"mask=SmoothMask(step={rounded(fitting.step)}, sigma={rounded(fitting.sigma)})"
-            )
+            raise too_small(shape, f"step={family.step}", SmoothMask().for_shape(shape))
         self.family = family
         self.shape = shape
         # Nodes are centred, with one beyond each end for the spline.
@@ -198,25 +184,25 @@ class Lattice:
                 f"no mask of {self.family} covers more than {everything:.3f} of the input; got the area {max(areas)}"
             )
 
-    def nodes(self, parameters: Tensor) -> Tensor:
+    def nodes(self, parameters: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *L"]:
         """The smooth max-convolution of the parameters at the lattice's nodes, `(N, 1, *L)`."""
         flat = parameters.reshape(len(parameters), -1)
         return SmoothMaxConvolution.apply(flat, self._windows, self.family.temperature).view_as(parameters)
 
-    def masks(self, nodes: Tensor) -> Tensor:
+    def masks(self, nodes: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *S"]:
         """The spline through control points `(N, 1, *L)`, at every place: `(N, 1, *S)`."""
         return along_each_axis(nodes, self._splines)
 
-    def areas(self, nodes: Tensor) -> Tensor:
+    def areas(self, nodes: Float[Tensor, "N 1 *L"]) -> Float[Tensor, " N"]:
         """The mean over the visible input of the mask with these control points, `(N,)`, without making the mask."""
         return (nodes * self._share).flatten(1).sum(1)
 
-    def __call__(self, parameters: Tensor) -> Tensor:
+    def __call__(self, parameters: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *S"]:
         """Masks `(N, 1, *S)` for parameters `(N, 1, *L)`."""
         return self.masks(self.nodes(parameters))
 
 
-def _within_reach(radius: Sequence[int], spacing: Sequence[float]) -> tuple[Tensor, Tensor]:
+def _within_reach(radius: Sequence[int], spacing: Sequence[float]) -> tuple[Int[Tensor, "K axes"], Float[Tensor, " K"]]:
     """Offsets `(K, axes)` between nodes within the kernel's reach, and its values there `(K,)`.
 
     Along each axis the nodes are `spacing` sigmas apart, and those up to `radius` nodes away are looked at.
@@ -240,7 +226,13 @@ class _Windows:
     node at seed − offset, both pointing to one extra, empty place where that lies off the lattice.
     """
 
-    def __init__(self, size: Sequence[int], radius: Sequence[int], offsets: Tensor, kernels: Tensor) -> None:  # noqa: ARG002
+    def __init__(
+        self,
+        size: Sequence[int],
+        radius: Sequence[int],  # noqa: ARG002
+        offsets: Int[Tensor, "K axes"],
+        kernels: Float[Tensor, " K"],
+    ) -> None:
         self.kernel = kernels.unsqueeze(1)
         places = [torch.arange(length, dtype=torch.long, device="cpu") for length in size]
         nodes = torch.cartesian_prod(*places).view(-1, len(size))
@@ -248,7 +240,7 @@ class _Windows:
         rows = torch.arange(len(offsets), dtype=torch.long, device="cpu")[:, None] * (len(nodes) + 1)
         self.seeing = (_flat(nodes - offsets[:, None], size) + rows).to(kernels.device)
 
-    def forward(self, parameters: Tensor, temperature: float) -> tuple[Tensor, ...]:
+    def forward(self, parameters: Float[Tensor, "N nodes"], temperature: float) -> tuple[Float[Tensor, "N ..."], ...]:
         """The smooth maxima `(N, nodes)`, and what `backward` needs."""
         seeds = torch.nn.functional.pad(parameters, (0, 1))[:, self.seen]
         values = seeds.mul_(self.kernel)
@@ -257,7 +249,9 @@ class _Windows:
         result = (values * weights).sum(1).div_(total)
         return result, values, weights, total, *([] if powers is None else [powers])
 
-    def backward(self, gradient: Tensor, temperature: float, saved: tuple[Tensor, ...]) -> Tensor:
+    def backward(
+        self, gradient: Float[Tensor, "N nodes"], temperature: float, saved: tuple[Float[Tensor, "N ..."], ...]
+    ) -> Float[Tensor, "N nodes"]:
         """The gradient with respect to the parameters, `(N, nodes)`, of that with respect to the maxima."""
         result, values, weights, total, *powers = saved
         slope = (values - result.unsqueeze(1)).mul_(max(temperature, FLAT)).mul_(powers[0] if powers else weights + 1)
@@ -266,7 +260,7 @@ class _Windows:
         return scattered.sum(1)
 
 
-def _flat(positions: Tensor, size: Sequence[int]) -> Tensor:
+def _flat(positions: Int[Tensor, "*P axes"], size: Sequence[int]) -> Int[Tensor, "*P"]:
     """Row-major index of positions `(…, axes)`; the number of places where a position lies outside."""
     lengths = torch.tensor(size, dtype=torch.long, device="cpu")
     strides = [math.prod(size[axis + 1 :]) for axis in range(len(size))]
@@ -281,15 +275,23 @@ class _Slices:
     Offsets of the same kernel value share what depends on the seed alone.
     """
 
-    def __init__(self, size: Sequence[int], radius: Sequence[int], offsets: Tensor, kernels: Tensor) -> None:
+    def __init__(
+        self,
+        size: Sequence[int],
+        radius: Sequence[int],
+        offsets: Int[Tensor, "K axes"],
+        kernels: Float[Tensor, " K"],
+    ) -> None:
         self.size = tuple(size)
         self.margins = tuple(radius)
-        rings: dict[float, list[tuple[int, ...]]] = {}
+        rings: dict[float, list[tuple[_Index, _Index]]] = {}
         for offset, value in zip(offsets.tolist(), kernels.tolist(), strict=True):
-            rings.setdefault(value, []).append(tuple(offset))
+            back = [-shift for shift in offset]
+            rings.setdefault(value, []).append((self._at(offset), self._at(back)))
         self.rings = rings
+        """By the kernel's value: the parts of a lattice with margins at an offset from every node, and at its opposite."""
 
-    def forward(self, parameters: Tensor, temperature: float) -> tuple[Tensor, ...]:
+    def forward(self, parameters: Float[Tensor, "N nodes"], temperature: float) -> tuple[Float[Tensor, "N ..."], ...]:
         """The smooth maxima `(N, nodes)`, and what `backward` needs."""
         temperature = max(temperature, FLAT)
         seeds = self._padded(parameters)
@@ -297,24 +299,26 @@ class _Slices:
         above, top = torch.zeros_like(total), torch.zeros_like(total)
         if temperature > SHARP:
             for value, offsets in self.rings.items():
-                for offset in offsets:
-                    torch.maximum(top, value * self._slice(seeds, offset), out=top)
+                for there, _ in offsets:
+                    torch.maximum(top, value * seeds[there], out=top)
         for value, offsets in self.rings.items():
             values = value * seeds
             weights = torch.expm1((-temperature if temperature > SHARP else temperature) * values)
             products = weights * values
-            for offset in offsets:
+            for there, _ in offsets:
                 if temperature > SHARP:
-                    powers = torch.exp(temperature * (self._slice(values, offset) - top))
-                    total.addcmul_(powers, self._slice(weights, offset), value=-1)
-                    above.addcmul_(powers, self._slice(products, offset), value=-1)
+                    powers = torch.exp(temperature * (values[there] - top))
+                    total.addcmul_(powers, weights[there], value=-1)
+                    above.addcmul_(powers, products[there], value=-1)
                 else:
-                    total += self._slice(weights, offset)
-                    above += self._slice(products, offset)
+                    total += weights[there]
+                    above += products[there]
         total.clamp_(min=_floor(temperature))
         return above.div_(total).flatten(1), parameters, total, top
 
-    def backward(self, gradient: Tensor, temperature: float, saved: tuple[Tensor, ...]) -> Tensor:
+    def backward(
+        self, gradient: Float[Tensor, "N nodes"], temperature: float, saved: tuple[Float[Tensor, "N ..."], ...]
+    ) -> Float[Tensor, "N nodes"]:
         """The gradient with respect to the parameters, `(N, nodes)`, of that with respect to the maxima."""
         temperature = max(temperature, FLAT)
         result, parameters, total, top = saved
@@ -326,15 +330,14 @@ class _Slices:
             values = value * seeds
             # Of every seed: the sums over the nodes that see it, of their shares and of their shares times maxima.
             one, other = torch.zeros_like(seeds), torch.zeros_like(seeds)
-            for offset in offsets:
-                back = tuple(-each for each in offset)
+            for _, back in offsets:
                 if temperature > SHARP:
-                    powers = torch.exp(temperature * (values - self._slice(tops, back)).clamp(max=0))
-                    one.addcmul_(powers, self._slice(shares, back))
-                    other.addcmul_(powers, self._slice(products, back))
+                    powers = torch.exp(temperature * (values - tops[back]).clamp(max=0))
+                    one.addcmul_(powers, shares[back])
+                    other.addcmul_(powers, products[back])
                 else:
-                    one += self._slice(shares, back)
-                    other += self._slice(products, back)
+                    one += shares[back]
+                    other += products[back]
             weights = torch.expm1((-temperature if temperature > SHARP else temperature) * values)
             if temperature > SHARP:  # both are divided by the exponential, which the sums hold
                 slope += value * (one * (temperature * values - weights) - temperature * other)
@@ -343,16 +346,19 @@ class _Slices:
                 slope += value * (one * (weights + powers * values) - powers * other)
         return slope.flatten(1)
 
-    def _padded(self, flat: Tensor) -> Tensor:
-        """`(N, nodes)` as `(N, *L)` with empty margins."""
+    def _padded(self, values: Float[Tensor, " N *L"]) -> Float[Tensor, " N *M"]:
+        """Values `(N, *L)`, or `(N, nodes)` of the flat lattice, with empty margins: `(N, *M)`."""
         margins = [margin for margin in reversed(self.margins) for _ in range(2)]
-        return torch.nn.functional.pad(flat.view(-1, *self.size), margins)
+        return torch.nn.functional.pad(values.view(-1, *self.size), margins)
 
-    def _slice(self, padded: Tensor, offset: Sequence[int]) -> Tensor:
-        """What lies at an offset from every node."""
-        for axis, (shift, margin, length) in enumerate(zip(offset, self.margins, self.size, strict=True), start=1):
-            padded = padded.narrow(axis, margin + shift, length)
-        return padded
+    def _at(self, offset: Sequence[int]) -> "_Index":
+        """The part of a lattice `(N, *M)` with margins that lies at an offset from every node, `(N, *L)`."""
+        starts = [margin + shift for margin, shift in zip(self.margins, offset, strict=True)]
+        return (..., *(slice(start, start + length) for start, length in zip(starts, self.size, strict=True)))
+
+
+_Index = tuple[EllipsisType | slice, ...]
+"""What `tensor[…]` takes."""
 
 
 class SmoothMaxConvolution(torch.autograd.Function):
@@ -363,12 +369,14 @@ class SmoothMaxConvolution(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, parameters: Tensor, windows: _Windows | _Slices, temperature: float) -> Tensor:
+    def forward(
+        ctx: Any, parameters: Float[Tensor, "N nodes"], windows: _Windows | _Slices, temperature: float
+    ) -> Float[Tensor, "N nodes"]:
         result, *saved = windows.forward(parameters, temperature)
         ctx.save_for_backward(result, *saved)
         ctx.windows, ctx.temperature = windows, temperature
         return result
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Float[Tensor, "N nodes"]) -> tuple[Float[Tensor, "N nodes"], None, None]:
         return ctx.windows.backward(gradient, ctx.temperature, ctx.saved_tensors), None, None

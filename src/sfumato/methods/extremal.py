@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.attribution import saliency
@@ -147,7 +148,7 @@ class ExtremalPerturbation(MaskMethod):
         """What hides places; the default depends on whether a layer is masked."""
         return (seeded(self.perturbation or default_perturbation(self.layer), self.seed),)
 
-    def areas_for(self, search: Search) -> Tensor:
+    def areas_for(self, search: Search) -> Float[Tensor, " V"]:
         """The areas that were asked for."""
         return torch.tensor(self.areas, dtype=torch.float32, device=search.whole.device)
 
@@ -163,13 +164,13 @@ class ExtremalPerturbation(MaskMethod):
         jitter = jitter.for_shape(space) if isinstance(jitter, Jitter) else jitter
         used = {"mask": lattice.family, "jitter": None if self.layer or self.jitter is None else jitter}
 
-        def shown(masks: Tensor) -> dict[str, Tensor]:
+        def shown(masks: Float[Tensor, "B V 1 *S"]) -> dict[str, Tensor]:
             at_places = enlarged(masks.flatten(0, 1), space).unflatten(0, masks.shape[:2])
             return {"map": saliency(at_places, self.smooth, self.evenly)}
 
         return self.searching(subject, lattice, lambda: hides(seen), shown, jitter, **used)
 
-    def family(self, seen: Tensor, space: Sequence[int]) -> Parametrisation:
+    def family(self, seen: Float[Tensor, "B C *L"], space: Sequence[int]) -> Parametrisation:
         """The masks over what is seen, `(B, C, *L)`, of inputs of `space`."""
         if not self.layer:
             return self.mask.on(seen.shape[2:], seen.device)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.attribution import overlaid
@@ -91,7 +92,7 @@ class ExtremalChannels(MaskMethod):
             raise ValueError(f"ascent must be one that holds areas, such as ProjectedAscent(); got {self.ascent!r}")
         super().__post_init__()
 
-    def areas_for(self, search: Search) -> Tensor:
+    def areas_for(self, search: Search) -> Float[Tensor, " V"]:
         """The shares of the layer's channels, or groups of them, that the counts are."""
         channels = search.lattice.size[0]
         if max(self.counts) > channels:
@@ -112,14 +113,14 @@ class ExtremalChannels(MaskMethod):
             of_channels = seeded(self.perturbation, self.seed)(seen)
             return lambda masks, query: of_channels(spread(masks, seen.shape[1]), query)
 
-        def shown(masks: Tensor) -> dict[str, Tensor]:
+        def shown(masks: Float[Tensor, "B V K *ones"]) -> dict[str, Tensor]:
             activation = subject.shown() if isinstance(subject, AboveLayer) else seen
             overlay = overlaid(masks.mean(1).flatten(1), activation)
             return {"map": enlarged(overlay, space), "activation": activation}
 
         return self.searching(subject, lattice, hide, shown, Jitter(0, flip=False), jitter=None)
 
-    def family(self, seen: Tensor) -> Channels:
+    def family(self, seen: Float[Tensor, "B C *L"]) -> Channels:
         """Masks for the channels of what is seen, `(B, C, *L)`, or for their groups."""
         channels = seen.shape[1]
         groups = self.groups or channels
@@ -130,7 +131,7 @@ class ExtremalChannels(MaskMethod):
         return Channels(groups, seen.ndim - 2, self.binary, seen.device)
 
 
-def spread(masks: Tensor, channels: int) -> Tensor:
+def spread(masks: Float[Tensor, "N K *ones"], channels: int) -> Float[Tensor, "N {channels} *ones"]:
     """Masks of groups `(N, K, 1, …)` as masks of so many channels, `(N, C, 1, …)`."""
     return masks.repeat_interleave(channels // masks.shape[1], 1)
 

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
@@ -40,7 +41,7 @@ class MaskMethod(Method):
         r"""The model as $\Phi$, a family of masks $m$ over what it sees, and $m \otimes x$."""
 
     @abstractmethod
-    def areas_for(self, search: Search) -> Tensor:
+    def areas_for(self, search: Search) -> Float[Tensor, " V"]:
         """The areas to search masks for, `(V,)`."""
 
     def explain(self, subject: Subject, progress: Progress | None) -> Attribution:
@@ -61,7 +62,7 @@ class MaskMethod(Method):
         subject: Subject,
         lattice: Parametrisation,
         hide: Callable[[], Perturbed],
-        shown: Callable[[Tensor], Mapping[str, Tensor]],
+        shown: Callable[[Float[Tensor, "B V K *S"]], Mapping[str, Tensor]],
         moves: Jitter | MirrorEvenSteps,
         **used: Any,
     ) -> Search:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 import sfumato
@@ -32,24 +33,24 @@ class SmallestArea(TensorResult):
     Areas of masks of channels are shares of all channels.
     """
 
-    area: Tensor
+    area: Float[Tensor, " B"]
     """$a^*$ as a fraction of the input, `(B,)`; NaN where no area reaches the wanted score."""
-    reached: Tensor
+    reached: Bool[Tensor, " B"]
     """Whether any did, `(B,)`."""
-    wanted: Tensor
+    wanted: Float[Tensor, " B"]
     r"""The score $\Phi_0$ to reach, `(B,)`."""
     attribution: Attribution
     """The mask of that area, `(B, 1, 1, *S)`; where none reaches the score, the mask that came nearest. Each query's own
     area is in `achieved`; `areas` holds the largest."""
-    curve_areas: Tensor = field(metadata=SHARED)
+    curve_areas: Float[Tensor, " n"] = field(metadata=SHARED)
     """`(n,)`, growing."""
-    curve_scores: Tensor
+    curve_scores: Float[Tensor, "B n"]
     """The score that the best mask of each of these areas keeps, `(B, n)`."""
-    count: Tensor | None = None
+    count: Int[Tensor, " B"] | None = None
     """Of masks of channels, how many $a^*$ are, `(B,)`; 0 where no number reaches the wanted score."""
 
     @property
-    def blank_suffices(self) -> Tensor:
+    def blank_suffices(self) -> Bool[Tensor, " B"]:
         """Whether the fully perturbed input has the wanted score as well, `(B,)`: then $a^*$ says nothing of the input.
 
         Another perturbation, or a score that falls with it such as `LogOdds`, may tell more.
@@ -65,7 +66,7 @@ class SmallestArea(TensorResult):
 def smallest(
     method: ExtremalPerturbation | ExtremalChannels,
     model: Model,
-    inputs: Tensor,
+    inputs: Shaped[Tensor, "B C *S"],
     targets: Any,
     keep: float = 0.9,
     tolerance: float | None = None,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sfumato.games import Game
@@ -27,15 +28,17 @@ class Evaluation:
 
     subject: Subject
     perturbed: Perturbed
-    query: Tensor
+    query: Int[Tensor, " N"]
     rows: int
 
-    def scores(self, masks: Tensor) -> Tensor:
+    def scores(self, masks: Float[Tensor, "N K *S"]) -> Float[Tensor, " N"]:
         """`(N,)` scores of what the masks keep."""
         with self.subject.surroundings.computing(), torch.no_grad():
             return torch.cat([self._phi(masks[rows], rows, STILL) for rows in self._chunks(len(masks))])
 
-    def gradients(self, masks: Tensor, game: Game, move: Move) -> tuple[Tensor, Tensor]:
+    def gradients(
+        self, masks: Float[Tensor, "N K *S"], game: Game, move: Move
+    ) -> tuple[Float[Tensor, " N"], Float[Tensor, "N K *S"]]:
         """The game's value `(N,)` of each mask, and its gradient `(N, 1, *S)`, with the perturbed input moved."""
         values, gradients = [], []
         with self.subject.surroundings.computing():
@@ -53,7 +56,7 @@ class Evaluation:
                 gradients.append(gradient)
         return torch.cat(values), torch.cat(gradients)
 
-    def _phi(self, masks: Tensor, rows: slice, move: Move) -> Tensor:
+    def _phi(self, masks: Float[Tensor, "N K *S"], rows: slice, move: Move) -> Float[Tensor, " N"]:
         query = self.query[rows]
         try:
             scores = self.subject.phi(move(self.perturbed(masks, query)), query)
@@ -68,7 +71,7 @@ class Evaluation:
             yield slice(start, min(start + self.rows, count))
 
 
-def _seen(mask: Tensor, query: Tensor) -> str:
+def _seen(mask: Float[Tensor, " K *S"], query: Int[Tensor, ""]) -> str:
     """Which input it is, and how much of it the mask shows."""
     area = float(mask.detach().mean())
     shown = "none of it shown" if area == 0 else "all of it shown" if area == 1 else f"{area:.2g} of it shown"
@@ -79,7 +82,7 @@ OTHERWISE = "check the model, or take another perturbation, e.g. perturbation=No
 """What may help where what a mask shows has no score."""
 
 
-def _gradient(value: Tensor, masks: Tensor) -> Tensor:
+def _gradient(value: Float[Tensor, " N"], masks: Float[Tensor, "N K *S"]) -> Float[Tensor, "N K *S"]:
     gradient = None
     if value.requires_grad:
         with backward_pass():

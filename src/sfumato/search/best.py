@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sfumato.search.loop import Step
@@ -15,7 +16,7 @@ LOWEST = torch.finfo(torch.float32).min
 class Best:
     """The best parameters of each row so far, of all that count."""
 
-    def __init__(self, parameters: Tensor) -> None:
+    def __init__(self, parameters: Float[Tensor, " N *L"]) -> None:
         self.parameters = parameters
         """`(N, …)`; where nothing has counted yet, those to begin from."""
         self.values = parameters.new_full((len(parameters),), LOWEST, dtype=torch.float32)
@@ -29,28 +30,28 @@ class Best:
             for parameters, values in zip(step.look.tried.unbind(1), step.look.tried_values.unbind(1), strict=True):
                 self._keep(parameters, values)
 
-    def _keep(self, parameters: Tensor, values: Tensor) -> None:
+    def _keep(self, parameters: Float[Tensor, " N *L"], values: Float[Tensor, " N"]) -> None:
         better = improves(values, self.values)
         self.values = torch.where(better, values, self.values)
         self.parameters = torch.where(like(better, parameters), parameters, self.parameters)
 
-    def answer(self, step: Step, project: Callable[[Tensor], Tensor]) -> Step:
+    def answer(self, step: Step, project: Callable[[Float[Tensor, " N *L"]], Float[Tensor, " N *L"]]) -> Step:
         """The step with the best, projected, in place of its own; rows of which nothing counted keep their own."""
         counted = self.values > LOWEST
         parameters = project(torch.where(like(counted, step.parameters), self.parameters, step.parameters))
         return replace(step, parameters=parameters, values=torch.where(counted, self.values, step.values))
 
 
-def improves(values: Tensor, best: Tensor) -> Tensor:
+def improves(values: Float[Tensor, " N"], best: Float[Tensor, " N"]) -> Bool[Tensor, " N"]:
     """Better by more than a thousandth: else rounding, which differs between batches, would choose among equals."""
     return values > best + 1e-3 * best.abs()
 
 
 def best_of(
-    start: Tensor,
+    start: Float[Tensor, " N *L"],
     lengths: Sequence[int],
-    climb_from: Callable[[Tensor, int, int], Iterator[Step]],
-    project: Callable[[Tensor], Tensor],
+    climb_from: Callable[[Float[Tensor, " N *L"], int, int], Iterator[Step]],
+    project: Callable[[Float[Tensor, " N *L"]], Float[Tensor, " N *L"]],
 ) -> Iterator[Step]:
     """The steps of one loop or of several, one after the other; the last step holds the best of all that count, projected.
 

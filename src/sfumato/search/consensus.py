@@ -3,16 +3,17 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.search.loop import Step
 
 
 def consensus(
-    start: Tensor,
+    start: Float[Tensor, " N *L"],
     lengths: Sequence[int],
-    climb_from: Callable[[Tensor, int, int], Iterator[Step]],
-    answer: Callable[[Tensor], Tensor],
+    climb_from: Callable[[Float[Tensor, " N *L"], int, int], Iterator[Step]],
+    answer: Callable[[Float[Tensor, " N *L"]], Float[Tensor, " N *L"]],
 ) -> Iterator[Step]:
     """The steps of several loops, one after the other; the last step holds the mean of the last loop, as `answer`
     makes it.

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.model.evaluate import Evaluation
@@ -64,7 +65,7 @@ class EvolutionAscent:
         """Of masks, in a step, for each row of the problem."""
         return 2 * self.pairs + 1
 
-    def __call__(self, problem: Problem, steps: int, warm: Tensor | None = None) -> Iterator[Step]:
+    def __call__(self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None) -> Iterator[Step]:
         """Ascend; from `warm` `(B · V, 1, *L)`, if given, at the wanted areas at once."""
         generator = torch.Generator("cpu").manual_seed(problem.seed if self.seed is None else self.seed)
         wanted = problem.areas.flatten()
@@ -72,13 +73,13 @@ class EvolutionAscent:
         if warm is None:
             areas = ShrinkingAreas.over(steps, self.approach, wanted.clamp(min=self.start), wanted)
 
-        def look(parameters: Tensor, index: int) -> Look:
+        def look(parameters: Float[Tensor, "N 1 *L"], index: int) -> Look:
             fields = self.fields(problem.lattice.size, generator).to(parameters)
             tried, values = _tried(problem, parameters, self.deviation * fields, areas(index))
             slope = torch.einsum("nk,k...->n...", _differences(values), fields)
             return Look(values[:, 0], slope, areas(index), areas.arrived(index), tried[:, 1:], values[:, 1:])
 
-        def climb_from(best: Tensor, _: int, length: int) -> Iterator[Step]:
+        def climb_from(best: Float[Tensor, "N 1 *L"], _: int, length: int) -> Iterator[Step]:
             rule = Momentum(self.rate, self.momentum)
             start = problem.exactly(best, areas(0))
             return climb(look, start, length, rule, lambda found, index: problem.projected(found, areas(index)))
@@ -86,7 +87,7 @@ class EvolutionAscent:
         start = problem.flat(0.5) if warm is None else warm
         return best_of(start, [steps], climb_from, lambda parameters: problem.exactly(parameters, wanted))
 
-    def fields(self, size: Sequence[int], generator: torch.Generator) -> Tensor:
+    def fields(self, size: Sequence[int], generator: torch.Generator) -> Float[Tensor, "K 1 *L"]:
         """Smooth Gaussian fields `(pairs, 1, *L)` of mean 0 and variance 1 at every node."""
         margin = math.ceil(TRUNCATE * self.width)
         noise = torch.randn(
@@ -107,7 +108,12 @@ class EvolutionAscent:
 
 
 @torch.no_grad()
-def _tried(problem: Problem, parameters: Tensor, moves: Tensor, areas: Tensor) -> tuple[Tensor, Tensor]:
+def _tried(
+    problem: Problem,
+    parameters: Float[Tensor, "N 1 *L"],
+    moves: Float[Tensor, "K 1 *L"],
+    areas: Float[Tensor, " N"],
+) -> tuple[Float[Tensor, "N 2*K+1 1 *L"], Float[Tensor, "N 2*K+1"]]:
     """The parameters, and with every move `(K, 1, *L)` added, then taken away, all of the areas: with their values.
 
     From `(N, 1, *L)` to `(N, 2K + 1, 1, *L)` and `(N, 2K + 1)`; as many at once as go through the model at once.
@@ -125,7 +131,7 @@ def _tried(problem: Problem, parameters: Tensor, moves: Tensor, areas: Tensor) -
     return torch.cat(tried, 1), torch.cat(values, 1)
 
 
-def _value(problem: Problem, evaluation: Evaluation, masks: Tensor) -> Tensor:
+def _value(problem: Problem, evaluation: Evaluation, masks: Float[Tensor, "N K *S"]) -> Float[Tensor, " N"]:
     """The game's value of masks `(N, 1, *S)`, `(N,)`."""
     game, value = problem.game, torch.zeros(len(masks), dtype=torch.float32, device=masks.device)
     if game.keep:
@@ -135,7 +141,7 @@ def _value(problem: Problem, evaluation: Evaluation, masks: Tensor) -> Tensor:
     return value
 
 
-def _differences(values: Tensor) -> Tensor:
+def _differences(values: Float[Tensor, "N M"]) -> Float[Tensor, " N (M-1)/2"]:
     """Of the opposite moves' values in `(N, 2K + 1)`, `(N, K)`; zero where they may be rounding, which would be magnified."""
     up, down = values[:, 1:].chunk(2, 1)
     return torch.where((up - down).abs() > 1e-5 * (up.abs() + down.abs()), up - down, 0.0)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.masks.level_set import LevelSets
@@ -49,7 +50,7 @@ class LevelSetAscent:
         check_whole("restarts", self.restarts)
         check_number("refinement", self.refinement, "a share of the steps", least=0, below=1)
 
-    def __call__(self, problem: Problem, steps: int, warm: Tensor | None = None) -> Iterator[Step]:
+    def __call__(self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None) -> Iterator[Step]:
         """Ascend; from `warm` `(B · V, 1, *L)`, if given, by a last run only."""
         sets = problem.lattice
         if not isinstance(sets, LevelSets):
@@ -58,7 +59,7 @@ class LevelSetAscent:
         lengths = self._lengths(steps) if warm is None else [steps]
         refines = warm is not None or len(lengths) > 1
 
-        def climb_from(begin: Tensor, number: int, length: int) -> Iterator[Step]:
+        def climb_from(begin: Float[Tensor, "N 1 *L"], number: int, length: int) -> Iterator[Step]:
             areas = ShrinkingAreas.over(length, self.approach, wanted.clamp(min=self.start), wanted)
             if refines and number == len(lengths) - 1:
                 areas = ShrinkingAreas(wanted, wanted, 0)
@@ -66,10 +67,10 @@ class LevelSetAscent:
             def ramps(index: int) -> Problem:
                 return replace(problem, lattice=sets.at(self.sharpness ** areas.progress(index)))
 
-            def look(parameters: Tensor, index: int) -> Look:
+            def look(parameters: Float[Tensor, "N 1 *L"], index: int) -> Look:
                 return ramps(index).look(parameters, areas(index))._replace(counts=areas.arrived(index))
 
-            def project(parameters: Tensor, index: int) -> Tensor:
+            def project(parameters: Float[Tensor, "N 1 *L"], index: int) -> Float[Tensor, "N 1 *L"]:
                 return ramps(index).projected(parameters, areas(index))
 
             return climb(look, project(begin, 0), length, Momentum(self.rate, self.momentum), project)

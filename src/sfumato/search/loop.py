@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.search.rules import Rule
@@ -12,17 +13,17 @@ from sfumato.search.rules import Rule
 class Look(NamedTuple):
     """What is seen at parameters `(N, …)`."""
 
-    values: Tensor
+    values: Float[Tensor, " N"]
     """The objective, which is to grow, `(N,)`."""
-    gradient: Tensor
+    gradient: Float[Tensor, " N *L"]
     """The direction in which it grows, `(N, …)`."""
-    areas: Tensor
+    areas: Float[Tensor, " N"]
     """Of the masks, `(N,)`: those that they are held to, or have."""
     counts: bool = True
     """Whether the values are those of an answer: not of an input that was moved, nor of a mask that is still too large."""
-    tried: Tensor | None = None
+    tried: Float[Tensor, "N K *L"] | None = None
     """Other parameters that were looked at, `(N, K, …)`, for a gradient that is estimated from them."""
-    tried_values: Tensor | None = None
+    tried_values: Float[Tensor, "N K"] | None = None
     """What the objective is for them, `(N, K)`."""
 
 
@@ -34,23 +35,23 @@ class Step:
     """From 0."""
     steps: int
     """How many there will be."""
-    parameters: Tensor
+    parameters: Float[Tensor, " N *L"]
     """`(N, 1, *L)`, the masks' parameters."""
-    values: Tensor
+    values: Float[Tensor, " N"]
     """The objective for them, `(N,)`; of the moved input where the step's jitter moved it."""
-    areas: Tensor
+    areas: Float[Tensor, " N"]
     """The area that they are held to at this step, `(N,)`."""
-    following: Tensor | None = field(default=None, repr=False)
+    following: Float[Tensor, " N *L"] | None = field(default=None, repr=False)
     """Where the step leads, the next one's parameters."""
     look: Look | None = field(default=None, repr=False)
 
 
 def climb(
-    look: Callable[[Tensor, int], Look],
-    parameters: Tensor,
+    look: Callable[[Float[Tensor, " N *L"], int], Look],
+    parameters: Float[Tensor, " N *L"],
     steps: int,
     rule: Rule,
-    project: Callable[[Tensor, int], Tensor],
+    project: Callable[[Float[Tensor, " N *L"], int], Float[Tensor, " N *L"]],
 ) -> Iterator[Step]:
     """Climb from parameters `(N, …)`, which are no longer projected.
 

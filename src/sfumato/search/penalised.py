@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.masks.penalties import area_penalty
@@ -26,14 +27,14 @@ class PenalisedAscent:
     dampening: float = 0.9
     weight: Geometric = field(default_factory=lambda: Geometric(300, 1.0035))
 
-    def __call__(self, problem: Problem, steps: int, warm: Tensor | None = None) -> Iterator[Step]:
+    def __call__(self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None) -> Iterator[Step]:
         """Ascend for areas of the canvas; from `warm` `(B · V, 1, *L)`, or from masks that show everything."""
         areas = problem.areas.flatten()
         rule = TorchOptimiser(
             lambda leaves: torch.optim.SGD(leaves, lr=self.rate, momentum=self.momentum, dampening=self.dampening)
         )
 
-        def look(parameters: Tensor, index: int) -> Look:
+        def look(parameters: Float[Tensor, "N 1 *L"], index: int) -> Look:
             leaf = parameters.detach().requires_grad_()
             canvas = problem.lattice.nodes(leaf)
             masks = problem.lattice.masks(canvas)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.games import Game
@@ -21,7 +22,7 @@ class Problem:
 
     evaluation: Evaluation
     lattice: Parametrisation
-    areas: Tensor
+    areas: Float[Tensor, "B V"]
     game: Game
     moves: Iterator[Move]
     seed: int = 0
@@ -32,11 +33,11 @@ class Problem:
         """How far a mask's area may be off during the ascent."""
         return min(NEARLY, self.lattice.finest / 20)
 
-    def flat(self, value: float) -> Tensor:
+    def flat(self, value: float) -> Float[Tensor, "N 1 *L"]:
         """Parameters `(B · V, 1, *L)`, all of one value."""
         return self.areas.new_full((self.areas.numel(), 1, *self.lattice.size), value)
 
-    def look(self, parameters: Tensor, areas: Tensor) -> Look:
+    def look(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"]) -> Look:
         """The game's values `(N,)` and their gradient with respect to the parameters, with the input moved by the next move."""
         move = next(self.moves)
         leaf = parameters.detach().requires_grad_()
@@ -45,11 +46,11 @@ class Problem:
         (gradient,) = torch.autograd.grad(masks, leaf, gradient)
         return Look(values, gradient, areas, counts=move.still)
 
-    def projected(self, parameters: Tensor, areas: Tensor) -> Tensor:
+    def projected(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"]) -> Float[Tensor, "N 1 *L"]:
         """The parameters shifted and clipped for masks of the areas `(N,)`, nearly."""
         return project(self.lattice, parameters, areas, self.near)
 
-    def exactly(self, parameters: Tensor, areas: Tensor) -> Tensor:
+    def exactly(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"]) -> Float[Tensor, "N 1 *L"]:
         """The same as exactly as an answer is."""
         return project(self.lattice, parameters, areas, EXACTLY)
 
@@ -57,5 +58,5 @@ class Problem:
 class Ascent(Protocol):
     """A way to the best masks."""
 
-    def __call__(self, problem: Problem, steps: int, warm: Tensor | None = None) -> Iterator[Step]:
+    def __call__(self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None) -> Iterator[Step]:
         """Ascend for the problem's areas, from `warm` parameters `(B · V, 1, *L)` if there are any."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.search.best import best_of
@@ -43,23 +44,23 @@ class ProjectedAscent:
         check_whole("rounds", self.rounds)
         check_number("regrowth", self.regrowth, "a multiple of the area", least=1)
 
-    def __call__(self, problem: Problem, steps: int, warm: Tensor | None = None) -> Iterator[Step]:
+    def __call__(self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None) -> Iterator[Step]:
         """Ascend; from `warm` `(B · V, 1, *L)`, if given, in one round, at the wanted areas at once."""
         wanted = problem.areas.flatten()
         rule = Momentum(self.rate, self.momentum)
 
-        def climb_from(best: Tensor, number: int, length: int) -> Iterator[Step]:
+        def climb_from(best: Float[Tensor, "N 1 *L"], number: int, length: int) -> Iterator[Step]:
             areas = ShrinkingAreas(wanted, wanted, 0)
             if warm is None:
                 first = (self.regrowth * wanted).clamp(max=self.start).maximum(wanted)
                 first = first if number else wanted.clamp(min=self.start)
                 areas = ShrinkingAreas.over(length, self.approach, first, wanted)
 
-            def look(parameters: Tensor, index: int) -> Look:
+            def look(parameters: Float[Tensor, "N 1 *L"], index: int) -> Look:
                 seen = problem.look(parameters, areas(index))
                 return seen._replace(counts=seen.counts and areas.arrived(index))
 
-            def project(parameters: Tensor, index: int) -> Tensor:
+            def project(parameters: Float[Tensor, "N 1 *L"], index: int) -> Float[Tensor, "N 1 *L"]:
                 return problem.projected(parameters, areas(index))
 
             return climb(look, problem.exactly(best, areas(0)), length, rule, project)

@@ -1,6 +1,7 @@
 """Bringing masks back to their areas."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.masks.family import Parametrisation
@@ -13,7 +14,9 @@ TRIALS = 24
 """Of a shift, at most; three to five are enough during the ascent."""
 
 
-def project(masks: Parametrisation, parameters: Tensor, areas: Tensor, tolerance: float) -> Tensor:
+def project(
+    masks: Parametrisation, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"], tolerance: float
+) -> Float[Tensor, "N 1 *L"]:
     """The parameters `(N, 1, *L)` shifted by one number each and clipped to [0, 1], for masks of the given areas `(N,)`.
 
     The area grows with the shift; its root is bracketed and found by the Illinois variant of regula falsi. The first trial

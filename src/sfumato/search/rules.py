@@ -6,25 +6,28 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
 class Rule(Protocol):
     """A rule of the step."""
 
-    def __call__(self, parameters: Tensor, gradient: Tensor, state: Any, progress: float) -> tuple[Tensor, Any]:
+    def __call__(
+        self, parameters: Float[Tensor, " N *L"], gradient: Float[Tensor, " N *L"], state: Any, progress: float
+    ) -> tuple[Float[Tensor, " N *L"], Any]:
         """The parameters `(N, …)` after a step uphill, and the state to hand over at the next; at first it is `None`.
 
         `progress` is the share of the steps that are done, in [0, 1).
         """
 
 
-def by_largest(gradient: Tensor) -> Tensor:
+def by_largest(gradient: Float[Tensor, " N *L"]) -> Float[Tensor, " N *L"]:
     """Each row of `(N, …)` divided by its largest magnitude."""
     return gradient / like(gradient.abs().flatten(1).amax(1).clamp(min=1e-30), gradient)
 
 
-def by_size(gradient: Tensor) -> Tensor:
+def by_size(gradient: Float[Tensor, " N *L"]) -> Float[Tensor, " N *L"]:
     """Each row of `(N, …)` divided by its root mean square."""
     flat = gradient.flatten(1)
     flat = flat / flat.abs().amax(1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)  # so that no square vanishes
@@ -51,11 +54,13 @@ class Momentum:
 
     rate: float
     momentum: float
-    normalise: Callable[[Tensor], Tensor] = by_largest
+    normalise: Callable[[Float[Tensor, " N *L"]], Float[Tensor, " N *L"]] = by_largest
     share: float = 1.0
     schedule: Callable[[float], float] = constant
 
-    def __call__(self, parameters: Tensor, gradient: Tensor, state: Any, progress: float) -> tuple[Tensor, Any]:
+    def __call__(
+        self, parameters: Float[Tensor, " N *L"], gradient: Float[Tensor, " N *L"], state: Any, progress: float
+    ) -> tuple[Float[Tensor, " N *L"], Any]:
         """See `Rule`."""
         velocity = torch.zeros_like(parameters) if state is None else state
         velocity = self.momentum * velocity + self.share * self.normalise(gradient)
@@ -68,7 +73,13 @@ class TorchOptimiser:
 
     make: Callable[[list[Tensor]], torch.optim.Optimizer]
 
-    def __call__(self, parameters: Tensor, gradient: Tensor, state: Any, progress: float) -> tuple[Tensor, Any]:  # noqa: ARG002
+    def __call__(
+        self,
+        parameters: Float[Tensor, " N *L"],
+        gradient: Float[Tensor, " N *L"],
+        state: Any,
+        progress: float,  # noqa: ARG002
+    ) -> tuple[Float[Tensor, " N *L"], Any]:
         """See `Rule`."""
         if state is None:
             leaf = parameters.detach().clone().requires_grad_()
@@ -82,6 +93,6 @@ class TorchOptimiser:
         return leaf.detach().clone(), state
 
 
-def like(rows: Tensor, other: Tensor) -> Tensor:
+def like(rows: Shaped[Tensor, " N"], other: Shaped[Tensor, " N *L"]) -> Shaped[Tensor, " N *ones"]:
     """`(N,)` with axes of length one appended, to broadcast against `other`."""
     return rows.view(-1, *[1] * (other.ndim - 1))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -24,16 +25,18 @@ class Geometric:
 class ShrinkingAreas:
     """Areas `(N,)` that fall geometrically from `first` to `wanted` in the first `arrival` steps, and then stay there."""
 
-    first: Tensor
-    wanted: Tensor
+    first: Float[Tensor, " N"]
+    wanted: Float[Tensor, " N"]
     arrival: int
 
     @classmethod
-    def over(cls, steps: int, approach: float, first: Tensor, wanted: Tensor) -> "ShrinkingAreas":
+    def over(
+        cls, steps: int, approach: float, first: Float[Tensor, " N"], wanted: Float[Tensor, " N"]
+    ) -> "ShrinkingAreas":
         """For so many steps, of which `approach` is the share in which areas fall; the last step is at the wanted area."""
         return cls(first, wanted, min(round(approach * steps), steps - 1))
 
-    def __call__(self, step: int) -> Tensor:
+    def __call__(self, step: int) -> Float[Tensor, " N"]:
         """The areas at a step, counted from 0."""
         progress = self.progress(step)
         return self.first ** (1 - progress) * self.wanted**progress

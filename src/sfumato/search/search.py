@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
@@ -31,16 +32,20 @@ class Search:
     steps: int
     jitter: Jitter | MirrorEvenSteps
     seed: int
-    whole: Tensor
+    whole: Float[Tensor, " B"]
     r"""$\Phi(x)$, `(B,)`."""
-    shown: Callable[[Tensor], Mapping[str, Tensor]]
+    shown: Callable[[Float[Tensor, "B V K *S"]], Mapping[str, Tensor]]
     """From masks `(B, V, …)` to the fields of an `Attribution` that show them in the input."""
     about: Mapping[str, Any]
     layer: str = ""
 
     def ascend(
-        self, areas: Tensor, progress: Progress | None = None, warm: Tensor | None = None, steps: int | None = None
-    ) -> Tensor:
+        self,
+        areas: Float[Tensor, "B V"],
+        progress: Progress | None = None,
+        warm: Float[Tensor, "B*V 1 *L"] | None = None,
+        steps: int | None = None,
+    ) -> Float[Tensor, "B*V 1 *L"]:
         """Parameters `(B · V, 1, *L)` of the best masks of areas `(B, V)`, from `warm` parameters if there are any."""
         self.lattice.check(areas.flatten().tolist())
         generator = torch.Generator("cpu").manual_seed(self.seed)
@@ -58,17 +63,17 @@ class Search:
             raise RuntimeError("the ascent made no step")
         return step.parameters
 
-    def masks(self, parameters: Tensor, areas: Tensor) -> Tensor:
+    def masks(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, "B V"]) -> Float[Tensor, "B V K *S"]:
         """Masks `(B, V, 1, *S)`, or of channels `(B, V, K, 1, …)`, of parameters `(B · V, 1, *L)`."""
         with self.evaluation.subject.surroundings.computing(), torch.no_grad():
             masks = self.lattice.masks(self.lattice.nodes(parameters)).clamp(0, 1)
         return masks.unflatten(0, areas.shape)
 
-    def scores(self, masks: Tensor) -> Tensor:
+    def scores(self, masks: Float[Tensor, "B V K *S"]) -> Float[Tensor, "B V"]:
         """Scores `(B, V)` of what masks `(B, V, …)` keep."""
         return self._evaluation(masks).scores(masks.flatten(0, 1)).view(masks.shape[:2])
 
-    def attribution(self, parameters: Tensor, areas: Tensor) -> Attribution:
+    def attribution(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, "B V"]) -> Attribution:
         """The result for parameters `(B · V, 1, *L)` that were sought for areas `(B, V)`."""
         masks = self.masks(parameters, areas)
         with self.evaluation.subject.surroundings.computing():
@@ -87,6 +92,6 @@ class Search:
             about=self.about,
         )
 
-    def _evaluation(self, variants: Tensor) -> Evaluation:
+    def _evaluation(self, variants: Float[Tensor, "B V ..."]) -> Evaluation:
         """The evaluation for rows in the order of `(B, V)`."""
         return replace(self.evaluation, query=self.evaluation.query.repeat_interleave(variants.shape[1]))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.settings import is_whole
@@ -24,7 +25,7 @@ class Move:
     def still(self) -> bool:
         return not any(self.shift) and not self.flips
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Float[Tensor, "N C *S"]) -> Float[Tensor, "N C *S"]:
         """The moved `x`, `(N, C, *S)`."""
         if self.flips:
             x = x.flip(self.flips)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.settings import check_number
@@ -46,24 +47,26 @@ class Normalisation:
         """Whether there are bounds, 0 and 1."""
         return self.mean is not None
 
-    def seen(self, pictures: Tensor, axes: int | None = None) -> Tensor:
+    def seen(self, pictures: Float[Tensor, "*P"], axes: int | None = None) -> Float[Tensor, "*P"]:
         """What the network sees of pictures `(…, C, *S)` with so many axes of space; by default `(N, C, *S)`."""
         if self.mean is None or self.std is None:
             return pictures
         return (pictures - per_channel(self.mean, pictures, axes)) / per_channel(self.std, pictures, axes)
 
-    def pictures(self, seen: Tensor, axes: int | None = None) -> Tensor:
+    def pictures(self, seen: Float[Tensor, "*P"], axes: int | None = None) -> Float[Tensor, "*P"]:
         """The pictures of which the network sees `(…, C, *S)` with so many axes of space; by default `(N, C, *S)`."""
         if self.mean is None or self.std is None:
             return seen
         return seen * per_channel(self.std, seen, axes) + per_channel(self.mean, seen, axes)
 
-    def within(self, pictures: Tensor) -> Tensor:
+    def within(self, pictures: Float[Tensor, "*P"]) -> Float[Tensor, "*P"]:
         """The pictures, with values beyond the bounds put to them."""
         return pictures.clamp(0, 1) if self.bounded else pictures
 
 
-def per_channel(values: Sequence[float], like: Tensor, axes: int | None = None) -> Tensor:
+def per_channel(
+    values: Sequence[float], like: Float[Tensor, "..."], axes: int | None = None
+) -> Float[Tensor, " C *ones"]:
     """One number for each channel as `(C, 1, …)`, for tensors `(…, C, *S)` with so many axes of space; by default `(N, C, *S)`.
 
     >>> import torch

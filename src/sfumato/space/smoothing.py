@@ -8,19 +8,20 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 TRUNCATE = 4.0
 """Gaussian kernels end at this many standard deviations, where they have fallen to 3e-4 of their peak."""
 
 
-def reflect(index: Tensor, length: int) -> Tensor:
+def reflect(index: Int[Tensor, "*P"], length: int) -> Int[Tensor, "*P"]:
     """Fold any integer position into `[0, length)` as a row of mirrors would: … 1 0 | 0 1 2 | 2 1 …"""
     index = index % (2 * length)
     return torch.minimum(index, 2 * length - 1 - index)
 
 
-def extend(x: Tensor, axis: int, amount: int, border: str) -> Tensor:
+def extend(x: Float[Tensor, "N C *S"], axis: int, amount: int, border: str) -> Float[Tensor, "N C *M"]:
     """`x` with `amount` more places at both ends of an axis: a reflection, or zeros."""
     if border == "zeros":
         sides = [0, 0] * (x.ndim - 1 - axis) + [amount, amount]
@@ -33,7 +34,9 @@ def extend(x: Tensor, axis: int, amount: int, border: str) -> Tensor:
 BORDERS = ("reflect", "zeros")
 
 
-def gaussian_blur(x: Tensor, sigma: float | Sequence[float], border: str = "reflect") -> Tensor:
+def gaussian_blur(
+    x: Float[Tensor, "N C *S"], sigma: float | Sequence[float], border: str = "reflect"
+) -> Float[Tensor, "N C *S"]:
     r"""Convolve every axis of space with a Gaussian.
 
     `x` is `(N, C, *S)`; `sigma` in places, one number or one per axis, 0 for none. `border` says what lies beyond the
@@ -46,14 +49,14 @@ def gaussian_blur(x: Tensor, sigma: float | Sequence[float], border: str = "refl
     return x
 
 
-def _blur_axis(x: Tensor, axis: int, sigma: float, border: str) -> Tensor:
+def _blur_axis(x: Float[Tensor, "N C *S"], axis: int, sigma: float, border: str) -> Float[Tensor, "N C *S"]:
     kernel = gaussian(sigma, torch.promote_types(x.dtype, torch.float32), x.device).to(x.dtype)
     padded = extend(x, axis, len(kernel) // 2, border).movedim(axis, -1)
     blurred = torch.nn.functional.conv1d(padded.reshape(-1, 1, padded.shape[-1]), kernel[None, None])
     return blurred.reshape(*padded.shape[:-1], x.shape[axis]).movedim(-1, axis)
 
 
-def gaussian(sigma: float, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
+def gaussian(sigma: float, dtype: torch.dtype, device: torch.device | None = None) -> Float[Tensor, " K"]:
     """The Gaussian's weights at whole places from -R to R, with a sum of one; for `sigma` 0, one weight of 1."""
     radius = math.ceil(TRUNCATE * sigma)
     offsets = torch.arange(-radius, radius + 1, dtype=dtype, device=device)
@@ -61,7 +64,7 @@ def gaussian(sigma: float, dtype: torch.dtype, device: torch.device | None = Non
     return weights / weights.sum()
 
 
-def cubic_spline(distance: Tensor) -> Tensor:
+def cubic_spline(distance: Float[Tensor, "*P"]) -> Float[Tensor, "*P"]:
     """The uniform cubic B-spline at a distance from its centre, in spacings of its control points; 0 from 2 on.
 
     The values at all whole distances from any place sum to one and are not negative, so that a curve through control points
@@ -96,7 +99,7 @@ class Interpolation:
         start: float,
         pace: float,
         reach: float,
-        weight: Callable[[Tensor], Tensor],
+        weight: Callable[[Float[Tensor, "*P"]], Float[Tensor, "*P"]],
         *,
         mirrored: bool = False,
         dtype: torch.dtype = torch.float32,
@@ -125,7 +128,7 @@ class Interpolation:
         self._columns = columns.to(device)
         self._weights = weights.to(device=device, dtype=dtype)
 
-    def __call__(self, x: Tensor, axis: int) -> Tensor:
+    def __call__(self, x: Float[Tensor, "..."], axis: int) -> Float[Tensor, "..."]:
         """`x` with its axis of nodes as one of places."""
         x = x.movedim(axis, -1)
         if len(self._weights) == 1:
@@ -135,7 +138,7 @@ class Interpolation:
         return places[..., : self.length].movedim(-1, axis)
 
 
-def along_each_axis(x: Tensor, interpolations: Sequence[Interpolation]) -> Tensor:
+def along_each_axis(x: Float[Tensor, "N C *L"], interpolations: Sequence[Interpolation]) -> Float[Tensor, "N C *S"]:
     """Each axis of space of `x` `(N, C, *L)` interpolated: `(N, C, *S)`."""
     for axis, interpolation in enumerate(interpolations, start=2):
         x = interpolation(x, axis)
@@ -188,7 +191,7 @@ def rounded(lengths: float | tuple[float, ...] | None) -> str:
     return repr(tuple(float(f"{length:.3g}") for length in lengths) if isinstance(lengths, tuple) else lengths)
 
 
-def enlarged(x: Tensor, space: Sequence[int]) -> Tensor:
+def enlarged(x: Float[Tensor, "N C *L"], space: Sequence[int]) -> Float[Tensor, "N C *S"]:
     """`x` `(N, C, *L)` interpolated linearly to `(N, C, *space)`, or as it is where it is as large."""
     if x.shape[2:] == tuple(space):
         return x

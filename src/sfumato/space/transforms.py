@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -31,13 +32,13 @@ class Transform:
     scale: float = 1.0
     cubic: bool = False
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Float[Tensor, "N C *S"]) -> Float[Tensor, "N C *S"]:
         """The changed `x`, `(N, C, *S)`; gradients flow through it."""
         if self.angle or self.scale != 1:
             x = self._resampled(x)
         return Move(self.shift)(x)
 
-    def _resampled(self, x: Tensor) -> Tensor:
+    def _resampled(self, x: Float[Tensor, "N C *S"]) -> Float[Tensor, "N C *S"]:
         space = x.shape[2:]
         flat = x[:, :, None] if len(space) == 1 else x  # torch samples from two axes up
         matrix = self._matrix(tuple(flat.shape[2:])).to(x)
@@ -45,7 +46,7 @@ class Transform:
         mode = "bicubic" if self.cubic else "bilinear"
         return functional.grid_sample(flat, grid, mode, "reflection", align_corners=False).view_as(x)
 
-    def _matrix(self, space: tuple[int, ...]) -> Tensor:
+    def _matrix(self, space: tuple[int, ...]) -> Float[Tensor, "1 {len(space)} {len(space)+1}"]:
         """Where each place of the outcome comes from, `(1, d, d + 1)`, in torch's coordinates: -1 to 1, the last axis first."""
         matrix = torch.eye(len(space) + 1, dtype=torch.float64, device="cpu")[:-1] / self.scale
         if self.angle:
