@@ -34,7 +34,7 @@ def climb(ascent, model, inputs, areas, game=PRESERVE, steps=30, targets=Logit(0
     areas = torch.as_tensor(areas).expand(len(inputs), -1)
     with Subject.prepared(model, inputs, targets) as subject:
         query = subject.query.repeat_interleave(areas.shape[1])
-        evaluation = Evaluation(subject, Fade()(subject.inputs), query, rows)
+        evaluation = Evaluation(subject, (Fade()(subject.inputs),), query, rows)
         problem = Problem(evaluation, MASK.on(inputs.shape[2:]), areas.clone(), game, moves(still))
         steps = list(ascent(problem, steps, warm))
     masks = problem.lattice(steps[-1].parameters).view(*areas.shape, 1, *inputs.shape[2:])

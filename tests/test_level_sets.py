@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import sfumato
+from sfumato.model.evaluate import STILL
 from sfumato.search.consensus import consensus
 from sfumato.search.loop import Look, Step
 from sfumato.search.search import Search
@@ -104,6 +105,53 @@ def test_the_smallest_area_is_searched_with_sets() -> None:
     assert result.attribution.masks.flatten().topk(300).values.mean() > 0.95
 
 
+def test_of_several_perturbations_the_mean_counts() -> None:
+    inputs = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    hides = (sfumato.Fade(), sfumato.Constant(0.5), sfumato.Blur(5))
+    result = E.crisp(areas=(0.1,), steps=24, perturbation=hides)(window, inputs, 0)
+    query = torch.zeros(1, dtype=torch.long)
+    means = [
+        torch.stack([window(hide(inputs)(mask, query))[:, 0] for hide in hides]).mean(0)
+        for mask in (result.masks[:, 0], torch.zeros(1, 1, 64, 64))
+    ]
+    torch.testing.assert_close(result.scores[:, 0], means[0])
+    torch.testing.assert_close(result.blank, means[1])
+    assert result.perturbations() == hides
+
+
+def test_each_perturbation_has_its_turn() -> None:
+    seen = []
+
+    def model(inputs: torch.Tensor) -> torch.Tensor:
+        if inputs.requires_grad:
+            seen.append(float(inputs.detach()[0, 0, -1, -1]))
+        return window(inputs)
+
+    method = E.crisp(areas=(0.1,), steps=12, jitter=None, perturbation=(sfumato.Constant(2.0), sfumato.Constant(4.0)))
+    method(model, torch.zeros(1, 3, 64, 64), 0)
+    # at the corner, which the mask gives up sooner or later; two steps each
+    assert [round(value) for value in seen[-4:]] == [2, 2, 4, 4]
+
+
+def test_the_gradient_of_several_is_the_mean_of_theirs() -> None:
+    one = _problem(E(areas=(0.1,), perturbation=sfumato.Fade())).evaluation
+    other = _problem(E(areas=(0.1,), perturbation=sfumato.Constant(0.5))).evaluation
+    both = _problem(E(areas=(0.1,), perturbation=(sfumato.Fade(), sfumato.Constant(0.5)))).evaluation
+    masks = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(6))
+    game = sfumato.DUAL
+    means = [
+        torch.stack(parts).mean(0)
+        for parts in zip(*(e.gradients(masks, game, STILL) for e in (one, other)), strict=True)
+    ]
+    for turn, wanted in (
+        (None, means),
+        (0, one.gradients(masks, game, STILL)),
+        (3, other.gradients(masks, game, STILL)),
+    ):
+        for value, right in zip(both.gradients(masks, game, STILL, turn), wanted, strict=True):
+            torch.testing.assert_close(value, right)
+
+
 def test_the_search_accepts_layers() -> None:
     torch.manual_seed(0)
     net = torch.nn.Sequential(
@@ -160,6 +208,8 @@ def test_a_run_in_which_nothing_counts_has_its_last_step() -> None:
     ("wrong", "says"),
     [
         (lambda: E(mask=sfumato.LevelSet()), "give a pair"),
+        (lambda: E(perturbation=()), "one or several"),
+        (lambda: E(perturbation=(sfumato.Blur(), 3)), "Blur\\(\\), or several"),
         (lambda: E(ascent=sfumato.LevelSetAscent()), "give a pair"),
         (lambda: sfumato.LevelSet(step=0), "step"),
         (lambda: sfumato.LevelSet(edge=-1), "edge"),

@@ -229,7 +229,7 @@ def test_area_penalty(shape):
 
 def evaluation(model, score, x, query, rows):
     subject = Subject(model, x, score, Surroundings.now(x.device), Habits([torch.contiguous_format]))
-    return Evaluation(subject, Fade()(x), query, rows)
+    return Evaluation(subject, (Fade()(x),), query, rows)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

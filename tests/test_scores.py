@@ -461,7 +461,7 @@ class TestNumbers:
             return torch.where((mean > 0.4) & (mean < 0.8), torch.nan, mean)[:, None].expand(-1, 2)
 
         with Subject.prepared(model, inputs, 0) as subject:
-            evaluation = Evaluation(subject, Fade()(subject.inputs), torch.tensor([0, 1]), 2)
+            evaluation = Evaluation(subject, (Fade()(subject.inputs),), torch.tensor([0, 1]), 2)
             masks = torch.full((2, 1, 8, 8), 0.3)
             with pytest.raises(ValueError, match=r"nan for input 1, with 0\.3 of it shown"):
                 evaluation.scores(masks)
@@ -495,7 +495,7 @@ class TestNumbers:
         peaks = {}
         for name, game in (("preserve", PRESERVE), ("dual", DUAL)):
             with Subject.prepared(net, inputs, 0) as subject:
-                evaluation = Evaluation(subject, Fade()(subject.inputs), torch.zeros(4, dtype=torch.long), 4)
+                evaluation = Evaluation(subject, (Fade()(subject.inputs),), torch.zeros(4, dtype=torch.long), 4)
                 masks = torch.full((4, 1, 12, 10), 0.4)
                 with Kept() as kept:
                     values, gradients = evaluation.gradients(masks, game, Move())

@@ -22,7 +22,7 @@ from sfumato.masks.level_set import LevelSet
 from sfumato.masks.smooth import SmoothMask
 from sfumato.methods.masked import MaskMethod
 from sfumato.model.subject import Subject
-from sfumato.perturbations import Blur, Perturbation, default_perturbation, seeded
+from sfumato.perturbations import Blur, Fade, Perturbation, default_perturbation
 from sfumato.search.level_set import LevelSetAscent
 from sfumato.search.penalised import PenalisedAscent
 from sfumato.search.problem import Ascent
@@ -44,6 +44,7 @@ class ExtremalPerturbation(MaskMethod):
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     - `steps`: of the ascent, for each mask.
     - `perturbation`: what hides a place; by default `Blur()` of the input, and at a layer `Fade()`, the product with the mask.
+      Of several, the mean of their scores counts: in the result, too. A mask that is good for several owes less to one of them.
     - `mask`: the family of smooth masks, with lengths in places of the input also at a layer.
     - `ascent`: how the best is sought: `EvolutionAscent()` needs no gradients, for models that have none.
     - `jitter`: random moves of the perturbed input, or `None`. At a layer nothing is moved.
@@ -70,7 +71,7 @@ class ExtremalPerturbation(MaskMethod):
     game: Game | str = PRESERVE
     score: str = "logit"
     steps: int = 250
-    perturbation: Perturbation | None = None
+    perturbation: Perturbation | tuple[Perturbation, ...] | None = None
     mask: LevelSet | SmoothMask | CanvasMask = SmoothMask()
     ascent: Ascent = ProjectedAscent()
     jitter: Jitter | MirrorEvenSteps | None = Jitter()
@@ -89,16 +90,21 @@ class ExtremalPerturbation(MaskMethod):
         object.__setattr__(self, "game", Game.named(self.game))
         check_whole("steps", self.steps, 1)
         check_flag("evenly", self.evenly)
+        if isinstance(self.perturbation, list):
+            object.__setattr__(self, "perturbation", tuple(self.perturbation))
+        if self.perturbation == ():
+            raise ValueError("perturbation must be one or several, e.g. (Blur(), Fade()), or None; got none at all")
         for name, does, example in (
-            ("perturbation", "__call__", "Blur()"),
+            ("perturbation", "__call__", "Blur(), or several, (Blur(), Fade())"),
             ("mask", "on", "SmoothMask()"),
             ("ascent", "__call__", "ProjectedAscent()"),
             ("jitter", "moves", "Jitter() or None"),
         ):
-            value = getattr(self, name)
+            setting = getattr(self, name)
             optional = name in ("jitter", "perturbation")
-            if isinstance(value, type) or not (hasattr(value, does) or (optional and value is None)):
-                raise ValueError(f"{name} must be a configuration such as {example}; got {value!r}")
+            for value in setting if isinstance(setting, tuple) and name == "perturbation" else (setting,):
+                if isinstance(value, type) or not (hasattr(value, does) or (optional and value is None)):
+                    raise ValueError(f"{name} must be a configuration such as {example}; got {setting!r}")
         pairs = (PenalisedAscent, CanvasMask), (LevelSetAscent, LevelSet)
         if any(isinstance(self.ascent, ascent) != isinstance(self.mask, mask) for ascent, mask in pairs):
             raise ValueError(
@@ -113,8 +119,14 @@ class ExtremalPerturbation(MaskMethod):
 
     @classmethod
     def crisp(cls, areas: Sequence[float] = (0.05, 0.1, 0.2), **changes: Any) -> "ExtremalPerturbation":
-        """Masks that are sets, with smooth outlines and edges of a pixel or two: `LevelSet`, sought by `LevelSetAscent`."""
-        method = cls(areas=check_areas(areas), steps=150, mask=LevelSet(), ascent=LevelSetAscent())
+        """Masks that are sets, with smooth outlines and edges of a pixel or two: `LevelSet`, sought by `LevelSetAscent`.
+
+        They are to keep the score before two backgrounds, a blur and the mean colour; at a layer, by fading alone.
+        """
+        backgrounds = None if changes.get("layer") else (Blur(), Fade())
+        method = cls(
+            areas=check_areas(areas), steps=150, perturbation=backgrounds, mask=LevelSet(), ascent=LevelSetAscent()
+        )
         return replace(method, **changes)
 
     @classmethod
@@ -146,7 +158,7 @@ class ExtremalPerturbation(MaskMethod):
 
     def used_perturbations(self) -> tuple[Perturbation, ...]:
         """What hides places; the default depends on whether a layer is masked."""
-        return (seeded(self.perturbation or default_perturbation(self.layer), self.seed),)
+        return super().used_perturbations() or (default_perturbation(self.layer),)
 
     def areas_for(self, search: Search) -> Float[Tensor, " V"]:
         """The areas that were asked for."""
@@ -159,7 +171,7 @@ class ExtremalPerturbation(MaskMethod):
         seen = subject.inputs
         with subject.surroundings.computing():
             lattice = self.family(seen, space)
-        (hides,) = self.used_perturbations()
+        hides = self.used_perturbations()
         jitter = Jitter(0, flip=False) if self.layer or self.jitter is None else self.jitter
         jitter = jitter.for_shape(space) if isinstance(jitter, Jitter) else jitter
         used = {"mask": lattice.family, "jitter": None if self.layer or self.jitter is None else jitter}
@@ -168,7 +180,9 @@ class ExtremalPerturbation(MaskMethod):
             at_places = enlarged(masks.flatten(0, 1), space).unflatten(0, masks.shape[:2])
             return {"map": saliency(at_places, self.smooth, self.evenly)}
 
-        return self.searching(subject, lattice, lambda: hides(seen), shown, jitter, **used)
+        return self.searching(
+            subject, lattice, lambda: tuple(perturbation(seen) for perturbation in hides), shown, jitter, **used
+        )
 
     def family(self, seen: Float[Tensor, "B C *L"], space: Sequence[int]) -> Parametrisation:
         """The masks over what is seen, `(B, C, *L)`, of inputs of `space`."""

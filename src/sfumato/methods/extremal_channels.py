@@ -109,9 +109,9 @@ class ExtremalChannels(MaskMethod):
         with subject.surroundings.computing():
             lattice = self.family(seen)
 
-        def hide() -> Perturbed:
+        def hide() -> tuple[Perturbed, ...]:
             of_channels = seeded(self.perturbation, self.seed)(seen)
-            return lambda masks, query: of_channels(spread(masks, seen.shape[1]), query)
+            return (lambda masks, query: of_channels(spread(masks, seen.shape[1]), query),)
 
         def shown(masks: Float[Tensor, "B V K *ones"]) -> dict[str, Tensor]:
             activation = subject.shown() if isinstance(subject, AboveLayer) else seen

@@ -61,7 +61,7 @@ class MaskMethod(Method):
         self,
         subject: Subject,
         lattice: Parametrisation,
-        hide: Callable[[], Perturbed],
+        hide: Callable[[], tuple[Perturbed, ...]],
         shown: Callable[[Float[Tensor, "B V K *S"]], Mapping[str, Tensor]],
         moves: Jitter | MirrorEvenSteps,
         **used: Any,

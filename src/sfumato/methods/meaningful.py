@@ -129,7 +129,7 @@ class Descent:
             grid = method.mask.on(subject.inputs.shape[2:], subject.inputs.device)
             rows, whole = subject.looked_at(method.memory)
             perturbed = [seeded(each, method.seed)(subject.inputs) for each in method.perturbations]
-        evaluations = tuple(Evaluation(subject, each, subject.query, rows) for each in perturbed)
+        evaluations = tuple(Evaluation(subject, (each,), subject.query, rows) for each in perturbed)
         about = method.about(subject, mask=grid.family, jitter=list(_limits(method, grid)))
         return cls(method, evaluations, grid, whole, about)
 

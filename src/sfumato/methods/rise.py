@@ -184,7 +184,7 @@ class RISE(Method):
             for start in range(0, len(draws), at_once):
                 masks = draws[start : start + at_once]
                 every = masks.unsqueeze(1).expand(-1, len(active), *masks.shape[1:]).flatten(0, 1)
-                scores = Evaluation(subject, perturbed, active.repeat(len(masks)), rows).scores(every)
+                scores = Evaluation(subject, (perturbed,), active.repeat(len(masks)), rows).scores(every)
                 sums.add(masks, scores.view(len(masks), -1), active)
             estimate = sums.round(index, steps)
             yield estimate

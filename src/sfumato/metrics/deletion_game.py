@@ -77,7 +77,7 @@ class DeletionGame(Protocol):
             rows = min(self.batch, subject.looked_at(self.memory)[0])
             with subject.surroundings.computing():
                 perturbed = seeded(self.perturbation, case.seed)(subject.inputs)
-                evaluation = Evaluation(subject, perturbed, subject.query.repeat(len(boxes) + 1), rows)
+                evaluation = Evaluation(subject, (perturbed,), subject.query.repeat(len(boxes) + 1), rows)
                 space = inputs.shape[2:]
                 everything = torch.ones(space, dtype=torch.float32, device="cpu")
                 masks = [everything, *(outside(box, space) for box in boxes)]

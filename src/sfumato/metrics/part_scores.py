@@ -53,7 +53,7 @@ class PartScorer:
         scores = []
         for batch in masks:
             query = torch.zeros(len(batch), dtype=torch.long, device=batch.device)
-            scores.append(Evaluation(self.subject, perturbed, query, self.rows).scores(batch))
+            scores.append(Evaluation(self.subject, (perturbed,), query, self.rows).scores(batch))
         return torch.cat(scores).double().cpu()
 
 

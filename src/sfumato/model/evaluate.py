@@ -24,23 +24,30 @@ DIFFERENTIABLE = (
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    r"""Scores $\Phi(m \otimes x)$ of masks `(N, 1, *S)`, each of which belongs to the query that `query` `(N,)` names."""
+    r"""Scores $\Phi(m \otimes x)$ of masks `(N, 1, *S)`, each of which belongs to the query that `query` `(N,)` names.
+
+    With several perturbations a score is the mean of the scores under each of them.
+    """
 
     subject: Subject
-    perturbed: Perturbed
+    perturbed: tuple[Perturbed, ...]
     query: Int[Tensor, " N"]
     rows: int
 
     def scores(self, masks: Float[Tensor, "N K *S"]) -> Float[Tensor, " N"]:
         """`(N,)` scores of what the masks keep."""
         with self.subject.surroundings.computing(), torch.no_grad():
-            return torch.cat([self._phi(masks[rows], rows, STILL) for rows in self._chunks(len(masks))])
+            return torch.cat([self._mean_phi(masks[rows], rows) for rows in self._chunks(len(masks))])
 
     def gradients(
-        self, masks: Float[Tensor, "N K *S"], game: Game, move: Move
+        self, masks: Float[Tensor, "N K *S"], game: Game, move: Move, turn: int | None = None
     ) -> tuple[Float[Tensor, " N"], Float[Tensor, "N K *S"]]:
-        """The game's value `(N,)` of each mask, and its gradient `(N, 1, *S)`, with the perturbed input moved."""
+        """The game's value `(N,)` of each mask, and its gradient `(N, 1, *S)`, with the perturbed input moved.
+
+        With several perturbations, of the mean of the scores; or, at a `turn`, of the score under one of them, taken in turn.
+        """
         values, gradients = [], []
+        perturbed = self.perturbed if turn is None else (self.perturbed[turn % len(self.perturbed)],)
         with self.subject.surroundings.computing():
             for rows in self._chunks(len(masks)):
                 chunk = masks[rows].detach().requires_grad_()
@@ -48,18 +55,24 @@ class Evaluation:
                 gradient = torch.zeros_like(chunk)
                 # One after the other: `rows` is how many fit into memory with the graph of a single pass.
                 for weight, drops in ((game.keep, False), (-game.drop, True)):
-                    if weight:
-                        part = weight * self._phi(1 - chunk if drops else chunk, rows, move)
+                    for hidden in perturbed if weight else ():
+                        shown = 1 - chunk if drops else chunk
+                        part = weight / len(perturbed) * self._phi(hidden, shown, rows, move)
                         gradient += _gradient(part, chunk)
                         value += part.detach()
                 values.append(value)
                 gradients.append(gradient)
         return torch.cat(values), torch.cat(gradients)
 
-    def _phi(self, masks: Float[Tensor, "N K *S"], rows: slice, move: Move) -> Float[Tensor, " N"]:
+    def _mean_phi(self, masks: Float[Tensor, "N K *S"], rows: slice) -> Float[Tensor, " N"]:
+        return torch.stack([self._phi(hidden, masks, rows, STILL) for hidden in self.perturbed]).mean(0)
+
+    def _phi(
+        self, perturbed: Perturbed, masks: Float[Tensor, "N K *S"], rows: slice, move: Move
+    ) -> Float[Tensor, " N"]:
         query = self.query[rows]
         try:
-            scores = self.subject.phi(move(self.perturbed(masks, query)), query)
+            scores = self.subject.phi(move(perturbed(masks, query)), query)
         except RuntimeError as error:
             if "that requires grad" in str(error):  # as numpy says
                 raise ValueError(f"the model refuses inputs that require gradients; {DIFFERENTIABLE}") from error

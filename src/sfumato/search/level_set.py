@@ -30,7 +30,8 @@ class LevelSetAscent:
     parameters by `rate`. A run's result is the mean of its fields at the wanted area: single steps wander among sets
     that do equally well; the set of their mean does better than the last one. For the same reason there are several
     `restarts`, which see other moves of the input: a last run, the share `refinement` of all steps, begins from the
-    mean of their fields and stays at the wanted area.
+    mean of their fields and stays at the wanted area. Of several perturbations, a step sees one: each for two steps, as every
+    second step's input is not moved.
     """
 
     rate: float = 0.05
@@ -68,7 +69,7 @@ class LevelSetAscent:
                 return replace(problem, lattice=sets.at(self.sharpness ** areas.progress(index)))
 
             def look(parameters: Float[Tensor, "N 1 *L"], index: int) -> Look:
-                return ramps(index).look(parameters, areas(index))._replace(counts=areas.arrived(index))
+                return ramps(index).look(parameters, areas(index), index // 2)._replace(counts=areas.arrived(index))
 
             def project(parameters: Float[Tensor, "N 1 *L"], index: int) -> Float[Tensor, "N 1 *L"]:
                 return ramps(index).projected(parameters, areas(index))

@@ -37,12 +37,15 @@ class Problem:
         """Parameters `(B · V, 1, *L)`, all of one value."""
         return self.areas.new_full((self.areas.numel(), 1, *self.lattice.size), value)
 
-    def look(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"]) -> Look:
-        """The game's values `(N,)` and their gradient with respect to the parameters, with the input moved by the next move."""
+    def look(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"], turn: int | None = None) -> Look:
+        """The game's values `(N,)` and their gradient with respect to the parameters, with the input moved by the next move.
+
+        At a `turn`, under one of several perturbations, taken in turn.
+        """
         move = next(self.moves)
         leaf = parameters.detach().requires_grad_()
         masks = self.lattice(leaf)
-        values, gradient = self.evaluation.gradients(masks, self.game, move)
+        values, gradient = self.evaluation.gradients(masks, self.game, move, turn)
         (gradient,) = torch.autograd.grad(masks, leaf, gradient)
         return Look(values, gradient, areas, counts=move.still)
 
