@@ -318,7 +318,7 @@ class Study:
             count = torch.tensor(self.method.counts[-1], dtype=torch.long, device="cpu")
         else:
             with Subject.prepared(net, inputs, self.score) as subject:
-                _, whole = subject.looked_at(self.method.memory)
+                _, whole = subject.probe(self.method.memory)
             if whole <= 0:
                 return {"whole": whole[0].cpu()}
             found = smallest(self.method, net, inputs, self.score, keep=self.keep)

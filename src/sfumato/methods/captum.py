@@ -107,7 +107,7 @@ class Captum(Method):
 
     def explain(self, subject: Subject, progress: Progress | None) -> Attribution:  # noqa: ARG002  # there are no steps
         kind = self._class()
-        _, whole = subject.looked_at(MEMORY)
+        _, whole = subject.probe(MEMORY)
         scored = _Scored(subject)
         constructed = {"layer": find_layer(subject.model, self.layer)} if self.needs_layer else {}
         with subject.surroundings.computing(), ONE_AT_A_TIME, _left_alone(subject.model), _seeded(self.seed):

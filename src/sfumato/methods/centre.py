@@ -38,7 +38,7 @@ class Centre(Method):
         super().__post_init__()
 
     def explain(self, subject: Subject, progress: Progress | None) -> Attribution:  # noqa: ARG002  # there are no steps
-        _, whole = subject.looked_at(MEMORY)
+        _, whole = subject.probe(MEMORY)
         with subject.surroundings.computing():
             x = subject.inputs
             saliency = bump(x.shape[2:], self.sigma).to(x.device).expand(len(x), 1, *x.shape[2:]).contiguous()

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from sfumato.layers.flow import flowing
+from sfumato.layers.flow import signals_at
 from sfumato.methods.method import AtLayer, LayerMethod
 from sfumato.model.backward.excitation import negated, top_layers
 
@@ -87,8 +87,8 @@ def _contrast(scores: Tensor, output: Tensor, watched: Sequence[Tensor]) -> Tens
         )
     # A layer's saved input stands in the graph like the tensor itself.
     at = list(watched) or [top.saved_tensors[0] for top in tops]
-    own = flowing([scores.sum()], at)
+    own = signals_at([scores.sum()], at)
     with negated(tops):
-        dual = flowing([scores.sum()], at)
-    (found,) = flowing(at, [output], [mine - other for mine, other in zip(own, dual, strict=True)])
+        dual = signals_at([scores.sum()], at)
+    (found,) = signals_at(at, [output], [mine - other for mine, other in zip(own, dual, strict=True)])
     return found

@@ -118,7 +118,7 @@ def invert(
                 rows = max(1, int(memory * GIB / max(kept, example.nbytes)))
             descent = Descent(phi, target, prior, normalisation, shape, rows)
             pictures, snapshots = target, []
-            for step in surroundings.each(descent.steps(steps, seed)):
+            for step in surroundings.iterate(descent.steps(steps, seed)):
                 pictures = step.pictures
                 if every and (step.index + 1) % every == 0:
                     snapshots.append((step.index + 1, pictures))

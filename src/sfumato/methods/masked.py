@@ -53,7 +53,7 @@ class MaskMethod(Method):
         """The subject itself, or the network above the layer."""
         if not self.layer:
             return subject
-        subject.looked_at(self.memory)
+        subject.probe(self.memory)
         return above(subject, self.layer, self.at, self.by_channel, self.layout, self.call)
 
     def searching(
@@ -66,7 +66,7 @@ class MaskMethod(Method):
         **used: Any,
     ) -> Search:
         """The search over a subject's masks; `hide` makes what they hide places with, `used` goes into `about`."""
-        rows, whole = subject.looked_at(self.memory)
+        rows, whole = subject.probe(self.memory)
         with subject.surroundings.computing():
             perturbed = hide()
         return Search(

@@ -127,7 +127,7 @@ class Descent:
         """Look once at the whole inputs of what is explained."""
         with subject.surroundings.computing():
             grid = method.mask.on(subject.inputs.shape[2:], subject.inputs.device)
-            rows, whole = subject.looked_at(method.memory)
+            rows, whole = subject.probe(method.memory)
             perturbed = [seeded(each, method.seed)(subject.inputs) for each in method.perturbations]
         evaluations = tuple(Evaluation(subject, each, subject.query, rows) for each in perturbed)
         about = method.about(subject, mask=grid.family, jitter=list(_limits(method, grid)))
@@ -138,7 +138,7 @@ class Descent:
         surroundings = self.evaluations[0].subject.surroundings
         with surroundings.computing():
             marks = self.circle() if self.method.start == "circle" else self.ones()
-        for step in surroundings.each(self.steps(marks)):
+        for step in surroundings.iterate(self.steps(marks)):
             marks = step.parameters
             if progress is not None:
                 progress(step)

@@ -117,10 +117,10 @@ class RISE(Method):
         super().__post_init__()
 
     def explain(self, subject: Subject, progress: Callable[[Round], object] | None) -> Attribution:
-        rows, whole = subject.looked_at(self.memory)
+        rows, whole = subject.probe(self.memory)
         rows = min(self.batch or (IN_CACHE if subject.inputs.device.type == "cpu" else ROUND), rows)
         last = None
-        for last in subject.surroundings.each(self._rounds(subject, rows)):
+        for last in subject.surroundings.iterate(self._rounds(subject, rows)):
             if progress is not None:
                 progress(last)
         if last is None:

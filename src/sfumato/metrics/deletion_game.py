@@ -74,7 +74,7 @@ class DeletionGame(Protocol):
         model, inputs, target = (case.need(name, "the deletion game") for name in ("model", "inputs", "target"))
         boxes = self.boxes(finite_map(case.map, inputs.shape[2:]))
         with Subject.prepared(model, inputs, target, self.score) as subject:
-            rows = min(self.batch, subject.looked_at(self.memory)[0])
+            rows = min(self.batch, subject.probe(self.memory)[0])
             with subject.surroundings.computing():
                 perturbed = seeded(self.perturbation, case.seed)(subject.inputs)
                 evaluation = Evaluation(subject, perturbed, subject.query.repeat(len(boxes) + 1), rows)

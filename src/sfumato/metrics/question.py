@@ -64,7 +64,7 @@ def questioned(case: Case, score: str, who: str) -> Iterator[Question]:
         raise ValueError(f"a case is one query, with inputs (1, C, *S); got {len(inputs)} of them")
     with Subject.prepared(model, inputs, target, score) as subject:
         at_once = IN_CACHE if inputs.device.type == "cpu" else AT_ONCE
-        rows, whole = subject.looked_at(MEMORY)
+        rows, whole = subject.probe(MEMORY)
         yield Question(subject, min(at_once, rows), float(whole), case.seed)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.data import labels as class_labels
-from sfumato.layers.axes import Axes, Labels, following, in_short
+from sfumato.layers.axes import Axes, Labels, following, summarise
 from sfumato.layers.capture import plain_tensor, watched_calls
 from sfumato.layers.tokens import LayoutError, layout
 from sfumato.models.classifier import Classifier, Preparation
@@ -71,7 +71,7 @@ def _passed(net: nn.Module, example: Tensor, watch: bool) -> tuple[Any, str | No
         effects.enter_context(watched_calls(parts, returned=returned))
         logits = net(example)
     space = tuple(example.shape[2:])
-    short = [(name, shape, None if known is None else in_short(known, space)) for name, shape, known in outputs]
+    short = [(name, shape, None if known is None else summarise(known, space)) for name, shape, known in outputs]
     return logits, _last_spatial(short, space)
 
 

@@ -51,7 +51,7 @@ class Search:
             problem = Problem(self._evaluation(areas), self.lattice, areas, self.game, moves, self.seed)
             ascent = self.ascent(problem, steps or self.steps, None if warm is None else warm.clone())
         step = None
-        for step in surroundings.each(ascent):
+        for step in surroundings.iterate(ascent):
             if progress is not None:
                 progress(step)
         if step is None:
