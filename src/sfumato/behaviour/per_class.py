@@ -180,7 +180,7 @@ def class_channels(
             if not of_class and not masks:
                 break  # there is nothing to show examples of
             try:
-                picture = Seen.of(path, study)
+                picture = PictureFile.of(path, study)
                 known = names.get(picture.digest)
                 if known is None:
                     mask = study.mask(picture) if of_class else None
@@ -218,8 +218,8 @@ class UnusableError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """A picture that the network is to be shown, decoded when it is first looked at."""
+class PictureFile:
+    """A picture file for the network, decoded on first use."""
 
     path: Path
     digest: str
@@ -227,7 +227,7 @@ class Seen:
     study: "Study"
 
     @classmethod
-    def of(cls, path: Path, study: "Study") -> "Seen":
+    def of(cls, path: Path, study: "Study") -> "PictureFile":
         try:
             content = path.read_bytes() if path.is_file() else b""  # a pipe or device would block
         except OSError as error:
@@ -294,7 +294,7 @@ class Study:
     def device(self) -> torch.device:
         return device_of(self.classifier.net)
 
-    def mask(self, picture: Seen) -> Record:
+    def mask(self, picture: PictureFile) -> Record:
         """The picture's mask `(K,)`, the count of its channels, and the scores of what it keeps and of the whole."""
         record = self.records.of(
             {"kind": "mask", "picture": picture.digest, **self.about}, lambda: self._found(picture)
@@ -311,7 +311,7 @@ class Study:
             )
         return record
 
-    def _found(self, picture: Seen) -> Record:
+    def _found(self, picture: PictureFile) -> Record:
         net, inputs = self.classifier.net, picture.inputs
         if self.keep is None:
             result = self.method(net, inputs, self.score)
@@ -334,14 +334,14 @@ class Study:
         }
 
     @contextmanager
-    def looking(self) -> Iterator[Callable[[Seen], Record]]:
+    def looking(self) -> Iterator[Callable[[PictureFile], Record]]:
         """What finds the peaks of a picture: their values `(K,)` and places `(K, 2)`."""
         net, method = self.classifier.net, self.method
         surroundings = Surroundings.now(self.device)
         axes: dict[tuple[int, ...], Axes | None] = {}
         with below(net, method.layer, method.at, lambda seen: surroundings.call(net, seen), method.call) as phi:
 
-            def computed(picture: Seen) -> Record:
+            def computed(picture: PictureFile) -> Record:
                 with surroundings.computing(), torch.no_grad():
                     inputs = picture.inputs
                     shape = tuple(inputs.shape[1:])
@@ -350,7 +350,7 @@ class Study:
                         axes[shape] = axes_at(net, method.layer, method.at, inputs, run, method.layout, method.call)
                     return peaks_of(phi(inputs), shape[1:], method, axes[shape])
 
-            def peak(picture: Seen) -> Record:
+            def peak(picture: PictureFile) -> Record:
                 about = {"kind": "peaks", "picture": picture.digest, **self.about_peaks}
                 return self.records.of(about, lambda: computed(picture))
 

@@ -1,29 +1,17 @@
-"""A progress bar for a terminal, told of every step of a method."""
+"""A progress bar for a terminal, which shows every step of a method."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from torch import Tensor
 
-
-class Progressing(Protocol):
-    """What all methods tell of a step: its place among how many, and values and areas of each mask or query."""
-
-    @property
-    def index(self) -> int: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def values(self) -> "Tensor": ...
-    @property
-    def areas(self) -> "Tensor": ...
+    from sfumato.search.loop import AnyStep
 
 
 @contextmanager
-def progress_bar(title: str = "", console: "Console | None" = None) -> "Iterator[Callable[[Progressing], None]]":
+def progress_bar(title: str = "", console: "Console | None" = None) -> "Iterator[Callable[[AnyStep], None]]":
     """What a method's `progress=` takes; shows the steps done, the mean score and the mean area, and the time left.
 
     The bar stands on stderr, or where `console` writes, and vanishes at the end; it starts again with an ascent's first
@@ -44,7 +32,7 @@ def progress_bar(title: str = "", console: "Console | None" = None) -> "Iterator
     )
     task = bar.add_task(title, total=None)
 
-    def show(step: Progressing) -> None:
+    def show(step: "AnyStep") -> None:
         if bar.disable:
             return
         if step.index == 0:

@@ -10,10 +10,11 @@ from sfumato.attribution import Attribution
 from sfumato.games import Game
 from sfumato.layers.above import above
 from sfumato.masks.family import Parametrisation
-from sfumato.methods.method import Method, Progress
+from sfumato.methods.method import Method
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Perturbed
+from sfumato.search.loop import Progress
 from sfumato.search.problem import Ascent
 from sfumato.search.search import Search
 from sfumato.space.jitter import Jitter, MirrorEvenSteps

@@ -81,7 +81,7 @@ class DeletionGame(Protocol):
                 space = inputs.shape[2:]
                 everything = torch.ones(space, dtype=torch.float32, device="cpu")
                 kept = [everything, *(outside(box, space) for box in boxes)]
-            scores = evaluation.scores(torch.stack(kept)[:, None].to(inputs.device)).double().cpu()
+            scores = evaluation.scores(torch.stack(kept)[:, None].to(inputs.device)).cpu().double()
         whole, blank, scores = scores[0], scores[1], scores[1:]  # the first box is all of the input
         areas = (boxes[..., 1] - boxes[..., 0]).prod(1)
         row: dict[str, float] = {}

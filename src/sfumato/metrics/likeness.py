@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from sfumato.space.precision import widest_float
+
 WINDOW = 11
 DEVIATION = 1.5
 """Places: the Gaussian window of Wang et al. 2004, section III.B."""
@@ -29,10 +31,13 @@ def spearman(a: Tensor, b: Tensor) -> float:
 
 
 def ranks(values: Tensor) -> Tensor:
-    """The rank of each value from the smallest, 1, upwards, `(n,)` in float64; equal values share the mean of their ranks."""
+    """The rank of each value from the smallest, 1, upwards, `(n,)`; equal values share the mean of their ranks.
+
+    In float64, or float32 on a device that lacks it.
+    """
     _, inverse, counts = torch.unique(values.flatten(), return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    return (last - (counts.double() - 1) / 2)[inverse]
+    last, counts = (numbers.to(widest_float(values.device)) for numbers in (counts.cumsum(0), counts))
+    return (last - (counts - 1) / 2)[inverse]
 
 
 def ssim(a: Tensor, b: Tensor, data_range: float = 1.0) -> float:
@@ -52,7 +57,7 @@ def ssim(a: Tensor, b: Tensor, data_range: float = 1.0) -> float:
         raise ValueError(
             f"data_range is the largest minus the smallest value there can be, more than 0; got {data_range}"
         )
-    a, b = a.double(), b.double()
+    a, b = a.to(widest_float(a.device)), b.to(widest_float(b.device))
     moments = _windowed(torch.stack([a, b, a * a, b * b, a * b]))
     mean_a, mean_b = moments[0], moments[1]
     variances = moments[2] - mean_a.square() + moments[3] - mean_b.square()
@@ -68,8 +73,11 @@ def ssim_of_maps(a: Tensor, b: Tensor) -> float:
 
 
 def stretched(values: Tensor) -> Tensor:
-    """A map shifted and scaled, in float64, so that its values run from 0 to 1; 0 where all are equal."""
-    values = values.double()
+    """A map shifted and scaled so that its values run from 0 to 1; zeros if all values are equal.
+
+    In float64, or float32 on a device that lacks it.
+    """
+    values = values.to(widest_float(values.device))
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else torch.zeros_like(values)
 

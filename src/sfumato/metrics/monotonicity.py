@@ -59,7 +59,7 @@ class Monotonicity(Protocol):
         found = case.attribution
         of_masks = self.masks and found.masks is not None and found.masks.shape[1] > 1
         if of_masks and found.scores is not None and found.achieved is not None:
-            areas, scores = found.achieved[0].detach().double().cpu(), found.scores[0].detach().double().cpu()
+            areas, scores = found.achieved[0].detach().cpu().double(), found.scores[0].detach().cpu().double()
         else:
             areas, scores = self._asked(case, of_masks)
         check_finite(scores, "a mask")
@@ -77,7 +77,7 @@ class Monotonicity(Protocol):
         masks = masks_of_places(case) if of_masks else None
         with questioned(case, self.score, "Monotonicity") as question:
             if masks is not None:
-                return masks.double().flatten(1).mean(1), question.of_masks(self.perturbation, masks)
+                return masks.cpu().double().flatten(1).mean(1), question.of_masks(self.perturbation, masks)
             importance = order(finite(case.map))
             places = importance.numel()
             counts = torch.tensor([round(area * places) for area in self.areas], dtype=torch.long, device="cpu")

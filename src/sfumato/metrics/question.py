@@ -53,7 +53,7 @@ class Question:
         for some in masks:
             query = torch.zeros(len(some), dtype=torch.long, device=some.device)
             scores.append(Evaluation(self.subject, perturbed, query, self.rows).scores(some))
-        return torch.cat(scores).double().cpu()
+        return torch.cat(scores).cpu().double()
 
 
 @contextmanager

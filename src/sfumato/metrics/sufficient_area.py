@@ -62,7 +62,7 @@ class SufficientArea(Protocol):
                 area = self._of_map(question, case, wanted)
             else:
                 enough = question.of_masks(self.perturbation, masks) >= wanted
-                areas = masks.double().flatten(1).mean(1)
+                areas = masks.cpu().double().flatten(1).mean(1)
                 area = float(areas[enough].min()) if enough.any() else 1.0
             whole = question.whole
         return {"area": area, "reached": area < 1, "masks": masks is not None, "whole": whole}

@@ -12,12 +12,9 @@ from sfumato.games import Game
 from sfumato.masks.family import Parametrisation
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.inputs import warn_of_no_effect
-from sfumato.search.loop import Step
+from sfumato.search.loop import Progress
 from sfumato.search.problem import Ascent, Problem
 from sfumato.space.jitter import Jitter, MirrorEvenSteps
-
-Progress = Callable[[Step], object]
-"""Is told every step: a progress bar, a log, a live picture."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sfumato.model.backward.rectifiers import next_number, place
+from sfumato.space.precision import widest_float
 
 TOLERANCE = 1e-3
 
@@ -111,8 +112,7 @@ class Passage:
 def _sums(signals: Sequence[Any]) -> tuple[float, float]:
     """The sum of all values, and the sum of their magnitudes, in float64 unless the device lacks it."""
     values = [signal.detach() for signal in signals if signal is not None and not signal.is_complex()]
-    dtypes = [torch.float32 if value.device.type == "mps" else torch.float64 for value in values]
-    pairs = list(zip(values, dtypes, strict=True))
+    pairs = [(value, widest_float(value.device)) for value in values]
     return (
         float(sum(value.sum(dtype=dtype) for value, dtype in pairs)),
         float(sum(value.abs().sum(dtype=dtype) for value, dtype in pairs)),
