@@ -12,7 +12,7 @@ from sfumato.layers.axes import Labels, following, summarise
 from sfumato.layers.capture import plain_tensor, watched_calls
 from sfumato.layers.tokens import Layout, LayoutError, layout
 from sfumato.model.effects import Model, frozen
-from sfumato.model.inputs import check_batch_axis, check_inputs, check_model
+from sfumato.model.inputs import check_batch_axis, check_inputs, check_model, compiled_part
 from sfumato.model.modes import Surroundings
 
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "h")
@@ -161,12 +161,10 @@ def _checked_for_watching(model: Model) -> nn.Module:
     """The model. Raises `ValueError` unless all its parts are called from Python, where they can be watched."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"only an nn.Module has layers that can be listed; the model is a {type(model).__name__}")
-    for name, part in model.named_modules():
-        scripted = isinstance(part, torch.jit.ScriptModule)
-        if scripted or hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None:
-            what = f"its part {name!r}" if name else "the model"
-            how = "torch.jit" if scripted else "torch.compile"
-            raise ValueError(
-                f"{what} is compiled by {how}, inside which no layer can be watched; list the layers of the model from before"
-            )
+    compiled = compiled_part(model)
+    if compiled is not None:
+        part, compiler = compiled
+        raise ValueError(
+            f"{part} is compiled by {compiler}, inside which no layer can be watched; list the layers of the model from before"
+        )
     return model

@@ -19,8 +19,8 @@ from sfumato.model.backward.excitation import negated, top_layers
 class ExcitationBackprop(LayerMethod):
     r"""The probability that each place wins, $S(u) = \sum_k P(a_k(u))$ (Zhang et al. 2016, section 3.2).
 
-    A unit that wins passes its probability to the units that excite it: $P(a_i) = a_i \sum_j w^+_{ij} P(y_j) / \sum_{i'}
-    w^+_{i'j} a_{i'}$ through convolutions, linear layers and means. Sums divide it in proportion to what each summand
+    A unit that wins passes its probability to the units that excite it, through convolutions, linear layers and means by
+    $P(a_i) = a_i \sum_j w^+_{ij} P(y_j) / \sum_{i'} w^+_{i'j} a_{i'}$. Sums divide it in proportion to what each summand
     contributed, maxima give it to their largest input, and activations and normalisation pass it on: see
     `sfumato.model.backward.excitation`. At the top the probability is the gradient of the score by the model's outputs: 1
     at the class of a `Logit`. For a score that subtracts outputs, the map is a difference.

@@ -59,6 +59,23 @@ def check_model(model: Any, inputs: Tensor) -> None:
             )
 
 
+def compiled_part(model: Any) -> tuple[str, str] | None:
+    """The first part of a model that is compiled, so that Python does not call its functions; None without such a part.
+
+    Returns the part and the compiler in words for messages: "the model" or "its part 'x'", and "torch.jit" or "torch.compile".
+    """
+    for name, part in model.named_modules() if isinstance(model, nn.Module) else [("", model)]:
+        words = f"its part {name!r}" if name else "the model"
+        if isinstance(part, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+            return words, "torch.jit"
+        attributes = ("_orig_mod", "_torchdynamo_orig_callable")
+        if any(hasattr(part, attribute) for attribute in attributes):
+            return words, "torch.compile"
+        if getattr(part, "_compiled_call_impl", None) is not None:
+            return words, "torch.compile"
+    return None
+
+
 def check_batch_axis(shape: tuple[int, ...], error: Exception) -> None:
     """Raise `ValueError` from a model's error if a missing batch axis is the likely reason, as with shape `(3, 224, 224)`."""
     if len(shape) == 3 and shape[0] in (1, 3, 4):

@@ -268,9 +268,9 @@ def bent(values: Tensor) -> float:
     return c
 
 
-def multiples(one: Tensor, other: Tensor) -> bool:
+def multiples(first: Tensor, second: Tensor) -> bool:
     """Whether one curve is a linear function of the other, at every place."""
-    a, b = (values.detach().cpu().to(torch.float64).flatten(1) for values in (one, other))
+    a, b = (values.detach().cpu().to(torch.float64).flatten(1) for values in (first, second))
     if a.shape != b.shape:
         return False
     a, b = a - a.mean(0), b - b.mean(0)

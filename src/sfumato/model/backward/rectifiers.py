@@ -66,7 +66,7 @@ class History(NamedTuple):
 
 
 OUT_OF_REACH = "a rectifier that the rules of this method cannot reach"
-UNSEEN = "what the rules of this method cannot see into, and what may be or hold a rectifier"
+UNSEEN = "an operation that the rules of this method cannot see into, and that may be or hold a rectifier"
 
 
 def opaque(node: Any) -> bool:

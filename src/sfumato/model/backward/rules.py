@@ -23,6 +23,7 @@ from sfumato.model.backward.rectifier_rules import DeconvnetRule, GuidedRule
 from sfumato.model.backward.rectifiers import next_number, rectifiers
 from sfumato.model.backward.rule import BackwardRule, FunctionRule, RectifierRule
 from sfumato.model.effects import in_transform
+from sfumato.model.inputs import compiled_part
 
 RULES: dict[str, BackwardRule] = {"deconvnet": DeconvnetRule(), "guided": GuidedRule(), "excitation": ExcitationRule()}
 """The published rules by name."""
@@ -179,20 +180,14 @@ def _same(tensor: Tensor) -> Tensor:
 
 def check_visible(model: Any) -> None:
     """Raise `ValueError` if the rules would silently not apply, because the model's functions are not called from Python."""
-    parts = list(model.named_modules()) if isinstance(model, nn.Module) else [("", model)]
-    for name, part in parts:
-        what = f"its part {name!r}" if name else "the model"
-        if isinstance(part, torch.jit.ScriptModule | torch.jit.ScriptFunction):
-            raise ValueError(
-                f"{what} is compiled by torch.jit, which hides its functions from the rules of this method; give the model "
-                "from before torch.jit.script or torch.jit.trace"
-            )
-        if (
-            hasattr(part, "_orig_mod")
-            or hasattr(part, "_torchdynamo_orig_callable")
-            or getattr(part, "_compiled_call_impl", None) is not None
-        ):
-            raise ValueError(
-                f"{what} is compiled by torch.compile, which hides its functions from the rules of this method; give the "
-                "model from before (torch.compile keeps it as model._orig_mod)"
-            )
+    compiled = compiled_part(model)
+    if compiled is not None:
+        part, compiler = compiled
+        remedies = {
+            "torch.jit": "torch.jit.script or torch.jit.trace",
+            "torch.compile": "(torch.compile keeps it as model._orig_mod)",
+        }
+        raise ValueError(
+            f"{part} is compiled by {compiler}, which hides its functions from the rules of this method; give the model from "
+            f"before {remedies[compiler]}"
+        )
