@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfumato.layers.capture import CallChooser, check_layer, find_layer, floating, number_of_call, watched
-from sfumato.model.arguments import parted
+from sfumato.layers.capture import CallChooser, check_floating, check_layer, find_layer, number_of_call, watched
+from sfumato.model.arguments import split_arguments
 from sfumato.model.effects import Model, frozen
 from sfumato.model.inputs import check_inputs, check_model
 from sfumato.model.modes import Surroundings
@@ -27,7 +27,7 @@ def activations(model: Model, layer: str, inputs: Tensor, at: str = "output", ca
     Raises `ValueError` if there is no such layer, if the model does not call it, or if its value there is no tensor.
     """
     inputs = check_inputs(inputs)
-    net, more = parted(model)
+    net, more = split_arguments(model)
     check_model(net, inputs)
     if more is not None:
         more.check(len(inputs))
@@ -80,7 +80,7 @@ class BelowLayer:
 
         def stop(values: Any) -> None:
             if chooser.calls == number:
-                raise _LayerReachedError(floating(values, self.layer, self.at))
+                raise _LayerReachedError(check_floating(values, self.layer, self.at))
             chooser.show(None)
 
         try:

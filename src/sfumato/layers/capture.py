@@ -107,7 +107,7 @@ def plain_tensor(value: Any) -> bool:
     return isinstance(value, Tensor) and not in_transform(value)
 
 
-def floating(value: Any, layer: str, at: str = "output") -> Tensor:
+def check_floating(value: Any, layer: str, at: str = "output") -> Tensor:
     """A layer's output or input. Raises `ValueError` unless it is a readable tensor of floating-point numbers."""
     if in_transform(value):
         raise ValueError(
@@ -197,7 +197,7 @@ class Capture:
         if call >= 0 and number != call:
             self.chooser.show(None)
             return None
-        return self.keep(floating(output, self.layer))
+        return self.keep(check_floating(output, self.layer))
 
     def keep(self, output: Tensor) -> Tensor:
         """Store the output. Returns a copy, with which the model continues, as it may change that in place."""

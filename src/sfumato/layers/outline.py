@@ -55,7 +55,7 @@ def outline(model: Model, inputs: Tensor) -> tuple[LayerShape, ...]:
 
     Raises `ValueError` if the model is no `nn.Module`, or is compiled or scripted, wholly or in part.
     """
-    net = _checked_for_watching(model)
+    net = _check_watchable(model)
     inputs = check_inputs(inputs)
     check_model(net, inputs)
     modules = dict(net.named_modules())
@@ -157,7 +157,7 @@ def _heads(name: str, modules: Mapping[str, nn.Module]) -> int | None:
     return None
 
 
-def _checked_for_watching(model: Model) -> nn.Module:
+def _check_watchable(model: Model) -> nn.Module:
     """The model. Raises `ValueError` unless all its parts are called from Python, where they can be watched."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"only an nn.Module has layers that can be listed; the model is a {type(model).__name__}")

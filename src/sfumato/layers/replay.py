@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map, tree_structure, tree_unflatten
 
-from sfumato.layers.capture import CallChooser, check_rows, find_layer, floating
+from sfumato.layers.capture import CallChooser, check_floating, check_rows, find_layer
 from sfumato.model.arguments import WithArguments
 from sfumato.model.effects import Substitution, substituted
-from sfumato.model.outputs import paired, same_first_row, tolerance
+from sfumato.model.outputs import pairs_of, same_first_row, tolerance
 from sfumato.model.subject import Subject
 
 Key = tuple[nn.Module, int]
@@ -67,8 +67,8 @@ class Same:
 
 
 @dataclass(frozen=True, eq=False)
-class Returned:
-    """The return value of a skipped call."""
+class ReturnValue:
+    """The return value of a skipped call, as a function of the queries."""
 
     leaves: tuple[Leaf, ...]
     form: Any
@@ -90,7 +90,7 @@ class Replay:
     number: int
     """The number of the layer's call whose value is replaced."""
     inputs: Leaf
-    skipped: Mapping[Key, Returned]
+    skipped: Mapping[Key, ReturnValue]
     more: WithArguments | None = None
     """Further arguments of the network, if it needs any."""
 
@@ -201,7 +201,7 @@ class RecordedPass:
 
     def activation(self, layer: str, at: str) -> Tensor:
         """The layer's output or input, `(rows, …)`. Raises `ValueError` if it is no such tensor."""
-        activation = floating(self.value, layer, at)
+        activation = check_floating(self.value, layer, at)
         check_rows(activation, self.rows, layer, at)
         return activation
 
@@ -276,7 +276,7 @@ def _draft_replay(subject: Subject, recorder: PassRecorder, full: Replay, first:
         if call.callers == layer_call.callers[: len(call.callers)] and call not in layer_call.callers
     ]
     pair = recorder.record(subject.query[[0, 0]], below)
-    known = {key: _returned(first.returned[key], pair.returned[key], first.inner_calls(key)) for key in below}
+    known = {key: _return_value(first.returned[key], pair.returned[key], first.inner_calls(key)) for key in below}
     draft = replace(
         full,
         inputs=Rows(subject.inputs[:1, None]),
@@ -299,13 +299,13 @@ def _with_leaves(replay: Replay, change: Callable[[Leaf], Leaf]) -> Replay:
     return replace(replay, inputs=change(replay.inputs), skipped=skipped)
 
 
-def _returned(single: Any, double: Any, inner_calls: Mapping[nn.Module, int]) -> Returned | None:
+def _return_value(single: Any, double: Any, inner_calls: Mapping[nn.Module, int]) -> ReturnValue | None:
     """The return value of a call as a function of the rows, from its values for one row and for the same row twice.
 
     `None` if these two do not show how the value depends on the rows.
     """
     leaves: list[Leaf] = []
-    pairs = paired(single, double)
+    pairs = pairs_of(single, double)
     if pairs is None:
         return None
     for value, pair in pairs:
@@ -319,7 +319,7 @@ def _returned(single: Any, double: Any, inner_calls: Mapping[nn.Module, int]) ->
             leaves.append(Rows(value[None]))
         else:
             return None
-    return Returned(tuple(leaves), tree_structure(single), inner_calls)
+    return ReturnValue(tuple(leaves), tree_structure(single), inner_calls)
 
 
 class UseRecorder(TorchFunctionMode):
@@ -411,7 +411,7 @@ def _difference(
     """
     query = subject.query[-1:] if subject.habits.alone else subject.query[[-1, 0, 0]]
     outputs = subject.surroundings.call(lambda rows: replay(rows, query), activation[query])
-    pairs = paired(outputs, first.outputs)
+    pairs = pairs_of(outputs, first.outputs)
     if pairs is None:
         return "its outputs are then nested in another way"
     for index, (value, single) in enumerate(pairs):

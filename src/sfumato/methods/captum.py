@@ -19,7 +19,7 @@ from sfumato.attribution import Attribution
 from sfumato.layers.capture import find_layer
 from sfumato.methods.method import Method, check_reduction, reduce_channels
 from sfumato.model.effects import Model
-from sfumato.model.inputs import described
+from sfumato.model.inputs import describe
 from sfumato.model.subject import Subject
 from sfumato.search.loop import Progress
 from sfumato.settings import later
@@ -163,7 +163,7 @@ class Captum(Method):
             (attributions,) = attributions
         if not isinstance(attributions, Tensor):
             raise ValueError(
-                f"{self.name} gives {described(attributions)}, not one map; set its arguments so that it returns one tensor"
+                f"{self.name} gives {describe(attributions)}, not one map; set its arguments so that it returns one tensor"
             )
         if attributions.ndim != x.ndim or len(attributions) != len(x):
             raise ValueError(

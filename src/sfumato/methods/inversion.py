@@ -16,7 +16,7 @@ from sfumato.attribution import TensorResult
 from sfumato.layers.below import below
 from sfumato.methods.natural import Fourier, Prior
 from sfumato.model.effects import Model, saved_bytes
-from sfumato.model.inputs import described
+from sfumato.model.inputs import describe
 from sfumato.model.subject import GIB, Subject
 from sfumato.search.loop import Look, Progress, climb
 from sfumato.search.rules import Momentum, by_size, half_cosine
@@ -85,7 +85,7 @@ def invert(
     shape of the layer's activations, and if the gradient is missing or not finite.
     """
     normalisation = Normalisation(mean, std)
-    shape = _checked_shape(shape)
+    shape = _check_shape(shape)
     normalisation.check(shape[0])
     for name, value, least in (("steps", steps, 1), ("every", every, 0)):
         check_whole(name, value, least)
@@ -95,7 +95,7 @@ def invert(
         raise ValueError(f"prior must be Fourier(…), Pixels(…) or an object with their methods; got {prior!r}")
     if rate is not None:
         prior = replace(prior, rate=rate)  # type: ignore[type-var]  # all settings are dataclasses
-    target = _checked_target(activations)
+    target = _check_target(activations)
     about = {
         "layer": layer,
         "at": at,
@@ -117,7 +117,7 @@ def invert(
                     subject.settle_layout(phi(subject.inputs), phi)
                 target = target.clone().to(torch.promote_types(target.dtype, torch.float32))
                 first = subject.inputs.clone().requires_grad_()
-                row_bytes = saved_bytes(lambda: _checked_activations(phi, first, target, layer, at))
+                row_bytes = saved_bytes(lambda: _check_activations(phi, first, target, layer, at))
                 rows = max(1, int(memory * GIB / max(row_bytes, example.nbytes)))
             optimisation = PictureOptimisation(phi, target, prior, normalisation, shape, rows)
             pictures, snapshots = target, []
@@ -272,9 +272,7 @@ def one_less_cosine(activations: Tensor, targets: Tensor) -> Tensor:
     return 1 - (a * t).sum(1) / (length_a.maximum(floor) * length_t)
 
 
-def _checked_activations(
-    phi: Callable[[Tensor], Tensor], example: Tensor, target: Tensor, layer: str, at: str
-) -> Tensor:
+def _check_activations(phi: Callable[[Tensor], Tensor], example: Tensor, target: Tensor, layer: str, at: str) -> Tensor:
     """The activations of one picture. Raises `ValueError` unless targets `(B, …)` have the same shape."""
     activation = phi(example)
     if len(activation) != 1 or activation.shape[1:] != target.shape[1:]:
@@ -285,7 +283,7 @@ def _checked_activations(
     return activation
 
 
-def _checked_shape(shape: Any) -> tuple[int, ...]:
+def _check_shape(shape: Any) -> tuple[int, ...]:
     if not isinstance(shape, Sequence) or not 2 <= len(shape) <= 4 or not all(is_whole(length, 1) for length in shape):
         raise ValueError(
             f"shape is that of one picture, (C, *S), e.g. (3, 224, 224), with 1 to 3 axes of space; got {shape!r}"
@@ -293,9 +291,9 @@ def _checked_shape(shape: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _checked_target(activations: Any) -> Tensor:
+def _check_target(activations: Any) -> Tensor:
     if not isinstance(activations, Tensor) or not activations.is_floating_point() or activations.ndim < 2:
-        kind = activations.dtype if isinstance(activations, Tensor) and activations.ndim > 1 else described(activations)
+        kind = activations.dtype if isinstance(activations, Tensor) and activations.ndim > 1 else describe(activations)
         raise ValueError(f"activations must be a floating-point tensor (B, …) with one target in each row; got {kind}")
     if 0 in activations.shape:
         raise ValueError(f"activations are empty: shape {tuple(activations.shape)}")

@@ -20,7 +20,7 @@ from sfumato.attribution import Attribution
 from sfumato.layers.capture import check_layer
 from sfumato.layers.flow import axes_at, flows, gradient
 from sfumato.layers.tokens import check_layout, laid_out
-from sfumato.model.arguments import parted
+from sfumato.model.arguments import split_arguments
 from sfumato.model.backward.rule import BackwardRule
 from sfumato.model.backward.rules import check_visible
 from sfumato.model.effects import Model
@@ -90,7 +90,7 @@ class Method(ABC):
         if self.needs_layer and not getattr(self, "layer", ""):
             name = type(self).__name__
             raise ValueError(
-                f'{name} needs layer, the dotted name of the module that it explains, e.g. {name}(layer="layer4"). All '
+                f'{name} needs layer, the dotted name of the module to look into, e.g. {name}(layer="layer4"). All '
                 "names: [name for name, _ in model.named_modules()]"
             )
 
@@ -149,7 +149,7 @@ class LayerMethod(AtLayer):
     def check_model(self, model: Model) -> None:
         super().check_model(model)
         if self.rules:
-            check_visible(parted(model)[0])
+            check_visible(split_arguments(model)[0])
 
     @abstractmethod
     def read(self, activation: Tensor, gradient: Tensor) -> Tensor:

@@ -83,6 +83,6 @@ def _tensor(value: Any) -> Any:
     return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
 
 
-def parted(model: Model) -> tuple[Model, WithArguments | None]:
+def split_arguments(model: Model) -> tuple[Model, WithArguments | None]:
     """The model itself, and its `WithArguments` if it has further arguments."""
     return (model.model, model) if isinstance(model, WithArguments) else (model, None)

@@ -110,7 +110,7 @@ def no_effect(queries: Tensor, layer: str) -> str:
     return f"the score of input {rows} does not change with {where}, so that the result means nothing for it; {remedy}"
 
 
-def described(value: Any) -> str:
+def describe(value: Any) -> str:
     """A value's type and length, or shape, for messages."""
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)}"

@@ -23,12 +23,12 @@ def as_tensors(outputs: Any, device: torch.device) -> Any:
     return outputs
 
 
-def paired(a: Any, b: Any) -> list[tuple[Any, Any]] | None:
+def pairs_of(a: Any, b: Any) -> list[tuple[Any, Any]] | None:
     """The corresponding values of two nested outputs; None if they are nested in different ways.
 
-    >>> paired({"logits": 1, "boxes": [2, 3]}, {"logits": 4, "boxes": [5, 6]})
+    >>> pairs_of({"logits": 1, "boxes": [2, 3]}, {"logits": 4, "boxes": [5, 6]})
     [(1, 4), (2, 5), (3, 6)]
-    >>> paired([1, 2], [1]) is None
+    >>> pairs_of([1, 2], [1]) is None
     True
     """
     values_a, form_a = tree_flatten(a)
@@ -50,7 +50,7 @@ def same_first_row(single: Any, batch: Any, rounding: float) -> bool:
     `rounding` is the largest difference, as a share of the largest value. Only floating-point tensors are compared, and NaN
     counts as equal, as other checks find it.
     """
-    pairs = paired(single, batch)
+    pairs = pairs_of(single, batch)
     if pairs is None:
         return True  # e.g. a detector's lists of boxes, which have no rows
     for row, rows in pairs:
@@ -65,7 +65,7 @@ def same_first_row(single: Any, batch: Any, rounding: float) -> bool:
 
 def same_outputs(a: Any, b: Any, rounding: float) -> bool:
     """Whether the outputs of two passes are the same, up to `rounding`. False if they have values that cannot be compared."""
-    pairs = paired(a, b)
+    pairs = pairs_of(a, b)
     return pairs is not None and all(_same(value_a, value_b, rounding) for value_a, value_b in pairs)
 
 

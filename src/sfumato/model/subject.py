@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfumato.model.arguments import WithArguments, parted
+from sfumato.model.arguments import WithArguments, split_arguments
 from sfumato.model.effects import Model, frozen, saved_bytes
 from sfumato.model.inputs import check_batch_axis, check_inputs, check_model
 from sfumato.model.modes import Surroundings
@@ -70,7 +70,7 @@ class Subject:
         numbers. `deterministic` is that of `Surroundings`.
         """
         inputs = check_inputs(inputs)
-        model, more = parted(model)
+        model, more = split_arguments(model)
         check_model(model, inputs)
         if more is not None:
             more.check(len(inputs))
@@ -159,8 +159,8 @@ class Subject:
         An example is a program that was exported for a batch of one. `rows` are the rows on which it failed, by default the
         inputs.
         """
-        out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError)
-        if len(query) == 1 or self.habits.together or out_of_memory:
+        unrecoverable = isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError)
+        if len(query) == 1 or self.habits.together or unrecoverable:
             return False
         try:
             with torch.no_grad():
@@ -193,8 +193,8 @@ class Subject:
     def probe(self, gib: float) -> tuple[int, Tensor]:
         r"""Run the model on a few inputs. Returns how many rows fit into one batch, and the scores $\Phi(x)$, `(B,)`.
 
-        The batch is as large as the graph for a backward pass fits into `gib` GiB. A single row runs first, then a pair, which
-        shows whether the rows of a batch influence each other. Raises `ValueError` if the model's outputs have no such score.
+        The graph for a backward pass of so many rows fits into `gib` GiB. A single row runs first, then a pair, which shows
+        whether the rows of a batch influence each other. Raises `ValueError` if the model's outputs have no such score.
         """
         outputs: list[Any] = []
         query = self.query[:1]

@@ -25,7 +25,7 @@ class Factor:
     begin: float = 0.0
     end: float = 0.0
     """For places: the range of the input that they divide evenly, in places of the input."""
-    turned: int = 0
+    shift: int = 0
     """For places: by how many places they are rolled."""
     pieces: "tuple[tuple[int, Label], ...]" = ()
     """For a joined factor: the length and the label of each piece."""
@@ -117,7 +117,7 @@ def regroup(parts: Sequence[Part], sizes: Sequence[int]) -> list[Label] | None:
     return None if queue else labels
 
 
-def resolved(label: Label) -> Label:
+def resolve(label: Label) -> Label:
     """The label with open factors replaced by what became known of them later."""
     parts: list[Part] = []
     for part in label:
@@ -126,7 +126,7 @@ def resolved(label: Label) -> Label:
             parts.append(part)
             continue
         outer = part.factor.size // (part.stride * part.size)
-        shares = regroup(resolved(same), (outer, part.size, part.stride))
+        shares = regroup(resolve(same), (outer, part.size, part.stride))
         parts.extend([part] if shares is None else shares[1])
     return join(parts)
 
@@ -134,7 +134,7 @@ def resolved(label: Label) -> Label:
 def kinds_of(label: Label) -> set[str]:
     """The kinds of a label's factors; for a joined factor, the kinds of its pieces."""
     kinds: set[str] = set()
-    for part in resolved(label):
+    for part in resolve(label):
         if part.factor.kind == JOINED:
             kinds |= set().union(*(kinds_of(piece) for _, piece in part.factor.pieces))
         else:
@@ -156,7 +156,7 @@ def _same_places(a: Factor, b: Factor) -> bool:
     """Whether two factors are the same places: of one axis, equal in number and roll, over nearly the same range."""
     margin = max(2 * (a.end - a.begin) / a.size, (a.end - a.begin) / 4)
     return (
-        (a.axis, a.size, a.turned) == (b.axis, b.size, b.turned)
+        (a.axis, a.size, a.shift) == (b.axis, b.size, b.shift)
         and abs(a.begin - b.begin) <= margin
         and abs(a.end - b.end) <= margin
     )
@@ -164,7 +164,7 @@ def _same_places(a: Factor, b: Factor) -> bool:
 
 def merge(a: Label, b: Label, size: int) -> Label:
     """The label of an axis of length `size` whose values, labelled `a` and `b`, are added or multiplied."""
-    a, b = resolved(a), resolved(b)
+    a, b = resolve(a), resolve(b)
     if a == b:
         return a
     for first, second in ((a, b), (b, a)):  # weights stay open, as they may be combined with other labels later
@@ -213,11 +213,11 @@ def length_of(label: Label) -> int:
     return math.prod(part.size for part in label)
 
 
-def resized(label: Label, before: int, after: int, begin: float = 0.0, end: float | None = None) -> Label:
+def resize(label: Label, before: int, after: int, begin: float = 0.0, end: float | None = None) -> Label:
     """The label of an axis that is resized from `before` to `after` entries, which divide the range from `begin` to `end` of
     its former entries; by default all of them."""
     end = before if end is None else end
-    label = resolved(label)
+    label = resolve(label)
     place = len(label) == 1 and label[0].factor.kind == PLACE and label[0].complete
     if after == before and (not place or (begin, end) == (0, before)):
         return label
@@ -225,9 +225,9 @@ def resized(label: Label, before: int, after: int, begin: float = 0.0, end: floa
     if len(label) == 1:
         (part,) = label
         factor = part.factor
-        if factor.kind == PLACE and part.complete and (not factor.turned or after == before):
+        if factor.kind == PLACE and part.complete and (not factor.shift or after == before):
             step = (factor.end - factor.begin) / before
             return label_of(
-                Factor(PLACE, after, factor.axis, factor.begin + begin * step, factor.begin + end * step, factor.turned)
+                Factor(PLACE, after, factor.axis, factor.begin + begin * step, factor.begin + end * step, factor.shift)
             )
     return channel_label(after) if kinds == {CHANNEL} else label_of(Factor(OPEN, after, sums=bool(kinds - {OPEN})))

@@ -25,8 +25,8 @@ from sfumato.layers.axes.labels import (
     merge,
     open_label,
     regroup,
-    resized,
-    resolved,
+    resize,
+    resolve,
 )
 from sfumato.layers.axes.store import LabelStore, first_tensor
 
@@ -61,7 +61,7 @@ def view(store: LabelStore, arguments: dict[str, Any], output: Tensor, _index: i
                 after *= sizes[-1]
             else:
                 return [open_label(size) for size in output.shape]
-        parts = join([part for label, _ in block for part in resolved(label)])
+        parts = join([part for label, _ in block for part in resolve(label)])
         labels += regroup(parts, sizes) or [open_label(size) for size in sizes]
     return labels
 
@@ -118,12 +118,12 @@ def split(store: LabelStore, arguments: dict[str, Any], output: Tensor, index: i
 def _cut(store: LabelStore, values: Tensor, axis: int, begin: int, length: int, step: int = 1) -> list[Label]:
     labels = list(store.labels(values))
     size = values.shape[axis]
-    label = resolved(labels[axis])
+    label = resolve(labels[axis])
     if len(label) == 1 and label[0].factor.kind == JOINED and label[0].size == size and step == 1:
         labels[axis] = _pieces(label[0].factor, begin, length)
     elif length != size:
         # With a step, the entries still cover the whole range: every second of seven places covers seven.
-        labels[axis] = resized(
+        labels[axis] = resize(
             label, size, length, begin, min(begin + length * step, size) if step > 1 else begin + length
         )
     return labels
@@ -136,9 +136,9 @@ def _pieces(factor: Factor, begin: int, length: int) -> Label:
     for size, label in factor.pieces:
         low, high = max(begin, offset), min(begin + length, offset + size)
         if low < high:
-            pieces.append((high - low, resized(label, size, high - low, low - offset, high - offset)))
+            pieces.append((high - low, resize(label, size, high - low, low - offset, high - offset)))
         offset += size
-    return _concatenated(pieces)
+    return _concatenate(pieces)
 
 
 def cat(store: LabelStore, arguments: dict[str, Any], output: Tensor, _index: int) -> list[Label]:
@@ -149,15 +149,15 @@ def cat(store: LabelStore, arguments: dict[str, Any], output: Tensor, _index: in
         for index, label in enumerate(store.labels(tensor)):
             if index != axis:
                 labels[index] = merge(labels[index], label, output.shape[index])
-    labels[axis] = _concatenated([(tensor.shape[axis], store.labels(tensor)[axis]) for tensor in tensors])
+    labels[axis] = _concatenate([(tensor.shape[axis], store.labels(tensor)[axis]) for tensor in tensors])
     return labels
 
 
-def _concatenated(pieces: Sequence[tuple[int, Label]]) -> Label:
+def _concatenate(pieces: Sequence[tuple[int, Label]]) -> Label:
     """The label of an axis that is made of pieces one behind the other."""
     flat: list[tuple[int, Label]] = []
     for size, piece in pieces:
-        label = resolved(piece)
+        label = resolve(piece)
         nested = len(label) == 1 and label[0].factor.kind == JOINED and label[0].size == label[0].factor.size
         flat += label[0].factor.pieces if nested else [(size, label)]
     flat = [(size, label) for size, label in flat if size]
@@ -194,7 +194,7 @@ def pad(store: LabelStore, arguments: dict[str, Any], output: Tensor, _index: in
         before, after = pad[2 * index], pad[2 * index + 1]
         if before or after:
             size = values.shape[axis]
-            labels[axis] = resized(labels[axis], size, output.shape[axis], -before, size + after)
+            labels[axis] = resize(labels[axis], size, output.shape[axis], -before, size + after)
     return labels
 
 
@@ -207,13 +207,13 @@ def roll(store: LabelStore, arguments: dict[str, Any], output: Tensor, _index: i
     if not dims:
         return [open_label(size) for size in output.shape]
     for shift, axis in zip(shifts, dims, strict=True):
-        label = resolved(labels[axis])
+        label = resolve(labels[axis])
         if not shift % output.shape[axis]:
             continue
         if len(label) == 1 and label[0].factor.kind == PLACE and label[0].complete:
             old, size = label[0].factor, label[0].size
-            turned = (old.turned * size // old.size + shift) % size
-            labels[axis] = label_of(Factor(PLACE, size, old.axis, old.begin, old.end, turned))
+            total = (old.shift * size // old.size + shift) % size
+            labels[axis] = label_of(Factor(PLACE, size, old.axis, old.begin, old.end, total))
         elif kinds_of(label) & {PLACE, BATCH}:
             labels[axis] = open_label(output.shape[axis])
     return labels

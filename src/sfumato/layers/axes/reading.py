@@ -22,7 +22,7 @@ from sfumato.layers.axes.labels import (
     is_fine,
     kinds_of,
     length_of,
-    resolved,
+    resolve,
 )
 from sfumato.layers.axes.watch import Watch
 from sfumato.layers.capture import CallChooser, plain_tensor, watched
@@ -81,14 +81,14 @@ def following(net: nn.Module, inputs: Tensor) -> Iterator[Watch]:
 
 def summarise(labels: Labels, space: Sequence[int]) -> Axes:
     """The summary of the labels of a layer's values, for inputs whose axes of space have the lengths `space`."""
-    parts = [part for label in labels for part in resolved(label)]
+    parts = [part for label in labels for part in resolve(label)]
     if parts and all(part.factor.kind == OPEN and part.factor.learnt for part in parts):
         return tuple(Axis("mixed", words="weights", size=length_of(label)) for label in labels)
     return tuple(replace(_axis(label, space), size=length_of(label)) for label in labels)
 
 
 def _axis(label: Label, space: Sequence[int]) -> Axis:
-    label = resolved(label)
+    label = resolve(label)
     kinds = kinds_of(label)
     if not label:
         return Axis("one")
@@ -105,7 +105,7 @@ def _axis(label: Label, space: Sequence[int]) -> Axis:
     if BATCH in kinds:
         return Axis("mixed", words=f"the batch and {_in_words(kinds - {BATCH})}")
     if len(label) == 1 and label[0].factor.kind == JOINED and label[0].size == label[0].factor.size:
-        parts = [(size, resolved(piece)) for size, piece in label[0].factor.pieces]
+        parts = [(size, resolve(piece)) for size, piece in label[0].factor.pieces]
     elif kinds == {PLACE}:
         parts = [(length_of(label), label)]
     else:
@@ -129,7 +129,7 @@ def _in_words(kinds: set[str]) -> str:
 def _covers(part: Part, space: Sequence[int]) -> bool:
     """Whether the places cover the whole input in its order, up to a margin of two places or a quarter of the input."""
     factor = part.factor
-    if factor.kind != PLACE or not part.complete or factor.turned:
+    if factor.kind != PLACE or not part.complete or factor.shift:
         return False
     length = space[factor.axis]
     margin = max(2 * (factor.end - factor.begin) / part.size, length / 4)

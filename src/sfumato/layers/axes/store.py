@@ -18,7 +18,7 @@ from sfumato.layers.axes.labels import (
     length_of,
     merge,
     open_label,
-    resolved,
+    resolve,
 )
 
 
@@ -49,7 +49,7 @@ class LabelStore:
     def knows(self, values: Tensor) -> bool:
         """Whether a tensor depends on the network's inputs, and not on its weights alone."""
         labels = self.labels(values)
-        return any(part.factor.kind != OPEN or not part.factor.learnt for label in labels for part in resolved(label))
+        return any(part.factor.kind != OPEN or not part.factor.learnt for label in labels for part in resolve(label))
 
     def mark(self, values: Tensor, labels: Labels) -> None:
         """Set the labels of a tensor's axes."""

@@ -22,15 +22,15 @@ from sfumato.layers.axes.labels import (
     kinds_of,
     label_of,
     merge,
-    resized,
-    resolved,
+    resize,
+    resolve,
 )
 from sfumato.layers.axes.store import LabelStore, first_tensor
 
 
 def _features(label: Label, size: int) -> Label:
     """The label of weighted sums over an axis: channels if it counts channels or places within patches, otherwise open."""
-    parts = tuple(part for part in resolved(label) if not is_fine(part))
+    parts = tuple(part for part in resolve(label) if not is_fine(part))
     kinds = kinds_of(parts)
     sums = kinds != {OPEN} or any(part.factor.sums for part in parts)
     return channel_label(size) if kinds <= {CHANNEL} else label_of(Factor(OPEN, size, sums=sums))
@@ -44,7 +44,7 @@ def slide(store: LabelStore, arguments: dict[str, Any], output: Tensor, _index: 
     spatial = len(kernel) if isinstance(kernel, list | tuple) else values.ndim - 2
     leading = values.ndim - spatial
     if kernel is None:
-        places = [resized(labels[axis], values.shape[axis], output.shape[axis]) for axis in range(leading, values.ndim)]
+        places = [resize(labels[axis], values.shape[axis], output.shape[axis]) for axis in range(leading, values.ndim)]
     else:
         places = _windows(labels[leading:], values.shape[leading:], output.shape[leading:], kernel, arguments)
     return [*labels[:leading], *places]
@@ -63,7 +63,7 @@ def _windows(
     padding, dilation = _per_axis(arguments.get("padding", 0), count), _per_axis(arguments.get("dilation", 1), count)
     begins = [-padding[axis] + (dilation[axis] * (kernel[axis] - 1) + 1 - stride[axis]) / 2 for axis in range(count)]
     return [
-        resized(label, size, new, begin, begin + new * step)
+        resize(label, size, new, begin, begin + new * step)
         for label, size, new, begin, step in zip(labels, sizes, new_sizes, begins, stride, strict=True)
     ]
 
@@ -82,7 +82,7 @@ def convolve(store: LabelStore, arguments: dict[str, Any], output: Tensor, _inde
     depthwise = count == values.shape[leading - 1] == arguments.get("groups", 1)
     sizes, new_sizes = values.shape[leading:], output.shape[leading:]
     if arguments.get("transposed"):
-        places = [resized(*axis) for axis in zip(labels[leading:], sizes, new_sizes, strict=True)]
+        places = [resize(*axis) for axis in zip(labels[leading:], sizes, new_sizes, strict=True)]
     else:
         places = _windows(labels[leading:], sizes, new_sizes, weight.shape[2:], arguments)
     return [*labels[: leading - 1], features if depthwise else _features(features, count), *places]
@@ -130,7 +130,7 @@ def encode(store: LabelStore, arguments: dict[str, Any], output: Tensor, index: 
 def pixel_shuffle(store: LabelStore, arguments: dict[str, Any], output: Tensor, _index: int) -> list[Label]:
     values = first_tensor(arguments)
     labels = store.labels(values)
-    places = [resized(labels[axis], values.shape[axis], output.shape[axis]) for axis in (-2, -1)]
+    places = [resize(labels[axis], values.shape[axis], output.shape[axis]) for axis in (-2, -1)]
     return [*labels[:-3], _features(labels[-3], output.shape[-3]), *places]
 
 
@@ -149,17 +149,17 @@ def im2col(store: LabelStore, arguments: dict[str, Any], output: Tensor, _index:
             strict=True,
         )
     ]
-    places = [resized(labels[axis], values.shape[axis], size) for axis, size in zip((-2, -1), grid, strict=True)]
+    places = [resize(labels[axis], values.shape[axis], size) for axis, size in zip((-2, -1), grid, strict=True)]
     return [*labels[:-3], _features(labels[-3], output.shape[-2]), join([*places[0], *places[1]])]
 
 
 def col2im(store: LabelStore, arguments: dict[str, Any], output: Tensor, _index: int) -> list[Label] | None:
     """`col2im`: from windows back to maps."""
     labels = store.labels(first_tensor(arguments))
-    parts = resolved(labels[-1])
+    parts = resolve(labels[-1])
     if len(parts) != 2 or not all(part.factor.kind == PLACE and part.complete for part in parts):
         return None
-    places = [resized((part,), part.size, size) for part, size in zip(parts, output.shape[-2:], strict=True)]
+    places = [resize((part,), part.size, size) for part, size in zip(parts, output.shape[-2:], strict=True)]
     return [*labels[:-2], _features(labels[-2], output.shape[-3]), *places]
 
 
@@ -182,7 +182,7 @@ def index(store: LabelStore, arguments: dict[str, Any], output: Tensor, _index: 
 def index_select(store: LabelStore, arguments: dict[str, Any], output: Tensor, _index: int) -> list[Label]:
     labels = list(store.labels(first_tensor(arguments)))
     axis = arguments["dim"]
-    labels[axis] = resized(labels[axis], -1, output.shape[axis])
+    labels[axis] = resize(labels[axis], -1, output.shape[axis])
     return labels
 
 
@@ -202,7 +202,7 @@ def along(store: LabelStore, arguments: dict[str, Any], output: Tensor, _index: 
                 else label_of(Factor(OPEN, output.shape[axis], sums=sums))
             )
         elif output.shape[axis] != values.shape[axis]:
-            labels[axis] = resized(label, values.shape[axis], output.shape[axis], 0, output.shape[axis])
+            labels[axis] = resize(label, values.shape[axis], output.shape[axis], 0, output.shape[axis])
     return labels
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from sfumato.attribution import Attribution
 from sfumato.model.arguments import Shared, WithArguments
 from sfumato.model.effects import Model
-from sfumato.model.inputs import described
+from sfumato.model.inputs import describe
 from sfumato.scores import Output, Score, class_scores
 
 Method = Callable[[Model, Tensor, Any], Attribution]
@@ -69,7 +69,7 @@ class CaptumFace:
         (x,) = inputs if isinstance(inputs, tuple) and len(inputs) == 1 else (inputs,)
         if not isinstance(x, Tensor):
             raise ValueError(
-                f"methods of sfumato explain one input tensor (B, C, *S); got {described(inputs)}; give one, e.g. inputs[0]"
+                f"methods of sfumato explain one input tensor (B, C, *S); got {describe(inputs)}; give one, e.g. inputs[0]"
             )
         more = additional_forward_args
         more = () if more is None else more if isinstance(more, tuple) else (more,)
@@ -110,7 +110,7 @@ def _only(outputs: Any) -> Tensor:
     """The only number that the model returns for each input. Raises `ValueError` if it returns more."""
     if not isinstance(outputs, Tensor) or outputs.numel() != len(outputs):
         raise ValueError(
-            f"target=None is for models that give one number per input; this one gives {described(outputs)}; "
+            f"target=None is for models that give one number per input; this one gives {describe(outputs)}; "
             "name a target, e.g. target=281"
         )
     return outputs.flatten()

@@ -139,7 +139,7 @@ class Curves:
         have no root in common.
         """
         func, args, kwargs, tensors, signals = operation
-        if not elementwise(func):
+        if not is_elementwise(func):
             return []
         root_of = {id(x): root for x, root in zip(signals, roots, strict=True)}
         curves: list[tuple[Tensor, dict[Root, Curve]]] = []
@@ -163,16 +163,16 @@ class Curves:
         return dependences
 
 
-def one_sign(values: Tensor) -> bool:
+def has_one_sign(values: Tensor) -> bool:
     """Whether a curve never crosses zero, like `exp`. An operation on it then has no values of the other sign.
 
     A line crosses zero somewhere, perhaps outside of the grid.
     """
-    return not bool((values < 0).any() & (values > 0).any()) and not straight(values)
+    return not bool((values < 0).any() & (values > 0).any()) and not is_straight(values)
 
 
 @cache
-def elementwise(func: Any) -> bool:
+def is_elementwise(func: Any) -> bool:
     """Whether an operation computes each number from those at the same place, or copies them."""
     if func.namespace != "aten" or torch.Tag.nondeterministic_seeded in func.tags:
         return False
@@ -242,7 +242,7 @@ def _compute_curve(func: Any, args: Sequence[Any], kwargs: dict[str, Any], shape
     return result if fits else None
 
 
-def bent(values: Tensor) -> float:
+def soft_slope(values: Tensor) -> float:
     r"""The slope $c$ far above zero if the curve `(G, *s)` is a soft rectifier, like Softplus or ELU; otherwise 0.
 
     Such a curve is straight far above zero, flat far below zero, and bends at zero. There it is neither straight, as
@@ -278,7 +278,7 @@ def multiples(first: Tensor, second: Tensor) -> bool:
     return bool(((a - factor * b).abs() <= 1e-3 * a.abs().amax(0)).all())
 
 
-def straight(values: Tensor) -> bool:
+def is_straight(values: Tensor) -> bool:
     """Whether a curve is a line."""
     if not values.is_floating_point():
         return False

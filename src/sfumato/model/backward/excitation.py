@@ -85,7 +85,7 @@ class Excited(torch.autograd.Function):
         return None, None, None, None, None, *shares
 
 
-def excited(
+def excite(
     run: Callable[..., Tensor],
     positive: Callable[..., Tensor],
     *inputs: Tensor,
@@ -200,7 +200,7 @@ class WeightRule(FunctionRule):
 
         transposed = func in TRANSPOSED or (func in CONVOLUTIONS and kwargs.get("transposed", args[3:4] == (True,)))
         kind = "transposed" if transposed else "foldable"
-        return excited(lambda x: func(x, weight, bias, *args, **kwargs), positive, x, weights=kind)
+        return excite(lambda x: func(x, weight, bias, *args, **kwargs), positive, x, weights=kind)
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ class MatrixRule(FunctionRule):
         def positive(sign: float, a: Tensor) -> Tensor:
             return run(a, [(operand.detach().to(a.dtype) * sign).clamp(min=0) for operand in operands])
 
-        return excited(run, positive, operands[index], weights="matrix")
+        return excite(run, positive, operands[index], weights="matrix")
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ class MeanRule(FunctionRule):
     def __call__(self, func: Function, x: Any, *args: Any, **kwargs: Any) -> Any:
         if not carries(x):
             return func(x, *args, **kwargs)
-        return excited(lambda x: func(x, *args, **kwargs), lambda _, a: func(a, *args, **kwargs), x)
+        return excite(lambda x: func(x, *args, **kwargs), lambda _, a: func(a, *args, **kwargs), x)
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ class SumRule(FunctionRule):
         y = kwargs.pop("other", y)
         if carries(x) and carries(y):
             scale = -alpha if func in SUBTRACTIONS else alpha
-            return excited(
+            return excite(
                 lambda x, y: func(x, y, alpha=alpha),
                 lambda _, a, b: torch.add(a, b, alpha=abs(scale)),
                 *(x, y),

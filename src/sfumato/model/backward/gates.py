@@ -141,7 +141,7 @@ class Trial:
             (x,), (y,) = self.noise.values(), self._outputs(1.0, self.noise)
         except Exception:  # noqa: BLE001
             return 0.0
-        return gate(x, y) if x.shape == y.shape and plain(x) and plain(y) else 0.0
+        return gate(x, y) if x.shape == y.shape and is_dense(x) and is_dense(y) else 0.0
 
     def _is_symmetric(self, varied: Collection[int]) -> bool:
         for plus, minus, middle in zip(*(self._outputs(factor, varied) for factor in (1.0, -1.0, 0.0)), strict=True):
@@ -163,15 +163,15 @@ class Trial:
         with torch.no_grad():
             func, args, kwargs, *_ = self.operation
             result = func(*tree_map(at_noise, tuple(args)), **tree_map(at_noise, kwargs))
-        return [y for y in flat((result,)) if y.is_floating_point()]
+        return [y for y in flat_tensors((result,)) if y.is_floating_point()]
 
 
-def plain(values: Tensor) -> bool:
+def is_dense(values: Tensor) -> bool:
     """Whether a tensor is dense, neither sparse nor nested."""
     return values.layout is torch.strided and not values.is_nested
 
 
-def flat(values: Any) -> list[Tensor]:
+def flat_tensors(values: Any) -> list[Tensor]:
     """The tensors in nested tuples and lists."""
     if isinstance(values, Tensor):
         return [values]
@@ -180,5 +180,5 @@ def flat(values: Any) -> list[Tensor]:
         if isinstance(value, Tensor):
             tensors.append(value)
         elif isinstance(value, tuple | list):
-            tensors += flat(value)
+            tensors += flat_tensors(value)
     return tensors

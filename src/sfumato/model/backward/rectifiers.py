@@ -24,13 +24,13 @@ from sfumato.model.backward.curves import (
     Root,
     Switch,
     abscissa,
-    bent,
-    elementwise,
-    one_sign,
-    straight,
+    has_one_sign,
+    is_elementwise,
+    is_straight,
+    soft_slope,
 )
 from sfumato.model.backward.functions import SLOPED, is_rectifier
-from sfumato.model.backward.gates import Operation, Trial, flat, gate, plain, power_of_two
+from sfumato.model.backward.gates import Operation, Trial, flat_tensors, gate, is_dense, power_of_two
 from sfumato.model.backward.hooks import Hooks, Rectifier, refuse
 from sfumato.model.backward.rule import FunctionRule, RectifierRule
 from sfumato.model.effects import DISPATCH_MODES
@@ -69,7 +69,7 @@ OUT_OF_REACH = "a rectifier that the rules of this method cannot reach"
 UNSEEN = "an operation that the rules of this method cannot see into, and that may be or hold a rectifier"
 
 
-def opaque(node: Any) -> bool:
+def is_opaque(node: Any) -> bool:
     """Whether a node of the graph may hide any operations: an `autograd.Function`, or a fused node of torch.jit."""
     return isinstance(node, torch.autograd.function.BackwardCFunction) or type(node).__name__ == "CppFunction"
 
@@ -116,7 +116,7 @@ class Rectifiers(TorchDispatchMode):
     def ruled(self, rule: FunctionRule, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """The result of a function under its rule. The function is not examined, and the nodes that it makes count as ruled."""
         if self.examining:
-            self._settle([x for x in flat((args,)) if x.is_floating_point()])
+            self._settle([x for x in flat_tensors((args,)) if x.is_floating_point()])
         start = next_number()
         self.spans.append(range(start, sys.maxsize))
         try:
@@ -124,13 +124,13 @@ class Rectifiers(TorchDispatchMode):
                 result = rule(func, *args, **kwargs)
         finally:
             self.spans[-1] = range(start, next_number())
-        for y in flat((result,)):
+        for y in flat_tensors((result,)):
             self.curves.keep(y, {}, written=False)  # no curve, or a larger rectifier would bypass the rule
         return result
 
     def is_ruled(self, node: Any) -> bool:
         """Whether a rule made this node, which is then an `autograd.Function`."""
-        return opaque(node) and any(node._sequence_nr() in span for span in self.spans)
+        return is_opaque(node) and any(node._sequence_nr() in span for span in self.spans)
 
     def __exit__(self, *error: object) -> None:
         try:
@@ -150,14 +150,14 @@ class Rectifiers(TorchDispatchMode):
         if not self.examining:
             return func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
-            tensors = flat((args, tuple(kwargs.values())))
+            tensors = flat_tensors((args, tuple(kwargs.values())))
             floats = [value for value in tensors if value.is_floating_point()]
             if (
                 func is not DETACH
             ):  # an autograd.Function detaches the tensors that it saves before its node is complete
                 self._settle(floats)
             signals = [x for x in floats if x.requires_grad or (self.hidden and x in self.hidden)]
-            if not signals and not elementwise(func):
+            if not signals and not is_elementwise(func):
                 return func(*args, **kwargs)
             return self._run_and_examine(Operation(func, args, kwargs, tensors, signals))
 
@@ -178,7 +178,7 @@ class Rectifiers(TorchDispatchMode):
         graph = torch.is_grad_enabled() and any(x.requires_grad for x in signals) and func is not DETACH
         parts = tuple(dict.fromkeys(part for x in signals for part in self.hidden.get(x, History()).parts))
         result = operation.run()
-        outputs = [y for y in flat((result,)) if y.is_floating_point()]
+        outputs = [y for y in flat_tensors((result,)) if y.is_floating_point()]
         rectifier = None
         if outputs and func is not DETACH:  # detach computes nothing, and torch calls it at every operation in place
             rectifier = self._rectifier(operation, named, before, roots, dependences, outputs[0])
@@ -261,7 +261,7 @@ class Rectifiers(TorchDispatchMode):
             if self._is_new(node):
                 self._install(node, y, rectifier)
         for y in tensors:
-            if opaque(y.grad_fn) and self._is_new(y.grad_fn):
+            if is_opaque(y.grad_fn) and self._is_new(y.grad_fn):
                 self._examine(y.grad_fn, y)
 
     def _is_new(self, node: Any) -> bool:
@@ -329,18 +329,18 @@ class Rectifiers(TorchDispatchMode):
 
 
 def _same_shape(x: Tensor, y: Tensor) -> bool:
-    return x.shape == y.shape and plain(x) and plain(y)
+    return x.shape == y.shape and is_dense(x) and is_dense(y)
 
 
 def _ends_rectifier(dependence: Dependence, dependences: Sequence[Dependence], root_of: dict[int, Root]) -> bool:
     """Whether an operation is the last one of a rectifier of this root. `dependences` are all of the operation."""
     values = dependence.curve.values
-    if values is None or not bool(values.isfinite().all()) or straight(values) or dependence.ruled:
+    if values is None or not bool(values.isfinite().all()) or is_straight(values) or dependence.ruled:
         return False
     # If the root is itself a function that has only one sign, its values of the other sign do not occur.
     arguments = [argument for entry in dependences if entry is not dependence for argument in entry.arguments]
     root_curves = [curve.values for x, curve in arguments if root_of.get(id(x)) == dependence.root]
-    if any(curve is not None and one_sign(curve) for curve in root_curves):
+    if any(curve is not None and has_one_sign(curve) for curve in root_curves):
         return False
     scales = (_scale(curve, dependence.curve) for x, curve in dependence.arguments if id(x) in root_of)
     return any(scales) or bool(_scale_of_root(dependence))
@@ -356,7 +356,7 @@ def _scale_of_root(dependence: Dependence) -> float:
     values = dependence.curve.values
     if values is None or not bool(values.isfinite().all()):
         return 0.0
-    return gate(abscissa(values), values) or power_of_two(bent(values), 0.01)
+    return gate(abscissa(values), values) or power_of_two(soft_slope(values), 0.01)
 
 
 class BesideCompiler(Rectifiers):
