@@ -85,8 +85,8 @@ class Rectifiers(TorchDispatchMode):
         self.hooks, self.examining = Hooks(rules), bool(rules)
         self.spans: list[range] = []
         """Numbers of the nodes that were made while a `FunctionRule` ran."""
-        self.resting = 0
-        """The number of nested `rest` contexts; above 0, nothing is examined."""
+        self.pauses = 0
+        """The number of nested `paused` contexts; above 0, nothing is examined."""
         self.pending: list[tuple[Tensor, Rectifier]] = []
         """Outputs of rectifiers whose nodes do not exist yet."""
         self.hidden = WeakTensorKeyDictionary()
@@ -105,22 +105,22 @@ class Rectifiers(TorchDispatchMode):
         return self
 
     @contextmanager
-    def rest(self, really: bool) -> Iterator[None]:
-        """If `really`, nothing is examined in this context, because the function in it has its rule or needs none."""
-        self.resting += really
+    def paused(self, pause: bool) -> Iterator[None]:
+        """If `pause`, nothing is examined in this context, because the function in it has its rule or needs none."""
+        self.pauses += pause
         try:
             yield
         finally:
-            self.resting -= really
+            self.pauses -= pause
 
-    def ruled(self, rule: FunctionRule, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    def apply(self, rule: FunctionRule, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """The result of a function under its rule. The function is not examined, and the nodes that it makes count as ruled."""
         if self.examining:
             self._settle([x for x in flat_tensors((args,)) if x.is_floating_point()])
         start = next_number()
         self.spans.append(range(start, sys.maxsize))
         try:
-            with self.rest(True):
+            with self.paused(True):
                 result = rule(func, *args, **kwargs)
         finally:
             self.spans[-1] = range(start, next_number())
@@ -152,9 +152,8 @@ class Rectifiers(TorchDispatchMode):
         with torch._C.DisableTorchFunction():
             tensors = flat_tensors((args, tuple(kwargs.values())))
             floats = [value for value in tensors if value.is_floating_point()]
-            if (
-                func is not DETACH
-            ):  # an autograd.Function detaches the tensors that it saves before its node is complete
+            # An autograd.Function detaches the tensors that it saves, before its node is complete.
+            if func is not DETACH:
                 self._settle(floats)
             signals = [x for x in floats if x.requires_grad or (self.hidden and x in self.hidden)]
             if not signals and not is_elementwise(func):
@@ -167,7 +166,7 @@ class Rectifiers(TorchDispatchMode):
         roots = [Root(x) for x in signals]
         dependences = self.curves.follow(operation, roots)
         written = operation.in_place
-        if self.resting or not signals:
+        if self.pauses or not signals:
             result = operation.run()
             if dependences:
                 self._keep(result, dependences, written)

@@ -103,24 +103,25 @@ class BackwardRules(TorchFunctionMode):
         saving = _saving()
         checkpointed = saving is not None and saving != self.saving and saving[0].__module__ == CHECKPOINT
         with saved_tensors_hooks(*(self.saving or (_same, _same))) if checkpointed else nullcontext():
-            return self._ruled(func, args, dict(kwargs or {}))
+            return self._call(func, args, dict(kwargs or {}))
 
-    def _ruled(self, func: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    def _call(self, func: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """The result of a function, by its rule if it has one."""
         rectifier = self.rectifying and is_rectifier(func, args, kwargs)
         rule = None if rectifier else self.of_function.get(func)
         batched = any(map(in_transform, chain(args, kwargs.values())))
         if rule is None or batched or not torch.is_grad_enabled():
             if rectifier and not batched:
-                return self._rectified(func, args, kwargs)
+                return self._call_rectifier(func, args, kwargs)
             # Functions inside of torch's own layers are not examined: F.lp_pool2d calls relu, but is no rectifier.
             torchs_own = getattr(func, "__module__", "") == nn.functional.__name__
-            with self.operations.rest(rule is None and not rectifier and torchs_own):
-                return self._own_gradient(func, args, kwargs, rule is not None)
+            with self.operations.paused(rule is None and not rectifier and torchs_own):
+                return self._call_without_rule(func, args, kwargs, rule is not None)
         if not args and "input" in kwargs:
             args = (kwargs.pop("input"),)
-        return self.operations.ruled(rule, func, args, kwargs)
+        return self.operations.apply(rule, func, args, kwargs)
 
-    def _rectified(self, func: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    def _call_rectifier(self, func: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """The result of a rectifier by its name, to which `operations` apply the rule."""
         if not args and "input" in kwargs:
             args = (kwargs.pop("input"),)
@@ -132,10 +133,12 @@ class BackwardRules(TorchFunctionMode):
         y = func(copy, *args[1:], **kwargs)
         if y is not copy:
             return y
-        with self.operations.rest(True):
+        with self.operations.paused(True):
             return x.copy_(y)
 
-    def _own_gradient(self, func: Function, args: Sequence[Any], kwargs: dict[str, Any], missed: bool = False) -> Any:
+    def _call_without_rule(
+        self, func: Function, args: Sequence[Any], kwargs: dict[str, Any], missed: bool = False
+    ) -> Any:
         """The result of a function without a rule. Under rules of probabilities, the call is recorded for `check`."""
         if not self.conserves:
             return func(*args, **kwargs)
