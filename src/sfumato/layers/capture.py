@@ -126,12 +126,12 @@ def check_rows(activation: Tensor, rows: int, layer: str, at: str = "output", pl
     """Raise `ValueError` unless the activation is `(N, C, …)` for `N` rows of inputs, or with `places`, `(N, C, *L)`."""
     if len(activation.shape) >= 2 + places and len(activation) == rows:
         return
-    wanted = "(N, C, *L)" if places else "(N, C, …)"
+    expected = "(N, C, *L)" if places else "(N, C, …)"
     remedy = "name another"
     if places and activation.ndim < 3:
-        wanted, remedy = f"{wanted}: it has no places to show", "name a layer further down"
+        expected, remedy = f"{expected}: it has no places to show", "name a layer further down"
     raise ValueError(
-        f"the layer {layer!r} {SIDES[at]} shape {tuple(activation.shape)} for {rows} inputs, not {wanted}; {remedy}"
+        f"the layer {layer!r} {SIDES[at]} shape {tuple(activation.shape)} for {rows} inputs, not {expected}; {remedy}"
     )
 
 

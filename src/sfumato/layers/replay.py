@@ -103,15 +103,15 @@ class Replay:
             return self.net(self.inputs(query), *arguments, **named)
 
     def _forward(self, module: nn.Module, activation: Tensor, query: Tensor, calls: Counter[nn.Module]) -> Substitution:
-        def substitution(own: Callable[..., Any]) -> Callable[..., Any]:
+        def substitution(original: Callable[..., Any]) -> Callable[..., Any]:
             def forward(*arguments: Any, **named: Any) -> Any:
                 number = calls[module]
                 calls[module] += 1
                 if module is self.layer and number == self.number:
-                    return activation if self.at == "output" else own(activation, *arguments[1:], **named)
+                    return activation if self.at == "output" else original(activation, *arguments[1:], **named)
                 returned = self.skipped.get((module, number))
                 if returned is None:
-                    return own(*arguments, **named)
+                    return original(*arguments, **named)
                 calls.update(returned.inner_calls)
                 return returned(query)
 
@@ -142,11 +142,11 @@ def replay_of(subject: Subject, layer: str, at: str, call: int = -1) -> tuple[Re
             plan, products = _draft_replay(subject, recorder, full, first)
         except Exception as error:  # noqa: BLE001  # the network then runs from its input
             reason = f"{type(error).__name__}: {error}"
-        wanted = [
+        needed = [
             key for key, returned in plan.skipped.items() if any(isinstance(leaf, Rows) for leaf in returned.leaves)
         ]
         chunk = 1 if subject.habits.alone else CHUNK
-        passes = [recorder.record(queries, wanted) for queries in subject.query.split(chunk)]
+        passes = [recorder.record(queries, needed) for queries in subject.query.split(chunk)]
         activation = torch.cat([recorded.activation(layer, at) for recorded in passes])
         if not reason:
             plan = _with_all_queries(plan, passes, subject.inputs)
@@ -223,8 +223,8 @@ class PassRecorder:
     at: str
     call: int
 
-    def record(self, query: Tensor, wanted: Collection[Key] | None = None) -> RecordedPass:
-        """Run one pass for the inputs of these queries. Copies the return values of the `wanted` calls, by default of all."""
+    def record(self, query: Tensor, needed: Collection[Key] | None = None) -> RecordedPass:
+        """Run one pass for the inputs of these queries. Copies the return values of the `needed` calls, by default of all."""
         numbers: Counter[nn.Module] = Counter()
         calls: list[ModuleCall] = []
         stack: list[ModuleCall] = []
@@ -232,7 +232,7 @@ class PassRecorder:
         chooser = CallChooser(self.name, self.call)
 
         def recording(module: nn.Module) -> Substitution:
-            def substitution(own: Callable[..., Any]) -> Callable[..., Any]:
+            def substitution(original: Callable[..., Any]) -> Callable[..., Any]:
                 def forward(*arguments: Any, **named: Any) -> Any:
                     call = ModuleCall(module, numbers[module], tuple(stack))
                     numbers[module] += 1
@@ -240,11 +240,11 @@ class PassRecorder:
                     if module is self.layer and self.at == "input":
                         chooser.show((call, _copy(arguments[0] if arguments else None)))
                     stack.append(call)
-                    result = own(*arguments, **named)
+                    result = original(*arguments, **named)
                     stack.pop()
                     if module is self.layer and self.at == "output":
                         chooser.show((call, _copy(result)))
-                    if wanted is None or (module, call.number) in wanted:
+                    if needed is None or (module, call.number) in needed:
                         returned[module, call.number] = tree_map(_copy, result)
                     return result
 
@@ -276,11 +276,11 @@ def _draft_replay(subject: Subject, recorder: PassRecorder, full: Replay, first:
         if call.callers == layer_call.callers[: len(call.callers)] and call not in layer_call.callers
     ]
     pair = recorder.record(subject.query[[0, 0]], below)
-    known = {key: _return_value(first.returned[key], pair.returned[key], first.inner_calls(key)) for key in below}
+    values = {key: _return_value(first.returned[key], pair.returned[key], first.inner_calls(key)) for key in below}
     draft = replace(
         full,
         inputs=Rows(subject.inputs[:1, None]),
-        skipped={key: returned for key, returned in known.items() if returned is not None},
+        skipped={key: returned for key, returned in values.items() if returned is not None},
     )
     activation = first.activation("", full.at)[[0, 0]]
     uses = UseRecorder(activation)

@@ -286,10 +286,10 @@ class Sums:
         To first order in the noise, $\operatorname{Var} S = \sum M^2 (f - S)^2 / (\sum M)^2$, times N / (N − 1), as the mean is
         estimated from the same masks.
         """
-        shown = self.m.clamp(min=1e-12)
-        s = self.fm / shown
+        weight = self.m.clamp(min=1e-12)
+        s = self.fm / weight
         spread = (self.ffmm - 2 * s * self.fmm + s.square() * self.mm).clamp(min=0)
-        error = (spread * self.count / (self.count - 1).clamp(min=1)).sqrt() / shown
+        error = (spread * self.count / (self.count - 1).clamp(min=1)).sqrt() / weight
         size = (len(s), 1, *self.shape)
         scale = s.amax(1) - s.amin(1)
         rms = _root_mean_square(error)

@@ -187,11 +187,11 @@ def _refuse(passage: Passage, call: Call | None, title: str) -> None:
     name = f"{call.name} ({passage.node.name()})" if call else passage.node.name()
     where = f" in {call.place}" if call and call.place else ""
     if call and call.missed:
-        what = "is computed where its rule cannot be applied, as under torch.vmap"
+        problem = "is computed where its rule cannot be applied, as under torch.vmap"
     else:
         (incoming, magnitude), (outgoing, _) = passage.incoming, passage.outgoing
-        what = f"has no rule, so that probabilities do not add up: of {incoming or magnitude:.4g} it gives on {outgoing:.4g}"
-    raise ValueError(f"{title} stops at {name}{where}, which {what}; name a layer above it, or use another method")
+        problem = f"has no rule, so that probabilities do not add up: of {incoming or magnitude:.4g} it gives on {outgoing:.4g}"
+    raise ValueError(f"{title} stops at {name}{where}, which {problem}; name a layer above it, or use another method")
 
 
 def _nodes(scores: Tensor) -> list[Any]:

@@ -82,9 +82,9 @@ class Hooks:
             (first, *_), signal = inputs, signals[index]
             if not switch.on or signal is None:
                 return gradients
-            passed = self.pass_on(signal, scale)
+            at_input = self.pass_on(signal, scale)
             return tuple(
-                g if g is None else passed.to(g.dtype) if i == first else torch.zeros_like(g)
+                g if g is None else at_input.to(g.dtype) if i == first else torch.zeros_like(g)
                 for i, g in enumerate(gradients)
             )
 
