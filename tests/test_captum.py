@@ -11,7 +11,7 @@ from networks import BY_AXES, Counted
 from torch import nn
 from traces import assert_unchanged, state
 
-from sfumato import Blur, Contrastive, ExtremalPerturbation, Logit, Probability, SmoothMask, load
+from sfumato import Blur, Contrastive, ExtremalPerturbation, Gradient, Logit, Probability, SmoothMask, load
 from sfumato.methods.captum import Captum
 from sfumato.methods.compat.captum import attribution
 from sfumato.methods.compat.quantus import explain_func
@@ -204,8 +204,23 @@ def test_saliency_is_the_gradient(shape, name):
     assert not result.map.requires_grad
     signed = Captum(name, arguments={"abs": False})
     torch.testing.assert_close(signed(model, inputs, targets).map, slope.sum(1, keepdim=True))
-    for channels, expected in (("absolute", slope.abs().sum(1)), ("largest", slope.abs().amax(1))):
-        torch.testing.assert_close(replace(signed, channels=channels)(model, inputs, targets).map[:, 0], expected)
+    reduced = {
+        ("absolute", "sum_abs"): slope.abs().sum(1),
+        ("largest", "max_abs"): slope.abs().amax(1),
+        ("norm",): slope.square().sum(1).sqrt(),
+    }
+    for names, expected in reduced.items():
+        for channels in names:
+            torch.testing.assert_close(replace(signed, channels=channels)(model, inputs, targets).map[:, 0], expected)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "", None, ["sum"]])
+def test_both_settings_name_one_table_of_reductions(reduction):
+    message = r"{} must be one of max_abs, sum_abs, norm, sum; got "
+    with pytest.raises(ValueError, match=message.format("reduction")):
+        Gradient(reduction=reduction)
+    with pytest.raises(ValueError, match=message.format("channels")):
+        Captum(channels=reduction)
 
 
 def test_scores_are_explained():
@@ -370,7 +385,7 @@ def test_a_result_s_file(tmp_path):
 def test_bad_settings():
     for settings, message in (
         ({"name": ""}, "name is that of a class"),
-        ({"channels": "mean"}, "channels must be one of sum, absolute, largest; got 'mean'"),
+        ({"channels": "mean"}, "channels must be one of max_abs, sum_abs, norm, sum; got 'mean'"),
         ({"arguments": {"baselines": torch.zeros(1)}}, "numbers, strings and tuples of them; got baselines"),
         ({"seed": 1.5}, "seed must be a whole number"),
     ):

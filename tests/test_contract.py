@@ -2,7 +2,9 @@
 
 import copy
 import gc
+import math
 from dataclasses import replace
+from typing import get_type_hints
 
 import pytest
 import torch
@@ -10,8 +12,25 @@ from networks import Network, network
 from torch import nn
 from traces import assert_unchanged, state
 
-from sfumato import Blur, CanvasMask, Contrastive, ExtremalPerturbation, Jitter, Logit, Noise, Output, SmoothMask
+from sfumato import (
+    RISE,
+    Blur,
+    CanvasMask,
+    Contrastive,
+    ExtremalPerturbation,
+    Jitter,
+    Logit,
+    MeaningfulPerturbation,
+    Noise,
+    Output,
+    SmoothMask,
+    invert,
+    smallest,
+)
+from sfumato.methods.method import Method
 from sfumato.model.effects import saved_bytes
+from sfumato.search.loop import Progress
+from sfumato.search.search import Search
 
 PROJECTED = ExtremalPerturbation(
     areas=(0.1, 0.4), steps=4, perturbation=Blur(3, 3), mask=SmoothMask(step=3, sigma=6), smooth=0.1
@@ -60,6 +79,35 @@ def test_progress_sees_every_step():
     PROJECTED(network(), pictures(), 1, progress=seen.append)
     assert [(step.index, step.steps) for step in seen] == [(index, 4) for index in range(4)]
     assert all(step.values.shape == step.areas.shape == (4,) for step in seen)
+
+
+def test_one_callback_takes_the_steps_of_all_methods():
+    """What a progress bar reads is the same for searches, rounds of RISE and inversions: `AnyStep`, typed once."""
+    steps = {}
+
+    def bar(name):
+        def show(step):
+            read = (step.index, step.steps, float(step.values.mean()), float(step.areas.mean()))
+            steps.setdefault(name, []).append(read)
+
+        return show
+
+    model, inputs = network(), pictures()
+    PROJECTED(model, inputs, 1, bar("projected"))
+    PENALISED(model, inputs, 1, bar("penalised"))
+    MeaningfulPerturbation(steps=4)(model, inputs, 1, bar("meaningful"))
+    RISE(samples=400)(model, inputs, 1, bar("rise"))
+    smallest(PROJECTED, model, inputs, 1, progress=bar("smallest"))
+    invert(model, "", inputs, shape=inputs.shape[1:], mean=None, std=None, steps=4, progress=bar("inversion"))
+    for name, read in steps.items():
+        count = read[0][1]
+        assert [index for index, *_ in read[:count]] == list(range(count)), name
+        assert all(0 <= area <= 1 and math.isfinite(value) for *_, value, area in read), name
+    assert len(steps) == 6
+    hints = [
+        get_type_hints(function)["progress"] for function in (Method.__call__, RISE.explain, invert, Search.ascend)
+    ]
+    assert set(hints) == {Progress | None}
 
 
 @every_method

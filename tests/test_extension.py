@@ -35,7 +35,7 @@ class Dark(Method):
     score: str = later("logit")
 
     def explain(self, subject, progress):
-        _, whole = subject.looked_at(1.0)
+        _, whole = subject.probe(1.0)
         with subject.surroundings.computing():
             hidden = self.perturbation(subject.inputs)(torch.zeros_like(subject.inputs[:, :1]), subject.query)
             darkness = hidden.mean(1, keepdim=True) ** self.power

@@ -17,7 +17,7 @@ from traces import assert_unchanged, state
 
 import sfumato
 from sfumato.layers.below import activations
-from sfumato.methods.inversion import Inversion, Step, invert, masked, one_less_cosine, relative_errors
+from sfumato.methods.inversion import Inversion, InversionStep, invert, masked, one_less_cosine, relative_errors
 from sfumato.methods.natural import COLOURS, Fourier, Pixels, amplitudes
 from sfumato.settings import as_json, from_json
 from sfumato.space.normalisation import Normalisation
@@ -424,7 +424,7 @@ def test_progress_is_told_every_step_and_snapshots_are_its_pictures():
     steps = []
     result = invert(Network(), "second", target(), every=2, progress=steps.append, **SMALL)
     assert [step.index for step in steps] == list(range(6))
-    assert all(isinstance(step, Step) and step.steps == 6 for step in steps)
+    assert all(isinstance(step, InversionStep) and step.steps == 6 for step in steps)
     assert all(step.values.shape == step.areas.shape == (2,) for step in steps)
     assert [number for number, _ in result.snapshots] == [2, 4, 6]
     for number, pictures in result.snapshots:
@@ -559,7 +559,7 @@ BROKEN[0, 0, 0, 0] = torch.nan
         ({"seed": "a"}, "seed must be a whole number"),
         ({"memory": 0}, "memory is in GiB, more than 0"),
         ({"rate": 0}, "rate is how far a step moves a parameter, more than 0; got 0"),
-        ({"prior": "fourier"}, r"prior must be Fourier\(…\), Pixels\(…\) or what has their methods; got 'fourier'"),
+        ({"prior": "fourier"}, r"prior must be Fourier\(…\), Pixels\(…\) or an object with their methods; got 'fourier'"),
         ({"at": "top"}, "at must be one of"),
         ({"layer": "secnd"}, "Did you mean 'second'"),
     ],

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 import sfumato
 from sfumato.cli.layers import _remarks
+from sfumato.layers.above import above
+from sfumato.layers.axes import Axis
 from sfumato.layers.capture import captured
 from sfumato.layers.flow import axes_at
 from sfumato.layers.outline import in_words, outline
-from sfumato.layers.tokens import LayoutError, channel_layout, layout
+from sfumato.layers.tokens import LayoutError, channel_layout, check_axes, layout
+from sfumato.model.subject import Subject
 from sfumato.settings import as_json, from_json
 
 METHODS = (
@@ -445,6 +448,34 @@ def test_attention_is_no_map_for_channels_either():
         sfumato.ExtremalChannels(layer="layers.0.attn.weights", counts=(1,), steps=1)(
             Transformer().eval(), pictures(16, 16), 1
         )
+
+
+@pytest.mark.parametrize(
+    ("layer", "told", "message"),
+    [
+        (
+            "0",
+            "BLC",
+            r"layout='BLC' does not fit: the layer '0' takes in, as its first .* argument, shape \(1, 3, 8, 8\)",
+        ),
+        ("2", "BLC", r"layout='BLC' does not fit: the layer '2' takes in, as its first .* argument, shape \(1, 144\)"),
+        (
+            "2",
+            "",
+            r"the layer '2' takes in, as its first .* argument, shape \(1, 144\).*name a layer whose input has places",
+        ),
+    ],
+)
+def test_messages_about_an_input_say_input(layer, told, message):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
+    with pytest.raises(LayoutError, match=message), Subject.prepared(net, pictures(8, 8)[:1], 1) as subject:
+        above(subject, layer, "input", letters=told)
+
+
+def test_axes_of_an_input_are_said_of_the_input():
+    places, channels = Axis("places", size=4), Axis("channels", size=3)
+    with pytest.raises(LayoutError, match=r"'head' takes in, .* shape \(4, 3\), whose first axis.* whose input is"):
+        check_axes((places, channels), "head", at="input")
 
 
 HIDDEN = {

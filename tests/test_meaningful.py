@@ -17,7 +17,7 @@ from sfumato import Blur, Constant, Fade, Logit, Noise, Probability, load
 from sfumato.games import DUAL
 from sfumato.masks.grid import GridMask
 from sfumato.masks.priors import l1, total_variation
-from sfumato.methods.meaningful import Descent, MeaningfulPerturbation
+from sfumato.methods.meaningful import MaskOptimisation, MeaningfulPerturbation
 from sfumato.model.evaluate import Evaluation
 from sfumato.settings import as_json, from_json
 
@@ -113,7 +113,7 @@ def test_priors(shape, beta):
 @contextmanager
 def prepared(method, model, inputs, targets):
     with method.prepared(model, inputs, targets) as subject:
-        yield Descent.of(method, subject)
+        yield MaskOptimisation.of(method, subject)
 
 
 def naive_probability(model, x, target):

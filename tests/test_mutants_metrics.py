@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from sfumato import Blur, Constant, ExtremalPerturbation, Fade, Logit, SmoothMask, metrics
 from sfumato.attribution import Attribution
@@ -209,6 +210,34 @@ def test_maps_are_stretched_before_they_are_compared():
     assert ssim_of_maps(values, 5 * values - 3) == pytest.approx(1)
     assert stretched(torch.tensor([-2.0, 0.0, 2.0])).tolist() == [0, 0.5, 1]
     assert stretched(torch.full((3,), 7.0)).tolist() == [0, 0, 0]
+
+
+class WithoutDoubles(TorchFunctionMode):
+    """Tensors say that they are on MPS, and refuse float64 as tensors there do."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if func == torch.Tensor.device.__get__:
+            return torch.device("mps")
+        if "device" in kwargs:
+            kwargs["device"] = "cpu"
+        result = func(*args, **kwargs)
+        if isinstance(result, torch.Tensor) and result.dtype == torch.float64:
+            raise TypeError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."
+            )
+        return result
+
+
+def test_maps_are_compared_on_a_device_without_float64():
+    a, b = random(12, 13), random(12, 13, seed=1)
+    compared = (spearman, ssim, ssim_of_maps, lambda a, b: overlap(a, b, 0.3), lambda a, b: float(stretched(a).sum()))
+    expected = [compare(a, b) for compare in compared]
+    with WithoutDoubles():
+        with pytest.raises(TypeError, match="float64"):
+            a.double()
+        values = [compare(a, b) for compare in compared]
+    assert values == pytest.approx(expected, abs=1e-4)  # in float32, whose sums over 156 places err by less
 
 
 # The deletion game

@@ -40,7 +40,7 @@ def peaks_of(
     try:
         maps = laid_out(activation, space, method.layer, axes, method.layout)[0].float()
     except ValueError:  # the layer has no places
-        laid = channel_layout(activation.shape, space, method.layer, axes, method.layout)
+        laid = channel_layout(activation.shape, space, method.layer, axes, method.layout, method.at)
         maps = laid.places(activation)[0].flatten(1).float()
     grid, flat = maps.shape[1:], maps.flatten(1)
     surroundings = gaussian_blur(maps[None], AROUND * min(grid)).flatten(2)[0] if len(grid) == len(space) else flat

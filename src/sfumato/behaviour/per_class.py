@@ -328,7 +328,7 @@ class Study:
             count = torch.tensor(self.method.counts[-1], dtype=torch.long, device="cpu")
         else:
             with Subject.prepared(net, inputs, self.score) as subject:
-                _, score = subject.looked_at(self.method.memory)
+                _, score = subject.probe(self.method.memory)
             if score <= 0:
                 return {"whole": score[0].cpu()}
             sufficient = smallest(self.method, net, inputs, self.score, keep=self.keep)

@@ -31,7 +31,7 @@ def invert_masks(
     with frozen(classifier.net), torch.no_grad():
         empty = torch.zeros(2, *shape, dtype=torch.float32, device=device_of(classifier.net))
         axes = axes_at(classifier.net, method.layer, method.at, empty, classifier.net, method.layout, method.call)
-    axis = channel_layout(activations.shape, shape[1:], method.layer, axes, method.layout).channels
+    axis = channel_layout(activations.shape, shape[1:], method.layer, axes, method.layout, method.at).channels
     spread = masks.repeat_interleave(activations.shape[axis] // masks.shape[1], 1).to(activations)
     targets = masked(activations.expand(len(masks), *activations.shape[1:]), spread, axis)
     has_values = (targets != 0).flatten(1).any(1)

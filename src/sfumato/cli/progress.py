@@ -1,30 +1,18 @@
-"""A progress bar on the terminal for the steps of a method."""
+"""A progress bar for a terminal, which shows every step of a method."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from torch import Tensor
 
-
-class Progressing(Protocol):
-    """A step of a method: its index, the number of steps, and the value and area of each mask or query."""
-
-    @property
-    def index(self) -> int: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def values(self) -> "Tensor": ...
-    @property
-    def areas(self) -> "Tensor": ...
+    from sfumato.search.loop import AnyStep
 
 
 @contextmanager
-def progress_bar(title: str = "", console: "Console | None" = None) -> "Iterator[Callable[[Progressing], None]]":
-    """A callback for a method's `progress=`. The bar shows the steps, the mean score, the mean area and the time left.
+def progress_bar(title: str = "", console: "Console | None" = None) -> "Iterator[Callable[[AnyStep], None]]":
+    """What a method's `progress=` takes; shows the steps done, the mean score and the mean area, and the time left.
 
     It is written to stderr or to `console`, starts again at the first step of each search, and is removed at the end. Without
     a terminal, nothing is written.
@@ -44,7 +32,7 @@ def progress_bar(title: str = "", console: "Console | None" = None) -> "Iterator
     )
     task = bar.add_task(title, total=None)
 
-    def show(step: Progressing) -> None:
+    def show(step: "AnyStep") -> None:
         if bar.disable:
             return
         if step.index == 0:

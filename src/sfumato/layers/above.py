@@ -20,34 +20,39 @@ class AboveLayer(Subject):
     replay: Replay
     layout: Layout
     leading: Tensor
-    """The tokens without a place, in the network's own form, which nothing hides."""
+    """The tokens without a place, in the network's own form. No mask hides them."""
     format: torch.memory_format
-    """In which the layer's activations lie in memory."""
+    """The memory format of the layer's activations."""
     maps: Layout | None
-    """Where the places are, if there are such; what is masked may be tokens in a row."""
+    """The layout that shows the places, if there are places. With `by_channel`, `layout` may have tokens in a row instead."""
     space: int
     """How many axes of space the model's inputs have."""
 
-    def outputs(self, seen: Tensor, query: Tensor) -> Any:
+    def outputs(self, rows: Tensor, query: Tensor) -> Any:
         """The model's outputs for activations `(N, C, *L)`, whose rows belong to the queries `(N,)`."""
-        own = self.layout.own(seen.to(self.inputs.dtype), self.leading[query]).contiguous(memory_format=self.format)
-        return as_tensors(self.surroundings.call(lambda own: self.replay(own, query), own), self.inputs.device)
+        activation = self.layout.restore(rows.to(self.inputs.dtype), self.leading[query])
+        activation = activation.contiguous(memory_format=self.format)
+        return as_tensors(
+            self.surroundings.call(lambda values: self.replay(values, query), activation), self.inputs.device
+        )
 
     def shown(self) -> Tensor:
-        """The activations as `(B, C, *L)` with as many axes as the model's input, or where they have no places, their mean."""
+        """The activations as `(B, C, *L)` with as many axes as the model's input; without places, the mean over all tokens."""
         if self.maps is None:
             return self.inputs.flatten(2).mean(2)[(..., *[None] * self.space)]
-        return self.maps.places(self.layout.own(self.inputs, self.leading))
+        return self.maps.places(self.layout.restore(self.inputs, self.leading))
 
 
 def above(
     subject: Subject, layer: str, at: str = "output", by_channel: bool = False, letters: str = "", call: int = -1
 ) -> AboveLayer:
-    """The subject as seen from the output of a layer, or, `at` the "input", from what the layer takes in.
+    """The subject above the output of a layer, or with `at="input"`, above its input.
 
-    For a transformer, whose tokens are `(N, tokens, C)`, `(N, C, *L)` are the tokens with a place in the picture; with
-    `by_channel`, `(N, C, tokens)` are all of them. Which axis is which is found out, unless `letters` say it, as "BHWC".
-    `call` says which of the layer's calls is meant.
+    A transformer's tokens `(N, tokens, C)` become `(N, C, *L)` with the tokens that have a place in the picture, or with
+    `by_channel`, `(N, C, tokens)` with all tokens. The order of the axes is determined from a pass, unless `letters` give it,
+    e.g. "BHWC". `call` is the index of one of the layer's calls.
+
+    Raises `LayoutError` if the axes cannot be determined, and `ValueError` if the layer cannot be watched or replaced.
     """
     with subject.surroundings.computing():
         axes = axes_at(
@@ -61,25 +66,25 @@ def above(
         )
     replay, activation = replay_of(subject, layer, at, call)
     shape, space = activation.shape, subject.inputs.shape[2:]
-    laid = (channel_layout if by_channel else layout)(shape, space, layer, axes, letters)
-    maps: Layout | None = laid
+    masked = (channel_layout if by_channel else layout)(shape, space, layer, axes, letters, at)
+    maps: Layout | None = masked
     if by_channel:
         try:
-            maps = layout(shape, space, layer, axes, letters)
+            maps = layout(shape, space, layer, axes, letters, at)
         except LayoutError:
             maps = None
     last = LAST.get(activation.ndim)
     channels_last = last is not None and activation.is_contiguous(memory_format=last) and not activation.is_contiguous()
     return AboveLayer(
         model=subject.model,
-        inputs=laid.places(activation),
+        inputs=masked.places(activation),
         score=subject.score,
         surroundings=subject.surroundings,
         habits=subject.habits,
         more=subject.more,
         replay=replay,
-        layout=laid,
-        leading=laid.outside(activation),
+        layout=masked,
+        leading=masked.outside(activation),
         format=last if last is not None and channels_last else torch.contiguous_format,
         maps=maps,
         space=len(space),

@@ -8,26 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfumato.layers.capture import CallChooser, check_layer, find_layer, floating, number_of_call, watched
-from sfumato.model.arguments import parted
+from sfumato.layers.capture import CallChooser, check_floating, check_layer, find_layer, number_of_call, watched
+from sfumato.model.arguments import split_arguments
 from sfumato.model.effects import Model, frozen
 from sfumato.model.inputs import check_inputs, check_model
 from sfumato.model.modes import Surroundings
 
 
 def activations(model: Model, layer: str, inputs: Tensor, at: str = "output", call: int = -1) -> Tensor:
-    r"""What the layer makes of inputs `(B, C, *S)`, $\Phi_l(x)$, or with `at="input"` what it is given.
+    r"""The output of a layer for inputs `(B, C, *S)`, $\Phi_l(x)$, or with `at="input"` the layer's input.
 
-    `layer` is named as in `model.named_modules()`; "" means the model's input. At "input" it is the first positional
-    argument that counts: for the projection that ends an attention layer, say, what its heads put out. If the model calls
-    the layer several times, `call` says which of them is meant: from 0, or from -1, the last, backwards. The model runs in
-    evaluation mode, under the caller's autocast, and is left as it was; nothing of the result requires gradients. All inputs go
-    through it together, as by a call of it.
+    `layer` is named as in `model.named_modules()`; "" means the model's input. `at="input"` means the first positional
+    argument: for the projection that ends an attention layer, for example, the joined outputs of its heads. If the model calls
+    the layer several times, `call` is the index of one call: 0 is the first, -1 the last. The model runs in evaluation mode,
+    under the caller's autocast, and is left unchanged. All inputs go through it in one batch. The result does not require
+    gradients.
 
-    Raises `ValueError` where there is no such layer, the model does not call it, or what it has there is no tensor.
+    Raises `ValueError` if there is no such layer, if the model does not call it, or if its value there is no tensor.
     """
     inputs = check_inputs(inputs)
-    net, more = parted(model)
+    net, more = split_arguments(model)
     check_model(net, inputs)
     if more is not None:
         more.check(len(inputs))
@@ -43,10 +43,10 @@ def below(
 ) -> Iterator[Callable[[Tensor], Tensor]]:
     r"""The function $\Phi_l$ from inputs `(N, C, *S)` to the layer's activations, through which gradients flow.
 
-    `layer`, `at` and `call` are those of `activations`. Where the layer ends, the model's forward pass is broken off: nothing
-    above it is computed. Only the first time the whole model runs once, without gradients, to count how often it calls the
-    layer, where `call` counts backwards. Meanwhile the model is frozen: in evaluation mode, with parameters that need no
-    gradients. `run` runs the model where `model(inputs)` is not what is wanted.
+    `layer`, `at` and `call` are those of `activations`. The forward pass stops at the layer, so that nothing above it is
+    computed. If `call` is negative, the whole model runs once before the first pass, without gradients, to count the layer's
+    calls. Within the context the model is frozen: in evaluation mode, with parameters that need no gradients. `run` replaces
+    `model(inputs)` as the way to run the model.
 
     >>> net = nn.Sequential(nn.Conv1d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2))
     >>> with below(net, "1") as phi:
@@ -60,44 +60,44 @@ def below(
 
 
 class BelowLayer:
-    """A model that runs as far as its layer."""
+    """A model that runs up to a layer."""
 
     def __init__(self, module: nn.Module, layer: str, at: str, run: Callable[[Tensor], Any], call: int) -> None:
         self.module, self.layer, self.at, self.run, self.call = module, layer, at, run, call
         self.number = call if call >= 0 else None
-        """Of the layer's call, from 0, once that is known."""
+        """The number of the layer's call from 0, once it is known."""
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """The activations for inputs `(N, C, *S)`."""
         if not self.layer:
-            return self._reached(inputs, 0)
+            return self._run_to_layer(inputs, 0)
         if self.number is None:
             self.number = number_of_call(self.module, self.layer, self.call, lambda: self.run(inputs), self.at)
-        return self._reached(inputs, self.number)
+        return self._run_to_layer(inputs, self.number)
 
-    def _reached(self, inputs: Tensor, number: int) -> Tensor:
+    def _run_to_layer(self, inputs: Tensor, number: int) -> Tensor:
         chooser = CallChooser(self.layer, number)
 
         def stop(values: Any) -> None:
             if chooser.calls == number:
-                raise _ReachedError(floating(values, self.layer, self.at))
+                raise _LayerReachedError(check_floating(values, self.layer, self.at))
             chooser.show(None)
 
         try:
             with watched(self.module, self.at, stop):
                 self.run(inputs)
-        except _ReachedError as reached:
-            return reached.activation
+        except _LayerReachedError as signal:
+            return signal.activation
         if self.call >= 0:
-            _ = chooser.number  # says that there are not so many calls
+            _ = chooser.number  # raises the error that there are not so many calls
         raise ValueError(
             f"the model called its layer {self.layer!r} {number + 1} times at first and now {chooser.calls} times; name a "
             "layer that it calls equally often for all inputs"
         )
 
 
-class _ReachedError(BaseException):
-    """Breaks off a forward pass. No `Exception`, which a model may catch on its way."""
+class _LayerReachedError(BaseException):
+    """Stops a forward pass. It is not an `Exception`, because a model may catch those."""
 
     def __init__(self, activation: Tensor) -> None:
         super().__init__()

@@ -1,10 +1,11 @@
-"""Watching a layer: which module a name means, which of its calls, and what it puts out or takes in there.
+"""Watching a layer: which module a name means, which of its calls is meant, and its output or input at that call.
 
-All other modules watch layers with what is here: `watched` shows one layer, `watched_calls` many, `captured` keeps one output.
+All other modules watch layers with the functions of this file: `watched` watches one layer, `watched_calls` many, and
+`captured` stores one output.
 
 A network may call a module several times: one backbone for several frames, a block that is applied again and again, one ReLU
-for all. A `call` counts them from 0, or from -1, the last, backwards, as in a list; a `number` counts from 0 alone. An output
-is counted as its call ends, an input as its call begins; the order differs only for a module that calls itself.
+for all. A `call` is an index into these calls as into a list: 0 is the first, -1 the last. A `number` counts from 0 only. An
+output is counted when its call ends, an input when its call begins. The two orders differ only for a module that calls itself.
 """
 
 import difflib
@@ -21,28 +22,30 @@ from sfumato.model.effects import Model, hooked, in_transform
 from sfumato.settings import is_whole
 
 SIDES = {"output": "puts out", "input": "takes in, as its first positional argument,"}
-"""At which a layer may be watched, and what messages say that it does there."""
+"""The sides at which a layer may be watched, and the verb for each in messages: "the layer 'x' puts out shape …"."""
 
 
 def check_layer(layer: Any, at: Any = "output", call: Any = -1) -> None:
-    """Raise `ValueError` unless they can name a layer, its side, and one of its calls."""
+    """Raise `ValueError` unless the arguments can name a layer, a side of it, and one of its calls."""
     if not isinstance(layer, str):
         raise ValueError(f'layer is the dotted name of a module, "" for the input; got {layer!r}')
     if at not in SIDES:
         raise ValueError(f"at must be one of {', '.join(map(repr, SIDES))}; got {at!r}")
     if not is_whole(call):
-        raise ValueError(f"call is the number of a layer's call, from 0, or from -1 backwards; got {call!r}")
+        raise ValueError(
+            f"call is the number of a layer's call, 0 for the first and -1 for the last, as in a list; got {call!r}"
+        )
 
 
 def find_layer(model: Model, layer: str) -> nn.Module:
-    """The submodule of this name."""
+    """The submodule of this name. Raises `ValueError` if there is none."""
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"layer={layer!r} names a part of an nn.Module; the model is a {type(model).__name__}, which has none"
         )
     if hasattr(model, "_orig_mod"):
         raise ValueError(
-            "the model is compiled by torch.compile, inside which no layer can be watched; give the one from before, "
+            "the model is compiled by torch.compile, inside which no layer can be watched; give the model from before, "
             "model._orig_mod"
         )
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -57,7 +60,7 @@ def find_layer(model: Model, layer: str) -> nn.Module:
 
 
 class CallChooser:
-    """Holds what is shown at one call of several: the call of a number, or one counted from the last.
+    """Picks one value of a sequence by an index as in a list: `call` 0 is the first value, -1 the last.
 
     >>> chooser = CallChooser("block", -2)
     >>> for value in "abc":
@@ -72,18 +75,18 @@ class CallChooser:
         self._last: deque[Any] = deque(maxlen=-call if call < 0 else 1)
 
     def show(self, value: Any) -> None:
-        """What there is at the next call."""
+        """Add the value of the next call."""
         if self.call < 0 or self.calls == self.call:
             self._last.append(value)
         self.calls += 1
 
     @property
     def chosen(self) -> Any:
-        """What there was at the chosen call; `ValueError` where there was no such call."""
+        """The value of the chosen call. Raises `ValueError` if there was no such call."""
         if not self.calls:
             raise ValueError(
-                f"the model did not call its layer {self.layer!r}; name one that takes part, and none within a part that is "
-                "compiled or scripted, or that the model runs in another thread"
+                f"the model did not call its layer {self.layer!r}; name a layer that takes part, outside of parts that are "
+                "compiled, scripted, or run in another thread"
             )
         if self.calls <= self.call or self.calls < -self.call:
             raise ValueError(
@@ -94,22 +97,22 @@ class CallChooser:
 
     @property
     def number(self) -> int:
-        """Of the chosen call, from 0."""
+        """The number of the chosen call, from 0."""
         _ = self.chosen
         return self.call % self.calls if self.call < 0 else self.call
 
 
 def plain_tensor(value: Any) -> bool:
-    """Whether it is a tensor whose shape can be read: one outside of `torch.vmap` and its like."""
+    """Whether it is a tensor whose shape can be read, which is not so inside `torch.vmap` and other transforms."""
     return isinstance(value, Tensor) and not in_transform(value)
 
 
-def floating(value: Any, layer: str, at: str = "output") -> Tensor:
-    """What a layer puts out or takes in; `ValueError` unless it is a tensor of floating-point numbers that can be read."""
+def check_floating(value: Any, layer: str, at: str = "output") -> Tensor:
+    """A layer's output or input. Raises `ValueError` unless it is a readable tensor of floating-point numbers."""
     if in_transform(value):
         raise ValueError(
-            f"the layer {layer!r} runs under torch.vmap or another transform of torch.func, within which it cannot be watched; "
-            "name a layer outside, or call the model without it"
+            f"the layer {layer!r} runs under torch.vmap or another transform of torch.func, where it cannot be watched; "
+            "name a layer outside, or call the model without the transform"
         )
     if isinstance(value, Tensor) and value.is_floating_point():
         return value
@@ -120,23 +123,23 @@ def floating(value: Any, layer: str, at: str = "output") -> Tensor:
 
 
 def check_rows(activation: Tensor, rows: int, layer: str, at: str = "output", places: bool = False) -> None:
-    """Raise `ValueError` unless it is `(N, C, …)` for `N` rows of inputs; with `places`, `(N, C, *L)` with axes of space."""
+    """Raise `ValueError` unless the activation is `(N, C, …)` for `N` rows of inputs, or with `places`, `(N, C, *L)`."""
     if len(activation.shape) >= 2 + places and len(activation) == rows:
         return
-    wanted = "(N, C, *L)" if places else "(N, C, …)"
+    expected = "(N, C, *L)" if places else "(N, C, …)"
     remedy = "name another"
     if places and activation.ndim < 3:
-        wanted, remedy = f"{wanted}: it has no places to show", "name a layer further down"
+        expected, remedy = f"{expected}: it has no places to show", "name a layer further down"
     raise ValueError(
-        f"the layer {layer!r} {SIDES[at]} shape {tuple(activation.shape)} for {rows} inputs, not {wanted}; {remedy}"
+        f"the layer {layer!r} {SIDES[at]} shape {tuple(activation.shape)} for {rows} inputs, not {expected}; {remedy}"
     )
 
 
 @contextmanager
 def watched(module: nn.Module, at: str, change: Callable[[Any], Any]) -> Iterator[None]:
-    """Show `change` what the module puts out, or takes in, at each of its calls in this thread.
+    """Call `change` with the module's output or input (first positional argument) at each of its calls in this thread.
 
-    The model goes on with what it returns, or with the same if that is `None`.
+    The model continues with the value that `change` returns, or with the unchanged value if that is `None`.
     """
 
     def before(arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -153,7 +156,7 @@ def watched_calls(
     called: Callable[[str], None] | None = None,
     returned: Callable[[str, Any], None] | None = None,
 ) -> Iterator[None]:
-    """Show all calls of these modules in this thread: `called(name)` as one begins, `returned(name, output)` as it ends."""
+    """Watch all calls of modules in this thread: `called(name)` when one begins, `returned(name, output)` when it ends."""
 
     def began(name: str, _arguments: Any) -> None:
         if called is not None:
@@ -168,7 +171,7 @@ def watched_calls(
 
 
 def number_of_call(module: nn.Module, layer: str, call: int, run: Callable[[], object], at: str = "output") -> int:
-    """The number from 0 of the layer's call, by running the model once without gradients."""
+    """The number from 0 of the layer's call `call`, counted while `run` runs the model once without gradients."""
     chooser = CallChooser(layer, call)
     with watched(module, at, lambda _: chooser.show(None)), torch.no_grad():
         run()
@@ -176,7 +179,7 @@ def number_of_call(module: nn.Module, layer: str, call: int, run: Callable[[], o
 
 
 class Capture:
-    """What a layer puts out at one of its calls, once the model has run."""
+    """The output of a layer at one of its calls, available once the model has run."""
 
     def __init__(self, layer: str, call: int = -1, cut: bool = False) -> None:
         self.layer, self.cut = layer, cut
@@ -184,20 +187,20 @@ class Capture:
 
     @property
     def output(self) -> Tensor:
-        """The layer's output at the chosen call."""
+        """The layer's output at the chosen call. Raises `ValueError` if there was no such call."""
         output: Tensor = self.chooser.chosen
         return output
 
     def see(self, output: Any) -> Tensor | None:
-        """Remember the output if it may be the chosen one, and let the model go on with a copy."""
+        """Store the output if it may be that of the chosen call. Returns a copy, with which the model continues."""
         call, number = self.chooser.call, self.chooser.calls
         if call >= 0 and number != call:
             self.chooser.show(None)
             return None
-        return self.keep(floating(output, self.layer))
+        return self.keep(check_floating(output, self.layer))
 
     def keep(self, output: Tensor) -> Tensor:
-        """Remember the output; what the model is to go on with, a copy, may be changed in place."""
+        """Store the output. Returns a copy, with which the model continues, as it may change that in place."""
         if self.cut:
             output = output.detach().requires_grad_()
         self.chooser.show(output)
@@ -208,9 +211,9 @@ class Capture:
 def captured(model: Model, layer: str, cut: bool = False, call: int = -1) -> Iterator[Capture]:
     """Capture the output of a submodule, named as in `model.named_modules()`; "" means the model's input.
 
-    With `cut`, what is captured is a new leaf of the graph that requires gradients: nothing flows back below the layer;
-    `call` is then a number from 0, or -1. The hook goes when the context is left. Raises `ValueError` where there is no such
-    layer, or none that can be watched.
+    With `cut`, the captured output is a new leaf of the graph that requires gradients, so that nothing flows back below the
+    layer; `call` must then be 0 or more, or -1. The hook is removed when the context is left. Raises `ValueError` if there is
+    no such layer, or if it cannot be watched.
     """
     capture = Capture(layer, call, cut)
     with watched(find_layer(model, layer), "output" if layer else "input", capture.see):

@@ -1,6 +1,6 @@
-"""Activations and gradients at a layer: what it puts out, and how the score changes with it.
+"""Activations of a layer, and the gradients of the score by them.
 
-All methods that read one backward pass share `flows`: they differ in the rules under which it runs and in how they make a
+All methods that read one backward pass share `flows`. They differ in the backward rules of that pass, and in how they make a
 map of activations and gradients (see `sfumato.methods.method.LayerMethod`).
 """
 
@@ -21,8 +21,8 @@ from sfumato.model.effects import Model, saved_bytes
 from sfumato.model.inputs import check_batch_axis
 from sfumato.model.subject import GIB, Subject, backward_pass
 
-WATCHED = 2
-"""Inputs in the pass that tells what the axes of a layer's values are."""
+INPUTS_FOR_AXES = 2
+"""The number of inputs in the pass from which the axes of a layer's values are read. Two tell the batch from an axis of one."""
 
 
 def axes_at(
@@ -34,52 +34,54 @@ def axes_at(
     layout: str = "",
     call: int = -1,
 ) -> Axes | None:
-    """What the axes of a layer's output, or `at` the "input" of what it takes in, stand for; None where that is not known.
+    """The meaning of the axes of a layer's output, or with `at="input"` of its input; None if they are not known.
 
-    `run` runs the model for inputs `(N, C, *S)`, of which the first two are taken; it does not where a `layout` says all.
-    Raises `LayoutError` where the first axis is not the batch, and `ValueError` where there is no such layer.
+    `run` runs the model for the first two of the inputs `(N, C, *S)`. It is not called if `layout` names all axes, as "BHWC"
+    does and "BNC" does not. Raises `LayoutError` if the first axis is not the batch, `ValueError` if there is no such layer.
     """
     module = find_layer(model, layer)
     if not layer or not isinstance(model, nn.Module) or (layout and "N" not in layout):
         return None
-    axes = axes_of(model, module, at, inputs[:WATCHED], run, call)
+    axes = axes_of(model, module, at, inputs[:INPUTS_FOR_AXES], run, call)
     if not layout:
-        check_axes(axes, layer)
+        check_axes(axes, layer, at=at)
     return axes
 
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """What went up and came down through a layer, for `N` queries."""
+    """The activation of a layer and the signal that flows back to it, for `N` queries."""
 
     activation: Tensor
-    """`(N, C, *L)`, or `(N, tokens, C)`."""
+    """`(N, C, *L)`, or `(N, tokens, C)`, in the layer's own order of axes."""
     gradient: Tensor
-    """Of the score, under the rules; same shape."""
+    """The gradient of the score under the backward rules, of the same shape."""
     scores: Tensor
     r"""$\Phi(x)$, `(N,)`."""
 
 
-Descent = Callable[[Tensor, Tensor, Sequence[Tensor]], Tensor]
-"""From scores `(N,)`, the layer's output and the outputs of other layers watched to what flows back to the layer."""
+Backward = Callable[[Tensor, Tensor, Sequence[Tensor]], Tensor]
+"""From scores `(N,)`, the layer's output and the outputs of other watched layers to the signal at the layer's output."""
 
 
-def gradient(scores: Tensor, output: Tensor, watched: Sequence[Tensor] = ()) -> Tensor:  # noqa: ARG001  # a Descent
-    r"""$\partial \Phi / \partial a$ for every query; each depends on its own row alone."""
-    (gradients,) = flowing([scores.sum()], [output])
+def gradient(scores: Tensor, output: Tensor, watched: Sequence[Tensor] = ()) -> Tensor:  # noqa: ARG001  # a Backward
+    r"""$\partial \Phi / \partial a$ for every query, by one pass from the sum of the scores, as no row influences another."""
+    (gradients,) = signals_at([scores.sum()], [output])
     return gradients
 
 
-def flowing(of: Sequence[Tensor], to: Sequence[Tensor], signals: Sequence[Tensor] | None = None) -> tuple[Tensor, ...]:
-    """`torch.autograd.grad`, keeping the graph, with an error that says what is the matter where nothing flows."""
+def signals_at(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], signals: Sequence[Tensor] | None = None
+) -> tuple[Tensor, ...]:
+    """`torch.autograd.grad` with the graph retained. Raises `ValueError` if no signal reaches one of the inputs."""
     gradients: Sequence[Tensor | None] = [None]
-    if all(output.requires_grad for output in of):
+    if all(output.requires_grad for output in outputs):
         with backward_pass():
-            gradients = torch.autograd.grad(of, to, signals, retain_graph=True, allow_unused=True)
+            gradients = torch.autograd.grad(outputs, inputs, signals, retain_graph=True, allow_unused=True)
     if any(values is None for values in gradients):
         raise ValueError(
-            "the score does not depend on the layer, or the input, as far as gradients tell; name a layer that lies between "
-            "the input and the score, and see that the model is differentiable from there (no .detach(), no torch.no_grad())"
+            "the score does not depend on the layer, or the input: no gradient flows back to it; name a layer between the "
+            "input and the score, and see that the model is differentiable from there (no .detach(), no torch.no_grad())"
         )
     return tuple(values for values in gradients if values is not None)
 
@@ -90,12 +92,12 @@ def flows(
     rules: BackwardRule | str | None,
     memory: float,
     watch: Sequence[str] = (),
-    descent: Descent = gradient,
+    backward: Backward = gradient,
     call: int = -1,
 ) -> Iterator[Flow]:
-    """For every query what flows through the layer, in chunks of queries that fit into `memory` GiB.
+    """The flow through the layer for all queries, in chunks that fit into `memory` GiB.
 
-    The first goes alone and tells how much the others need, so that no pass is made for that alone.
+    The first query runs alone. Its pass also measures how much memory a query needs.
     """
     forward = ForwardPass(subject, layer, rules, watch, call)
     start, rows = 0, 1
@@ -103,41 +105,41 @@ def flows(
         query = subject.query[start : start + (1 if subject.habits.alone else rows)]
         with subject.surroundings.computing():
             if start == 0 and len(subject.inputs) > 1:
-                passed, saved = _measured(subject, forward, query)
+                result, saved = _run_and_measure(subject, forward, query)
                 rows = max(1, int(memory * GIB / max(saved, subject.inputs[0].nbytes)))
             else:
                 try:
-                    passed = forward(query)
+                    result = forward(query)
                 except Exception as error:
-                    if not subject.takes_one(query, error):
+                    if not subject.can_retry_one_by_one(query, error):
                         raise
                     continue
             if start == 0 and len(subject.inputs) > 1:
-                subject.settle_layout(passed.outputs)
-            if not subject.look_beside(query, passed.outputs):
+                subject.settle_layout(result.outputs)
+            if not subject.rows_are_independent(query, result.outputs):
                 continue
-            signal = descent(passed.scores, passed.output, passed.watched)
-            flow = Flow(passed.output.detach(), signal.detach(), passed.scores.detach())
+            signal = backward(result.scores, result.output, result.watched)
+            flow = Flow(result.output.detach(), signal.detach(), result.scores.detach())
         yield flow
         start += len(query)
 
 
-class Passed(NamedTuple):
-    """What a pass gives, with its graph."""
+class ForwardResult(NamedTuple):
+    """The results of a forward pass, with their graph."""
 
     outputs: Any
-    """The model's."""
+    """The outputs of the model."""
     scores: Tensor
-    """`(N,)`"""
+    """The scores, `(N,)`."""
     output: Tensor
-    """The layer's."""
+    """The output of the layer."""
     watched: list[Tensor]
-    """The outputs of the other layers watched."""
+    """The outputs of the other watched layers."""
 
 
-def _measured(subject: Subject, forward: "ForwardPass", query: Tensor) -> tuple[Passed, int]:
-    """What the forward pass gives, and the bytes that its graph keeps."""
-    passes: list[Passed] = []
+def _run_and_measure(subject: Subject, forward: "ForwardPass", query: Tensor) -> tuple[ForwardResult, int]:
+    """The results of a forward pass, and the number of bytes that its graph keeps."""
+    passes: list[ForwardResult] = []
     try:
         saved = saved_bytes(lambda: passes.append(forward(query)))
     except RuntimeError as error:
@@ -148,7 +150,7 @@ def _measured(subject: Subject, forward: "ForwardPass", query: Tensor) -> tuple[
 
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
-    """A forward pass in which the layer is captured, for any queries."""
+    """A forward pass for any queries that captures the output of the layer."""
 
     subject: Subject
     layer: str
@@ -156,29 +158,29 @@ class ForwardPass:
     watch: Sequence[str]
     call: int
 
-    def __call__(self, query: Tensor) -> Passed:
+    def __call__(self, query: Tensor) -> ForwardResult:
         model, inputs = self.subject.model, self.subject.inputs[query]
         call = self.call
-        if self.layer and call < -1:  # which one that is shows when the network has run
+        if self.layer and call < -1:  # a cut needs the number, which is known only after a pass
             call = number_of_call(
                 find_layer(model, self.layer), self.layer, call, lambda: self.subject.outputs(inputs, query)
             )
         rules = BackwardRules(self.rules) if self.rules else None
-        # Probabilities are shared out among all that comes from the input, also by ways that go round the layer.
+        # A rule of probabilities divides them among all that comes from the input, also by paths around the layer.
         cut = not (rules and rules.conserves)
         with ExitStack() as effects:
             capture = Capture("", cut=True)
-            if not (self.layer and cut):  # needs no hook, so that any callable will do
+            if not (self.layer and cut):  # needs no hook, so that it works for any callable
                 inputs = capture.keep(inputs)
             if self.layer:
                 capture = effects.enter_context(captured(model, self.layer, cut, call))
             watched = [effects.enter_context(captured(model, name)) for name in self.watch]
             effects.enter_context(rules or nullcontext())
             outputs = self.subject.outputs(inputs, query)
-        scores = self.subject.scored(outputs, query)
+        scores = self.subject.scores_of(outputs, query)
         output = capture.output
         check_rows(output, len(query), self.layer, places=True)
-        others = [other.output for other in watched]
+        watched_outputs = [entry.output for entry in watched]
         if rules and query[0] == 0:
-            rules.check(scores, [output, *others])
-        return Passed(outputs, scores, output, others)
+            rules.check(scores, [output, *watched_outputs])
+        return ForwardResult(outputs, scores, output, watched_outputs)

@@ -1,9 +1,9 @@
 """The network above a layer, replayed from the layer's stored activation.
 
-What a network does below a layer is the same for every mask, so it is done once. The modules that are called on the way to
-the layer, and do not lead to it, are skipped from then on: their calls return what they returned at first, or an empty
-stand-in where nothing looks at that. What else is computed there, as adding an embedding, is computed again from these. So
-any network runs with its own code, and shortcuts around the layer carry what they carried.
+What a network computes below a layer is the same for every mask, so it is computed once. Later passes run the network's own
+code, but skip the modules below the layer: their calls return the stored values of the first pass, or an empty stand-in if
+nothing uses the value. Operations outside of modules, such as adding an embedding, are computed again from these values.
+Shortcuts around the layer carry their stored values.
 """
 
 import warnings
@@ -17,22 +17,22 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map, tree_structure, tree_unflatten
 
-from sfumato.layers.capture import CallChooser, check_rows, find_layer, floating
+from sfumato.layers.capture import CallChooser, check_floating, check_rows, find_layer
 from sfumato.model.arguments import WithArguments
 from sfumato.model.effects import Substitution, substituted
-from sfumato.model.outputs import paired, same_first_row, tolerance
+from sfumato.model.outputs import pairs_of, same_first_row, tolerance
 from sfumato.model.subject import Subject
 
 Key = tuple[nn.Module, int]
-"""A module and the number of its call, counted over the whole pass, in calls that are skipped too."""
+"""A module and the number of its call. Calls are counted over the whole pass, also inside of skipped calls."""
 
 Leaf = Callable[[Tensor], Any]
-"""From the queries `(N,)` of the rows to a value."""
+"""A function from the queries `(N,)` of the rows to a value that a skipped call returns, or a part of it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Values `(B, rows of a query, …)`; as they are handed out they may be changed in place."""
+    """Stored values `(B, rows per query, …)`. Each call returns a new tensor, which may be changed in place."""
 
     values: Tensor
 
@@ -42,23 +42,23 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class StandIn:
-    """Of the right shape and type, and empty: for what nothing looks at."""
+    """A tensor of the right shape and type without content, for a value that nothing uses."""
 
     like: Tensor
-    """`(rows of a query, …)`, without memory of its own."""
+    """`(rows per query, …)`, expanded from one number so that it takes no memory."""
 
     @classmethod
     def of(cls, rows: Rows) -> "StandIn":
         return cls(rows.values.new_zeros(()).expand(rows.values.shape[1:]))
 
     def __call__(self, query: Tensor) -> Tensor:
-        rows, *rest = self.like.shape
-        return self.like.new_zeros(()).expand(len(query) * rows, *rest)
+        rows, *row_shape = self.like.shape
+        return self.like.new_zeros(()).expand(len(query) * rows, *row_shape)
 
 
 @dataclass(frozen=True, eq=False)
 class Same:
-    """A value that is the same whatever the queries."""
+    """A value that is the same for all queries."""
 
     value: Any
 
@@ -67,13 +67,14 @@ class Same:
 
 
 @dataclass(frozen=True, eq=False)
-class Returned:
-    """What a skipped call returns: its leaves, and how they are nested."""
+class ReturnValue:
+    """The return value of a skipped call, as a function of the queries."""
 
     leaves: tuple[Leaf, ...]
     form: Any
-    within: Mapping[nn.Module, int]
-    """How often it calls other modules, which do not count themselves while it is skipped."""
+    """How the leaves are nested, as a tree specification of `torch.utils._pytree`."""
+    inner_calls: Mapping[nn.Module, int]
+    """How often the call calls other modules. These calls are counted although they are skipped."""
 
     def __call__(self, query: Tensor) -> Any:
         return tree_unflatten([leaf(query) for leaf in self.leaves], self.form)
@@ -81,20 +82,20 @@ class Returned:
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """The network above a layer: a function of what the layer puts out (or takes in), for rows of given queries."""
+    """The network above a layer: a function from the layer's output (or input) and the queries of its rows to the outputs."""
 
     net: nn.Module
     layer: nn.Module
     at: str
     number: int
-    """Of the call of the layer that counts."""
+    """The number of the layer's call whose value is replaced."""
     inputs: Leaf
-    skipped: Mapping[Key, Returned]
+    skipped: Mapping[Key, ReturnValue]
     more: WithArguments | None = None
-    """What the network needs besides its input."""
+    """Further arguments of the network, if it needs any."""
 
     def __call__(self, activation: Tensor, query: Tensor) -> Any:
-        """The network's outputs where the layer puts out `activation`, whose rows belong to the queries `(N,)`."""
+        """The network's outputs with `activation` as the layer's value. Its rows belong to the queries `(N,)`."""
         calls: Counter[nn.Module] = Counter()
         modules = {module for module, _ in self.skipped} | {self.layer}
         arguments, named = self.more.of(query) if self.more is not None else ((), {})
@@ -102,16 +103,16 @@ class Replay:
             return self.net(self.inputs(query), *arguments, **named)
 
     def _forward(self, module: nn.Module, activation: Tensor, query: Tensor, calls: Counter[nn.Module]) -> Substitution:
-        def substitution(own: Callable[..., Any]) -> Callable[..., Any]:
+        def substitution(original: Callable[..., Any]) -> Callable[..., Any]:
             def forward(*arguments: Any, **named: Any) -> Any:
                 number = calls[module]
                 calls[module] += 1
                 if module is self.layer and number == self.number:
-                    return activation if self.at == "output" else own(activation, *arguments[1:], **named)
+                    return activation if self.at == "output" else original(activation, *arguments[1:], **named)
                 returned = self.skipped.get((module, number))
                 if returned is None:
-                    return own(*arguments, **named)
-                calls.update(returned.within)
+                    return original(*arguments, **named)
+                calls.update(returned.inner_calls)
                 return returned(query)
 
             return forward
@@ -120,42 +121,43 @@ class Replay:
 
 
 CHUNK = 16
-"""Queries at once, when their activations are stored."""
+"""The number of queries in one pass when their activations are stored."""
 
 
 def replay_of(subject: Subject, layer: str, at: str, call: int = -1) -> tuple[Replay, Tensor]:
-    """The network above a call of the layer, and what the layer puts out for the subject's inputs, `(B, …)` in its own form.
+    """The network above a call of the layer, and the layer's activations `(B, …)` for the subject's inputs.
 
-    A warning says so where the network must be run from its input each time, or a good part of it. Raises `ValueError` where
-    there is no such layer, or none that can be watched, or the network does not take the layer's own output in its place.
+    The activations have the layer's own order of axes. Warns if the network, or a large part of it, must run from its input in
+    every pass. Raises `ValueError` if there is no such layer, if it cannot be watched, or if the network's outputs change when
+    the layer's own value is put back.
     """
     net, module = subject.model, find_layer(subject.model, layer)
-    assert isinstance(net, nn.Module)  # noqa: S101  # for the type checker: nothing else has layers
+    assert isinstance(net, nn.Module)  # noqa: S101  # for the type checker: find_layer accepts no other model
     recorder = PassRecorder(subject, module, layer, at, call)
     with subject.surroundings.computing(), torch.no_grad():
         first = recorder.record(subject.query[:1])
         full = Replay(net, module, at, first.layer_call.number, Rows(subject.inputs[:, None]), {}, subject.more)
         plan, products, reason = full, 0, ""
         try:
-            plan, products = _planned(subject, recorder, full, first)
+            plan, products = _draft_replay(subject, recorder, full, first)
         except Exception as error:  # noqa: BLE001  # the network then runs from its input
             reason = f"{type(error).__name__}: {error}"
-        wanted = [
+        needed = [
             key for key, returned in plan.skipped.items() if any(isinstance(leaf, Rows) for leaf in returned.leaves)
         ]
         chunk = 1 if subject.habits.alone else CHUNK
-        passes = [recorder.record(queries, wanted) for queries in subject.query.split(chunk)]
-        activation = torch.cat([one.activation(layer, at) for one in passes])
+        passes = [recorder.record(queries, needed) for queries in subject.query.split(chunk)]
+        activation = torch.cat([recorded.activation(layer, at) for recorded in passes])
         if not reason:
-            plan = _filled(plan, passes, subject.inputs)
+            plan = _with_all_queries(plan, passes, subject.inputs)
             reason = _difference(subject, plan, activation, first, passes)
-        apart = _difference(subject, full, activation, first, passes) if reason else ""
-        if apart and same_first_row(
+        difference = _difference(subject, full, activation, first, passes) if reason else ""
+        if difference and same_first_row(
             first.outputs, recorder.record(subject.query[:1], ()).outputs, subject.surroundings.rounding
-        ):  # not by chance
+        ):  # the network gives the same outputs twice, so that no random numbers explain the difference
             raise ValueError(
-                f"the network cannot be run with the {at} of its layer {layer!r} put back in its place ({apart}); name "
-                "another layer"
+                f"the network gives other outputs when the {at} of its layer {layer!r} is stored and put back "
+                f"({difference}); name another layer"
             )
     if reason:
         _warn(f"the network runs from its input each time, not from layer {layer!r} ({reason})")
@@ -175,36 +177,40 @@ class ModuleCall:
 
     module: nn.Module
     number: int
-    """How many calls of this module went before."""
+    """The number of earlier calls of this module in the pass."""
     callers: "tuple[ModuleCall, ...]"
-    """Those during which it happened, from the outermost."""
+    """The calls that were running when it began, from the outermost."""
 
 
 @dataclass(frozen=True, eq=False)
 class RecordedPass:
-    """What happened while the network ran once, for rows of queries."""
+    """The record of one pass of the network."""
 
     calls: list[ModuleCall]
     """In the order in which they began."""
     returned: dict[Key, Any]
-    """Copies of what they returned."""
+    """Copies of their return values."""
     layer_call: ModuleCall
-    """The layer's call that counts."""
+    """The chosen call of the layer."""
     value: Any
-    """A copy of what the layer put out there, or took in."""
+    """A copy of the layer's output, or input, at that call."""
     outputs: Any
+    """The network's outputs."""
     rows: int
+    """The number of inputs."""
 
     def activation(self, layer: str, at: str) -> Tensor:
-        """What the layer put out or took in, `(rows, …)`."""
-        activation = floating(self.value, layer, at)
+        """The layer's output or input, `(rows, …)`. Raises `ValueError` if it is no such tensor."""
+        activation = check_floating(self.value, layer, at)
         check_rows(activation, self.rows, layer, at)
         return activation
 
-    def within(self, key: Key) -> dict[nn.Module, int]:
-        """How often a call, or calls within it, called each module."""
-        inside = (call.module for call in self.calls if any((by.module, by.number) == key for by in call.callers))
-        return dict(Counter(inside))
+    def inner_calls(self, key: Key) -> dict[nn.Module, int]:
+        """How often each module was called within the call `key`, at any depth."""
+        modules = (
+            call.module for call in self.calls if any((caller.module, caller.number) == key for caller in call.callers)
+        )
+        return dict(Counter(modules))
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,8 +223,8 @@ class PassRecorder:
     at: str
     call: int
 
-    def record(self, query: Tensor, wanted: Collection[Key] | None = None) -> RecordedPass:
-        """A pass for the inputs of these queries. Copies are kept of what the `wanted` calls return, by default all."""
+    def record(self, query: Tensor, needed: Collection[Key] | None = None) -> RecordedPass:
+        """Run one pass for the inputs of these queries. Copies the return values of the `needed` calls, by default of all."""
         numbers: Counter[nn.Module] = Counter()
         calls: list[ModuleCall] = []
         stack: list[ModuleCall] = []
@@ -226,20 +232,20 @@ class PassRecorder:
         chooser = CallChooser(self.name, self.call)
 
         def recording(module: nn.Module) -> Substitution:
-            def substitution(own: Callable[..., Any]) -> Callable[..., Any]:
+            def substitution(original: Callable[..., Any]) -> Callable[..., Any]:
                 def forward(*arguments: Any, **named: Any) -> Any:
                     call = ModuleCall(module, numbers[module], tuple(stack))
                     numbers[module] += 1
                     calls.append(call)
                     if module is self.layer and self.at == "input":
-                        chooser.show((call, _copied(arguments[0] if arguments else None)))
+                        chooser.show((call, _copy(arguments[0] if arguments else None)))
                     stack.append(call)
-                    result = own(*arguments, **named)
+                    result = original(*arguments, **named)
                     stack.pop()
                     if module is self.layer and self.at == "output":
-                        chooser.show((call, _copied(result)))
-                    if wanted is None or (module, call.number) in wanted:
-                        returned[module, call.number] = tree_map(_copied, result)
+                        chooser.show((call, _copy(result)))
+                    if needed is None or (module, call.number) in needed:
+                        returned[module, call.number] = tree_map(_copy, result)
                     return result
 
                 return forward
@@ -254,14 +260,14 @@ class PassRecorder:
         return RecordedPass(calls, returned, layer_call, value, outputs, len(query))
 
 
-def _copied(value: Any) -> Any:
+def _copy(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
-def _planned(subject: Subject, recorder: PassRecorder, full: Replay, first: RecordedPass) -> tuple[Replay, int]:
+def _draft_replay(subject: Subject, recorder: PassRecorder, full: Replay, first: RecordedPass) -> tuple[Replay, int]:
     """The replay for the first query, with stand-ins for all values that nothing uses.
 
-    Also how many convolutions and products are computed below the layer all the same.
+    Also returns how many convolutions and products outside of modules are still computed below the layer.
     """
     layer_call = first.layer_call
     below = [
@@ -270,19 +276,19 @@ def _planned(subject: Subject, recorder: PassRecorder, full: Replay, first: Reco
         if call.callers == layer_call.callers[: len(call.callers)] and call not in layer_call.callers
     ]
     pair = recorder.record(subject.query[[0, 0]], below)
-    known = {key: _returned(first.returned[key], pair.returned[key], first.within(key)) for key in below}
+    values = {key: _return_value(first.returned[key], pair.returned[key], first.inner_calls(key)) for key in below}
     draft = replace(
         full,
         inputs=Rows(subject.inputs[:1, None]),
-        skipped={key: returned for key, returned in known.items() if returned is not None},
+        skipped={key: returned for key, returned in values.items() if returned is not None},
     )
     activation = first.activation("", full.at)[[0, 0]]
     uses = UseRecorder(activation)
-    recorded = _with_leaves(draft, uses.recorded)
+    recording = _with_leaves(draft, uses.record)
     with subject.surroundings.calling(), uses:
-        outputs = recorded(activation, subject.query[[0, 0]])
+        outputs = recording(activation, subject.query[[0, 0]])
     uses.note(outputs)
-    return _with_leaves(draft, uses.reduced), uses.products
+    return _with_leaves(draft, uses.reduce), uses.products
 
 
 def _with_leaves(replay: Replay, change: Callable[[Leaf], Leaf]) -> Replay:
@@ -293,10 +299,13 @@ def _with_leaves(replay: Replay, change: Callable[[Leaf], Leaf]) -> Replay:
     return replace(replay, inputs=change(replay.inputs), skipped=skipped)
 
 
-def _returned(one: Any, two: Any, within: Mapping[nn.Module, int]) -> Returned | None:
-    """What a call returned for one row, and for two; `None` if that does not tell how it depends on the rows."""
+def _return_value(single: Any, double: Any, inner_calls: Mapping[nn.Module, int]) -> ReturnValue | None:
+    """The return value of a call as a function of the rows, from its values for one row and for the same row twice.
+
+    `None` if these two do not show how the value depends on the rows.
+    """
     leaves: list[Leaf] = []
-    pairs = paired(one, two)
+    pairs = pairs_of(single, double)
     if pairs is None:
         return None
     for value, pair in pairs:
@@ -310,48 +319,48 @@ def _returned(one: Any, two: Any, within: Mapping[nn.Module, int]) -> Returned |
             leaves.append(Rows(value[None]))
         else:
             return None
-    return Returned(tuple(leaves), tree_structure(one), within)
+    return ReturnValue(tuple(leaves), tree_structure(single), inner_calls)
 
 
 class UseRecorder(TorchFunctionMode):
-    """Notes which of the values that skipped calls hand out are used by torch's functions."""
+    """Records which of the values that skipped calls return are used by functions of torch."""
 
     def __init__(self, activation: Tensor) -> None:
         super().__init__()
         self.activation = activation
         self.below = True
         self.products = 0
-        self._handed: dict[int, tuple[Any, Leaf]] = {}
+        self._leaf_of_value: dict[int, tuple[Any, Leaf]] = {}
         self._used: set[Leaf] = set()
 
-    def recorded(self, leaf: Leaf) -> Leaf:
-        """The leaf; what it hands out is noted where it is used."""
+    def record(self, leaf: Leaf) -> Leaf:
+        """The leaf, with a record of the values that it returns."""
 
-        def handed(query: Tensor) -> Any:
+        def recorded(query: Tensor) -> Any:
             value = leaf(query)
-            self._handed[id(value)] = (value, leaf)  # with the value, so that no other gets its identity
+            self._leaf_of_value[id(value)] = (value, leaf)  # with the value, so that no other object gets its identity
             return value
 
-        return handed
+        return recorded
 
-    def reduced(self, leaf: Leaf) -> Leaf:
-        """A stand-in for a leaf of rows that nothing used; else the leaf."""
+    def reduce(self, leaf: Leaf) -> Leaf:
+        """A stand-in for a leaf of rows that nothing has used; any other leaf is unchanged."""
         return StandIn.of(leaf) if isinstance(leaf, Rows) and leaf not in self._used else leaf
 
     def note(self, values: Any) -> None:
-        """Note which of these values were handed out."""
+        """Record a use of those values that leaves have returned."""
         for value in tree_leaves(values):
             if value is self.activation:
                 self.below = False
-            elif id(value) in self._handed:
-                self._used.add(self._handed[id(value)][1])
+            elif id(value) in self._leaf_of_value:
+                self._used.add(self._leaf_of_value[id(value)][1])
 
     def __torch_function__(self, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: Any = None) -> Any:
         named = named or {}
         if function not in SHAPES:
             self.note((arguments, named))
-            weighed = any(isinstance(value, nn.Parameter) for value in tree_leaves((arguments, named)))
-            self.products += self.below and weighed and function in PRODUCTS
+            has_weights = any(isinstance(value, nn.Parameter) for value in tree_leaves((arguments, named)))
+            self.products += self.below and has_weights and function in PRODUCTS
         return function(*arguments, **named)
 
 
@@ -362,29 +371,31 @@ SHAPES = {
     torch.Tensor.is_floating_point,
     *(getattr(torch.Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device", "layout", "is_cuda")),
 }
-"""What tells only of a tensor's shape and kind, which stand-ins have too."""
+"""Functions that read only a tensor's shape and type, which stand-ins have, too. They do not count as a use."""
 
 PRODUCTS = {
     *(torch.conv1d, torch.conv2d, torch.conv3d, torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.einsum),
     *(torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.mm, torch.Tensor.bmm),
     *(nn.functional.linear, nn.functional.scaled_dot_product_attention),
 }
-"""What costs most in networks, if it is done with weights."""
+"""The functions that take most of a network's time when one operand is a weight."""
 
 
-def _filled(plan: Replay, passes: Sequence[RecordedPass], inputs: Tensor) -> Replay:
-    """The plan, which has the values of the first query, with those of all queries from the passes."""
+def _with_all_queries(plan: Replay, passes: Sequence[RecordedPass], inputs: Tensor) -> Replay:
+    """The plan, which has the values of the first query alone, with the values of all queries from the passes."""
 
-    def filled(key: Key, leaves: Sequence[Leaf]) -> Iterator[Leaf]:
-        for place, leaf in enumerate(leaves):
+    def all_rows(key: Key, leaves: Sequence[Leaf]) -> Iterator[Leaf]:
+        for index, leaf in enumerate(leaves):
             if isinstance(leaf, Rows):
-                rows = [tree_leaves(one.returned[key])[place].unflatten(0, (one.rows, -1)) for one in passes]
-                yield Rows(torch.cat(rows))
+                values = [
+                    tree_leaves(recorded.returned[key])[index].unflatten(0, (recorded.rows, -1)) for recorded in passes
+                ]
+                yield Rows(torch.cat(values))
             else:
                 yield leaf
 
     skipped = {
-        key: replace(returned, leaves=tuple(filled(key, returned.leaves))) for key, returned in plan.skipped.items()
+        key: replace(returned, leaves=tuple(all_rows(key, returned.leaves))) for key, returned in plan.skipped.items()
     }
     return replace(
         plan, inputs=Rows(inputs[:, None]) if isinstance(plan.inputs, Rows) else plan.inputs, skipped=skipped
@@ -394,22 +405,25 @@ def _filled(plan: Replay, passes: Sequence[RecordedPass], inputs: Tensor) -> Rep
 def _difference(
     subject: Subject, replay: Replay, activation: Tensor, first: RecordedPass, passes: Sequence[RecordedPass]
 ) -> str:
-    """How the outputs of the replay, for other rows than at first, differ from the network's; empty if they do not."""
+    """How the outputs of the replay differ from those of the network, in words; empty if they agree.
+
+    The rows are others than in the first pass.
+    """
     query = subject.query[-1:] if subject.habits.alone else subject.query[[-1, 0, 0]]
     outputs = subject.surroundings.call(lambda rows: replay(rows, query), activation[query])
-    pairs = paired(outputs, first.outputs)
+    pairs = pairs_of(outputs, first.outputs)
     if pairs is None:
-        return "its outputs then have another form"
-    for place, (value, one) in enumerate(pairs):
+        return "its outputs are then nested in another way"
+    for index, (value, single) in enumerate(pairs):
         if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
             continue
-        if not value.ndim or len(value) != len(query) or not one.ndim or len(one) != 1:
-            continue  # its first axis is not that of the rows
-        expected = torch.cat([tree_leaves(recorded.outputs)[place] for recorded in passes])[query]
+        if not value.ndim or len(value) != len(query) or not single.ndim or len(single) != 1:
+            continue  # its first axis does not count the rows
+        expected = torch.cat([tree_leaves(recorded.outputs)[index] for recorded in passes])[query]
         if value.shape != expected.shape:
             return f"its outputs then have shape {tuple(value.shape)}, not {tuple(expected.shape)}"
-        apart = (value - expected).abs()
-        # No wider under autocast or TF32: a doubt costs a run from the input, an error a wrong result.
-        if not (apart <= tolerance(expected)).all():
-            return f"its outputs then differ by {float(apart.max() / expected.abs().max()):.1g} of the largest"
+        difference = (value - expected).abs()
+        # No wider under autocast or TF32: too strict a bound costs time, too wide a one gives a wrong result.
+        if not (difference <= tolerance(expected)).all():
+            return f"its outputs then differ by {float(difference.max() / expected.abs().max()):.1g} of the largest"
     return ""

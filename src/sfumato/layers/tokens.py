@@ -1,4 +1,4 @@
-"""Where the channels and the places are in what a layer puts out, and where a transformer's tokens lie in the picture."""
+"""The layout of a layer's values: which axis is the channels, which are places, and which place each token has."""
 
 import math
 import re
@@ -10,20 +10,21 @@ import torch
 from torch import Tensor
 
 from sfumato.layers.axes import Axes, Axis
+from sfumato.layers.capture import SIDES
 
 MOST_LEADING = 16
-"""Tokens before those of the picture where only their number is known: its class, registers, prompts."""
+"""The largest number of tokens before those of the picture (class, registers, prompts) if only the sum of all is known."""
 
 AS_COMPUTED, BY_SIZES = "as the network computes it", "by its sizes"
 """How a layout may be known."""
 
 SPACES = {1: ("L", "T"), 2: ("HW",), 3: ("THW", "DHW")}
-"""What the axes of space are called, by their number."""
+"""The letters for the axes of space, by the number of these axes."""
 
 
 class LayoutError(ValueError):
-    """A layer's values cannot be read. `why` says it in a few words; where several readings fit, `readings` are the values
-    of `layout` for them."""
+    """The layout of a layer's values is not known. `why` gives the reason in a few words. If several layouts fit, `readings`
+    are the values of `layout` for them."""
 
     def __init__(self, message: str, why: str = "", readings: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -32,10 +33,10 @@ class LayoutError(ValueError):
 
 @dataclass(frozen=True)
 class Layout:
-    """From values in a network's own form to `(N, C, *L)`, and back.
+    """The order of a layer's axes, with conversions from it to `(N, C, *L)` and back.
 
-    `channels` is the axis of channels. Where places are tokens, which the axis `tokens` counts, the first `leading` and the
-    last `trailing` of them are none, and the others form the `grid`. Values without places, `(N, C)`, have one: `vector`.
+    `channels` is the axis of channels. If places are tokens, they are on the axis `tokens`: the first `leading` and the last
+    `trailing` tokens have no place, and the others form the `grid`. With `vector`, values `(N, C)` have one place.
     """
 
     channels: int = 1
@@ -45,10 +46,10 @@ class Layout:
     tokens: int = 1
     trailing: int = 0
     reason: str = field(default="", compare=False)
-    """How it is known."""
+    """How the layout is known."""
 
     def places(self, values: Tensor) -> Tensor:
-        """Values in the network's own form as `(N, C, *L)`."""
+        """Values in the network's own order of axes as `(N, C, *L)`."""
         if self.vector:
             return values.unsqueeze(-1)
         if self.grid is not None:
@@ -56,14 +57,14 @@ class Layout:
         return values.movedim(self.channels, 1)
 
     def outside(self, values: Tensor) -> Tensor:
-        """The tokens without a place, those before the others and those behind them, in the network's own form."""
+        """The leading and trailing tokens, which have no place, in the network's own order of axes."""
         before = values.narrow(self.tokens, 0, self.leading)
         if not self.trailing:
             return before
         return torch.cat([before, values.narrow(self.tokens, -self.trailing, self.trailing)], self.tokens)
 
-    def own(self, places: Tensor, outside: Tensor) -> Tensor:
-        """`(N, C, *L)` in the network's own form, between the tokens `outside` if it has such."""
+    def restore(self, places: Tensor, outside: Tensor) -> Tensor:
+        """`(N, C, *L)` in the network's own order of axes, with the tokens `outside` before and behind if there are any."""
         if self.vector:
             return places.squeeze(-1)
         values = places.movedim(1, self.channels)
@@ -71,11 +72,11 @@ class Layout:
             values = values.flatten(self.tokens, self.tokens + len(self.grid) - 1)
         if not self.leading + self.trailing:
             return values
-        before, behind = outside.to(values.dtype).split([self.leading, self.trailing], self.tokens)
-        return torch.cat([before, values, behind], self.tokens)
+        leading, trailing = outside.to(values.dtype).split([self.leading, self.trailing], self.tokens)
+        return torch.cat([leading, values, trailing], self.tokens)
 
     def letters(self, space: int) -> str:
-        """The value of `layout` that says it, for inputs with so many axes of space."""
+        """The value of the setting `layout` for this layout, for inputs with `space` axes of space."""
         if self.vector:
             return "BC"
         places = SPACES[space][0]
@@ -85,92 +86,134 @@ class Layout:
         return f"BC{places}" if self.channels == 1 else f"B{places}C"
 
     def in_words(self, shape: Sequence[int], space: int) -> str:
-        """How it reads a shape: the value of `layout`, channels and places."""
+        """The layout of a shape in words: the value of `layout`, the number of channels, and the places."""
         sizes = self.grid or _without(shape[1:], self.channels - 1 if self.channels > 0 else -1)
         outside = f" and {self.leading + self.trailing} without a place" if self.leading + self.trailing else ""
         return f'layout="{self.letters(space)}" ({shape[self.channels]} channels at {_product(sizes)} places{outside})'
 
 
-def layout(
-    shape: Sequence[int], space: Sequence[int], layer: str, axes: Axes | None = None, letters: str = ""
-) -> Layout:
-    """How `shape` lies over inputs of `space`: `(N, C, *L)`, or `(N, *L, C)`, `(N, tokens, C)` or `(N, C, tokens)`.
+@dataclass(frozen=True)
+class _Values:
+    """The values of a layer whose layout is wanted, as messages name them."""
 
-    `axes` is what a watched pass says of the axes (see `axes.axes_of`), and `letters` what the user says, as "BHWC", which
-    counts more. What is not known from either is read by sizes, where they leave one reading: maps shrink by one stride
-    along all axes, tokens form a grid of whole patches. Raises `LayoutError` where nothing fits, or more than one reading.
+    layer: str
+    at: str
+    shape: tuple[int, ...]
+    space: tuple[int, ...]
+    """The lengths of the inputs' axes of space."""
+
+    def __str__(self) -> str:
+        axes = f"{len(self.space)} axes of space" if len(self.space) > 1 else "one axis of space"
+        return f"{_shape_in_words(self.layer, self.at, self.shape)} for inputs with {axes} ({_product(self.space)})"
+
+
+def _shape_in_words(layer: str, at: str, shape: Sequence[int]) -> str:
+    return f"the layer {layer!r} {SIDES[at]} shape {tuple(shape)}"
+
+
+def layout(
+    shape: Sequence[int],
+    space: Sequence[int],
+    layer: str,
+    axes: Axes | None = None,
+    letters: str = "",
+    at: str = "output",
+) -> Layout:
+    """The layout of a layer's values of this shape: `(N, C, *L)`, `(N, *L, C)`, `(N, tokens, C)` or `(N, C, tokens)`.
+
+    `space` are the lengths of the inputs' axes of space. `axes` are those of a watched pass (see `axes.axes_of`), `letters`
+    those that the user names, as "BHWC", which take precedence. What neither says is inferred from sizes if only one layout
+    fits them: maps shrink by one stride along all axes, and tokens form a grid of whole patches. `at` is the side of the
+    layer that has the values, for messages. Raises `LayoutError` if no layout fits, or more than one.
     """
+    values = _Values(layer, at, tuple(shape), tuple(space))
     if letters:
-        return _by_letters(letters, shape, space, layer, axes)
+        return _by_letters(letters, values, axes)
     axes = axes or (Axis("open"),) * len(shape)
     if not layer:
         return Layout(reason="the inputs")
-    check_axes(axes, layer, shape)
-    fitting = [reading for reading in _readings(shape, space, axes) if _fits(reading, shape, space, axes)]
-    known = [reading for reading in fitting if _known(reading, axes)]
-    if len(known) == 1:
-        return replace(known[0], reason=AS_COMPUTED)
-    sized = [reading for reading in fitting if _follows(reading, shape, space)]
-    maps = _heads_of_tokens(shape, space, axes)
-    if len(sized) == 1 and not maps:
+    check_axes(axes, layer, shape, at)
+    fitting = [reading for reading in _readings(shape, space, axes) if _fits(reading, shape, axes)]
+    computed = [reading for reading in fitting if _is_computed(reading, axes)]
+    if len(computed) == 1:
+        return replace(computed[0], reason=AS_COMPUTED)
+    sized = [reading for reading in fitting if _fits_by_size(reading, shape, space)]
+    attention = _attention_in_words(shape, space, axes)
+    if len(sized) == 1 and not attention:
         return replace(sized[0], reason=BY_SIZES)
-    raise _refusal(shape, space, layer, axes, sized or fitting, maps)
+    raise _layout_error(values, axes, sized or fitting, attention)
 
 
 def channel_layout(
-    shape: Sequence[int], space: Sequence[int], layer: str = "", axes: Axes | None = None, letters: str = ""
+    shape: Sequence[int],
+    space: Sequence[int],
+    layer: str = "",
+    axes: Axes | None = None,
+    letters: str = "",
+    at: str = "output",
 ) -> Layout:
-    """The same for what is done to channels alone: all tokens count, whether or not they form a grid, and vectors do."""
+    """The layout if only channels matter. Tokens need not form a grid then, and values may be vectors `(N, C)`.
+
+    The arguments and errors are those of `layout`.
+    """
     if len(shape) == 2:
         return Layout(vector=True)
+    values = _Values(layer, at, tuple(shape), tuple(space))
     if letters:
-        return _channels_by_letters(letters, shape, space, layer)
+        return _channels_by_letters(letters, values)
     if not layer:
         return Layout(reason="the inputs")
     axes = axes or (Axis("open"),) * len(shape)
-    check_axes(axes, layer, shape)
+    check_axes(axes, layer, shape, at)
     kinds = [axis.kind for axis in axes]
-    for kind in ("channels", "open"):  # where no axis is known to be channels, the only one that may be
-        which = [axis for axis in range(1, len(shape)) if kinds[axis] == kind]
-        if len(which) == 1 and (kind == "channels" or "places" in kinds):
-            at = which[0]
-            if at in (1, len(shape) - 1):
-                return Layout(channels=1 if at == 1 else -1, reason=AS_COMPUTED)
-        if which:
+    for kind in ("channels", "open"):  # if no axis is known to be channels, the only axis that may be
+        candidates = [index for index in range(1, len(shape)) if kinds[index] == kind]
+        if len(candidates) == 1 and (kind == "channels" or "places" in kinds):
+            index = candidates[0]
+            if index in (1, len(shape) - 1):
+                return Layout(channels=1 if index == 1 else -1, reason=AS_COMPUTED)
+        if candidates:
             break
     try:
-        found = layout(shape, space, layer, axes)
+        places = layout(shape, space, layer, axes, at=at)
     except LayoutError as error:
         if len(shape) != 3 or error.readings or "open" not in kinds:
             raise
         place = "L" if len(space) == 1 else "N"
         raise LayoutError(
-            f"{_sizes(shape, space, layer)}, whose channels can be its axis 1, {shape[1]}, or its last, {shape[-1]}; say "
+            f"{values}, whose channels can be its axis 1, {shape[1]}, or its last, {shape[-1]}; say "
             f'which, with layout="BC{place}" or layout="B{place}C"',
             "several readings fit",
             (f"BC{place}", f"B{place}C"),
         ) from None
-    return Layout(channels=found.channels, reason=found.reason)
+    return Layout(channels=places.channels, reason=places.reason)
 
 
-def laid_out(values: Tensor, space: Sequence[int], layer: str, axes: Axes | None = None, letters: str = "") -> Tensor:
-    """Values of a layer over inputs of `space` as `(N, C, *L)`: see `layout`."""
-    return layout(values.shape, space, layer, axes, letters).places(values)
+def laid_out(
+    values: Tensor,
+    space: Sequence[int],
+    layer: str,
+    axes: Axes | None = None,
+    letters: str = "",
+    at: str = "output",
+) -> Tensor:
+    """A layer's values for inputs of `space` as `(N, C, *L)`. The arguments and errors are those of `layout`."""
+    return layout(values.shape, space, layer, axes, letters, at).places(values)
 
 
 def check_layout(letters: Any) -> None:
     """Raise `ValueError` unless it can be the value of `layout`."""
     if not isinstance(letters, str):
         raise ValueError(
-            f'layout names the axes of the layer\'s values, e.g. layout="BHWC", "" to find out; got {letters!r}'
+            f'layout names the axes of the layer\'s values, e.g. layout="BHWC", or is "" to determine them; got {letters!r}'
         )
     if not letters:
         return
     parts = _parts(letters)
     places = [part for part in parts[1:] if part != "C"]
-    good = parts[:1] == ["B"] and parts.count("C") == 1 and "".join(parts) == letters
-    spaces = {names for several in SPACES.values() for names in several}
-    if not good or not ("".join(places) in spaces | {"N"} or (len(places) == 1 and places[0].startswith("("))):
+    well_formed = parts[:1] == ["B"] and parts.count("C") == 1 and "".join(parts) == letters
+    spaces = {names for alternatives in SPACES.values() for names in alternatives}
+    if not well_formed or not ("".join(places) in spaces | {"N"} or (len(places) == 1 and places[0].startswith("("))):
         hint = (
             f' Did you mean layout="B{letters[1:]}"?'
             if letters[:1] == "N" and "B" not in letters and len(letters) > 2
@@ -178,8 +221,8 @@ def check_layout(letters: Any) -> None:
         )
         raise ValueError(
             f"layout={letters!r} does not name the axes of a layer's values; expected B for the batch first, C for the "
-            "channels, and for the places L, HW, THW or DHW, or N for tokens, written with their number as (1+14*14) where "
-            f'it is not clear, e.g. layout="BHWC", "BNC" or "B(1+14*14)C".{hint}'
+            "channels, and for the places L, HW, THW or DHW, or N for tokens, or their number as (1+14*14) if the grid is "
+            f'not clear, e.g. layout="BHWC", "BNC" or "B(1+14*14)C".{hint}'
         )
 
 
@@ -187,66 +230,64 @@ def _parts(letters: str) -> list[str]:
     return re.findall(r"[A-Z]|\(\d+(?:[*+]\d+)*\)", letters)
 
 
-def _by_letters(letters: str, shape: Sequence[int], space: Sequence[int], layer: str, axes: Axes | None) -> Layout:
+def _by_letters(letters: str, values: _Values, axes: Axes | None) -> Layout:
     """The layout that the user names."""
     check_layout(letters)
+    shape, space = values.shape, values.space
     parts = _parts(letters)
     reason = "as layout says"
-    wrong = _misfit(letters, shape, space, layer)
+    misfit = _misfit(letters, values)
     if len(parts) != len(shape):
-        raise wrong
+        raise misfit
     channels = 1 if parts[1] == "C" else -1
     if parts[channels] != "C":
-        raise wrong
+        raise misfit
     place = next(part for part in parts[1:] if part != "C")
     if place != "N" and not place.startswith("("):
         if "".join(part for part in parts[1:] if part != "C") not in SPACES.get(len(space), ()):
-            raise wrong
+            raise misfit
         return Layout(channels=channels, reason=reason)
     tokens = 2 if channels == 1 else 1
     if place == "N":
-        known = axes[tokens] if axes is not None else Axis("open")
-        grids = list(_token_grids(shape[tokens], space, known if known.kind == "places" else Axis("open")))
-        if len(grids) == 1:
-            return Layout(channels, grids[0][0], grids[0][1], tokens=tokens, trailing=grids[0][2], reason=reason)
-        raise _refusal(
-            shape,
-            space,
-            layer,
-            (Axis("open"),) * len(shape),
-            [Layout(channels, before, grid, tokens=tokens, trailing=behind) for before, grid, behind in grids],
-            "",
-        )
+        axis = axes[tokens] if axes is not None else Axis("open")
+        grids = list(_token_grids(shape[tokens], space, axis if axis.kind == "places" else Axis("open")))
+        readings = [
+            Layout(channels, leading, grid, tokens=tokens, trailing=trailing) for leading, grid, trailing in grids
+        ]
+        if len(readings) == 1:
+            return replace(readings[0], reason=reason)
+        raise _layout_error(values, (Axis("open"),) * len(shape), readings)
     terms = [tuple(map(int, term.split("*"))) for term in place[1:-1].split("+")]
     like_space = [index for index, term in enumerate(terms) if len(term) == len(space)]
-    at = like_space[0] if len(like_space) == 1 else max(range(len(terms)), key=lambda index: math.prod(terms[index]))
-    before, behind = (sum(map(math.prod, some)) for some in (terms[:at], terms[at + 1 :]))
-    if len(terms[at]) != len(space) or before + behind + math.prod(terms[at]) != shape[tokens]:
-        raise wrong
-    return Layout(channels, before, terms[at], tokens=tokens, trailing=behind, reason=reason)
+    grid = like_space[0] if len(like_space) == 1 else max(range(len(terms)), key=lambda index: math.prod(terms[index]))
+    leading, trailing = sum(map(math.prod, terms[:grid])), sum(map(math.prod, terms[grid + 1 :]))
+    if len(terms[grid]) != len(space) or leading + trailing + math.prod(terms[grid]) != shape[tokens]:
+        raise misfit
+    return Layout(channels, leading, terms[grid], tokens=tokens, trailing=trailing, reason=reason)
 
 
-def _channels_by_letters(letters: str, shape: Sequence[int], space: Sequence[int], layer: str) -> Layout:
-    """Where the user says that the channels are; tokens need not form a grid."""
+def _channels_by_letters(letters: str, values: _Values) -> Layout:
+    """The layout with the channels where the user says; tokens need not form a grid."""
     check_layout(letters)
     parts = _parts(letters)
-    if len(parts) != len(shape) or "C" not in (parts[1], parts[-1]):
-        raise _misfit(letters, shape, space, layer)
+    if len(parts) != len(values.shape) or "C" not in (parts[1], parts[-1]):
+        raise _misfit(letters, values)
     return Layout(channels=1 if parts[1] == "C" else -1, reason="as layout says")
 
 
-def _misfit(letters: str, shape: Sequence[int], space: Sequence[int], layer: str) -> LayoutError:
+def _misfit(letters: str, values: _Values) -> LayoutError:
     return LayoutError(
-        f"layout={letters!r} does not fit: {_sizes(shape, space, layer)}; give one letter for each axis, "
-        f"e.g. layout={_example(shape, space)!r}, or leave it out"
+        f"layout={letters!r} does not fit: {values}; give one letter for each axis, "
+        f"e.g. layout={_example(values)!r}, or leave it out"
     )
 
 
-def _example(shape: Sequence[int], space: Sequence[int]) -> str:
-    return f"B{SPACES[len(space)][0]}C" if len(shape) == 2 + len(space) else "BNC"
+def _example(values: _Values) -> str:
+    space = len(values.space)
+    return f"B{SPACES[space][0]}C" if len(values.shape) == 2 + space else "BNC"
 
 
-# What may be read, and what of it fits.
+# The layouts that a shape may have, and tests of whether one fits.
 
 
 def _readings(shape: Sequence[int], space: Sequence[int], axes: Axes) -> Iterator[Layout]:
@@ -255,23 +296,24 @@ def _readings(shape: Sequence[int], space: Sequence[int], axes: Axes) -> Iterato
         yield Layout(channels=-1)
     if len(shape) == 3:
         for tokens, channels in ((1, -1), (2, 1)):
-            for before, grid, behind in _token_grids(shape[tokens], space, axes[tokens]):
-                if len(space) > 1 or before + behind:
-                    yield Layout(channels, before, grid, tokens=tokens, trailing=behind)
+            for leading, grid, trailing in _token_grids(shape[tokens], space, axes[tokens]):
+                if len(space) > 1 or leading + trailing:
+                    yield Layout(channels, leading, grid, tokens=tokens, trailing=trailing)
 
 
 def _token_grids(count: int, space: Sequence[int], axis: Axis) -> Iterator[tuple[int, tuple[int, ...], int]]:
-    """How many of so many tokens come before the grid, the grid, and how many come behind it.
+    """The possible splits of `count` tokens into leading ones, a grid, and trailing ones.
 
-    By sizes, the grid has the picture's proportions and divides it into whole patches, so for a square picture the number
-    of its tokens is a square; fewer than these lead, and no more than `MOST_LEADING`.
+    If the axis is not known, the grid has the picture's proportions and divides it into whole patches, so that for a square
+    picture the number of its tokens is a square. Fewer tokens than these lead, at most `MOST_LEADING`, and none trail.
     """
     if axis.kind == "places":
         grids = [piece.grid for piece in axis.pieces if piece.grid]
         if len(grids) == 1 and [number for number, _ in grids[0]] == list(range(len(space))):
-            at = next(index for index, piece in enumerate(axis.pieces) if piece.grid)
-            before, behind = (sum(piece.length for piece in some) for some in (axis.pieces[:at], axis.pieces[at + 1 :]))
-            yield before, tuple(size for _, size in grids[0]), behind
+            index = next(index for index, piece in enumerate(axis.pieces) if piece.grid)
+            leading = sum(piece.length for piece in axis.pieces[:index])
+            trailing = sum(piece.length for piece in axis.pieces[index + 1 :])
+            yield leading, tuple(size for _, size in grids[0]), trailing
     elif axis.kind == "open" and len(space) == 2:
         sides = [side // math.gcd(*space) for side in space]
         for leading in range(min(MOST_LEADING + 1, count)):
@@ -282,16 +324,15 @@ def _token_grids(count: int, space: Sequence[int], axis: Axis) -> Iterator[tuple
 
 
 def _roles(reading: Layout, rank: int) -> list[Any]:
-    """For each axis but the first: "channels", "tokens", or the number of the axis of space whose places it counts."""
+    """The role of each axis after the first: "channels", "tokens", or the number of the axis of space that it follows."""
     if reading.grid is not None:
         return ["channels", "tokens"] if reading.channels == 1 else ["tokens", "channels"]
     numbers = list(range(rank - 2))
     return ["channels", *numbers] if reading.channels == 1 else [*numbers, "channels"]
 
 
-def _fits(reading: Layout, shape: Sequence[int], space: Sequence[int], axes: Axes) -> bool:
-    """Whether it contradicts nothing that is known of the axes."""
-    del space
+def _fits(reading: Layout, shape: Sequence[int], axes: Axes) -> bool:
+    """Whether the layout agrees with all that is known of the axes."""
     for axis, role, size in zip(axes[1:], _roles(reading, len(shape)), shape[1:], strict=True):
         if axis.kind in ("open", "one"):
             continue
@@ -306,8 +347,8 @@ def _fits(reading: Layout, shape: Sequence[int], space: Sequence[int], axes: Axe
     return True
 
 
-def _known(reading: Layout, axes: Axes) -> bool:
-    """Whether the network was seen to compute it so: all its places, as far as there are several."""
+def _is_computed(reading: Layout, axes: Axes) -> bool:
+    """Whether a watched pass shows that the network computes the layout: all its axes of places, if longer than 1."""
     roles = _roles(reading, len(axes))
     places = [axis.kind for axis, role in zip(axes[1:], roles, strict=True) if role != "channels"]
     channels = [axis.kind for axis, role in zip(axes[1:], roles, strict=True) if role == "channels"]
@@ -316,8 +357,8 @@ def _known(reading: Layout, axes: Axes) -> bool:
     return set(places) == {"one"} and channels == ["channels"]
 
 
-def _follows(reading: Layout, shape: Sequence[int], space: Sequence[int]) -> bool:
-    """Whether its places can be those of the inputs' `space`, divided by one stride, less a border that was lost."""
+def _fits_by_size(reading: Layout, shape: Sequence[int], space: Sequence[int]) -> bool:
+    """Whether its places can be those of the inputs' `space` divided by one stride, perhaps without a border."""
     if reading.grid is not None:
         return True
     sizes = shape[2:] if reading.channels == 1 else shape[1:-1]
@@ -333,8 +374,8 @@ def _follows(reading: Layout, shape: Sequence[int], space: Sequence[int]) -> boo
     )
 
 
-def _heads_of_tokens(shape: Sequence[int], space: Sequence[int], axes: Axes) -> str:
-    """The reading `(N, heads, tokens, tokens)` in words, where it cannot be excluded: what tokens attend to is no map."""
+def _attention_in_words(shape: Sequence[int], space: Sequence[int], axes: Axes) -> str:
+    """Words for attention weights `(N, heads, tokens, tokens)` if the values may be such, which no layout reads; else empty."""
     if len(shape) != 4 or len(space) != 2 or shape[2] != shape[3] or {axis.kind for axis in axes[2:]} != {"open"}:
         return ""
     if any(leading <= 1 for leading, _, _ in _token_grids(shape[2], space, axes[2])):
@@ -342,72 +383,59 @@ def _heads_of_tokens(shape: Sequence[int], space: Sequence[int], axes: Axes) -> 
     return ""
 
 
-def check_axes(axes: Axes | None, layer: str, shape: Sequence[int] | None = None) -> None:
-    """Raise `LayoutError` where the first axis is known not to be the batch, or two axes to count the same places."""
+def check_axes(axes: Axes | None, layer: str, shape: Sequence[int] | None = None, at: str = "output") -> None:
+    """Raise `LayoutError` if the first axis is known not to be the batch, or if two axes count the same places."""
     if not axes:
         return
     first = axes[0]
-    shape = [axis.size for axis in axes] if shape is None else shape
+    values = _shape_in_words(layer, at, [axis.size for axis in axes] if shape is None else shape)
     if first.kind not in ("batch", "open", "one"):
         words = first.words or {"window": "the places of a window"}.get(first.kind, first.kind)
-        where = [index for index, axis in enumerate(axes) if axis.kind == "batch"]
-        instead = f"; the batch is its axis {where[0]}" if where else ""
+        batch_axes = [index for index, axis in enumerate(axes) if axis.kind == "batch"]
+        batch = f"; the batch is its axis {batch_axes[0]}" if batch_axes else ""
         raise LayoutError(
-            f"the layer {layer!r} puts out shape {tuple(shape)}, whose first axis counts {words}, not the batch alone"
-            f"{instead}; name a layer around it whose output is (N, C, *L)",
+            f"{values}, whose first axis counts {words}, not the batch alone{batch}; name a layer around it whose {at} is "
+            "(N, C, *L)",
             f"its first axis counts {words}",
         )
-    counted = [number for axis in axes for number in {number for piece in axis.pieces for number, _ in piece.grid}]
-    if len(counted) != len(set(counted)):
+    numbers = [number for axis in axes for number in {number for piece in axis.pieces for number, _ in piece.grid}]
+    if len(numbers) != len(set(numbers)):
         raise LayoutError(
-            f"the layer {layer!r} puts out shape {tuple(shape)}, of which two axes count the same places: what tokens attend "
-            'to is no map; name the attention layer, or for its heads the projection after them with at="input" and groups',
+            f"{values}, of which two axes count the same places, as attention weights do, which are no map; name the "
+            'attention layer, or for its heads the projection after them with at="input" and groups',
             "two axes count the same places",
         )
 
 
-def _refusal(
-    shape: Sequence[int],
-    space: Sequence[int],
-    layer: str,
-    axes: Axes,
-    readings: Sequence[Layout],
-    other: str,
-) -> LayoutError:
-    sizes = _sizes(shape, space, layer)
-    ways = [reading.in_words(shape, len(space)) for reading in readings]
+def _layout_error(values: _Values, axes: Axes, readings: Sequence[Layout], attention: str = "") -> LayoutError:
+    """The error that several layouts fit (`readings`, or `attention` besides them), or none."""
+    shape, space = values.shape, values.space
     letters = tuple(reading.letters(len(space)) for reading in readings)
-    if ways:
-        either = " or ".join([*ways, other] if other else ways)
+    if readings:
+        alternatives = [reading.in_words(shape, len(space)) for reading in readings]
+        either = " or ".join([*alternatives, attention] if attention else alternatives)
         return LayoutError(
-            f'{sizes}, which can be read as {either}; say which, e.g. layer={layer!r}, layout="{letters[-1]}"',
+            f'{values}, which can be read as {either}; say which, e.g. layer={values.layer!r}, layout="{letters[-1]}"',
             "several readings fit",
             letters,
         )
     kinds = ["batch", *(_in_words(axis, size) for axis, size in zip(axes[1:], shape[1:], strict=True))]
     if any(axis.kind != "open" for axis in axes):
-        known = f", whose axes are {' · '.join(kinds)}"
+        reason = f", whose axes are {' · '.join(kinds)}"
     elif len(shape) == 3 and len(space) == 2:
-        known = (
-            f": {shape[1]} tokens, which with up to {MOST_LEADING} leading ones left out are no grid of whole patches of "
-            "the picture"
+        reason = (
+            f": {shape[1]} tokens, which are no grid of whole patches of the picture, also without up to {MOST_LEADING} "
+            "leading ones"
         )
     else:
-        known = ""
+        reason = ""
+    is_open = any(axis.kind == "open" for axis in axes)
+    remedy = f', or say how to read it, e.g. layout="{_example(values)}"' if is_open else ""
     return LayoutError(
-        f"{sizes}{known}: not (N, C, *L) with {len(space)} axes of places; name a layer whose output has places"
-        + (
-            f', or say how to read it, e.g. layout="{_example(shape, space)}"'
-            if "open" in {a.kind for a in axes}
-            else ""
-        ),
+        f"{values}{reason}: not (N, C, *L) with {len(space)} axes of places; name a layer whose {values.at} has places"
+        f"{remedy}",
         " · ".join(kinds[1:]),
     )
-
-
-def _sizes(shape: Sequence[int], space: Sequence[int], layer: str) -> str:
-    axes = f"{len(space)} axes of space" if len(space) > 1 else "one axis of space"
-    return f"the layer {layer!r} puts out shape {tuple(shape)} for inputs with {axes} ({_product(space)})"
 
 
 def _in_words(axis: Axis, size: int) -> str:
@@ -422,10 +450,10 @@ def _in_words(axis: Axis, size: int) -> str:
     )
 
 
-def _without(sizes: Sequence[int], place: int) -> tuple[int, ...]:
-    rest = list(sizes)
-    del rest[place]
-    return tuple(rest)
+def _without(sizes: Sequence[int], index: int) -> tuple[int, ...]:
+    remaining = list(sizes)
+    del remaining[index]
+    return tuple(remaining)
 
 
 def _product(sizes: Sequence[int]) -> str:

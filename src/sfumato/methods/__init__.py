@@ -1,4 +1,15 @@
-"""Attribution methods, one file a paper."""
+"""Attribution methods, one file for each paper.
+
+- `method`: the base classes `Method` and `LayerMethod`, with the settings that methods share. Read it first;
+- `gradient`, `deconvnet`, `guided_backprop`, `linear_approximation`, `grad_cam`, `excitation_backprop`: methods that read one
+  backward pass at a layer;
+- `extremal`, `extremal_channels`, `meaningful`, `rise`: methods with masks; `masked` is the base of the first two, and
+  `sufficient` finds the smallest area whose mask keeps the score;
+- `inversion` and `natural`: feature inversion, and the priors of its pictures;
+- `captum`: methods of Captum; `centre`: a baseline; `compat`: these methods in the forms of other libraries.
+
+A new method is one file, and one line below.
+"""
 
 from sfumato.methods.captum import Captum as Captum
 from sfumato.methods.centre import Centre as Centre

@@ -17,21 +17,15 @@ from torch import Tensor, nn
 
 from sfumato.attribution import Attribution
 from sfumato.layers.capture import find_layer
-from sfumato.methods.method import Method, Progress
+from sfumato.methods.method import Method, check_reduction, reduce_channels
 from sfumato.model.effects import Model
-from sfumato.model.inputs import described
+from sfumato.model.inputs import describe
 from sfumato.model.subject import Subject
+from sfumato.search.loop import Progress
 from sfumato.settings import later
 
 MEMORY = 2.0
-"""GiB."""
-
-REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "sum": lambda values: values.sum(1, keepdim=True),
-    "absolute": lambda values: values.abs().sum(1, keepdim=True),
-    "largest": lambda values: values.abs().amax(1, keepdim=True),
-}
-"""From `(B, C, *S)` to one channel."""
+"""GiB that the model may keep for its backward pass."""
 
 PAPERS = {
     "Saliency": "K. Simonyan, A. Vedaldi, A. Zisserman: *Deep inside convolutional networks: visualising image classification "
@@ -60,25 +54,27 @@ PAPERS = {
     "Lime": "M. T. Ribeiro, S. Singh, C. Guestrin: *Why should I trust you? Explaining the predictions of any classifier*, "
     "KDD 2016, arXiv 1602.04938",
 }
-"""The paper of each of Captum's methods that has one, or the method whose paper it is, too, for `sfumato.citation`."""
+"""The papers of Captum's methods, for `sfumato.citation`: a citation, or the name of another method with the same paper."""
 
 
 @dataclass(frozen=True)
 class Captum(Method):
-    """One of Captum's attribution methods, with the call of all methods here; gives an `Attribution` with a `map`.
+    """One of Captum's attribution methods, which is called like all methods here and returns an `Attribution` with a `map`.
 
-    - `name`: of a class in `captum.attr`, also written "captum:IntegratedGradients", or "package.module:Class" for one of
-      Captum's kind that lives elsewhere.
-    - `layer`: the dotted name of the model's layer, for methods that look into one; their map, which has the layer's size,
-      is enlarged to the inputs' by linear interpolation.
-    - `arguments`: what else the class or its `attribute` takes, by name: numbers, strings, tuples of them. A number given
-      as `baselines` fills an input; where a distribution is needed and nothing is given, it is two inputs of zeros.
-    - `channels`: how one channel is made of many. "sum" (keeps the sum of all attributions, which many methods define),
-      "absolute" (the sum of absolute values) or "largest" (absolute value; Simonyan et al. 2014).
-    - `seed`: of what the method draws.
+    - `name`: the name of a class in `captum.attr`, e.g. "IntegratedGradients" or "captum:IntegratedGradients", or
+      "package.module:Class" for a class of another package with the same interface.
+    - `layer`: the dotted name of the model's layer, for methods that use one. Their map has the size of the layer, and is
+      enlarged to the inputs' size by linear interpolation.
+    - `arguments`: further arguments of the class or its `attribute`, by name: numbers, strings, and tuples of them. A number as
+      `baselines` fills an input. If the method needs a distribution of baselines and none is given, it is two inputs of zeros.
+    - `channels`: how the channels become one number for each place: "sum" (the default, which keeps the sum of all
+      attributions), "sum_abs", "max_abs" (Simonyan et al. 2014) or "norm", as for `Gradient`. "absolute" and "largest" are
+      other names of "sum_abs" and "max_abs".
+    - `seed`: the seed of the random numbers that the method draws.
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
 
-    The explained score is the outputs' only axis for Captum, so that any `Score` and targets of each query serve.
+    Captum sees a model whose only output is the explained score, so that it works with any `Score` and any targets. Raises
+    `ValueError` for an unknown method or argument, and `ModuleNotFoundError` if the package is not installed.
     """
 
     name: str = "IntegratedGradients"
@@ -93,8 +89,7 @@ class Captum(Method):
             raise ValueError(f'name is that of a class in captum.attr, e.g. "IntegratedGradients"; got {self.name!r}')
         pairs = self.arguments.items() if isinstance(self.arguments, Mapping) else self.arguments
         object.__setattr__(self, "arguments", tuple((name, _plain(name, value)) for name, value in pairs))
-        if self.channels not in REDUCTIONS:
-            raise ValueError(f"channels must be one of {', '.join(REDUCTIONS)}; got {self.channels!r}")
+        check_reduction("channels", self.channels)
         super().__post_init__()
 
     def check_model(self, model: Model) -> None:  # noqa: ARG002
@@ -106,27 +101,28 @@ class Captum(Method):
             )
 
     def explain(self, subject: Subject, progress: Progress | None) -> Attribution:  # noqa: ARG002  # there are no steps
-        kind = self._class()
-        _, whole = subject.looked_at(MEMORY)
-        scored = _Scored(subject)
-        constructed = {"layer": find_layer(subject.model, self.layer)} if self.needs_layer else {}
-        with subject.surroundings.computing(), ONE_AT_A_TIME, _left_alone(subject.model), _seeded(self.seed):
+        cls = self._class()
+        _, whole = subject.probe(MEMORY)
+        scores = _Scores(subject)
+        layer = {"layer": find_layer(subject.model, self.layer)} if self.needs_layer else {}
+        with subject.surroundings.computing(), ONE_AT_A_TIME, _restored(subject.model), _seeded(self.seed):
             x = subject.inputs.clone().requires_grad_()
-            made, called = self._divided(kind, x)
-            found = kind(scored, **constructed, **made).attribute(x, additional_forward_args=(subject.query,), **called)
-            saliency = self._map(found, x)
+            of_class, of_attribute = self._split_arguments(cls, x)
+            captum_method = cls(scores, **layer, **of_class)
+            attributions = captum_method.attribute(x, additional_forward_args=(subject.query,), **of_attribute)
+            saliency = self._map(attributions, x)
         return Attribution(map=saliency, whole=whole, about=self.about(subject))
 
     @property
-    def needs_layer(self) -> bool:  # type: ignore[override]  # which of Captum's methods it is decides
-        """Whether the method looks into a layer. Raises as a call does where there is no such method."""
+    def needs_layer(self) -> bool:  # type: ignore[override]  # it depends on the method of Captum
+        """Whether the method uses a layer. Raises the errors of a call if there is no such method."""
         return "layer" in inspect.signature(self._class()).parameters
 
     def _class(self) -> Callable[..., Any]:
         path = self.name.removeprefix("captum:")
         module, _, name = path.rpartition(":") if ":" in path else ("captum.attr", "", path)
         try:
-            found = getattr(importlib.import_module(module), name, None)
+            cls = getattr(importlib.import_module(module), name, None)
         except ModuleNotFoundError as error:
             if error.name is None or module.split(".")[0] != error.name.split(".")[0]:
                 raise
@@ -135,39 +131,46 @@ class Captum(Method):
                 f"{error.name.split('.')[0]}",
                 name=error.name,
             ) from error
-        if not (isinstance(found, type) and callable(getattr(found, "attribute", None))):
+        if not (isinstance(cls, type) and callable(getattr(cls, "attribute", None))):
             raise ValueError(f"no attribution method {name!r} in {module}; see https://captum.ai/api")
-        return cast(Callable[..., Any], found)
+        return cast(Callable[..., Any], cls)
 
-    def _divided(self, kind: Callable[..., Any], x: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _split_arguments(self, cls: Callable[..., Any], x: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
         """The arguments of the class, and those of its `attribute`."""
-        taken = inspect.signature(kind).parameters
-        known = inspect.signature(kind.attribute).parameters  # type: ignore[attr-defined]  # _class has looked
-        given: dict[str, Any] = dict(self.arguments)
-        for name in given:
-            if name not in taken and name not in known:
-                words = ", ".join(each for each in [*taken, *known][1:] if each not in RESERVED)
-                raise ValueError(f"{self.name} takes no {name!r}; expected one of {words}")
+        of_class = inspect.signature(cls).parameters
+        of_attribute = inspect.signature(cls.attribute).parameters  # type: ignore[attr-defined]  # _class checks it
+        arguments: dict[str, Any] = dict(self.arguments)
+        for name in arguments:
+            if name not in of_class and name not in of_attribute:
+                names = ", ".join(name for name in [*of_class, *of_attribute][1:] if name not in RESERVED)
+                raise ValueError(f"{self.name} takes no {name!r}; expected one of {names}")
             if name in RESERVED:
                 raise ValueError(
-                    f"{name!r} is not for arguments: it follows from the model, the inputs and the targets"
+                    f"{name!r} is not for arguments: it follows from the model, the inputs and the targets; leave it out"
                 )
-        if "baselines" in known and known["baselines"].default is inspect.Parameter.empty:
-            given["baselines"] = torch.full_like(x[:1].detach(), given.get("baselines", 0)).repeat_interleave(2, 0)
-        made = {name: value for name, value in given.items() if name in taken}
-        return made, {name: value for name, value in given.items() if name not in taken}
+        baselines = of_attribute.get("baselines")
+        if baselines is not None and baselines.default is inspect.Parameter.empty:
+            value = arguments.get("baselines", 0)
+            arguments["baselines"] = torch.full_like(x[:1].detach(), value).repeat_interleave(2, 0)
+        return (
+            {name: value for name, value in arguments.items() if name in of_class},
+            {name: value for name, value in arguments.items() if name not in of_class},
+        )
 
-    def _map(self, found: Any, x: Tensor) -> Tensor:
-        if isinstance(found, tuple) and len(found) == 1:
-            (found,) = found
-        if not isinstance(found, Tensor):
-            raise ValueError(f"{self.name} gives {described(found)}, not one map; ask for less with arguments")
-        if found.ndim != x.ndim or len(found) != len(x):
+    def _map(self, attributions: Any, x: Tensor) -> Tensor:
+        """The map `(B, 1, *S)` for attributions of inputs `x`."""
+        if isinstance(attributions, tuple) and len(attributions) == 1:
+            (attributions,) = attributions
+        if not isinstance(attributions, Tensor):
             raise ValueError(
-                f"{self.name} gives attributions of shape {tuple(found.shape)} for inputs of shape {tuple(x.shape)}; "
-                f"choose a layer whose output is (B, K, *L) with {x.ndim - 2} axes of space"
+                f"{self.name} gives {describe(attributions)}, not one map; set its arguments so that it returns one tensor"
             )
-        values = REDUCTIONS[self.channels](found.detach().float())
+        if attributions.ndim != x.ndim or len(attributions) != len(x):
+            raise ValueError(
+                f"{self.name} gives attributions of shape {tuple(attributions.shape)} for inputs of shape "
+                f"{tuple(x.shape)}; choose a layer whose output is (B, K, *L) with {x.ndim - 2} axes of space"
+            )
+        values = reduce_channels(attributions.detach().float(), self.channels)
         if values.shape[2:] == x.shape[2:]:
             return values
         mode = ("linear", "bilinear", "trilinear")[x.ndim - 3]
@@ -178,48 +181,48 @@ RESERVED = ("self", "forward_func", "model", "layer", "inputs", "target", "addit
 
 
 def _plain(name: str, value: Any) -> Any:
-    """The value with lists as tuples, if it can be written down."""
+    """The value with lists as tuples. Raises `ValueError` unless it consists of numbers and strings."""
     if isinstance(value, tuple | list):
-        return tuple(_plain(name, each) for each in value)
+        return tuple(_plain(name, item) for item in value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise ValueError(f"arguments are numbers, strings and tuples of them; got {name}={value!r}")
 
 
-class _Scored(nn.Module):
-    """The model and what is explained of it as one network: `(N, C, *S)` and queries `(N,)` to scores `(N,)`.
+class _Scores(nn.Module):
+    """The model and its score as one network, from rows `(N, C, *S)` and their queries `(N,)` to scores `(N,)`.
 
-    The queries travel as Captum's additional argument, which it repeats as it repeats the inputs.
+    The queries are an additional argument for Captum, which repeats it in the same way as the inputs.
     """
 
     def __init__(self, subject: Subject) -> None:
         super().__init__()
         self.subject = subject
-        self.model = subject.model  # registers it, where it is a module, for methods that look through all of them
+        self.model = subject.model  # registers a module as a submodule, for methods that visit all modules
 
-    def forward(self, seen: Tensor, query: Tensor) -> Tensor:
-        return self.subject.phi(seen, query)
+    def forward(self, rows: Tensor, query: Tensor) -> Tensor:
+        return self.subject.phi(rows, query)
 
 
 ONE_AT_A_TIME = threading.RLock()
-"""Captum marks modules, and draws from the process's random numbers: its methods take turns where threads share them."""
+"""The lock for calls of Captum, which sets attributes of modules and draws from the random numbers of the process."""
 
 MARKS = ("input", "output", "rule", "activations")
-"""Attributes with which Captum marks modules. Some stay behind, and a `rule` that the user gave is taken away."""
+"""The attributes that Captum sets on modules. It leaves some of them behind, and deletes a `rule` that the user set."""
 
 
 @contextmanager
-def _left_alone(model: Model) -> Iterator[None]:
-    """Hooks, parameters' storage and marks are restored, whatever Captum did, also after an exception."""
+def _restored(model: Model) -> Iterator[None]:
+    """Restore hooks, the storage of parameters, and `MARKS` at the end, also after an exception."""
     if not isinstance(model, nn.Module):
         yield
         return
     modules = list(model.modules())
     hooks = [
-        (each, dict(each))
+        (live, dict(live))
         for module in modules
-        for name, each in vars(module).items()
-        if "_hooks" in name and isinstance(each, dict)
+        for name, live in vars(module).items()
+        if "_hooks" in name and isinstance(live, dict)
     ]
     data = [(parameter, parameter.data) for parameter in model.parameters()]
     marks = [(module, {name: vars(module)[name] for name in MARKS if name in vars(module)}) for module in modules]
@@ -231,17 +234,17 @@ def _left_alone(model: Model) -> Iterator[None]:
             live.update(saved)
         for parameter, values in data:
             parameter.data = values
-        for module, given in marks:
+        for module, attributes in marks:
             for name in MARKS:
                 vars(module).pop(name, None)
-            vars(module).update(given)
+            vars(module).update(attributes)
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Both torch's and NumPy's random numbers begin with the seed; NumPy's state comes out as it went in."""
-    torch.manual_seed(seed)  # the surroundings restore this one
-    before = np.random.get_state()  # noqa: NPY002  # Captum draws from the global one
+    """Seed the random numbers of torch and NumPy, and restore NumPy's state at the end."""
+    torch.manual_seed(seed)  # `Surroundings.computing` restores torch's state
+    before = np.random.get_state()  # noqa: NPY002  # Captum draws from the global generator
     np.random.seed(seed % 2**32)  # noqa: NPY002
     try:
         yield

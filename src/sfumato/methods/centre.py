@@ -1,7 +1,7 @@
-r"""The centre: what a map is worth that knows nothing of the picture.
+r"""The centre: a baseline map that does not depend on the picture.
 
-Objects lie in the middle of photographs, so that pointing there hits many; a method is to be judged by how much better
-it does. As a baseline in J. Zhang et al.: *Top-down neural attention by excitation backprop*, ECCV 2016.
+Photographs often have their object in the middle, so that pointing there hits many objects. A method should do better. The
+baseline is that of J. Zhang et al.: *Top-down neural attention by excitation backprop*, ECCV 2016.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.methods.method import Method, Progress
+from sfumato.methods.method import Method
 from sfumato.model.subject import Subject
+from sfumato.search.loop import Progress
 from sfumato.settings import check_number, later
 
 MEMORY = 2.0
-"""GiB that the model may keep."""
+"""GiB that the model may keep for its backward pass."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Centre(Method):
     `sigma`: width of the bump as a fraction of each axis's length $L_i$. Along an axis of even length the two places next to
     the middle $c_i$ are equally high.
 
-    The model is asked for nothing but `result.whole`, the score of each input, which other methods tell, too. `score`: what a
-    class index means there, "logit", "probability", "log-odds" or "sigmoid".
+    The model is run only for `result.whole`, the score of each input, which is part of every result. `score`: what a class
+    index means there, "logit", "probability", "log-odds" or "sigmoid".
     """
 
     sigma: float = 0.25
@@ -38,7 +39,7 @@ class Centre(Method):
         super().__post_init__()
 
     def explain(self, subject: Subject, progress: Progress | None) -> Attribution:  # noqa: ARG002  # there are no steps
-        _, whole = subject.looked_at(MEMORY)
+        _, whole = subject.probe(MEMORY)
         with subject.surroundings.computing():
             x = subject.inputs
             saliency = bump(x.shape[2:], self.sigma).to(x.device).expand(len(x), 1, *x.shape[2:]).contiguous()

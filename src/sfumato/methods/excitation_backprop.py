@@ -1,4 +1,4 @@
-r"""Excitation backpropagation: which units won, from the top down.
+r"""Excitation backpropagation: the probability that each unit wins, from the top down.
 
 J. Zhang, Z. Lin, J. Brandt, X. Shen, S. Sclaroff: *Top-down neural attention by excitation backprop*, ECCV 2016, arXiv
 1608.00507.
@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from sfumato.layers.flow import flowing
+from sfumato.layers.flow import signals_at
 from sfumato.methods.method import AtLayer, LayerMethod
 from sfumato.model.backward.excitation import negated, top_layers
 
@@ -19,16 +19,17 @@ from sfumato.model.backward.excitation import negated, top_layers
 class ExcitationBackprop(LayerMethod):
     r"""The probability that each place wins, $S(u) = \sum_k P(a_k(u))$ (Zhang et al. 2016, section 3.2).
 
-    Winners pick theirs among the units that excited them: $P(a_i) = a_i \sum_j w^+_{ij} P(y_j) / \sum_{i'} w^+_{i'j} a_{i'}$
-    through convolutions, linear layers and means; sums share by what each summand contributed, maxima pass to the
-    winner, activations and normalisation pass it on: see `sfumato.model.backward.excitation`. The top's probability is the
-    score's gradient by the model's outputs: 1 at the class of a `Logit`, and for a score that subtracts, a difference of maps.
+    A unit that wins passes its probability to the units that excite it, through convolutions, linear layers and means by
+    $P(a_i) = a_i \sum_j w^+_{ij} P(y_j) / \sum_{i'} w^+_{i'j} a_{i'}$. Sums divide it in proportion to what each summand
+    contributed, maxima give it to their largest input, and activations and normalisation pass it on: see
+    `sfumato.model.backward.excitation`. At the top the probability is the gradient of the score by the model's outputs: 1
+    at the class of a `Logit`. For a score that subtracts outputs, the map is a difference.
 
-    At every layer the probabilities sum to one, less what reached units that nothing excites. That is checked for the
+    At every layer the probabilities sum to one, except for what reaches units that nothing excites. This is checked for the
     first input, at every operation: see `sfumato.model.backward.conservation`.
 
-    Called, it raises `ValueError` besides where the model is compiled by torch.compile or torch.jit, or where probabilities do
-    not add up above the layer: there is something without a rule (attention, LSTM, ...).
+    A call also raises `ValueError` if the model is compiled by torch.compile or torch.jit, or if the probabilities do not
+    add up above the layer, because a function there has no rule (attention, LSTM, …).
 
     The settings are those of `LayerMethod`; `layer` is the dotted name of the module whose output is $a$, "" for the input,
     where only positive values can win.
@@ -41,21 +42,21 @@ class ExcitationBackprop(LayerMethod):
 
 
 @dataclass(frozen=True)
-class _Contrasting(AtLayer):
-    """The setting that stands before the shared ones, so that positional arguments keep their order."""
+class _WithContrastLayer(AtLayer):
+    """The setting that comes before the shared ones, so that positional arguments keep their order."""
 
     contrast_layer: str = ""
 
 
 @dataclass(frozen=True)
-class ContrastiveExcitationBackprop(LayerMethod, _Contrasting):
-    r"""Where the class wins more than its dual: $S = \max(0, \sum_k P_k - \bar P_k)$ (Zhang et al. 2016, section 3.3).
+class ContrastiveExcitationBackprop(LayerMethod, _WithContrastLayer):
+    r"""The lead of the class over its dual: $S = \max(0, \sum_k P_k - \bar P_k)$ (Zhang et al. 2016, section 3.3).
 
-    $\bar P$ starts from a unit with the negated weights of the class; both go down to `contrast_layer`, and their difference
-    from there. It is clipped once, at the end, where channels are summed.
+    $\bar P$ starts from a unit with the negated weights of the class. Both flow down to `contrast_layer`, and their difference
+    flows on from there. It is clipped once, at the end, when channels are summed.
 
     - `contrast_layer`: the dotted name of the module at whose output the two are subtracted, above `layer` and below the
-      top; "" for what goes into the model's last layer with weights, as published.
+      top; "" for the input of the model's last layer with weights, as published.
 
     The other settings are those of `LayerMethod`, and its errors those of `ExcitationBackprop`.
     """
@@ -73,22 +74,23 @@ class ContrastiveExcitationBackprop(LayerMethod, _Contrasting):
     def watched(self) -> Sequence[str]:
         return [self.contrast_layer] if self.contrast_layer else []
 
-    def descend(self, scores: Tensor, output: Tensor, watched: Sequence[Tensor]) -> Tensor:
+    def backward(self, scores: Tensor, output: Tensor, watched: Sequence[Tensor]) -> Tensor:
         return _contrast(scores, output, watched)
 
 
 def _contrast(scores: Tensor, output: Tensor, watched: Sequence[Tensor]) -> Tensor:
-    """What flows to the layer's output of the difference between the class and its dual."""
+    """The signal at the layer's output for the difference between the class and its dual."""
     tops = top_layers(scores)
     if not tops:
         raise ValueError(
-            "no layer with weights lies between the layer and the score, so that there is no dual to contrast with; name a "
-            "layer further down"
+            "there is no layer with weights between the layer and the score, so that there is no dual to contrast with; name "
+            "an earlier layer"
         )
-    # A layer's saved input stands in the graph like the tensor itself.
-    at = list(watched) or [top.saved_tensors[0] for top in tops]
-    own = flowing([scores.sum()], at)
+    # The saved input of a layer has the same place in the graph as the tensor itself.
+    tensors = list(watched) or [top.saved_tensors[0] for top in tops]
+    of_class = signals_at([scores.sum()], tensors)
     with negated(tops):
-        dual = flowing([scores.sum()], at)
-    (found,) = flowing(at, [output], [mine - other for mine, other in zip(own, dual, strict=True)])
-    return found
+        of_dual = signals_at([scores.sum()], tensors)
+    differences = [signal - dual for signal, dual in zip(of_class, of_dual, strict=True)]
+    (signal,) = signals_at(tensors, [output], differences)
+    return signal

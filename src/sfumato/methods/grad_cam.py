@@ -1,4 +1,4 @@
-r"""Grad-CAM: a layer's maps, weighted by how much the score grows with each on average.
+r"""Grad-CAM: the sum of a layer's maps, each weighted by the mean gradient of the score by it.
 
 R. R. Selvaraju, M. Cogswell, A. Das, R. Vedantam, D. Parikh, D. Batra: *Grad-CAM: visual explanations from deep networks
 via gradient-based localization*, ICCV 2017, arXiv 1610.02391.
@@ -18,11 +18,11 @@ class GradCAM(LayerMethod):
     r"""$S = \max(0, \sum_k \alpha_k A_k)$ with $\alpha_k$ the mean of $\partial \Phi / \partial A_k(u)$ over places $u$
     (Selvaraju et al. 2017, equations 1 and 2).
 
-    - `layer`: the dotted name of the module whose output is $A$, usually the last that has places; it must be given. For
+    - `layer`: the dotted name of the module whose output is $A$, usually the last one that has places; it must be given. For
       models from `sfumato.models.load`, `classifier.layers["GradCAM"]` names it. A transformer's tokens `(N, tokens, C)` are
-      laid out as in the picture: their number, less the leading ones (class, registers), must be a square for a square
-      picture. Where the class token alone is read, name a layer before the last attention: after it, the others do not
-      count, and the map is 0.
+      arranged as in the picture: their number, without the leading ones (class, registers), must be a square for a square
+      picture. If the model reads only the class token, name a layer before the last attention: the score does not depend on
+      the other tokens after it, so that the map is 0.
 
     The other settings are those of `LayerMethod`.
     """

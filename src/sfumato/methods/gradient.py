@@ -8,29 +8,30 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sfumato.methods.method import CHANNELS, AtLayer, LayerMethod, check_reduction
+from sfumato.methods.method import AtLayer, LayerMethod, check_reduction, reduce_channels
 
 
 @dataclass(frozen=True)
-class _Reduced(AtLayer):
-    """The setting that stands before the shared ones, so that positional arguments keep their order."""
+class _WithReduction(AtLayer):
+    """The setting that comes before the shared ones, so that positional arguments keep their order."""
 
     reduction: str = "max_abs"
 
 
 @dataclass(frozen=True)
-class Gradient(LayerMethod, _Reduced):
+class Gradient(LayerMethod, _WithReduction):
     r"""$S(u) = \max_c |\partial \Phi(x) / \partial x_c(u)|$ (Simonyan et al. 2014, section 3.1).
 
     - `layer`: the dotted name of the module at whose output the gradient is taken; "" for the input.
-    - `reduction`: from channels to one number a place: "max_abs" (published), "sum_abs", "norm", or the signed "sum".
+    - `reduction`: how the channels become one number for each place: "max_abs" (published), "sum_abs", "norm" (Euclidean), or
+      "sum", which keeps the sign.
 
     The other settings are those of `LayerMethod`.
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_reduction(self.reduction)
+        check_reduction("reduction", self.reduction)
 
     def read(self, activation: Tensor, gradient: Tensor) -> Tensor:  # noqa: ARG002
-        return CHANNELS[self.reduction](gradient)
+        return reduce_channels(gradient, self.reduction)

@@ -1,4 +1,4 @@
-r"""Guided backpropagation: the gradient along which every rectifier was active and helped.
+r"""Guided backpropagation: the gradient through active rectifiers, without negative signals.
 
 J. T. Springenberg, A. Dosovitskiy, T. Brox, M. Riedmiller: *Striving for simplicity: the all convolutional net*, ICLR 2015
 workshop, arXiv 1412.6806.
@@ -16,9 +16,9 @@ class GuidedBackprop(Gradient):
 
     Activations other than ReLU have $R_x = \sigma'(x) \max(R_y, 0)$: see `sfumato.model.backward.rules.BackwardRules`.
 
-    The settings are those of `Gradient`. Raises `ValueError` besides where the model is compiled by torch.compile or
-    torch.jit, where the signal meets a rectifier that the rule cannot reach, as within an `autograd.Function`, or what may hide
-    one, as a kernel of your own does, and where a part of the model is computed in another thread.
+    The settings are those of `Gradient`. A call also raises `ValueError` if the model is compiled by torch.compile or
+    torch.jit, if the signal meets a rectifier that the rule cannot reach (e.g. inside of an `autograd.Function`) or an
+    operation that may hide one (e.g. a custom kernel), and if the model computes a part of itself in another thread.
     """
 
     rules: ClassVar[str | None] = "guided"

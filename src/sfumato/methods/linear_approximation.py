@@ -1,8 +1,8 @@
 r"""Linear approximation: activation times gradient.
 
-What the first-order Taylor expansion of the score says that a layer's values at a place contribute. At the input it is
-known as gradient × input (A. Shrikumar, P. Greenside, A. Shcherbina, A. Kundaje: *Not just a black box*, 2016, arXiv
-1605.01713); TorchRay has it at layers.
+It is the contribution of a layer's values at a place in a first-order Taylor expansion of the score. At the input it is known
+as gradient × input (A. Shrikumar, P. Greenside, A. Shcherbina, A. Kundaje: *Not just a black box*, 2016, arXiv 1605.01713);
+TorchRay has it at layers.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from sfumato.methods.method import LayerMethod
 
 @dataclass(frozen=True)
 class LinearApproximation(LayerMethod):
-    r"""$S(u) = \sum_k a_k(u) \, \partial \Phi / \partial a_k(u)$, with its sign.
+    r"""$S(u) = \sum_k a_k(u) \, \partial \Phi / \partial a_k(u)$, a signed map.
 
-    Where all above the layer is linear without biases, the map's sum is the score. The settings are those of `LayerMethod`;
-    `layer` is the dotted name of the module whose output is $a$, "" for the input.
+    If the network above the layer is linear without biases, the map's sum is the score. The settings are those of
+    `LayerMethod`; `layer` is the dotted name of the module whose output is $a$, "" for the input.
     """
 
     def read(self, activation: Tensor, gradient: Tensor) -> Tensor:

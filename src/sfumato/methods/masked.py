@@ -11,10 +11,11 @@ from sfumato.attribution import Attribution
 from sfumato.games import Game
 from sfumato.layers.above import above
 from sfumato.masks.family import Parametrisation
-from sfumato.methods.method import Method, Progress
+from sfumato.methods.method import Method
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Perturbed
+from sfumato.search.loop import Progress
 from sfumato.search.problem import Ascent
 from sfumato.search.search import Search
 from sfumato.space.jitter import Jitter, MirrorEvenSteps
@@ -54,7 +55,7 @@ class MaskMethod(Method):
         """The subject itself, or the network above the layer."""
         if not self.layer:
             return subject
-        subject.looked_at(self.memory)
+        subject.probe(self.memory)
         return above(subject, self.layer, self.at, self.by_channel, self.layout, self.call)
 
     def searching(
@@ -67,7 +68,7 @@ class MaskMethod(Method):
         **used: Any,
     ) -> Search:
         """The search over a subject's masks; `hide` makes what they hide places with, `used` goes into `about`."""
-        rows, whole = subject.looked_at(self.memory)
+        rows, whole = subject.probe(self.memory)
         with subject.surroundings.computing():
             perturbed = hide()
         return Search(

@@ -1,9 +1,9 @@
-r"""Meaningful perturbation: the smallest, simplest mask whose deletion destroys the score, or whose showing keeps it.
+r"""Meaningful perturbation: the smallest smooth mask whose deletion destroys the score, or whose display preserves it.
 
 R. Fong, A. Vedaldi: *Interpretable explanations of black boxes by meaningful perturbation*, ICCV 2017, arXiv 1704.03296.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -14,12 +14,12 @@ from sfumato.attribution import Attribution, saliency
 from sfumato.games import DELETE, Game
 from sfumato.masks.grid import Grid, GridMask
 from sfumato.masks.priors import l1, total_variation
-from sfumato.methods.method import Method, Progress
+from sfumato.methods.method import Method
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.inputs import warn_of_no_effect
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Perturbation, seeded
-from sfumato.search.loop import Look, Step, climb
+from sfumato.search.loop import Look, Progress, Step, climb
 from sfumato.search.rules import TorchOptimiser
 from sfumato.settings import check_number, check_whole, later
 from sfumato.space.jitter import Jitter, Move, shifts
@@ -27,7 +27,8 @@ from sfumato.space.jitter import Jitter, Move, shifts
 STARTS = ("circle", "ones")
 
 SUPPRESSED = 0.01
-"""What is left of the score, as a share of the way from the fully perturbed input to the whole, once it is destroyed."""
+"""A score counts as destroyed if it exceeds that of the fully perturbed input by less than this share of the difference to the
+score of the whole input."""
 
 
 @dataclass(frozen=True)
@@ -35,26 +36,26 @@ class MeaningfulPerturbation(Method):
     r"""Minimise $\lambda_1 \lVert 1 - m \rVert_1 + \lambda_2 \sum_u \lVert \nabla m(u) \rVert_\beta^\beta +
     \mathrm{E}_\tau \Phi(m \otimes x(\cdot - \tau))$ over masks $m \in [0, 1]$ (Fong & Vedaldi 2017, eq. 4).
 
-    That is the deletion game; the preservation game minimises $\lambda_1 \lVert m \rVert_1 + \dots - \Phi(m \otimes x)$.
-    The area is an outcome of the weights, where `ExtremalPerturbation` takes it as given. Called with a model, inputs
-    `(B, C, *S)` and targets, it returns an `Attribution` with one mask a query, `(B, 1, 1, *S)`, which marks what matters:
-    $m$ of the preservation game, $1 - m$ of the deletion game. Its `areas` are `None`, as none is asked for.
+    This is the deletion game; the preservation game minimises $\lambda_1 \lVert m \rVert_1 + \dots - \Phi(m \otimes x)$. The
+    area follows from the weights; for `ExtremalPerturbation` it is a setting. A call with a model, inputs `(B, C, *S)` and
+    targets returns an `Attribution` with one mask for each query, `(B, 1, 1, *S)`, which marks what matters: $m$ of the
+    preservation game, $1 - m$ of the deletion game. Its `areas` are `None`, as no area is requested.
 
     - `game`: "delete", "preserve", or another `Game`.
-    - `steps`, `rate`: of Adam, which holds $m$ in [0, 1] by clipping it after each step. The last mask is the answer.
+    - `steps`, `rate`: of Adam. Each step clips $m$ to [0, 1]. The last mask is the answer.
     - `l1`, `tv`, `beta`: $\lambda_1$, $\lambda_2$ and $\beta$; both terms are sums over the cells of the coarse mask.
-    - `perturbation`: what hides a place. Of several, the mean of their scores counts: in the result, too.
+    - `perturbation`: what hides a place. For several, the score is the mean of their scores, also in the result.
     - `mask`: the coarse grid and its smoothing.
-    - `jitter`: the input moves by up to so many places along each axis, beneath the mask, at every step; 0 for none. By
-      default as many as suit its shape: 4 for a picture of 224 pixels.
-      $\tau$ is drawn anew at each step, uniformly, and is the same for all queries; borders are reflected.
-    - `start`: "circle", the smallest centred disc (interval, ball) whose perturbation leaves less than 1 % of the score of
-      the whole input over that of the fully perturbed one; or "ones", $m = 1$, from where all of the input shows.
+    - `jitter`: at every step the input moves beneath the mask by up to this number of places along each axis; 0 for none. The
+      default depends on the shape: 4 for a picture of 224 pixels. $\tau$ is drawn at each step, uniformly, and is the same for
+      all queries; borders are reflected.
+    - `start`: "circle", the smallest centred disc (interval, ball) whose perturbation destroys the score: less than 1 % remains
+      of the difference between the whole and the fully perturbed input; or "ones", $m = 1$, which shows the whole input.
     - `smooth`: width of the Gaussian that smooths `result.map`, as a fraction of the input's shortest side.
-    - `seed`: of all that is random. `memory`: GiB that the model may keep for its backward pass.
-    - `score`: what a class index means: "probability", as in the paper, for which the weights are meant and the model is to
-      return logits; or "logit", "log-odds" or "sigmoid", with weights that suit their range. Any other target is a score
-      itself.
+    - `seed`: the seed of all random numbers. `memory`: GiB that the model may keep for its backward pass.
+    - `score`: what a class index means: "probability", as in the paper, for a model that returns logits; the default weights
+      are those for probabilities. Or "logit", "log-odds" or "sigmoid", with weights that fit their range. Any other target is a
+      score itself.
     """
 
     makes_masks: ClassVar[bool] = True
@@ -105,15 +106,16 @@ class MeaningfulPerturbation(Method):
 
     def explain(self, subject: Subject, progress: Progress | None) -> Attribution:
         """One mask for each query."""
-        descent = Descent.of(self, subject)
-        return descent.attribution(descent.run(progress))
+        optimisation = MaskOptimisation.of(self, subject)
+        return optimisation.attribution(optimisation.run(progress))
 
 
 @dataclass(frozen=True, eq=False)
-class Descent:
-    """A method at work on one batch, whose masks `(B, 1, *L)` mark what matters: the paper's $1 - m$ in the deletion game.
+class MaskOptimisation:
+    """The optimisation of one batch of masks.
 
-    With marks both games read alike: what they weigh is what is marked, and what they gain is what `Game` says.
+    Its parameters `(B, 1, *L)` are called marks, as they mark what matters: $m$ in the preservation game, $1 - m$ in the
+    deletion game. So the penalties are the same in both games, and `Game` defines the rest of the objective.
     """
 
     method: MeaningfulPerturbation
@@ -123,29 +125,29 @@ class Descent:
     about: dict[str, Any]
 
     @classmethod
-    def of(cls, method: MeaningfulPerturbation, subject: Subject) -> "Descent":
-        """Look once at the whole inputs of what is explained."""
+    def of(cls, method: MeaningfulPerturbation, subject: Subject) -> "MaskOptimisation":
+        """The optimisation for a subject, whose whole inputs are scored here."""
         with subject.surroundings.computing():
             grid = method.mask.on(subject.inputs.shape[2:], subject.inputs.device)
-            rows, whole = subject.looked_at(method.memory)
-            perturbed = [seeded(each, method.seed)(subject.inputs) for each in method.perturbations]
-        evaluations = tuple(Evaluation(subject, (each,), subject.query, rows) for each in perturbed)
+            rows, whole = subject.probe(method.memory)
+            perturbed = [seeded(perturbation, method.seed)(subject.inputs) for perturbation in method.perturbations]
+        evaluations = tuple(Evaluation(subject, (inputs,), subject.query, rows) for inputs in perturbed)
         about = method.about(subject, mask=grid.family, jitter=list(_limits(method, grid)))
         return cls(method, evaluations, grid, whole, about)
 
-    def run(self, progress: Callable[[Step], object] | None = None) -> Tensor:
-        """The marks `(B, 1, *L)` that the steps lead to."""
+    def run(self, progress: Progress | None = None) -> Tensor:
+        """The marks `(B, 1, *L)` after all steps."""
         surroundings = self.evaluations[0].subject.surroundings
         with surroundings.computing():
             marks = self.circle() if self.method.start == "circle" else self.ones()
-        for step in surroundings.each(self.steps(marks)):
+        for step in surroundings.iterate(self.steps(marks)):
             marks = step.parameters
             if progress is not None:
                 progress(step)
         return marks
 
     def steps(self, start: Tensor) -> Iterator[Step]:
-        """Adam, one step at a time: each with the marks that it arrives at, and the values and areas it set out from."""
+        """The steps of Adam. Each has the marks after it, and the values and areas before it."""
         method = self.method
         generator = torch.Generator("cpu").manual_seed(method.seed)
         limits = _limits(method, self.grid)
@@ -162,41 +164,42 @@ class Descent:
             yield replace(step, parameters=step.following)
 
     def look(self, marks: Tensor, shift: tuple[int, ...]) -> Look:
-        """The game's values and the masks' areas `(B,)`, and the objective's gradient `(B, 1, *L)`, with the input shifted."""
+        """The objective at these marks `(B, 1, *L)`, for inputs that are shifted: its value, its gradient, and the areas."""
         method = self.method
         leaf = marks.detach().requires_grad_()
         masks = self.grid(leaf)
-        # Evaluation moves the input together with its mask; a mask moved the other way before stays where it is.
-        still = Move(tuple(-each for each in shift))(masks)
-        found = [each.gradients(still, Game.named(method.game), Move(shift)) for each in self.evaluations]
-        values = torch.stack([values for values, _ in found]).mean(0)
-        gain = torch.stack([gain for _, gain in found]).mean(0)
+        # Evaluation moves the input together with its mask. So the mask is moved back first, and only the input moves.
+        moved_back = Move(tuple(-places for places in shift))(masks)
+        game, move = Game.named(method.game), Move(shift)
+        pairs = [evaluation.gradients(moved_back, game, move) for evaluation in self.evaluations]
+        values, gain = (torch.stack(tensors).mean(0) for tensors in zip(*pairs, strict=True))
         penalty = method.l1 * l1(leaf) + method.tv * total_variation(leaf, method.beta)
-        (gradient,) = torch.autograd.grad([still, penalty], leaf, [gain, -torch.ones_like(penalty)])
+        (gradient,) = torch.autograd.grad([moved_back, penalty], leaf, [gain, -torch.ones_like(penalty)])
         return Look(values, gradient, masks.detach().flatten(1).mean(1))
 
     def ones(self) -> Tensor:
-        r"""Marks for $m = 1$: nothing in a game that only deletes, else everything."""
-        marked = 1.0 if Game.named(self.method.game).keep else 0.0
-        return self.whole.new_full((len(self.whole), 1, *self.grid.size), marked)
+        r"""The marks for $m = 1$: 0 in a game that only deletes, else 1."""
+        value = 1.0 if Game.named(self.method.game).keep else 0.0
+        return self.whole.new_full((len(self.whole), 1, *self.grid.size), value)
 
     def circle(self) -> Tensor:
-        """For each query, the smallest centred ball whose perturbation suppresses the score."""
+        """The marks of the smallest centred ball whose perturbation destroys the score of each query."""
         marks = self.whole.new_ones((len(self.whole), 1, *self.grid.size))
         blank = self.scores(torch.zeros_like(self.grid(marks)))
         bound = blank + SUPPRESSED * (self.whole - blank)
-        found = torch.zeros_like(blank, dtype=torch.bool)
+        done = torch.zeros_like(blank, dtype=torch.bool)
         for ball in self.grid.balls():
-            new = ~found & (self.scores(1 - self.grid(ball).expand(len(marks), *[-1] * (ball.ndim - 1))) <= bound)
-            marks = torch.where(new.view(-1, *[1] * (marks.ndim - 1)), ball, marks)
-            found |= new
-            if found.all():
+            masks = 1 - self.grid(ball).expand(len(marks), *[-1] * (ball.ndim - 1))
+            destroyed = ~done & (self.scores(masks) <= bound)
+            marks = torch.where(destroyed.view(-1, *[1] * (marks.ndim - 1)), ball, marks)
+            done |= destroyed
+            if done.all():
                 break
         return marks
 
     def scores(self, masks: Tensor) -> Tensor:
-        """Scores `(B,)` of what masks `(B, 1, *S)` keep: the mean over the perturbations."""
-        return torch.stack([each.scores(masks) for each in self.evaluations]).mean(0)
+        """The scores `(B,)` of inputs under masks `(B, 1, *S)`, averaged over the perturbations."""
+        return torch.stack([evaluation.scores(masks) for evaluation in self.evaluations]).mean(0)
 
     def attribution(self, marks: Tensor) -> Attribution:
         """The result for marks `(B, 1, *L)`."""
@@ -218,6 +221,6 @@ class Descent:
 
 
 def _limits(method: MeaningfulPerturbation, grid: Grid) -> tuple[int, ...]:
-    """Up to how many places the input moves along each axis."""
+    """The largest shift of the input along each axis, in places."""
     shift = Jitter(method.jitter, flip=False).for_shape(grid.shape).shift
     return shift if isinstance(shift, tuple) else (shift or 0,) * len(grid.shape)

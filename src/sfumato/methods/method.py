@@ -1,8 +1,8 @@
-"""The base of all methods: their call, the settings that they share, and how a result says what made it.
+"""The base classes of methods: the call, shared settings, and the record of how a result was made.
 
-A new method is a subclass in a file of its own, and one line in `sfumato/methods/__init__.py`. It states its own settings as
-fields of a frozen dataclass, and its maths: `Method.explain`, or for methods that read one backward pass `LayerMethod.read`.
-Shared settings are fields by the names below; `__post_init__` checks those that a class has.
+A new method is a subclass in a file of its own, and one line in `sfumato/methods/__init__.py`. It defines its own settings as
+fields of a frozen dataclass, and its maths in `Method.explain`, or in `LayerMethod.read` if it reads one backward pass. Shared
+settings are fields with the names below; `__post_init__` checks those that a class has.
 """
 
 from abc import ABC, abstractmethod
@@ -20,7 +20,7 @@ from sfumato.attribution import Attribution
 from sfumato.layers.capture import check_layer
 from sfumato.layers.flow import axes_at, flows, gradient
 from sfumato.layers.tokens import check_layout, laid_out
-from sfumato.model.arguments import parted
+from sfumato.model.arguments import split_arguments
 from sfumato.model.backward.rule import BackwardRule
 from sfumato.model.backward.rules import check_visible
 from sfumato.model.effects import Model
@@ -28,33 +28,31 @@ from sfumato.model.inputs import warn_of_no_effect
 from sfumato.model.subject import WHOLE, Subject
 from sfumato.perturbations import Perturbation, seeded
 from sfumato.scores import check_finite, check_meaning
+from sfumato.search.loop import Progress
 from sfumato.settings import check_flag, check_number, check_seed, later
 from sfumato.space.smoothing import enlarged, gaussian_blur
 
-Progress = Callable[[Any], object]
-"""Called with each step of a method that works in steps."""
-
 
 class Method(ABC):
-    """A method of attribution: its settings, called with a model, inputs and targets.
+    """A method of attribution: an object with settings, which is called with a model, inputs and targets.
 
-    Of the shared settings a class has those that it needs, as fields:
+    Shared settings, of which a class has as fields those that it needs:
 
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
-    - `seed`: of all that is random. The same seed gives the same result, alone or in any batch.
+    - `seed`: the seed of all random numbers. The same seed gives the same result, alone or in any batch.
     - `perturbation`: what hides a place, or several, used together.
-    - `memory`: GiB that the model may keep for its backward pass; more rows than fit go through it in turns.
+    - `memory`: GiB that the model may keep for its backward pass; more rows go through it in several batches.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of the shortest side; 0 for none.
     """
 
     makes_masks: ClassVar[bool] = False
-    """Whether results have `masks`, of the input where no layer is named."""
+    """Whether results have `masks`. They are masks of the input if no layer is named."""
     finds_smallest: ClassVar[bool] = False
     """Whether `sfumato.smallest` can use the method."""
     needs_layer: ClassVar[bool | None] = False
-    """True: a layer must be named. None: one may be named; without, it is the input. False: the method looks into none."""
+    """True: a layer must be named. None: a layer may be named; the default is the input. False: the method uses no layer."""
     smoothed: ClassVar[str] = "a fraction of the input's shortest side"
-    """What `smooth` counts in, for its error."""
+    """The unit of `smooth`, for its error message."""
 
     score: str = "logit"
     seed: int = 0
@@ -62,7 +60,7 @@ class Method(ABC):
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` unless the shared settings, of those that the class has, can be used."""
+        """Check those shared settings that the class has. Raises `ValueError` for a value that cannot be used."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}  # type: ignore[arg-type]
         for name in ("resize", "deterministic"):
             if name in values:
@@ -75,29 +73,29 @@ class Method(ABC):
         check_seed(self.seed)
 
     def __call__(self, model: Model, inputs: Tensor, targets: Any, progress: Progress | None = None) -> Attribution:
-        """The attribution for inputs `(B, C, *S)`, prepared as the model wants them.
+        """The attribution for inputs `(B, C, *S)`, preprocessed as the model needs them.
 
         `model`: any callable that returns outputs for inputs; methods that compute gradients need it differentiable.
         `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. `progress` is called with
-        each step of methods that work in steps; others do not call it. Raises `ValueError` where the settings, the inputs
-        or the targets cannot be used with the model. The model comes out as it went in, also after an error.
+        each step of methods that work in steps; others do not call it. Raises `ValueError` if the settings, the inputs or the
+        targets cannot be used with the model. The model is left unchanged, also after an error.
         """
         with self.prepared(model, inputs, targets) as subject:
             return self.explain(subject, progress)
 
     @contextmanager
     def prepared(self, model: Model, inputs: Tensor, targets: Any) -> Iterator[Subject]:
-        """What is explained: the model, held still meanwhile, with inputs and targets that were checked."""
+        """A context with the subject: the frozen model with checked inputs and targets. Raises `ValueError` as a call does."""
         self.check_model(model)
         with Subject.prepared(model, inputs, targets, self.score, self.seed, self.deterministic) as subject:
             yield subject
 
     def check_model(self, model: Model) -> None:  # noqa: ARG002  # subclasses look at it
-        """Raise `ValueError` where the method cannot be called with the model, before anything is computed."""
+        """Raise `ValueError` if the method cannot be used with the model, before anything is computed."""
         if self.needs_layer and not getattr(self, "layer", ""):
             name = type(self).__name__
             raise ValueError(
-                f'{name} needs layer, the dotted name of the module that it looks into, e.g. {name}(layer="layer4"). All '
+                f'{name} needs layer, the dotted name of the module to look into, e.g. {name}(layer="layer4"). All '
                 "names: [name for name, _ in model.named_modules()]"
             )
 
@@ -109,19 +107,19 @@ class Method(ABC):
 
     @abstractmethod
     def explain(self, subject: Subject, progress: Progress | None) -> Attribution:
-        """The attribution of the subject: the model, held still, with the inputs and what is explained of them.
+        """The attribution of the subject: the frozen model with its inputs and score.
 
-        What it computes goes into `with subject.surroundings.computing():`, and its result has `about=self.about(subject)`.
+        Compute inside `with subject.surroundings.computing():`, and return a result with `about=self.about(subject)`.
         """
 
     def about(self, subject: Subject, values: Mapping[str, Sequence[Any]] | None = None, **used: Any) -> dict[str, Any]:
-        """How the result was made, for its `about`: see `sfumato.about.about_run`."""
+        """The record of how the result was made, for its `about`. See `sfumato.about.about_run` for the arguments."""
         return about_run(self, subject.used_score, values, **used)
 
 
 @dataclass(frozen=True)
 class AtLayer(Method):
-    """A method that looks into a layer, and where: the settings that come first in all such methods."""
+    """The settings that name a layer. They come first in all methods that have them."""
 
     layer: str = ""
     layout: str = later("")
@@ -129,24 +127,25 @@ class AtLayer(Method):
 
 @dataclass(frozen=True)
 class LayerMethod(AtLayer):
-    """A method whose map is made of what a layer puts out and of what flows back to it from the score, in one pass.
+    """A method whose map is computed from the output of a layer and the signal that flows back to it from the score.
 
-    - `layer`: the dotted name of the module at whose output the method looks; "" for the model's input. A transformer's
-      tokens `(N, tokens, C)` are laid out as in the picture, without the leading ones (class, registers).
-    - `layout`: which axis of that output is which, as "BHWC", where it cannot be found out; see `ExtremalPerturbation`.
+    - `layer`: the dotted name of the module whose output is used; "" for the model's input. A transformer's tokens
+      `(N, tokens, C)` are arranged as in the picture, without the leading ones (class, registers).
+    - `layout`: the order of the axes of that output, e.g. "BHWC", if it cannot be determined; see `ExtremalPerturbation`.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
-    - `resize`: whether the map is interpolated linearly to the inputs' size, or stays as large as the layer.
-    - `memory`: GiB that the model may keep for its backward pass; more inputs than fit go through it in turns.
-    - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
+    - `resize`: whether the map is interpolated linearly to the inputs' size, or has the size of the layer.
+    - `perturbation`: what hides a place, or several, used together.
+    - `memory`: GiB that the model may keep for its backward pass; more inputs go through it in several batches.
+    - `call`: the number of one of the layer's calls, if the model calls it several times: 0 for the first, -1 for the last.
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
 
-    Methods with `rules` raise `ValueError` besides where the model is compiled by torch.compile or torch.jit.
+    Methods with `rules` also raise `ValueError` if the model is compiled by torch.compile or torch.jit.
     """
 
     needs_layer: ClassVar[bool | None] = None
     smoothed: ClassVar[str] = "a fraction of the map's shortest side"
     rules: ClassVar[BackwardRule | str | None] = None
-    """Those of `sfumato.model.backward.rules.BackwardRules` under which the signal flows back, if any."""
+    """The backward rule by which the signal flows back, as `sfumato.model.backward.rules.BackwardRules` takes it, if any."""
 
     smooth: float = 0.0
     resize: bool = True
@@ -162,18 +161,21 @@ class LayerMethod(AtLayer):
     def check_model(self, model: Model) -> None:
         super().check_model(model)
         if self.rules:
-            check_visible(parted(model)[0])
+            check_visible(split_arguments(model)[0])
 
     @abstractmethod
     def read(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        """The map `(N, 1, *L)` of what the layer puts out and of what flows back to it, `(N, C, *L)` both."""
+        """The map `(N, 1, *L)` for the layer's output and the signal that flows back to it, both `(N, C, *L)`."""
 
     def watched(self) -> Sequence[str]:
-        """Other layers whose outputs `descend` takes."""
+        """The names of other layers whose outputs `backward` needs."""
         return ()
 
-    def descend(self, scores: Tensor, output: Tensor, watched: Sequence[Tensor]) -> Tensor:
-        """What flows back to the layer's output from scores `(N,)`, of the output's shape: by default the gradient."""
+    def backward(self, scores: Tensor, output: Tensor, watched: Sequence[Tensor]) -> Tensor:
+        """The signal that flows back from scores `(N,)` to the layer's output, of the same shape: by default the gradient.
+
+        `watched` are the outputs of the layers that `watched()` names.
+        """
         return gradient(scores, output, watched)
 
     def explain(self, subject: Subject, progress: Progress | None) -> Attribution:  # noqa: ARG002  # there are no steps
@@ -184,26 +186,27 @@ class LayerMethod(AtLayer):
             with subject.surroundings.computing():
                 run = partial(_outputs, subject)
                 axes = axes_at(subject.model, self.layer, "output", subject.inputs, run, self.layout, self.call)
-        maps, whole, without = [], [], []
-        for flow in flows(subject, self.layer, self.rules, self.memory, self.watched(), self.descend, self.call):
+        maps, whole, unaffected = [], [], []
+        for flow in flows(subject, self.layer, self.rules, self.memory, self.watched(), self.backward, self.call):
             whole.append(flow.scores)
             check_finite(torch.cat(whole), WHOLE)
             if not torch.isfinite(flow.gradient).all():
                 raise ValueError(
-                    "what flows back from the score is not finite; check the model, or use a wider type than its present one"
+                    "the signal that flows back from the score is not finite; check the model, or use a wider type than its "
+                    "present one"
                 )
             with subject.surroundings.computing(), torch.no_grad():
                 activation, signal = (
                     laid_out(values.float() if values.itemsize < 4 else values, space, self.layer, axes, self.layout)
                     for values in (flow.activation, flow.gradient)
                 )
-                without.append((signal == 0).flatten(1).all(1))
-                maps.append(self._finished(self.read(activation, signal).float(), space))
+                unaffected.append((signal == 0).flatten(1).all(1))
+                maps.append(self._resize_and_smooth(self.read(activation, signal).float(), space))
         with subject.surroundings.computing(), torch.no_grad():
-            warn_of_no_effect(torch.cat(without), self.layer)
+            warn_of_no_effect(torch.cat(unaffected), self.layer)
             return Attribution(map=torch.cat(maps), whole=torch.cat(whole), about=self.about(subject))
 
-    def _finished(self, saliency: Tensor, space: tuple[int, ...]) -> Tensor:
+    def _resize_and_smooth(self, saliency: Tensor, space: tuple[int, ...]) -> Tensor:
         if self.resize:
             saliency = enlarged(saliency, space)
         if self.smooth:
@@ -216,7 +219,7 @@ def _outputs(subject: Subject, inputs: Tensor) -> Any:
     return subject.outputs(inputs, subject.query[: len(inputs)])
 
 
-CHANNELS: dict[str, Callable[[Tensor], Tensor]] = {
+REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "max_abs": lambda values: values.abs().amax(1, keepdim=True),
     "sum_abs": lambda values: values.abs().sum(1, keepdim=True),
     "norm": lambda values: values.norm(dim=1, keepdim=True),
@@ -225,8 +228,16 @@ CHANNELS: dict[str, Callable[[Tensor], Tensor]] = {
 """From `(N, C, *L)` to `(N, 1, *L)`: the largest magnitude (Simonyan et al. 2014), the sum of magnitudes, the Euclidean
 norm, and the sum, which keeps the sign."""
 
+SYNONYMS = {"largest": "max_abs", "absolute": "sum_abs"}
+"""Other names of reductions, which stand in existing settings of `Captum`."""
 
-def check_reduction(reduction: str) -> None:
-    """Raise `ValueError` unless it is one of `CHANNELS`."""
-    if reduction not in CHANNELS:
-        raise ValueError(f"reduction must be one of {', '.join(CHANNELS)}; got {reduction!r}")
+
+def check_reduction(setting: str, reduction: Any) -> None:
+    """Raise `ValueError` unless the value of the setting is the name of a reduction."""
+    if not isinstance(reduction, str) or SYNONYMS.get(reduction, reduction) not in REDUCTIONS:
+        raise ValueError(f"{setting} must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
+
+
+def reduce_channels(values: Tensor, reduction: str) -> Tensor:
+    """Values `(N, C, *L)` reduced to `(N, 1, *L)`. `reduction` is a key of `REDUCTIONS`, or one of its `SYNONYMS`."""
+    return REDUCTIONS[SYNONYMS.get(reduction, reduction)](values)

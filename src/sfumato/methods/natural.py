@@ -1,8 +1,8 @@
-r"""What makes a picture natural: two ways to write it down in which what no photograph shows comes dear.
+r"""Priors of natural pictures for feature inversion: parameters of pictures, and penalties on unnatural ones.
 
-`Fourier` is later practice (Olah, Mordvintsev & Schubert, *Feature visualization*, Distill 2017), `Pixels` the published one
-(Mahendran & Vedaldi, CVPR 2015, arXiv 1412.0035). Both are settings, with the shape of the pictures and their
-`Normalisation` handed to them.
+`Pixels` is published with the method (Mahendran & Vedaldi, CVPR 2015, arXiv 1412.0035). `Fourier` is later practice (Olah,
+Mordvintsev & Schubert, *Feature visualization*, Distill 2017). Both are settings; their methods take the shape of the pictures
+and the `Normalisation` as arguments.
 """
 
 import math
@@ -18,18 +18,18 @@ from sfumato.settings import check_number
 from sfumato.space.normalisation import Normalisation
 from sfumato.space.transforms import Transforms
 
-# The colours of photographs: rows z such that independent normal coefficients c make log-odds c · z of RGB values in [0, 1]
-# with the covariance that they have in 276 photographs of COCO. In turn light, red against blue, magenta against green.
+# The colours of photographs: rows z such that for independent normal coefficients c, the log-odds c · z of RGB values in [0, 1]
+# have the same covariance as in 276 photographs of COCO. The rows are light, red against blue, and magenta against green.
 # `python bench/inversion.py colours` measures them.
 COLOURS = ((1.611, 1.648, 1.731), (0.594, -0.012, -0.542), (0.125, -0.272, 0.143))
 
 
 @runtime_checkable
 class Prior(Protocol):
-    """How pictures are written down, and what else is known of them.
+    """A parametrisation of pictures, with a penalty on unnatural ones.
 
-    - `rate`: how far a step moves a parameter, in root mean square.
-    - `transforms`: the random changes under which a picture is to hold.
+    - `rate`: the length of a step, as the root mean square over the parameters.
+    - `transforms`: random changes of the picture at each step, under which it must keep its activations.
     """
 
     @property
@@ -44,29 +44,29 @@ class Prior(Protocol):
         """The pictures `(N, C, *S)` of parameters `(N, …)`; gradients flow through it."""
 
     def confined(self, parameters: Tensor, normalisation: Normalisation) -> Tensor:
-        """The nearest parameters whose pictures keep within the bounds."""
+        """The nearest parameters whose pictures have values within the bounds."""
 
-    def penalty(self, seen: Tensor) -> Tensor:
-        """How unnatural it is what the network sees, `(N,)`, in units of the relative error."""
+    def penalty(self, inputs: Tensor) -> Tensor:
+        """The penalty `(N,)` on unnatural inputs of the network `(N, C, *S)`, in units of the relative error."""
 
 
 @dataclass(frozen=True)
 class Fourier:
-    r"""A spectrum like that of photographs: coefficients of amplitude $1/|k|$, in colours as frequent as they are there.
+    r"""Coefficients of a spectrum with amplitude $1/|k|$, in the colours of photographs.
 
     $I = \mathrm{sigmoid}\Big(\sum_c z_c \, \mathcal{F}^{-1}\big(a_c(k)\, s(k)\big)\Big)$ with $s(k) \propto |k|^{-d}$
 
     The parameters are the coefficients $a_c(k)$, real and imaginary parts, of the discrete Fourier transform over all axes
-    of space; $d$ is `decay`; $|k|$ is in cycles per place and at least that of one cycle along the longest axis; the $z_c$
-    are `COLOURS` for three channels and independent for other numbers of them. $s$ is such that independent normal
-    coefficients give each $\mathcal{F}^{-1}(a\,s)$ variance one at every place: coefficients of the size of one make a
-    picture with the contrast of photographs, whatever its size. Equal steps in all of them go further where photographs
-    vary more, which is all of the prior there is: no penalty is added. For inputs without bounds there is no sigmoid, and no
-    colour.
+    of space. $d$ is `decay`. $|k|$ is in cycles per place, and at least that of one cycle along the longest axis. The $z_c$
+    are `COLOURS` for three channels; other numbers of channels are independent. $s$ is scaled such that independent normal
+    coefficients give each $\mathcal{F}^{-1}(a\,s)$ variance one at every place, so that they make a picture with the
+    contrast of photographs, whatever its size. A step of one length in all coefficients changes the picture most at the
+    frequencies at which photographs vary most. This is the whole prior: there is no penalty. For inputs without bounds
+    there is no sigmoid and no colour.
 
-    - `rate`: how far a step moves the coefficients, in root mean square. More makes for more contrast.
-    - `spread`: of the coefficients at the start, their standard deviation.
-    - `transforms`: of what the network sees at every second step.
+    - `rate`: the length of a step, as the root mean square over the coefficients. A larger rate gives more contrast.
+    - `spread`: the standard deviation of the coefficients at the start.
+    - `transforms`: random changes of the network's input at every second step.
     """
 
     decay: float = 1.0
@@ -79,7 +79,7 @@ class Fourier:
         _check(self)
 
     def start(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Coefficients `(1, C, *K, 2)`, where K is S with its last length halved, as the transform of real values has it."""
+        """Coefficients `(1, C, *K, 2)`, where K is S with its last length halved, as in the transform of real values."""
         channels, *space = shape
         size = (1, channels, *space[:-1], space[-1] // 2 + 1, 2)
         return self.spread * torch.randn(size, generator=generator, dtype=torch.float32, device="cpu")
@@ -96,21 +96,21 @@ class Fourier:
         return values.sigmoid()
 
     def confined(self, parameters: Tensor, normalisation: Normalisation) -> Tensor:  # noqa: ARG002
-        """The parameters: all their pictures keep within the bounds."""
+        """The parameters themselves, as all their pictures are within the bounds."""
         return parameters
 
-    def penalty(self, seen: Tensor) -> Tensor:
-        """Nothing."""
-        return seen.new_zeros(len(seen))
+    def penalty(self, inputs: Tensor) -> Tensor:
+        """Zeros `(N,)`."""
+        return inputs.new_zeros(len(inputs))
 
 
 def amplitudes(space: Sequence[int], decay: float) -> Tensor:
-    r"""$s(k)$ for half of the spectrum of real values over these lengths, float64: $|k|^{-d}$, scaled as `Fourier` says."""
+    r"""$s(k) \propto |k|^{-d}$ in float64 for the half spectrum of real values over these lengths, scaled as in `Fourier`."""
     axes = [torch.fft.fftfreq(length, dtype=torch.float64, device="cpu") for length in space[:-1]]
     axes.append(torch.fft.rfftfreq(space[-1], dtype=torch.float64, device="cpu"))
     squares = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0)
     falling = squares.sqrt().clamp(min=1 / max(space)) ** -decay
-    # At frequencies 0 and ½ along the last axis imaginary parts do not count; the others stand for their mirror images, too.
+    # Along the last axis, only the real parts count at frequencies 0 and ½. Each other frequency has a mirror image besides.
     counts = torch.full((space[-1] // 2 + 1,), 4.0, dtype=torch.float64, device="cpu")
     counts[0] = 1
     if space[-1] % 2 == 0:
@@ -125,17 +125,17 @@ class Pixels:
 
     $\lambda_\alpha \sum_{c,u} |x_c(u)|^\alpha + \lambda_\beta \sum_{c,u} \sum_i |x_c(u + e_i) - x_c(u)|^\beta$
 
-    $x$ is what the network sees, in standard deviations of its normalisation, and both are sums over channels and places,
-    not means: the larger a picture, the more they weigh. With `beta` 2 the second is the paper's, which takes the power of
-    the gradient's length; with another, that of each of its components.
+    $x$ is the input of the network, in standard deviations of its normalisation. Both terms are sums over channels and places,
+    not means, so that they have more weight for larger pictures. The paper's second term is a power of the gradient's length;
+    here it is the power of each component of the gradient, which is the same for `beta=2`.
 
     - `alpha`, `beta`: the exponents. `alpha_weight`, `beta_weight`: $\lambda_\alpha$ and $\lambda_\beta$. A larger
-      `beta_weight`, 1e-4 say, makes for smoother pictures and paler ones.
-    - `rate`: how far a step moves the values, in root mean square.
-    - `spread`: of the values at the start, their standard deviation.
-    - `transforms`: none were published.
+      `beta_weight`, e.g. 1e-4, gives smoother and paler pictures.
+    - `rate`: the length of a step, as the root mean square over the values.
+    - `spread`: the standard deviation of the values at the start.
+    - `transforms`: random changes of the network's input at every second step; the paper has none.
 
-    Values are held to those of pictures in [0, 1] after each step, which the paper did not do.
+    After each step, values are clipped to those of pictures in [0, 1], which the paper does not do.
     """
 
     alpha: float = 6.0
@@ -153,30 +153,30 @@ class Pixels:
         _check(self)
 
     def start(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Values `(1, C, *S)` as the network sees them: noise about the mean."""
+        """Values `(1, C, *S)` as inputs of the network: noise around the mean colour."""
         return self.spread * torch.randn(1, *shape, generator=generator, dtype=torch.float32, device="cpu")
 
     def pictures(self, parameters: Tensor, shape: Sequence[int], normalisation: Normalisation) -> Tensor:  # noqa: ARG002
-        """The pictures `(N, C, *S)` of which the network sees the parameters."""
+        """The pictures `(N, C, *S)` that become the parameters when they are normalised."""
         return normalisation.pictures(parameters)
 
     def confined(self, parameters: Tensor, normalisation: Normalisation) -> Tensor:
-        """The parameters, put back to the bounds where they exceed them."""
+        """The parameters, clipped to the bounds."""
         return normalisation.seen(normalisation.within(normalisation.pictures(parameters)))
 
-    def penalty(self, seen: Tensor) -> Tensor:
-        """Both penalties, `(N,)`."""
-        total = seen.new_zeros(len(seen))
+    def penalty(self, inputs: Tensor) -> Tensor:
+        """The sum of both penalties, `(N,)`."""
+        total = inputs.new_zeros(len(inputs))
         if self.alpha_weight:
-            total = total + self.alpha_weight * alpha_norm(seen, self.alpha)
+            total = total + self.alpha_weight * alpha_norm(inputs, self.alpha)
         if self.beta_weight:
-            total = total + self.beta_weight * total_variation(seen, self.beta)
+            total = total + self.beta_weight * total_variation(inputs, self.beta)
         return total
 
 
-def alpha_norm(seen: Tensor, alpha: float) -> Tensor:
+def alpha_norm(inputs: Tensor, alpha: float) -> Tensor:
     r"""$\lVert x \rVert_\alpha^\alpha = \sum_{c,u} |x_c(u)|^\alpha$ of each row, `(N,)`."""
-    return seen.abs().pow(alpha).flatten(1).sum(1)
+    return inputs.abs().pow(alpha).flatten(1).sum(1)
 
 
 def _check(prior: Fourier | Pixels) -> None:

@@ -14,7 +14,7 @@ from sfumato.games import Game
 from sfumato.methods.extremal import ExtremalPerturbation, check_areas
 from sfumato.methods.extremal_channels import ExtremalChannels, check_counts
 from sfumato.model.effects import Model
-from sfumato.search.search import Progress
+from sfumato.search.loop import Progress
 
 CURVE = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
 """Areas at which the score is sampled first, from a small spot to nearly the whole input."""

@@ -74,19 +74,16 @@ class DeletionGame(Protocol):
         model, inputs, target = (case.need(name, "the deletion game") for name in ("model", "inputs", "target"))
         boxes = self.boxes(finite_map(case.map, inputs.shape[2:]))
         with Subject.prepared(model, inputs, target, self.score) as subject:
-            rows = min(self.batch, subject.looked_at(self.memory)[0])
+            rows = min(self.batch, subject.probe(self.memory)[0])
             with subject.surroundings.computing():
                 perturbed = seeded(self.perturbation, case.seed)(subject.inputs)
                 evaluation = Evaluation(subject, (perturbed,), subject.query.repeat(len(boxes) + 1), rows)
                 space = inputs.shape[2:]
                 everything = torch.ones(space, dtype=torch.float32, device="cpu")
                 masks = [everything, *(outside(box, space) for box in boxes)]
-            scores = evaluation.scores(torch.stack(masks)[:, None].to(inputs.device)).double().cpu()
-        whole_score, blank_score, scores = (
-            scores[0],
-            scores[1],
-            scores[1:],
-        )  # the first box is the whole input: its score is the blank's
+            scores = evaluation.scores(torch.stack(masks)[:, None].to(inputs.device)).cpu().double()
+        # the first box is the whole input: its score is the blank's
+        whole_score, blank_score, scores = scores[0], scores[1], scores[1:]
         areas = (boxes[..., 1] - boxes[..., 0]).prod(1)
         row: dict[str, float] = {}
         for suppression in self.suppressions:

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from sfumato.space.precision import widest_float
+
 WINDOW = 11
 DEVIATION = 1.5
 """Size and standard deviation, in places, of the Gaussian window of Wang et al. 2004, section III.B."""
@@ -29,10 +31,13 @@ def spearman(a: Tensor, b: Tensor) -> float:
 
 
 def ranks(values: Tensor) -> Tensor:
-    """The rank of each value, `(n,)` in float64: 1 for the smallest value. Equal values share the mean of their ranks."""
+    """The rank of each value, `(n,)` 1 for the smallest value. Equal values share the mean of their ranks.
+
+    In float64, or float32 on a device that lacks it.
+    """
     _, inverse, counts = torch.unique(values.flatten(), return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    return (last - (counts.double() - 1) / 2)[inverse]
+    last, counts = (numbers.to(widest_float(values.device)) for numbers in (counts.cumsum(0), counts))
+    return (last - (counts - 1) / 2)[inverse]
 
 
 def ssim(a: Tensor, b: Tensor, data_range: float = 1.0) -> float:
@@ -50,7 +55,7 @@ def ssim(a: Tensor, b: Tensor, data_range: float = 1.0) -> float:
         raise ValueError(f"ssim needs two maps of one shape with one to three axes; got {a.shape} and {b.shape}")
     if not data_range > 0:
         raise ValueError(f"data_range is the largest minus the smallest possible value, more than 0; got {data_range}")
-    a, b = a.double(), b.double()
+    a, b = a.to(widest_float(a.device)), b.to(widest_float(b.device))
     moments = _windowed(torch.stack([a, b, a * a, b * b, a * b]))
     mean_a, mean_b = moments[0], moments[1]
     variances = moments[2] - mean_a.square() + moments[3] - mean_b.square()
@@ -66,8 +71,11 @@ def ssim_of_maps(a: Tensor, b: Tensor) -> float:
 
 
 def stretched(values: Tensor) -> Tensor:
-    """The map shifted and scaled so that its values run from 0 to 1, in float64; all 0 if all values are equal."""
-    values = values.double()
+    """The map shifted and scaled so that its values run from 0 to 1; all 0 if all values are equal.
+
+    In float64, or float32 on a device that lacks it.
+    """
+    values = values.to(widest_float(values.device))
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else torch.zeros_like(values)
 

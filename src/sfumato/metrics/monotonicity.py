@@ -55,7 +55,7 @@ class Monotonicity(Protocol):
         result = case.attribution
         of_masks = self.masks and result.masks is not None and result.masks.shape[1] > 1
         if of_masks and result.scores is not None and result.achieved is not None:
-            areas, scores = result.achieved[0].detach().double().cpu(), result.scores[0].detach().double().cpu()
+            areas, scores = result.achieved[0].detach().cpu().double(), result.scores[0].detach().cpu().double()
         else:
             areas, scores = self._measured(case, of_masks)
         check_finite(scores, "a mask")
@@ -73,7 +73,7 @@ class Monotonicity(Protocol):
         masks = masks_of_places(case) if of_masks else None
         with part_scores(case, self.score, "Monotonicity") as scorer:
             if masks is not None:
-                return masks.double().flatten(1).mean(1), scorer.of_masks(self.perturbation, masks)
+                return masks.cpu().double().flatten(1).mean(1), scorer.of_masks(self.perturbation, masks)
             importance = order(finite(case.map))
             places = importance.numel()
             counts = torch.tensor([round(area * places) for area in self.areas], dtype=torch.long, device="cpu")

@@ -65,7 +65,7 @@ def part_scores(case: Case, score: str, who: str) -> Iterator[PartScorer]:
         raise ValueError(f"a case is one query and needs inputs (1, C, *S); got {len(inputs)} inputs")
     with Subject.prepared(model, inputs, target, score) as subject:
         most = IN_CACHE if inputs.device.type == "cpu" else AT_ONCE
-        rows, score_of_whole = subject.looked_at(MEMORY)
+        rows, score_of_whole = subject.probe(MEMORY)
         yield PartScorer(subject, min(most, rows), float(score_of_whole), case.seed)
 
 

@@ -17,6 +17,7 @@ from sfumato.metrics.likeness import spearman
 from sfumato.metrics.part_scores import finite
 from sfumato.metrics.protocol import Protocol
 from sfumato.settings import check_number, check_whole
+from sfumato.space.precision import widest_float
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Stability(Protocol):
         method, model, inputs, target = (
             case.need(name, "Stability") for name in ("method", "model", "inputs", "target")
         )
-        before = finite(case.map).double()
+        before = finite(case.map).to(widest_float(case.map.device))
         deviation = self.noise * float(inputs.max() - inputs.min())
         if not deviation > 0:
             raise ValueError(
@@ -60,11 +61,11 @@ class Stability(Protocol):
         for _ in range(self.draws):
             noise = deviation * torch.randn(inputs.shape, generator=generator, dtype=torch.float32, device="cpu")
             noisy = inputs + noise.to(inputs)
-            after = finite(Case(method(model, noisy, target), inputs=noisy).map).double()
+            after = finite(Case(method(model, noisy, target), inputs=noisy).map).to(before)
             change = float((after - before).norm())
             correlations.append(spearman(before, after))
             changes.append(change)
-            quotients.append(change / float((noisy - inputs).double().norm()))
+            quotients.append(change / float((noisy - inputs).to(widest_float(inputs.device)).norm()))
         values = torch.tensor(correlations, dtype=torch.float64, device="cpu")
         numbers = values[~values.isnan()]
         size = float(before.norm())

@@ -67,7 +67,7 @@ class SufficientArea(Protocol):
                 area = self._of_map(scorer, case, goal)
             else:
                 enough = scorer.of_masks(self.perturbation, masks) >= goal
-                areas = masks.double().flatten(1).mean(1)
+                areas = masks.cpu().double().flatten(1).mean(1)
                 area = float(areas[enough].min()) if enough.any() else 1.0
             whole_score = scorer.whole_score
         return {"area": area, "reached": area < 1, "masks": masks is not None, "whole": whole_score}

@@ -1,5 +1,10 @@
-"""A user's model while it is explained: held still, called in known modes, and read as a score.
+"""A user's model while it is explained: frozen, called in known modes, and read as a score.
 
-`effects` are context managers that change a model and put it back; `modes` are those in which it is computed; `subject` is the
-model with inputs and a score; `evaluate` shows it perturbed inputs; `backward` are other ways for a signal to flow back.
+- `effects`: context managers that change a model and restore it;
+- `modes`: the autocast, gradient and random state in which a model is called;
+- `inputs`, `arguments`, `outputs`: checks of a model's inputs, its further arguments, and comparisons of its outputs;
+- `subject`: a model with inputs and a score, checked. Every method begins with it;
+- `evaluate`: scores and gradients of a subject under perturbed inputs;
+- `fingerprint`: a hash of a network;
+- `backward`: backward rules, i.e. other ways for a signal to flow back through a network.
 """

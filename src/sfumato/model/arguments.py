@@ -1,7 +1,7 @@
-"""Models that need more than the input: a patient's age, a prompt, the times at which a series was measured.
+"""Models with further arguments besides the input: a patient's age, a prompt, the times at which a series was measured.
 
-A method shows a model many changed copies of each input. What else the model needs has to come along, row by row, in
-whatever order the method chooses.
+A method calls a model with many changed copies of each input, in an order of its own. Each row needs the further arguments of
+the input from which it was made.
 """
 
 from dataclasses import dataclass
@@ -17,21 +17,22 @@ from sfumato.model.effects import Model
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """An argument that is the same for all inputs, as an adjacency matrix."""
+    """An argument that is the same for all inputs, e.g. an adjacency matrix."""
 
     value: Any
 
 
 class WithArguments:
-    """A model together with what it needs besides its input: `model(inputs, *arguments, **named)`.
+    """A model with further arguments, which is called as `model(inputs, *arguments, **named)`.
 
-    Every tensor among the arguments, also within lists, tuples and dicts, has one row for each of the `B` inputs, and is
-    handed over with the rows that belong to the copies of the inputs. A tensor that is the same for all inputs is given as
-    `Shared(tensor)`; what is no tensor is handed over as it is. With `WithArguments(model, torch.arange(B))` the model is
-    told which input each row was made from.
+    Every tensor among the arguments, also in lists, tuples and dicts, has one row for each of the `B` inputs. The model gets
+    the rows that belong to the copies of the inputs. `Shared(tensor)` is a tensor that is the same for all inputs. Other
+    values are passed unchanged. With `WithArguments(model, torch.arange(B))` the model gets the number of the input from which
+    each row was made.
 
-    It goes where a model goes: `method(WithArguments(net, age, sex=sex), inputs, targets)`. Layers have the names that they
-    have in `net`.
+    Use it in the place of a model: `method(WithArguments(net, age, sex=sex), inputs, targets)`. Layers have the same names as
+    in `net`. Raises `ValueError` if the model is itself a `WithArguments`, or when a method is called, if a tensor does not
+    have one row for each input.
 
     >>> net = torch.nn.Bilinear(2, 1, 3)
     >>> WithArguments(net, torch.ones(5, 1))(torch.zeros(5, 2)).shape
@@ -62,9 +63,9 @@ class WithArguments:
         return tree_map(rows, (self.arguments, self.named))
 
     def check(self, queries: int) -> None:
-        """Raise `ValueError` unless all tensors have a row for each of so many inputs."""
+        """Raise `ValueError` unless all tensors have one row for each of `queries` inputs."""
         for value in (*self.arguments, *self.named.values()):
-            if isinstance(value, list | tuple) and value and all(isinstance(each, int | float) for each in value):
+            if isinstance(value, list | tuple) and value and all(isinstance(item, int | float) for item in value):
                 raise ValueError(
                     f"the model's arguments are tensors with one row for each input; got {value!r}: give torch.tensor(…), "
                     "or Shared(…) if it is the same for all inputs"
@@ -78,10 +79,10 @@ class WithArguments:
 
 
 def _tensor(value: Any) -> Any:
-    """A numpy array as a tensor; anything else as it is."""
+    """A numpy array as a tensor; any other value unchanged."""
     return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
 
 
-def parted(model: Model) -> tuple[Model, WithArguments | None]:
-    """The model itself, and the arguments that were given with it, if any were."""
+def split_arguments(model: Model) -> tuple[Model, WithArguments | None]:
+    """The model itself, and its `WithArguments` if it has further arguments."""
     return (model.model, model) if isinstance(model, WithArguments) else (model, None)

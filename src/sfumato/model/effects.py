@@ -1,8 +1,8 @@
-"""Effects on a user's model. Each is undone on leaving, also after an exception, and none is seen by another thread.
+"""Effects on a user's model, as context managers. Each is undone at the end of its context, also after an exception.
 
-Several threads may hold one model at a time. What is set on the model itself (its mode, its parameters' flags) is counted:
-the first thread in sets it, the last one out restores it. What changes a computation (hooks, other forwards) acts in the
-thread that asked for it alone.
+Several threads may use one model at the same time. Changes of the model itself (its mode, its parameters' flags) are counted:
+the first thread to enter makes them, the last one to leave restores the model. Changes of a computation (hooks, replaced
+forwards) act only in the thread that entered the context.
 """
 
 import threading
@@ -19,58 +19,58 @@ Model = Callable[..., Any]
 
 
 def device_of(model: Model) -> torch.device:
-    """Where a model's first parameter or buffer is; the CPU for what has neither."""
+    """The device of a model's first parameter or buffer; the CPU for a model with neither."""
     tensors = chain(model.parameters(), model.buffers()) if isinstance(model, nn.Module) else ()
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 @dataclass
 class Hold:
-    """Something of a model that is held: what it was before, and by how many holders it is held."""
+    """A module or parameter whose state is changed, its state from before, and the number of contexts that changed it."""
 
-    thing: Any
+    target: Any
     before: Any
     holders: int = 0
 
 
 @dataclass
 class Holds:
-    """A kind of thing that any number of threads may hold: the first one in reads and sets it, the last one out restores it."""
+    """A change of state that any number of threads may make: the first reads and sets the state, the last restores it."""
 
     read: Callable[[Any], Any]
-    """What it is."""
+    """From a module or parameter to its state."""
     hold: Callable[[Any], object]
-    """Sets it to what it is to be meanwhile."""
+    """Sets the state for the time of the context."""
     restore: Callable[[Any, Any], object]
-    """Given the thing, and what was read."""
+    """Takes the module or parameter, and the state that was read."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     held: dict[int, Hold] = field(default_factory=dict)
     """By identity, as a module may define an equality of its own."""
 
     @contextmanager
-    def __call__(self, things: list[Any]) -> Iterator[None]:
-        taken: list[Any] = []
+    def __call__(self, targets: list[Any]) -> Iterator[None]:
+        entered: list[Any] = []
         try:
             with self.lock:
-                for thing in things:
-                    if id(thing) not in self.held:
-                        self.held[id(thing)] = Hold(thing, self.read(thing))
-                    self.held[id(thing)].holders += 1
-                    taken.append(thing)
-                    self.hold(thing)
+                for target in targets:
+                    if id(target) not in self.held:
+                        self.held[id(target)] = Hold(target, self.read(target))
+                    self.held[id(target)].holders += 1
+                    entered.append(target)
+                    self.hold(target)
             yield
         finally:
             with self.lock:
-                for thing in taken:
-                    hold = self.held[id(thing)]
+                for target in entered:
+                    hold = self.held[id(target)]
                     hold.holders -= 1
                     if not hold.holders:
-                        del self.held[id(thing)]
-                        self.restore(thing, hold.before)
+                        del self.held[id(target)]
+                        self.restore(target, hold.before)
 
 
 def _buffers(module: nn.Module) -> dict[str, tuple[Tensor, int, Tensor]]:
-    """A module's own buffers: each with its version and a copy."""
+    """The buffers of a module itself, each with its version and a copy of its values."""
     return {
         name: (buffer, buffer._version, buffer.detach().clone())
         for name, buffer in module._buffers.items()
@@ -88,7 +88,7 @@ def _restore_buffers(module: nn.Module, before: dict[str, tuple[Tensor, int, Ten
 
 
 def _to_mode(module: nn.Module, training: bool) -> None:
-    module.training = training  # not by `train`, which a model may have changed, and which goes on to its parts
+    module.training = training  # not by `train`, which a model may override, and which also changes its parts
 
 
 MODES = Holds(lambda module: module.training, lambda module: _to_mode(module, False), _to_mode)
@@ -100,77 +100,77 @@ BUFFERS = Holds(_buffers, lambda _: None, _restore_buffers)
 
 @contextmanager
 def frozen(model: Model) -> Iterator[None]:
-    """The model in evaluation mode with parameters that need no gradients, until the last thread that froze it leaves.
+    """The model in evaluation mode, with parameters that need no gradients, until the last thread that froze it leaves.
 
-    Its buffers come out as they went in, although a model may count its calls. Callables that are no `nn.Module` are left
-    alone: gradients are only ever taken with respect to masks, so nothing accumulates in parameters either way.
+    Its buffers are restored at the end, as a model may count its calls in one. A callable that is no `nn.Module` is not
+    changed. It may have parameters, but gradients are taken with respect to masks only, so nothing accumulates in them.
     """
     if not isinstance(model, nn.Module):
         yield
         return
     modules = list(model.modules())
-    # A frozen TorchScript module is in evaluation mode for good, and has no such attribute any more.
-    in_a_mode = [module for module in modules if hasattr(module, "training")]
+    # A frozen TorchScript module is always in evaluation mode, and has no such attribute.
+    with_mode = [module for module in modules if hasattr(module, "training")]
     with_buffers = [
         module for module in modules if len(module._buffers) and not isinstance(module, torch.jit.ScriptModule)
     ]
-    with MODES(in_a_mode), FLAGS(list(model.parameters())), BUFFERS(with_buffers):
+    with MODES(with_mode), FLAGS(list(model.parameters())), BUFFERS(with_buffers):
         yield
 
 
 @dataclass(eq=False)
-class Door:
-    """Stands in for a module's `forward`: a thread that substituted it gets its own function, any other the module's."""
+class ThreadForward:
+    """Replaces a module's `forward`: a thread that substituted the forward runs its own function, others that of the module."""
 
     module: nn.Module
     own: Callable[..., Any] | None
-    """A `forward` that the user gave to this one module, if there was any."""
+    """A `forward` that the user set on this module, if there is one."""
     original: Callable[..., Any]
-    """What the module computes by itself."""
+    """The module's `forward` before any substitution."""
     functions: dict[int, list[Callable[..., Any]]] = field(default_factory=dict)
-    """By thread, the innermost last."""
+    """The functions of each thread's nested substitutions, the innermost last."""
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         functions = self.functions.get(threading.get_ident())
         return functions[-1](*arguments, **named) if functions else self.original(*arguments, **named)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy that another thread makes of the module meanwhile has nothing substituted."""
+        """The state for copies: if another thread copies the module meanwhile, the copy has no substitutions."""
         return vars(self) | {"functions": {}}
 
 
-DOORS = threading.RLock()
-"""Held while doors are put in or taken out."""
+FORWARDS = threading.RLock()
+"""The lock for setting and removing a `ThreadForward`."""
 
 Substitution = Callable[[Callable[..., Any]], Callable[..., Any]]
-"""From a module's forward to the function that takes its place."""
+"""From a module's forward to the function that replaces it."""
 
 
 @contextmanager
 def substituted(substitutions: Mapping[nn.Module, Substitution]) -> Iterator[None]:
-    """Each of the modules computes with another function than its `forward`, in this thread; its hooks stay as they are."""
+    """Replace the `forward` of modules in this thread while the context lasts. Their hooks stay as they are."""
     thread = threading.get_ident()
-    entered: list[Door] = []
+    entered: list[ThreadForward] = []
     try:
-        with DOORS:
+        with FORWARDS:
             for module, substitution in substitutions.items():
                 own = vars(module).get("forward")
-                door = own if isinstance(own, Door) else Door(module, own, module.forward)
-                vars(module)["forward"] = door
-                functions = door.functions.setdefault(thread, [])
-                entered.append(door)
-                functions.append(substitution(functions[-1] if functions else door.original))
+                forward = own if isinstance(own, ThreadForward) else ThreadForward(module, own, module.forward)
+                vars(module)["forward"] = forward
+                functions = forward.functions.setdefault(thread, [])
+                entered.append(forward)
+                functions.append(substitution(functions[-1] if functions else forward.original))
         yield
     finally:
-        with DOORS:
-            for door in entered:
-                door.functions[thread].pop()
-                if not door.functions[thread]:
-                    del door.functions[thread]
-                if not door.functions:
-                    del vars(door.module)["forward"]
-                    if door.own is not None:
-                        vars(door.module)["forward"] = door.own
+        with FORWARDS:
+            for forward in entered:
+                forward.functions[thread].pop()
+                if not forward.functions[thread]:
+                    del forward.functions[thread]
+                if not forward.functions:
+                    del vars(forward.module)["forward"]
+                    if forward.own is not None:
+                        vars(forward.module)["forward"] = forward.own
 
 
 @dataclass(eq=False)
@@ -180,29 +180,30 @@ class Hook:
     function: Callable[..., Any] | None
     thread: int = field(default_factory=threading.get_ident)
 
-    def __call__(self, module: nn.Module, *seen: Any) -> Any:
+    def __call__(self, module: nn.Module, *values: Any) -> Any:
         if self.function is not None and threading.get_ident() == self.thread:
-            return self.function(module, *seen)
+            return self.function(module, *values)
         return None
 
     def __getstate__(self) -> dict[str, Any]:
-        """In a copy that another thread makes of the module meanwhile it does nothing."""
+        """The state for copies: if another thread copies the module meanwhile, the copied hook does nothing."""
         return vars(self) | {"function": None}
 
 
 DISPATCH_MODES = threading.RLock()
-"""Held while a `TorchDispatchMode` is on: torch keeps for the whole process whether one is, and restores what it found."""
+"""The lock for `TorchDispatchMode`: torch stores once for the whole process whether one is on, and threads would restore that
+in the wrong order."""
 
 Before = Callable[[tuple[Any, ...]], tuple[Any, ...] | None]
-"""Is shown a call's positional arguments, and may return others."""
+"""A function of a call's positional arguments. It returns other arguments, or `None` for the same."""
 
 After = Callable[[Any], Any]
-"""Is shown what a call returns, and may return another value, or `None` for the same."""
+"""A function of a call's return value. It returns another value, or `None` for the same."""
 
 
 @contextmanager
 def hooked(module: nn.Module, before: Before | None = None, after: After | None = None) -> Iterator[None]:
-    """Hooks on the module's calls in this thread, behind those of the user."""
+    """Hooks on the module's calls in this thread. They run after those of the user."""
     handles = []
     try:
         if before is not None:
@@ -216,11 +217,11 @@ def hooked(module: nn.Module, before: Before | None = None, after: After | None 
 
 
 def saved_bytes(run: Callable[[], object]) -> int:
-    """How much memory a computation keeps for its backward pass."""
-    alive: list[Tensor] = []  # to the end, so that no later tensor takes the place of one that is counted
+    """The number of bytes that a computation keeps for its backward pass."""
+    alive: list[Tensor] = []  # until the end, so that no later tensor gets the memory of a counted one
 
     def keep(tensor: Tensor) -> Tensor:
-        # Without its history: what a tensor is made by would keep the tensor, and it that, so that neither is ever freed.
+        # Detached: the graph would refer to the tensor and the tensor to the graph, and neither would be freed.
         alive.append(tensor.detach())
         return alive[-1]
 
@@ -232,7 +233,7 @@ def saved_bytes(run: Callable[[], object]) -> int:
 
 
 def _dense_parts(tensor: Tensor) -> tuple[Tensor, ...]:
-    """A tensor, or those that a sparse one consists of."""
+    """The tensor, or for a sparse tensor the dense tensors in which it is stored."""
     if tensor.layout == torch.sparse_coo:
         return tensor._indices(), tensor._values()
     if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
@@ -243,5 +244,5 @@ def _dense_parts(tensor: Tensor) -> tuple[Tensor, ...]:
 
 
 def in_transform(value: Any) -> bool:
-    """Whether it is a tensor within `torch.vmap` or another transform of `torch.func`, whose shape lacks the axes outside."""
+    """Whether it is a tensor inside `torch.vmap` or another transform of `torch.func`, whose shape lacks the mapped axes."""
     return isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value)

@@ -1,4 +1,4 @@
-"""Which network this is, by what it is made of."""
+"""A hash that identifies a network by its modules and weights."""
 
 import hashlib
 from itertools import chain
@@ -10,7 +10,7 @@ from sfumato.settings import dotted_path
 
 
 def fingerprint(net: nn.Module) -> str:
-    """A hash of the kinds of a network's parts, and of its parameters and buffers."""
+    """A hash of the classes of a network's modules, and of its parameters and buffers."""
     digest = hashlib.sha256()
     for name, module in net.named_modules():
         digest.update(f"{name} {dotted_path(type(module))}\n".encode())

@@ -1,4 +1,4 @@
-"""Checks of what a user hands over, before any work is done."""
+"""Checks of a user's inputs and model before any computation, with errors that name the remedy."""
 
 import sys
 import warnings
@@ -10,7 +10,8 @@ from torch.nn.parameter import is_lazy
 
 
 def check_inputs(inputs: Any) -> Tensor:
-    """The inputs, if they are a batch `(B, C, *S)` of finite floating-point numbers with 1 to 3 axes of space."""
+    """The inputs, detached. Raises `ValueError` unless they are a batch `(B, C, *S)` of finite floating-point numbers with 1 to
+    3 axes of space."""
     if not isinstance(inputs, Tensor):
         raise ValueError(f"inputs must be a torch tensor (B, C, *S); got {type(inputs).__name__}")
     shape = tuple(inputs.shape)
@@ -44,23 +45,39 @@ def check_model(model: Any, inputs: Tensor) -> None:
             )
         if any(parameter.is_inference() for parameter in model.parameters()):
             raise ValueError(
-                "the model was made under torch.inference_mode(), so that nothing can be differentiated through it; "
-                "make it outside"
+                "the model was made under torch.inference_mode(), so that no gradients flow through it; make it outside"
             )
         devices = {str(parameter.device) for parameter in model.parameters()}
         if "meta" in devices:
             raise ValueError(
                 "the model has parameters on the meta device, which holds no numbers; load its weights before it is explained"
             )
-        if len(devices) == 1 and devices != {str(inputs.device)}:  # on several, it sees to that itself
+        if len(devices) == 1 and devices != {str(inputs.device)}:  # a model on several devices moves its inputs itself
             raise ValueError(
                 f"the model is on {', '.join(sorted(devices))} and the inputs are on {inputs.device}; "
                 "move both to one device, e.g. inputs.to(device)"
             )
 
 
+def compiled_part(model: Any) -> tuple[str, str] | None:
+    """The first part of a model that is compiled, so that Python does not call its functions; None without such a part.
+
+    Returns the part and the compiler in words for messages: "the model" or "its part 'x'", and "torch.jit" or "torch.compile".
+    """
+    for name, part in model.named_modules() if isinstance(model, nn.Module) else [("", model)]:
+        words = f"its part {name!r}" if name else "the model"
+        if isinstance(part, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+            return words, "torch.jit"
+        attributes = ("_orig_mod", "_torchdynamo_orig_callable")
+        if any(hasattr(part, attribute) for attribute in attributes):
+            return words, "torch.compile"
+        if getattr(part, "_compiled_call_impl", None) is not None:
+            return words, "torch.compile"
+    return None
+
+
 def check_batch_axis(shape: tuple[int, ...], error: Exception) -> None:
-    """Explain a model's failure where a missing batch axis is the likely reason: `(3, 224, 224)`."""
+    """Raise `ValueError` from a model's error if a missing batch axis is the likely reason, as with shape `(3, 224, 224)`."""
     if len(shape) == 3 and shape[0] in (1, 3, 4):
         raise ValueError(
             f"the model fails on inputs of shape {shape}; if this is one picture, add the batch axis: inputs[None] ({error})"
@@ -68,13 +85,13 @@ def check_batch_axis(shape: tuple[int, ...], error: Exception) -> None:
 
 
 def warn_of_no_effect(queries: Tensor, layer: str) -> None:
-    """Warn of the queries, marked in `(B,)`, whose score stays the same whatever is done to the places of the layer."""
+    """Warn about the queries, marked in `(B,)`, whose score does not depend on the places of the layer, or of the input."""
     if queries.any():
         warnings.warn(no_effect(queries, layer), stacklevel=1 + _frames_of_ours())
 
 
 def _frames_of_ours() -> int:
-    """How many callers, from the one of this function upwards, are of this package: a warning names the line that calls it."""
+    """The number of callers in this package, from that of this function upwards, so that a warning names the user's line."""
     package, count, frame = __name__.split(".")[0], 0, sys._getframe(1)
     while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] in (package, "contextlib"):
         count, frame = count + 1, frame.f_back  # type: ignore[assignment]
@@ -82,19 +99,19 @@ def _frames_of_ours() -> int:
 
 
 def no_effect(queries: Tensor, layer: str) -> str:
-    """What is to be said of queries, marked in `(B,)`, whose score stays the same whatever is done."""
+    """The warning about queries, marked in `(B,)`, whose score does not depend on the places of the layer, or of the input."""
     rows = ", ".join(map(str, queries.nonzero().flatten().tolist()))
     where = f"the places of layer {layer!r}" if layer else "the input"
     remedy = (
-        "name a layer further down, e.g. one before the last attention where only the class token is read"
+        "name an earlier layer, e.g. one before the last attention if the model reads only the class token"
         if layer
         else "see that the score depends on the input, and is not saturated"
     )
-    return f"the score of input {rows} does not change with {where}, so that the result says nothing of it; {remedy}"
+    return f"the score of input {rows} does not change with {where}, so that the result means nothing for it; {remedy}"
 
 
-def described(value: Any) -> str:
-    """What kind of thing it is, for messages."""
+def describe(value: Any) -> str:
+    """A value's type and length, or shape, for messages."""
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)}"
     return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

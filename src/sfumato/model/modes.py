@@ -1,4 +1,4 @@
-"""The modes in which a model and its masks are computed, whatever modes the caller is in."""
+"""The modes in which a model and its masks are computed, independent of the modes of the caller."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -16,23 +16,23 @@ T = TypeVar("T")
 
 @dataclass
 class Outermost:
-    """A state of the whole process that comes out as it went in, although several threads change it meanwhile.
+    """A state of the whole process that contexts set and restore, also if several threads do so at the same time.
 
-    Within a thread each context restores what it found; of several threads the last one out, what the first one found. All
-    reading and writing is under one lock: two threads that ask torch for the state of its random numbers at the same moment
-    may wait for each other for ever, one with the interpreter, the other with the generator.
+    Within a thread, each context restores the state from before it. Among threads, the last one to leave restores the state
+    from before the first one entered. One lock guards all reads and writes: two threads that ask torch for its random state at
+    the same moment can deadlock, as one has the interpreter's lock and the other that of the generator.
     """
 
     read: Callable[[], Any]
     write: Callable[[Any], object]
     lock: threading.RLock = field(default_factory=threading.RLock)
     depths: dict[int, int] = field(default_factory=dict)
-    """By thread, how many contexts deep it is."""
+    """The number of nested contexts, by thread."""
     before: Any = None
 
     @contextmanager
     def __call__(self, begin: Callable[[], object]) -> Iterator[None]:
-        """A context that begins by setting the state."""
+        """A context that calls `begin` to set the state, and restores it at the end."""
         thread = threading.get_ident()
         with self.lock:
             state = self.read()
@@ -55,28 +55,29 @@ class Outermost:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """How a model and its masks are computed: the caller's autocast state, which holds for the model and not for the masks,
-    the seed of whatever the model itself draws, and whether an accelerator may round."""
+    """How a model and its masks are computed: the caller's autocast, which applies to the model and not to the masks, the seed
+    of the random numbers that the model draws, and whether an accelerator must compute exactly."""
 
     device_type: str
     autocast: bool
     dtype: torch.dtype
     seed: int = 0
     deterministic: bool = False
-    """On CUDA, float32 products in full precision and by kernels that give the same sums each time."""
+    """On CUDA: whether float32 products have full precision, by kernels that give the same sums each time."""
 
     @classmethod
     def now(cls, device: torch.device, seed: int = 0, deterministic: bool = False) -> "Surroundings":
+        """Surroundings with the caller's present autocast state for the device."""
         kind = device.type
         autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
         return cls(kind, *autocast, seed, deterministic)
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Gradients on and float32 arithmetic, whatever the caller's modes.
+        """A context with gradients enabled and autocast disabled, whatever the caller's modes.
 
-        The global random state begins with the seed, so that a model that draws gives the same for the same seed, and comes
-        out as it went in.
+        The global random state begins with the seed, so that a model that draws random numbers has the same outputs for the
+        same seed. It is restored at the end.
         """
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
@@ -89,8 +90,8 @@ class Surroundings:
                 stack.enter_context(CUDA_RANDOM(lambda: torch.cuda.manual_seed(self.seed)))
             yield
 
-    def each(self, steps: Iterator[T]) -> Iterator[T]:
-        """The items of an iterator that computes in these surroundings, handed over in the caller's own modes."""
+    def iterate(self, steps: Iterator[T]) -> Iterator[T]:
+        """The items of an iterator that computes in these surroundings. Between the items, the caller's own modes apply."""
         while True:
             with self.computing():
                 step = next(steps, None)
@@ -100,19 +101,20 @@ class Surroundings:
 
     @property
     def rounding(self) -> float:
-        """How far two ways to compute the same may lie apart, as a share of the largest value: much under autocast or TF32."""
+        """The largest difference of two ways to compute the same value, as a share of the largest value: 0 for full float32
+        precision, more under autocast or where TF32 is possible."""
         if self.autocast:
             return 8 * torch.finfo(self.dtype).eps
         return 1e-2 if self.device_type != "cpu" and not self.deterministic else 0.0
 
     @contextmanager
     def calling(self) -> Iterator[None]:
-        """The caller's autocast, under which the model runs."""
+        """A context with the caller's autocast, in which the model runs."""
         with torch.autocast(self.device_type, dtype=self.dtype, enabled=self.autocast):
             yield
 
     def call(self, model: Model, inputs: Tensor, *arguments: Any, **named: Any) -> Any:
-        """The model's outputs, under the caller's autocast. What it gets is a copy, which it may change in place."""
+        """The model's outputs under the caller's autocast. It gets a copy of the inputs, which it may change in place."""
         with self.calling():
             return model(inputs.clone(), *arguments, **named)
 
@@ -135,10 +137,10 @@ def _set_precision(flags: tuple[bool, ...]) -> None:
 
 
 EXACT = (False, False, True, False, True, True)
-"""No TF32, deterministic kernels, no search for the fastest one, and a warning where there is no deterministic one."""
+"""No TF32, deterministic kernels, no search for the fastest kernel, and a warning if no kernel is deterministic."""
 
 RANDOM = Outermost(torch.get_rng_state, torch.set_rng_state)
 CUDA_RANDOM = Outermost(torch.cuda.get_rng_state, torch.cuda.set_rng_state)
-"""Of the current device, which is the only one that is seeded."""
+"""The random state of the current device. Other devices are not seeded."""
 
 PRECISION = Outermost(_precision, _set_precision)

@@ -1,4 +1,4 @@
-"""What a model puts out: brought to tensors, taken apart, and compared between two passes."""
+"""The outputs of a model: converted to tensors, paired, and compared between two passes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +10,9 @@ from torch.utils._pytree import tree_flatten
 
 
 def as_tensors(outputs: Any, device: torch.device) -> Any:
-    """The outputs with numpy arrays, also those in a list, tuple or dict, as tensors on the device."""
+    """The outputs on the device. Numpy arrays, also those in a list, tuple or dict, become tensors."""
     if isinstance(outputs, Tensor):
-        return outputs.to(device)  # of a model that spreads over several
+        return outputs.to(device)  # a model may be spread over several devices
     if isinstance(outputs, np.ndarray):
         array = torch.from_numpy(np.array(outputs))  # a copy, as a session's own may be read-only or change
         return array.to(device, torch.float32 if array.is_floating_point() else array.dtype)
@@ -23,57 +23,58 @@ def as_tensors(outputs: Any, device: torch.device) -> Any:
     return outputs
 
 
-def paired(one: Any, other: Any) -> list[tuple[Any, Any]] | None:
-    """The values of two nested outputs side by side; None where they are nested in different ways.
+def pairs_of(a: Any, b: Any) -> list[tuple[Any, Any]] | None:
+    """The corresponding values of two nested outputs; None if they are nested in different ways.
 
-    >>> paired({"logits": 1, "boxes": [2, 3]}, {"logits": 4, "boxes": [5, 6]})
+    >>> pairs_of({"logits": 1, "boxes": [2, 3]}, {"logits": 4, "boxes": [5, 6]})
     [(1, 4), (2, 5), (3, 6)]
-    >>> paired([1, 2], [1]) is None
+    >>> pairs_of([1, 2], [1]) is None
     True
     """
-    values, form = tree_flatten(one)
-    others, other_form = tree_flatten(other)
-    return list(zip(values, others, strict=True)) if form == other_form else None
+    values_a, form_a = tree_flatten(a)
+    values_b, form_b = tree_flatten(b)
+    return list(zip(values_a, values_b, strict=True)) if form_a == form_b else None
 
 
 def tolerance(values: Tensor, rounding: float = 0.0) -> Tensor:
-    """How far the same values, computed in another way, may lie from these: a share of the largest magnitude.
+    """The largest difference of the same values computed in another way: a share of the largest magnitude.
 
-    The share is `rounding`, and at least the root of the type's resolution: 3e-4 for float32.
+    The share is `rounding`, or the root of the type's resolution if that is larger: 3e-4 for float32.
     """
     return max(rounding, torch.finfo(values.dtype).eps ** 0.5) * values.abs().amax()
 
 
-def same_first_row(one: Any, several: Any, rounding: float) -> bool:
-    """Whether the first row of all tensors among some outputs is that of others, which may have more rows.
+def same_first_row(single: Any, batch: Any, rounding: float) -> bool:
+    """Whether the outputs of a single row agree with the first row of the outputs of a batch.
 
-    `rounding` is how far apart they may be, as a share of the largest value. Values that are not finite are for others to see.
+    `rounding` is the largest difference, as a share of the largest value. Only floating-point tensors are compared, and NaN
+    counts as equal, as other checks find it.
     """
-    pairs = paired(one, several)
+    pairs = pairs_of(single, batch)
     if pairs is None:
-        return True  # lists of findings, as detectors give, whose rows are unknown
-    for value, other in pairs:
-        if not (isinstance(value, Tensor) and isinstance(other, Tensor) and value.is_floating_point() and value.ndim):
+        return True  # e.g. a detector's lists of boxes, which have no rows
+    for row, rows in pairs:
+        if not (isinstance(row, Tensor) and isinstance(rows, Tensor) and row.is_floating_point() and row.ndim):
             continue
-        if len(value) != 1 or not len(other) or not value.numel() or value.shape[1:] != other.shape[1:]:
+        if len(row) != 1 or not len(rows) or not row.numel() or row.shape[1:] != rows.shape[1:]:
             continue
-        if ((value - other[:1]).abs() > tolerance(value, rounding)).any():
+        if ((row - rows[:1]).abs() > tolerance(row, rounding)).any():
             return False
     return True
 
 
-def same_outputs(one: Any, other: Any, rounding: float) -> bool:
-    """Whether the outputs of two passes are the same, up to `rounding`; False where they hold what cannot be compared."""
-    pairs = paired(one, other)
-    return pairs is not None and all(_same(value, its_other, rounding) for value, its_other in pairs)
+def same_outputs(a: Any, b: Any, rounding: float) -> bool:
+    """Whether the outputs of two passes are the same, up to `rounding`. False if they have values that cannot be compared."""
+    pairs = pairs_of(a, b)
+    return pairs is not None and all(_same(value_a, value_b, rounding) for value_a, value_b in pairs)
 
 
-def _same(value: Any, other: Any, rounding: float) -> bool:
-    if not isinstance(value, Tensor):
-        return isinstance(value, bool | int | float | str | None) and bool(value == other)
-    if not isinstance(other, Tensor) or value.shape != other.shape or value.dtype != other.dtype:
+def _same(a: Any, b: Any, rounding: float) -> bool:
+    if not isinstance(a, Tensor):
+        return isinstance(a, bool | int | float | str | None) and bool(a == b)
+    if not isinstance(b, Tensor) or a.shape != b.shape or a.dtype != b.dtype:
         return False
-    if not value.is_floating_point():
-        return torch.equal(value, other)
-    # Not where they are not finite: no comparison with NaN holds.
-    return not value.numel() or bool(((value - other).abs() <= tolerance(value, rounding)).all())
+    if not a.is_floating_point():
+        return torch.equal(a, b)
+    # False for NaN, which compares as false.
+    return not a.numel() or bool(((a - b).abs() <= tolerance(a, rounding)).all())

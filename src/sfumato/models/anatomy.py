@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.data import labels as class_labels
-from sfumato.layers.axes import Axes, Labels, following, in_short
+from sfumato.layers.axes import Axes, Labels, following, summarise
 from sfumato.layers.capture import plain_tensor, watched_calls
 from sfumato.layers.tokens import LayoutError, layout
 from sfumato.models.classifier import Classifier, Preparation
@@ -76,7 +76,7 @@ def _run(net: nn.Module, example: Tensor, watch: bool) -> tuple[Any, str | None]
         effects.enter_context(watched_calls(parts, returned=returned))
         logits = net(example)
     space = tuple(example.shape[2:])
-    with_axes = [(name, shape, None if labels is None else in_short(labels, space)) for name, shape, labels in outputs]
+    with_axes = [(name, shape, None if labels is None else summarise(labels, space)) for name, shape, labels in outputs]
     return logits, _last_spatial(with_axes, space)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from jaxtyping import Float
 from torch import Tensor
@@ -44,6 +44,35 @@ class Step:
     following: Float[Tensor, " N *L"] | None = field(default=None, repr=False)
     """Where the step leads, the next one's parameters."""
     look: Look | None = field(default=None, repr=False)
+
+
+class AnyStep(Protocol):
+    """The fields that all steps have, also those of methods that do not search for masks."""
+
+    @property
+    def index(self) -> int:
+        """The number of the step, from 0."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """The number of all steps."""
+        ...
+
+    @property
+    def values(self) -> Tensor:
+        """The objective of each mask or query, `(N,)`."""
+        ...
+
+    @property
+    def areas(self) -> Tensor:
+        """The area of each mask, `(N,)`; 1 for a method without masks."""
+        ...
+
+
+Progress = Callable[[Any], object]
+"""A callback of a method that works in steps: a progress bar, a log, a live picture. It is called with each step, which has the
+fields of `AnyStep`."""
 
 
 def climb(

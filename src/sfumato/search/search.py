@@ -13,12 +13,9 @@ from sfumato.games import Game
 from sfumato.masks.family import Parametrisation
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.inputs import warn_of_no_effect
-from sfumato.search.loop import Step
+from sfumato.search.loop import Progress
 from sfumato.search.problem import Ascent, Problem
 from sfumato.space.jitter import Jitter, MirrorEvenSteps
-
-Progress = Callable[[Step], object]
-"""Is told every step: a progress bar, a log, a live picture."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +53,7 @@ class Search:
             problem = Problem(self._evaluation(areas), self.lattice, areas, self.game, moves, self.seed)
             ascent = self.ascent(problem, steps or self.steps, None if warm is None else warm.clone())
         step = None
-        for step in surroundings.each(ascent):
+        for step in surroundings.iterate(ascent):
             if progress is not None:
                 progress(step)
         if step is None:

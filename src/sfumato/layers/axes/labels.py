@@ -1,7 +1,7 @@
-"""What one axis of a tensor counts, as a label, and how labels are split, joined, merged and resized.
+"""Labels, which say what one axis of a tensor counts, and how labels are split, joined, merged and resized.
 
 An axis of 14 × 14 tokens counts two factors, 14 rows and 14 columns; a view that splits it gives each a label of its own.
-Nothing here knows of operations or tensors. Labels do not change, except that an open factor can learn later what it is.
+Nothing here depends on operations or tensors. Labels are immutable, except that an open factor may become known later.
 """
 
 import math
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 BATCH, PLACE, CHANNEL, JOINED, MIXED, OPEN = "batch", "place", "channel", "joined", "mixed", "open"
-"""The kinds of a factor: the queries; places along an axis of the input; features; pieces of other kinds one behind the
-other; sums of different kinds; and what is not known, or not yet."""
+"""The kinds of a factor: queries; places along an axis of the input; features; pieces of other kinds one behind the other;
+sums of different kinds; and not known, or not yet."""
 
 
 @dataclass(eq=False)
@@ -21,24 +21,25 @@ class Factor:
     kind: str
     size: int
     axis: int = 0
-    """Of places: the axis of the input's space."""
+    """For places: the axis of the input's space."""
     begin: float = 0.0
     end: float = 0.0
-    """Of places: the stretch of the input that they share out evenly, in places of the input."""
-    turned: int = 0
-    """Of places: by how many they are rolled."""
+    """For places: the range of the input that they divide evenly, in places of the input."""
+    shift: int = 0
+    """For places: by how many places they are rolled."""
     pieces: "tuple[tuple[int, Label], ...]" = ()
-    """Of what is joined: the length of each piece, and what it counts."""
+    """For a joined factor: the length and the label of each piece."""
     same: "Label | None" = None
-    """Of what was open: what it was met with in a sum or product, and so must be."""
+    """For an open factor: the label with which it was added or multiplied, and which it therefore has."""
     learnt: bool = False
-    """Of what is open: whether it is an axis of weights, which no input was met with."""
+    """For an open factor: whether it is an axis of weights that was not combined with an input yet."""
     sums: bool = False
-    """Of what is open: whether its entries are weighted sums, or a choice, of places, as inside a token mixer."""
+    """For an open factor: whether its entries are weighted sums, or a choice, of places, as inside a token mixer."""
 
 
 class Part(NamedTuple):
-    """A factor, or every `stride`-th of its entries, or the rest of its division by that: as a view splits axes."""
+    """A factor, or a part of it that a view splits off: entry `i` of the part is entry `i * stride` of the factor, and the
+    parts of smaller stride count the entries between."""
 
     factor: Factor
     stride: int
@@ -46,24 +47,24 @@ class Part(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Whether it reaches over the whole factor, if in steps."""
+        """Whether the part covers the whole factor, perhaps in steps."""
         return self.stride * self.size == self.factor.size
 
 
 Label = tuple[Part, ...]
-"""What one axis counts: parts from the outermost to the innermost, none for an axis of length 1."""
+"""The label of one axis: parts from the outermost to the innermost, none for an axis of length 1."""
 
 Labels = tuple[Label, ...]
-"""Those of a tensor's axes."""
+"""The labels of a tensor's axes."""
 
 
 def label_of(factor: Factor) -> Label:
-    """The label of an axis that counts the factor, and nothing else."""
+    """The label of an axis that counts this factor only."""
     return (Part(factor, 1, factor.size),) if factor.size != 1 else ()
 
 
 def open_label(size: int, learnt: bool = False) -> Label:
-    """The label of an axis of which nothing is known, or with `learnt`, of one of weights."""
+    """The label of an axis that is not known, or with `learnt`, of an axis of weights."""
     return label_of(Factor(OPEN, size, learnt=learnt))
 
 
@@ -73,13 +74,13 @@ def channel_label(size: int) -> Label:
 
 
 def _split(part: Part, outer: int) -> tuple[Part, Part]:
-    """The part as `outer` times the rest."""
+    """The part as an outer part of size `outer` and an inner part."""
     inner = part.size // outer
     return Part(part.factor, part.stride * inner, outer), Part(part.factor, part.stride, inner)
 
 
 def join(parts: Sequence[Part]) -> Label:
-    """The parts, with those that a view had split put together again."""
+    """The label of these parts; neighbours that a view had split are one part again."""
     joined: list[Part] = []
     for part in parts:
         if part.size == 1:
@@ -93,31 +94,31 @@ def join(parts: Sequence[Part]) -> Label:
 
 
 def regroup(parts: Sequence[Part], sizes: Sequence[int]) -> list[Label] | None:
-    """The parts shared out among axes of these sizes, in order; None where their sizes do not fall apart so."""
+    """The labels of axes of these sizes, to which the parts are given in order; None if the parts do not divide so."""
     queue, labels = list(reversed(parts)), []
     for size in sizes:
-        taken: list[Part] = []
-        wanted = size
-        while wanted > 1:
+        axis_parts: list[Part] = []
+        missing = size
+        while missing > 1:
             if not queue:
                 return None
             part = queue.pop()
-            if wanted % part.size == 0:
-                taken.append(part)
-                wanted //= part.size
-            elif part.size % wanted == 0:
-                outer, inner = _split(part, wanted)
-                taken.append(outer)
+            if missing % part.size == 0:
+                axis_parts.append(part)
+                missing //= part.size
+            elif part.size % missing == 0:
+                outer, inner = _split(part, missing)
+                axis_parts.append(outer)
                 queue.append(inner)
-                wanted = 1
+                missing = 1
             else:
                 return None
-        labels.append(join(taken))
+        labels.append(join(axis_parts))
     return None if queue else labels
 
 
-def resolved(label: Label) -> Label:
-    """The label with what was found out later about its open factors."""
+def resolve(label: Label) -> Label:
+    """The label with open factors replaced by what became known of them later."""
     parts: list[Part] = []
     for part in label:
         same = part.factor.same
@@ -125,15 +126,15 @@ def resolved(label: Label) -> Label:
             parts.append(part)
             continue
         outer = part.factor.size // (part.stride * part.size)
-        shares = regroup(resolved(same), (outer, part.size, part.stride))
+        shares = regroup(resolve(same), (outer, part.size, part.stride))
         parts.extend([part] if shares is None else shares[1])
     return join(parts)
 
 
 def kinds_of(label: Label) -> set[str]:
-    """The kinds of its factors, and of what is joined in them."""
+    """The kinds of a label's factors; for a joined factor, the kinds of its pieces."""
     kinds: set[str] = set()
-    for part in resolved(label):
+    for part in resolve(label):
         if part.factor.kind == JOINED:
             kinds |= set().union(*(kinds_of(piece) for _, piece in part.factor.pieces))
         else:
@@ -141,48 +142,51 @@ def kinds_of(label: Label) -> set[str]:
     return kinds
 
 
-def _tidy(label: Label) -> bool:
-    """Whether it has whole factors alone, none that a view took to pieces."""
+def _has_whole_factors(label: Label) -> bool:
+    """Whether a label has only whole factors, none that a view has split."""
     return all(part.size == part.factor.size and part.factor.kind not in (OPEN, MIXED) for part in label)
 
 
 def is_fine(part: Part) -> bool:
-    """Whether it counts places within each patch or window, and not the patches."""
+    """Whether a part counts the places within each patch or window, and not the patches."""
     return part.factor.kind == PLACE and not part.complete
 
 
-def _near(one: Factor, two: Factor) -> bool:
-    """Whether these are the same places: of one axis, as many, over much the same stretch, turned alike."""
-    margin = max(2 * (one.end - one.begin) / one.size, (one.end - one.begin) / 4)
+def _same_places(a: Factor, b: Factor) -> bool:
+    """Whether two factors are the same places: of one axis, equal in number and roll, over nearly the same range."""
+    margin = max(2 * (a.end - a.begin) / a.size, (a.end - a.begin) / 4)
     return (
-        (one.axis, one.size, one.turned) == (two.axis, two.size, two.turned)
-        and abs(one.begin - two.begin) <= margin
-        and abs(one.end - two.end) <= margin
+        (a.axis, a.size, a.shift) == (b.axis, b.size, b.shift)
+        and abs(a.begin - b.begin) <= margin
+        and abs(a.end - b.end) <= margin
     )
 
 
-def merge(one: Label, two: Label, size: int) -> Label:
-    """What an axis counts where values of both labels are added or multiplied."""
-    one, two = resolved(one), resolved(two)
-    if one == two:
-        return one
-    for first, second in ((one, two), (two, one)):  # weights take part in many ways: they stay open
+def merge(a: Label, b: Label, size: int) -> Label:
+    """The label of an axis of length `size` whose values, labelled `a` and `b`, are added or multiplied."""
+    a, b = resolve(a), resolve(b)
+    if a == b:
+        return a
+    for first, second in ((a, b), (b, a)):  # weights stay open, as they may be combined with other labels later
         if all(part.factor.kind == OPEN and part.factor.learnt for part in first):
             return second
-    plain = any(part.factor.sums for part in one) and not any(part.factor.sums for part in two)
-    for first, second in ((two, one), (one, two)) if plain else ((one, two), (two, one)):
+    # Of two open labels, the one without sums becomes known as the other.
+    b_first = any(part.factor.sums for part in a) and not any(part.factor.sums for part in b)
+    for first, second in ((b, a), (a, b)) if b_first else ((a, b), (b, a)):
         if len(first) == 1 and first[0].factor.kind == OPEN and first[0].size == first[0].factor.size:
             if all(part.factor is not first[0].factor for part in second):
                 first[0].factor.same = second
             return second
-    kinds = kinds_of(one) | kinds_of(two)
+    kinds = kinds_of(a) | kinds_of(b)
     if kinds == {CHANNEL}:
-        return one
-    if _tidy(one) != _tidy(two) and OPEN not in kinds:  # what is added to places in their order is at these places
-        return one if _tidy(one) else two
-    if len(one) == len(two) == 1:
-        return _merged_parts(one[0], two[0])
-    for first, second in ((one, two), (two, one)):
+        return a
+    if (
+        _has_whole_factors(a) != _has_whole_factors(b) and OPEN not in kinds
+    ):  # values added to ordered places are at these
+        return a if _has_whole_factors(a) else b
+    if len(a) == len(b) == 1:
+        return _merge_parts(a[0], b[0])
+    for first, second in ((a, b), (b, a)):
         shares = regroup(second, [part.size for part in first]) if len(first) > 1 else None
         if shares is not None:
             merged = [merge((part,), share, part.size) for part, share in zip(first, shares, strict=True)]
@@ -190,18 +194,18 @@ def merge(one: Label, two: Label, size: int) -> Label:
     return open_label(size) if OPEN in kinds else label_of(Factor(MIXED, size))
 
 
-def _merged_parts(one: Part, two: Part) -> Label:
-    """What they count together, where neither is a whole open factor."""
-    kinds = {one.factor.kind, two.factor.kind}
+def _merge_parts(a: Part, b: Part) -> Label:
+    """The merged label of two parts of which neither is a whole open factor."""
+    kinds = {a.factor.kind, b.factor.kind}
     if OPEN in kinds:
-        return (two if one.factor.kind == OPEN else one,)
-    if kinds == {PLACE} and one[1:] == two[1:] and _near(one.factor, two.factor):
-        return (one,)
-    if kinds == {JOINED} and [size for size, _ in one.factor.pieces] == [size for size, _ in two.factor.pieces]:
-        pairs = zip(one.factor.pieces, two.factor.pieces, strict=True)
+        return (b if a.factor.kind == OPEN else a,)
+    if kinds == {PLACE} and a[1:] == b[1:] and _same_places(a.factor, b.factor):
+        return (a,)
+    if kinds == {JOINED} and [size for size, _ in a.factor.pieces] == [size for size, _ in b.factor.pieces]:
+        pairs = zip(a.factor.pieces, b.factor.pieces, strict=True)
         pieces = tuple((size, merge(first, second, size)) for (size, first), (_, second) in pairs)
-        return label_of(Factor(JOINED, one.size, pieces=pieces))
-    return label_of(Factor(MIXED, one.size))
+        return label_of(Factor(JOINED, a.size, pieces=pieces))
+    return label_of(Factor(MIXED, a.size))
 
 
 def length_of(label: Label) -> int:
@@ -209,10 +213,11 @@ def length_of(label: Label) -> int:
     return math.prod(part.size for part in label)
 
 
-def resized(label: Label, before: int, after: int, begin: float = 0.0, end: float | None = None) -> Label:
-    """An axis of another length: shares of the stretch between `begin` and `end` of its former entries; all by default."""
+def resize(label: Label, before: int, after: int, begin: float = 0.0, end: float | None = None) -> Label:
+    """The label of an axis that is resized from `before` to `after` entries, which divide the range from `begin` to `end` of
+    its former entries; by default all of them."""
     end = before if end is None else end
-    label = resolved(label)
+    label = resolve(label)
     place = len(label) == 1 and label[0].factor.kind == PLACE and label[0].complete
     if after == before and (not place or (begin, end) == (0, before)):
         return label
@@ -220,9 +225,9 @@ def resized(label: Label, before: int, after: int, begin: float = 0.0, end: floa
     if len(label) == 1:
         (part,) = label
         factor = part.factor
-        if factor.kind == PLACE and part.complete and (not factor.turned or after == before):
+        if factor.kind == PLACE and part.complete and (not factor.shift or after == before):
             step = (factor.end - factor.begin) / before
             return label_of(
-                Factor(PLACE, after, factor.axis, factor.begin + begin * step, factor.begin + end * step, factor.turned)
+                Factor(PLACE, after, factor.axis, factor.begin + begin * step, factor.begin + end * step, factor.shift)
             )
     return channel_label(after) if kinds == {CHANNEL} else label_of(Factor(OPEN, after, sums=bool(kinds - {OPEN})))

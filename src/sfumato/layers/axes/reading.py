@@ -1,4 +1,4 @@
-"""A watched pass, and what it says of a layer's axes in the end."""
+"""A watched pass from outside, and the summary of a layer's labels as `Axes`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,7 +22,7 @@ from sfumato.layers.axes.labels import (
     is_fine,
     kinds_of,
     length_of,
-    resolved,
+    resolve,
 )
 from sfumato.layers.axes.watch import Watch
 from sfumato.layers.capture import CallChooser, plain_tensor, watched
@@ -31,7 +31,8 @@ from sfumato.model.effects import DISPATCH_MODES, Hook
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of an axis of places: `length` entries, on the `grid` of `(axis of space, places)`; none have no place."""
+    """A range of an axis of places: `length` entries. `grid` has an `(axis of space, number of places)` for each axis of space
+    that they follow; it is empty if the entries have no place."""
 
     length: int
     grid: tuple[tuple[int, int], ...]
@@ -39,17 +40,17 @@ class Piece:
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis of a layer's values was seen to count."""
+    """What an axis of a layer's values counts, as far as a watched pass shows."""
 
     kind: str
-    """"batch", "places", "channels", "window" (the places within each patch), "one" (of length 1), "mixed" (several of
-    these), or "open" where that is not known."""
+    """"batch", "places", "channels", "window" (the places within each patch), "one" (an axis of length 1), "mixed" (several of
+    these), or "open" (not known)."""
     pieces: tuple[Piece, ...] = ()
-    """Of places: those, and what stands before and behind them, such as the token of the class."""
+    """For "places": the places, and the entries before and behind them, e.g. the class token."""
     words: str = ""
-    """Of "mixed": what."""
+    """For "mixed": what is mixed, in words."""
     size: int = 0
-    """Its length in the pass that was watched."""
+    """The length of the axis in the watched pass."""
 
 
 Axes = tuple[Axis, ...]
@@ -57,44 +58,44 @@ Axes = tuple[Axis, ...]
 
 @contextmanager
 def following(net: nn.Module, inputs: Tensor) -> Iterator[Watch]:
-    """Follow the axes of what the network computes from inputs `(N, C, *S)`, as long as the context lasts.
+    """Within this context, label the axes of all values that the network computes from inputs `(N, C, *S)`.
 
-    Layers that run step by step over an axis, such as an LSTM, are followed as one.
+    A recurrent layer, e.g. an LSTM, is one operation: its steps along an axis are not followed.
     """
     watch = Watch()
-    watch.see(inputs, net)
+    watch.begin(inputs, net)
 
-    def ran(_module: Any, arguments: tuple[Any, ...], output: Any) -> None:
-        values, given = output[0], arguments[0] if arguments else None
-        if isinstance(values, Tensor) and isinstance(given, Tensor) and values.ndim == given.ndim:
-            watch.mark(values, (*watch.labels(given)[:-1], channel_label(values.shape[-1])))
+    def label_recurrent(_module: Any, arguments: tuple[Any, ...], output: Any) -> None:
+        values, operand = output[0], arguments[0] if arguments else None
+        if isinstance(values, Tensor) and isinstance(operand, Tensor) and values.ndim == operand.ndim:
+            watch.mark(values, (*watch.labels(operand)[:-1], channel_label(values.shape[-1])))
 
     with ExitStack() as effects:
         for module in net.modules():
             if isinstance(module, nn.RNNBase):
-                effects.callback(module.register_forward_hook(Hook(ran)).remove)
+                effects.callback(module.register_forward_hook(Hook(label_recurrent)).remove)
         effects.enter_context(DISPATCH_MODES)
         effects.enter_context(watch)
         yield watch
 
 
-def in_short(labels: Labels, space: Sequence[int]) -> Axes:
-    """What the labels of a layer's values say, for inputs of `space`."""
-    parts = [part for label in labels for part in resolved(label)]
+def summarise(labels: Labels, space: Sequence[int]) -> Axes:
+    """The summary of the labels of a layer's values, for inputs whose axes of space have the lengths `space`."""
+    parts = [part for label in labels for part in resolve(label)]
     if parts and all(part.factor.kind == OPEN and part.factor.learnt for part in parts):
         return tuple(Axis("mixed", words="weights", size=length_of(label)) for label in labels)
     return tuple(replace(_axis(label, space), size=length_of(label)) for label in labels)
 
 
 def _axis(label: Label, space: Sequence[int]) -> Axis:
-    label = resolved(label)
+    label = resolve(label)
     kinds = kinds_of(label)
     if not label:
         return Axis("one")
     if any(part.factor.sums for part in label):
         return Axis("mixed", words="sums or a choice of places")
     if all(map(is_fine, label)) or (
-        CHANNEL in kinds and kinds_of(tuple(p for p in label if not is_fine(p))) == {CHANNEL}
+        CHANNEL in kinds and kinds_of(tuple(part for part in label if not is_fine(part))) == {CHANNEL}
     ):
         return Axis("window" if kinds == {PLACE} else "channels")
     if kinds <= {OPEN, CHANNEL}:
@@ -102,13 +103,13 @@ def _axis(label: Label, space: Sequence[int]) -> Axis:
     if kinds == {BATCH}:
         return Axis("batch") if label[0].size == label[0].factor.size else Axis("mixed", words="a part of the batch")
     if BATCH in kinds:
-        return Axis("mixed", words=f"the batch and {_named(kinds - {BATCH})}")
+        return Axis("mixed", words=f"the batch and {_in_words(kinds - {BATCH})}")
     if len(label) == 1 and label[0].factor.kind == JOINED and label[0].size == label[0].factor.size:
-        parts = [(size, resolved(piece)) for size, piece in label[0].factor.pieces]
+        parts = [(size, resolve(piece)) for size, piece in label[0].factor.pieces]
     elif kinds == {PLACE}:
         parts = [(length_of(label), label)]
     else:
-        return Axis("mixed", words=_named(kinds))
+        return Axis("mixed", words=_in_words(kinds))
     pieces: list[Piece] = []
     for size, piece in parts:
         if PLACE not in kinds_of(piece):
@@ -120,15 +121,15 @@ def _axis(label: Label, space: Sequence[int]) -> Axis:
     return Axis("places", tuple(pieces))
 
 
-def _named(kinds: set[str]) -> str:
+def _in_words(kinds: set[str]) -> str:
     names = {PLACE: "places", CHANNEL: "channels", OPEN: "what is not known", MIXED: "sums of unlike axes"}
     return " and ".join(names[kind] for kind in sorted(kinds))
 
 
 def _covers(part: Part, space: Sequence[int]) -> bool:
-    """Whether the places lie over the whole input in its order, but for a margin of two of them or a quarter of it."""
+    """Whether the places cover the whole input in its order, up to a margin of two places or a quarter of the input."""
     factor = part.factor
-    if factor.kind != PLACE or not part.complete or factor.turned:
+    if factor.kind != PLACE or not part.complete or factor.shift:
         return False
     length = space[factor.axis]
     margin = max(2 * (factor.end - factor.begin) / part.size, length / 4)
@@ -138,10 +139,10 @@ def _covers(part: Part, space: Sequence[int]) -> bool:
 def axes_of(
     net: nn.Module, module: nn.Module, at: str, inputs: Tensor, run: Callable[[Tensor], Any], call: int = -1
 ) -> Axes | None:
-    """What the axes of a module's output, or at the "input" of what it takes in, count at one of its calls.
+    """The axes of a module's output, or with `at="input"` of its input, at one of its calls.
 
-    `run` runs the network for inputs `(N, C, *S)`. None where that cannot be watched, there is no such call, or no tensor
-    at it.
+    `run` runs the network for inputs `(N, C, *S)`. None if the network cannot be watched, if there is no such call, or if the
+    value there is no tensor.
     """
     chooser = CallChooser("", call)
 
@@ -154,6 +155,6 @@ def axes_of(
             effects.enter_context(watched(module, at, show))
             run(inputs)
         labels: Labels | None = chooser.chosen
-    except Exception:  # noqa: BLE001  # what does not stand to be watched is read by its sizes
+    except Exception:  # noqa: BLE001  # a layout can still be inferred from sizes
         return None
-    return None if labels is None else in_short(labels, inputs.shape[2:])
+    return None if labels is None else summarise(labels, inputs.shape[2:])

@@ -1,4 +1,4 @@
-"""The labels of all tensors of a pass, and what a rule needs of them."""
+"""The labels of all tensors of a pass, with the operations on them that rules need."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,19 +18,19 @@ from sfumato.layers.axes.labels import (
     length_of,
     merge,
     open_label,
-    resolved,
+    resolve,
 )
 
 
 class LabelStore:
-    """The labels of tensors, as long as these live."""
+    """The labels of tensors, stored for as long as the tensors exist."""
 
     def __init__(self) -> None:
         super().__init__()
         self._labels: Any = WeakTensorKeyDictionary()
 
-    def see(self, inputs: Tensor, net: nn.Module) -> None:
-        """Begin with the network's inputs, `(N, C, *S)`, and its weights."""
+    def begin(self, inputs: Tensor, net: nn.Module) -> None:
+        """Label the network's inputs, `(N, C, *S)`, and its weights."""
         for values in (*net.parameters(), *net.buffers()):
             if not isinstance(values, nn.UninitializedParameter | nn.UninitializedBuffer):
                 self._labels[values] = tuple(open_label(size, learnt=True) for size in values.shape)
@@ -39,7 +39,7 @@ class LabelStore:
         self._labels[inputs] = (label_of(Factor(BATCH, batch)), channel_label(channels), *places)
 
     def labels(self, values: Tensor) -> Labels:
-        """What is known of the axes of values; of those that come from elsewhere, as from numpy, nothing."""
+        """The labels of a tensor's axes. They are open for a tensor from outside the pass, e.g. from numpy."""
         labels: Labels | None = self._labels.get(values)
         if labels is None or [length_of(label) for label in labels] != list(values.shape):
             labels = tuple(open_label(size) for size in values.shape)
@@ -47,16 +47,16 @@ class LabelStore:
         return labels
 
     def knows(self, values: Tensor) -> bool:
-        """Whether values come from the network's inputs, and not from its weights alone."""
+        """Whether a tensor depends on the network's inputs, and not on its weights alone."""
         labels = self.labels(values)
-        return any(part.factor.kind != OPEN or not part.factor.learnt for label in labels for part in resolved(label))
+        return any(part.factor.kind != OPEN or not part.factor.learnt for label in labels for part in resolve(label))
 
     def mark(self, values: Tensor, labels: Labels) -> None:
-        """Say what the axes of values are."""
+        """Set the labels of a tensor's axes."""
         self._labels[values] = labels
 
     def broadcast(self, tensors: Sequence[Tensor], output: Tensor) -> list[Label]:
-        """Of operations on each entry: each axis counts what it does in the operands."""
+        """The labels of an elementwise operation's output, merged from those of its operands."""
         labels: list[Label] = [()] * output.ndim
         for tensor in tensors:
             for axis, label in enumerate(self.labels(tensor), start=output.ndim - tensor.ndim):
@@ -66,20 +66,21 @@ class LabelStore:
         return [label or open_label(size) for label, size in zip(labels, output.shape, strict=True)]
 
     def reduced(self, values: Tensor, dim: Any, keepdim: bool, output: Tensor) -> list[Label]:
-        """Of sums, means, maxima over some axes."""
+        """The labels of sums, means or maxima over some axes."""
         dims = range(values.ndim) if dim is None or dim == [] else [dim] if isinstance(dim, int) else dim
-        gone = {axis % values.ndim for axis in dims} if values.ndim else set()
+        removed = {axis % values.ndim for axis in dims} if values.ndim else set()
         labels = self.labels(values)
         if keepdim or output.ndim == values.ndim:
-            return [() if axis in gone else label for axis, label in enumerate(labels)]
-        return [label for axis, label in enumerate(labels) if axis not in gone]
+            return [() if axis in removed else label for axis, label in enumerate(labels)]
+        return [label for axis, label in enumerate(labels) if axis not in removed]
 
 
-def first_tensor(given: Mapping[str, Any]) -> Tensor:
-    """The first of an operation's arguments that is a tensor."""
-    return next(value for value in given.values() if isinstance(value, Tensor))
+def first_tensor(arguments: Mapping[str, Any]) -> Tensor:
+    """The first tensor among an operation's arguments."""
+    return next(value for value in arguments.values() if isinstance(value, Tensor))
 
 
 Rule = Callable[[LabelStore, dict[str, Any], Tensor, int], Sequence[Label] | None]
-"""From the store, an operation's arguments by name, one of its outputs and the number of that among them, to the labels of the
-output's axes; None where nothing is known of them."""
+"""`rule(store, arguments, output, index)` gives the labels of an output's axes, or None if nothing is known of them.
+
+`arguments` are those of the operation by name, and `index` is the number of the output among the operation's outputs."""

@@ -1,6 +1,6 @@
-"""The watch: it sees each operation of a pass, and finds the labels of its output by the rule for the operation's name.
+"""The dispatch mode that watches each operation of a pass, and labels its outputs by the rule for the operation's name.
 
-A line in `RULES` teaches it another operation. Where there is no rule, the output's axes are open.
+To add an operation, add a line to `RULES`. Without a rule, the axes of the output are open.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,7 +99,7 @@ ALIKE = {
         "mkldnn_reorder",
     ),
 }
-"""Operations whose first output has the axes of their first operand."""
+"""Operations whose first output has the same axes as their first operand."""
 
 REDUCTIONS = {
     *("mean", "sum", "amax", "amin", "max", "min", "prod", "var", "var_mean", "std", "std_mean", "median", "nanmedian"),
@@ -108,52 +108,54 @@ REDUCTIONS = {
 
 
 class Watch(LabelStore, TorchDispatchMode):
-    """Follows the axes of a network's values while it runs."""
+    """Labels the axes of a network's values while it runs."""
 
-    def __torch_dispatch__(self, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: Any = None) -> Any:
-        named = named or {}
-        result = function(*arguments, **named)
-        given = _by_name(function, arguments, named)
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        arguments = _by_name(function, args, kwargs)
         outputs = result if isinstance(result, tuple | list) else [result]
-        operands = list(_tensors(given))
+        operands = list(_tensors(arguments))
         learnt = bool(operands) and not any(map(self.knows, operands))
-        for place, output in enumerate(outputs):
+        for index, output in enumerate(outputs):
             if not isinstance(output, Tensor):
                 continue
             labels = None
             if not learnt:
                 try:
-                    labels = self._of(function, given, output, place)
-                except Exception:  # noqa: BLE001  # of an operation used in an unknown way, nothing is known
+                    labels = self._apply_rule(function, arguments, output, index)
+                except Exception:  # noqa: BLE001  # the operation is used in a way that its rule does not know
                     labels = None
             if labels is None or [length_of(label) for label in labels] != list(output.shape):
                 labels = [open_label(size, learnt) for size in output.shape]
             self._labels[output] = tuple(labels)
         return result
 
-    def _of(self, function: Any, given: dict[str, Any], output: Tensor, place: int) -> Sequence[Label] | None:
-        """The labels of an output of an operation; None where the operation is not known."""
+    def _apply_rule(
+        self, function: Any, arguments: dict[str, Any], output: Tensor, index: int
+    ) -> Sequence[Label] | None:
+        """The labels of an output of an operation; None if the operation has no rule."""
         name = function._schema.name.removeprefix("aten::")
         rule = RULES.get(name)
         if rule is not None:
-            return rule(self, given, output, place)
-        tensors = [value for value in given.values() if isinstance(value, Tensor)]
+            return rule(self, arguments, output, index)
+        tensors = [value for value in arguments.values() if isinstance(value, Tensor)]
         if torch.Tag.pointwise in function.tags or (name.endswith("_") and tensors and output is tensors[0]):
             return self.broadcast(tensors, output)
-        if name in ALIKE and place == 0:
+        if name in ALIKE and index == 0:
             return self.labels(tensors[0])
-        if "dim" in given and tensors and name in REDUCTIONS:
-            return self.reduced(tensors[0], given["dim"], bool(given.get("keepdim", False)), output)
+        if "dim" in arguments and tensors and name in REDUCTIONS:
+            return self.reduced(tensors[0], arguments["dim"], bool(arguments.get("keepdim", False)), output)
         return None
 
 
-def _by_name(function: Any, arguments: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
-    given = {argument.name: value for argument, value in zip(function._schema.arguments, arguments, strict=False)}
-    return {**given, **named}
+def _by_name(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    positional = {parameter.name: value for parameter, value in zip(function._schema.arguments, args, strict=False)}
+    return {**positional, **kwargs}
 
 
-def _tensors(given: Mapping[str, Any]) -> Iterator[Tensor]:
-    for value in given.values():
+def _tensors(arguments: Mapping[str, Any]) -> Iterator[Tensor]:
+    for value in arguments.values():
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, list | tuple):

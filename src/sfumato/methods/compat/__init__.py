@@ -1,1 +1,1 @@
-"""Methods of this library in the forms that other libraries expect: Captum's `attribute`, Quantus' `explain_func`."""
+"""Adapters of methods for other libraries: Captum's `attribute` and Quantus' `explain_func`."""

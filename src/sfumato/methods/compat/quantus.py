@@ -1,4 +1,4 @@
-"""A door to Quantus: its metrics judge methods of this library."""
+"""An adapter for Quantus, whose metrics can then evaluate methods of this library."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +11,11 @@ from sfumato.attribution import Attribution
 
 
 def explain_func(method: Callable[..., Attribution]) -> Callable[..., np.ndarray]:
-    """What Quantus' metrics take as `explain_func`: a function of model, inputs and targets that gives NumPy maps.
+    """The `explain_func` for Quantus' metrics: a function from model, inputs and targets to NumPy maps.
 
-    `explain_func(method)(model, inputs, targets)` takes inputs `(B, C, *S)` and class indices `(B,)` and returns
-    `(B, 1, *S)` in float32. The inputs are brought to the device and the precision of the model's parameters; `device`,
-    which Quantus hands over, overrides the former. Other settings belong to the method: they raise `ValueError`.
+    `explain_func(method)(model, inputs, targets)` takes inputs `(B, C, *S)` and class indices `(B,)`, and returns maps
+    `(B, 1, *S)` in float32. The inputs are converted to the precision and moved to the device of the model's parameters, or to
+    `device`, which Quantus passes. Other settings raise `ValueError`, as they belong to the method.
     """
 
     def explain(model: Any, inputs: Any, targets: Any, device: Any = None, **more: Any) -> np.ndarray:

@@ -1,17 +1,17 @@
-"""Other ways for a signal to flow back through a network: deconvnet, guided backprop and excitation backprop.
+"""Backward rules, by which a signal flows back through a network: deconvnet, guided backprop and excitation backprop.
 
-What a rule is, in this order:
+These files define rules. Read them in this order:
 
 - `rule`: the classes to subclass for a rule of your own, `RectifierRule` and `FunctionRule`;
 - `rectifier_rules` and `excitation`: the published rules, with their equations and papers;
 - `functions`: tables of the functions of torch by kind, from which rules choose.
 
-What carries rules out, and knows none of them by name:
+These files apply rules, and depend on none of them by name:
 
-- `rules`: `BackwardRules`, the context in which a forward pass is made ready for another way back;
+- `rules`: `BackwardRules`, the context in which a forward pass is prepared for backward passes by the rules;
 - `rectifiers`: finds rectifiers by name and by value, also those written by hand; `hooks` puts the rule on their nodes;
-- `curves` and `gates`: what tells a rectifier by its values, which serve `rectifiers`;
-- `conservation`: checks that probability adds up, and that all was computed in one thread.
+- `curves` and `gates`: recognise a rectifier by its values, for `rectifiers`;
+- `conservation`: checks that probabilities add up, and that one thread computed everything.
 
-A new rule is one class, and one problem in `tests/test_rules_literal.py`, where every rule stands beside a slow twin.
+A new rule is one class, and one problem in `tests/test_rules_literal.py`, which compares every rule with a slow, literal copy.
 """

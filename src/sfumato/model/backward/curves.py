@@ -1,8 +1,8 @@
-"""Tensors as functions of one number: what elementwise operations make of values of both signs, whatever came by.
+"""Chains of elementwise operations as functions of one number, computed for values of both signs.
 
-`torch.maximum(x, 0)` of an `x` that is nowhere negative does nothing, and yet it is a rectifier; `torch.log(1 + torch.exp(x))`
-is one although none of its three operations is. So a chain of elementwise operations is computed once more, on a `grid` of
-values in the place of its first tensor: some hundred numbers.
+`torch.maximum(x, 0)` is a rectifier, but changes nothing if no value of `x` is negative. `torch.log(1 + torch.exp(x))` is a
+rectifier, but none of its three operations is. So each chain of elementwise operations is computed once more with a `grid` of
+about fifty values in the place of its first tensor, and the resulting curve shows whether the chain is a rectifier.
 """
 
 import weakref
@@ -20,45 +20,45 @@ from sfumato.model.backward.gates import Operation, spread
 
 @cache
 def grid(dtype: torch.dtype) -> Tensor:
-    """Values of both signs, denser towards zero, and without it: up to 24, or 8 in half precision, where `exp` ends soon."""
+    """Values of both signs, denser towards zero and without zero: up to 24, or 8 in half precision, where `exp` overflows."""
     steps = 28 if torch.finfo(dtype).bits > 16 else 24
     positive = 0.02 * 1.3 ** torch.arange(steps, dtype=torch.float64, device="cpu")
     return torch.cat([-positive.flip(0), positive])
 
 
 PLACES = 16
-"""At so many places of a tensor, as what else comes in may differ from place to place."""
+"""The number of places of a tensor at which a curve is computed, as other operands may differ from place to place."""
 
 ROOTS = 6
-"""A tensor is looked at as a function of so many of those that it was made of, the nearest first."""
+"""The number of earlier tensors as functions of which a tensor is examined, the nearest first."""
 
 
 @dataclass(eq=False)
 class Switch:
-    """Whether the rule acts at a rectifier; a larger rectifier that it is a part of switches it off."""
+    """Whether the rule applies at a rectifier. A larger rectifier that contains it switches it off."""
 
     on: bool = True
 
 
 class Root:
-    """A tensor of which others are functions, known by its place in the graph and not by its values."""
+    """A tensor of which others are functions. It is identified by its place in the graph, not by its values."""
 
     def __init__(self, x: Tensor) -> None:
         self.node: Any = x if x.is_leaf else x.grad_fn
-        """The node that made it; for a leaf of the graph, that tensor."""
+        """The node that made the tensor; for a leaf of the graph, the tensor itself."""
         self.output = x.output_nr
-        """Which of that node's outputs it is."""
+        """The index of the tensor among the node's outputs."""
         self.tensor = weakref.ref(x)
 
     def hook(self, function: Callable[[Tensor], Tensor]) -> None:
-        """Change what flows back to it, all ways together."""
+        """Change the sum of all signals that flow back to the tensor."""
 
         def at_node(signals: tuple[Any, ...]) -> tuple[Any, ...]:
             return tuple(function(s) if i == self.output and s is not None else s for i, s in enumerate(signals))
 
         x = self.node if isinstance(self.node, Tensor) else self.tensor()
         if x is not None and (x is self.node or x.grad_fn is self.node):
-            x.register_hook(function)  # also where the signal is asked for right there, before the node is run
+            x.register_hook(function)  # a hook on the node would not run if the gradient of the tensor itself is wanted
         else:
             self.node.register_prehook(at_node)
 
@@ -75,43 +75,44 @@ class Curve:
 
     compute: Callable[[], Tensor | None]
     switches: tuple[Switch, ...] = ()
-    """Those of the rectifiers on the way from the root."""
+    """The switches of the rectifiers between the root and the tensor."""
     rectified: tuple["Curve", ...] = ()
-    """The curves that those rectifiers have."""
+    """The curves of the outputs of these rectifiers."""
 
     @cached_property
     def values(self) -> Tensor | None:
-        """`(G, *s)` at the `grid`, for some places `(*s)`, once they are asked for; `None` where there is no such function."""
+        """The values `(G, *s)` at the `grid`, for some places `(*s)`, computed on first use; `None` if that is impossible."""
         return self.compute()
 
     def of_rectifier(self, switch: Switch) -> "Curve":
-        """The same, of a rectifier."""
+        """This curve as the output of a rectifier with this switch."""
         return Curve(lambda: self.values, (*self.switches, switch), (*self.rectified, self))
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
-    """An operation whose output is a function of a root."""
+class Dependence:
+    """The output of an operation as a function of one root."""
 
     root: Root
     curve: Curve
     arguments: tuple[tuple[Tensor, Curve], ...]
-    """Those of the operation's arguments which are functions of the root, and what they are."""
+    """The operation's arguments that are functions of the root, with their curves."""
     alone: bool
-    """Whether all its arguments are, but for single numbers."""
+    """Whether all its arguments are functions of the root, except for single numbers."""
 
     @property
     def ruled(self) -> bool:
-        """Whether it is nothing but a function of what has a rule already."""
+        """Whether the output is a function of a rectifier that has a rule already, and of nothing else."""
         if len(self.arguments) == 1 and any(switch.on for switch in self.curve.switches):
             return True
-        own, others = self.curve.values, [curve.values for curve in self.curve.rectified]
-        return own is not None and any(other is not None and multiples(own, other) for other in others)
+        values = self.curve.values
+        rectified = [curve.values for curve in self.curve.rectified]
+        return values is not None and any(inner is not None and multiples(values, inner) for inner in rectified)
 
 
 @dataclass(eq=False)
 class Curves:
-    """What is known of the tensors of a forward pass."""
+    """The curves of the tensors of a forward pass."""
 
     known: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     """By tensor: its version, and its curves by root, the nearest first."""
@@ -120,65 +121,65 @@ class Curves:
         self.known.clear()
 
     def of(self, x: Tensor) -> dict[Root, Curve]:
-        """What a tensor is known to be a function of."""
+        """The curves of a tensor by root; none if it has been changed in place since they were stored."""
         entry = self.known.get(x)
         return entry[1] if entry is not None and entry[0] == x._version else {}
 
     def keep(self, y: Tensor, curves: dict[Root, Curve], written: bool) -> None:
-        """Remember what a tensor is a function of; torch will count it as changed if it has been `written`."""
+        """Store the curves of a tensor. With `written`, an operation in place is about to raise the tensor's version."""
         if curves:
             self.known[y] = (y._version + written, curves)
         elif y in self.known:
             del self.known[y]
 
-    def follow(self, operation: Operation, roots: Sequence[Root]) -> list[Step]:
-        """What an operation that is about to run makes of values of both signs, by root, the nearest first.
+    def follow(self, operation: Operation, roots: Sequence[Root]) -> list[Dependence]:
+        """The output of an operation that is about to run as a function of each root, the nearest first.
 
-        `roots` are its signals as roots. Nothing comes of an operation that is not elementwise, and of one that has several
-        signals with nothing in common.
+        `roots` are the operation's signals as roots. The list is empty if the operation is not elementwise, or if its signals
+        have no root in common.
         """
         func, args, kwargs, tensors, signals = operation
-        if not elementwise(func):
+        if not is_elementwise(func):
             return []
-        own = {id(x): root for x, root in zip(signals, roots, strict=True)}
+        root_of = {id(x): root for x, root in zip(signals, roots, strict=True)}
         curves: list[tuple[Tensor, dict[Root, Curve]]] = []
         for x in tensors:
-            fresh = {own[id(x)]: Curve(partial(at_root, x.shape, x.dtype, x.device))} if id(x) in own else {}
-            curves.append((x, fresh | self.of(x)))
-        sources = [known for x, known in curves if (id(x) in own if own else known)]
-        common = [root for root in sources[0] if all(root in known for known in sources)] if sources else []
-        steps = []
+            identity = {root_of[id(x)]: Curve(partial(at_root, x.shape, x.dtype, x.device))} if id(x) in root_of else {}
+            curves.append((x, identity | self.of(x)))
+        sources = [by_root for x, by_root in curves if (id(x) in root_of if root_of else by_root)]
+        common = [root for root in sources[0] if all(root in by_root for by_root in sources)] if sources else []
+        dependences = []
         for root in common[:ROOTS]:
-            arguments = tuple((x, known[root]) for x, known in curves if root in known)
+            arguments = tuple((x, by_root[root]) for x, by_root in curves if root in by_root)
             switches = tuple(dict.fromkeys(switch for _, curve in arguments for switch in curve.switches))
             rectified = tuple(dict.fromkeys(inner for _, curve in arguments for inner in curve.rectified))
             shape = arguments[0][0].shape
-            alone = all(root in known or not x.ndim for x, known in curves)
+            alone = all(root in by_root or not x.ndim for x, by_root in curves)
             functions = {id(x): curve for x, curve in arguments}
-            given = _replaced(tuple(args), functions)
-            named = {name: _replaced(value, functions) for name, value in kwargs.items()}
-            compute = partial(_computed, func, given, named, shape)
-            steps.append(Step(root, Curve(compute, switches, rectified), arguments, alone))
-        return steps
+            curve_args = _with_curves(tuple(args), functions)
+            curve_kwargs = {name: _with_curves(value, functions) for name, value in kwargs.items()}
+            compute = partial(_compute_curve, func, curve_args, curve_kwargs, shape)
+            dependences.append(Dependence(root, Curve(compute, switches, rectified), arguments, alone))
+        return dependences
 
 
-def one_sign(values: Tensor) -> bool:
-    """Whether a curve never crosses zero, as `exp` does not: then it is no matter what an operation makes of the other sign.
+def has_one_sign(values: Tensor) -> bool:
+    """Whether a curve never crosses zero, like `exp`. An operation on it then has no values of the other sign.
 
-    A line crosses it somewhere.
+    A line crosses zero somewhere, perhaps outside of the grid.
     """
-    return not bool((values < 0).any() & (values > 0).any()) and not straight(values)
+    return not bool((values < 0).any() & (values > 0).any()) and not is_straight(values)
 
 
 @cache
-def elementwise(func: Any) -> bool:
-    """Whether an operation computes each number from those at the same place, or copies."""
+def is_elementwise(func: Any) -> bool:
+    """Whether an operation computes each number from those at the same place, or copies them."""
     if func.namespace != "aten" or torch.Tag.nondeterministic_seeded in func.tags:
         return False
     name = func._schema.name.removeprefix("aten::")
     if torch.Tag.pointwise in func.tags or name in COPIES:
         return True
-    packet = getattr(torch.ops.aten, name.rstrip("_"), None)  # its sibling that is not in place has the mark
+    packet = getattr(torch.ops.aten, name.rstrip("_"), None)  # the variant that is not in place has the tag
     overload = getattr(packet, func._overloadname, None)
     return overload is not None and (torch.Tag.pointwise in overload.tags or name.rstrip("_") in COPIES)
 
@@ -187,11 +188,11 @@ COPIES = (
     *("detach", "alias", "clone", "_to_copy", "lift_fresh", "index_put", "hardswish", "_prelu_kernel"),
     "log_sigmoid_forward",
 )
-"""Those without torch's mark for elementwise operations, assignments by a mask of truth values among them."""
+"""Elementwise operations without torch's tag `pointwise`. `index_put` is an assignment by a boolean mask."""
 
 
 def at_root(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The curve of a root itself."""
+    """The values of the root's own curve, which is the identity."""
     return _grid_on(dtype, device).view(-1, *[1] * len(shape)).expand(-1, *_sizes(shape))
 
 
@@ -200,10 +201,10 @@ def _grid_on(dtype: torch.dtype, device: torch.device) -> Tensor:
     return grid(dtype).to(device, dtype)
 
 
-def _replaced(value: Any, curves: dict[int, Curve]) -> Any:
-    """An argument with curves in the place of tensors, so that nothing holds these."""
+def _with_curves(value: Any, curves: dict[int, Curve]) -> Any:
+    """An argument with curves in the place of tensors, so that the curve to compute does not keep the tensors alive."""
     if isinstance(value, tuple | list):
-        return [_replaced(part, curves) for part in value]
+        return [_with_curves(part, curves) for part in value]
     return curves.get(id(value), value) if isinstance(value, Tensor) else value
 
 
@@ -211,8 +212,8 @@ def _sizes(shape: torch.Size) -> list[int]:
     return [len(range(length)[place]) for length, place in zip(shape, spread(shape, PLACES), strict=True)]
 
 
-def _computed(func: Any, args: Sequence[Any], kwargs: dict[str, Any], shape: torch.Size) -> Tensor | None:
-    """What the operation makes of the curves among its arguments, at places of this shape; `None` if that fails."""
+def _compute_curve(func: Any, args: Sequence[Any], kwargs: dict[str, Any], shape: torch.Size) -> Tensor | None:
+    """The result of the operation for the curves among its arguments, at some places of this shape; `None` if that fails."""
     places = spread(shape, PLACES)
 
     def at_places(value: Any) -> Any:
@@ -230,10 +231,10 @@ def _computed(func: Any, args: Sequence[Any], kwargs: dict[str, Any], shape: tor
 
     try:
         with torch.no_grad():
-            given, named = at_places(list(args)), {name: at_places(value) for name, value in kwargs.items()}
+            positional, named = at_places(list(args)), {name: at_places(value) for name, value in kwargs.items()}
             if func._schema.is_mutable:
-                given[0] = given[0].clone()
-            result = func(*given, **named)
+                positional[0] = positional[0].clone()
+            result = func(*positional, **named)
             result = result[0] if isinstance(result, tuple) else result
     except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError):
         return None
@@ -241,11 +242,11 @@ def _computed(func: Any, args: Sequence[Any], kwargs: dict[str, Any], shape: tor
     return result if fits else None
 
 
-def bent(values: Tensor) -> float:
-    r"""The slope $c$ far above zero of a curve `(G, *s)` that is a soft rectifier, like Softplus or ELU; 0 if it is none.
+def soft_slope(values: Tensor) -> float:
+    r"""The slope $c$ far above zero if the curve `(G, *s)` is a soft rectifier, like Softplus or ELU; otherwise 0.
 
-    Far above zero it is straight, far below it is flat, and at zero it bends: it is neither straight there, as `clamp(min=-1)`
-    is, nor flat, as `clamp(min=1)` is.
+    Such a curve is straight far above zero, flat far below zero, and bends at zero. There it is neither straight, as
+    `clamp(min=-1)` is, nor flat, as `clamp(min=1)` is.
     """
     x = abscissa(values).flatten(1)[:, 0].cpu().to(torch.float64)
     v = values.detach().cpu().to(torch.float64).flatten(1)
@@ -259,7 +260,7 @@ def bent(values: Tensor) -> float:
     if not c > 0 or bool(((top - c).abs() > max(1e-3, slack) * c).any()):
         return 0.0
     far_above, far_below = slopes[middle > 2] / c, slopes[middle < -6] / c
-    # In half precision the values next to zero are too coarse.
+    # In half precision the values next to zero are too coarse, so that the range is wider.
     near = slopes[(middle < 0) & (middle > (-0.05 if slack < 1e-3 else -0.6))] / c
     straight, flat = ((near - 1).abs() <= max(2e-3, slack)).all(0), (near <= 0.05).all(0)
     if bool(((far_above - 1).abs() > 0.3).any() | (far_below.abs() > 0.1).any() | straight.any() | flat.any()):
@@ -267,9 +268,9 @@ def bent(values: Tensor) -> float:
     return c
 
 
-def multiples(one: Tensor, other: Tensor) -> bool:
-    """Whether a curve is another one times a number and plus a number."""
-    a, b = (values.detach().cpu().to(torch.float64).flatten(1) for values in (one, other))
+def multiples(first: Tensor, second: Tensor) -> bool:
+    """Whether one curve is a linear function of the other, at every place."""
+    a, b = (values.detach().cpu().to(torch.float64).flatten(1) for values in (first, second))
     if a.shape != b.shape:
         return False
     a, b = a - a.mean(0), b - b.mean(0)
@@ -277,7 +278,7 @@ def multiples(one: Tensor, other: Tensor) -> bool:
     return bool(((a - factor * b).abs() <= 1e-3 * a.abs().amax(0)).all())
 
 
-def straight(values: Tensor) -> bool:
+def is_straight(values: Tensor) -> bool:
     """Whether a curve is a line."""
     if not values.is_floating_point():
         return False
@@ -285,7 +286,7 @@ def straight(values: Tensor) -> bool:
 
 
 def abscissa(values: Tensor) -> Tensor:
-    """The values of the root at which a curve was had, of the curve's shape."""
-    longest = grid(torch.float32)
-    x = longest if len(values) == len(longest) else grid(torch.float16)
+    """The values of the root for which a curve was computed, of the curve's shape."""
+    full = grid(torch.float32)
+    x = full if len(values) == len(full) else grid(torch.float16)
     return x.to(values).view(-1, *[1] * (values.ndim - 1)).expand_as(values)

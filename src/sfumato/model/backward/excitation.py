@@ -1,10 +1,10 @@
-r"""The rule of excitation backprop: probabilities flow back to what excited each output, in proportion.
+r"""The rule of excitation backprop: the probability of an output is divided among its inputs in proportion to their excitation.
 
 J. Zhang, Z. Lin, J. Brandt, X. Shen, S. Sclaroff: *Top-down neural attention by excitation backprop*, ECCV 2016, sections 3.2
 and 3.3.
 
-`Excited` is the equation. `ExcitationRule` is a group of small rules, each for one kind of function. To teach it a function,
-write such a rule and give both: `BackwardRules(ExcitationRule(), MyRule())`.
+`Excited` is the equation. `ExcitationRule` is a group of small rules, each for one kind of function. To add a function, write
+such a rule and use both: `BackwardRules(ExcitationRule(), MyRule())`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,14 +38,14 @@ from sfumato.model.backward.rule import FunctionRule, GroupRule
 
 
 class Excited(torch.autograd.Function):
-    r"""A linear function whose probability flows back to what excited each output (Zhang et al. 2016, section 3.2).
+    r"""A linear function by which the probability of each output flows back to its inputs (Zhang et al. 2016, section 3.2).
 
-    $P(a_i) = a_i \sum_j w^+_{ij} P(y_j) \big/ \sum_{i'} w^+_{i'j} a_{i'}$, biases left out, and nothing from an output
-    that no input excites. The paper's neurons answer with $a \ge 0$; here a negative answer counts as none.
+    $P(a_i) = a_i \sum_j w^+_{ij} P(y_j) \big/ \sum_{i'} w^+_{i'j} a_{i'}$, without biases. Nothing flows back from an output
+    that no input excites. The paper has activations $a \ge 0$; here a negative activation counts as 0.
 
-    `positive(sign, *a)` computes the denominator from non-negative inputs. `sign`, one number or one per output channel,
-    makes the weights those of $-y$ where it is negative; `weights` is "foldable" where it may be one per channel, "" where
-    there are no weights. `directions` are 1 or -1 for inputs that are added or subtracted.
+    `positive(sign, *a)` computes the denominator from non-negative inputs. `sign` is one number or one per output channel;
+    where it is negative, the weights are those of $-y$. `weights` is the kind of the layer's weights: "foldable" if `sign` may
+    be one number per channel, "" if there are no weights. `directions` are 1 for inputs that are added, -1 for subtracted ones.
     """
 
     @staticmethod
@@ -68,10 +68,10 @@ class Excited(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *signals: Any) -> Any:
         (signal,), inputs = signals, ctx.saved_tensors
-        # Whoever calls backward inside the context must not have the rule's own functions ruled.
+        # If the user calls backward inside the context, the rule must not apply to its own functions.
         with torch._C.DisableTorchFunction(), torch.enable_grad():
             activations = [
-                (x if direction > 0 else -x).detach().to(_wide(x.dtype)).clamp(min=0).requires_grad_()
+                (x if direction > 0 else -x).detach().to(_at_least_float32(x.dtype)).clamp(min=0).requires_grad_()
                 for x, direction in zip(inputs, ctx.directions, strict=True)
             ]
             total = ctx.positive(ctx.sign, *activations)
@@ -85,7 +85,7 @@ class Excited(torch.autograd.Function):
         return None, None, None, None, None, *shares
 
 
-def excited(
+def excite(
     run: Callable[..., Tensor],
     positive: Callable[..., Tensor],
     *inputs: Tensor,
@@ -93,12 +93,12 @@ def excited(
     in_place: bool = False,
     directions: tuple[int, ...] = (1,),
 ) -> Tensor:
-    """`run(*inputs)`, whose probability flows back as `Excited` says."""
+    """`run(*inputs)` with the backward pass of `Excited`."""
     return Excited.apply(run, positive, weights, in_place, directions, *inputs)
 
 
-class Passed(torch.autograd.Function):
-    """A function whose signal flows back unchanged; in place where the function is."""
+class PassedThrough(torch.autograd.Function):
+    """A function by which the signal flows back unchanged. It works in place if `run` does."""
 
     @staticmethod
     def forward(ctx: Any, run: Function, x: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class Passed(torch.autograd.Function):
 
 
 class Refused(torch.autograd.Function):
-    """What goes into a function without a rule: an error, but only for a signal that gets there."""
+    """The input of a function without a rule: an error if a signal flows back to it."""
 
     @staticmethod
     def forward(ctx: Any, name: str, x: Tensor) -> Tensor:
@@ -124,33 +124,33 @@ class Refused(torch.autograd.Function):
     def backward(ctx: Any, *_: Any) -> Any:
         raise ValueError(
             f"excitation backprop is defined for layers with weights, not for {ctx.name} of activations, as in "
-            "attention; name a layer above the last such one, or use another method"
+            "attention; name a layer above the last one of these, or use another method"
         )
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """Quotients of half precision would be too coarse."""
+def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The type for quotients, which are too coarse in half precision."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def top_layers(score: Tensor) -> list[Any]:
-    """The weighted layers that the signal from `score`, computed under the rule, meets first: nodes of its graph."""
-    layers, seen, waiting = [], set(), [score.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
+    """The nodes of the graph of the first layers with weights that a signal from `score` meets, under the rule."""
+    layers, visited, stack = [], set(), [score.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in visited:
             continue
-        seen.add(node)
+        visited.add(node)
         if getattr(node, "weights", ""):
             layers.append(node)
         else:
-            waiting.extend(following for following, _ in node.next_functions)
+            stack.extend(next_node for next_node, _ in node.next_functions)
     return layers
 
 
 @contextmanager
 def negated(nodes: Sequence[Any]) -> Iterator[None]:
-    """These layers with negated weights: the dual of their outputs, for contrastive excitation backprop (section 3.3)."""
+    """Negate the weights of these layers: the dual of their outputs, for contrastive excitation backprop (section 3.3)."""
     for node in nodes:
         node.sign = -node.sign
     try:
@@ -160,28 +160,29 @@ def negated(nodes: Sequence[Any]) -> Iterator[None]:
             node.sign = -node.sign
 
 
-# The rule of each kind of function.
+# The rules, one for each kind of function.
 
 
 @dataclass(frozen=True)
 class PassRule(FunctionRule):
-    """$R_x = R_y$: activations, and whatever else hands on what it gets."""
+    """$R_x = R_y$ for activations and other functions that pass their signal on."""
 
     of: frozenset[Function] = field(
         default=RECTIFIERS | BOUNDED | SIGMOIDS | NORMS | ROUNDING | GROWING | NEGATIONS, repr=False
     )
 
     def __call__(self, func: Function, x: Any, *args: Any, **kwargs: Any) -> Any:
-        return passed(func, x, *args, **kwargs)
+        return pass_through(func, x, *args, **kwargs)
 
 
-def passed(func: Function, x: Any, *args: Any, **kwargs: Any) -> Any:
-    return Passed.apply(lambda x: func(x, *args, **kwargs), x) if carries(x) else func(x, *args, **kwargs)
+def pass_through(func: Function, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """The result of `func`, whose signal flows back to `x` unchanged if `x` carries one."""
+    return PassedThrough.apply(lambda x: func(x, *args, **kwargs), x) if carries(x) else func(x, *args, **kwargs)
 
 
 @dataclass(frozen=True)
 class WeightRule(FunctionRule):
-    """Convolutions and linear layers, by their positive weights."""
+    """Convolutions and linear layers: the probability is divided by their positive weights."""
 
     of: frozenset[Function] = field(
         default=every("conv1d", "conv2d", "conv3d", "linear") | TRANSPOSED | CONVOLUTIONS, repr=False
@@ -199,12 +200,12 @@ class WeightRule(FunctionRule):
 
         transposed = func in TRANSPOSED or (func in CONVOLUTIONS and kwargs.get("transposed", args[3:4] == (True,)))
         kind = "transposed" if transposed else "foldable"
-        return excited(lambda x: func(x, weight, bias, *args, **kwargs), positive, x, weights=kind)
+        return excite(lambda x: func(x, weight, bias, *args, **kwargs), positive, x, weights=kind)
 
 
 @dataclass(frozen=True)
 class AddmmRule(FunctionRule):
-    """`addmm`, as linear layers become when a program is decomposed: the first tensor is a bias, the last a weight."""
+    """`addmm`, which a linear layer is in a decomposed program: the first tensor is a bias, the last a weight."""
 
     of: frozenset[Function] = field(default=every("addmm"), repr=False)
 
@@ -217,35 +218,35 @@ class AddmmRule(FunctionRule):
 
 @dataclass(frozen=True)
 class MatrixRule(FunctionRule):
-    """A product of matrices, or an `einsum`, of which one is the signal and the others are constant weights."""
+    """A product of matrices, or an `einsum`, of one operand with a signal and constant weights."""
 
     of: frozenset[Function] = field(default=every("matmul", "mm", "bmm", "einsum"), repr=False)
 
     def __call__(self, func: Function, *args: Any, **kwargs: Any) -> Any:
-        before, operands = ((), args) if isinstance(args[0], Tensor) else (args[:1], args[1:])
-        if operands and not isinstance(operands[0], Tensor):  # einsum also takes them as a list
+        leading, operands = ((), args) if isinstance(args[0], Tensor) else (args[:1], args[1:])
+        if operands and not isinstance(operands[0], Tensor):  # einsum also takes its operands as a list
             operands = tuple(operands[0])
         if "other" in kwargs or "mat2" in kwargs:
             operands = (*operands, kwargs.pop("other") if "other" in kwargs else kwargs.pop("mat2"))
         signals = [index for index, operand in enumerate(operands) if carries(operand)]
         if not signals:
-            return func(*before, *operands, **kwargs)
+            return func(*leading, *operands, **kwargs)
         if len(signals) > 1 or len(operands) > 2:
-            return without_rule(func, *before, *operands, **kwargs)
-        (at,) = signals
+            return without_rule(func, *leading, *operands, **kwargs)
+        (index,) = signals
 
         def run(signal: Tensor, constants: Sequence[Tensor] = operands) -> Tensor:
-            return func(*before, *constants[:at], signal, *constants[at + 1 :], **kwargs)
+            return func(*leading, *constants[:index], signal, *constants[index + 1 :], **kwargs)
 
         def positive(sign: float, a: Tensor) -> Tensor:
             return run(a, [(operand.detach().to(a.dtype) * sign).clamp(min=0) for operand in operands])
 
-        return excited(run, positive, operands[at], weights="matrix")
+        return excite(run, positive, operands[index], weights="matrix")
 
 
 @dataclass(frozen=True)
 class MeanRule(FunctionRule):
-    """Pooling by means, sums and linear interpolation: layers of constant positive weights."""
+    """Pooling by means, sums and linear interpolation, which are layers with constant positive weights."""
 
     of: frozenset[Function] = field(
         default=POOLING_BY_MEANS | every("mean", "sum", "interpolate", "upsample"), repr=False
@@ -254,12 +255,12 @@ class MeanRule(FunctionRule):
     def __call__(self, func: Function, x: Any, *args: Any, **kwargs: Any) -> Any:
         if not carries(x):
             return func(x, *args, **kwargs)
-        return excited(lambda x: func(x, *args, **kwargs), lambda _, a: func(a, *args, **kwargs), x)
+        return excite(lambda x: func(x, *args, **kwargs), lambda _, a: func(a, *args, **kwargs), x)
 
 
 @dataclass(frozen=True)
 class SumRule(FunctionRule):
-    """Each summand gets what it contributed; constants are biases."""
+    """Sums: each summand gets a share in proportion to what it contributed. Constants are biases and get none."""
 
     of: frozenset[Function] = field(default=ADDITIONS, repr=False)
 
@@ -267,7 +268,7 @@ class SumRule(FunctionRule):
         y = kwargs.pop("other", y)
         if carries(x) and carries(y):
             scale = -alpha if func in SUBTRACTIONS else alpha
-            return excited(
+            return excite(
                 lambda x, y: func(x, y, alpha=alpha),
                 lambda _, a, b: torch.add(a, b, alpha=abs(scale)),
                 *(x, y),
@@ -275,15 +276,15 @@ class SumRule(FunctionRule):
                 directions=(1, 1 if scale >= 0 else -1),
             )
         if carries(y):
-            if func in IN_PLACE:  # into a constant, whose values are lost to the graph anyway
+            if func in IN_PLACE:  # x is a constant, so that the graph does not need its former values
                 return x.copy_(self(torch.sub if func in SUBTRACTIONS else torch.add, x, y, alpha=alpha))
-            return Passed.apply(lambda y: func(x, y, alpha=alpha), y)
-        return passed(func, x, y, alpha=alpha)
+            return PassedThrough.apply(lambda y: func(x, y, alpha=alpha), y)
+        return pass_through(func, x, y, alpha=alpha)
 
 
 @dataclass(frozen=True)
 class ProductRule(FunctionRule):
-    """Of a product, the larger factor, the first of equals, is the signal and gets all; the other is a gate."""
+    """Products: the larger factor, or the first if both have one size, is the signal and gets all; the other is a gate."""
 
     of: frozenset[Function] = field(default=PRODUCTS, repr=False)
 
@@ -291,15 +292,15 @@ class ProductRule(FunctionRule):
         y = kwargs.pop("other", y)
         second_is_larger = carries(y) and isinstance(x, Tensor) and x.numel() < y.numel()
         if carries(x) and not second_is_larger:
-            return Passed.apply(lambda x: func(x, y, **kwargs), x)
+            return PassedThrough.apply(lambda x: func(x, y, **kwargs), x)
         if carries(y) and func not in IN_PLACE:
-            return Passed.apply(lambda y: func(x, y, **kwargs), y)
+            return PassedThrough.apply(lambda y: func(x, y, **kwargs), y)
         return func(x, y, **kwargs)
 
 
 @dataclass(frozen=True)
 class GluRule(FunctionRule):
-    """`glu`: the first half of the channels is the signal, the second its gate."""
+    """`glu`: the first half of the channels is the signal, the second half its gate."""
 
     of: frozenset[Function] = field(default=every("glu"), repr=False)
 
@@ -312,26 +313,26 @@ class GluRule(FunctionRule):
 
 @dataclass(frozen=True)
 class BatchNormRule(FunctionRule):
-    """Batch normalisation in evaluation mode is one number a channel, folded into the convolution before it.
+    """Batch normalisation in evaluation mode: a scale for each channel, which is folded into the convolution before it.
 
-    There the number's size cancels (in numerator and denominator) and its shift is a bias; so only its sign is left.
-    Elsewhere, e.g. after a sum, the layer hands on what it gets.
+    The size of the scale cancels in numerator and denominator, and the shift is a bias, so that only the sign of the scale
+    matters. Elsewhere, e.g. after a sum, the layer passes its signal on.
     """
 
     of: frozenset[Function] = field(default=every("batch_norm"), repr=False)
 
     def __call__(self, func: Function, x: Any, *args: Any, **kwargs: Any) -> Any:
-        place = 2 if func is nn.functional.batch_norm else 0  # torch.batch_norm orders its arguments otherwise
-        scale = kwargs.get("weight", args[place] if len(args) > place else None)
+        index = 2 if func is nn.functional.batch_norm else 0  # torch.batch_norm has another order of arguments
+        scale = kwargs.get("weight", args[index] if len(args) > index else None)
         node: Any = x.grad_fn if carries(x) else None
         if isinstance(scale, Tensor) and getattr(node, "weights", "") == "foldable":
             node.sign = torch.where(scale.detach() < 0, -1.0, torch.ones_like(scale, dtype=torch.float32))
-        return passed(func, x, *args, **kwargs)
+        return pass_through(func, x, *args, **kwargs)
 
 
 @dataclass(frozen=True)
 class FirstOutputRule(FunctionRule):
-    """A rule for functions whose first output is that of the layer, and whose others are its statistics."""
+    """A rule for functions whose first output is that of the layer, and whose other outputs are statistics."""
 
     rule: FunctionRule = field(kw_only=True)
 
@@ -347,7 +348,7 @@ class FirstOutputRule(FunctionRule):
 
 @dataclass(frozen=True)
 class NoRule(FunctionRule):
-    """Products of activations by activations, for which the paper has no rule: an error for a signal that gets there."""
+    """Products of activations with activations, for which the paper has no rule: an error if a signal flows back to them."""
 
     of: frozenset[Function] = field(
         default=every("baddbmm", "addbmm", "scaled_dot_product_attention", "multi_head_attention_forward"), repr=False
@@ -358,12 +359,13 @@ class NoRule(FunctionRule):
 
 
 def without_rule(func: Function, *args: Any, **kwargs: Any) -> Any:
+    """The result of `func`, with an error for a signal that flows back to it."""
     name = getattr(func, "__name__", str(func))
 
-    def refused(value: Any) -> Any:
+    def refuse(value: Any) -> Any:
         return Refused.apply(name, value) if carries(value) else value
 
-    return func(*map(refused, args), **{name: refused(value) for name, value in kwargs.items()})
+    return func(*map(refuse, args), **{key: refuse(value) for key, value in kwargs.items()})
 
 
 PARTS: tuple[FunctionRule, ...] = (
@@ -386,8 +388,8 @@ PARTS: tuple[FunctionRule, ...] = (
 class ExcitationRule(GroupRule):
     r"""$P(a_i) = a_i \sum_j w^+_{ij} P(y_j) \big/ \sum_{i'} w^+_{i'j} a_{i'}$ through layers with weights (Zhang et al. 2016).
 
-    Sums share by what each summand contributed, means are layers of equal weights, and activations and normalisation hand on
-    what they get. Signals are probabilities: `BackwardRules.check` holds every operation to that.
+    Sums are divided in proportion to what each summand contributed, means are layers of equal weights, and activations and
+    normalisation pass their signal on. Signals are probabilities, which `BackwardRules.check` checks at every operation.
     """
 
     conserves: ClassVar[bool] = True

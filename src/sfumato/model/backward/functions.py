@@ -1,4 +1,4 @@
-"""The functions of torch by kind, wherever torch keeps them: the tables that rules choose from."""
+"""Tables of the functions of torch by kind, from which rules choose."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ Function = Callable[..., Any]
 
 
 def every(*names: str) -> frozenset[Function]:
-    """The functions of these names wherever torch keeps them, and as exported programs call them.
+    """The functions of these names in all modules of torch, also the operations that exported programs call.
 
     >>> torch.relu in every("relu"), torch.nn.functional.relu in every("relu"), torch.ops.aten.relu.default in every("relu")
     (True, True, True)
@@ -25,6 +25,7 @@ def every(*names: str) -> frozenset[Function]:
 
 
 def with_in_place(*names: str) -> tuple[str, ...]:
+    """The names, with those of the functions in place, which end in an underscore."""
     return (*names, *(f"{name}_" for name in names))
 
 
@@ -53,11 +54,11 @@ TRANSPOSED = every("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 POOLING_BY_MEANS = every(*(f"{kind}avg_pool{axes}d" for kind in ("", "adaptive_", "_adaptive_") for axes in (1, 2, 3)))
 
 LOWER_BOUNDS = ("min", "min_val", "threshold")
-"""How the functions of `BOUNDED` call their second argument."""
+"""The names of the second argument of the functions in `BOUNDED`."""
 
 
 def is_rectifier(func: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
-    """Whether this call is a rectifier by its name: an activation that silences one half, or a clamp from 0 up.
+    """Whether a call is a rectifier by its name: an activation that suppresses negative values, or a clamp with minimum 0.
 
     >>> is_rectifier(torch.relu, (), {}), is_rectifier(torch.clamp, (), {"min": 0}), is_rectifier(torch.clamp, (), {"min": 1})
     (True, True, False)
@@ -71,5 +72,5 @@ def is_rectifier(func: Function, args: Sequence[Any], kwargs: dict[str, Any]) ->
 
 
 def carries(value: Any) -> bool:
-    """Whether a signal flows back to this: a tensor of the graph that is no parameter."""
+    """Whether a signal flows back to a value: whether it is a tensor of the graph and no parameter."""
     return isinstance(value, Tensor) and value.requires_grad and not isinstance(value, nn.Parameter)

@@ -1,4 +1,4 @@
-r"""Rules of rectifiers: deconvnet and guided backprop."""
+r"""The rules for rectifiers: deconvnet and guided backprop."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,7 +10,7 @@ from sfumato.model.backward.rule import RectifierRule
 
 @dataclass(frozen=True)
 class DeconvnetRule(RectifierRule):
-    r"""$R_x = \max(R_y, 0)$: the signal is rectified, whatever the forward pass did.
+    r"""$R_x = \max(R_y, 0)$: the signal is rectified, independent of the forward pass.
 
     M. D. Zeiler, R. Fergus: *Visualizing and understanding convolutional networks*, ECCV 2014, section 2.1.
     """

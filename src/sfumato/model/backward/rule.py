@@ -1,10 +1,11 @@
-r"""What a backward rule is: a small frozen object that says how a signal flows back, which `BackwardRules` carries out.
+r"""The base classes of backward rules. A rule is a small frozen object that says how a signal flows back; `BackwardRules`
+applies it.
 
-There are two kinds, for the two things that papers change:
+Papers change one of two things, so there are two kinds of rule:
 
-- a `RectifierRule` says what becomes of the signal at *every* rectifier, however that is written;
-- a `FunctionRule` replaces the backward pass of the functions of torch that it names. `GroupRule`, as excitation backprop is,
-  is several of these.
+- a `RectifierRule` changes the signal at *every* rectifier, however the rectifier is written;
+- a `FunctionRule` replaces the backward pass of the functions of torch that it names. A `GroupRule` is several of these, as
+  excitation backprop is.
 """
 
 from abc import ABC, abstractmethod
@@ -18,10 +19,10 @@ from sfumato.model.backward.functions import Function
 
 
 class BackwardRule(ABC):
-    """Another way back for signals. Subclass `RectifierRule`, `FunctionRule` or `GroupRule`."""
+    """A rule by which signals flow back. Subclass `RectifierRule`, `FunctionRule` or `GroupRule`."""
 
     conserves: ClassVar[bool] = False
-    """Whether signals are probabilities, whose sum must stay the same: `BackwardRules.check` then adds them up."""
+    """Whether signals are probabilities, whose sum must not change. `BackwardRules.check` then checks the sums."""
 
     @property
     def title(self) -> str:
@@ -30,23 +31,23 @@ class BackwardRule(ABC):
 
     @abstractmethod
     def functions(self) -> Mapping[Function, "FunctionRule"]:
-        """The rule of each function that has another way back."""
+        """The functions of torch whose backward pass is replaced, each with its rule."""
 
 
 @dataclass(frozen=True)
 class RectifierRule(BackwardRule):
-    r"""What becomes of a signal at every rectifier $y = \sigma(x)$: $R_x = \sigma'(x)\,f(R_y)$, or $R_x = f(R_y)$.
+    r"""The signal at every rectifier $y = \sigma(x)$ becomes $R_x = \sigma'(x)\,f(R_y)$, or $R_x = f(R_y)$.
 
-    A subclass gives $f$ in `transform`, and says by `derivative` whether the activation's own derivative applies as well. It
-    need not know which operations are rectifiers: see `BackwardRules`. In $c\,\sigma(x)$ and $-c\,\sigma(-x)$ it acts at
-    $\sigma$ alone; the factors keep their own gradient.
+    A subclass defines $f$ in `transform`, and sets `derivative` to say whether the activation's own derivative multiplies it.
+    It does not list the operations that are rectifiers: see `BackwardRules`. In $c\,\sigma(x)$ and $-c\,\sigma(-x)$ the rule
+    applies at $\sigma$ only; the factors have their own gradient.
 
     >>> import torch
     >>> from dataclasses import dataclass
     >>> from sfumato.model.backward.rules import BackwardRules
     >>> @dataclass(frozen=True)
     ... class LeakyGuidedRule(RectifierRule):
-    ...     "Guided backprop that lets a part of what hinders through."
+    ...     "Guided backprop that keeps a part of negative signals."
     ...     alpha: float = 0.1
     ...     def transform(self, signal):
     ...         return torch.where(signal > 0, signal, self.alpha * signal)
@@ -58,11 +59,11 @@ class RectifierRule(BackwardRule):
     """
 
     derivative: ClassVar[bool] = True
-    r"""Whether $\sigma'(x)$ multiplies what `transform` gives."""
+    r"""Whether $\sigma'(x)$ multiplies the result of `transform`."""
 
     @abstractmethod
     def transform(self, signal: Tensor) -> Tensor:
-        """$f(R_y)$, of the shape of the signal."""
+        """$f(R_y)$ for the signal $R_y$, of the same shape."""
 
     def functions(self) -> Mapping[Function, "FunctionRule"]:
         return {}
@@ -70,7 +71,7 @@ class RectifierRule(BackwardRule):
 
 @dataclass(frozen=True)
 class FunctionRule(BackwardRule):
-    """Another way back through the functions of torch in `of`; make that set by `functions.every("add", "add_", …)`.
+    """Another backward pass of the functions of torch in `of`, a set that `functions.every("add", "add_", …)` makes.
 
     >>> import torch
     >>> from dataclasses import dataclass
@@ -78,7 +79,7 @@ class FunctionRule(BackwardRule):
     >>> from sfumato.model.backward.rules import BackwardRules
     >>> @dataclass(frozen=True)
     ... class StraightThroughRule(FunctionRule):
-    ...     "Rounding, with the gradient of the identity."
+    ...     "Rounding with the gradient of the identity."
     ...     of: frozenset = every("round")
     ...     def __call__(self, func, x):
     ...         return x + (func(x) - x).detach()
@@ -93,7 +94,7 @@ class FunctionRule(BackwardRule):
 
     @abstractmethod
     def __call__(self, func: Function, *args: Any, **kwargs: Any) -> Any:
-        """What `func(*args, **kwargs)` gives, with another way back. Functions called in here have no rule."""
+        """The result of `func(*args, **kwargs)` with another backward pass. Functions called in here have no rule."""
 
     def functions(self) -> Mapping[Function, "FunctionRule"]:
         return dict.fromkeys(self.of, self)
@@ -101,7 +102,7 @@ class FunctionRule(BackwardRule):
 
 @dataclass(frozen=True)
 class GroupRule(BackwardRule):
-    """Several rules for functions under one name; where two have the same function, the later one counts."""
+    """Several rules for functions under one name. If two have the same function, the later one applies."""
 
     parts: tuple[FunctionRule, ...] = field(default=(), repr=False)
 

@@ -1,9 +1,9 @@
-r"""Backward rules at work: a context in which signals through what is computed will flow back by rules.
+r"""The context that applies backward rules to a forward pass, so that signals flow back by these rules.
 
-The functions that a model calls are seen whoever calls them (a module, `F.relu`, `x.relu_()`, `y += x`), and only how their
-gradients are computed is changed: no module is replaced, no hook is left on one, and other threads do not notice.
-Views, permutations, concatenation, padding, maximum pooling and whatever else no rule names keep their own gradient,
-which hands a signal on to where the values came from.
+It sees all functions of torch that a model calls (by a module, `F.relu`, `x.relu_()`, `y += x`), and changes only how their
+gradients are computed: it replaces no module, leaves no hook on one, and does not act in other threads. Functions that no rule
+names, such as views, permutations, concatenation, padding and maximum pooling, have their own gradient, which passes a signal
+on to where the values came from.
 """
 
 from collections.abc import Sequence
@@ -23,20 +23,21 @@ from sfumato.model.backward.rectifier_rules import DeconvnetRule, GuidedRule
 from sfumato.model.backward.rectifiers import next_number, rectifiers
 from sfumato.model.backward.rule import BackwardRule, FunctionRule, RectifierRule
 from sfumato.model.effects import in_transform
+from sfumato.model.inputs import compiled_part
 
 RULES: dict[str, BackwardRule] = {"deconvnet": DeconvnetRule(), "guided": GuidedRule(), "excitation": ExcitationRule()}
 """The published rules by name."""
 
 
 class BackwardRules(TorchFunctionMode):
-    r"""Within this context, signals through what is computed will flow back by these rules.
+    r"""In this context, a forward pass is prepared so that signals will flow back through it by these rules.
 
     A rule is an object, or the name of a published one: "deconvnet" (`DeconvnetRule`), "guided" (`GuidedRule`) or "excitation"
-    (`ExcitationRule`). To write your own, see `RectifierRule` and `FunctionRule`. Several rules act together:
+    (`ExcitationRule`). To write your own, see `RectifierRule` and `FunctionRule`. Several rules combine as follows:
 
-    - rules of rectifiers transform the signal one after another, in the order given; the activation's derivative
-      multiplies it unless one of them leaves that out;
-    - where several rules name a function, the last one counts; at rectifiers, rules of rectifiers come first.
+    - rules for rectifiers transform the signal one after another, in their order; the activation's derivative multiplies it
+      unless one of them excludes that;
+    - if several rules name a function, the last one applies; at rectifiers, rules for rectifiers take precedence.
 
     >>> BackwardRules(GuidedRule())  # is BackwardRules("guided")
     BackwardRules(GuidedRule())
@@ -44,22 +45,22 @@ class BackwardRules(TorchFunctionMode):
     Traceback (most recent call last):
     ValueError: the rules are deconvnet, guided, excitation; got 'lrp'. Give one of these, or an object, as GuidedRule()
 
-    The papers know ReLU alone. Here rectifiers are all activations that silence one half of their input: ReLU, ReLU6,
-    LeakyReLU, PReLU, RReLU, ELU, SELU, CELU, GELU, SiLU, Mish, Hardswish, Softplus, and clamping from 0 up. Sigmoid, Tanh
-    and their kin, whose place is in gates, keep their own gradient under rules of rectifiers.
+    The papers define their rules for ReLU only. Here any activation that suppresses negative values is a rectifier: ReLU,
+    ReLU6, LeakyReLU, PReLU, RReLU, ELU, SELU, CELU, GELU, SiLU, Mish, Hardswish, Softplus, and clamping with minimum 0.
+    Sigmoid, Tanh and similar functions, which serve as gates, have their own gradient under rules for rectifiers.
 
-    Rectifiers that are written otherwise (`torch.maximum(x, 0)`, `x * (x > 0)`, `torch.log(1 + torch.exp(x))`, within a
-    scripted function, an `autograd.Function` or `torch.vmap`) are known by what they make of values of both signs: see
-    `sfumato.model.backward.rectifiers`. A signal raises `ValueError` where it meets one to which its rule cannot be applied,
-    or what may have one inside: an operation of the user's own that is not symmetric about zero, or an `autograd.Function`
-    that computes without torch. What `check` finds: parts that were computed in another thread, and for rules of probabilities
-    what has no rule.
+    Rectifiers written in another way (`torch.maximum(x, 0)`, `x * (x > 0)`, `torch.log(1 + torch.exp(x))`, or inside a
+    scripted function, an `autograd.Function` or `torch.vmap`) are recognised by their outputs for values of both signs: see
+    `sfumato.model.backward.rectifiers`. The backward pass raises `ValueError` where a signal meets a rectifier to which the
+    rule cannot be applied, or an operation that may hide one: a custom operation that is not symmetric about zero, or an
+    `autograd.Function` that computes without torch. `check` raises `ValueError` for parts that another thread computed, and
+    under rules of probabilities for functions without a rule.
 
-    Two kinds of rectifiers cannot be told and keep their own gradient: one made of operations that are not elementwise, as
-    the maximum over a stack of `x` and zeros is, and a smooth one that is neither flat far below zero nor straight far above.
+    Two kinds of rectifiers are not recognised and have their own gradient: those made of operations that are not elementwise,
+    e.g. the maximum over a stack of `x` and zeros, and smooth ones that are neither flat far below zero nor straight far above.
 
-    Only what is computed inside the context counts; the backward pass may run in or out of it. Second derivatives are
-    not to be had. Models that hide all their functions are refused before: see `check_visible`.
+    The rules apply to the forward pass inside the context; the backward pass may run inside or outside of it. There are no
+    second derivatives. `check_visible` refuses models whose functions the context cannot see.
     """
 
     def __init__(self, *rules: BackwardRule | str) -> None:
@@ -98,53 +99,56 @@ class BackwardRules(TorchFunctionMode):
     def __torch_function__(
         self, func: Function, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        # torch.utils.checkpoint would compute anew in the backward pass, without the rules; so it is given nothing to save.
+        # torch.utils.checkpoint computes again in the backward pass, without the rules. So its hooks get nothing to save.
         saving = _saving()
         checkpointed = saving is not None and saving != self.saving and saving[0].__module__ == CHECKPOINT
         with saved_tensors_hooks(*(self.saving or (_same, _same))) if checkpointed else nullcontext():
-            return self._ruled(func, args, dict(kwargs or {}))
+            return self._call(func, args, dict(kwargs or {}))
 
-    def _ruled(self, func: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    def _call(self, func: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """The result of a function, by its rule if it has one."""
         rectifier = self.rectifying and is_rectifier(func, args, kwargs)
         rule = None if rectifier else self.of_function.get(func)
         batched = any(map(in_transform, chain(args, kwargs.values())))
         if rule is None or batched or not torch.is_grad_enabled():
             if rectifier and not batched:
-                return self._rectified(func, args, kwargs)
-            # What torch's own layers are made of is not looked at: F.lp_pool2d calls relu, and is no rectifier.
+                return self._call_rectifier(func, args, kwargs)
+            # Functions inside of torch's own layers are not examined: F.lp_pool2d calls relu, but is no rectifier.
             torchs_own = getattr(func, "__module__", "") == nn.functional.__name__
-            with self.operations.rest(rule is None and not rectifier and torchs_own):
-                return self._own_gradient(func, args, kwargs, rule is not None)
+            with self.operations.paused(rule is None and not rectifier and torchs_own):
+                return self._call_without_rule(func, args, kwargs, rule is not None)
         if not args and "input" in kwargs:
             args = (kwargs.pop("input"),)
-        return self.operations.ruled(rule, func, args, kwargs)
+        return self.operations.apply(rule, func, args, kwargs)
 
-    def _rectified(self, func: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """A rectifier by its name, to which `operations` give the rule."""
+    def _call_rectifier(self, func: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """The result of a rectifier by its name, to which `operations` apply the rule."""
         if not args and "input" in kwargs:
             args = (kwargs.pop("input"),)
         x = args[0] if args else None
         if not (isinstance(x, Tensor) and carries(x) and x._is_view()):
             return func(*args, **kwargs)
-        # What is done in place to a view becomes part of the tensor it views, and a hook on the view is forgotten.
-        own = x.clone()
-        y = func(own, *args[1:], **kwargs)
-        if y is not own:
+        # An operation in place on a view becomes part of the base tensor, and torch loses a hook on the view.
+        copy = x.clone()
+        y = func(copy, *args[1:], **kwargs)
+        if y is not copy:
             return y
-        with self.operations.rest(True):
+        with self.operations.paused(True):
             return x.copy_(y)
 
-    def _own_gradient(self, func: Function, args: Sequence[Any], kwargs: dict[str, Any], missed: bool = False) -> Any:
-        """The function without a rule; what it was is remembered for what `check` has to say."""
+    def _call_without_rule(
+        self, func: Function, args: Sequence[Any], kwargs: dict[str, Any], missed: bool = False
+    ) -> Any:
+        """The result of a function without a rule. Under rules of probabilities, the call is recorded for `check`."""
         if not self.conserves:
             return func(*args, **kwargs)
         return self.span.call(func, args, kwargs, missed)
 
     def check(self, scores: Tensor, outputs: Sequence[Tensor]) -> None:
-        """Raise `ValueError` where the rules did not act on all between scores computed with them and layers' outputs.
+        """Raise `ValueError` unless the rules applied to everything between layers' outputs and scores computed from them.
 
-        So it is where a part was computed in another thread, and for rules of probabilities where these do not add up. The
-        outputs are of layers that ran since this object was made.
+        They did not apply if another thread computed a part, or for rules of probabilities, if these do not add up. The layers
+        must have run after this object was made.
         """
         check_thread(scores, outputs, self.first)
         if self.conserves:
@@ -153,7 +157,7 @@ class BackwardRules(TorchFunctionMode):
 
 
 def _rule(rule: BackwardRule | str) -> BackwardRule:
-    """The rule of that name, checked."""
+    """The rule, or the published rule of this name. Raises `ValueError` if there is none."""
     if isinstance(rule, str) and rule in RULES:
         return RULES[rule]
     if not isinstance(rule, BackwardRule):
@@ -161,7 +165,7 @@ def _rule(rule: BackwardRule | str) -> BackwardRule:
             f"the rules are {', '.join(RULES)}; got {rule!r}. Give one of these, or an object, as GuidedRule()"
         )
     if not isinstance(rule, RectifierRule) and not rule.functions():
-        raise ValueError(f"{rule!r} names no functions; write of=every(…) with the names of those that it is for")
+        raise ValueError(f"{rule!r} names no functions; write of=every(…) with the names of its functions")
     return rule
 
 
@@ -169,7 +173,7 @@ CHECKPOINT = "torch.utils.checkpoint"
 
 
 def _saving() -> tuple[Function, Function] | None:
-    """The hooks that take the tensors which are saved for the backward pass, and give them back."""
+    """The hooks that pack and unpack the tensors that autograd saves for the backward pass."""
     return torch._C._autograd._top_saved_tensors_default_hooks(True)
 
 
@@ -178,21 +182,15 @@ def _same(tensor: Tensor) -> Tensor:
 
 
 def check_visible(model: Any) -> None:
-    """Raise `ValueError` where the rules would silently not apply: the model's functions are not called from Python."""
-    parts = list(model.named_modules()) if isinstance(model, nn.Module) else [("", model)]
-    for name, part in parts:
-        what = f"its part {name!r}" if name else "the model"
-        if isinstance(part, torch.jit.ScriptModule | torch.jit.ScriptFunction):
-            raise ValueError(
-                f"{what} is compiled by torch.jit, which hides its functions from the rules of this method; give the model "
-                "from before torch.jit.script or torch.jit.trace"
-            )
-        if (
-            hasattr(part, "_orig_mod")
-            or hasattr(part, "_torchdynamo_orig_callable")
-            or getattr(part, "_compiled_call_impl", None) is not None
-        ):
-            raise ValueError(
-                f"{what} is compiled by torch.compile, which hides its functions from the rules of this method; give the "
-                "model from before (torch.compile keeps it as model._orig_mod)"
-            )
+    """Raise `ValueError` if the rules would silently not apply, because the model's functions are not called from Python."""
+    compiled = compiled_part(model)
+    if compiled is not None:
+        part, compiler = compiled
+        remedies = {
+            "torch.jit": "torch.jit.script or torch.jit.trace",
+            "torch.compile": "(torch.compile keeps it as model._orig_mod)",
+        }
+        raise ValueError(
+            f"{part} is compiled by {compiler}, which hides its functions from the rules of this method; give the model from "
+            f"before {remedies[compiler]}"
+        )
