@@ -799,6 +799,50 @@ def test_examples_of_one_name_and_annotation_lose_no_place(bench, orders):
     assert bench.rows("run") == bench.rows("fresh")
 
 
+def test_a_data_set_that_lies_elsewhere_has_the_rows_of_its_own_pictures(bench):
+    """Names and annotations are the same in both folders, and the pictures are not: the plan's path alone has changed."""
+    for folder in ("one", "two"):
+        shutil.copytree(bench.root / "pictures", bench.root / folder / "pictures")
+        shutil.copy(bench.root / "first.csv", bench.root / folder)
+    Image.new("RGB", (40, 40), (10, 200, 30)).save(bench.root / "two/pictures/3.bmp")
+
+    def run(folder, out):
+        plan = bench.root / "plan.toml"
+        plan.write_text(
+            bench.text(**insertion()) + f'[data.first]\nuse = "Table"\npath = "{folder}/first.csv"\n'
+            'names = ["red", "green", "blue"]\n'
+        )
+        outcome = typed("run", plan, "--out", bench.root / out)
+        assert outcome.exit_code == 0, outcome.output
+        return outcome.output
+
+    assert "6 of them now" in run("one", "run")
+    before = bench.rows("run")
+    assert "1 of them now" in run("two", "run")
+    run("two", "fresh")
+    assert bench.rows("run") == bench.rows("fresh") != before
+    assert "0 of them now" in run("one", "run")
+    assert bench.rows("run") == before
+
+
+@pytest.mark.parametrize(
+    ("order", "new"), [([5, 0, 1, 2], 1), ([2, 5, 1, 0], 1), ([5, 4, 0, 1, 2], 2), ([5], 1)], ids=str
+)
+def test_an_example_in_front_of_another_of_its_annotation_is_the_only_new_one(bench, order, new):
+    name = module(bench, "data", TWICE)
+
+    def items(order):
+        text = bench.text(**insertion()) + f'[data.t]\nuse = "{name}:Twice"\npath = "pictures"\norder = {order}\n'
+        session = begin(parse(text, bench.root), Place(bench.root / "run"))
+        with session.place.store() as store:
+            session.look(store)
+        return sum(progress.done for progress in list(session.work())[-1:])
+
+    assert items([0, 1, 2]) == 3
+    assert items(order) == new
+    assert items([0, 1, 2]) == 0
+
+
 def test_pictures_that_change_places_keep_their_rows(bench):
     """Of a data set whose names stay, as their contents are exchanged."""
     bench.run("run", "first")

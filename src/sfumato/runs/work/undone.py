@@ -54,10 +54,11 @@ def _planned(store: Store, data: str) -> Iterator[StoredQuery]:
 def look(plan: Plan, store: Store) -> None:
     """Hash files again whose size or times have changed: if their content has, their items do not count as done.
 
-    Files that were never hashed are left to `open_windows`."""
+    Files that were never hashed are left to `open_windows`: nothing is done with them yet."""
     for data in plan.data:
         for first in range(0, _examples(store, data), QUERIES):
-            _look_into(store, data, [query for query in store.planned(data, first, first + QUERIES - 1) if query.stamp])
+            page = store.planned(data, first, first + QUERIES - 1)
+            _look_into(store, data, [query for query in page if query.content])
 
 
 def _look_into(store: Store, data: str, page: Sequence[StoredQuery]) -> bool:
