@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from sfumato.metrics.estimate import Columns, Estimate, Measure, Row, estimates_of
+from sfumato.metrics.protocol import Protocol
 from sfumato.metrics.statistic import chosen
 from sfumato.runs.results.record import Record, Where
 from sfumato.runs.stores.store import Done, Item, Store
+from sfumato.settings import near
 
 Array = np.ndarray[Any, Any]
 
@@ -187,16 +189,40 @@ def lines_of(record: Record, store: Store, where: Where, rows: Table) -> Iterato
 def _measured(
     record: Record, where: Where, examples: Sequence[Row], columns: Columns, against: Columns | None = None
 ) -> list[tuple[Measure, Estimate]]:
-    """Sum up rows by their protocol. Raises `ValueError` if it cannot."""
-    protocol = record.protocols[where.protocol]
+    return sum_up(record.protocols[where.protocol], where.protocol, where.method, examples, columns, against)
+
+
+def sum_up(
+    protocol: Protocol,
+    name: str,
+    method: str,
+    examples: Sequence[Row],
+    columns: Columns,
+    against: Columns | None = None,
+) -> list[tuple[Measure, Estimate]]:
+    """The measures of a protocol with their estimates, from its rows as columns; `examples` are some of the rows.
+
+    `name` and `method` are the names in the plan, for messages. Raises `ValueError` if the protocol cannot sum up its rows.
+    """
     try:
         measures = protocol.measures(examples)
+        if len({measure.name for measure in measures}) < len(measures):
+            raise ValueError(f"several measures have one name: {', '.join(measure.name for measure in measures)}")
         return list(zip(measures, estimates_of(measures, columns, against), strict=True))
     except Exception as error:  # it may be anyone's code
         raise ValueError(
-            f"protocol {where.protocol!r} cannot say what its rows of {where.method!r} come down to ({type(error).__name__}: "
-            f"{error}); see that {type(protocol).__name__}.measures names numbers that its rows have, or leave it out"
+            f"protocol {name!r} cannot say what its rows of {method!r} come down to ({type(error).__name__}: {error}); "
+            f"see that {type(protocol).__name__}.measures names numbers that its rows have, or leave it out"
+            f"{_names_meant(error, columns)}"
         ) from error
+
+
+def _names_meant(error: Exception, columns: Columns) -> str:
+    """The names of the rows' values, and those that are similar to the one that an error misses; empty for other errors."""
+    if not (isinstance(error, KeyError) and error.args and isinstance(error.args[0], str)):
+        return ""
+    names = [name for name in columns if name != "picture"]
+    return f"; its rows have {', '.join(names)}{near(error.args[0], names)}"
 
 
 def _line(record: Record, where: Where, measure: Measure, estimate: Estimate, failed: int = 0) -> Line:
