@@ -138,8 +138,8 @@ class _Item:
 
 
 def queries(plan: Plan, name: str, look: Look) -> list[Unit]:
-    """A query of a data set for the trials, if there is any, and `MORE` others. If possible, their pictures can be read, and the
-    first has a class with a place."""
+    """A query of a data set for the trials, if there is any, and `MORE` others. If possible, their pictures can be read, and
+    the first has a class with a place."""
     entry = plan.data[name]
     examples = look.examples()
     if not entry.names_targets:
