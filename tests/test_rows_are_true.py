@@ -843,6 +843,35 @@ def test_an_example_in_front_of_another_of_its_annotation_is_the_only_new_one(be
     assert items([0, 1, 2]) == 0
 
 
+@pytest.mark.parametrize("kind", ["Folder", "Masked", "ImageNet"])
+def test_a_data_set_in_folders_is_read_again_only_if_these_have_changed(bench, monkeypatch, kind):
+    """A run that goes on with a million pictures does not read all their annotations first."""
+    from sfumato import data
+
+    inside = {"Folder": "set", "Masked": "set/images", "ImageNet": "set/val"}[kind]
+    for index, name in enumerate(("red", "green", "blue")):
+        folder = bench.root / inside / (f"n0{index}" if kind == "ImageNet" else name)
+        folder.mkdir(parents=True)
+        shutil.copy(bench.root / f"pictures/{index}.bmp", folder / f"{index}.bmp")
+    if kind == "Masked":
+        (bench.root / "set/masks").mkdir()
+    if kind == "ImageNet":
+        (bench.root / "set/synsets.txt").write_text("n00 red\nn01 green\nn02 blue\n")
+    text = bench.text(**insertion()) + f'[data.set]\nuse = "{kind}"\npath = "set"\n'
+    begun, read = parse(text, bench.root), []
+    example = getattr(data, kind).example
+    monkeypatch.setattr(getattr(data, kind), "example", lambda self, index: read.append(index) or example(self, index))
+    for expected in (True, False, False):
+        read.clear()
+        begin(parse(text, bench.root), Place(bench.root / "run"))
+        assert bool(read) is expected
+    shutil.copy(bench.root / "pictures/4.bmp", folder / "4.bmp")
+    later = time.time_ns() + 10**9
+    os.utime(folder, ns=(later, later))
+    session = begin(parse(text, bench.root), Place(bench.root / "run"))
+    assert session.data["set"]["examples"] == len(begun.data["set"].data) == 4
+
+
 def test_pictures_that_change_places_keep_their_rows(bench):
     """Of a data set whose names stay, as their contents are exchanged."""
     bench.run("run", "first")

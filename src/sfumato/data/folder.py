@@ -25,6 +25,10 @@ class Folder(Listing):
         """The subfolders' names, sorted, even of those without pictures; empty for a folder of pictures."""
         return () if self._at_the_top else tuple(path.name for path in self._entries if path.is_dir())
 
+    @property
+    def sources(self) -> list[Path]:
+        return reading.tree(reading.folder(self.path, ["."], "pictures"))
+
     def __len__(self) -> int:
         return len(self._listed)
 

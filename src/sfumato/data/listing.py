@@ -24,8 +24,8 @@ class Listing(Sequence[Example]):
 
     @property
     def sources(self) -> Sequence[Path] | None:
-        """The files that all of the set's examples come from, pictures aside: where none of them has changed, neither have the
-        examples, and a run reads them no more. `None` where that is not known, and the set is gone through each time."""
+        """The files and folders that all of the set's examples come from, pictures aside. Where none of them has changed, a run
+        does not read the examples again. `None` where they are not known: the set is read each time."""
         return None
 
     @abstractmethod
