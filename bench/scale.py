@@ -25,7 +25,7 @@ from torch import nn
 
 from sfumato.data import Example, Thing
 from sfumato.models import Classifier, Preparation
-from sfumato.runs.execution.session import Session, begin
+from sfumato.runs.execution.session import ADOPT, Session, begin
 from sfumato.runs.plans.plan import parse
 from sfumato.runs.results.record import Place, read_record
 from sfumato.runs.stores.store import Done, Item
@@ -102,10 +102,11 @@ class Synthetic:
 
 def filled(folder: Path, pictures: int) -> float:
     """Seconds that it took to fill the run, if it was not."""
-    Image.new("RGB", (24, 24), (200, 90, 30)).save(folder / "picture.png")
+    if not (folder / "picture.png").exists():  # a new file would be another picture, of which all is looked into again
+        Image.new("RGB", (24, 24), (200, 90, 30)).save(folder / "picture.png")
     (folder / "plan.toml").write_text(PLAN.replace("COUNT", str(pictures)), encoding="utf-8")
     began = time.perf_counter()
-    session = begin(parse(PLAN.replace("COUNT", str(pictures)), folder), Place(folder / "run"))
+    session = begin(parse(PLAN.replace("COUNT", str(pictures)), folder), Place(folder / "run"), ADOPT)
     with session.place.store() as store:
         if session.counts(store)[0] == 0:
             parcel: list[Done] = []
@@ -145,11 +146,28 @@ def open_last(folder: Path, pictures: int) -> None:
     recipes = [where.recipe for where in read_record(place).places]
     with place.store() as store:
         last = store.planned("synthetic", pictures - LEFT, pictures - 1)
-        store.forget([Item(recipe, query.query) for recipe in recipes for query in last])
+        if done := store.which_done([Item(recipe, query.query) for recipe in recipes for query in last]):
+            store.forget(done)  # this counts all rows again, which takes minutes where there are millions
 
 
-def timed(words: list[str], folder: Path) -> tuple[float, float, float | None]:
-    """Seconds, and megabytes at most, of a command; and seconds until a picture was shown to the model, if one was."""
+@dataclass(frozen=True)
+class Cost:
+    """What a command took."""
+
+    seconds: float
+    processor: float
+    """Seconds of processor time, of all its processes: on a busy machine it says more than the clock."""
+    memory: float
+    """The most megabytes of its own process."""
+    first: float | None
+    """Seconds until a picture was shown to the model, if one was."""
+
+    def __str__(self) -> str:
+        until = "" if self.first is None else f", {self.first:.1f} s until the first item"
+        return f"{self.seconds:7.1f} s {self.processor:7.1f} s of processor {self.memory:6.0f} MB{until}"
+
+
+def timed(words: list[str], folder: Path) -> Cost:
     first = folder / FIRST
     first.unlink(missing_ok=True)
     started = time.time()
@@ -159,7 +177,7 @@ def timed(words: list[str], folder: Path) -> tuple[float, float, float | None]:
         "try:\n    app()\nfinally:\n"
         "    print(*(line for line in open('/proc/self/status') if 'VmHWM' in line), file=sys.stderr)"
     )
-    began = time.perf_counter()
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = subprocess.run(
         [sys.executable, "-c", code, str(Path(__file__).parent), *words],
         capture_output=True,
@@ -170,8 +188,13 @@ def timed(words: list[str], folder: Path) -> tuple[float, float, float | None]:
     seconds = time.perf_counter() - began
     if ended.returncode not in (0, 1):
         sys.exit(f"{' '.join(words)}: {ended.stderr[-2000:]}")
-    memory = int(ended.stderr.rpartition("VmHWM:")[2].split()[0]) / 1024
-    return seconds, memory, float(first.read_text(encoding="utf-8")) - started if first.exists() else None
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Cost(
+        seconds,
+        after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        int(ended.stderr.rpartition("VmHWM:")[2].split()[0]) / 1024,
+        float(first.read_text(encoding="utf-8")) - started if first.exists() else None,
+    )
 
 
 def main() -> None:
@@ -209,9 +232,7 @@ def main() -> None:
             if not asked.commands or name in asked.commands:
                 if name == "last ten":
                     open_last(folder, pictures)
-                seconds, memory, first = timed(words, folder)
-                until = "" if first is None else f", {first:.1f} s until the first item"
-                print(f"{pictures:>8} {name:10} {seconds:7.1f} s {memory:6.0f} MB{until}", flush=True)
+                print(f"{pictures:>8} {name:10} {timed(words, folder)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -166,6 +166,22 @@ def test_data_sets_over_the_same_pictures_have_each_its_own_annotation(bench):
     assert not all(hits["first"])
 
 
+@pytest.mark.parametrize("order", [("first", "listed"), ("listed", "first")], ids="-".join)
+def test_a_list_of_difficult_cases_is_about_its_own_data_set(bench, order):
+    (bench.root / "list.csv").write_text("picture,class\npictures/1,red\npictures/4,red\n")
+    table = bench.text("first").partition("[data.first]\n")[2].replace("\n", ", ").rstrip(", ")
+    sets = {
+        "first": bench.text("first").partition("[data.first]")[2],
+        "listed": f'\nuse = "Listed"\npath = "list.csv"\ndata = {{ {table} }}\n',
+    }
+    text = bench.text() + "".join(f"[data.{name}]{sets[name]}" for name in order)
+    list(begin(parse(text, bench.root), Place(bench.root / "run")).work())
+    rows = [json.loads(row) for row in bench.rows("run")]
+    difficult = {name: [row["difficult"] for row in rows if row["data"] == name] for name in order}
+    assert difficult["listed"] == [index in (1, 4) for index in range(PICTURES)]
+    assert len(set(difficult["first"])) == 1  # by the rule, which says the same of all, as their boxes are the same
+
+
 @pytest.mark.parametrize("seed", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in range(1, 9))])
 def test_rows_do_not_depend_on_how_they_came_about(bench, seed):
     """Any order of data sets, methods and batches of plans that grow and shrink ends in the rows of one plan."""
