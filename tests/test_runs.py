@@ -641,10 +641,10 @@ def test_an_export_holds_some_rows_at_a_time(tmp_path, monkeypatch, suffix):
         pytest.importorskip("pyarrow")
         monkeypatch.setattr(parquet, "BATCH", 500)
     exported(tmp_path, 10, suffix)  # what is imported on the way
-    few, many = (exported(tmp_path, count, suffix) for count in (1200, 4800))
-    assert many < 1.5 * few  # all rows would be four times as much
+    few, many = (exported(tmp_path, count, suffix) for count in (2000, 6000))
+    assert many < 1.5 * few  # all rows would be three times as much
     lines = (tmp_path / f"rows{suffix}").read_bytes()
-    assert len(lines) > 4800 if suffix == ".parquet" else lines.count(b"gradient") == 4800
+    assert len(lines) > 6000 if suffix == ".parquet" else lines.count(b"gradient") == 6000
 
 
 def test_an_export_that_fails_leaves_the_old_file(tmp_path):
