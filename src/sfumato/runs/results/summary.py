@@ -308,7 +308,7 @@ def done(record: Record, store: Store, where: Where) -> Iterator[Done]:
     """The items of a place that are done, in the data set's order, without those of replaced queries."""
     count, step = record.data[where.data]["examples"], 1000
     for first in range(0, count, step):
-        items = [Item(where.recipe, query.query) for query in store.planned(where.data, first, first + step - 1)]
+        items = [Item(where.recipe, query) for query, _, _ in store.order(where.data, first, first + step - 1)]
         done_items = {item.item: item for item in store.look_up(items)}
         yield from (done_items[item] for item in items if item in done_items)
 

@@ -3,7 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sfumato.runs.stores.causes import cause
@@ -130,8 +130,13 @@ class SqlQueries(ABC):
             WHERE examples.id IN (SELECT listed.value FROM $ids) AND examples.place >= 0
                 AND queries.example = examples.id AND queries.live = 1
                 AND done.recipe = recipes.id AND done.query = queries.id"""
+        return self._tally(rows(statement, json.dumps(sorted(examples)))) if examples else {}
+
+    def _tally(self, records: Iterable[tuple[Any, ...]]) -> dict[tuple[int, str], tuple[int, str]]:
+        """Count records of (recipe, shape, measured, name of the example) by recipe and cause, each with the first name."""
         counts: dict[tuple[int, str], tuple[int, str]] = {}
-        for recipe, shape, measured, name in rows(statement, json.dumps(sorted(examples))) if examples else ():
+        for recipe, shape, measured, example in records:
+            name = '""' if example is None else example
             why = "" if shape else cause_as_json(self._parse(measured), self._parse(name))
             count, first = counts.get((recipe, why), (0, name))
             counts[recipe, why] = count + 1, first
