@@ -23,7 +23,9 @@ from sfumato.runs.execution.session import begin
 from sfumato.runs.plans.plan import parse
 from sfumato.runs.results import summary
 from sfumato.runs.results.record import Place, read_record
+from sfumato.runs.stores.content import stamp
 from sfumato.runs.stores.store import Done, Item, Owner
+from sfumato.runs.work import undone
 
 PICTURES = 6
 
@@ -219,6 +221,45 @@ def test_a_picture_that_is_added_or_taken_away_moves_no_row(bench):
     (bench.root / "first.csv").write_text("\n".join(lines) + "\n")
     assert bench.run("run", "first")[1] == 0
     assert bench.rows("run") == before
+
+
+@pytest.mark.parametrize("page", [1000, 4, 3, 1])
+def test_what_is_left_is_the_same_after_a_look(bench, monkeypatch, page):
+    """Windows of queries whose items are all done are passed over by their numbers; the others have the same chunks."""
+    monkeypatch.setattr(undone, "QUERIES", page)
+    session, _ = bench.run("run", "first", "second", options="batch = 2", methods='guided = "GuidedBackprop"')
+    draw = random.Random(page)
+    with session.place.store() as store:
+        items = [done.item for done in store.done()]
+        for count in (0, 1, 3, 12, len(items)):
+            store.forget(draw.sample(items, count))
+            session.look(store)
+            windows = [list(session.undone(store, looked)) for looked in (False, True)]
+            assert windows[0] == windows[1]
+            left = sum(len(some) for window in windows[0] for _, some in window)
+            assert left == session.left(store) >= count
+
+
+def test_a_start_looks_at_all_files_once(bench, monkeypatch):
+    """And again at those of which something is left to do: with a million pictures each look takes seconds."""
+    monkeypatch.setattr(undone, "QUERIES", 1)
+    looks = []
+    plan = bench.root / "plan.toml"
+    plan.write_text(bench.text("first"))
+    assert typed("run", plan, "--out", bench.root / "run").exit_code == 0
+    with Place(bench.root / "run").store() as store:
+        store.forget([list(store.done())[-1].item])
+    monkeypatch.setattr(undone, "stamp", lambda paths: looks.append(paths) or stamp(paths))
+    ended = typed("run", plan, "--out", bench.root / "run")
+    assert "1 of them now" in ended.output
+    assert len(looks) == PICTURES + 1
+
+
+def test_a_stamp_is_plain_json(tmp_path):
+    (tmp_path / "file").write_text("some")
+    there, away = json.loads(stamp([tmp_path / "file", tmp_path / "nowhere"]))
+    status = (tmp_path / "file").stat()
+    assert (there, away) == ([4, status.st_mtime_ns, status.st_ctime_ns], None)
 
 
 # Whose picture

@@ -309,13 +309,14 @@ def _timed(plan: "Plan", timeout: float | None) -> "Plan":
 
 
 def _worked(session: "Session", workers: int, on: str | None) -> "Generator[Progress]":
+    """Do the work of a session whose files were looked at just now."""
     if on is not None:
         from sfumato.runs.execution.on_ray import spread as on_cluster
 
-        return on_cluster(session, on, session.plan.ray)
+        return on_cluster(session, on, session.plan.ray, looked=True)
     from sfumato.runs.execution.workers import spread
 
-    return spread(session, workers)
+    return spread(session, workers, looked=True)
 
 
 def _existing(folder: Path, store: str | None) -> Any:

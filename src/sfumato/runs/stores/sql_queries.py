@@ -92,9 +92,10 @@ class SqlQueries(ABC):
             FROM examples CROSS JOIN queries WHERE queries.example = examples.id
                 AND data = ? AND place BETWEEN ? AND ? AND live = 1 ORDER BY place, target"""
         records = self._transaction(lambda rows: rows(statement, data, first, last))
+        files = self._parse(f"[{','.join(record[4] for record in records)}]")  # at once, which takes less time
         return [
-            StoredQuery(query, target, example, place, tuple(self._parse(files)), stamp, content)
-            for query, target, example, place, files, stamp, content in records
+            StoredQuery(query, target, example, place, tuple(paths), stamp, content)
+            for (query, target, example, place, _, stamp, content), paths in zip(records, files, strict=True)
         ]
 
     def order(self, data: str, first: int, last: int) -> list[tuple[int, int, int]]:
