@@ -287,6 +287,31 @@ def test_files_that_move_take_their_queries_with_them(tmp_path):
                 done |= new
 
 
+def steps_of_a_list(folder, count):
+    """How many thousands of steps SQLite takes to list so many examples, list them again, and look into their files."""
+    steps = []
+    with open_store(folder / str(count)) as store:
+        store._connection.set_progress_handler(lambda: steps.append(1), 1000)
+        for turn in ("first", "other"):
+            for first in range(0, count, 100):
+                listed = range(first, first + 100)
+                store.put_examples(
+                    "data",
+                    first,
+                    [StoredExample(f"{at}", f"of {at}", (f"{turn}/{at}",), f'"{turn} {at}"', (7,)) for at in listed],
+                )
+            store.finish_examples("data", count)
+            for first in range(0, count, 100):
+                planned = store.planned("data", first, first + 99)
+                store.set_contents("data", [(each.example, each.files[0], each.files[0]) for each in planned])
+    return len(steps)
+
+
+def test_a_long_list_takes_as_long_as_it_has_examples(tmp_path):
+    """The time does not grow with the square: a list of a million takes minutes and not hours."""
+    assert steps_of_a_list(tmp_path, 4000) < 6 * steps_of_a_list(tmp_path, 1000)
+
+
 def test_recipes_and_notes(place):
     with place.open() as store:
         first = store.add_recipes({"b": {"method": "GradCAM", "area": 0.1 + 0.2}, "a": {"method": "größer"}})

@@ -103,9 +103,12 @@ def _spare_examples(
     """The examples with these annotations that another place may have: first those without a place, then those whose files are
     others since they were hashed."""
     spare: dict[tuple[str, str], list[int]] = {}
+    if not annotations:
+        return spare
+    # Without the "+", SQLite would go through all examples of the data set in the order of their places.
     statement = """SELECT annotation, content, id FROM examples
         WHERE data = ? AND annotation IN (SELECT listed.value FROM $words) AND content <> ''
-            AND (place = ? OR stamp = '') ORDER BY place, id"""
+            AND (place = ? OR stamp = '') ORDER BY +place, id"""
     for annotation, content, example in rows(statement, data, json.dumps(sorted(annotations)), GONE):
         if example not in without:
             spare.setdefault((annotation, content), []).append(example)

@@ -209,11 +209,14 @@ def _put_at_places(rows: Rows, data: str, new: Mapping[int, StoredExample]) -> N
     An example from a run of an earlier format is known by its name alone. A data set may have several examples of one name and
     annotation: that with the same files is moved first, and each to one place.
     """
+    if not new:
+        return
     hashes = json.dumps([example.annotation for example in new.values()])
+    # Without the "+", SQLite would go through all examples of the data set in the order of their places.
     statement = """SELECT annotation, body, id FROM examples WHERE data = ? AND annotation IN (SELECT listed.value FROM $words)
-        AND (place < 0 OR place > ?) ORDER BY place, id"""
-    alike = rows(statement, data, hashes, max(new, default=0))
-    earlier = rows("SELECT name, id FROM examples WHERE data = ? AND annotation = '' ORDER BY place, id", data)
+        AND (place < 0 OR place > ?) ORDER BY +place, id"""
+    alike = rows(statement, data, hashes, max(new))
+    earlier = rows("SELECT name, id FROM examples WHERE data = ? AND annotation = '' ORDER BY +place, id", data)
     free = {number for *_, number in (*alike, *earlier)}
     candidates: dict[tuple[str, ...], list[int]] = {}
     for annotation, body, number in alike:
