@@ -72,3 +72,5 @@ def judged(record: Record, store: Store, data: str, model: str) -> Iterator[Judg
                 for where in places
             }
             yield Judged(data, model, places[0].protocol, measures[0], found, values, classes, recipes, store)
+            del values
+        del every, found  # before the next are read

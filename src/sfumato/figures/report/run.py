@@ -56,6 +56,7 @@ def sections(record: Record, sheet: Sheet, heading: str = "", place: int = 0) ->
                 some = True
                 table = [line for line in group if line.protocol == each.protocol]
                 told += _protocol(each, table, leading, thumbnails)
+                del each  # before the next is read
             if not some:
                 told.append(tag("p", "No item is done yet."))
             parts.append(tag("section", *told, aria_labelledby=identity))

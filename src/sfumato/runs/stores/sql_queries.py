@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from sfumato.runs.stores.causes import cause
 from sfumato.runs.stores.sql_places import GONE, find_moves, move
-from sfumato.runs.stores.store import StoredExample, StoredQuery
+from sfumato.runs.stores.store import StoredExample, StoredFiles, StoredQuery
 from sfumato.runs.stores.tables import Rows
 
 T = TypeVar("T")
@@ -96,6 +96,16 @@ class SqlQueries(ABC):
         return [
             StoredQuery(query, target, example, place, tuple(paths), stamp, content)
             for (query, target, example, place, _, stamp, content), paths in zip(records, files, strict=True)
+        ]
+
+    def files(self, data: str, first: int, last: int) -> list[StoredFiles]:
+        statement = """SELECT id, files, stamp, content FROM examples WHERE data = ? AND place BETWEEN ? AND ?
+            AND EXISTS (SELECT 1 FROM queries WHERE queries.example = examples.id AND live = 1) ORDER BY place"""
+        records = self._read(statement, data, first, last)
+        files = self._parse(f"[{','.join(record[1] for record in records)}]")
+        return [
+            StoredFiles(example, tuple(paths), stamp, content)
+            for (example, _, stamp, content), paths in zip(records, files, strict=True)
         ]
 
     def order(self, data: str, first: int, last: int) -> list[tuple[int, int, int]]:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from sfumato.data.plain import example_of
 from sfumato.runs.plans.plan import Combination, Plan
 from sfumato.runs.stores.content import AWAY, content, stamp
-from sfumato.runs.stores.store import Item, Store, StoredQuery, data_note
+from sfumato.runs.stores.store import Item, Store, StoredFiles, StoredQuery, data_note
 from sfumato.runs.work.items import Chunk, Unit
 
 QUERIES = 1000
@@ -56,8 +56,8 @@ def _planned(store: Store, data: str) -> Iterator[StoredQuery]:
 def _page(store: Store, data: str, first: int) -> list[StoredQuery]:
     """The queries of the examples at `QUERIES` places from `first` on, after a look at their files."""
     last = first + QUERIES - 1
-    page = store.planned(data, first, last)
-    return store.planned(data, first, last) if _look_into(store, data, page) else page
+    _look_into(store, data, store.files(data, first, last))
+    return store.planned(data, first, last)
 
 
 def _incomplete(store: Store, data: str, size: int, recipes: set[int]) -> Iterator[list[StoredQuery]]:
@@ -81,22 +81,20 @@ def look(plan: Plan, store: Store) -> None:
     Files that were never hashed are left to `open_windows`: nothing is done with them yet."""
     for data in plan.data:
         for first in range(0, _examples(store, data), QUERIES):
-            page = store.planned(data, first, first + QUERIES - 1)
-            _look_into(store, data, [query for query in page if query.content])
+            _look_into(store, data, [entry for entry in store.files(data, first, first + QUERIES - 1) if entry.content])
 
 
-def _look_into(store: Store, data: str, page: Sequence[StoredQuery]) -> bool:
-    """Hash the files of examples that have changed, and note what they hold. Returns whether there were any.
+def _look_into(store: Store, data: str, page: Sequence[StoredFiles]) -> None:
+    """Hash the files of examples that have changed, and note what they hold.
 
     A file that was hashed before and is missing now has not changed: its rows stay, and new items of it fail.
     """
-    stale = {
-        query.example: (now, query.files)
-        for query in page
-        if (now := stamp(query.files)) != query.stamp and not (query.content and AWAY in now)
-    }
-    store.set_contents(data, [(example, now, content(paths)) for example, (now, paths) in stale.items()])
-    return bool(stale)
+    stale = [
+        (entry, now)
+        for entry in page
+        if (now := stamp(entry.files)) != entry.stamp and not (entry.content and AWAY in now)
+    ]
+    store.set_contents(data, [(entry.example, now, content(entry.files)) for entry, now in stale])
 
 
 def _examples(store: Store, data: str) -> int:
