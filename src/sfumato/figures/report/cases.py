@@ -57,17 +57,24 @@ def disagreements(
     methods = list(queries)
     if not methods:
         return []
-    everywhere = np.unique(np.concatenate(list(queries.values())))
+    first = queries[methods[0]]
+    everywhere = np.unique(
+        np.concatenate([first, *(some for some in queries.values() if not np.array_equal(some, first))])
+    )
+    # Of a million cases each copy of this table is tens of megabytes: unknown values are NaN, which fmax and fmin pass over.
     table = np.full((len(methods), len(everywhere)), np.nan)
     for row, method in enumerate(methods):
-        table[row, np.searchsorted(everywhere, queries[method])] = values[method]
-    known = np.isfinite(table)
-    high, low = np.where(known, table, -np.inf), np.where(known, table, np.inf)
-    apart = np.where(known.any(0), high.max(0) - low.min(0), 0.0)
+        known = np.isfinite(values[method])
+        table[row, np.searchsorted(everywhere, queries[method][known])] = values[method][known]
+    apart = np.fmax.reduce(table)
+    apart -= np.fmin.reduce(table)
+    np.nan_to_num(apart, copy=False)  # of cases that no method knows
+    np.negative(apart, out=apart)
     found = []
-    for place in np.argsort(-apart, kind="stable")[:most].tolist():
-        if apart[place] > 0:
-            here = {method: float(table[row, place]) for row, method in enumerate(methods) if known[row, place]}
-            upper, lower = methods[int(high[:, place].argmax())], methods[int(low[:, place].argmin())]
+    for place in np.argsort(apart, kind="stable")[:most].tolist():
+        if apart[place] < 0:
+            column = table[:, place].tolist()
+            here = {method: value for method, value in zip(methods, column, strict=True) if np.isfinite(value)}
+            upper, lower = methods[int(np.nanargmax(column))], methods[int(np.nanargmin(column))]
             found.append((int(everywhere[place]), here, upper, lower))
     return found

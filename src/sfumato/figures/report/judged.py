@@ -1,12 +1,13 @@
 """What a run's protocols found, case by case."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from sfumato.data.labels import synonyms
 from sfumato.figures.report.cases import Case, by_case
 from sfumato.metrics.estimate import Measure
-from sfumato.metrics.statistic import Array
+from sfumato.metrics.statistic import Array, Mean
 from sfumato.runs.results import summary
 from sfumato.runs.results.record import Record
 from sfumato.runs.results.summary import Table
@@ -23,14 +24,17 @@ class Judged:
     measure: Measure
     """The first of the protocol's, by which its cases are ordered."""
     tables: Mapping[str, Table]
-    """The rows, of methods that have some."""
-    values: Mapping[str, Array]
-    """The measure of each row alone."""
+    """The rows, of methods that have some, with the columns that the measure needs."""
     names: Mapping[int, str]
     """The classes' names."""
     recipes: Mapping[str, Sequence[int]]
     """All those of a method on this data set and model; that of this protocol comes first."""
     store: Store
+
+    @cached_property
+    def values(self) -> Mapping[str, Array]:
+        """The measure of each row alone."""
+        return {method: by_case(self.measure, table.columns) for method, table in self.tables.items()}
 
     def case(self, method: str, query: int) -> Case:
         """A case that a method has."""
@@ -66,11 +70,20 @@ def judged(record: Record, store: Store, data: str, model: str) -> Iterator[Judg
             [row for table in found.values() for row in table.examples]
         )
         if measures and found:
-            values = {method: by_case(measures[0], table.columns) for method, table in found.items()}
+            tables = {method: _of_measure(table, measures[0]) for method, table in found.items()}
+            del every, found  # a column of a million rows is 8 MB
             recipes = {
                 where.method: [where.recipe, *(other.recipe for other in everywhere if other.method == where.method)]
                 for where in places
             }
-            yield Judged(data, model, places[0].protocol, measures[0], found, values, classes, recipes, store)
-            del values
-        del every, found  # before the next are read
+            yield Judged(data, model, places[0].protocol, measures[0], tables, classes, recipes, store)
+            del tables  # before the next are read
+
+
+def _of_measure(table: Table, measure: Measure) -> Table:
+    """The table with the columns that a measure needs, if its statistic says which."""
+    statistic = measure.statistic
+    if not isinstance(statistic, Mean):
+        return table
+    names = {statistic.column, statistic.where, "picture", "label"}
+    return replace(table, columns={name: column for name, column in table.columns.items() if name in names})
