@@ -403,6 +403,56 @@ def test_a_trial_that_fails_says_why_and_the_others_go_on(subject):
     assert "picture-0" in tried["grad-cam"]
 
 
+JUDGE = '''
+"""A protocol that names its measures by its settings."""
+from dataclasses import dataclass
+from sfumato.metrics.estimate import Measure, mean
+from sfumato.metrics.protocol import Protocol
+
+@dataclass(frozen=True)
+class Judge(Protocol):
+    column: str = "brightness"
+    sometimes: str = ""
+    names: int = 1
+
+    def measure(self, case):
+        row = {"brightness": float(case.inputs.mean()), "colour": "red"}
+        return row | ({self.sometimes: 1.0} if case.picture != "picture-0" and self.sometimes else {})
+
+    def measures(self, rows):
+        return [Measure("mean", mean(self.column))] * self.names
+'''
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("", None),
+        (
+            ', column = "brigthness"',
+            r"\(KeyError: 'brigthness'\).*its rows have label, brightness, colour; did you mean bright",
+        ),
+        (', column = "seen"', r"\(KeyError: 'seen'\).*its rows have label, brightness, colour$"),
+        (', column = "colour"', r"\(ValueError: could not convert string to float"),
+        (', column = "seen", sometimes = "seen"', None),  # the first row lacks it, and others have it
+        (", names = 2", "several measures have one name: mean, mean"),
+    ],
+)
+def test_a_trial_sums_up_its_row(subject, settings, said):
+    """What a protocol's `measures` name wrongly is told before the run, and not by its table."""
+    (subject.folder / f"judge_{subject.module}.py").write_text(JUDGE)
+    judge = f'judge = {{ use = "judge_{subject.module}:Judge"{settings} }}\npointing = '
+    plan = planned(subject, ("pointing = ", judge.replace("{", "{{").replace("}", "}}")))
+    findings = check_plan(plan, bench := Workbench(plan))
+    tried = {each.protocol: each.reason for each in trials(findings, bench) if each.method == "gradient"}
+    assert tried["pointing"] == tried["accuracy"] == ""
+    if said is None:
+        assert tried["judge"] == ""
+    else:
+        assert tried["judge"].startswith("protocol 'judge' cannot say what its rows of 'gradient' come down to (")
+        assert re.search(said, tried["judge"]), tried["judge"]
+
+
 def typed(*words):
     return CliRunner().invoke(app, ["bench", *map(str, words)], env={"COLUMNS": "160"})
 

@@ -26,6 +26,7 @@ from sfumato.data.subset import Subset
 from sfumato.data.table import Table
 from sfumato.data.truth import box_pixels, pixels, polygon_pixels, run_pixels, truth
 from sfumato.data.voc import VOC
+from sfumato.runs.stores.content import stamp
 from sfumato.settings import as_json, from_json
 
 SHARED = Path(os.environ.get("SFUMATO_SHARED", Path(__file__).parents[1] / "../shared/data"))
@@ -376,6 +377,47 @@ def test_the_ground_truth_of_imagenet(imagenet):
     write(imagenet / "short.txt", "n02\n")
     with pytest.raises(ValueError, match=r"has 1 answers for 3 pictures"):
         ImageNet(str(imagenet), labels="short.txt")[0]
+
+
+def touched(path):
+    """The file gets the time of an edit, however coarse the clock of the disk is."""
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 10**9))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "LOC_synset_mapping.txt",
+        "LOC_val_solution.csv",
+        "ILSVRC/Data/CLS-LOC/val",
+        "ILSVRC/Annotations/CLS-LOC/val",
+        "ILSVRC/Annotations/CLS-LOC/val/ILSVRC2012_val_00000001.xml",
+    ],
+)
+def test_what_the_examples_of_imagenet_come_from(imagenet, changed):
+    before = stamp(ImageNet(str(imagenet)).sources)
+    assert stamp(ImageNet(str(imagenet)).sources) == before
+    touched(imagenet / "ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000001.JPEG")  # its content counts, and is looked into
+    assert stamp(ImageNet(str(imagenet)).sources) == before
+    touched(imagenet / changed)
+    assert stamp(ImageNet(str(imagenet)).sources) != before
+
+
+def test_the_training_part_of_imagenet_comes_from_a_folder_for_each_class(imagenet):
+    """Also where such a folder is a link."""
+    (imagenet / "ILSVRC/Data/CLS-LOC/train/n01").rename(imagenet / "elsewhere")
+    (imagenet / "ILSVRC/Data/CLS-LOC/train/n01").symlink_to(imagenet / "elsewhere")
+    before = ImageNet(str(imagenet), split="train")
+    names = {path.relative_to(imagenet).as_posix() for path in before.sources}
+    assert {"ILSVRC/Data/CLS-LOC/train", "ILSVRC/Annotations/CLS-LOC/train/n03/n03_5.xml"} <= names
+    seen, count = stamp(before.sources), len(before)
+    write(imagenet / "elsewhere/n01_2.JPEG")
+    touched(imagenet / "elsewhere")
+    after = ImageNet(str(imagenet), split="train")
+    assert len(after) == count + 1
+    assert stamp(after.sources) != seen
+    write(imagenet / "truth.txt", "n02\nn01\nn03\n")
+    assert imagenet / "truth.txt" in ImageNet(str(imagenet), labels="truth.txt").sources
 
 
 def test_missing_files_of_imagenet(imagenet):

@@ -265,6 +265,11 @@ def nested(cause):
     return error
 
 
+def of_the_runtime(message):
+    """An error of torch's CUDA runtime, whose class looks up the message by a number where there is CUDA."""
+    return torch.cuda.CudaError.__new__(torch.cuda.CudaError, message)
+
+
 MEMORY, DEVICE, DISK, FILES, SHARED, PROCESSES, STORAGE = (kind.name for kind in KINDS)
 
 
@@ -292,6 +297,26 @@ MEMORY, DEVICE, DISK, FILES, SHARED, PROCESSES, STORAGE = (kind.name for kind in
         (RuntimeError("CUDA error: device-side assert triggered"), DEVICE),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), DEVICE),
         (RuntimeError("No CUDA GPUs are available"), DEVICE),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_INTERNAL_ERROR when calling `cublasSgemm(...)`"), DEVICE),
+        (RuntimeError("CUDA unknown error - this may be due to an incorrectly set up environment"), DEVICE),
+        (RuntimeError("Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before"), DEVICE),
+        (RuntimeError("CUDA driver error: unknown error"), DEVICE),
+        (of_the_runtime("an illegal memory access was encountered (700)"), DEVICE),
+        (of_the_runtime("out of memory (2)"), MEMORY),
+        (torch.cuda.DeferredCudaCallError("CUDA call failed lazily at initialization with error: ..."), DEVICE),
+        (RuntimeError("HIP error: an illegal memory access was encountered"), DEVICE),
+        (RuntimeError("miopenStatusUnknownError"), DEVICE),
+        (RuntimeError("HIPBLAS_STATUS_ALLOC_FAILED when calling `hipblasCreate(handle)`"), MEMORY),
+        (torch.OutOfMemoryError("XPU out of memory. Tried to allocate 2.00 GiB"), MEMORY),
+        (RuntimeError("level_zero backend failed with error: 20 (UR_RESULT_ERROR_DEVICE_LOST)"), DEVICE),
+        (RuntimeError("Native API failed. Native API returns: 2147483646 (UR_RESULT_ERROR_UNKNOWN)"), DEVICE),
+        (RuntimeError("level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)"), MEMORY),
+        (RuntimeError("Native API failed. Native API returns: -5 (PI_ERROR_OUT_OF_RESOURCES)"), MEMORY),
+        (RuntimeError("command buffer exited with error status.\n Internal Error (0000000e:Internal Error)"), DEVICE),
+        (RuntimeError("Caused GPU Hang Error (00000003:kIOGPUCommandBufferCallbackErrorHang)"), DEVICE),
+        (RuntimeError("Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)"), MEMORY),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in a"), None),
+        (torch.linalg.LinAlgError("linalg.inv: The diagonal element 1 is zero"), None),
         (OSError(errno.ENOSPC, "No space left on device"), DISK),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), DISK),
         (sqlite3.OperationalError("database or disk is full"), DISK),
@@ -335,7 +360,13 @@ def test_whose_fault_an_error_is(error, kind):
         (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), True),
         (RuntimeError("CUDA error: device-side assert triggered"), True),
         (torch.AcceleratorError("CUDA error: out of memory"), True),
+        (of_the_runtime("an illegal memory access was encountered (700)"), True),
+        (of_the_runtime("out of memory (2)"), False),
+        (RuntimeError("level_zero backend failed with error: 20 (UR_RESULT_ERROR_DEVICE_LOST)"), True),
+        (RuntimeError("command buffer exited with error status."), True),
         (torch.OutOfMemoryError("CUDA out of memory."), False),
+        (torch.OutOfMemoryError("XPU out of memory."), False),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)"), False),
         (RuntimeError("CUDA out of memory."), False),
         (MemoryError(), False),
         (OSError(errno.ENOSPC, "No space left on device"), False),

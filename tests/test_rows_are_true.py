@@ -23,7 +23,9 @@ from sfumato.runs.execution.session import begin
 from sfumato.runs.plans.plan import parse
 from sfumato.runs.results import summary
 from sfumato.runs.results.record import Place, read_record
+from sfumato.runs.stores.content import stamp
 from sfumato.runs.stores.store import Done, Item, Owner
+from sfumato.runs.work import undone
 
 PICTURES = 6
 
@@ -166,6 +168,22 @@ def test_data_sets_over_the_same_pictures_have_each_its_own_annotation(bench):
     assert not all(hits["first"])
 
 
+@pytest.mark.parametrize("order", [("first", "listed"), ("listed", "first")], ids="-".join)
+def test_a_list_of_difficult_cases_is_about_its_own_data_set(bench, order):
+    (bench.root / "list.csv").write_text("picture,class\npictures/1,red\npictures/4,red\n")
+    table = bench.text("first").partition("[data.first]\n")[2].replace("\n", ", ").rstrip(", ")
+    sets = {
+        "first": bench.text("first").partition("[data.first]")[2],
+        "listed": f'\nuse = "Listed"\npath = "list.csv"\ndata = {{ {table} }}\n',
+    }
+    text = bench.text() + "".join(f"[data.{name}]{sets[name]}" for name in order)
+    list(begin(parse(text, bench.root), Place(bench.root / "run")).work())
+    rows = [json.loads(row) for row in bench.rows("run")]
+    difficult = {name: [row["difficult"] for row in rows if row["data"] == name] for name in order}
+    assert difficult["listed"] == [index in (1, 4) for index in range(PICTURES)]
+    assert len(set(difficult["first"])) == 1  # by the rule, which says the same of all, as their boxes are the same
+
+
 @pytest.mark.parametrize("seed", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in range(1, 9))])
 def test_rows_do_not_depend_on_how_they_came_about(bench, seed):
     """Any order of data sets, methods and batches of plans that grow and shrink ends in the rows of one plan."""
@@ -203,6 +221,45 @@ def test_a_picture_that_is_added_or_taken_away_moves_no_row(bench):
     (bench.root / "first.csv").write_text("\n".join(lines) + "\n")
     assert bench.run("run", "first")[1] == 0
     assert bench.rows("run") == before
+
+
+@pytest.mark.parametrize("page", [1000, 4, 3, 1])
+def test_what_is_left_is_the_same_after_a_look(bench, monkeypatch, page):
+    """Windows of queries whose items are all done are passed over by their numbers; the others have the same chunks."""
+    monkeypatch.setattr(undone, "QUERIES", page)
+    session, _ = bench.run("run", "first", "second", options="batch = 2", methods='guided = "GuidedBackprop"')
+    draw = random.Random(page)
+    with session.place.store() as store:
+        items = [done.item for done in store.done()]
+        for count in (0, 1, 3, 12, len(items)):
+            store.forget(draw.sample(items, count))
+            session.look(store)
+            windows = [list(session.undone(store, looked)) for looked in (False, True)]
+            assert windows[0] == windows[1]
+            left = sum(len(some) for window in windows[0] for _, some in window)
+            assert left == session.left(store) >= count
+
+
+def test_a_start_looks_at_all_files_once(bench, monkeypatch):
+    """And again at those of which something is left to do: with a million pictures each look takes seconds."""
+    monkeypatch.setattr(undone, "QUERIES", 1)
+    looks = []
+    plan = bench.root / "plan.toml"
+    plan.write_text(bench.text("first"))
+    assert typed("run", plan, "--out", bench.root / "run").exit_code == 0
+    with Place(bench.root / "run").store() as store:
+        store.forget([list(store.done())[-1].item])
+    monkeypatch.setattr(undone, "stamp", lambda paths: looks.append(paths) or stamp(paths))
+    ended = typed("run", plan, "--out", bench.root / "run")
+    assert "1 of them now" in ended.output
+    assert len(looks) == PICTURES + 1
+
+
+def test_a_stamp_is_plain_json(tmp_path):
+    (tmp_path / "file").write_text("some")
+    there, away = json.loads(stamp([tmp_path / "file", tmp_path / "nowhere"]))
+    status = (tmp_path / "file").stat()
+    assert (there, away) == ([4, status.st_mtime_ns, status.st_ctime_ns], None)
 
 
 # Whose picture
@@ -797,6 +854,79 @@ def test_examples_of_one_name_and_annotation_lose_no_place(bench, orders):
     spread_out(bench, text(orders[-1]), "fresh")
     assert len(bench.rows("run")) == len(orders[-1])
     assert bench.rows("run") == bench.rows("fresh")
+
+
+def test_a_data_set_that_lies_elsewhere_has_the_rows_of_its_own_pictures(bench):
+    """Names and annotations are the same in both folders, and the pictures are not: the plan's path alone has changed."""
+    for folder in ("one", "two"):
+        shutil.copytree(bench.root / "pictures", bench.root / folder / "pictures")
+        shutil.copy(bench.root / "first.csv", bench.root / folder)
+    Image.new("RGB", (40, 40), (10, 200, 30)).save(bench.root / "two/pictures/3.bmp")
+
+    def run(folder, out):
+        plan = bench.root / "plan.toml"
+        plan.write_text(
+            bench.text(**insertion()) + f'[data.first]\nuse = "Table"\npath = "{folder}/first.csv"\n'
+            'names = ["red", "green", "blue"]\n'
+        )
+        outcome = typed("run", plan, "--out", bench.root / out)
+        assert outcome.exit_code == 0, outcome.output
+        return outcome.output
+
+    assert "6 of them now" in run("one", "run")
+    before = bench.rows("run")
+    assert "1 of them now" in run("two", "run")
+    run("two", "fresh")
+    assert bench.rows("run") == bench.rows("fresh") != before
+    assert "0 of them now" in run("one", "run")
+    assert bench.rows("run") == before
+
+
+@pytest.mark.parametrize(
+    ("order", "new"), [([5, 0, 1, 2], 1), ([2, 5, 1, 0], 1), ([5, 4, 0, 1, 2], 2), ([5], 1)], ids=str
+)
+def test_an_example_in_front_of_another_of_its_annotation_is_the_only_new_one(bench, order, new):
+    name = module(bench, "data", TWICE)
+
+    def items(order):
+        text = bench.text(**insertion()) + f'[data.t]\nuse = "{name}:Twice"\npath = "pictures"\norder = {order}\n'
+        session = begin(parse(text, bench.root), Place(bench.root / "run"))
+        with session.place.store() as store:
+            session.look(store)
+        return sum(progress.done for progress in list(session.work())[-1:])
+
+    assert items([0, 1, 2]) == 3
+    assert items(order) == new
+    assert items([0, 1, 2]) == 0
+
+
+@pytest.mark.parametrize("kind", ["Folder", "Masked", "ImageNet"])
+def test_a_data_set_in_folders_is_read_again_only_if_these_have_changed(bench, monkeypatch, kind):
+    """A run that goes on with a million pictures does not read all their annotations first."""
+    from sfumato import data
+
+    inside = {"Folder": "set", "Masked": "set/images", "ImageNet": "set/val"}[kind]
+    for index, name in enumerate(("red", "green", "blue")):
+        folder = bench.root / inside / (f"n0{index}" if kind == "ImageNet" else name)
+        folder.mkdir(parents=True)
+        shutil.copy(bench.root / f"pictures/{index}.bmp", folder / f"{index}.bmp")
+    if kind == "Masked":
+        (bench.root / "set/masks").mkdir()
+    if kind == "ImageNet":
+        (bench.root / "set/synsets.txt").write_text("n00 red\nn01 green\nn02 blue\n")
+    text = bench.text(**insertion()) + f'[data.set]\nuse = "{kind}"\npath = "set"\n'
+    begun, read = parse(text, bench.root), []
+    example = getattr(data, kind).example
+    monkeypatch.setattr(getattr(data, kind), "example", lambda self, index: read.append(index) or example(self, index))
+    for expected in (True, False, False):
+        read.clear()
+        begin(parse(text, bench.root), Place(bench.root / "run"))
+        assert bool(read) is expected
+    shutil.copy(bench.root / "pictures/4.bmp", folder / "4.bmp")
+    later = time.time_ns() + 10**9
+    os.utime(folder, ns=(later, later))
+    session = begin(parse(text, bench.root), Place(bench.root / "run"))
+    assert session.data["set"]["examples"] == len(begun.data["set"].data) == 4
 
 
 def test_pictures_that_change_places_keep_their_rows(bench):

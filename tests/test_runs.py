@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -19,11 +20,12 @@ from sfumato.cli import app
 from sfumato.runs.execution.session import begin
 from sfumato.runs.execution.workers import one_thread, spread
 from sfumato.runs.plans.plan import parse
-from sfumato.runs.results import summary
+from sfumato.runs.results import parquet, summary
 from sfumato.runs.results.export import comma_separated, latex, markdown, records, write
 from sfumato.runs.results.leaders import results
-from sfumato.runs.results.record import Place, read_record
+from sfumato.runs.results.record import Place, Record, Where, read_record
 from sfumato.runs.stores.opened import open_store
+from sfumato.runs.stores.store import Done, Item, StoredExample
 from sfumato.runs.work import source
 from sfumato.runs.work.workbench import Workbench
 
@@ -600,6 +602,49 @@ def test_the_command_line_from_plan_to_table(written, tmp_path):
         assert "extremal" in (tmp_path / f"table{suffix}").read_text()
     typed("export", out, tmp_path / "rows.csv", "--rows")
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == ITEMS + 1
+
+
+def exported(folder, count, suffix):
+    """The most bytes that were held while so many rows were exported."""
+    place = Place(folder / str(count))
+    with place.store(create=True) as store:
+        recipe = store.add_recipes({"hash": {"data": "some"}})["hash"]
+        for first in range(0, count, 1000):
+            block = range(first, min(first + 1000, count))
+            store.put_examples(
+                "some", first, [StoredExample(f"picture {at}", f"of {at}", (f"{at}.png",), "{}", (1,)) for at in block]
+            )
+            planned = store.planned("some", block[0], block[-1])
+            store.commit(
+                [
+                    Done(
+                        Item(recipe, each.query), f"picture {each.place}", 1, {"hit": True, "energy": 0.5 + each.place}
+                    )
+                    for each in planned
+                ]
+            )
+        store.finish_examples("some", count)
+        where = Where("some", "net", "gradient", "pointing", recipe)
+        record = Record(place, "", folder, {}, {}, (where,), {"some": {"examples": count, "queries": count}}, {})
+        tracemalloc.start()
+        try:
+            write(summary.rows(record, store), folder / f"rows{suffix}", summary.names(store))
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_an_export_holds_some_rows_at_a_time(tmp_path, monkeypatch, suffix):
+    """However many there are: of twelve million, all would be more than most machines have."""
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+        monkeypatch.setattr(parquet, "BATCH", 500)
+    exported(tmp_path, 10, suffix)  # what is imported on the way
+    few, many = (exported(tmp_path, count, suffix) for count in (2000, 6000))
+    assert many < 1.5 * few  # all rows would be three times as much
+    lines = (tmp_path / f"rows{suffix}").read_bytes()
+    assert len(lines) > 6000 if suffix == ".parquet" else lines.count(b"gradient") == 6000
 
 
 def test_an_export_that_fails_leaves_the_old_file(tmp_path):

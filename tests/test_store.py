@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 import traceback
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -236,28 +237,79 @@ def test_a_cause_names_the_first_example_of_it(store):
     assert [(each.items, each.example) for each in store.tallies()] == [(4, "picture 3")]
 
 
-@pytest.mark.parametrize("after", ["b c a", "c a", "a a b", "c b a d", "b"])
-def test_examples_of_one_annotation_have_each_its_place(store, after):
-    """They differ in their files alone; those that are there again are the ones that they were, wherever they are now."""
-
-    def listed(words):
-        store.put_examples(
-            "data", 0, [StoredExample("same", "alike", (each,), f'"{each}"', (7,)) for each in words.split()]
-        )
-        store.finish_examples("data", len(words.split()))
-        planned = store.planned("data", 0, 9)
+def listing(store, words, page=9):
+    """List examples of one annotation, which differ in their files alone, and look into these, so many places at a time.
+    Returns by place the file, its content and its query."""
+    store.put_examples("data", 0, [StoredExample("same", "alike", (each,), f'"{each}"', (7,)) for each in words])
+    store.finish_examples("data", len(words))
+    for first in range(0, len(words), page):
+        planned = store.planned("data", first, first + page - 1)
         store.set_contents(
             "data", [(each.example, f"stamp {each.files[0]}", f"holds {each.files[0]}") for each in planned]
         )
-        return {each.place: (each.files[0], each.content, each.query) for each in store.planned("data", 0, 9)}
+    return [(each.files[0], each.content, each.query) for each in store.planned("data", 0, len(words))]
 
-    before = {file: query for file, _, query in listed("a b c").values()}
-    found = listed(after)
-    assert [found[place][:2] for place in sorted(found)] == [(each, f"holds {each}") for each in after.split()]
-    queries = [query for _, _, query in found.values()]
+
+@pytest.mark.parametrize("page", [1, 2, 9])
+@pytest.mark.parametrize("after", ["b c a", "c a", "a a b", "c b a d", "b", "d a b c", "a d b c", "d e", "c d b"])
+def test_examples_of_one_annotation_have_each_its_place(store, after, page):
+    """Those that are there again are the ones that they were, wherever they are now: nothing of them is done again."""
+    words = after.split()
+    before = {file: query for file, _, query in listing(store, "abc", page)}
+    now = listing(store, words, page)
+    assert [entry[:2] for entry in now] == [(each, f"holds {each}") for each in words]
+    queries = [query for _, _, query in now]
     assert len(set(queries)) == len(queries)
-    assert {before[file] for file in after.split() if file in before} <= set(queries)
-    assert {file: query for file, _, query in listed("a b c").values()} == before
+    assert {before[file] for file in words if file in before} <= set(queries)
+    assert {file: query for file, _, query in listing(store, "abc", page)} == before
+
+
+def test_files_that_move_take_their_queries_with_them(tmp_path):
+    """Any list of examples with one annotation after any other: a file that was there before has the query that it had, and
+    what is done of it counts where it is listed."""
+    draw = random.Random(0)
+    for number in range(20):
+        queries, done = {}, set()
+        with open_store(tmp_path / str(number)) as store:
+            recipe = store.add_recipes({"hash": {"data": "data"}})["hash"]
+            for _ in range(5):
+                words = draw.sample("abcdefg", draw.randint(1, 6))
+                now = listing(store, words, draw.randint(1, 4))
+                assert [entry[:2] for entry in now] == [(each, f"holds {each}") for each in words]
+                for file, _, query in now:
+                    assert queries.setdefault(file, query) == query
+                assert len(set(queries.values())) == len(queries)
+                counts = Counter(bool(each.cause) for each in store.tallies() for _ in range(each.items))
+                assert counts == Counter(query % 2 == 0 for _, _, query in now if query in done)
+                new = {query for _, _, query in now if query not in done and draw.random() < 0.7}
+                items = [Item(recipe, query) for query in new]
+                store.commit([a_failure(item) if item.query % 2 == 0 else an_item(item) for item in items])
+                done |= new
+
+
+def steps_of_a_list(folder, count):
+    """How many thousands of steps SQLite takes to list so many examples, list them again, and look into their files."""
+    steps = []
+    with open_store(folder / str(count)) as store:
+        store._connection.set_progress_handler(lambda: steps.append(1), 1000)
+        for turn in ("first", "other"):
+            for first in range(0, count, 100):
+                listed = range(first, first + 100)
+                store.put_examples(
+                    "data",
+                    first,
+                    [StoredExample(f"{at}", f"of {at}", (f"{turn}/{at}",), f'"{turn} {at}"', (7,)) for at in listed],
+                )
+            store.finish_examples("data", count)
+            for first in range(0, count, 100):
+                planned = store.planned("data", first, first + 99)
+                store.set_contents("data", [(each.example, each.files[0], each.files[0]) for each in planned])
+    return len(steps)
+
+
+def test_a_long_list_takes_as_long_as_it_has_examples(tmp_path):
+    """The time does not grow with the square: a list of a million takes minutes and not hours."""
+    assert steps_of_a_list(tmp_path, 4000) < 6 * steps_of_a_list(tmp_path, 1000)
 
 
 def test_recipes_and_notes(place):

@@ -306,14 +306,14 @@ def _with_timeout(plan: "Plan", timeout: float | None) -> "Plan":
 
 
 def _spread(session: "Session", workers: int, on: str | None) -> "Generator[Progress]":
-    """Spread the work over processes of this machine, or over a cluster."""
+    """Spread the work of a session, whose files were just looked at, over processes of this machine or over a cluster."""
     if on is not None:
         from sfumato.runs.execution.on_ray import spread as on_cluster
 
-        return on_cluster(session, on, session.plan.ray)
+        return on_cluster(session, on, session.plan.ray, looked=True)
     from sfumato.runs.execution.workers import spread
 
-    return spread(session, workers)
+    return spread(session, workers, looked=True)
 
 
 def _existing_place(folder: Path, store: str | None) -> Any:

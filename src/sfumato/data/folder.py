@@ -27,6 +27,10 @@ class Folder(Listing):
         """The sorted names of the subfolders, also of those without pictures; empty for a folder of pictures."""
         return () if self._top_files else tuple(path.name for path in self._entries if path.is_dir())
 
+    @property
+    def sources(self) -> list[Path]:
+        return reading.tree(reading.folder(self.path, ["."], "pictures"))
+
     def __len__(self) -> int:
         return len(self._files)
 

@@ -50,6 +50,12 @@ class ImageNet(Listing):
     def classes(self) -> tuple[str, ...]:
         return tuple(self._synsets[wnid][0] for wnid in sorted(self._synsets))
 
+    @property
+    def sources(self) -> list[Path]:
+        truth = [] if self._truth_file is None else [self._truth_file]
+        boxes = [] if self._boxes is None else reading.tree(self._boxes, ".xml")
+        return [self._synsets_file, *truth, *reading.tree(self._folder), *boxes]
+
     def __len__(self) -> int:
         return len(self._files)
 
@@ -116,11 +122,15 @@ class ImageNet(Listing):
             raise ValueError(f"folder {str(self._folder)!r} holds no pictures; expected .JPEG files or folders of them")
         return files
 
+    @property
+    def _synsets_file(self) -> Path:
+        candidates = [self.synsets] if self.synsets else [root + name for root in ROOTS for name in SYNSETS]
+        return reading.file(self.path, candidates, "list of classes")
+
     @cached_property
     def _synsets(self) -> dict[str, tuple[str, int | None]]:
         """For each WordNet id, the name of the class and its number in the development kit."""
-        candidates = [self.synsets] if self.synsets else [root + name for root in ROOTS for name in SYNSETS]
-        path = reading.file(self.path, candidates, "list of classes")
+        path = self._synsets_file
         rows = [(number, line.split(maxsplit=2)) for number, line in enumerate(reading.lines(path), 1) if line.strip()]
         kit = all(len(row) == 3 and row[1].isdecimal() for _, row in rows)
         synsets: dict[str, tuple[str, int | None]] = {}
@@ -139,17 +149,19 @@ class ImageNet(Listing):
     def _indices(self) -> dict[str, int]:
         return {wnid: index for index, wnid in enumerate(sorted(self._synsets))}
 
+    @property
+    def _truth_file(self) -> Path | None:
+        if self.labels:
+            return reading.file(self.path, [self.labels], "ground truth")
+        usual = (Path(self.path, root + name.format(split=self.split)) for root in ROOTS for name in TRUTHS)
+        return next((path for path in usual if path.is_file()), None)
+
     @cached_property
     def _truth(self) -> dict[str, list[str]]:
         """For each picture, the words of the ground truth: a WordNet id, or boxes as "wnid left top right bottom wnid …"."""
-        if self.labels:
-            path = reading.file(self.path, [self.labels], "ground truth")
-        else:
-            usual = (Path(self.path, root + name.format(split=self.split)) for root in ROOTS for name in TRUTHS)
-            existing = next((path for path in usual if path.is_file()), None)
-            if existing is None:
-                return {}
-            path = existing
+        path = self._truth_file
+        if path is None:
+            return {}
         lines = reading.lines(path)
         if path.suffix.lower() == ".csv":
             pairs = (line.partition(",") for line in lines[1:])

@@ -25,8 +25,11 @@ class Listing(Sequence[Example]):
 
     @property
     def sources(self) -> Sequence[Path] | None:
-        """The files that all examples are read from, without the pictures. A run reads the examples again only if one of these
-        files has changed. `None` if the files are not known: then a run always reads all examples."""
+        """The files and folders that all examples are read from, without the pictures.
+
+        A run reads the examples again only if one of these has changed. `None` if they are not known: then a run always reads
+        all examples.
+        """
         return None
 
     @abstractmethod

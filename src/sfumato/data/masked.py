@@ -27,6 +27,10 @@ class Masked(Listing):
         """The sorted names of the folders."""
         return self._pictures.classes
 
+    @property
+    def sources(self) -> list[Path]:
+        return [*self._pictures.sources, *reading.tree(self._masks)]
+
     def __len__(self) -> int:
         return len(self._pictures)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -38,6 +39,28 @@ def entries(path: Path) -> list[Path]:
         return sorted(path.iterdir())
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def tree(root: Path, suffix: str = "") -> list[Path]:
+    """A folder, those within it at any depth, and with a `suffix` the files in them that end so; without what is hidden.
+
+    A folder's times tell of files that are added, removed or renamed in it. No file is looked at: there may be millions.
+    """
+    try:
+        with os.scandir(root) as scan:  # which says what is a folder without a look at each entry
+            entries = sorted((entry.name, entry.is_dir()) for entry in scan if not entry.name.startswith("."))
+    except OSError as error:
+        raise unreadable(root, error) from error
+    found = [root, *(root / name for name, is_folder in entries if not is_folder and _ends(name, suffix))]
+    for entry in (name for name, is_folder in entries if is_folder):
+        for folder, within, names in os.walk(root / entry):  # the folder of a class may be a link: this follows it
+            within[:] = sorted(name for name in within if not name.startswith("."))
+            found += [Path(folder), *(Path(folder, name) for name in sorted(names) if _ends(name, suffix))]
+    return found
+
+
+def _ends(name: str, suffix: str) -> bool:
+    return bool(suffix) and name.lower().endswith(suffix)
 
 
 def lines(path: Path) -> list[str]:

@@ -68,17 +68,23 @@ def disagreements(queries: Mapping[str, Array], values: Mapping[str, Array], mos
     methods = list(queries)
     if not methods:
         return []
-    all_queries = np.unique(np.concatenate(list(queries.values())))
+    first = queries[methods[0]]
+    others = (numbers for numbers in queries.values() if not np.array_equal(numbers, first))
+    all_queries = np.unique(np.concatenate([first, *others]))
+    # Each copy of this table has tens of megabytes for a million cases: unknown values are NaN, which fmax and fmin pass over.
     table = np.full((len(methods), len(all_queries)), np.nan)
     for row, method in enumerate(methods):
-        table[row, np.searchsorted(all_queries, queries[method])] = values[method]
-    finite = np.isfinite(table)
-    high, low = np.where(finite, table, -np.inf), np.where(finite, table, np.inf)
-    span = np.where(finite.any(0), high.max(0) - low.min(0), 0.0)
+        known = np.isfinite(values[method])
+        table[row, np.searchsorted(all_queries, queries[method][known])] = values[method][known]
+    span = np.fmax.reduce(table)
+    span -= np.fmin.reduce(table)
+    np.nan_to_num(span, copy=False)  # cases that no method knows
+    np.negative(span, out=span)
     largest = []
-    for column in np.argsort(-span, kind="stable")[:most].tolist():
-        if span[column] > 0:
-            known = {method: float(table[row, column]) for row, method in enumerate(methods) if finite[row, column]}
-            highest, lowest = methods[int(high[:, column].argmax())], methods[int(low[:, column].argmin())]
-            largest.append(Disagreement(int(all_queries[column]), known, highest, lowest))
+    for column in np.argsort(span, kind="stable")[:most].tolist():
+        if span[column] < 0:
+            row_values = table[:, column]
+            finite = {m: value for m, value in zip(methods, row_values.tolist(), strict=True) if np.isfinite(value)}
+            highest, lowest = methods[int(np.nanargmax(row_values))], methods[int(np.nanargmin(row_values))]
+            largest.append(Disagreement(int(all_queries[column]), finite, highest, lowest))
     return largest

@@ -1,12 +1,13 @@
 """The measurements of a run's protocols, case by case."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from sfumato.data.labels import synonyms
 from sfumato.figures.report.cases import Case, by_case
 from sfumato.metrics.estimate import Measure
-from sfumato.metrics.statistic import Array
+from sfumato.metrics.statistic import Array, Mean
 from sfumato.runs.results import summary
 from sfumato.runs.results.record import Record
 from sfumato.runs.results.summary import Table
@@ -23,13 +24,16 @@ class ProtocolCases:
     measure: Measure
     """The protocol's first measure, which orders its cases."""
     tables: Mapping[str, Table]
-    """The rows of each method that has some."""
-    values: Mapping[str, Array]
-    """The measure of each row alone."""
+    """The rows of each method that has some, with the columns that the measure needs."""
     class_names: Mapping[int, str]
     recipes: Mapping[str, Sequence[int]]
     """The recipes of each method on this data set and model; that of this protocol comes first."""
     store: Store
+
+    @cached_property
+    def values(self) -> Mapping[str, Array]:
+        """The measure of each row alone."""
+        return {method: by_case(self.measure, table.columns) for method, table in self.tables.items()}
 
     def case(self, method: str, query: int) -> Case:
         """The case of a query that a method has a row of."""
@@ -66,9 +70,20 @@ def cases_by_protocol(record: Record, store: Store, data: str, model: str) -> It
         rows = [row for table in tables.values() for row in table.examples]
         measures = record.protocols[protocol].measures(rows)
         if measures and tables:
-            values = {method: by_case(measures[0], table.columns) for method, table in tables.items()}
+            needed = {method: _needed_columns(table, measures[0]) for method, table in tables.items()}
+            del all_tables, tables  # a column of a million rows is 8 MB
             recipes = {
                 place.method: [place.recipe, *(entry.recipe for entry in all_places if entry.method == place.method)]
                 for place in places
             }
-            yield ProtocolCases(data, model, protocol, measures[0], tables, values, class_names, recipes, store)
+            yield ProtocolCases(data, model, protocol, measures[0], needed, class_names, recipes, store)
+            del needed  # before the next ones are read
+
+
+def _needed_columns(table: Table, measure: Measure) -> Table:
+    """The table with the columns that a measure needs, if its statistic says which."""
+    statistic = measure.statistic
+    if not isinstance(statistic, Mean):
+        return table
+    names = {statistic.column, statistic.where, "picture", "label"}
+    return replace(table, columns={name: column for name, column in table.columns.items() if name in names})

@@ -59,6 +59,7 @@ def sections(record: Record, sheet: Sheet, heading: str = "", index: int = 0) ->
                 is_empty = False
                 protocol_lines = [line for line in lines if line.protocol == cases.protocol]
                 children += _protocol(cases, protocol_lines, run_results.leading, thumbnails)
+                del cases  # before the next ones are read
             if is_empty:
                 children.append(tag("p", "No item is done yet."))
             parts.append(tag("section", *children, aria_labelledby=identity))

@@ -1,14 +1,20 @@
-"""Do one item of each combination of a plan, and throw it away: to see whether all work, and how long the run will take."""
+"""Do one item of each combination of a plan, sum it up, and throw it away: to see whether all work, and how long the run will
+take."""
 
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
 
 from sfumato.data.pictures import read
+from sfumato.metrics.statistic import Row, as_columns
 from sfumato.runs.plans.findings import Findings, place
 from sfumato.runs.plans.looks import Look, has_place
 from sfumato.runs.plans.plan import Combination, Plan
+from sfumato.runs.results.summary import sum_up
 from sfumato.runs.stores.store import Done
 from sfumato.runs.work.cache import MethodResult
 from sfumato.runs.work.items import PREDICTED_TARGET, Chunk, Unit
@@ -16,6 +22,9 @@ from sfumato.runs.work.workbench import Workbench
 
 TRIED = 8
 """The most pictures that are opened to find one that can be read."""
+
+MORE = 2
+"""Further queries whose rows are measured if a protocol cannot sum up the first row: not all rows need have the same names."""
 
 AGAIN = 10.0
 """Seconds. An item that takes less is done twice, as the first time includes imports and other preparations."""
@@ -46,19 +55,20 @@ class Trial:
 def trials(findings: Findings, bench: Workbench) -> Iterator[Trial]:
     """One item of each combination of data set, model, method and protocol, in the plan's order, without a store.
 
-    Combinations with faults in the findings are not tried. A method is called once for all protocols.
+    The row must be one that the protocol can sum up (`Protocol.measures`), as the table of the run will. Combinations with
+    faults in the findings are not tried. A method is called once for all protocols.
     """
     plan = findings.plan
-    examples: dict[str, Unit | None] = {}
+    units: dict[str, list[Unit]] = {}
     for combination in plan.combinations():
         name = combination.data
         faults = {
             protocol: [place(plan, fault) for fault in findings.faults if fault.concerns(combination, protocol)]
             for protocol in combination.protocols
         }
-        if name not in examples and not all(faults.values()):
-            examples[name] = query(plan, name, findings.looks[name])
-        item = _Item(bench, combination, examples.get(name))
+        if name not in units and not all(faults.values()):
+            units[name] = queries(plan, name, findings.looks[name])
+        item = _Item(bench, combination, units.get(name, []))
         for protocol, faulty_lines in faults.items():
             wrong = f"{NOT_TRIED}: see {', '.join(dict.fromkeys(faulty_lines))}"
             yield Trial(*combination[:3], protocol, wrong) if faulty_lines else item.attempt(protocol)
@@ -70,23 +80,52 @@ class _Item:
 
     bench: Workbench
     combination: Combination
-    unit: Unit | None
+    units: Sequence[Unit]
+    """The query, and others for the case that its row does not say enough."""
     explained: Mapping[int, MethodResult] = field(default_factory=dict)
 
     def attempt(self, protocol: str) -> Trial:
         parts = (*self.combination[:3], protocol)
-        if self.unit is None:
+        if not self.units:
             return Trial(*parts, "no example could be read")
-        chunk = Chunk(self.combination._replace(protocols=(protocol,)), (self.unit,), (0,))
+        chunk = self._chunk(protocol, self.units[0])
         cached = self.explained
         try:
             done, seconds = self._timed(chunk, cached)
             if done.row is not None and sum(seconds) < AGAIN:
                 _, second = self._timed(chunk, cached)
                 seconds = min(seconds[0], second[0]), min(seconds[1], second[1])
+            wrong = (
+                f"{done.reason} ({done.example})" if done.row is None else self._fault_of_measures(protocol, done.row)
+            )
         except Exception as error:  # noqa: BLE001  # of the machine, which would end a run
             return Trial(*parts, f"{type(error).__name__}: {error}")
-        return Trial(*parts, f"{done.reason} ({done.example})" if done.row is None else "", *seconds)
+        return Trial(*parts, wrong, *seconds)
+
+    def _chunk(self, protocol: str, unit: Unit) -> Chunk:
+        return Chunk(self.combination._replace(protocols=(protocol,)), (unit,), (0,))
+
+    def _fault_of_measures(self, protocol: str, row: Row) -> str:
+        """Why the protocol cannot sum up its rows; empty if it can."""
+        rows, judge, wrong = [row], self.bench.plan.protocols[protocol].protocol, ""
+        for unit in (None, *self.units[1:]):
+            if unit is not None:
+                rows += [
+                    done.row for done in self.bench.compute(self._chunk(protocol, unit)).done if done.row is not None
+                ]
+            try:
+                sum_up(
+                    judge,
+                    protocol,
+                    self.combination.method,
+                    rows,
+                    {**as_columns(rows), "picture": np.arange(len(rows))},
+                )
+            except ValueError as error:
+                wrong = str(error)
+            else:
+                return ""
+        return wrong
 
     def _timed(self, chunk: Chunk, cached: Mapping[int, MethodResult]) -> tuple[Done, tuple[float, float]]:
         """Do the item, and time the method and the rest. Raises `RuntimeError` if the machine failed."""
@@ -102,8 +141,9 @@ class _Item:
         return done, (explaining, seconds - explaining)
 
 
-def query(plan: Plan, name: str, look: Look) -> Unit | None:
-    """A query of a data set for the trials: if possible, with a picture that can be read and a class that has a place."""
+def queries(plan: Plan, name: str, look: Look) -> list[Unit]:
+    """A query of a data set for the trials, if there is any, and `MORE` others. If possible, their pictures can be read, and
+    the first has a class with a place."""
     entry = plan.data[name]
     examples = look.examples()
     if not entry.names_targets:
@@ -115,14 +155,16 @@ def query(plan: Plan, name: str, look: Look) -> Unit | None:
         pairs = [(example, label) for example in look.examples_read for label in example.targets]
         pairs.sort(key=lambda pair: not has_place(*pair))
         units = [Unit(0, example.name, label, example) for example, label in pairs]
-    for unit in units[:TRIED]:
-        try:
-            assert unit.example is not None  # noqa: S101  # for the type checker
-            read(unit.example.path)
-        except (ValueError, OSError):
-            continue
-        return unit
-    return units[0] if units else None
+    return list(islice(filter(_can_be_read, units[:TRIED]), 1 + MORE)) or units[:1]
+
+
+def _can_be_read(unit: Unit) -> bool:
+    try:
+        assert unit.example is not None  # noqa: S101  # for the type checker
+        read(unit.example.path)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,14 @@ class Workers(Protocol):
         ...
 
 
-def drive(session: Session, store: Store, me: Owner, workers: Workers) -> Iterator[Progress]:
+def drive(
+    session: Session, store: Store, me: Owner, workers: Workers, windows: Iterator[Window] | None = None
+) -> Iterator[Progress]:
     """Let the workers do all that a session has left, and yield the progress.
 
-    Raises `RuntimeError` if the machine fails at several pictures in a row; what is done is committed first.
+    `windows` are the items that are left, if the caller has begun to look for them. They are looked for again only if other
+    processes are at work too. Raises `RuntimeError` if the machine fails at several pictures in a row; what is done is
+    committed first.
     """
     keep = session.place.shards.keep if session.plan.masks else None
     parcel, troubles = Parcel(), Troubles()
@@ -57,7 +61,8 @@ def drive(session: Session, store: Store, me: Owner, workers: Workers) -> Iterat
 
     try:
         while True:
-            queue = Claims(session.undone(store), store, me, session.cache(store), troubles.left)
+            left, windows = windows or session.undone(store), None
+            queue = Claims(left, store, me, session.cache(store), troubles.left)
             for reports in workers.through(queue, POLL):
                 for report in reports:
                     parcel.add(report.done, report.results)
@@ -125,6 +130,14 @@ class Claims:
 
     def alone(self) -> Task | None:
         return self._put_off.popleft() if self._put_off else None
+
+
+def windows_left(session: Session, store: Store, looked: bool) -> Iterator[Window] | None:
+    """The items that a session has left; `None` if there are none. In a large run it takes seconds to find the first of them:
+    they are looked for once."""
+    windows = session.undone(store, looked)
+    first = next(windows, None)
+    return None if first is None else chain([first], windows)
 
 
 @dataclass(frozen=True)

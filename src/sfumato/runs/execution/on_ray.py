@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from sfumato.runs.execution.crew import PATIENCE, Crew
-from sfumato.runs.execution.driver import drive, portable
+from sfumato.runs.execution.driver import drive, portable, windows_left
 from sfumato.runs.execution.execute import Progress, renewed_claims
 from sfumato.runs.execution.session import Session, current
 from sfumato.runs.plans.cluster import Cluster
@@ -23,8 +23,9 @@ LOCAL = "ray"
 """The address that means: start a cluster on this machine, for this run alone."""
 
 
-def spread(session: Session, address: str, cluster: Cluster | None = None) -> Generator[Progress]:
-    """Do the session's work on a Ray cluster, and yield the progress now and then.
+def spread(session: Session, address: str, cluster: Cluster | None = None, looked: bool = False) -> Generator[Progress]:
+    """Do the session's work on a Ray cluster, and yield the progress now and then. `looked` says that `Session.look` was called
+    just now, so that not all files need be looked at again.
 
     `address` is "ray" for a new cluster on this machine, which ends with the run, and "auto", "HOST:PORT" or
     "ray://HOST:PORT" for one that runs already. Each machine needs the same packages, and the models' files and the pictures
@@ -35,13 +36,13 @@ def spread(session: Session, address: str, cluster: Cluster | None = None) -> Ge
     if session.bench is not None:
         session.bench.unload()
     with session.place.store() as store:
-        if next(session.undone(store), None) is None:
+        if (windows := windows_left(session, store, looked)) is None:
             return  # no cluster is needed to do nothing
         with connect(address, cluster) as (ray, ours):
             hello = (portable(session.plan), dict(session.weights), current())
             me = this_process("ray")
             with renewed_claims(store, me), closing(Crew(ray, cluster, hello, 0 if ours else PATIENCE)) as crew:
-                yield from drive(session, store, me, crew)
+                yield from drive(session, store, me, crew, windows)
 
 
 @contextmanager

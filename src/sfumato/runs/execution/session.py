@@ -44,9 +44,9 @@ class Session(Record):
             for protocol in combination.protocols
         }
 
-    def undone(self, store: Store) -> Iterator[Window]:
-        """The items that are planned and not done, as windows of chunks."""
-        return open_windows(self.plan, self.numbers, store)
+    def undone(self, store: Store, looked: bool = False) -> Iterator[Window]:
+        """The items that are planned and not done, as windows of chunks. `looked` says that `look` was called just now."""
+        return open_windows(self.plan, self.numbers, store, looked)
 
     def look(self, store: Store) -> int:
         """Check whether files of pictures have changed, and count the items that are not done."""

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.runs.execution.driver import Report, Workers, drive, portable
+from sfumato.runs.execution.driver import Report, Workers, drive, portable, windows_left
 from sfumato.runs.execution.execute import AT_ONCE, BETWEEN_COMMITS, Progress, renewed_claims
 from sfumato.runs.execution.session import Session
 from sfumato.runs.execution.supervision import Death, Queue, Task, verdict_of
@@ -61,8 +61,9 @@ OUTSIDE = tuple(
 """Signals that the system or a person sends, for want of memory, room or time: the item need not be at fault."""
 
 
-def spread(session: Session, workers: int = 1) -> Generator[Progress]:
-    """Do the session's work in processes of one thread each, and yield the progress now and then.
+def spread(session: Session, workers: int = 1, looked: bool = False) -> Generator[Progress]:
+    """Do the session's work in processes of one thread each, and yield the progress now and then. `looked` says that
+    `Session.look` was called just now, so that not all files need be looked at again.
 
     An item that ends its process (`os.abort`, a segmentation fault, `sys.exit`) or takes longer than the plan's `timeout` has
     failed; the others are done. Raises `RuntimeError` if something other than an item is wrong; what is done is kept.
@@ -70,11 +71,11 @@ def spread(session: Session, workers: int = 1) -> Generator[Progress]:
     if session.bench is not None:
         session.bench.unload()
     with session.place.store() as store:
-        if next(session.undone(store), None) is None:
+        if (windows := windows_left(session, store, looked)) is None:
             return  # no process is needed to do nothing
         me = this_process(f"{time.time_ns()}")
         with renewed_claims(store, me), closing(Pool(workers, portable(session.plan), dict(session.weights))) as pool:
-            yield from drive(session, store, me, pool)
+            yield from drive(session, store, me, pool, windows)
 
 
 @dataclass(frozen=True)

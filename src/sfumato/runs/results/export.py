@@ -21,6 +21,12 @@ from sfumato.runs.results.summary import Line
 SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".parquet": "parquet", ".json": "json"}
 
 
+LISTS = (list, tuple, dict)
+"""Values that are JSON in a cell of CSV."""
+
+NUMBERS = frozenset({float, int, bool, type(None)})
+"""Types of values that every form of file takes as they are. Of millions of rows, most values are."""
+
 Notes = Callable[[str, str], str]
 """A sentence to stand under the table of a data set and a model, by their names; empty for none."""
 
@@ -120,7 +126,10 @@ def write(records: Iterable[Mapping[str, Any]], path: Path, names: Sequence[str]
     if names is None:
         records = list(records)
         names = list(dict.fromkeys(name for record in records for name in record))
-    plain = ({name: _plain(value) for name, value in record.items()} for record in check_names(records, names))
+    plain = (
+        {name: value if type(value) in NUMBERS else _plain(value) for name, value in record.items()}
+        for record in check_names(records, names)
+    )
     with written(path) as partial:
         if path.suffix == ".parquet":
             write_parquet(plain, partial, names)
@@ -151,15 +160,15 @@ def _comma_separated(records: Iterable[Mapping[str, Any]], names: Sequence[str])
     """CSV, line by line."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    for cells in itertools.chain([names], ([_cell(record.get(name)) for name in names] for record in records)):
+    rows = (
+        [_as_json(value) if isinstance(value, LISTS) else value for value in map(record.get, names)]
+        for record in records
+    )
+    for cells in itertools.chain([names], rows):
         writer.writerow(cells)
         yield text.getvalue()
         text.seek(0)
         text.truncate()
-
-
-def _cell(value: Any) -> Any:
-    return _as_json(value) if isinstance(value, list | tuple | dict) else value
 
 
 def _json(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from sfumato.metrics.estimate import Columns, Estimate, Measure, Row, estimates_of
+from sfumato.metrics.protocol import Protocol
 from sfumato.metrics.statistic import select_rows
 from sfumato.runs.results.record import Record, Where
 from sfumato.runs.stores.store import Done, Item, Store
+from sfumato.settings import near
 
 Array = np.ndarray[Any, Any]
 
@@ -162,6 +164,9 @@ def _column(name: str, parts: Sequence[Array | int]) -> Array:
 
 def _places(order: Array, queries: Array) -> tuple[Array, Array]:
     """Where in an order queries lie that are in it, and their indices, both in that order."""
+    if np.array_equal(order[: len(queries)], queries):  # as of most runs; sorting would take several copies
+        places = np.arange(len(queries))
+        return places, places
     sorting = np.argsort(queries, kind="stable")
     positions = np.searchsorted(queries, order, sorter=sorting)
     positions = np.minimum(positions, max(len(queries) - 1, 0))
@@ -187,16 +192,40 @@ def lines_of(record: Record, store: Store, where: Where, rows: Table) -> Iterato
 def _measured(
     record: Record, where: Where, examples: Sequence[Row], columns: Columns, against: Columns | None = None
 ) -> list[tuple[Measure, Estimate]]:
-    """Sum up rows by their protocol. Raises `ValueError` if it cannot."""
-    protocol = record.protocols[where.protocol]
+    return sum_up(record.protocols[where.protocol], where.protocol, where.method, examples, columns, against)
+
+
+def sum_up(
+    protocol: Protocol,
+    name: str,
+    method: str,
+    examples: Sequence[Row],
+    columns: Columns,
+    against: Columns | None = None,
+) -> list[tuple[Measure, Estimate]]:
+    """The measures of a protocol with their estimates, from its rows as columns; `examples` are some of the rows.
+
+    `name` and `method` are the names in the plan, for messages. Raises `ValueError` if the protocol cannot sum up its rows.
+    """
     try:
         measures = protocol.measures(examples)
+        if len({measure.name for measure in measures}) < len(measures):
+            raise ValueError(f"several measures have one name: {', '.join(measure.name for measure in measures)}")
         return list(zip(measures, estimates_of(measures, columns, against), strict=True))
     except Exception as error:  # it may be anyone's code
         raise ValueError(
-            f"protocol {where.protocol!r} cannot say what its rows of {where.method!r} come down to ({type(error).__name__}: "
-            f"{error}); see that {type(protocol).__name__}.measures names numbers that its rows have, or leave it out"
+            f"protocol {name!r} cannot say what its rows of {method!r} come down to ({type(error).__name__}: {error}); "
+            f"see that {type(protocol).__name__}.measures names numbers that its rows have, or leave it out"
+            f"{_names_meant(error, columns)}"
         ) from error
+
+
+def _names_meant(error: Exception, columns: Columns) -> str:
+    """The names of the rows' values, and those that are similar to the one that an error misses; empty for other errors."""
+    if not (isinstance(error, KeyError) and error.args and isinstance(error.args[0], str)):
+        return ""
+    names = [name for name in columns if name != "picture"]
+    return f"; its rows have {', '.join(names)}{near(error.args[0], names)}"
 
 
 def _line(record: Record, where: Where, measure: Measure, estimate: Estimate, failed: int = 0) -> Line:
@@ -282,7 +311,7 @@ def done(record: Record, store: Store, where: Where) -> Iterator[Done]:
     """The items of a place that are done, in the data set's order, without those of replaced queries."""
     count, step = record.data[where.data]["examples"], 1000
     for first in range(0, count, step):
-        items = [Item(where.recipe, query.query) for query in store.planned(where.data, first, first + step - 1)]
+        items = [Item(where.recipe, query) for query, _, _ in store.order(where.data, first, first + step - 1)]
         done_items = {item.item: item for item in store.look_up(items)}
         yield from (done_items[item] for item in items if item in done_items)
 

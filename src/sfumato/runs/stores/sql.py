@@ -7,14 +7,14 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import astuple
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from sfumato.runs.stores.earlier import upgrade
 from sfumato.runs.stores.processes import has_ended
-from sfumato.runs.stores.sql_queries import SqlQueries, cause_as_json
+from sfumato.runs.stores.sql_queries import JOINED, PLANNED, SqlQueries, cause_as_json
 from sfumato.runs.stores.store import LEASE, Done, Item, Owner, Page, StoreError, Tally
 from sfumato.runs.stores.tables import FORMAT, TABLES, Rows
 from sfumato.settings import check_number
@@ -183,11 +183,14 @@ class SqlStore(SqlQueries, ABC):
             self._transaction(work, write=True)
 
     def forget(self, items: Collection[Item]) -> None:
+        statement = f"""SELECT done.recipe, done.shape, done.measured, examples.name
+            FROM (SELECT done.* FROM {LISTED}) AS done {JOINED} WHERE {PLANNED}"""
+
         def work(rows: Rows) -> None:
             for part in _parts(items):
+                before = self._tally(rows(statement, part))
                 rows(f"DELETE FROM done WHERE {_WITHIN}", part)
-            for recipe in sorted({item.recipe for item in items}):
-                self._count_recipe_again(rows, recipe)
+                self._add_counts(rows, before, {})
 
         self._transaction(work, write=True)
 
@@ -302,17 +305,29 @@ class SqlStore(SqlQueries, ABC):
             Item(recipe, query),
             "" if example is None else self._parse(example),
             0 if target is None else target,
-            None if names is None else dict(zip(self._parse(names), values, strict=True)),
+            None if names is None else dict(zip(self._names(names), values, strict=True)),
             values if names is None else "",
             float("nan") if seconds is None else seconds,
             masks or "",
         )
+
+    def _names(self, text: str) -> Sequence[str]:
+        """The names of a row's values. Millions of rows have the same."""
+        try:
+            return _names(text)
+        except ValueError:
+            return list(self._parse(text))  # which says that the store is damaged
 
     def _parse(self, text: str) -> Any:
         try:
             return json.loads(text)
         except ValueError as error:
             raise StoreError(f"{self.where} is damaged: it holds {text[:40]!r} where JSON should be") from error
+
+
+@lru_cache(maxsize=256)
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))
 
 
 _WITHIN = "(recipe, query) IN (SELECT listed.recipe, listed.query FROM $items)"

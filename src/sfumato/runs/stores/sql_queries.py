@@ -3,17 +3,15 @@
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sfumato.runs.stores.causes import cause
-from sfumato.runs.stores.store import StoredExample, StoredQuery
+from sfumato.runs.stores.sql_places import GONE, find_moves, move
+from sfumato.runs.stores.store import StoredExample, StoredFiles, StoredQuery
 from sfumato.runs.stores.tables import Rows
 
 T = TypeVar("T")
-
-GONE = -1
-"""The place of an example that has left its data set."""
 
 PLANNED = "(queries.id IS NULL OR queries.live = 1 AND examples.place >= 0)"
 """Whether the query of a row in `done` is planned; a row of no data set counts as well."""
@@ -94,9 +92,20 @@ class SqlQueries(ABC):
             FROM examples CROSS JOIN queries WHERE queries.example = examples.id
                 AND data = ? AND place BETWEEN ? AND ? AND live = 1 ORDER BY place, target"""
         records = self._transaction(lambda rows: rows(statement, data, first, last))
+        files = self._parse(f"[{','.join(record[4] for record in records)}]")  # at once, which takes less time
         return [
-            StoredQuery(query, target, example, place, tuple(self._parse(files)), stamp, content)
-            for query, target, example, place, files, stamp, content in records
+            StoredQuery(query, target, example, place, tuple(paths), stamp, content)
+            for (query, target, example, place, _, stamp, content), paths in zip(records, files, strict=True)
+        ]
+
+    def files(self, data: str, first: int, last: int) -> list[StoredFiles]:
+        statement = """SELECT id, files, stamp, content FROM examples WHERE data = ? AND place BETWEEN ? AND ?
+            AND EXISTS (SELECT 1 FROM queries WHERE queries.example = examples.id AND live = 1) ORDER BY place"""
+        records = self._read(statement, data, first, last)
+        files = self._parse(f"[{','.join(record[1] for record in records)}]")
+        return [
+            StoredFiles(example, tuple(paths), stamp, content)
+            for (example, _, stamp, content), paths in zip(records, files, strict=True)
         ]
 
     def order(self, data: str, first: int, last: int) -> list[tuple[int, int, int]]:
@@ -117,20 +126,50 @@ class SqlQueries(ABC):
 
     def set_contents(self, data: str, contents: Sequence[tuple[int, str, str]]) -> bool:
         def work(rows: Rows) -> bool:
-            ids = json.dumps([example for example, _, _ in contents])
-            hashes = dict(rows("SELECT id, content FROM examples WHERE id IN (SELECT listed.value FROM $ids)", ids))
-            as_known = [entry for entry in contents if hashes.get(entry[0]) in ("", entry[2])]
-            rows.each(
-                "UPDATE examples SET stamp = ?, content = ? WHERE id = ?",
-                [(stamp, content, example) for example, stamp, content in as_known],
-            )
-            changed = [entry for entry in contents if entry[0] in hashes and hashes[entry[0]] not in ("", entry[2])]
-            _replace_examples(rows, data, changed)
-            if changed:
-                self._count_data_again(rows, data)
-            return bool(changed)
+            moves = find_moves(rows, data, contents)
+            before = self._counts(rows, moves.examples)
+            move(rows, data, moves)
+            self._add_counts(rows, before, self._counts(rows, moves.examples))
+            return bool(moves.arrivals)
 
         return self._transaction(work, write=True) if contents else False
+
+    def _counts(self, rows: Rows, examples: Collection[int]) -> dict[tuple[int, str], tuple[int, str]]:
+        """How many items of some examples are done and count: by recipe and cause, with the name of one."""
+        statement = """SELECT done.recipe, done.shape, done.measured, examples.name
+            FROM examples CROSS JOIN queries CROSS JOIN recipes CROSS JOIN done
+            WHERE examples.id IN (SELECT listed.value FROM $ids) AND examples.place >= 0
+                AND queries.example = examples.id AND queries.live = 1
+                AND done.recipe = recipes.id AND done.query = queries.id"""
+        return self._tally(rows(statement, json.dumps(sorted(examples)))) if examples else {}
+
+    def _tally(self, records: Iterable[tuple[Any, ...]]) -> dict[tuple[int, str], tuple[int, str]]:
+        """Count records of (recipe, shape, measured, name of the example) by recipe and cause, each with the first name."""
+        counts: dict[tuple[int, str], tuple[int, str]] = {}
+        for recipe, shape, measured, example in records:
+            name = '""' if example is None else example
+            why = "" if shape else cause_as_json(self._parse(measured), self._parse(name))
+            count, first = counts.get((recipe, why), (0, name))
+            counts[recipe, why] = count + 1, first
+        return counts
+
+    def _add_counts(
+        self,
+        rows: Rows,
+        before: Mapping[tuple[int, str], tuple[int, str]],
+        after: Mapping[tuple[int, str], tuple[int, str]],
+    ) -> None:
+        """Add to the counts of items how many more of some examples count now than before. (To count all again for each page of
+        examples would take time that grows with the square of their number.)"""
+        changes = [
+            (*key, after.get(key, (0, ""))[0] - before.get(key, (0, ""))[0], (after.get(key) or before[key])[1])
+            for key in sorted({*before, *after})
+        ]
+        rows.each(
+            """INSERT INTO tallies (recipe, cause, count, example) VALUES (?, ?, ?, ?)
+            ON CONFLICT (recipe, cause) DO UPDATE SET count = tallies.count + excluded.count""",
+            [change for change in changes if change[2]],
+        )
 
     def _count_data_again(self, rows: Rows, data: str) -> None:
         """Count the items of a data set's recipes again."""
@@ -180,11 +219,14 @@ def _put_at_places(rows: Rows, data: str, new: Mapping[int, StoredExample]) -> N
     An example from a run of an earlier format is known by its name alone. A data set may have several examples of one name and
     annotation: that with the same files is moved first, and each to one place.
     """
+    if not new:
+        return
     hashes = json.dumps([example.annotation for example in new.values()])
+    # Without the "+", SQLite would go through all examples of the data set in the order of their places.
     statement = """SELECT annotation, body, id FROM examples WHERE data = ? AND annotation IN (SELECT listed.value FROM $words)
-        AND (place < 0 OR place > ?) ORDER BY place, id"""
-    alike = rows(statement, data, hashes, max(new, default=0))
-    earlier = rows("SELECT name, id FROM examples WHERE data = ? AND annotation = '' ORDER BY place, id", data)
+        AND (place < 0 OR place > ?) ORDER BY +place, id"""
+    alike = rows(statement, data, hashes, max(new))
+    earlier = rows("SELECT name, id FROM examples WHERE data = ? AND annotation = '' ORDER BY +place, id", data)
     free = {number for *_, number in (*alike, *earlier)}
     candidates: dict[tuple[str, ...], list[int]] = {}
     for annotation, body, number in alike:
@@ -251,44 +293,3 @@ def _set_targets(rows: Rows, data: str, wanted: Mapping[int, StoredExample]) -> 
     ]
     rows.each("UPDATE queries SET live = ? WHERE example = ? AND target = ?", turned)
     return bool(turned or needed - there.keys())
-
-
-def _replace_examples(rows: Rows, data: str, changed: Sequence[tuple[int, str, str]]) -> None:
-    """Replace examples whose files have another content now: by earlier ones with that content, which have no place, or by new
-    ones. (Of several examples with one annotation, some may have changed places.)"""
-    before = [
-        rows("SELECT place, annotation, name, files, body FROM examples WHERE id = ?", example)[0]
-        for example, _, _ in changed
-    ]
-    target_sets = [
-        {target for (target,) in rows("SELECT target FROM queries WHERE example = ? AND live = 1", example)}
-        for example, _, _ in changed
-    ]
-    rows.each(f"UPDATE examples SET place = {GONE} WHERE id = ?", [(example,) for example, _, _ in changed])
-    for (place, annotation, *fields), targets, (_, stamp, content) in zip(before, target_sets, changed, strict=True):
-        alike = rows(
-            f"SELECT id FROM examples WHERE data = ? AND annotation = ? AND content = ? AND place = {GONE} ORDER BY id",
-            *(data, annotation, content),
-        )
-        if alike:
-            number = alike[0][0]
-            rows(
-                "UPDATE examples SET place = ?, stamp = ?, name = ?, files = ?, body = ? WHERE id = ?",
-                *(place, stamp, *fields, number),
-            )
-        else:
-            ((number,),) = rows(
-                """INSERT INTO examples (data, place, annotation, content, stamp, name, files, body)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id""",
-                *(data, place, annotation, content, stamp, *fields),
-            )
-        there = {target for (target,) in rows("SELECT target FROM queries WHERE example = ?", number)}
-        rows("UPDATE queries SET live = 0 WHERE example = ?", number)
-        rows.each(
-            "UPDATE queries SET live = 1 WHERE example = ? AND target = ?",
-            [(number, target) for target in sorted(targets & there)],
-        )
-        rows.each(
-            "INSERT INTO queries (example, target, live) VALUES (?, ?, 1)",
-            [(number, target) for target in sorted(targets - there)],
-        )

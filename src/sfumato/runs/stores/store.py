@@ -76,6 +76,15 @@ class StoredQuery(NamedTuple):
     """The hash of their content; empty before that."""
 
 
+class StoredFiles(NamedTuple):
+    """The files of an example that has queries; the fields are as in `StoredQuery`."""
+
+    example: int
+    files: tuple[str, ...]
+    stamp: str
+    content: str
+
+
 class Tally(NamedTuple):
     """How many items of a recipe failed for one cause, or were measured (the cause is empty)."""
 
@@ -203,8 +212,12 @@ class Store(Protocol):
         """The queries of the examples at the places `first` to `last`, in the data set's order."""
         ...
 
+    def files(self, data: str, first: int, last: int) -> list[StoredFiles]:
+        """The files of the examples at these places that have queries: quicker to read than `planned`."""
+        ...
+
     def order(self, data: str, first: int, last: int) -> list[tuple[int, int, int]]:
-        """The same queries, each as (query, example, target) with the numbers of query and example."""
+        """The queries of these examples, each as (query, example, target) with the numbers of query and example."""
         ...
 
     def bodies(self, examples: Collection[int]) -> dict[int, str]:

@@ -33,9 +33,17 @@ SPOKEN = (RuntimeError, OSError, sqlite3.Error)
 its item."""
 
 LOST = (
-    r"CUDA error|HIP error|device-side assert|CUDA driver|NVIDIA driver|No CUDA GPUs|NCCL error|cu(dnn|blas|solver|fft) error"
-    r"|CU(DNN|BLAS|SOLVER|FFT)_STATUS_(NOT_INITIALIZED|INTERNAL_ERROR|EXECUTION_FAILED|MAPPING_ERROR)"
+    # NVIDIA, and AMD, whose libraries are named after NVIDIA's. Some statuses are about a call that the model makes.
+    r"(CUDA|HIP|cudnn|cublas|cusolver|cusparse|cufft|miopen|hipblas|rocblas|nccl|nvrtc)( unknown)? error"
+    r"(?!.*_STATUS_(NOT_SUPPORTED|BAD_PARAM))"
+    r"|device-side assert|CUDA driver|NVIDIA driver|No (CUDA|HIP) GPUs|cudaGetDeviceCount|miopenStatus(Unknown|Internal)Error"
+    r"|(CU|HIP|ROC)(DNN|BLAS|SOLVER|SPARSE|FFT)_STATUS_(NOT_INITIALIZED|INTERNAL_ERROR|EXECUTION_FAILED|MAPPING_ERROR)"
+    # Intel
+    r"|DEVICE_LOST|(level_zero|opencl) backend failed|Native API (failed|returns)"
+    # Apple
+    r"|command buffer exited with error|CommandBuffer(Callback)?Error"
 )
+"""What RuntimeErrors say of an accelerator that fails. torch has classes for some of these errors, and not on all backends."""
 
 KINDS = (
     Kind(
@@ -43,12 +51,13 @@ KINDS = (
         "take a smaller batch, fewer workers or a machine with more memory",
         (MemoryError, torch.OutOfMemoryError),
         frozenset({errno.ENOMEM}),
-        r"out of memory|not enough memory|can(no|')t allocate memory|bad_alloc|bad allocation|_STATUS_ALLOC_FAILED",
+        r"out of memory|not enough memory|can(no|')t allocate memory|bad_alloc|bad allocation|_STATUS_ALLOC_FAILED"
+        r"|ERROR_OUT_OF_((DEVICE|HOST)_)?(MEMORY|RESOURCES)|insufficient memory|CallbackErrorOutOfMemory",
     ),
     Kind(
         "the accelerator failed",
         "look at the device and its driver, and whether a target is beyond the model's outputs",
-        (torch.AcceleratorError,),
+        (torch.AcceleratorError, torch.cuda.CudaError, torch.cuda.DeferredCudaCallError),
         words=LOST,
     ),
     Kind(
@@ -170,7 +179,9 @@ def _of(error: BaseException, kind: Kind) -> bool:
 def _loses(error: BaseException) -> bool:
     """Whether the context of the device is lost, as after each error that is not about memory. Some errors about memory are
     `AcceleratorError` in torch too."""
-    return isinstance(error, torch.AcceleratorError) or bool(
+    if isinstance(error, torch.cuda.CudaError):
+        return not _of(error, KINDS[0])
+    return isinstance(error, torch.AcceleratorError | torch.cuda.DeferredCudaCallError) or bool(
         isinstance(error, RuntimeError)
         and not isinstance(error, torch.OutOfMemoryError)
         and re.search(LOST, str(error), re.IGNORECASE)

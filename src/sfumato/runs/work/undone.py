@@ -1,27 +1,33 @@
 """What a plan has left to do, in windows of queries."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import TypeVar
 
 from sfumato.data.plain import example_of
 from sfumato.runs.plans.plan import Combination, Plan
 from sfumato.runs.stores.content import AWAY, content, stamp
-from sfumato.runs.stores.store import Item, Store, StoredQuery, data_note
+from sfumato.runs.stores.store import Item, Store, StoredFiles, StoredQuery, data_note
 from sfumato.runs.work.items import Chunk, Unit
 
 QUERIES = 1000
 """About how many queries make a window."""
 
+T = TypeVar("T")
+
 Window = list[tuple[Chunk, list[Item]]]
 """Chunks with items that are not done, and these items."""
 
 
-def open_windows(plan: Plan, recipes: Mapping[tuple[Combination, str], int], store: Store) -> Iterator[Window]:
+def open_windows(
+    plan: Plan, recipes: Mapping[tuple[Combination, str], int], store: Store, looked: bool = False
+) -> Iterator[Window]:
     """The items that are planned and not done. For each data set and model, all methods do a chunk of queries before
     the next chunk.
 
-    Files whose size or times have changed are hashed again. If their content has changed, the queries are new ones.
+    Files whose size or times have changed are hashed again. If their content has changed, the queries are new ones. `looked`
+    says that `look` has just done this with all files: then it is done again only where something is left to do.
     """
     together: dict[tuple[str, str], list[Combination]] = {}
     for combination in plan.combinations():
@@ -31,9 +37,9 @@ def open_windows(plan: Plan, recipes: Mapping[tuple[Combination, str], int], sto
         numbers = [
             tuple(recipes[combination, protocol] for protocol in combination.protocols) for combination in combinations
         ]
-        stream = _planned(store, data)
-        while queries := list(islice(stream, size)):
-            if not _complete(store, queries, {recipe for row in numbers for recipe in row}):
+        all_numbers = {recipe for row in numbers for recipe in row}
+        for queries in _incomplete(store, data, size, all_numbers) if looked else batched(_planned(store, data), size):
+            if looked or not _complete(store, [query.query for query in queries], all_numbers):
                 chunks = _chunks(store, queries, combinations, numbers, plan.batch)
                 done = store.which_done([item for chunk in chunks for item in chunk.all_items])
                 missing = [(chunk, [item for item in chunk.all_items if item not in done]) for chunk in chunks]
@@ -44,43 +50,66 @@ def open_windows(plan: Plan, recipes: Mapping[tuple[Combination, str], int], sto
 def _planned(store: Store, data: str) -> Iterator[StoredQuery]:
     """The queries of a data set in order, after a look at their files."""
     for first in range(0, _examples(store, data), QUERIES):
-        last = first + QUERIES - 1
-        page = store.planned(data, first, last)
-        if _look_into(store, data, page):
-            page = store.planned(data, first, last)
-        yield from page
+        yield from _page(store, data, first)
+
+
+def _page(store: Store, data: str, first: int) -> list[StoredQuery]:
+    """The queries of the examples at `QUERIES` places from `first` on, after a look at their files."""
+    last = first + QUERIES - 1
+    _look_into(store, data, store.files(data, first, last))
+    return store.planned(data, first, last)
+
+
+def _incomplete(store: Store, data: str, size: int, recipes: set[int]) -> Iterator[list[StoredQuery]]:
+    """The queries of a data set in windows of `size`, without the windows whose items are all done. Only numbers are read of
+    these, not files."""
+    numbers = (
+        (query, first, offset)
+        for first in range(0, _examples(store, data), QUERIES)
+        for offset, (query, _, _) in enumerate(store.order(data, first, first + QUERIES - 1))
+    )
+    for window in batched(numbers, size):
+        if not _complete(store, [query for query, _, _ in window], recipes):
+            (_, first, offset), (_, last, _) = window[0], window[-1]
+            pages = [query for page in range(first, last + 1, QUERIES) for query in _page(store, data, page)]
+            yield pages[offset : offset + len(window)]
 
 
 def look(plan: Plan, store: Store) -> None:
     """Hash files again whose size or times have changed: if their content has, their items do not count as done.
 
-    Files that were never hashed are left to `open_windows`."""
+    Files that were never hashed are left to `open_windows`: nothing is done with them yet."""
     for data in plan.data:
         for first in range(0, _examples(store, data), QUERIES):
-            _look_into(store, data, [query for query in store.planned(data, first, first + QUERIES - 1) if query.stamp])
+            _look_into(store, data, [entry for entry in store.files(data, first, first + QUERIES - 1) if entry.content])
 
 
-def _look_into(store: Store, data: str, page: Sequence[StoredQuery]) -> bool:
-    """Hash the files of examples that have changed, and note what they hold. Returns whether there were any.
+def _look_into(store: Store, data: str, page: Sequence[StoredFiles]) -> None:
+    """Hash the files of examples that have changed, and note what they hold.
 
     A file that was hashed before and is missing now has not changed: its rows stay, and new items of it fail.
     """
-    stale = {
-        query.example: (now, query.files)
-        for query in page
-        if (now := stamp(query.files)) != query.stamp and not (query.content and AWAY in now)
-    }
-    store.set_contents(data, [(example, now, content(paths)) for example, (now, paths) in stale.items()])
-    return bool(stale)
+    stale = [
+        (entry, now)
+        for entry in page
+        if (now := stamp(entry.files)) != entry.stamp and not (entry.content and AWAY in now)
+    ]
+    store.set_contents(data, [(entry.example, now, content(entry.files)) for entry, now in stale])
 
 
 def _examples(store: Store, data: str) -> int:
     return int(store.notes()[data_note(data)]["examples"])
 
 
-def _complete(store: Store, queries: Sequence[StoredQuery], recipes: set[int]) -> bool:
+def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The values in lists of `size`; the last may be shorter."""
+    rest = iter(values)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def _complete(store: Store, numbers: Sequence[int], recipes: set[int]) -> bool:
     """Whether all items of queries with consecutive numbers are done: to count them is quicker than to look each up."""
-    numbers = [query.query for query in queries]
     first, last = min(numbers), max(numbers)
     if last - first + 1 != len(numbers):
         return False
