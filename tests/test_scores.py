@@ -473,7 +473,7 @@ class TestNumbers:
             return (inputs - inputs).abs().sqrt().flatten(1).sum(1, keepdim=True).expand(-1, 2) + 1
 
         for method in (Gradient(), methods.LinearApproximation()):
-            with pytest.raises(ValueError, match="what flows back from the score is not finite"):
+            with pytest.raises(ValueError, match="the signal that flows back from the score is not finite"):
                 method(model, pictures(1), 0)
 
     def test_the_whole_input_s_score(self):

@@ -72,7 +72,7 @@ def test_what_cannot_be_drawn(network, picture):
     result = METHOD(network, picture.expand(2, -1, -1, -1), 1)
     with pytest.raises(ValueError, match="of 2 queries"):
         sheets.channels(result, picture)
-    with pytest.raises(ValueError, match=r"sfumato\.sheets draws these"):
+    with pytest.raises(ValueError, match=r"draw them with sfumato\.sheets\.channels"):
         plots.figure(result, picture)
     at_a_layer = ExtremalPerturbation((0.3,), steps=2, layer="layer", mask=SmoothMask(3, 6))(network, picture[None], 1)
     with pytest.raises(ValueError, match="no masks of channels"):

@@ -60,12 +60,12 @@ class AnyStep(Protocol):
         ...
 
     @property
-    def values(self) -> Tensor:
+    def values(self) -> Float[Tensor, " N"]:
         """The objective of each mask or query, `(N,)`."""
         ...
 
     @property
-    def areas(self) -> Tensor:
+    def areas(self) -> Float[Tensor, " N"]:
         """The area of each mask, `(N,)`; 1 for a method without masks."""
         ...
 
