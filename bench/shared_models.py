@@ -13,7 +13,8 @@ from types import ModuleType
 from torch import nn
 
 import sfumato
-from sfumato.models import Classifier, Preparation, labels
+from sfumato.data import labels
+from sfumato.models import Classifier, Preparation
 from sfumato.models.anatomy import LAYER_METHODS
 
 SHARED = Path(os.environ.get("SFUMATO_SHARED", Path(__file__).parents[1] / "../shared/data"))
@@ -67,3 +68,14 @@ def described(name: str, net: nn.Module, size: int, classes: tuple[str, ...], la
     mean, std = net.norm
     preparation = Preparation(size=size, resize=None, mean=mean, std=std)
     return Classifier(name, net, preparation, classes, dict.fromkeys(LAYER_METHODS, layer))
+
+
+IMAGENET = {"squeezenet1_1": "features", "resnet50": "layer4", "vit_tiny": "0.norm", "efficientnet_lite0": "features"}
+"""The zoo's networks for ImageNet, and at which layer methods look."""
+
+
+@cache
+def of_zoo(name: str) -> Classifier:
+    """One of the networks for ImageNet, by the zoo's name."""
+    size = 227 if name == "squeezenet1_1" else 224
+    return described(name, getattr(zoo(), name)(), size, labels.imagenet(), IMAGENET[name])

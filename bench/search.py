@@ -1,0 +1,271 @@
+"""What searches for masks find, how far two seeds agree, and what that costs: `python bench/search.py ROWS.jsonl`.
+
+Networks × pictures × searches × areas × seeds, a line of the file each; what is in the file is not done again, so that a run
+can be stopped and go on, and files of several machines can be joined by `cat`. `--table` sums a file up.
+
+All masks are compared as sets: the places with the largest values, exactly as many as the area says, with an edge of 1.5
+pixels. Scores are those before a blur, the mean colour, and noise. `crisp` is the mean of a search's own mask within its set.
+"""
+
+import argparse
+import base64
+import heapq
+import json
+import math
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shared_models
+import torch
+from torch import Tensor
+
+import sfumato
+from sfumato.figures.annotations.outlines import is_hole, outlines
+from sfumato.masks.level_set import TENTHS
+from sfumato.space.smoothing import gaussian_blur
+
+NETWORKS = ("squeezenet1_1", "resnet50", "vit_tiny", "efficientnet_lite0")
+AREAS = (0.05, 0.1, 0.2)
+BACKGROUNDS = {"blur": sfumato.Blur(), "grey": sfumato.Fade(), "noise": sfumato.Noise(0.5)}
+CELLS = 14
+"""Of the greedy search, along a side."""
+
+Extremal = sfumato.ExtremalPerturbation
+
+
+class Counted(torch.nn.Module):
+    """A network that counts what it is asked: a forward pass of a row is 1, one with a backward pass 3."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net, self.cost = net, 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.cost += len(inputs) * (3 if inputs.requires_grad else 1)
+        output: Tensor = self.net(inputs)
+        return output
+
+
+def as_sets(masks: Tensor, areas: tuple[float, ...], edge: float = 1.5) -> Tensor:
+    """The places of the largest values of masks `(V, 1, H, W)`, exactly as many as the areas `(V,)` say."""
+    flat = masks.flatten(1)
+    ranks = flat.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    counts = (torch.tensor(areas, dtype=torch.float64) * flat.shape[1]).round()[:, None].to(ranks)
+    return gaussian_blur((ranks < counts).float().view_as(masks), edge / TENTHS)
+
+
+def greedy(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...], seed: int) -> Tensor:
+    """Lazy greedy: the cell that adds most to the score before a blur, again and again; gains are assumed to fall."""
+    hide = BACKGROUNDS["blur"](x)
+    side = x.shape[-1]
+    row = (torch.arange(side) * CELLS) // side
+    index = row[:, None] * CELLS + row
+
+    def scores(sets: list[list[int]]) -> list[float]:
+        values = []
+        for cells in sets:
+            mask = torch.zeros(CELLS**2)
+            mask[cells] = 1
+            mask = gaussian_blur(mask[index][None, None], 1.5 / TENTHS)
+            with torch.no_grad():
+                values.append(float(net(hide(mask, torch.zeros(1, dtype=torch.long)))[0, target]))
+        return values
+
+    chosen: list[int] = []
+    score = scores([[]])[0]
+    heap = [(score - value, cell, 0) for cell, value in enumerate(scores([[cell] for cell in range(CELLS**2)]))]
+    heapq.heapify(heap)
+    masks = []
+    for area in areas:
+        while len(chosen) < round(area * CELLS**2):
+            loss, cell, known = heapq.heappop(heap)
+            if known == len(chosen):
+                chosen.append(cell)
+                score -= loss
+            else:
+                heapq.heappush(heap, (score - scores([[*chosen, cell]])[0], cell, len(chosen)))
+        order = torch.zeros(CELLS**2)
+        order[chosen] = torch.arange(len(chosen), 0, -1).float()
+        masks.append(order[index][None])
+    return torch.stack(masks)
+
+
+def at_random(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...], seed: int) -> Tensor:
+    """Sets of a smooth random field: what any search must do better than."""
+    generator = torch.Generator().manual_seed(seed)
+    return gaussian_blur(torch.rand(1, 1, *x.shape[2:], generator=generator), 8).expand(len(areas), -1, -1, -1)
+
+
+def by_method(make: Callable[..., Any], **settings: Any) -> Callable[..., Tensor]:
+    def search(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...], seed: int) -> Tensor:
+        masks: Tensor = make(areas=areas, seed=seed, **settings)(net, x, target).masks[0]
+        return masks
+
+    return search
+
+
+SEARCHES = {
+    "level sets": by_method(Extremal.crisp),
+    "level sets, one run": by_method(Extremal.crisp, steps=60, ascent=sfumato.LevelSetAscent(restarts=1)),
+    "smooth": by_method(Extremal),
+    "torchray": by_method(Extremal.torchray),
+    "greedy": greedy,
+    "random": at_random,
+}
+"""By name; all but the last two take their default settings."""
+ONCE = ("greedy", "torchray")
+"""Searches without anything random."""
+
+
+def pictures(network: str, first: int, count: int) -> Iterator[tuple[int, torch.nn.Module, Tensor, int]]:
+    """Pictures that the network gets right, by number: the network, the input `(1, 3, H, W)` and the class."""
+    classifier = shared_models.of_zoo(network)
+    listed = json.loads((shared_models.SHARED / "imagenet-val-dev/annotations.json").read_text())["images"]
+    from PIL import Image
+
+    for index in range(first, len(listed)):
+        if count == 0:
+            return
+        with Image.open(shared_models.SHARED / "imagenet-val-dev/images" / listed[index]["file"]) as picture:
+            x = classifier.prepare(picture.convert("RGB"))[None]
+        with torch.no_grad():
+            right = int(classifier.net(x).argmax()) == listed[index]["label"]
+        if right:
+            count -= 1
+            yield index, classifier.net, x, listed[index]["label"]
+
+
+def rows_of(
+    net: torch.nn.Module, x: Tensor, target: int, name: str, areas: tuple[float, ...], seed: int
+) -> Iterator[dict[str, Any]]:
+    """What a search finds for each area."""
+    counted = Counted(net)
+    start = time.perf_counter()
+    masks = SEARCHES[name](counted, x, target, areas, seed)
+    seconds = (time.perf_counter() - start) / len(areas)
+    sets = as_sets(masks.cpu(), areas)
+    zero = torch.zeros(1, dtype=torch.long)
+    for area, mask, own in zip(areas, sets, masks.cpu(), strict=True):
+        bits = (mask[0] > 0.5).numpy()
+        row: dict[str, Any] = {"area": area, "cost": counted.cost / len(areas), "seconds": seconds}
+        inside = float(own.flatten().sort(descending=True).values[: int(bits.sum())].mean())
+        row["crisp"] = inside if name != "greedy" else math.nan  # which gives an order
+        row["parts"] = sum(not is_hole(line) for line in outlines(bits))
+        row["set"] = base64.b85encode(zlib.compress(np.packbits(bits).tobytes(), 9)).decode()
+        with torch.no_grad():
+            row["whole"] = float(net(x)[0, target])
+            for background, perturbation in BACKGROUNDS.items():
+                hide = perturbation(x)
+                shown = net(torch.cat([hide(part, zero) for part in (mask[None], torch.zeros_like(mask[None]))]))
+                row[background], row["blank_" + background] = shown[:, target].tolist()
+                row["p_" + background] = float(shown[0].softmax(0)[target])
+        yield row
+
+
+def measure(path: Path, options: argparse.Namespace) -> None:
+    """Do what the file does not have yet."""
+    done = {key_of(row) for row in read(path)} if path.exists() else set()
+    with path.open("a", encoding="utf-8") as file:
+        for network in options.networks:
+            for index, net, x, target in pictures(network, options.first, options.pictures):
+                for name in options.searches:
+                    for seed in range(1 if name in ONCE else options.seeds):
+                        if (network, index, name, options.areas[0], seed) in done:
+                            continue
+                        about = {"network": network, "picture": index, "search": name, "seed": seed}
+                        for row in rows_of(net, x, target, name, tuple(options.areas), seed):
+                            file.write(json.dumps(about | row) + "\n")
+                        file.flush()
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        yield json.loads(line)
+
+
+def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["network"], row["picture"], row["search"], row["area"], row["seed"]
+
+
+def kept(row: dict[str, Any], background: str) -> float:
+    """The share of what the whole picture's score has more than that of the fully hidden one."""
+    blank = row["blank_" + background]
+    return float((row[background] - blank) / (row["whole"] - blank))
+
+
+def overlap(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """Intersection over union of two rows' sets."""
+    a, b = (np.frombuffer(zlib.decompress(base64.b85decode(row["set"])), np.uint8) for row in (one, other))
+    return float(np.bitwise_count(a & b).sum() / np.bitwise_count(a | b).sum())
+
+
+COLUMNS = (
+    *("network", "area", "search", "n", "kept, blur", "less than the first", "grey", "noise", "p, blur"),
+    *("crisp", "parts", "agree", "spread", "cost", "s"),
+)
+
+
+def table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Means over pictures; the interval is that of the difference to the first search, by bootstrap over pictures."""
+    places: dict[tuple[str, float], dict[str, dict[int, list[dict[str, Any]]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
+    for row in rows:
+        places[row["network"], row["area"]][row["search"]][row["picture"]].append(row)
+    yield "| " + " | ".join(COLUMNS) + " |"
+    yield "| --- |" + " ---: |" * (len(COLUMNS) - 1)
+    random = np.random.default_rng(0)
+    for (network, area), searches in sorted(places.items()):
+        first = next(name for name in SEARCHES if name in searches)
+        for name in (name for name in SEARCHES if name in searches):
+            by_picture = searches[name]
+
+            def mean(value: Callable[[dict[str, Any]], float], by_picture: Any = by_picture) -> float:
+                return float(np.mean([np.mean([value(row) for row in group]) for group in by_picture.values()]))
+
+            pairs = [group[:2] for group in by_picture.values() if len(group) > 1]
+            agree = f"{np.mean([overlap(*pair) for pair in pairs]):.2f}" if pairs else "–"
+            spread = f"{np.mean([np.std([kept(row, 'blur') for row in pair]) for pair in pairs]):.3f}" if pairs else "–"
+            both = sorted(set(by_picture) & set(searches[first]))
+            less = np.array(
+                [
+                    np.mean([kept(r, "blur") for r in searches[first][p]])
+                    - np.mean([kept(r, "blur") for r in by_picture[p]])
+                    for p in both
+                ]
+            )
+            draws = less[random.integers(0, len(less), (2000, len(less)))].mean(1)
+            low, high = np.percentile(draws, [2.5, 97.5])
+            interval = "–" if name == first else f"{less.mean():.2f} [{low:.2f}, {high:.2f}]"
+            cells = [
+                network, f"{area:g}", name, str(len(by_picture)), f"{mean(lambda r: kept(r, 'blur')):.2f}", interval,
+                *(f"{mean(lambda r, b=b: kept(r, b)):.2f}" for b in ("grey", "noise")),  # type: ignore[misc]
+                *(f"{mean(lambda r, c=c: r[c]):.{digits}f}" for c, digits in (("p_blur", 2), ("crisp", 2), ("parts", 1))),  # type: ignore[misc]
+                agree, spread, f"{mean(lambda r: r['cost']):.0f}", f"{mean(lambda r: r['seconds']):.1f}",
+            ]  # fmt: skip
+            yield "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", type=Path)
+    parser.add_argument("--table", action="store_true", help="sum the file up, and measure nothing")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
+    parser.add_argument("--searches", nargs="+", default=list(SEARCHES), choices=list(SEARCHES))
+    parser.add_argument("--first", type=int, default=100, help="the number of the first picture (settings: below 100)")
+    parser.add_argument("--pictures", type=int, default=60, help="how many that the network gets right")
+    parser.add_argument("--areas", nargs="+", type=float, default=AREAS)
+    parser.add_argument("--seeds", type=int, default=2)
+    options = parser.parse_args()
+    if not options.table:
+        measure(options.rows, options)
+    print("\n".join(table(list(read(options.rows)))))
+
+
+if __name__ == "__main__":
+    main()
