@@ -65,12 +65,15 @@ def test_an_area_that_no_mask_reaches():
         ({"memory": 0}, "memory is in GiB"),
         ({"memory": "2"}, "memory is in GiB, more than 0; got '2'"),
         ({"seed": 0.5}, "seed must be a whole number; got 0.5"),
-        ({"perturbation": "blur"}, r"perturbation must be a configuration such as Blur\(\), or several, \(Blur\(\), Fade\(\)\); got 'blur'"),
+        (
+            {"perturbation": "blur"},
+            r"perturbation must be a configuration such as Blur\(\), or several, \(Blur\(\), Fade\(\)\); got 'blur'",
+        ),
         ({"perturbation": Blur}, "perturbation must be a configuration"),
         ({"mask": "smooth"}, "mask must be a configuration"),
         ({"jitter": True}, r"jitter must be a configuration such as Jitter\(\) or None; got True"),
         ({"ascent": "adam"}, "ascent must be a configuration"),
-        ({"ascent": PenalisedAscent()}, "PenalisedAscent with a CanvasMask"),
+        ({"ascent": PenalisedAscent(), "mask": SmoothMask()}, "PenalisedAscent with a CanvasMask"),
     ],
 )
 def test_options(options, message):

@@ -207,10 +207,10 @@ def test_a_run_in_which_nothing_counts_has_its_last_step() -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (lambda: E(mask=sfumato.LevelSet()), "give a pair"),
+        (lambda: E(mask=sfumato.LevelSet(), ascent=sfumato.EvolutionAscent()), "give a pair"),
         (lambda: E(perturbation=()), "one or several"),
         (lambda: E(perturbation=(sfumato.Blur(), 3)), "Blur\\(\\), or several"),
-        (lambda: E(ascent=sfumato.LevelSetAscent()), "give a pair"),
+        (lambda: E(mask=sfumato.SmoothMask(), ascent=sfumato.LevelSetAscent()), "give a pair"),
         (lambda: sfumato.LevelSet(step=0), "step"),
         (lambda: sfumato.LevelSet(edge=-1), "edge"),
         (lambda: sfumato.LevelSet(step=8, sigma=4).on((64, 64)), "at least 0.6 steps"),
@@ -225,6 +225,18 @@ def test_a_run_in_which_nothing_counts_has_its_last_step() -> None:
 def test_wrong_settings_are_refused(wrong, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         wrong()
+
+
+def test_a_family_and_an_ascent_go_together() -> None:
+    """Where one is given, the other is what goes with it."""
+    sets, smooth = E(mask=sfumato.LevelSet(edge=0)), E()
+    assert (sets.ascent, E(ascent=sfumato.LevelSetAscent(rate=0.1)).mask) == (
+        sfumato.LevelSetAscent(),
+        sfumato.LevelSet(),
+    )
+    assert smooth == E(mask=sfumato.SmoothMask()) == E(ascent=smooth.ascent)
+    assert E.torchray(mask=sfumato.SmoothMask()).ascent == smooth.ascent
+    assert E(ascent=sfumato.EvolutionAscent()).mask == sfumato.SmoothMask()
 
 
 def test_an_ascent_refuses_another_family() -> None:

@@ -5,7 +5,7 @@ arXiv 1910.08485.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -45,8 +45,10 @@ class ExtremalPerturbation(MaskMethod):
     - `steps`: of the ascent, for each mask.
     - `perturbation`: what hides a place; by default `Blur()` of the input, and at a layer `Fade()`, the product with the mask.
       Of several, the mean of their scores counts: in the result, too. A mask that is good for several owes less to one of them.
-    - `mask`: the family of smooth masks, with lengths in places of the input also at a layer.
-    - `ascent`: how the best is sought: `EvolutionAscent()` needs no gradients, for models that have none.
+    - `mask`: the family of masks, with lengths in places of the input also at a layer: by default `SmoothMask()`;
+      `LevelSet()` are sets with smooth outlines (see `crisp`).
+    - `ascent`: how the best is sought: by default as goes with the family. `EvolutionAscent()` needs no gradients, for
+      models that have none.
     - `jitter`: random moves of the perturbed input, or `None`. At a layer nothing is moved.
     - `smooth`: width of the Gaussian that smooths `result.map`, the mean of the masks, as a fraction of the input's
       shortest side; TorchRay's pointing game uses 0.09 (its sum of masks is this mean times V).
@@ -72,8 +74,8 @@ class ExtremalPerturbation(MaskMethod):
     score: str = "logit"
     steps: int = 250
     perturbation: Perturbation | tuple[Perturbation, ...] | None = None
-    mask: LevelSet | SmoothMask | CanvasMask = SmoothMask()
-    ascent: Ascent = ProjectedAscent()
+    mask: LevelSet | SmoothMask | CanvasMask = None  # type: ignore[assignment]  # see `paired`
+    ascent: Ascent = None  # type: ignore[assignment]
     jitter: Jitter | MirrorEvenSteps | None = Jitter()
     smooth: float = 0.0
     evenly: bool = False
@@ -90,6 +92,9 @@ class ExtremalPerturbation(MaskMethod):
         object.__setattr__(self, "game", Game.named(self.game))
         check_whole("steps", self.steps, 1)
         check_flag("evenly", self.evenly)
+        mask, ascent = paired(self.mask, self.ascent)
+        object.__setattr__(self, "mask", mask)
+        object.__setattr__(self, "ascent", ascent)
         if isinstance(self.perturbation, list):
             object.__setattr__(self, "perturbation", tuple(self.perturbation))
         if self.perturbation == ():
@@ -124,10 +129,8 @@ class ExtremalPerturbation(MaskMethod):
         They are to keep the score before two backgrounds, a blur and the mean colour; at a layer, by fading alone.
         """
         backgrounds = None if changes.get("layer") else (Blur(), Fade())
-        method = cls(
-            areas=check_areas(areas), steps=150, perturbation=backgrounds, mask=LevelSet(), ascent=LevelSetAscent()
-        )
-        return replace(method, **changes)
+        settings = {"steps": 150, "perturbation": backgrounds, "mask": LevelSet()}
+        return cls(areas=check_areas(areas), **{**settings, **changes})
 
     @classmethod
     def torchray(cls, areas: Sequence[float] = (0.1,), **changes: Any) -> "ExtremalPerturbation":
@@ -135,15 +138,13 @@ class ExtremalPerturbation(MaskMethod):
 
         For comparison with it. The areas are those of its canvas, so that more of the input shows: see `achieved`.
         """
-        published = cls(
-            areas=check_areas(areas),
-            steps=800,
-            perturbation=Blur(max_sigma=20, levels=8, border="zeros"),
-            mask=CanvasMask(),
-            ascent=PenalisedAscent(),
-            jitter=MirrorEvenSteps(),
-        )
-        return replace(published, **changes)
+        settings = {
+            "steps": 800,
+            "perturbation": Blur(max_sigma=20, levels=8, border="zeros"),
+            "mask": CanvasMask(),
+            "jitter": MirrorEvenSteps(),
+        }
+        return cls(areas=check_areas(areas), **{**settings, **changes})
 
     @classmethod
     def for_maps(cls, areas: Sequence[float] = (0.05, 0.2, 0.5), **changes: Any) -> "ExtremalPerturbation":
@@ -153,8 +154,8 @@ class ExtremalPerturbation(MaskMethod):
         as they are; areas up to a half order the background too; and all masks have the same share in the map. See "Results"
         in the documentation for how it compares.
         """
-        method = cls(areas=check_areas(areas), score="log-odds", perturbation=Blur(max_sigma=5), evenly=True)
-        return replace(method, **changes)
+        settings = {"score": "log-odds", "perturbation": Blur(max_sigma=5), "evenly": True}
+        return cls(areas=check_areas(areas), **{**settings, **changes})
 
     def used_perturbations(self) -> tuple[Perturbation, ...]:
         """What hides places; the default depends on whether a layer is masked."""
@@ -191,6 +192,28 @@ class ExtremalPerturbation(MaskMethod):
         stride = [length / places for length, places in zip(space, seen.shape[2:], strict=True)]
         mask = self.mask.for_shape(space)  # type: ignore[union-attr]  # checked at the start
         return mask.divided(stride).on(seen.shape[2:], seen.device)
+
+
+PAIRS: tuple[tuple[type, type], ...] = (
+    (SmoothMask, ProjectedAscent),
+    (LevelSet, LevelSetAscent),
+    (CanvasMask, PenalisedAscent),
+)
+"""Families of masks with the ascents that go with them, the default first."""
+
+
+def paired(mask: Any, ascent: Any) -> tuple[Any, Any]:
+    """A family and an ascent; where one is not given, what goes with the other.
+
+    >>> paired(LevelSet(), None)[1] == LevelSetAscent(), paired(None, PenalisedAscent())[0] == CanvasMask()
+    (True, True)
+    """
+    if mask is None:
+        families = {ascent_type: family for family, ascent_type in PAIRS}
+        mask = families.get(type(ascent), SmoothMask)()
+    if ascent is None:
+        ascent = dict(PAIRS).get(type(mask), ProjectedAscent)()
+    return mask, ascent
 
 
 def check_areas(areas: Any) -> tuple[float, ...]:
