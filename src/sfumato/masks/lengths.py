@@ -43,6 +43,26 @@ def for_each_axis(
     return per_axis(spacing, len(shape)), per_axis(width, len(shape))
 
 
+def over_layer(
+    family: object, spacing: Lengths, width: Lengths, stride: Sequence[float], least: float
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Both lengths for a layer whose places are `stride` places of the input apart, one number per axis.
+
+    They are divided by the strides. A spacing stays at `least` at least, as a finer one could not be seen, and the width
+    in proportion. Raises `ValueError` where a length is not given.
+    """
+    if spacing is None or width is None:
+        name = type(family).__name__
+        raise ValueError(f"the lengths of {family} are not said; write {name}().for_shape(shape).divided(stride)")
+    spacings, widths = per_axis(spacing, len(stride)), per_axis(width, len(stride))
+    factors = [min(1.0, max(1 / places, least / length)) for places, length in zip(stride, spacings, strict=True)]
+    spacings, widths = (
+        tuple(length * factor for length, factor in zip(lengths, factors, strict=True))
+        for lengths in (spacings, widths)
+    )
+    return spacings, widths
+
+
 def too_small(shape: Sequence[int], given: str, suiting: Any) -> ValueError:
     """The error for an input with less than two spacings along an axis; `suiting` is the family that suits the shape."""
     lengths = ", ".join(f"{name}={rounded(value)}" for name, value in vars(suiting).items() if name in LENGTHS)

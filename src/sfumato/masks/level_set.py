@@ -19,13 +19,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sfumato.masks.lengths import Lengths, as_lengths, fitting, for_each_axis, too_small
+from sfumato.masks.lengths import Lengths, as_lengths, fitting, for_each_axis, over_layer, too_small
 from sfumato.settings import check_number
 from sfumato.space.smoothing import (
     Interpolation,
     along_each_axis,
     gaussian_blur,
-    per_axis,
     scales,
 )
 
@@ -68,15 +67,7 @@ class LevelSet:
         Its lengths are divided by the strides. A step stays at half a place at least, as finer ones could not be
         seen, and sigma in proportion. The lengths must be said: see `for_shape`.
         """
-        if self.step is None or self.sigma is None:
-            raise ValueError(f"the lengths of {self} are not said; write LevelSet().for_shape(shape).divided(stride)")
-        steps, sigmas = per_axis(self.step, len(stride)), per_axis(self.sigma, len(stride))
-        shrunk = [min(1.0, max(1 / places, LEAST / step)) for places, step in zip(stride, steps, strict=True)]
-        return LevelSet(
-            tuple(step * by for step, by in zip(steps, shrunk, strict=True)),
-            tuple(sigma * by for sigma, by in zip(sigmas, shrunk, strict=True)),
-            self.edge / max(1.0, *stride),
-        )
+        return LevelSet(*over_layer(self, self.step, self.sigma, stride, LEAST), self.edge / max(1.0, *stride))
 
     def on(
         self, shape: Sequence[int], device: torch.device | None = None, dtype: torch.dtype | None = None

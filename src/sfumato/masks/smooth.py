@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sfumato.masks.lengths import as_lengths, fitting, for_each_axis, too_small
+from sfumato.masks.lengths import as_lengths, fitting, for_each_axis, over_layer, too_small
 from sfumato.settings import check_number
-from sfumato.space.smoothing import Interpolation, along_each_axis, cubic_spline, per_axis
+from sfumato.space.smoothing import Interpolation, along_each_axis, cubic_spline
 
 NEGLIGIBLE = 1 / 255
 """The kernel is followed until it has fallen to this value, one grey level."""
@@ -109,15 +109,7 @@ class SmoothMask:
         Its lengths are divided by the strides. A step stays at half a place at least, as finer ones could not be seen, and
         sigma with it. The lengths must be said: see `for_shape`.
         """
-        if self.step is None or self.sigma is None:
-            raise ValueError(f"the lengths of {self} are not said; write SmoothMask().for_shape(shape).divided(stride)")
-        steps, sigmas = per_axis(self.step, len(stride)), per_axis(self.sigma, len(stride))
-        shrunk = [min(1.0, max(1 / each, LEAST / step)) for each, step in zip(stride, steps, strict=True)]
-        return SmoothMask(
-            tuple(step * by for step, by in zip(steps, shrunk, strict=True)),
-            tuple(sigma * by for sigma, by in zip(sigmas, shrunk, strict=True)),
-            self.temperature,
-        )
+        return SmoothMask(*over_layer(self, self.step, self.sigma, stride, LEAST), self.temperature)
 
     def on(
         self, shape: Sequence[int], device: torch.device | None = None, dtype: torch.dtype | None = None

@@ -18,13 +18,13 @@ from sfumato.search.best import best_of
 from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
 from sfumato.search.rules import Momentum
-from sfumato.search.schedules import ShrinkingAreas
+from sfumato.search.schedules import ShrinkingAreas, ShrinkingAscent
 from sfumato.settings import check_number, check_seed, check_whole
 from sfumato.space.smoothing import TRUNCATE, gaussian_blur
 
 
 @dataclass(frozen=True)
-class EvolutionAscent:
+class EvolutionAscent(ShrinkingAscent):
     r"""Ascent along $g = \sum_k \bigl(v(\bar m + \sigma\epsilon_k) - v(\bar m - \sigma\epsilon_k)\bigr)\,\epsilon_k$.
 
     $v$ is the game's value of the mask with the given parameters $\bar m$, shifted and clipped to the step's area exactly
@@ -45,7 +45,6 @@ class EvolutionAscent:
     deviation: float = 0.2
     rate: float = 0.05
     momentum: float = 0.9
-    start: float = 0.9
     approach: float = 0.8
     seed: int | None = None
 
@@ -53,10 +52,7 @@ class EvolutionAscent:
         check_whole("pairs", self.pairs)
         check_number("width", self.width, "a length in nodes of the lattice", least=0)
         check_number("deviation", self.deviation, "how far parameters are moved to try them", above=0)
-        check_number("rate", self.rate, "how far a parameter moves in a step", above=0)
-        check_number("momentum", self.momentum, "a factor", least=0, below=1)
-        check_number("start", self.start, "an area", above=0, below=1)
-        check_number("approach", self.approach, "a share of the steps", least=0, below=1)
+        super().__post_init__()
         if self.seed is not None:
             check_seed(self.seed)
 

@@ -12,12 +12,12 @@ from sfumato.search.consensus import consensus
 from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
 from sfumato.search.rules import Momentum
-from sfumato.search.schedules import ShrinkingAreas
+from sfumato.search.schedules import ShrinkingAreas, ShrinkingAscent
 from sfumato.settings import check_number, check_whole
 
 
 @dataclass(frozen=True)
-class LevelSetAscent:
+class LevelSetAscent(ShrinkingAscent):
     r"""Ascent from nearly everything to a set of the wanted area, for masks of the family `LevelSet`.
 
     At each step the mask is a ramp $\mathrm{clip}(\tfrac12 + k\,(f - \tfrac12), 0, 1)$ of a smooth field $f$, with a
@@ -35,18 +35,13 @@ class LevelSetAscent:
     """
 
     rate: float = 0.05
-    momentum: float = 0.5
-    start: float = 0.9
     approach: float = 0.7
     sharpness: float = 16
     restarts: int = 3
     refinement: float = 0.2
 
     def __post_init__(self) -> None:
-        check_number("rate", self.rate, "how far a parameter moves in a step", above=0)
-        check_number("momentum", self.momentum, "a factor", least=0, below=1)
-        check_number("start", self.start, "an area", above=0, below=1)
-        check_number("approach", self.approach, "a share of the steps", least=0, below=1)
+        super().__post_init__()
         check_number("sharpness", self.sharpness, "the slope of an edge", least=1)
         check_whole("restarts", self.restarts)
         check_number("refinement", self.refinement, "a share of the steps", least=0, below=1)

@@ -11,12 +11,12 @@ from sfumato.search.best import best_of
 from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
 from sfumato.search.rules import Momentum
-from sfumato.search.schedules import ShrinkingAreas
+from sfumato.search.schedules import ShrinkingAreas, ShrinkingAscent
 from sfumato.settings import check_number, check_whole
 
 
 @dataclass(frozen=True)
-class ProjectedAscent:
+class ProjectedAscent(ShrinkingAscent):
     r"""Gradient ascent with every iterate put back to its area exactly, while the area shrinks to the wanted one.
 
     The gradient is divided by its largest entry, so `rate` is the most that a parameter moves in a step before momentum.
@@ -29,18 +29,11 @@ class ProjectedAscent:
     saw the input unmoved, the best is the answer.
     """
 
-    rate: float = 0.1
-    momentum: float = 0.5
-    start: float = 0.9
-    approach: float = 0.5
     rounds: int = 2
     regrowth: float = 4
 
     def __post_init__(self) -> None:
-        check_number("rate", self.rate, "how far a parameter moves in a step", above=0)
-        check_number("momentum", self.momentum, "a factor", least=0, below=1)
-        check_number("start", self.start, "an area", above=0, below=1)
-        check_number("approach", self.approach, "a share of the steps", least=0, below=1)
+        super().__post_init__()
         check_whole("rounds", self.rounds)
         check_number("regrowth", self.regrowth, "a multiple of the area", least=1)
 

@@ -1,9 +1,11 @@
-"""Numbers that change during an optimisation, as functions of the step."""
+"""Numbers that change during an optimisation, as functions of the step, and the base of ascents whose areas shrink."""
 
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
+
+from sfumato.settings import check_number
 
 
 @dataclass(frozen=True)
@@ -48,3 +50,25 @@ class ShrinkingAreas:
     def arrived(self, step: int) -> bool:
         """Whether the areas at a step are the wanted ones."""
         return step >= self.arrival
+
+
+@dataclass(frozen=True)
+class ShrinkingAscent:
+    """The settings of ascents whose areas shrink while the parameters climb by `Momentum`.
+
+    - `rate`: the most that a parameter moves in a step, before momentum.
+    - `momentum`: the share of the velocity that stays from step to step.
+    - `start`: the first area.
+    - `approach`: the share of the steps in which the area falls to the wanted one.
+    """
+
+    rate: float = 0.1
+    momentum: float = 0.5
+    start: float = 0.9
+    approach: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_number("rate", self.rate, "how far a parameter moves in a step", above=0)
+        check_number("momentum", self.momentum, "a factor", least=0, below=1)
+        check_number("start", self.start, "an area", above=0, below=1)
+        check_number("approach", self.approach, "a share of the steps", least=0, below=1)
