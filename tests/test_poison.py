@@ -865,7 +865,7 @@ def test_ctrl_c_in_a_terminal_ends_all_processes_at_once(bed):
         os.killpg(running.pid, signal.SIGINT)
         said = running.communicate(timeout=600)[1]
     assert running.returncode == 130
-    assert "interrupted; results written so far are kept" in said
+    assert "interrupted; the results written so far are kept" in said
     assert "Traceback" not in said
     while there_are(running.pid):  # the last to go sees within a moment that the others are no more
         assert time.monotonic() < deadline

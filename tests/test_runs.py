@@ -714,7 +714,7 @@ def test_an_interrupted_command_says_how_to_go_on(subject, tmp_path):
         said = running.communicate(timeout=LONG)[1]
     (tmp_path / "hold").unlink()
     assert running.returncode == 130
-    assert "interrupted; results written so far are kept" in said
+    assert "interrupted; the results written so far are kept" in said
     assert f"go on with: sfumato bench resume {tmp_path / 'out'}" in said
     assert "Traceback" not in said
     assert f"{ITEMS} items are done" in typed("resume", tmp_path / "out").output
