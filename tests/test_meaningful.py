@@ -454,7 +454,7 @@ def test_bad_calls():
 def test_an_evaluation_of_many_is_that_of_each():
     """What the circle's search relies on: scores in chunks are scores at once."""
     with prepared(METHOD, network(), pictures(5, 3, 16, 13), 1) as descent:
-        (evaluation,) = descent.evaluations
+        evaluation = descent.evaluation
         masks = uniform(5, 1, 16, 13).float()
         chunks = Evaluation(evaluation.subject, evaluation.perturbed, evaluation.query, rows=2)
         torch.testing.assert_close(chunks.scores(masks), evaluation.scores(masks))

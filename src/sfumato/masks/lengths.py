@@ -8,6 +8,9 @@ from sfumato.space.smoothing import per_axis, rounded, scales
 
 Lengths = float | tuple[float, ...] | None
 
+LEAST = 0.5
+"""The smallest step of a lattice that is derived, in places: finer ones could not be seen."""
+
 
 def as_lengths(name: str, value: Any, meaning: str, **bounds: float) -> Any:
     """A setting as it is kept: a sequence as a tuple. Raises `ValueError` where one of its numbers is out of bounds."""
@@ -44,18 +47,18 @@ def for_each_axis(
 
 
 def over_layer(
-    family: object, spacing: Lengths, width: Lengths, stride: Sequence[float], least: float
+    family: object, spacing: Lengths, width: Lengths, stride: Sequence[float]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Both lengths for a layer whose places are `stride` places of the input apart, one number per axis.
 
-    They are divided by the strides. A spacing stays at `least` at least, as a finer one could not be seen, and the width
-    in proportion. Raises `ValueError` where a length is not given.
+    They are divided by the strides. A spacing stays at `LEAST` at least, and the width in proportion.
+    Raises `ValueError` where a length is not given.
     """
     if spacing is None or width is None:
         name = type(family).__name__
         raise ValueError(f"the lengths of {family} are not said; write {name}().for_shape(shape).divided(stride)")
     spacings, widths = per_axis(spacing, len(stride)), per_axis(width, len(stride))
-    factors = [min(1.0, max(1 / places, least / length)) for places, length in zip(stride, spacings, strict=True)]
+    factors = [min(1.0, max(1 / places, LEAST / length)) for places, length in zip(stride, spacings, strict=True)]
     spacings, widths = (
         tuple(length * factor for length, factor in zip(lengths, factors, strict=True))
         for lengths in (spacings, widths)

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sfumato.masks.lengths import Lengths, as_lengths, fitting, for_each_axis, over_layer, too_small
+from sfumato.masks.lengths import LEAST, Lengths, as_lengths, fitting, for_each_axis, over_layer, too_small
 from sfumato.settings import check_number
 from sfumato.space.smoothing import (
     Interpolation,
@@ -67,7 +67,7 @@ class LevelSet:
         Its lengths are divided by the strides. A step stays at half a place at least, as finer ones could not be
         seen, and sigma in proportion. The lengths must be said: see `for_shape`.
         """
-        return LevelSet(*over_layer(self, self.step, self.sigma, stride, LEAST), self.edge / max(1.0, *stride))
+        return LevelSet(*over_layer(self, self.step, self.sigma, stride), self.edge / max(1.0, *stride))
 
     def on(
         self, shape: Sequence[int], device: torch.device | None = None, dtype: torch.dtype | None = None
@@ -81,9 +81,6 @@ LENGTH = 8
 
 NARROWEST = 0.6
 """Of sigma, in steps: the field of equal parameters is then flat to one part in a thousand."""
-
-LEAST = 0.5
-"""Of a step that is derived, in places: finer ones could not be seen."""
 
 TENTHS = 2.563
 """How many standard deviations of a Gaussian lie between a tenth and nine tenths of its integral."""

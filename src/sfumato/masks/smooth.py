@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sfumato.masks.lengths import as_lengths, fitting, for_each_axis, over_layer, too_small
+from sfumato.masks.lengths import LEAST, as_lengths, fitting, for_each_axis, over_layer, too_small
 from sfumato.settings import check_number
 from sfumato.space.smoothing import Interpolation, along_each_axis, cubic_spline
 
@@ -109,7 +109,7 @@ class SmoothMask:
         Its lengths are divided by the strides. A step stays at half a place at least, as finer ones could not be seen, and
         sigma with it. The lengths must be said: see `for_shape`.
         """
-        return SmoothMask(*over_layer(self, self.step, self.sigma, stride, LEAST), self.temperature)
+        return SmoothMask(*over_layer(self, self.step, self.sigma, stride), self.temperature)
 
     def on(
         self, shape: Sequence[int], device: torch.device | None = None, dtype: torch.dtype | None = None
@@ -120,9 +120,6 @@ class SmoothMask:
 
 STEP, SIGMA = 7, 16
 """For pictures of 224 pixels."""
-
-LEAST = 0.5
-"""Of a step that is derived, in places: finer ones could not be seen."""
 
 
 class Lattice:

@@ -110,8 +110,8 @@ class ExtremalPerturbation(MaskMethod):
             for value in setting if isinstance(setting, tuple) and name == "perturbation" else (setting,):
                 if isinstance(value, type) or not (hasattr(value, does) or (optional and value is None)):
                     raise ValueError(f"{name} must be a configuration such as {example}; got {setting!r}")
-        pairs = (PenalisedAscent, CanvasMask), (LevelSetAscent, LevelSet)
-        if any(isinstance(self.ascent, ascent) != isinstance(self.mask, mask) for ascent, mask in pairs):
+        _, *exclusive = PAIRS  # smooth masks go with any other ascent
+        if any(isinstance(self.mask, kind) != isinstance(self.ascent, its_ascent) for kind, its_ascent in exclusive):
             raise ValueError(
                 "LevelSetAscent goes with a LevelSet, PenalisedAscent with a CanvasMask, others with a SmoothMask; give a "
                 f"pair; got ascent={self.ascent!r}, mask={self.mask!r}"
@@ -209,7 +209,7 @@ def paired(mask: Any, ascent: Any) -> tuple[Any, Any]:
     (True, True)
     """
     if mask is None:
-        families = {ascent_type: family for family, ascent_type in PAIRS}
+        families = {its_ascent: family for family, its_ascent in PAIRS}
         mask = families.get(type(ascent), SmoothMask)()
     if ascent is None:
         ascent = dict(PAIRS).get(type(mask), ProjectedAscent)()

@@ -18,7 +18,7 @@ from sfumato.methods.method import Method
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.inputs import warn_of_no_effect
 from sfumato.model.subject import Subject
-from sfumato.perturbations import Blur, Perturbation, seeded
+from sfumato.perturbations import Blur, Perturbation
 from sfumato.search.loop import Look, Progress, Step, climb
 from sfumato.search.rules import TorchOptimiser
 from sfumato.settings import check_number, check_whole, later
@@ -79,7 +79,8 @@ class MeaningfulPerturbation(Method):
         object.__setattr__(self, "game", Game.named(self.game))
         if isinstance(self.perturbation, list):
             object.__setattr__(self, "perturbation", tuple(self.perturbation))
-        if not self.perturbations or not all(map(callable, self.perturbations)):
+        perturbations = self.perturbation if isinstance(self.perturbation, tuple) else (self.perturbation,)
+        if not perturbations or not all(map(callable, perturbations)):
             raise ValueError(
                 f"perturbation must be one or several, e.g. (Blur(10, 2), Noise()); got {self.perturbation!r}"
             )
@@ -99,11 +100,6 @@ class MeaningfulPerturbation(Method):
         r"""The published settings for weak localisation: $\lambda_1 = 10^{-3}$ and $\beta = 2$, for tighter masks."""
         return replace(cls(l1=1e-3, beta=2), **changes)
 
-    @property
-    def perturbations(self) -> tuple[Perturbation, ...]:
-        """`perturbation` as a tuple."""
-        return self.perturbation if isinstance(self.perturbation, tuple) else (self.perturbation,)
-
     def explain(self, subject: Subject, progress: Progress | None) -> Attribution:
         """One mask for each query."""
         optimisation = MaskOptimisation.of(self, subject)
@@ -119,7 +115,7 @@ class MaskOptimisation:
     """
 
     method: MeaningfulPerturbation
-    evaluations: tuple[Evaluation, ...]
+    evaluation: Evaluation
     grid: Grid
     whole: Tensor
     about: dict[str, Any]
@@ -130,14 +126,13 @@ class MaskOptimisation:
         with subject.surroundings.computing():
             grid = method.mask.on(subject.inputs.shape[2:], subject.inputs.device)
             rows, whole = subject.probe(method.memory)
-            perturbed = [seeded(perturbation, method.seed)(subject.inputs) for perturbation in method.perturbations]
-        evaluations = tuple(Evaluation(subject, (inputs,), subject.query, rows) for inputs in perturbed)
+            perturbed = tuple(perturbation(subject.inputs) for perturbation in method.used_perturbations())
         about = method.about(subject, mask=grid.family, jitter=list(_limits(method, grid)))
-        return cls(method, evaluations, grid, whole, about)
+        return cls(method, Evaluation(subject, perturbed, subject.query, rows), grid, whole, about)
 
     def run(self, progress: Progress | None = None) -> Tensor:
         """The marks `(B, 1, *L)` after all steps."""
-        surroundings = self.evaluations[0].subject.surroundings
+        surroundings = self.evaluation.subject.surroundings
         with surroundings.computing():
             marks = self.circle() if self.method.start == "circle" else self.ones()
         for step in surroundings.iterate(self.steps(marks)):
@@ -170,9 +165,7 @@ class MaskOptimisation:
         masks = self.grid(leaf)
         # Evaluation moves the input together with its mask. So the mask is moved back first, and only the input moves.
         moved_back = Move(tuple(-places for places in shift))(masks)
-        game, move = Game.named(method.game), Move(shift)
-        pairs = [evaluation.gradients(moved_back, game, move) for evaluation in self.evaluations]
-        values, gain = (torch.stack(tensors).mean(0) for tensors in zip(*pairs, strict=True))
+        values, gain = self.evaluation.gradients(moved_back, Game.named(method.game), Move(shift))
         penalty = method.l1 * l1(leaf) + method.tv * total_variation(leaf, method.beta)
         (gradient,) = torch.autograd.grad([moved_back, penalty], leaf, [gain, -torch.ones_like(penalty)])
         return Look(values, gradient, masks.detach().flatten(1).mean(1))
@@ -199,11 +192,11 @@ class MaskOptimisation:
 
     def scores(self, masks: Tensor) -> Tensor:
         """The scores `(B,)` of inputs under masks `(B, 1, *S)`, averaged over the perturbations."""
-        return torch.stack([evaluation.scores(masks) for evaluation in self.evaluations]).mean(0)
+        return self.evaluation.scores(masks)
 
     def attribution(self, marks: Tensor) -> Attribution:
         """The result for marks `(B, 1, *L)`."""
-        with self.evaluations[0].subject.surroundings.computing(), torch.no_grad():
+        with self.evaluation.subject.surroundings.computing(), torch.no_grad():
             masks = self.grid(marks).clamp(0, 1)
             saliency_map = saliency(masks[:, None], self.method.smooth)
         scores, blank = self.scores(masks), self.scores(torch.zeros_like(masks))

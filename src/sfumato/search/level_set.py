@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,7 +11,7 @@ from sfumato.search.consensus import consensus
 from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
 from sfumato.search.rules import Momentum
-from sfumato.search.schedules import ShrinkingAreas, ShrinkingAscent
+from sfumato.search.schedules import ShrinkingAreas, ShrinkingAscent, split_steps
 from sfumato.settings import check_number, check_whole
 
 
@@ -84,8 +83,7 @@ class LevelSetAscent(ShrinkingAscent):
         restarts = min(self.restarts, (steps - last) // SHORTEST)
         if restarts < 2 or last == 0:
             return [steps]
-        ends = [number * (steps - last) // restarts for number in range(restarts + 1)]
-        return [*(end - begin for begin, end in pairwise(ends)), last]
+        return [*split_steps(steps - last, restarts), last]
 
 
 SHORTEST = 20

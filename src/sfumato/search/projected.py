@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,7 +10,7 @@ from sfumato.search.best import best_of
 from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
 from sfumato.search.rules import Momentum
-from sfumato.search.schedules import ShrinkingAreas, ShrinkingAscent
+from sfumato.search.schedules import ShrinkingAreas, ShrinkingAscent, split_steps
 from sfumato.settings import check_number, check_whole
 
 
@@ -69,8 +68,7 @@ class ProjectedAscent(ShrinkingAscent):
         ([33, 33, 34], [12, 13])
         """
         rounds = max(1, min(self.rounds, steps // SHORTEST))
-        ends = [number * steps // rounds for number in range(rounds + 1)]
-        return [end - begin for begin, end in pairwise(ends)]
+        return split_steps(steps, rounds)
 
 
 SHORTEST = 10

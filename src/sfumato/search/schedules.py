@@ -1,6 +1,7 @@
 """Numbers that change during an optimisation, as functions of the step, and the base of ascents whose areas shrink."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor
@@ -50,6 +51,16 @@ class ShrinkingAreas:
     def arrived(self, step: int) -> bool:
         """Whether the areas at a step are the wanted ones."""
         return step >= self.arrival
+
+
+def split_steps(steps: int, count: int) -> list[int]:
+    """So many steps in parts of nearly equal length.
+
+    >>> split_steps(100, 3)
+    [33, 33, 34]
+    """
+    ends = [number * steps // count for number in range(count + 1)]
+    return [end - begin for begin, end in pairwise(ends)]
 
 
 @dataclass(frozen=True)
