@@ -85,7 +85,7 @@ def quality(areas: tuple[float, ...], evaluations: list[int], pictures: int, gra
                 report(name, columns[name])
             steps = round(count / ascent.evaluations)
             name = f"EvolutionAscent, {steps} steps = {steps * ascent.evaluations}"
-            columns[name] = search.scores(search.masks(search.ascend(wanted, steps=steps), wanted))
+            columns[name] = search.scores(search.masks(search.ascend(wanted, steps=steps).parameters, wanted))
             report(name, columns[name])
     if gradients:
         found = sfumato.ExtremalPerturbation(areas=areas)(net, inputs, targets).scores

@@ -96,7 +96,7 @@ def quality(pictures: int, areas: tuple[float, ...]) -> None:
     with method.prepared(subjects.net, subjects.inputs, subjects.targets) as subject:
         search = method.search(subject)
         reflected = search.scores(theirs)
-        ours = search.scores(search.masks(search.ascend(shown), shown))
+        ours = search.scores(search.masks(search.ascend(shown).parameters, shown))
     print(f"TorchRay was asked for {areas}; sfumato for what TorchRay's masks show of the visible picture.")
     print("TorchRay's masks are scored through its own blur with dark borders, and through the reflecting one.\n")
     print(

@@ -110,9 +110,9 @@ def by_method(make: Callable[..., Any], **settings: Any) -> Callable[..., Tensor
 
 
 SEARCHES = {
-    "level sets": by_method(Extremal.crisp),
-    "level sets, one run": by_method(Extremal.crisp, steps=60, ascent=sfumato.LevelSetAscent(restarts=1)),
-    "smooth": by_method(Extremal),
+    "level sets": by_method(Extremal),
+    "level sets, one run": by_method(Extremal, steps=60, ascent=sfumato.LevelSetAscent(restarts=1)),
+    "smooth": by_method(Extremal.smooth_masks),
     "torchray": by_method(Extremal.torchray),
     "greedy": greedy,
     "random": at_random,

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import sfumato
-from sfumato.model.evaluate import STILL
-from sfumato.search.consensus import consensus
-from sfumato.search.loop import Look, Step
+from sfumato.model.evaluate import Evaluation
+from sfumato.search.loop import Step
+from sfumato.search.schedules import AreaPath
 from sfumato.search.search import Search
+from sfumato.space.jitter import Move
 
 E = sfumato.ExtremalPerturbation
 
@@ -75,7 +76,7 @@ def test_borders_are_as_easy_to_show_as_the_middle() -> None:
 @pytest.mark.parametrize("game", ["preserve", "delete", "dual"])
 def test_the_window_is_found(game: str) -> None:
     area = 400 / 4096
-    method = E.crisp(areas=(area,), game=game, steps=60, perturbation=sfumato.Fade(), jitter=None)
+    method = E(areas=(area,), game=game, steps=60, perturbation=sfumato.Fade(), jitter=None)
     inputs = torch.ones(2, 3, 64, 64)
     result = method(window, inputs, torch.tensor([0, 1]))
     for mask, (top, left) in zip(result.masks[:, 0, 0], [(8, 8), (36, 40)], strict=True):
@@ -87,7 +88,7 @@ def test_the_window_is_found(game: str) -> None:
 
 
 def test_a_batch_is_its_parts() -> None:
-    method = E.crisp(areas=(0.1, 0.2), steps=40, perturbation=sfumato.Fade())
+    method = E(areas=(0.1, 0.2), steps=40, perturbation=sfumato.Fade())
     inputs = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(4))
     both = method(window, inputs, torch.tensor([0, 1]))
     for row in range(2):
@@ -97,7 +98,7 @@ def test_a_batch_is_its_parts() -> None:
 
 
 def test_the_smallest_area_is_searched_with_sets() -> None:
-    method = E.crisp(steps=40, perturbation=sfumato.Fade(), jitter=None)
+    method = E(steps=40, perturbation=sfumato.Fade(), jitter=None)
     result = sfumato.smallest(method, window, torch.ones(1, 3, 64, 64), 0, keep=0.8)
     assert result.reached.all()
     # 0.8 of the 400 pixels of the window, of 4096, and what smooth outlines cost
@@ -108,7 +109,7 @@ def test_the_smallest_area_is_searched_with_sets() -> None:
 def test_of_several_perturbations_the_mean_counts() -> None:
     inputs = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
     hides = (sfumato.Fade(), sfumato.Constant(0.5), sfumato.Blur(5))
-    result = E.crisp(areas=(0.1,), steps=24, perturbation=hides)(window, inputs, 0)
+    result = E(areas=(0.1,), steps=24, perturbation=hides)(window, inputs, 0)
     query = torch.zeros(1, dtype=torch.long)
     means = [
         torch.stack([window(hide(inputs)(mask, query))[:, 0] for hide in hides]).mean(0)
@@ -127,7 +128,7 @@ def test_each_perturbation_has_its_turn() -> None:
             seen.append(float(inputs.detach().max()))
         return window(inputs)
 
-    method = E.crisp(areas=(0.1,), steps=12, jitter=None, perturbation=(sfumato.Constant(2.0), sfumato.Constant(4.0)))
+    method = E(areas=(0.1,), steps=12, jitter=None, perturbation=(sfumato.Constant(2.0), sfumato.Constant(4.0)))
     method(model, torch.zeros(1, 3, 64, 64), 0)
     # what hides the hidden places is the largest value; two steps each
     assert [round(value) for value in seen[-4:]] == [2, 2, 4, 4]
@@ -141,14 +142,14 @@ def test_the_gradient_of_several_is_the_mean_of_theirs() -> None:
     game = sfumato.DUAL
     means = [
         torch.stack(parts).mean(0)
-        for parts in zip(*(e.gradients(masks, game, STILL) for e in (one, other)), strict=True)
+        for parts in zip(*(e.gradients(masks, game, Move()) for e in (one, other)), strict=True)
     ]
     for turn, wanted in (
         (None, means),
-        (0, one.gradients(masks, game, STILL)),
-        (3, other.gradients(masks, game, STILL)),
+        (0, one.gradients(masks, game, Move())),
+        (3, other.gradients(masks, game, Move())),
     ):
-        for value, right in zip(both.gradients(masks, game, STILL, turn), wanted, strict=True):
+        for value, right in zip(both.gradients(masks, game, Move(), turn=turn), wanted, strict=True):
             torch.testing.assert_close(value, right)
 
 
@@ -157,51 +158,148 @@ def test_the_search_accepts_layers() -> None:
     net = torch.nn.Sequential(
         torch.nn.Conv2d(3, 6, 3, 2, 1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(6 * 256, 3)
     ).eval()
-    result = E.crisp(areas=(0.1, 0.3), steps=20, layer="1")(net, torch.rand(1, 3, 32, 32), 1)
+    result = E(areas=(0.1, 0.3), steps=20, layer="1")(net, torch.rand(1, 3, 32, 32), 1)
     assert result.masks.shape == (1, 2, 1, 16, 16)
     torch.testing.assert_close(result.achieved, torch.tensor([[0.1, 0.3]]), atol=0.005, rtol=0)
 
 
 def test_steps_are_numbered_over_all_runs() -> None:
+    """Three masks of 100 steps each are 3 * 80 passes, shared by three restarts, and a last run of 20 steps."""
     numbers = []
-    method = E.crisp(areas=(0.1,), steps=100, perturbation=sfumato.Fade())
+    method = E(areas=(0.05, 0.1, 0.2), steps=100, perturbation=sfumato.Fade())
     method(window, torch.ones(1, 3, 64, 64), 0, progress=lambda step: numbers.append((step.index, step.steps)))
     assert numbers == [(index, 100) for index in range(100)]
 
 
 def test_a_few_steps_make_one_run() -> None:
     ascent = sfumato.LevelSetAscent()
-    assert ascent._lengths(150) == [40, 40, 40, 30]
-    assert ascent._lengths(50) == [20, 20, 10]
-    assert ascent._lengths(30) == [30]
-    assert replace(ascent, restarts=1)._lengths(150) == [150]
-    assert replace(ascent, refinement=0.0)._lengths(150) == [150]
+    assert ascent._lengths(150, 1) == (3, 40, 30)
+    assert ascent._lengths(150, 6) == (3, 240, 30)
+    assert ascent._lengths(50, 1) == (2, 20, 10)
+    assert ascent._lengths(30, 2) == (1, 60, 0)
+    assert replace(ascent, restarts=1)._lengths(150, 1) == (1, 150, 0)
+    assert replace(ascent, refinement=0.0)._lengths(150, 2) == (1, 300, 0)
 
 
-def _walk(begin: torch.Tensor, number: int, length: int):
-    """Parameters that grow by one a step, of which those of even steps count."""
-    for index in range(length):
-        at = begin + index + number
-        yield Step(index, length, at, at.sum(1), at.sum(1), at, Look(at.sum(1), at, at.sum(1), index % 2 == 0))
+@pytest.mark.parametrize("areas", [(0.1,), (0.05, 0.1, 0.2), (0.3, 0.95)])
+def test_a_path_falls_evenly_and_rests_at_each_area(areas: tuple[float, ...]) -> None:
+    wanted = torch.tensor([areas])
+    path = AreaPath.over(100, 0.7, 0.9, wanted)
+    assert path.steps == 100
+    places = [path.at(step) for step in range(100)]
+    values = [float(place.areas) for place in places]
+    assert values == sorted(values, reverse=True)
+    assert values[0] == pytest.approx(max(0.9, *areas))
+    for column, area in enumerate(areas):
+        rests = [place for place in places if place.column == column]
+        assert len(rests) == round(30 / len(areas))
+        assert all(float(place.areas) == pytest.approx(area) and place.progress == 1 for place in rests)
+    falls = [place for place in places if place.column is None]
+    slopes = torch.tensor([float(place.areas) for place in falls]).log().diff()
+    assert float(slopes.std()) < 0.25 * abs(float(slopes.mean()))  # of whole steps, and the step of a rest is one less
+    torch.testing.assert_close(
+        torch.tensor([place.progress for place in falls]), torch.arange(len(falls)) / len(falls), atol=0.02, rtol=0
+    )
+    assert path.at(100).column == path.at(1000).column == 0
+    torch.testing.assert_close(path.at(1000).areas, wanted[:, 0])
 
 
-def test_a_consensus_is_the_mean_of_what_counts() -> None:
-    start = torch.tensor([[0.0, 10.0]])
-    steps = list(consensus(start, [3, 3, 3], _walk, lambda mean: 2 * mean))
-    assert [step.index for step in steps] == list(range(9))
-    assert {step.steps for step in steps} == {9}
-    # means of steps 0 and 2: 1 and 2 above the start, so that the last run begins 1.5 above, and its steps are 2 to 4 more
-    torch.testing.assert_close(steps[6].parameters, start + 3.5)
-    torch.testing.assert_close(steps[-1].parameters, 2 * (start + 1.5 + 3))
+def test_a_path_of_few_steps_rests_at_each_area() -> None:
+    path = AreaPath.over(3, 0.7, 0.9, torch.tensor([[0.05, 0.1, 0.2]]))
+    assert [path.at(step).column for step in range(3)] == [2, 1, 0]
 
 
-def test_a_run_in_which_nothing_counts_has_its_last_step() -> None:
-    def walk(begin: torch.Tensor, number: int, length: int):
-        for step in _walk(begin, number, length):
-            yield replace(step, look=step.look._replace(counts=False))
+@pytest.mark.parametrize("rows", [1, 2, 4, 5, 12])
+def test_each_group_of_rows_moves_in_its_own_way(rows: int) -> None:
+    """However the rows are split into batches."""
+    moves = [Move(), Move((3, -2)), Move(flips=(-1,))]
+    inputs = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with E(perturbation=sfumato.Fade(), score="probability").prepared(squares, inputs, [0, 1]) as subject:
+        query = torch.tensor([0, 1, 1, 0] * 3)
+        evaluation = Evaluation(subject, (sfumato.Fade()(inputs),), query, rows)
+        masks = torch.rand(12, 1, 64, 64, generator=torch.Generator().manual_seed(2))
+        together = evaluation.gradients(masks, sfumato.Game(1, 0.5), *moves)
+        for group, move in enumerate(moves):
+            some = slice(4 * group, 4 * group + 4)
+            alone = replace(evaluation, query=query[some]).gradients(masks[some], sfumato.Game(1, 0.5), move)
+            for part, one in zip(together, alone, strict=True):
+                torch.testing.assert_close(part[some], one)
 
-    start = torch.zeros(1, 2)
-    torch.testing.assert_close(list(consensus(start, [3], walk, lambda mean: mean))[-1].parameters, start + 2)
+
+def squares(inputs: torch.Tensor) -> torch.Tensor:
+    """The same of what is squared, so that gradients depend on the input."""
+    return window(inputs.square()) / 1000
+
+
+def test_the_last_run_begins_from_the_mean_of_what_the_restarts_found() -> None:
+    steps: list[Step] = []
+    method = E(areas=(0.1, 0.2), steps=100, perturbation=sfumato.Fade())
+    method(window, torch.rand(1, 3, 64, 64), 0, progress=steps.append)
+    restarts, path = steps[-1].restarts, 80 * 2 // 3
+    assert restarts.shape == (2, 3, 1, 28, 28)
+    sets = sfumato.LevelSet().on((64, 64))
+    wanted = torch.tensor([0.1, 0.2])
+    first = sets.settled(restarts.mean(1), wanted)
+    torch.testing.assert_close(sets.settled(steps[path].parameters, wanted), first, atol=5e-3, rtol=0)
+    assert all(torch.equal(step.areas, wanted) for step in steps[path:])
+
+
+def test_an_answer_is_the_set_of_the_mean_of_the_steps_at_its_area() -> None:
+    """Without restarts or a last run, where every step of the path can be seen."""
+    steps: list[Step] = []
+    method = E(areas=(0.1,), steps=30, perturbation=sfumato.Fade())
+    result = method(window, torch.rand(1, 3, 64, 64), 0, progress=steps.append)
+    assert len(steps) == 30
+    sets, wanted = sfumato.LevelSet().on((64, 64)), torch.tensor([0.1])
+    at_area = [step for step in steps if step.areas.allclose(wanted)]
+    assert len(at_area) == 9
+    torch.testing.assert_close(sets(steps[-1].parameters), result.masks[0])
+    # the step before the last holds the mean so far
+    before = sets.settled(steps[-2].parameters, wanted)
+    assert 0 < float((before - steps[-1].parameters).abs().max()) < 0.1
+
+
+def test_what_was_found_for_a_larger_area_stays_while_smaller_ones_are_sought() -> None:
+    steps: list[Step] = []
+    method = E(areas=(0.05, 0.2), steps=40, ascent=sfumato.LevelSetAscent(restarts=1), perturbation=sfumato.Fade())
+    method(window, torch.rand(1, 3, 64, 64), 0, progress=steps.append)
+    assert len(steps) == 80
+    areas = torch.stack([step.areas for step in steps])
+    done = int((areas[:, 1] <= 0.2 + 1e-6).float().argmax()) + 12  # the length of a rest
+    assert (areas[done:, 1] == areas[done, 1]).all()
+    assert (areas[:, 0] <= areas[:, 1] + 1e-6).all()
+    for step in steps[done + 1 : -1]:
+        torch.testing.assert_close(step.parameters[1], steps[done].parameters[1])
+    assert not steps[-2].parameters[0].allclose(steps[done].parameters[0])
+
+
+def test_a_result_says_how_far_the_restarts_agree() -> None:
+    last = []
+    method = E(areas=(0.1, 0.2), steps=100)
+    result = method(window, torch.rand(2, 3, 64, 64), [0, 1], progress=last.append)
+    restarts = last[-1].restarts
+    sets = sfumato.LevelSet(edge=0).on((64, 64))
+    found = [sets(restarts[:, run]).bool().unflatten(0, (2, 2)).flatten(2) for run in range(3)]
+    torch.testing.assert_close(found[0].float().mean(2), torch.tensor([[0.1, 0.2]] * 2), atol=1e-3, rtol=0)
+    pairs = [(found[0], found[1]), (found[0], found[2]), (found[1], found[2])]
+    expected = sum((one & other).sum(2) / (one | other).sum(2) for one, other in pairs) / 3
+    assert 0.3 < float(expected.min()) < 1
+    torch.testing.assert_close(result.agreement, expected)
+    torch.testing.assert_close(result[1].agreement, expected[1:])
+
+
+def test_without_restarts_nothing_can_agree() -> None:
+    for method in (E(areas=(0.1,), steps=30), E.smooth_masks(areas=(0.1,), steps=4)):
+        assert method(window, torch.ones(1, 3, 64, 64), 0).agreement is None
+
+
+def test_no_two_places_are_equal_at_the_start() -> None:
+    """So that a set of any area is exact, even where a model tells no place from another."""
+    for shape in ((24,), (32, 32), (8, 24, 24)):
+        sets = sfumato.LevelSet().on(shape)
+        count = round(0.2 * torch.Size(shape).numel())
+        nodes = sets.nodes(sets.settled(sets.start(), torch.tensor([0.2])))
+        assert abs(int((nodes > 0.5).sum()) - count) <= 1  # rounding
 
 
 @pytest.mark.parametrize(
@@ -219,7 +317,7 @@ def test_a_run_in_which_nothing_counts_has_its_last_step() -> None:
         (lambda: sfumato.LevelSetAscent(rate=0), "rate"),
         (lambda: sfumato.LevelSetAscent(restarts=0), "restarts"),
         (lambda: sfumato.LevelSetAscent(sharpness=0.5), "sharpness"),
-        (lambda: E.crisp(areas=(1e-6,))(window, torch.ones(1, 3, 64, 64), 0), "no set of the area"),
+        (lambda: E(areas=(1e-6,))(window, torch.ones(1, 3, 64, 64), 0), "no set of the area"),
     ],
 )
 def test_wrong_settings_are_refused(wrong, says: str) -> None:
@@ -229,12 +327,14 @@ def test_wrong_settings_are_refused(wrong, says: str) -> None:
 
 def test_a_family_and_an_ascent_go_together() -> None:
     """Where one is given, the other is what goes with it."""
-    sets, smooth = E(mask=sfumato.LevelSet(edge=0)), E()
+    sets, smooth = E(mask=sfumato.LevelSet(edge=0)), E(mask=sfumato.SmoothMask())
+    assert E() == E(mask=sfumato.LevelSet()) == E(ascent=sets.ascent)
     assert (sets.ascent, E(ascent=sfumato.LevelSetAscent(rate=0.1)).mask) == (
         sfumato.LevelSetAscent(),
         sfumato.LevelSet(),
     )
-    assert smooth == E(mask=sfumato.SmoothMask()) == E(ascent=smooth.ascent)
+    assert smooth == E(ascent=smooth.ascent)
+    assert E.smooth_masks(steps=150) == smooth
     assert E.torchray(mask=sfumato.SmoothMask()).ascent == smooth.ascent
     assert E(ascent=sfumato.EvolutionAscent()).mask == sfumato.SmoothMask()
 
@@ -255,9 +355,7 @@ def _problem(method: sfumato.ExtremalPerturbation):
 
 def test_a_network_that_knows_nothing_gets_one_set_in_the_middle() -> None:
     with pytest.warns(UserWarning, match="effect|change"):
-        result = E.crisp(areas=(0.1,), steps=20)(
-            lambda x: x.sum((1, 2, 3))[:, None] * 0 + 1, torch.rand(1, 3, 64, 64), 0
-        )
+        result = E(areas=(0.1,), steps=20)(lambda x: x.sum((1, 2, 3))[:, None] * 0 + 1, torch.rand(1, 3, 64, 64), 0)
     mask = result.masks[0, 0, 0]
     assert mask[28:36, 28:36].min() > 0.9
     assert abs(float(mask.mean()) - 0.1) < 0.005

@@ -22,11 +22,13 @@ from sfumato import (
     Fade,
     GridMask,
     Jitter,
+    LevelSet,
     MeaningfulPerturbation,
     Noise,
     SmoothMask,
 )
 from sfumato.masks.smooth import SmoothMaxConvolution, _floor, _Slices, _weighed, _Windows, _within_reach, kernel
+from sfumato.search import ProjectedAscent
 from sfumato.settings import as_json, from_json
 from sfumato.space.smoothing import Interpolation, cubic_spline, gaussian_blur, scales
 
@@ -101,7 +103,7 @@ def test_every_shape_is_served(method, shape):
     assert result.map.shape == (1, 1, *shape)
     assert torch.isfinite(result.map).all()
     if isinstance(method, ExtremalPerturbation):
-        assert result.achieved.item() == pytest.approx(0.2, abs=2e-3)
+        assert result.achieved.item() == pytest.approx(0.2, abs=4e-3 + 0.5 / math.prod(shape))  # of whole places
 
 
 @pytest.mark.parametrize(
@@ -225,7 +227,7 @@ def test_a_result_says_which_lengths_it_was_made_with():
     model, inputs = linear((16, 32, 32))
     about = ExtremalPerturbation(areas=(0.2,), steps=1)(model, inputs, 0).about
     assert json.loads(json.dumps(about["method"]["mask"]))["step"] is None  # the method as it was given
-    assert from_json(about["mask"]) == SmoothMask().for_shape((16, 32, 32))
+    assert from_json(about["mask"]) == LevelSet().for_shape((16, 32, 32))
     assert from_json(about["jitter"]) == Jitter(shift=(1, 1, 1))
     about = MeaningfulPerturbation(steps=1)(model, inputs, 0).about
     assert from_json(about["mask"]) == GridMask().for_shape((16, 32, 32))
@@ -363,7 +365,7 @@ EVOLUTION = ExtremalPerturbation(
     "method",
     [
         EVOLUTION,
-        replace(EVOLUTION, ascent=ExtremalPerturbation().ascent, perturbation=Noise(0.5)),
+        replace(EVOLUTION, ascent=ProjectedAscent(), perturbation=Noise(0.5)),
         MeaningfulPerturbation(steps=3, perturbation=(Blur(3, 2), Noise(0.5)), jitter=0, start="ones"),
         RISE(samples=32, cells=4),
         ExtremalChannels(counts=(1, 2), steps=2, perturbation=Noise(0.5), ascent=EvolutionAscent(pairs=2)),

@@ -23,6 +23,12 @@ PER_QUERY = {"per_query": True}
 T = TypeVar("T")
 
 
+def check_memory(memory: float | None) -> None:
+    """Raise `ValueError` unless the memory, in GiB, is a number above 0 or `None`."""
+    if memory is not None:
+        check_number("memory", memory, "in GiB", above=0)
+
+
 def check_number(
     name: str,
     value: Any,

@@ -150,11 +150,13 @@ def _print(explanation: Explanation, classifier: "Classifier") -> None:
     classes = table("top classes", "probability")
     for index, probability in query.top:
         classes.add_row(labels.synonyms(classifier.labels[index])[0], percent(probability))
-    masks = table("area", "score", "of whole", "probability")
+    agree = [] if result.agreement is None else ["restarts agree"]
+    masks = table("area", "score", "of whole", "probability", *agree)
     masks.add_row("whole", f"{float(result.whole):.2f}", "", percent(float(query.probabilities[query.target])))  # type: ignore[arg-type]
     for row in summaries.areas(result, explanation.probabilities):
         score = "–" if row["score"] is None else f"{row['score']:.2f}"
-        masks.add_row(percent(row["achieved"]), score, percent(row["share_kept"]), percent(row["probability_kept"]))
+        shares = (row[name] for name in ("share_kept", "probability_kept", "agreement") if name in row)
+        masks.add_row(percent(row["achieved"]), score, *(percent(share) for share in shares))
     columns = Table.grid(padding=(0, 4))
     columns.add_row(classes, masks)
     terminal.print(columns)

@@ -44,5 +44,7 @@ def areas(result: "Attribution", probabilities: "Tensor") -> list[dict[str, floa
         "share_kept": plots.shares(result)[0],
         "probability_kept": probabilities,
     }
+    if result.agreement is not None:
+        columns["agreement"] = result.agreement[0]
     rows = zip(*columns.values(), strict=True)
     return [dict(zip(columns, map(number, row), strict=True)) for row in rows]

@@ -87,13 +87,14 @@ def figure(
 
     cell = _cell(masks)
     left = max(cell[0], 1.2 * CELL)
-    top = HEAD + (0.3 if title else 0)
+    headings = _headings(result, query)
+    top = _head(headings) + (0.3 if title else 0)
     size = (MARGIN + left + len(masks) * (cell[0] + GAP) + 0.1, top + 3 * cell[1] + 2 * GAP + LINE + 0.1)
     canvas = blank(size)
     place = partial(add_axes, canvas)
     canvas.suptitle(title, x=MARGIN / size[0], y=1 - 0.1 / size[1], ha="left", va="top", fontsize=12, weight="bold")
     show(place(MARGIN, top, left, cell[1]), picture).set_title("the input", fontsize=SMALL)
-    for column, (mask, part, heading) in enumerate(zip(masks, parts, _headings(result, query), strict=True)):
+    for column, (mask, part, heading) in enumerate(zip(masks, parts, headings, strict=True)):
         x = MARGIN + left + GAP + column * (cell[0] + GAP)
         overlay(place(x, top, *cell), picture, mask[0]).set_title(heading, fontsize=SMALL)
         show(place(x, top + cell[1] + GAP, *cell), picture * part)
@@ -130,15 +131,16 @@ def overview(results: Sequence[Attribution], pictures: Sequence[Any], titles: Se
     first = _masks(results[0], 0)
     width, height = _cell(first)
     count = len(first)
-    canvas = blank(((count + 1) * (width + GAP) + 0.2, len(results) * (height + HEAD) + 0.2))
+    rows = [_headings(result, 0) for result in results]
+    canvas = blank(((count + 1) * (width + GAP) + 0.2, len(results) * (height + max(map(_head, rows))) + 0.2))
     axes = canvas.subplots(len(results), count + 1, squeeze=False)
-    for row, result, picture, title in zip(axes, results, pictures, titles, strict=True):
+    for row, result, picture, title, headings in zip(axes, results, pictures, titles, rows, strict=True):
         masks = _masks(result, 0)
         if len(masks) != count:
             raise ValueError(f"all results must have as many masks as the first, {count}; got one with {len(masks)}")
         image = rgb(picture, masks.shape[2:])
         show(row[0], image).set_title(title, fontsize=SMALL, weight="bold")
-        for cell, mask, heading in zip(row[1:], masks, _headings(result, 0), strict=True):
+        for cell, mask, heading in zip(row[1:], masks, headings, strict=True):
             overlay(cell, image, mask[0]).set_title(heading, fontsize=SMALL)
     canvas.tight_layout(pad=0.5, w_pad=0.6, h_pad=0.8)
     return canvas
@@ -231,7 +233,7 @@ def _write_note(axes: "Axes", note: str, width: float, above: bool) -> None:
 
 
 def _headings(result: Attribution, query: int) -> list[str]:
-    """The heading of each mask: its area and the share of the score that it keeps."""
+    """The heading of each mask: its area, the share of the score that it keeps, and how far restarts of the search agree."""
     achieved = [percent(area) for area in _achieved(result, query)]
     requested = achieved if result.areas is None else [percent(area) for area in result.areas.tolist()]
     areas = [
@@ -243,10 +245,19 @@ def _headings(result: Attribution, query: int) -> list[str]:
     verb = "keeps"
     if deletes(result) and result.complements is not None:
         verb, result = "leaves", replace(result, scores=result.complements)
-    return [
+    headings = [
         f"{area}\n{verb} {percent(round(share, 2))} of the score"
         for area, share in zip(areas, shares(result)[query].tolist(), strict=True)
     ]
+    if result.agreement is None:
+        return headings
+    agree = [percent(round(share, 2)) for share in result.agreement[query].tolist()]
+    return [f"{heading}\nrestarts agree by {share}" for heading, share in zip(headings, agree, strict=True)]
+
+
+def _head(headings: Sequence[str]) -> float:
+    """The height of headings in inches."""
+    return HEAD + SMALL / 60 * max(0, max(heading.count("\n") for heading in headings) - 1)
 
 
 def _achieved(result: Attribution, query: int) -> list[float]:

@@ -19,7 +19,8 @@ from sfumato.model.backward.rule import BackwardRule
 from sfumato.model.backward.rules import BackwardRules
 from sfumato.model.effects import Model, saved_bytes
 from sfumato.model.inputs import check_batch_axis
-from sfumato.model.subject import GIB, Subject, backward_pass
+from sfumato.model.memory import rows_within
+from sfumato.model.subject import Subject, backward_pass
 
 INPUTS_FOR_AXES = 2
 """The number of inputs in the pass from which the axes of a layer's values are read. Two tell the batch from an axis of one."""
@@ -90,7 +91,7 @@ def flows(
     subject: Subject,
     layer: str,
     rules: BackwardRule | str | None,
-    memory: float,
+    memory: float | None,
     watch: Sequence[str] = (),
     backward: Backward = gradient,
     call: int = -1,
@@ -106,7 +107,7 @@ def flows(
         with subject.surroundings.computing():
             if start == 0 and len(subject.inputs) > 1:
                 result, saved = _run_and_measure(subject, forward, query)
-                rows = max(1, int(memory * GIB / max(saved, subject.inputs[0].nbytes)))
+                rows = rows_within(memory, max(saved, subject.inputs[0].nbytes), query.device)
             else:
                 try:
                     result = forward(query)

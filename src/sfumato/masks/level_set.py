@@ -134,10 +134,14 @@ class LevelSets:
             )
 
     def start(self) -> Float[Tensor, "1 1 *L"]:
-        """Parameters `(1, 1, *L)` that know nothing: flat, but for a bump that decides between equal places."""
+        """Parameters `(1, 1, *L)` that know nothing: flat, but for a bump that decides between equal places.
+
+        Its top is a little off the centre, differently along each axis, so that no two places are equal by symmetry.
+        """
         squares = torch.zeros((), dtype=torch.float64, device="cpu")
-        for count in self.size:
-            squares = squares[..., None] + torch.linspace(-1, 1, count, dtype=torch.float64, device="cpu").square()
+        for axis, count in enumerate(self.size, start=1):
+            places = torch.linspace(-1, 1, count, dtype=torch.float64, device="cpu")
+            squares = squares[..., None] + (places - OFF_CENTRE / axis).square()
         return (0.5 - BUMP * squares / len(self.size))[None, None].to(self.everything)
 
     def nodes(self, parameters: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *S"]:
@@ -176,6 +180,9 @@ REACH = 5
 
 BUMP = 1e-3
 """How much lower the corners start than the middle."""
+
+OFF_CENTRE = 0.037
+"""How far the top of the bump is from the centre along the first axis, in half widths."""
 
 
 def _gaussian(sigma: float) -> Callable[[Tensor], Tensor]:

@@ -1,4 +1,4 @@
-r"""Extremal perturbations: among all smooth masks of an area, the one that plays the game best.
+r"""Extremal perturbations: among all masks of an area, the one that plays the game best.
 
 R. Fong, M. Patrick, A. Vedaldi: *Understanding deep networks via extremal perturbations and smooth masks*, ICCV 2019,
 arXiv 1910.08485.
@@ -35,26 +35,28 @@ from sfumato.space.smoothing import enlarged
 
 @dataclass(frozen=True)
 class ExtremalPerturbation(MaskMethod):
-    r"""For each area $a$: $m_a = \arg\max_m \Phi(m \otimes x)$ over smooth masks of mean $a$ (Fong et al. 2019, section 3).
+    r"""For each area $a$: $m_a = \arg\max_m \Phi(m \otimes x)$ over masks of the area $a$ (Fong et al. 2019, section 3).
 
     Called with a model, inputs `(B, C, *S)` and targets, it returns an `Attribution` with masks `(B, V, 1, *S)`.
 
     - `areas`: V fractions of the visible input, in (0, 1), growing.
     - `game`: "preserve" (the mask shows what suffices), "delete" (it covers what is needed), "dual", or a `Game`.
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
-    - `steps`: of the ascent, for each mask.
-    - `perturbation`: what hides a place; by default `Blur()` of the input, and at a layer `Fade()`, the product with the mask.
-      Of several, the mean of their scores counts: in the result, too. A mask that is good for several owes less to one of them.
-    - `mask`: the family of masks, with lengths in places of the input also at a layer: by default `SmoothMask()`;
-      `LevelSet()` are sets with smooth outlines (see `crisp`).
+    - `steps`: of the ascent, for each mask. `LevelSetAscent` says how it divides them.
+    - `perturbation`: what hides a place. Of several, the mean of their scores counts: in the result, too. A mask that is good
+      for several owes less to one of them. By default, a `LevelSet` is before two backgrounds, `(Blur(), Fade())`, other masks
+      before `Blur()`; at a layer it is `Fade()`, the product with the mask.
+    - `mask`: the family of masks, with lengths in places of the input also at a layer: by default `LevelSet()`, sets with
+      smooth outlines; `SmoothMask()` are the paper's (see `smooth_masks`).
     - `ascent`: how the best is sought: by default as goes with the family. `EvolutionAscent()` needs no gradients, for
-      models that have none.
+      models that have none; its masks are smooth ones.
     - `jitter`: random moves of the perturbed input, or `None`. At a layer nothing is moved.
     - `smooth`: width of the Gaussian that smooths `result.map`, the mean of the masks, as a fraction of the input's
       shortest side; TorchRay's pointing game uses 0.09 (its sum of masks is this mean times V).
     - `evenly`: whether each mask has the same share in `result.map`'s sum, instead of the largest the most.
     - `seed`: of all that is random. The same seed gives the same result, alone or in any batch.
-    - `memory`: GiB that the model may keep for its backward pass; more masks than fit go through it in turns.
+    - `memory`: GiB that the model may keep for its backward pass; by default 0.5, on a GPU half of what is free. More masks
+      than fit go through it in turns.
     - `layer`: the dotted name of a module whose output is masked in place of the input, or, `at` the "input", what it takes
       in. The masks are then `(B, V, 1, *L)`, as large as the layer's maps; `map` is as large as the input. A transformer's
       tokens are masked as the grid that they form in the picture; its leading tokens, such as that of its class, are not.
@@ -72,7 +74,7 @@ class ExtremalPerturbation(MaskMethod):
     areas: tuple[float, ...] = (0.05, 0.1, 0.2)
     game: Game | str = PRESERVE
     score: str = "logit"
-    steps: int = 250
+    steps: int = 150
     perturbation: Perturbation | tuple[Perturbation, ...] | None = None
     mask: LevelSet | SmoothMask | CanvasMask = None  # type: ignore[assignment]  # see `paired`
     ascent: Ascent = None  # type: ignore[assignment]
@@ -80,7 +82,7 @@ class ExtremalPerturbation(MaskMethod):
     smooth: float = 0.0
     evenly: bool = False
     seed: int = 0
-    memory: float = 2.0
+    memory: float | None = None
     layer: str = ""
     at: str = "output"
     layout: str = later("")
@@ -110,7 +112,7 @@ class ExtremalPerturbation(MaskMethod):
             for value in setting if isinstance(setting, tuple) and name == "perturbation" else (setting,):
                 if isinstance(value, type) or not (hasattr(value, does) or (optional and value is None)):
                     raise ValueError(f"{name} must be a configuration such as {example}; got {setting!r}")
-        _, *exclusive = PAIRS  # smooth masks go with any other ascent
+        exclusive = (pair for pair in PAIRS if SmoothMask not in pair)  # smooth masks go with any other ascent
         if any(isinstance(self.mask, kind) != isinstance(self.ascent, its_ascent) for kind, its_ascent in exclusive):
             raise ValueError(
                 "LevelSetAscent goes with a LevelSet, PenalisedAscent with a CanvasMask, others with a SmoothMask; give a "
@@ -123,14 +125,12 @@ class ExtremalPerturbation(MaskMethod):
         super().__post_init__()
 
     @classmethod
-    def crisp(cls, areas: Sequence[float] = (0.05, 0.1, 0.2), **changes: Any) -> "ExtremalPerturbation":
-        """Masks that are sets, with smooth outlines and edges of a pixel or two: `LevelSet`, sought by `LevelSetAscent`.
+    def smooth_masks(cls, areas: Sequence[float] = (0.05, 0.1, 0.2), **changes: Any) -> "ExtremalPerturbation":
+        """The paper's masks, whose values lie in [0, 1] and whose mean is the area: `SmoothMask` and `ProjectedAscent`.
 
-        They are to keep the score before two backgrounds, a blur and the mean colour; at a layer, by fading alone.
+        They are half transparent in part. A set of the same area, which `ExtremalPerturbation()` finds, keeps more.
         """
-        backgrounds = None if changes.get("layer") else (Blur(), Fade())
-        settings = {"steps": 150, "perturbation": backgrounds, "mask": LevelSet()}
-        return cls(areas=check_areas(areas), **{**settings, **changes})
+        return cls(areas=check_areas(areas), **{"steps": 250, "mask": SmoothMask(), **changes})
 
     @classmethod
     def torchray(cls, areas: Sequence[float] = (0.1,), **changes: Any) -> "ExtremalPerturbation":
@@ -155,10 +155,12 @@ class ExtremalPerturbation(MaskMethod):
         in the documentation for how it compares.
         """
         settings = {"score": "log-odds", "perturbation": Blur(max_sigma=5), "evenly": True}
-        return cls(areas=check_areas(areas), **{**settings, **changes})
+        return cls.smooth_masks(areas, **{**settings, **changes})
 
     def used_perturbations(self) -> tuple[Perturbation, ...]:
-        """What hides places; the default depends on whether a layer is masked."""
+        """What hides places; the default depends on the masks, and on whether a layer is masked."""
+        if self.perturbation is None and isinstance(self.mask, LevelSet) and not self.layer:
+            return Blur(), Fade()
         return super().used_perturbations() or (default_perturbation(self.layer),)
 
     def areas_for(self, search: Search) -> Float[Tensor, " V"]:
@@ -195,8 +197,8 @@ class ExtremalPerturbation(MaskMethod):
 
 
 PAIRS: tuple[tuple[type, type], ...] = (
-    (SmoothMask, ProjectedAscent),
     (LevelSet, LevelSetAscent),
+    (SmoothMask, ProjectedAscent),
     (CanvasMask, PenalisedAscent),
 )
 """Families of masks with the ascents that go with them, the default first."""
@@ -205,12 +207,12 @@ PAIRS: tuple[tuple[type, type], ...] = (
 def paired(mask: Any, ascent: Any) -> tuple[Any, Any]:
     """A family and an ascent; where one is not given, what goes with the other.
 
-    >>> paired(LevelSet(), None)[1] == LevelSetAscent(), paired(None, PenalisedAscent())[0] == CanvasMask()
+    >>> paired(None, None)[0] == LevelSet(), paired(None, PenalisedAscent())[0] == CanvasMask()
     (True, True)
     """
     if mask is None:
         families = {its_ascent: family for family, its_ascent in PAIRS}
-        mask = families.get(type(ascent), SmoothMask)()
+        mask = families.get(type(ascent), LevelSet if ascent is None else SmoothMask)()
     if ascent is None:
         ascent = dict(PAIRS).get(type(mask), ProjectedAscent)()
     return mask, ascent

@@ -73,7 +73,7 @@ class ExtremalChannels(MaskMethod):
     layout: str = later("")
     call: int = later(-1)
     seed: int = 0
-    memory: float = 2.0
+    memory: float | None = None
     deterministic: bool = later(False)
     score: str = later("logit")
 

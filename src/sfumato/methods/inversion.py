@@ -17,10 +17,11 @@ from sfumato.layers.below import below
 from sfumato.methods.natural import Fourier, Prior
 from sfumato.model.effects import Model, saved_bytes
 from sfumato.model.inputs import describe
-from sfumato.model.subject import GIB, Subject
+from sfumato.model.memory import rows_within
+from sfumato.model.subject import Subject
 from sfumato.search.loop import Look, Progress, climb
 from sfumato.search.rules import Momentum, by_size, half_cosine
-from sfumato.settings import as_json, check_number, check_seed, check_whole, is_whole
+from sfumato.settings import as_json, check_memory, check_seed, check_whole, is_whole
 from sfumato.space.normalisation import IMAGENET_MEAN, IMAGENET_STD, Normalisation
 from sfumato.space.transforms import Transform
 
@@ -56,7 +57,7 @@ def invert(
     rate: float | None = None,
     seed: int = 0,
     every: int = 0,
-    memory: float = 2.0,
+    memory: float | None = None,
     progress: Progress | None = None,
 ) -> Inversion:
     r"""Find the pictures whose activations at a layer are nearest to the targets `activations` `(B, …)`.
@@ -74,7 +75,8 @@ def invert(
     - `steps`: the number of steps of gradient descent. `rate` replaces the rate of the prior.
     - `seed`: the seed of all random numbers, the same for all targets. A target's picture does not depend on the others.
     - `every`: the number of steps between two `snapshots` of the pictures; 0 for none.
-    - `memory`: GiB that the model may keep for its backward pass. `progress` is called with each `InversionStep`.
+    - `memory`: GiB that the model may keep for its backward pass; by default 0.5, on a GPU half of what is free.
+    - `progress` is called with each `InversionStep`.
 
     Departures from the paper. In the first half of the steps the loss is $1 - \cos$ of the angle between $\Phi_l(I)$ and
     the target, instead of the relative error. If few activations are positive, as behind a ReLU, the error alone first
@@ -90,7 +92,7 @@ def invert(
     for name, value, least in (("steps", steps, 1), ("every", every, 0)):
         check_whole(name, value, least)
     check_seed(seed)
-    check_number("memory", memory, "in GiB", above=0)
+    check_memory(memory)
     if not isinstance(prior, Prior):
         raise ValueError(f"prior must be Fourier(…), Pixels(…) or an object with their methods; got {prior!r}")
     if rate is not None:
@@ -118,7 +120,7 @@ def invert(
                 target = target.clone().to(torch.promote_types(target.dtype, torch.float32))
                 first = subject.inputs.clone().requires_grad_()
                 row_bytes = saved_bytes(lambda: _check_activations(phi, first, target, layer, at))
-                rows = max(1, int(memory * GIB / max(row_bytes, example.nbytes)))
+                rows = rows_within(memory, max(row_bytes, example.nbytes), example.device)
             optimisation = PictureOptimisation(phi, target, prior, normalisation, shape, rows)
             pictures, snapshots = target, []
             for step in surroundings.iterate(optimisation.steps(steps, seed)):

@@ -31,7 +31,7 @@ class MaskMethod(Method):
     game: Game | str
     ascent: Ascent
     steps: int
-    memory: float
+    memory: float | None
     layer: str = ""
     at: str = "output"
     layout: str = ""
@@ -49,7 +49,8 @@ class MaskMethod(Method):
         """The masks of each area, for all queries at once."""
         search = self.search(subject)
         areas = self.areas_for(search).expand(len(subject.inputs), -1)
-        return search.attribution(search.ascend(areas, progress), areas)
+        last = search.ascend(areas, progress)
+        return search.attribution(last.parameters, areas, last.restarts)
 
     def at_layer(self, subject: Subject) -> Subject:
         """The subject itself, or the network above the layer."""

@@ -52,7 +52,8 @@ class MeaningfulPerturbation(Method):
     - `start`: "circle", the smallest centred disc (interval, ball) whose perturbation destroys the score: less than 1 % remains
       of the difference between the whole and the fully perturbed input; or "ones", $m = 1$, which shows the whole input.
     - `smooth`: width of the Gaussian that smooths `result.map`, as a fraction of the input's shortest side.
-    - `seed`: the seed of all random numbers. `memory`: GiB that the model may keep for its backward pass.
+    - `seed`: the seed of all random numbers.
+    - `memory`: GiB that the model may keep for its backward pass; by default 0.5, on a GPU half of what is free.
     - `score`: what a class index means: "probability", as in the paper, for a model that returns logits; the default weights
       are those for probabilities. Or "logit", "log-odds" or "sigmoid", with weights that fit their range. Any other target is a
       score itself.
@@ -72,7 +73,7 @@ class MeaningfulPerturbation(Method):
     start: str = "circle"
     smooth: float = 0.0
     seed: int = 0
-    memory: float = 2.0
+    memory: float | None = None
     score: str = later("probability")
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ from sfumato.model.subject import WHOLE, Subject
 from sfumato.perturbations import Perturbation, seeded
 from sfumato.scores import check_finite, check_meaning
 from sfumato.search.loop import Progress
-from sfumato.settings import check_flag, check_number, check_seed, later
+from sfumato.settings import check_flag, check_memory, check_number, check_seed, later
 from sfumato.space.smoothing import enlarged, gaussian_blur
 
 
@@ -41,7 +41,8 @@ class Method(ABC):
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     - `seed`: the seed of all random numbers. The same seed gives the same result, alone or in any batch.
     - `perturbation`: what hides a place, or several, used together.
-    - `memory`: GiB that the model may keep for its backward pass; more rows go through it in several batches.
+    - `memory`: GiB that the model may keep for its backward pass; by default 0.5, on a GPU half of what is free. More rows
+      go through it in several batches.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of the shortest side; 0 for none.
     """
 
@@ -68,7 +69,7 @@ class Method(ABC):
         if "smooth" in values:
             check_number("smooth", values["smooth"], self.smoothed, least=0)
         if "memory" in values:
-            check_number("memory", values["memory"], "in GiB", above=0)
+            check_memory(values["memory"])
         check_meaning(self.score)
         check_seed(self.seed)
 
@@ -135,7 +136,8 @@ class LayerMethod(AtLayer):
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or has the size of the layer.
     - `perturbation`: what hides a place, or several, used together.
-    - `memory`: GiB that the model may keep for its backward pass; more inputs go through it in several batches.
+    - `memory`: GiB that the model may keep for its backward pass; by default 0.5, on a GPU half of what is free. More inputs
+      go through it in several batches.
     - `call`: the number of one of the layer's calls, if the model calls it several times: 0 for the first, -1 for the last.
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
 
@@ -149,7 +151,7 @@ class LayerMethod(AtLayer):
 
     smooth: float = 0.0
     resize: bool = True
-    memory: float = 2.0
+    memory: float | None = None
     call: int = later(-1)
     score: str = later("logit")
 

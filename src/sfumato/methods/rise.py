@@ -99,7 +99,7 @@ class RISE(Method):
     tolerance: float = 0.0
     smooth: float = 0.0
     seed: int = 0
-    memory: float = 2.0
+    memory: float | None = None
     score: str = later("probability")
 
     def __post_init__(self) -> None:

@@ -116,7 +116,7 @@ def smallest(
             areas = tuple(count * grain for count in areas or round_numbers(search.lattice.size[0]))
         grid = torch.tensor(areas, dtype=torch.float32, device=device)
         sampled = grid.expand(batch, -1)
-        parameters = search.ascend(sampled, progress).unflatten(0, (batch, -1))
+        parameters = search.ascend(sampled, progress).parameters.unflatten(0, (batch, -1))
         scores = search.scores(search.masks(parameters.flatten(0, 1), sampled))
         enough = scores >= wanted[:, None]
         reached = enough.any(1)
@@ -131,7 +131,7 @@ def smallest(
             if grain:
                 middle = (middle / grain + 0.25).floor() * grain  # of a whole number or a half, the whole
             middle = torch.where(open_, middle, upper)
-            found = search.ascend(middle[:, None], progress, warm=best, steps=max(1, method.steps // 4))
+            found = search.ascend(middle[:, None], progress, warm=best, steps=max(1, method.steps // 4)).parameters
             score = search.scores(search.masks(found, middle[:, None]))[:, 0]
             suffices = open_ & (score >= wanted)
             best = torch.where(suffices.view(-1, *[1] * (best.ndim - 1)), found, best)

@@ -20,7 +20,7 @@ from sfumato.model.evaluate import Evaluation
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Perturbation, seeded
 from sfumato.scores import check_meaning
-from sfumato.settings import check_number, check_whole, later
+from sfumato.settings import check_memory, check_number, check_whole, later
 
 HEIGHTS = tuple(step / 20 for step in range(20))
 
@@ -53,7 +53,7 @@ class DeletionGame(Protocol):
     heights: tuple[float, ...] = HEIGHTS
     perturbation: Perturbation = Blur(max_sigma=10, levels=2)
     batch: int = 16
-    memory: float = 2.0
+    memory: float | None = None
     score: str = later("probability")
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class DeletionGame(Protocol):
                 raise ValueError(f"{name} must be one or more {meaning}, and no suppression may be 0; got {values}")
             object.__setattr__(self, name, values)
         check_whole("batch", self.batch)
-        check_number("memory", self.memory, "in GiB", above=0)
+        check_memory(self.memory)
         check_meaning(self.score)
 
     def measure(self, case: Case) -> Row:

@@ -18,9 +18,6 @@ from sfumato.space.smoothing import enlarged
 AT_ONCE = 128
 """Rows in one batch of the model on an accelerator; fewer if memory is short."""
 
-MEMORY = 2.0
-"""Limit for the memory of one batch, in GiB."""
-
 
 @dataclass(frozen=True, eq=False)
 class PartScorer:
@@ -65,7 +62,7 @@ def part_scores(case: Case, score: str, who: str) -> Iterator[PartScorer]:
         raise ValueError(f"a case is one query and needs inputs (1, C, *S); got {len(inputs)} inputs")
     with Subject.prepared(model, inputs, target, score) as subject:
         most = IN_CACHE if inputs.device.type == "cpu" else AT_ONCE
-        rows, score_of_whole = subject.probe(MEMORY)
+        rows, score_of_whole = subject.probe(None)
         yield PartScorer(subject, min(most, rows), float(score_of_whole), case.seed)
 
 

@@ -1,6 +1,6 @@
 """From masks to the model's scores, and back to gradients: chunked to a memory budget, row by row independent."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +12,6 @@ from sfumato.model.subject import Subject, backward_pass
 from sfumato.perturbations import Perturbed
 from sfumato.scores import check_finite
 from sfumato.space.jitter import Move
-
-STILL = Move()
 
 DIFFERENTIABLE = (
     "the model must be differentiable from its input to the explained output (no .detach(), no torch.no_grad(), no argmax on "
@@ -40,11 +38,12 @@ class Evaluation:
             return torch.cat([self._mean_phi(masks[rows], rows) for rows in self._chunks(len(masks))])
 
     def gradients(
-        self, masks: Float[Tensor, "N K *S"], game: Game, move: Move, turn: int | None = None
+        self, masks: Float[Tensor, "N K *S"], game: Game, *moves: Move, turn: int | None = None
     ) -> tuple[Float[Tensor, " N"], Float[Tensor, "N K *S"]]:
         """The game's value `(N,)` of each mask, and its gradient `(N, 1, *S)`, with the perturbed input moved.
 
-        With several perturbations, of the mean of the scores; or, at a `turn`, of the score under one of them, taken in turn.
+        Each move is that of a group of rows; the groups follow each other and have equal sizes. With several perturbations, of
+        the mean of the scores; or, at a `turn`, of the score under one of them, taken in turn.
         """
         values, gradients = [], []
         perturbed = self.perturbed if turn is None else (self.perturbed[turn % len(self.perturbed)],)
@@ -57,7 +56,7 @@ class Evaluation:
                 for weight, drops in ((game.keep, False), (-game.drop, True)):
                     for hidden in perturbed if weight else ():
                         shown = 1 - chunk if drops else chunk
-                        part = weight / len(perturbed) * self._phi(hidden, shown, rows, move)
+                        part = weight / len(perturbed) * self._phi(hidden, shown, rows, _split(moves, rows, len(masks)))
                         gradient += _gradient(part, chunk)
                         value += part.detach()
                 values.append(value)
@@ -65,14 +64,22 @@ class Evaluation:
         return torch.cat(values), torch.cat(gradients)
 
     def _mean_phi(self, masks: Float[Tensor, "N K *S"], rows: slice) -> Float[Tensor, " N"]:
-        return torch.stack([self._phi(hidden, masks, rows, STILL) for hidden in self.perturbed]).mean(0)
+        return torch.stack([self._phi(hidden, masks, rows) for hidden in self.perturbed]).mean(0)
 
     def _phi(
-        self, perturbed: Perturbed, masks: Float[Tensor, "N K *S"], rows: slice, move: Move
+        self,
+        perturbed: Perturbed,
+        masks: Float[Tensor, "N K *S"],
+        rows: slice,
+        moves: Sequence[tuple[Move, int]] = (),
     ) -> Float[Tensor, " N"]:
         query = self.query[rows]
+        inputs = perturbed(masks, query)
+        if moves:
+            parts = inputs.split([count for _, count in moves])
+            inputs = torch.cat([move(part) for (move, _), part in zip(moves, parts, strict=True)])
         try:
-            scores = self.subject.phi(move(perturbed(masks, query)), query)
+            scores = self.subject.phi(inputs, query)
         except RuntimeError as error:
             if "that requires grad" in str(error):  # as numpy says
                 raise ValueError(f"the model refuses inputs that require gradients; {DIFFERENTIABLE}") from error
@@ -82,6 +89,14 @@ class Evaluation:
     def _chunks(self, count: int) -> Iterator[slice]:
         for start in range(0, count, self.rows):
             yield slice(start, min(start + self.rows, count))
+
+
+def _split(moves: Sequence[Move], rows: slice, total: int) -> list[tuple[Move, int]]:
+    """The moves of some of all rows, each with the number of consecutive rows that it moves."""
+    size = total // len(moves)
+    first, last = rows.start // size, (rows.stop - 1) // size
+    ends = [min(rows.stop, (group + 1) * size) for group in range(first, last + 1)]
+    return list(zip(moves[first : last + 1], map(int.__sub__, ends, [rows.start, *ends[:-1]]), strict=True))
 
 
 def _seen(mask: Float[Tensor, " K *S"], query: Int[Tensor, ""]) -> str:

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from sfumato.model.arguments import WithArguments, split_arguments
 from sfumato.model.effects import Model, frozen, saved_bytes
 from sfumato.model.inputs import check_batch_axis, check_inputs, check_model
+from sfumato.model.memory import rows_within
 from sfumato.model.modes import Surroundings
 from sfumato.model.outputs import as_tensors, same_first_row, same_outputs
 from sfumato.scores import Score, as_score, check_finite, check_score
-
-GIB = 2**30
 
 WHOLE = "the whole inputs"
 """The words for unperturbed inputs in messages."""
@@ -190,11 +189,12 @@ class Subject:
             chunks = self.query.split(rows or len(self.inputs))
             return check_finite(torch.cat([self.phi(self.inputs[chunk], chunk) for chunk in chunks]), WHOLE)
 
-    def probe(self, gib: float) -> tuple[int, Tensor]:
+    def probe(self, memory: float | None) -> tuple[int, Tensor]:
         r"""Run the model on a few inputs. Returns how many rows fit into one batch, and the scores $\Phi(x)$, `(B,)`.
 
-        The graph for a backward pass of so many rows fits into `gib` GiB. A single row runs first, then a pair, which shows
-        whether the rows of a batch influence each other. Raises `ValueError` if the model's outputs have no such score.
+        The graph for a backward pass of so many rows fits into `memory` GiB, by default into what `memory.budget` says. A
+        single row runs first, then a pair, which shows whether the rows of a batch influence each other. Raises
+        `ValueError` if the model's outputs have no such score.
         """
         outputs: list[Any] = []
         query = self.query[:1]
@@ -202,7 +202,7 @@ class Subject:
         def run(row: Tensor) -> None:
             outputs.append(self.outputs(row, query))
 
-        rows = self._rows_in_memory(gib, run)
+        rows = self._rows_in_memory(memory, run)
         with self.surroundings.computing(), torch.no_grad():
             if not outputs:
                 run(self.inputs[:1])
@@ -213,8 +213,8 @@ class Subject:
             self._compare_with_pair(outputs[0])
         return rows, check_finite(first, WHOLE) if len(self.inputs) == 1 else self.whole(rows)
 
-    def _rows_in_memory(self, gib: float, run: Callable[[Tensor], object]) -> int:
-        """How many rows fit into `gib` GiB, measured by running one row."""
+    def _rows_in_memory(self, memory: float | None, run: Callable[[Tensor], object]) -> int:
+        """How many rows fit into `memory` GiB, measured by running one row."""
         with self.surroundings.computing():
             row = self.inputs[:1].clone().requires_grad_()
             try:
@@ -224,7 +224,7 @@ class Subject:
                     return BLACK_BOX
                 check_batch_axis(tuple(self.inputs.shape), error)
                 raise
-        return max(1, int(gib * GIB / max(row_bytes, row.nbytes)))
+        return rows_within(memory, max(row_bytes, row.nbytes), row.device)
 
     def _compare_with_pair(self, single: Any) -> None:
         """Compare the outputs `single` of the first input with those that it has in a batch of two."""

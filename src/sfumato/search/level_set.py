@@ -1,36 +1,39 @@
 """Gradient ascent on the outlines of sets, while their area shrinks and their edges sharpen."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.masks.level_set import LevelSets
-from sfumato.search.consensus import consensus
 from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
 from sfumato.search.rules import Momentum
-from sfumato.search.schedules import ShrinkingAreas, ShrinkingAscent, split_steps
+from sfumato.search.schedules import AreaPath, ShrinkingAscent
 from sfumato.settings import check_number, check_whole
 
 
 @dataclass(frozen=True)
 class LevelSetAscent(ShrinkingAscent):
-    r"""Ascent from nearly everything to a set of the wanted area, for masks of the family `LevelSet`.
+    r"""Ascent from nearly everything to sets of the wanted areas, for masks of the family `LevelSet`.
 
     At each step the mask is a ramp $\mathrm{clip}(\tfrac12 + k\,(f - \tfrac12), 0, 1)$ of a smooth field $f$, with a
-    shift of the field that gives it the step's area exactly. In the first share `approach` of a run's steps the area
-    falls geometrically from `start` to the wanted one, and the slope $k$ grows from 1 to `sharpness`. So a run begins
-    with all places and gives up those that matter least; where edges are sharp, only outlines move, and no
-    half-transparent places carry the score.
+    shift of the field that gives it the step's area exactly. A path begins with all places and gives up those that matter
+    least: the area falls geometrically from `start` through all wanted ones, the largest first, and rests at each of them;
+    `approach` is the share of the steps in which it falls. With the area the slope $k$ grows from 1 to `sharpness`, and it
+    has this value at all rests. Where edges are sharp, only outlines move, and no half-transparent places carry the score.
 
     The gradient is divided by its largest entry and enters a velocity that keeps `momentum` of itself and moves the
-    parameters by `rate`. A run's result is the mean of its fields at the wanted area: single steps wander among sets
+    parameters by `rate`. What a path finds for an area is the mean of its fields at the rest: single steps wander among sets
     that do equally well; the set of their mean does better than the last one. For the same reason there are several
-    `restarts`, which see other moves of the input: a last run, the share `refinement` of all steps, begins from the
-    mean of their fields and stays at the wanted area. Of several perturbations, a step sees one: each for two steps, as every
+    `restarts`, which see other moves of the input: a last run, the share `refinement` of all steps, begins for each area from
+    the mean of what they found, and stays there. Of several perturbations, a step sees one: each for two steps, as every
     second step's input is not moved.
+
+    So many `steps` for each mask are counted as passes of one input. All restarts move together, so a path has as many steps
+    as there are passes left for it: V areas and R restarts give it V / R times the steps that are not the last run's.
     """
 
     rate: float = 0.05
@@ -47,44 +50,113 @@ class LevelSetAscent(ShrinkingAscent):
 
     def __call__(self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None) -> Iterator[Step]:
         """Ascend; from `warm` `(B · V, 1, *L)`, if given, by a last run only."""
-        sets = problem.lattice
-        if not isinstance(sets, LevelSets):
-            raise TypeError(f"LevelSetAscent goes with masks of the family LevelSet; got {sets.family!r}")
-        wanted = problem.areas.flatten()
-        lengths = self._lengths(steps) if warm is None else [steps]
-        refines = warm is not None or len(lengths) > 1
+        if not isinstance(problem.lattice, LevelSets):
+            raise TypeError(f"LevelSetAscent goes with masks of the family LevelSet; got {problem.lattice.family!r}")
+        restarts, path, last = self._lengths(steps, problem.areas.shape[1]) if warm is None else (0, 0, steps)
+        found = None
+        if warm is None:
+            found = yield from self._descend(problem, restarts, path, path + last)
+            warm = found.mean(1)
+        if last:
+            yield from self._stay(problem, warm, found, path, last)
 
-        def climb_from(begin: Float[Tensor, "N 1 *L"], number: int, length: int) -> Iterator[Step]:
-            areas = ShrinkingAreas.over(length, self.approach, wanted.clamp(min=self.start), wanted)
-            if refines and number == len(lengths) - 1:
-                areas = ShrinkingAreas(wanted, wanted, 0)
+    def _descend(
+        self, problem: Problem, restarts: int, length: int, steps: int
+    ) -> Generator[Step, None, Float[Tensor, "N R 1 *L"]]:
+        """The steps of all restarts along the path of areas; returns what they found, `(B · V, R, 1, *L)`."""
+        sets, (queries, variants) = self._sets(problem), problem.areas.shape
+        path = AreaPath.over(length, self.approach, self.start, problem.areas.repeat(restarts, 1))
+        query = problem.evaluation.query[::variants].repeat(restarts)  # rows in the order of restart, then query
+        several = replace(problem, evaluation=replace(problem.evaluation, query=query), groups=restarts)
 
-            def ramps(index: int) -> Problem:
-                return replace(problem, lattice=sets.at(self.sharpness ** areas.progress(index)))
+        def look(parameters: Float[Tensor, "N 1 *L"], index: int) -> Look:
+            place = path.at(index)
+            ramps = replace(several, lattice=sets.at(self.sharpness**place.progress))
+            return ramps.look(parameters, place.areas, index // 2)
 
-            def look(parameters: Float[Tensor, "N 1 *L"], index: int) -> Look:
-                return ramps(index).look(parameters, areas(index), index // 2)._replace(counts=areas.arrived(index))
+        def project(parameters: Float[Tensor, "N 1 *L"], index: int) -> Float[Tensor, "N 1 *L"]:
+            place = path.at(index)
+            return replace(several, lattice=sets.at(self.sharpness**place.progress)).projected(parameters, place.areas)
 
-            def project(parameters: Float[Tensor, "N 1 *L"], index: int) -> Float[Tensor, "N 1 *L"]:
-                return ramps(index).projected(parameters, areas(index))
+        def by_mask(rows: Float[Tensor, "N ..."]) -> Float[Tensor, "B V R ..."]:
+            return rows.unflatten(0, (restarts, queries)).movedim(0, 1)[:, None].expand(-1, variants, *[-1] * rows.ndim)
 
-            return climb(look, project(begin, 0), length, Momentum(self.rate, self.momentum), project)
+        start = project(sets.start().expand(len(query), *[-1] * (len(sets.size) + 1)), 0)
+        found, values = by_mask(start).clone(), problem.areas.new_zeros(problem.areas.shape)
+        areas = problem.areas.clone()
+        sums, counts = torch.zeros_like(found), [0] * variants
+        for step in climb(look, start, length, Momentum(self.rate, self.momentum), project):
+            column = path.at(step.index).column
+            here = by_mask(step.parameters)
+            if column is not None:
+                sums[:, column] += here[:, column]
+                counts[column] += 1
+            for open_ in range(variants):  # smaller areas are still on the way
+                if counts[open_] == 0 or open_ == column:
+                    found[:, open_] = sums[:, open_] / counts[open_] if counts[open_] else here[:, open_]
+                    values[:, open_] = step.values.view(restarts, queries).mean(0)
+                    areas[:, open_] = step.areas[:queries]
+            final = step.index == steps - 1
+            parameters = found.mean(2).flatten(0, 1)
+            yield replace(
+                step,
+                steps=steps,
+                parameters=sets.settled(parameters, problem.areas.flatten()) if final else parameters,
+                values=values.flatten().clone(),
+                areas=areas.flatten().clone(),
+                following=None,  # and what was seen: they are of the restarts' rows
+                look=None,
+            )
+        return found.flatten(0, 1)
 
-        start = sets.start().expand(len(wanted), *[-1] * (len(sets.size) + 1)) if warm is None else warm
-        return consensus(start, lengths, climb_from, lambda mean: sets.settled(mean, wanted))
+    def _stay(
+        self,
+        problem: Problem,
+        begin: Float[Tensor, "N 1 *L"],
+        restarts: Float[Tensor, "N R 1 *L"] | None,
+        first: int,
+        length: int,
+    ) -> Iterator[Step]:
+        """The steps at the wanted areas from `begin` `(B · V, 1, *L)`; the last holds the set of their mean."""
+        sets, wanted = self._sets(problem), problem.areas.flatten()
+        ramps = replace(problem, lattice=sets.at(self.sharpness))
 
-    def _lengths(self, steps: int) -> list[int]:
-        """How many steps each run has: the restarts, and the last one from their mean.
+        def look(parameters: Float[Tensor, "N 1 *L"], index: int) -> Look:
+            return ramps.look(parameters, wanted, index // 2)
 
-        >>> LevelSetAscent()._lengths(150), LevelSetAscent()._lengths(30)
-        ([40, 40, 40, 30], [30])
+        def project(parameters: Float[Tensor, "N 1 *L"], _: int) -> Float[Tensor, "N 1 *L"]:
+            return ramps.projected(parameters, wanted)
+
+        total = torch.zeros_like(begin)
+        for step in climb(look, project(begin, 0), length, Momentum(self.rate, self.momentum), project):
+            total = total + step.parameters
+            numbered = replace(step, index=first + step.index, steps=first + length)
+            if step.index == length - 1:
+                runs = [] if restarts is None else list(restarts.unbind(1))
+                numbered = replace(
+                    numbered,
+                    parameters=sets.settled(total / length, wanted),
+                    restarts=torch.stack([sets.settled(run, wanted) for run in runs], 1) if len(runs) > 1 else None,
+                )
+            yield numbered
+
+    @staticmethod
+    def _sets(problem: Problem) -> LevelSets:
+        assert isinstance(problem.lattice, LevelSets)  # noqa: S101  # checked at the start
+        return problem.lattice
+
+    def _lengths(self, steps: int, areas: int) -> tuple[int, int, int]:
+        """How many restarts there are, and how many steps the path and the last run have, for so many areas.
+
+        >>> LevelSetAscent()._lengths(150, 3), LevelSetAscent()._lengths(150, 1), LevelSetAscent()._lengths(30, 1)
+        ((3, 120, 30), (3, 40, 30), (1, 30, 0))
         """
         last = round(self.refinement * steps)
         restarts = min(self.restarts, (steps - last) // SHORTEST)
         if restarts < 2 or last == 0:
-            return [steps]
-        return [*split_steps(steps - last, restarts), last]
+            return 1, max(1, steps) * areas, 0
+        return restarts, (steps - last) * areas // restarts, last
 
 
 SHORTEST = 20
-"""Steps of a restart, at least: fewer steps make fewer restarts."""
+"""Steps for each area that a restart has, at least: fewer steps make fewer restarts."""

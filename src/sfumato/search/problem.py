@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import torch
@@ -27,6 +28,8 @@ class Problem:
     moves: Iterator[Move]
     seed: int = 0
     """Of what an ascent draws, unless it names a seed itself."""
+    groups: int = 1
+    """Of rows that follow each other, equally many in each: a step moves the input of each group in its own way."""
 
     @property
     def near(self) -> float:
@@ -38,16 +41,16 @@ class Problem:
         return self.areas.new_full((self.areas.numel(), 1, *self.lattice.size), value)
 
     def look(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"], turn: int | None = None) -> Look:
-        """The game's values `(N,)` and their gradient with respect to the parameters, with the input moved by the next move.
+        """The game's values `(N,)` and their gradient with respect to the parameters, with the input moved by the next moves.
 
         At a `turn`, under one of several perturbations, taken in turn.
         """
-        move = next(self.moves)
+        moves = list(islice(self.moves, self.groups))
         leaf = parameters.detach().requires_grad_()
         masks = self.lattice(leaf)
-        values, gradient = self.evaluation.gradients(masks, self.game, move, turn)
+        values, gradient = self.evaluation.gradients(masks, self.game, *moves, turn=turn)
         (gradient,) = torch.autograd.grad(masks, leaf, gradient)
-        return Look(values, gradient, areas, counts=move.still)
+        return Look(values, gradient, areas, counts=all(move.still for move in moves))
 
     def projected(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"]) -> Float[Tensor, "N 1 *L"]:
         """The parameters shifted and clipped for masks of the areas `(N,)`, nearly."""

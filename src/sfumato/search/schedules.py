@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -51,6 +53,62 @@ class ShrinkingAreas:
     def arrived(self, step: int) -> bool:
         """Whether the areas at a step are the wanted ones."""
         return step >= self.arrival
+
+
+@dataclass(frozen=True, eq=False)
+class AreaPath:
+    """Areas `(N,)` that fall from `first` through the wanted ones `(N, V)`, the largest first, and rest at each of them.
+
+    The logarithm of the area falls by equal parts in all steps that do not rest.
+    """
+
+    first: Float[Tensor, " N"]
+    wanted: Float[Tensor, "N V"]
+    falls: tuple[int, ...]
+    """The steps of each fall."""
+    rest: int
+    """The steps of each rest."""
+
+    @classmethod
+    def over(cls, steps: int, approach: float, first: float, wanted: Float[Tensor, "N V"]) -> "AreaPath":
+        """For so many steps, of which `approach` is the share in which areas fall; at least one step rests at each area."""
+        count = wanted.shape[1]
+        begin = wanted.amax(1).clamp(min=first)
+        rest = max(1, min(round((1 - approach) * steps / count), steps // count))
+        heights = torch.cat([begin[:, None], wanted.flip(1)], 1).double().log().mean(0)
+        falling = max(0, steps - rest * count)
+        share = (heights[0] - heights[1:]) / (heights[0] - heights[-1]).clamp(min=1e-9)
+        ends = (falling * share).round().long().tolist()
+        return cls(begin, wanted, tuple(end - before for before, end in pairwise([0, *ends])), rest)
+
+    @property
+    def steps(self) -> int:
+        """How many steps it has."""
+        return sum(self.falls) + self.rest * len(self.falls)
+
+    def at(self, step: int) -> "Place":
+        """The place at a step, counted from 0; after the last step, the last one."""
+        goal, above, fallen, column = self.first, self.first, 0, 0
+        for column, fall in zip(reversed(range(self.wanted.shape[1])), self.falls, strict=True):
+            goal = self.wanted[:, column]
+            if step < fall:
+                part = step / fall
+                return Place(above ** (1 - part) * goal**part, (fallen + step) / sum(self.falls), None)
+            step, fallen, above = step - fall, fallen + fall, goal
+            if step < self.rest:
+                break
+            step -= self.rest
+        return Place(goal, 1.0, column)
+
+
+class Place(NamedTuple):
+    """Where an `AreaPath` is at a step."""
+
+    areas: Float[Tensor, " N"]
+    progress: float
+    """The share of the way; 1 also at each rest."""
+    column: int | None
+    """Of the wanted areas, where the path rests at them."""
 
 
 def split_steps(steps: int, count: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from sfumato.games import Game
 from sfumato.masks.family import Parametrisation
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.inputs import warn_of_no_effect
-from sfumato.search.loop import Progress
+from sfumato.search.loop import Progress, Step
 from sfumato.search.problem import Ascent, Problem
 from sfumato.space.jitter import Jitter, MirrorEvenSteps
 
@@ -42,8 +43,11 @@ class Search:
         progress: Progress | None = None,
         warm: Float[Tensor, "B*V 1 *L"] | None = None,
         steps: int | None = None,
-    ) -> Float[Tensor, "B*V 1 *L"]:
-        """Parameters `(B · V, 1, *L)` of the best masks of areas `(B, V)`, from `warm` parameters if there are any."""
+    ) -> Step:
+        """The last step of a search for the best masks of areas `(B, V)`, from `warm` parameters if there are any.
+
+        It holds their parameters `(B · V, 1, *L)`.
+        """
         self.lattice.check(areas.flatten().tolist())
         generator = torch.Generator("cpu").manual_seed(self.seed)
         surroundings = self.evaluation.subject.surroundings
@@ -58,7 +62,7 @@ class Search:
                 progress(step)
         if step is None:
             raise RuntimeError("the ascent made no step")
-        return step.parameters
+        return step
 
     def masks(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, "B V"]) -> Float[Tensor, "B V K *S"]:
         """Masks `(B, V, 1, *S)`, or of channels `(B, V, K, 1, …)`, of parameters `(B · V, 1, *L)`."""
@@ -70,8 +74,20 @@ class Search:
         """Scores `(B, V)` of what masks `(B, V, …)` keep."""
         return self._evaluation(masks).scores(masks.flatten(0, 1)).view(masks.shape[:2])
 
-    def attribution(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, "B V"]) -> Attribution:
-        """The result for parameters `(B · V, 1, *L)` that were sought for areas `(B, V)`."""
+    def agreement(self, restarts: Float[Tensor, "N R 1 *L"], areas: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
+        """How far the sets of a search's restarts `(B · V, R, 1, *L)` agree, `(B, V)`: the mean over pairs of the intersection
+        over the union."""
+        sets = [self.masks(parameters, areas).flatten(2) > 0.5 for parameters in restarts.unbind(1)]
+        overlaps = [(one & other).sum(2) / (one | other).sum(2).clamp(min=1) for one, other in combinations(sets, 2)]
+        return torch.stack(overlaps).mean(0)
+
+    def attribution(
+        self,
+        parameters: Float[Tensor, "N 1 *L"],
+        areas: Float[Tensor, "B V"],
+        restarts: Float[Tensor, "N R 1 *L"] | None = None,
+    ) -> Attribution:
+        """The result for parameters `(B · V, 1, *L)` that were sought for areas `(B, V)`, with what restarts found."""
         masks = self.masks(parameters, areas)
         with self.evaluation.subject.surroundings.computing():
             shown = self.shown(masks)
@@ -86,6 +102,7 @@ class Search:
             complements=self.scores(1 - masks),
             whole=self.whole,
             blank=blank,
+            agreement=None if restarts is None else self.agreement(restarts, areas),
             about=self.about,
         )
 

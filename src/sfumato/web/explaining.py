@@ -169,7 +169,7 @@ class StepReporter:
 def result_event(result: Attribution) -> dict[str, Any]:
     """A result of one query as JSON for the page, with pictures as data URLs."""
     event: dict[str, Any] = {"map": png(stretched(result.map[0, 0].cpu())), "masks": [], "channels": []}
-    for name in ("areas", "achieved", "scores", "complements", "whole", "blank"):
+    for name in ("areas", "achieved", "scores", "complements", "whole", "blank", "agreement"):
         value = getattr(result, name)
         if value is not None:
             event[name] = value.tolist() if name == "areas" else value[0].tolist()

@@ -27,6 +27,8 @@ class MaskRow:
     complement: float | None
     count: int | None = None
     """The number of channels, for masks of channels."""
+    agreement: float | None = None
+    """How far the restarts of the search agree."""
 
     @property
     def sentence(self) -> str:
@@ -40,6 +42,8 @@ class MaskRow:
             parts = [f"{size} {verb} {percent(round(self.share, 3))} of the score ({format_score(self.score)})"]
         if self.complement is not None:
             parts.append(f"without {'it' if verb == 'keeps' else 'them'} {format_score(self.complement)} is left")
+        if self.agreement is not None:
+            parts.append(f"restarts agree by {percent(round(self.agreement, 2))}")
         return "; ".join(parts)
 
 
@@ -55,12 +59,13 @@ def mask_rows(result: Attribution) -> list[MaskRow]:
     kept_shares = shares(result)[0].tolist() if has_shares else [math.nan] * len(masks)
     rows = []
     for variant, area in enumerate(achieved):
-        score, complement = (
-            None if values is None else number(values[0, variant]) for values in (result.scores, result.complements)
+        score, complement, agreement = (
+            None if values is None else number(values[0, variant])
+            for values in (result.scores, result.complements, result.agreement)
         )
         count = None if channels is None else round(area * channels)
         share = number(kept_shares[variant])
-        rows.append(MaskRow(variant, requested[variant], area, score, share, complement, count))
+        rows.append(MaskRow(variant, requested[variant], area, score, share, complement, count, agreement))
     return sorted(rows, key=lambda row: (row.achieved, row.variant))
 
 
