@@ -37,6 +37,9 @@ CELLS = 14
 
 Extremal = sfumato.ExtremalPerturbation
 
+Found = tuple[Tensor, list[float] | None]
+"""Masks `(V, 1, H, W)`, and how far restarts agree about each."""
+
 
 class Counted(torch.nn.Module):
     """A network that counts what it is asked: a forward pass of a row is 1, one with a backward pass 3."""
@@ -59,7 +62,7 @@ def as_sets(masks: Tensor, areas: tuple[float, ...], edge: float = 1.5) -> Tenso
     return gaussian_blur((ranks < counts).float().view_as(masks), edge / TENTHS)
 
 
-def greedy(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...], seed: int) -> Tensor:
+def greedy(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...], seed: int) -> Found:
     """Lazy greedy: the cell that adds most to the score before a blur, again and again; gains are assumed to fall."""
     hide = BACKGROUNDS["blur"](x)
     side = x.shape[-1]
@@ -92,26 +95,26 @@ def greedy(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...
         order = torch.zeros(CELLS**2)
         order[chosen] = torch.arange(len(chosen), 0, -1).float()
         masks.append(order[index][None])
-    return torch.stack(masks)
+    return torch.stack(masks), None
 
 
-def at_random(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...], seed: int) -> Tensor:
+def at_random(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...], seed: int) -> Found:
     """Sets of a smooth random field: what any search must do better than."""
     generator = torch.Generator().manual_seed(seed)
-    return gaussian_blur(torch.rand(1, 1, *x.shape[2:], generator=generator), 8).expand(len(areas), -1, -1, -1)
+    return gaussian_blur(torch.rand(1, 1, *x.shape[2:], generator=generator), 8).expand(len(areas), -1, -1, -1), None
 
 
-def by_method(make: Callable[..., Any], **settings: Any) -> Callable[..., Tensor]:
-    def search(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...], seed: int) -> Tensor:
-        masks: Tensor = make(areas=areas, seed=seed, **settings)(net, x, target).masks[0]
-        return masks
+def by_method(make: Callable[..., Any], **settings: Any) -> Callable[..., Found]:
+    def search(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...], seed: int) -> Found:
+        result = make(areas=areas, seed=seed, **settings)(net, x, target)
+        return result.masks[0], None if result.agreement is None else result.agreement[0].tolist()
 
     return search
 
 
 SEARCHES = {
     "level sets": by_method(Extremal),
-    "level sets, one run": by_method(Extremal, steps=60, ascent=sfumato.LevelSetAscent(restarts=1)),
+    "level sets, one path": by_method(Extremal, steps=60, ascent=sfumato.LevelSetAscent(restarts=1)),
     "smooth": by_method(Extremal.smooth_masks),
     "torchray": by_method(Extremal.torchray),
     "greedy": greedy,
@@ -146,13 +149,13 @@ def rows_of(
     """What a search finds for each area."""
     counted = Counted(net)
     start = time.perf_counter()
-    masks = SEARCHES[name](counted, x, target, areas, seed)
+    masks, agreement = SEARCHES[name](counted, x, target, areas, seed)
     seconds = (time.perf_counter() - start) / len(areas)
     sets = as_sets(masks.cpu(), areas)
     zero = torch.zeros(1, dtype=torch.long)
-    for area, mask, own in zip(areas, sets, masks.cpu(), strict=True):
+    for area, mask, own, agree in zip(areas, sets, masks.cpu(), agreement or [None] * len(areas), strict=True):
         bits = (mask[0] > 0.5).numpy()
-        row: dict[str, Any] = {"area": area, "cost": counted.cost / len(areas), "seconds": seconds}
+        row: dict[str, Any] = {"area": area, "cost": counted.cost / len(areas), "seconds": seconds, "agreement": agree}
         inside = float(own.flatten().sort(descending=True).values[: int(bits.sum())].mean())
         row["crisp"] = inside if name != "greedy" else math.nan  # which gives an order
         row["parts"] = sum(not is_hole(line) for line in outlines(bits))

@@ -247,7 +247,8 @@ def test_the_last_run_begins_from_the_mean_of_what_the_restarts_found() -> None:
 def test_an_answer_is_the_set_of_the_mean_of_the_steps_at_its_area() -> None:
     """Without restarts or a last run, where every step of the path can be seen."""
     steps: list[Step] = []
-    method = E(areas=(0.1,), steps=30, perturbation=sfumato.Fade())
+    every_part = sfumato.LevelSetAscent(pruning=None)
+    method = E(areas=(0.1,), steps=30, perturbation=sfumato.Fade(), ascent=every_part)
     result = method(window, torch.rand(1, 3, 64, 64), 0, progress=steps.append)
     assert len(steps) == 30
     sets, wanted = sfumato.LevelSet().on((64, 64)), torch.tensor([0.1])

@@ -37,6 +37,15 @@ class Evaluation:
         with self.subject.surroundings.computing(), torch.no_grad():
             return torch.cat([self._mean_phi(masks[rows], rows) for rows in self._chunks(len(masks))])
 
+    def values(self, masks: Float[Tensor, "N K *S"], game: Game) -> Float[Tensor, " N"]:
+        """The game's value of each mask, `(N,)`."""
+        value = torch.zeros(len(masks), dtype=torch.float32, device=masks.device)
+        if game.keep:
+            value = value + game.keep * self.scores(masks)
+        if game.drop:
+            value = value - game.drop * self.scores(1 - masks)
+        return value
+
     def gradients(
         self, masks: Float[Tensor, "N K *S"], game: Game, *moves: Move, turn: int | None = None
     ) -> tuple[Float[Tensor, " N"], Float[Tensor, "N K *S"]]:

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sfumato.model.evaluate import Evaluation
 from sfumato.search.best import best_of
 from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
@@ -121,20 +120,10 @@ def _tried(
         candidates = (parameters[:, None] + some).flatten(0, 1)
         candidates = problem.projected(candidates, areas.repeat_interleave(len(some)))
         query = problem.evaluation.query.repeat_interleave(len(some))
-        value = _value(problem, replace(problem.evaluation, query=query), problem.lattice(candidates))
+        value = replace(problem.evaluation, query=query).values(problem.lattice(candidates), problem.game)
         tried.append(candidates.unflatten(0, (-1, len(some))))
         values.append(value.unflatten(0, (-1, len(some))))
     return torch.cat(tried, 1), torch.cat(values, 1)
-
-
-def _value(problem: Problem, evaluation: Evaluation, masks: Float[Tensor, "N K *S"]) -> Float[Tensor, " N"]:
-    """The game's value of masks `(N, 1, *S)`, `(N,)`."""
-    game, value = problem.game, torch.zeros(len(masks), dtype=torch.float32, device=masks.device)
-    if game.keep:
-        value = value + game.keep * evaluation.scores(masks)
-    if game.drop:
-        value = value - game.drop * evaluation.scores(1 - masks)
-    return value
 
 
 def _differences(values: Float[Tensor, "N M"]) -> Float[Tensor, " N (M-1)/2"]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from sfumato.masks.level_set import LevelSets
 from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
+from sfumato.search.pruning import Pruning
 from sfumato.search.rules import Momentum
 from sfumato.search.schedules import AreaPath, ShrinkingAscent
 from sfumato.settings import check_number, check_whole
@@ -32,6 +33,8 @@ class LevelSetAscent(ShrinkingAscent):
     the mean of what they found, and stays there. Of several perturbations, a step sees one: each for two steps, as every
     second step's input is not moved.
 
+    In the end, parts that do not matter are given up, see `Pruning`, or `None` for all parts.
+
     So many `steps` for each mask are counted as passes of one input. All restarts move together, so a path has as many steps
     as there are passes left for it: V areas and R restarts give it V / R times the steps that are not the last run's.
     """
@@ -41,6 +44,7 @@ class LevelSetAscent(ShrinkingAscent):
     sharpness: float = 16
     restarts: int = 3
     refinement: float = 0.2
+    pruning: Pruning | None = Pruning()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,7 +105,7 @@ class LevelSetAscent(ShrinkingAscent):
             yield replace(
                 step,
                 steps=steps,
-                parameters=sets.settled(parameters, problem.areas.flatten()) if final else parameters,
+                parameters=self._answer(problem, parameters) if final else parameters,
                 values=values.flatten().clone(),
                 areas=areas.flatten().clone(),
                 following=None,  # and what was seen: they are of the restarts' rows
@@ -135,10 +139,15 @@ class LevelSetAscent(ShrinkingAscent):
                 runs = [] if restarts is None else list(restarts.unbind(1))
                 numbered = replace(
                     numbered,
-                    parameters=sets.settled(total / length, wanted),
+                    parameters=self._answer(problem, total / length),
                     restarts=torch.stack([sets.settled(run, wanted) for run in runs], 1) if len(runs) > 1 else None,
                 )
             yield numbered
+
+    def _answer(self, problem: Problem, mean: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *L"]:
+        """The set of a mean of fields, without parts that do not matter."""
+        parameters = self._sets(problem).settled(mean, problem.areas.flatten())
+        return self.pruning(problem, parameters) if self.pruning else parameters
 
     @staticmethod
     def _sets(problem: Problem) -> LevelSets:

@@ -1,0 +1,165 @@
+"""Connected parts of sets, and giving up those that do not matter."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+
+import sfumato
+from sfumato.masks.parts import label_parts
+from sfumato.search.problem import Problem
+from sfumato.search.pruning import Pruning
+from sfumato.space.smoothing import gaussian_blur
+
+E = sfumato.ExtremalPerturbation
+
+
+def flooded(places: torch.Tensor) -> list[set[tuple[int, ...]]]:
+    """The parts of one set `(*S)`, found place by place."""
+    left = set(map(tuple, places.nonzero().tolist()))
+    parts = []
+    while left:
+        part, edge = set(), [left.pop()]
+        while edge:
+            place = edge.pop()
+            part.add(place)
+            for move in product((-1, 0, 1), repeat=places.ndim):
+                beside = tuple(a + b for a, b in zip(place, move, strict=True))
+                if beside in left:
+                    left.remove(beside)
+                    edge.append(beside)
+        parts.append(part)
+    return parts
+
+
+@pytest.mark.parametrize("shape", [(90,), (40, 52), (9, 14, 16)])
+def test_parts_are_those_of_a_flood(shape: tuple[int, ...]) -> None:
+    noise = gaussian_blur(torch.rand(3, 1, *shape, generator=torch.Generator().manual_seed(4)), 1.0)
+    sets = noise > noise.flatten(1).quantile(0.7)
+    labels = label_parts(sets)
+    assert torch.equal(labels > 0, sets)
+    for row, places in zip(labels[:, 0], sets[:, 0], strict=True):
+        expected = flooded(places)
+        assert len(expected) > 1
+        found = [set(map(tuple, (row == number).nonzero().tolist())) for number in range(1, int(row.max()) + 1)]
+        assert sorted(found, key=sorted) == sorted(expected, key=sorted)
+        assert list(map(len, found)) == sorted(map(len, found), reverse=True)
+
+
+def test_a_long_snake_is_one_part_and_corners_connect() -> None:
+    snake = torch.zeros(1, 1, 65, 65, dtype=torch.bool)
+    snake[..., ::4, :] = True
+    snake[..., 1::8, -1] = snake[..., 2::8, -1] = snake[..., 3::8, -1] = True
+    snake[..., 5::8, 0] = snake[..., 6::8, 0] = snake[..., 7::8, 0] = True
+    assert int(label_parts(snake).max()) == 1
+    corners = torch.eye(6, dtype=torch.bool)[None, None]
+    assert int(label_parts(corners).max()) == 1
+
+
+def test_nothing_has_no_parts_and_too_many_places_are_refused() -> None:
+    assert int(label_parts(torch.zeros(2, 1, 8, 8, dtype=torch.bool)).max()) == 0
+    with pytest.raises(ValueError, match="at most 16777215 places"):
+        label_parts(torch.zeros(1, 1, 2**24, dtype=torch.bool))
+
+
+def spots(*middles: tuple[int, int], size: int = 20) -> torch.Tensor:
+    """A field with a bump around each middle."""
+    field = torch.zeros(1, 1, 224, 224)
+    for row, column in middles:
+        field[..., row - size : row + size, column - size : column + size] = 1
+    return gaussian_blur(field, 8.0)
+
+
+LEFT, RIGHT, LOW = (slice(40, 80), slice(40, 80)), (slice(40, 80), slice(150, 190)), (slice(150, 190), slice(40, 80))
+
+
+def model(inputs: torch.Tensor) -> torch.Tensor:
+    """What the left window shows, counted fully; and of the right one, three tenths."""
+    left, right = (inputs[:, :, rows, columns].mean((1, 2, 3)) for rows, columns in (LEFT, RIGHT))
+    return torch.stack([left, left + 0.3 * right], 1)
+
+
+def pruned(target: int, field: torch.Tensor, pruning: Pruning, area: float = 0.09, game: str = "preserve"):
+    """The set of a field that is given by its places, and what pruning makes of it."""
+    method = E(areas=(area,), perturbation=sfumato.Fade(), game=game)
+    with method.prepared(model, torch.ones(1, 3, 224, 224), target) as subject:
+        search = method.search(subject)
+        sets, areas = search.lattice, torch.tensor([[area]])
+        problem = Problem(search._evaluation(areas), sets, areas, search.game, iter([]))
+        parameters = torch.nn.functional.adaptive_avg_pool2d(field, sets.size)
+        parameters = sets.settled(parameters, areas.flatten())
+        return sets(parameters)[0, 0], sets(pruning(problem, parameters))[0, 0]
+
+
+THREE = ((60, 60), (60, 170), (170, 60))
+
+
+def test_parts_that_do_not_matter_are_given_up_and_their_area_goes_to_the_others() -> None:
+    before, after = pruned(0, spots(*THREE), Pruning())
+    for rows, columns in (LEFT, RIGHT, LOW):
+        assert before[rows, columns].mean() > 0.5
+    assert after[RIGHT].mean() == after[LOW].mean() == 0
+    assert after[LEFT].mean() > before[LEFT].mean()
+    assert int(label_parts((after > 0.5)[None, None]).max()) == 1
+    assert float(after.mean()) == pytest.approx(float(before.mean()), abs=1e-3)
+
+
+def test_a_part_that_matters_stays() -> None:
+    _, after = pruned(1, spots(*THREE), Pruning(loss=0.02))
+    assert after[RIGHT].mean() > 0.5  # for it has a fourth of the score
+    assert after[LOW].mean() == 0
+    _, after = pruned(1, spots(*THREE), Pruning(loss=0.2))
+    assert after[RIGHT].mean() == 0
+
+
+def test_of_many_parts_the_smallest_are_tried() -> None:
+    field = spots((60, 60)) + spots((60, 170), size=14) + spots((170, 60), size=17)
+    before, after = pruned(0, field, Pruning(most=1), area=0.07)
+    assert before[RIGHT].mean() > 0.1
+    assert after[RIGHT].mean() == 0
+    assert after[LOW].mean() > 0.5
+
+
+def test_a_single_part_and_equal_scores_stay_as_they_are() -> None:
+    before, after = pruned(0, spots((60, 60)), Pruning(), area=0.03)
+    assert torch.equal(before, after)
+
+
+def test_what_is_deleted_is_pruned_too() -> None:
+    before, after = pruned(0, spots(*THREE), Pruning(), game="delete")
+    assert before[LOW].mean() > 0.5
+    assert after[LOW].mean() == 0
+    assert after[LEFT].mean() > 0.5
+
+
+def test_a_score_above_the_whole_s_keeps_no_part_alone() -> None:
+    """A model that likes the right window to be shown, beyond what the whole input scores."""
+
+    def overdone(inputs: torch.Tensor) -> torch.Tensor:
+        left, right, low = (inputs[:, :, rows, columns].mean((1, 2, 3)) for rows, columns in (LEFT, RIGHT, LOW))
+        return (left + right - 1.2 * low)[:, None]
+
+    method = E(areas=(0.09,), perturbation=sfumato.Fade())
+    with method.prepared(overdone, torch.ones(1, 3, 224, 224), 0) as subject:
+        search = method.search(subject)
+        sets, areas = search.lattice, torch.tensor([[0.09]])
+        problem = Problem(search._evaluation(areas), sets, areas, search.game, iter([]))
+        parameters = torch.nn.functional.adaptive_avg_pool2d(spots((60, 60), (60, 170)), sets.size)
+        after = sets(Pruning()(problem, sets.settled(parameters, areas.flatten())))[0, 0]
+    assert int(label_parts((after > 0.5)[None, None]).max()) == 1
+
+
+def test_the_search_prunes_unless_told_not_to() -> None:
+    method = E(areas=(0.1,), steps=30, perturbation=sfumato.Fade())
+    inputs = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(3))
+    counts = [
+        int(
+            label_parts(
+                replace(method, ascent=sfumato.LevelSetAscent(pruning=rule))(model, inputs, 0).masks[0] > 0.5
+            ).max()
+        )
+        for rule in (Pruning(loss=1.0), None)
+    ]
+    assert counts[0] == 1
+    assert counts[1] > 1
