@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import max_pool1d, max_pool2d, max_pool3d
 
@@ -12,6 +12,11 @@ POOLS = {1: max_pool1d, 2: max_pool2d, 3: max_pool3d}
 
 JUMPS = 6
 """How often a pointer is followed in a round: 64 links."""
+
+
+def largest_nearby(values: Float[Tensor, "N 1 *S"]) -> Float[Tensor, "N 1 *S"]:
+    """The largest of the values at each place and its neighbours, also across corners, `(N, 1, *S)`."""
+    return POOLS[values.ndim - 2](values, 3, 1, 1)
 
 
 def label_parts(sets: Bool[Tensor, "N 1 *S"]) -> Int[Tensor, "N 1 *S"]:
@@ -23,14 +28,17 @@ def label_parts(sets: Bool[Tensor, "N 1 *S"]) -> Int[Tensor, "N 1 *S"]:
     places = math.prod(sets.shape[1:])
     if places >= 2**24:  # whole numbers that float32, in which neighbours are compared, still tells apart
         raise ValueError(f"sets may have at most {2**24 - 1} places; got {places}")
-    pool = POOLS[sets.ndim - 2]
     outside = ~sets
     # Each place points to a later one of its part, in the end to the last; 0 is no place.
-    target = torch.arange(1, places + 1, device=sets.device).view(1, *sets.shape[1:]).masked_fill(outside, 0)
+    target = (
+        torch.arange(1, places + 1, dtype=torch.long, device=sets.device)
+        .view(1, *sets.shape[1:])
+        .masked_fill(outside, 0)
+    )
     while True:
-        nearby = pool(target.float(), 3, 1, 1).long().masked_fill(outside, 0)
+        nearby = largest_nearby(target.float()).long().masked_fill(outside, 0)
         # The place to which a group of places points gets the latest of all that their neighbours point to.
-        roots = torch.arange(places + 1, device=sets.device).repeat(len(sets), 1)
+        roots = torch.arange(places + 1, dtype=torch.long, device=sets.device).repeat(len(sets), 1)
         roots.scatter_reduce_(1, target.flatten(1), nearby.flatten(1), "amax")
         roots[:, 0] = 0
         for _ in range(JUMPS):
@@ -42,8 +50,10 @@ def label_parts(sets: Bool[Tensor, "N 1 *S"]) -> Int[Tensor, "N 1 *S"]:
     sizes = torch.zeros(len(sets), places + 1, dtype=torch.long, device=sets.device)
     sizes.scatter_add_(1, target.flatten(1), torch.ones_like(target).flatten(1))
     sizes[:, 0] = 0
-    order = (sizes * (places + 1) + torch.arange(places + 1, device=sets.device)).argsort(1, descending=True)
+    order = (sizes * (places + 1) + torch.arange(places + 1, dtype=torch.long, device=sets.device)).argsort(
+        1, descending=True
+    )
     number = torch.zeros_like(order).scatter_(
-        1, order, torch.arange(1, places + 2, device=sets.device).expand_as(order)
+        1, order, torch.arange(1, places + 2, dtype=torch.long, device=sets.device).expand_as(order)
     )
     return number.gather(1, target.flatten(1)).view_as(target).masked_fill(outside, 0)

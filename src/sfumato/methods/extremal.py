@@ -29,7 +29,7 @@ from sfumato.search.penalised import PenalisedAscent
 from sfumato.search.problem import Ascent
 from sfumato.search.projected import ProjectedAscent
 from sfumato.search.search import Search
-from sfumato.settings import check_flag, check_whole, later
+from sfumato.settings import check_flag, check_whole, later, renewed
 from sfumato.space.jitter import Jitter, MirrorEvenSteps
 from sfumato.space.smoothing import enlarged
 
@@ -83,7 +83,7 @@ class ExtremalPerturbation(MaskMethod):
     smooth: float = 0.0
     evenly: bool = False
     seed: int = 0
-    memory: float | None = None
+    memory: float | None = renewed(None, 2.0)
     layer: str = ""
     at: str = "output"
     layout: str = later("")
