@@ -564,3 +564,8 @@ def test_what_a_mask_leaves_nothing_of_is_grey(monkeypatch):
     assert [picture.shape for picture in made] == [(3, 32, 32)] * 2
     assert (made[1] == 0.5).all()
     assert not (made[0] == 0.5).all()
+
+
+def test_the_command_line_is_a_module_too():
+    said = subprocess.run([sys.executable, "-m", "sfumato", "--help"], capture_output=True, text=True, check=True)
+    assert "Find the smallest part of a picture" in said.stdout

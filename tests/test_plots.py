@@ -155,7 +155,7 @@ def test_of_several_perturbations_the_first_is_shown_and_that_is_said():
     )
     figure = plots.figure(given, torch.ones(3, 24, 32), classifier=classifier((0.0,) * 3, (1.0,) * 3))
     torch.testing.assert_close(shown(figure, 2), given.masks[0, 0].expand(3, -1, -1), atol=1e-6, rtol=0)
-    assert any("The first of 2 perturbations is shown." in each for each in said(figure))
+    assert any("(Fade, 1 of 2)" in each for each in said(figure))
 
 
 @pytest.mark.parametrize("game", [{"keep": 1, "drop": 0}, {"keep": 0, "drop": 1}])

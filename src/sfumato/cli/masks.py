@@ -150,7 +150,7 @@ def _print(explanation: Explanation, classifier: "Classifier") -> None:
     classes = table("top classes", "probability")
     for index, probability in query.top:
         classes.add_row(labels.synonyms(classifier.labels[index])[0], percent(probability))
-    agree = [] if result.agreement is None else ["restarts agree"]
+    agree = [] if result.agreement is None else ["agree"]
     masks = table("area", "score", "of whole", "probability", *agree)
     masks.add_row("whole", f"{float(result.whole):.2f}", "", percent(float(query.probabilities[query.target])))  # type: ignore[arg-type]
     for row in summaries.areas(result, explanation.probabilities):

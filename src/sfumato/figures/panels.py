@@ -85,6 +85,8 @@ class ShownPerturbation:
     """Whether the method used it. If not, it is for display only."""
     note: str = ""
     """A sentence about it."""
+    used_with: int = 0
+    """How many others the method used."""
 
 
 def shown_perturbation(result: Attribution, perturbation: Perturbation | None = None) -> ShownPerturbation:
@@ -106,7 +108,7 @@ def shown_perturbation(result: Attribution, perturbation: Perturbation | None = 
     first = perturbations[0]
     name = getattr(first, "__name__", type(first).__name__)
     note = f"The first of {len(perturbations)} perturbations is shown." if len(perturbations) > 1 else ""
-    return ShownPerturbation(first, name, note=note)
+    return ShownPerturbation(first, name, note=note, used_with=len(perturbations) - 1)
 
 
 def perturbed_picture(
@@ -135,10 +137,14 @@ def overlay(axes: "Axes", picture: Tensor, mask: Tensor, outline: bool = True) -
 
 
 def positive(saliency: Tensor, picture: Tensor) -> Tensor:
-    """A map `(1, 1, *L)` of one query, resized to the picture and scaled to [0, 1]: `(1, H, W)`. Negative values become 0."""
+    """A map `(1, 1, *L)` of one query, resized to the picture and scaled to [0, 1]: `(1, H, W)`.
+
+    Negative values become 0, and so does the least value of a map that has neither them nor zeros.
+    """
     if saliency.ndim != 4 or len(saliency) != 1:
         raise ValueError(f"a map of one picture has the shape (1, 1, H, W); got {tuple(saliency.shape)}")
-    values = saliency.detach().float().cpu().clamp(min=0)
+    values = saliency.detach().float().cpu()
+    values = (values - values.min().clamp(min=0)).clamp(min=0)  # a map without zeros is drawn from its least value on
     values = torch.nn.functional.interpolate(values, picture.shape[-2:], mode="bilinear", align_corners=False)[0]
     return (values / values.quantile(BRIGHTEST).clamp(min=1e-12)).clamp(max=1)
 

@@ -220,13 +220,13 @@ def _perturb(
     if classifier is None and not any_units:
         return pictures, f"{hidden.name} of the picture as it is, not in the network's units (give classifier=…)"
     subject = "without the mask, as seen" if deletes(result) else "as the network saw it"
-    return pictures, f"{subject} ({hidden.name}){'. ' if hidden.note else ''}{hidden.note}"
+    return pictures, f"{subject} ({hidden.name}{f', 1 of {hidden.used_with + 1}' if hidden.used_with else ''})"
 
 
 def _write_note(axes: "Axes", note: str, width: float, above: bool) -> None:
     """Write a note of this width in inches, above the axes or into them."""
     if above:
-        axes.set_title(textwrap.shorten(note, int(LETTERS * width)), fontsize=SMALL, loc="left", pad=3)
+        axes.set_title(textwrap.shorten(note, round(LETTERS * (width + GAP))), fontsize=SMALL, loc="left", pad=3)
     else:
         lines = textwrap.fill(note, int(LETTERS * width))
         axes.text(0, 1, lines, va="top", fontsize=SMALL, transform=axes.transAxes)

@@ -51,10 +51,10 @@ def find_layer(model: Model, layer: str) -> nn.Module:
     modules = dict(model.named_modules(remove_duplicate=False))
     if layer not in modules:
         names = [name for name in modules if name]
-        close = difflib.get_close_matches(layer, names, n=5, cutoff=0.5) or names[-5:]
+        close = difflib.get_close_matches(layer, names, n=2, cutoff=0.5) or names[-2:]
         raise ValueError(
             f"the model has no layer {layer!r}. Did you mean {' or '.join(map(repr, close)) or 'none: it has no layers'}? "
-            "All: [name for name, _ in model.named_modules()]"
+            "All: [name for name, _ in model.named_modules()], or sfumato layers MODEL"
         )
     return modules[layer]
 

@@ -113,6 +113,7 @@ def flows(
                     result = forward(query)
                 except Exception as error:
                     if not subject.can_retry_one_by_one(query, error):
+                        check_batch_axis(tuple(subject.inputs.shape), error)
                         raise
                     continue
             if start == 0 and len(subject.inputs) > 1:

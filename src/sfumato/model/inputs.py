@@ -77,11 +77,14 @@ def compiled_part(model: Any) -> tuple[str, str] | None:
 
 
 def check_batch_axis(shape: tuple[int, ...], error: Exception) -> None:
-    """Raise `ValueError` from a model's error if a missing batch axis is the likely reason, as with shape `(3, 224, 224)`."""
+    """Raise `ValueError` from a model's error about shapes; with advice if a missing batch axis is the likely reason, as with
+    `(3, 224, 224)`."""
     if len(shape) == 3 and shape[0] in (1, 3, 4):
         raise ValueError(
             f"the model fails on inputs of shape {shape}; if this is one picture, add the batch axis: inputs[None] ({error})"
         ) from error
+    if isinstance(error, RuntimeError) and any(word in str(error) for word in ("shape", "size", "channels")):
+        raise ValueError(f"the model fails on inputs of shape {shape}: {error}") from error
 
 
 def warn_of_no_effect(queries: Tensor, layer: str) -> None:

@@ -1,0 +1,70 @@
+"""Where results say how far the restarts of a search agree, and what figures say of several perturbations."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import sfumato
+from sfumato.cli import summaries
+from sfumato.figures import plots
+from sfumato.figures.panels import positive
+from sfumato.figures.report.numbers import mask_rows
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def result() -> sfumato.Attribution:
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 5), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()).eval()
+    method = sfumato.ExtremalPerturbation(areas=(0.1, 0.3), steps=50)
+    return method(net, torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)), 1)
+
+
+def test_headings_rows_and_summaries_say_it(result):
+    assert result.agreement is not None
+    first = float(result.agreement[0, 0])
+    said = f"restarts agree by {round(100 * round(first, 2), 1):g} %"
+    assert plots._headings(result, 0)[0].splitlines()[-1] == said
+    row = mask_rows(result)[0]
+    assert row.agreement == pytest.approx(first)
+    assert row.sentence.endswith(said)
+    summary = summaries.areas(result, torch.tensor([0.5, 0.6]))[0]
+    assert summary["agreement"] == pytest.approx(first, abs=1e-5)
+
+
+def test_nothing_is_said_without_restarts(result):
+    without = replace(result, agreement=None)
+    assert len(plots._headings(without, 0)[0].splitlines()) == 2
+    assert "agree" not in mask_rows(without)[0].sentence
+    assert "agreement" not in summaries.areas(without, torch.tensor([0.5, 0.6]))[0]
+    assert plots._head(plots._headings(result, 0)) > plots._head(plots._headings(without, 0))
+
+
+def test_it_is_saved_and_belongs_to_its_query(result, tmp_path):
+    result.save(tmp_path / "r.safetensors")
+    assert torch.equal(sfumato.load(tmp_path / "r.safetensors").agreement, result.agreement)
+    assert result[0].agreement.shape == (1, 2)
+
+
+def test_a_figure_says_that_one_of_several_perturbations_is_shown(result):
+    figure = sfumato.plots.figure(result, torch.rand(3, 32, 32))
+    texts = [axes.get_title(loc="left") for axes in figure.axes]
+    assert "as the network saw it (Blur, 1 of 2)" in texts
+
+
+def test_a_map_without_zeros_is_drawn_from_its_least_value():
+    picture = torch.rand(3, 8, 8)
+    values = 10 + torch.arange(64.0).view(1, 1, 8, 8)
+    drawn = positive(values, picture)
+    assert float(drawn.min()) == 0
+    torch.testing.assert_close(drawn, positive(values - 10, picture))
+    assert float(positive(values - 40, picture)[..., :3, :].max()) == 0
+    assert float(positive(torch.full((1, 1, 8, 8), 3.0), picture).max()) == 0
+
+
+def test_a_wrong_shape_is_named():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10)).eval()
+    for method in (sfumato.ExtremalPerturbation(steps=2), sfumato.Gradient(), sfumato.RISE(samples=8)):
+        with pytest.raises(ValueError, match=r"the model fails on inputs of shape \(1, 3, 64, 64\): .*mat1"):
+            method(net, torch.rand(1, 3, 64, 64), 0)
