@@ -303,6 +303,33 @@ def test_no_two_places_are_equal_at_the_start() -> None:
         assert abs(int((nodes > 0.5).sum()) - count) <= 1  # rounding
 
 
+@pytest.mark.parametrize("shape", [(512,), (32, 32), (64, 224), (8, 24, 24)])
+def test_a_field_of_equal_places_has_a_set_of_each_area(shape: tuple[int, ...]) -> None:
+    sets = sfumato.LevelSet().on(shape)
+    areas = torch.tensor([0.01, 0.3, 0.7, 0.999])
+    half = torch.zeros(4, 1, *sets.size)
+    half[:, :, : sets.size[0] // 2] = 1
+    narrow = replace(sets.family, sigma=tuple(0.6 * step for step in sets.family.step)).on(shape)
+    for sets, parameters in (
+        (sets, torch.zeros_like(half)),
+        (sets, torch.ones_like(half)),
+        (sets, half),
+        (narrow, half),
+    ):
+        achieved = sets.areas(sets.nodes(sets.settled(parameters, areas)))
+        torch.testing.assert_close(achieved, areas, atol=0.005, rtol=0)
+
+
+def test_an_area_close_to_one_is_exact() -> None:
+    result = E(areas=(0.999,), steps=50)(squares, torch.rand(1, 3, 32, 32), 0)
+    assert float((result.masks > 0.5).float().mean()) == pytest.approx(0.999, abs=0.001)
+
+
+def test_an_input_of_one_place_is_refused() -> None:
+    with pytest.raises(ValueError, match="one place"):
+        E(areas=(0.5,))(lambda inputs: inputs.flatten(1), torch.ones(1, 3, 1, 1), 0)
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [

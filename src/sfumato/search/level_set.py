@@ -51,6 +51,8 @@ class LevelSetAscent(ShrinkingAscent):
         check_number("sharpness", self.sharpness, "the slope of an edge", least=1)
         check_whole("restarts", self.restarts)
         check_number("refinement", self.refinement, "a share of the steps", least=0, below=1)
+        if not (self.pruning is None or isinstance(self.pruning, Pruning)):
+            raise ValueError(f"pruning must be Pruning(), or None for all parts; got {self.pruning!r}")
 
     def __call__(self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None) -> Iterator[Step]:
         """Ascend; from `warm` `(B · V, 1, *L)`, if given, by a last run only."""
