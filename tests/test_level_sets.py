@@ -7,6 +7,7 @@ import torch
 
 import sfumato
 from sfumato.model.evaluate import Evaluation
+from sfumato.perturbations import Perturbed
 from sfumato.search.loop import Step
 from sfumato.search.schedules import AreaPath
 from sfumato.search.search import Search
@@ -226,6 +227,29 @@ def test_each_group_of_rows_moves_in_its_own_way(rows: int) -> None:
                 torch.testing.assert_close(part[some], one)
 
 
+@pytest.mark.parametrize("restarts", [2, 3, 4])
+def test_every_second_step_of_each_restart_is_still(restarts: int) -> None:
+    """However many there are: an even number would otherwise give one restart all the moves, and another none."""
+    seen: list[list[bool]] = []
+
+    def model(inputs: torch.Tensor) -> torch.Tensor:
+        if inputs.requires_grad and len(inputs) == restarts:
+            # Of a picture that is not its own mirror image, and hidden places that are like shown ones.
+            seen.append([torch.equal(row, picture[0]) for row in inputs.detach()])
+        return inputs.flatten(1).mean(1, keepdim=True)
+
+    class Nothing:
+        def __call__(self, x: torch.Tensor) -> Perturbed:
+            return lambda masks, query: x[query] + 0 * masks
+
+    picture = torch.arange(32.0 * 32).view(1, 1, 32, 32).expand(1, 3, 32, 32).contiguous()
+    ascent = sfumato.LevelSetAscent(restarts=restarts)
+    with pytest.warns(UserWarning, match="effect|change"):
+        E(areas=(0.2,), steps=120, ascent=ascent, perturbation=Nothing())(model, picture, 0)
+    still = torch.tensor(seen[-20:]).float().mean(0)
+    assert ((still >= 0.45) & (still <= 0.7)).all()
+
+
 def squares(inputs: torch.Tensor) -> torch.Tensor:
     """The same of what is squared, so that gradients depend on the input."""
     return window(inputs.square()) / 1000
@@ -310,13 +334,13 @@ def test_a_field_of_equal_places_has_a_set_of_each_area(shape: tuple[int, ...]) 
     half = torch.zeros(4, 1, *sets.size)
     half[:, :, : sets.size[0] // 2] = 1
     narrow = replace(sets.family, sigma=tuple(0.6 * step for step in sets.family.step)).on(shape)
-    for sets, parameters in (
+    for family, parameters in (
         (sets, torch.zeros_like(half)),
         (sets, torch.ones_like(half)),
         (sets, half),
         (narrow, half),
     ):
-        achieved = sets.areas(sets.nodes(sets.settled(parameters, areas)))
+        achieved = family.areas(family.nodes(family.settled(parameters, areas)))
         torch.testing.assert_close(achieved, areas, atol=0.005, rtol=0)
 
 
@@ -365,6 +389,28 @@ def test_a_family_and_an_ascent_go_together() -> None:
     assert E.smooth_masks(steps=150) == smooth
     assert E.torchray(mask=sfumato.SmoothMask()).ascent == smooth.ascent
     assert E(ascent=sfumato.EvolutionAscent()).mask == sfumato.SmoothMask()
+
+
+def test_what_is_derived_from_a_family_or_an_ascent_goes_with_the_same() -> None:
+    class Sharper(sfumato.LevelSet):
+        pass
+
+    class Faster(sfumato.LevelSetAscent):
+        pass
+
+    assert E(mask=Sharper()).ascent == sfumato.LevelSetAscent()
+    assert E(ascent=Faster()).mask == sfumato.LevelSet()
+
+
+@pytest.mark.parametrize("side", [2, 4, 5, 7])
+def test_the_smallest_area_of_few_places_is_one_of_them(side: int) -> None:
+    def middle(inputs: torch.Tensor) -> torch.Tensor:
+        return inputs[:, :1, side // 2, side // 2]
+
+    method = E(steps=40, perturbation=sfumato.Fade(), jitter=None)
+    result = sfumato.smallest(method, middle, torch.ones(1, 3, side, side), 0)
+    assert result.area.item() == pytest.approx(1 / side**2)
+    assert int((result.attribution.masks > 0.5).sum()) == 1
 
 
 def test_an_ascent_refuses_another_family() -> None:

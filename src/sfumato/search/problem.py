@@ -45,7 +45,8 @@ class Problem:
 
         At a `turn`, under one of several perturbations, taken in turn.
         """
-        moves = list(islice(self.moves, self.groups))
+        # An odd number of moves: of those that are still in turn with others, each group sees both.
+        moves = list(islice(self.moves, self.groups + (self.groups + 1) % 2))[: self.groups]
         leaf = parameters.detach().requires_grad_()
         masks = self.lattice(leaf)
         values, gradient = self.evaluation.gradients(masks, self.game, *moves, turn=turn)
