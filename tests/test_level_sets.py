@@ -349,8 +349,19 @@ def test_an_area_close_to_one_is_exact() -> None:
     assert float((result.masks > 0.5).float().mean()) == pytest.approx(0.999, abs=0.001)
 
 
+def test_parts_of_too_many_places_are_refused_before_the_search(monkeypatch) -> None:
+    monkeypatch.setattr("sfumato.masks.parts.MOST", 1000)
+    steps: list[Step] = []
+    method = E(areas=(0.1,), steps=2, perturbation=sfumato.Fade())
+    with pytest.raises(ValueError, match="at most 1000 places; got 1024. Write .*pruning=None"):
+        method(squares, torch.rand(1, 3, 32, 32), 0, progress=steps.append)
+    assert not steps
+    every_part = replace(method, ascent=sfumato.LevelSetAscent(pruning=None))
+    assert every_part(squares, torch.rand(1, 3, 32, 32), 0).masks.shape == (1, 1, 1, 32, 32)
+
+
 def test_an_input_of_one_place_is_refused() -> None:
-    with pytest.raises(ValueError, match="one place"):
+    with pytest.raises(ValueError, match="at least two places"):
         E(areas=(0.5,))(lambda inputs: inputs.flatten(1), torch.ones(1, 3, 1, 1), 0)
 
 

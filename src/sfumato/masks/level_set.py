@@ -129,7 +129,7 @@ class LevelSets:
         """Raise `ValueError` where an area is less than one place, or the input has no other."""
         if math.prod(self.shape) < 2:
             raise ValueError(
-                "an input of one place has no sets but everything and nothing; give one of at least two places"
+                "one place has no sets but everything and nothing; give an input, or a layer, of at least two places"
             )
         if min(areas) < self.finest / 2:
             raise ValueError(

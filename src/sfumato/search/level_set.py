@@ -1,5 +1,6 @@
 """Gradient ascent on the outlines of sets, while their area shrinks and their edges sharpen."""
 
+import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
@@ -8,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.masks.level_set import LevelSets
+from sfumato.masks.parts import check_places
 from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
 from sfumato.search.pruning import Pruning
@@ -58,6 +60,8 @@ class LevelSetAscent(ShrinkingAscent):
         """Ascend; from `warm` `(B · V, 1, *L)`, if given, by a last run only."""
         if not isinstance(problem.lattice, LevelSets):
             raise TypeError(f"LevelSetAscent goes with masks of the family LevelSet; got {problem.lattice.family!r}")
+        if self.pruning:
+            check_places(math.prod(problem.lattice.shape))  # now, not after all steps
         restarts, path, last = self._lengths(steps, problem.areas.shape[1]) if warm is None else (0, 0, steps)
         found = None
         if warm is None:
