@@ -318,6 +318,17 @@ def test_without_restarts_nothing_can_agree() -> None:
         assert method(window, torch.ones(1, 3, 64, 64), 0).agreement is None
 
 
+@pytest.mark.parametrize("settings", [{"jitter": None}, {"jitter": sfumato.Jitter(0, flip=False)}, {"layer": "0"}])
+def test_restarts_that_would_be_equal_are_one(settings: dict) -> None:
+    """Or their agreement would always be 1, whatever the model."""
+    net = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 2))
+    steps: list[Step] = []
+    method = E(areas=(0.1, 0.2), steps=100, perturbation=sfumato.Fade(), **settings)
+    result = method(net, torch.rand(1, 3, 32, 32), 0, progress=steps.append)
+    assert result.agreement is None
+    assert len(steps) == 200
+
+
 def test_no_two_places_are_equal_at_the_start() -> None:
     """So that a set of any area is exact, even where a model tells no place from another."""
     for shape in ((24,), (32, 32), (8, 24, 24)):

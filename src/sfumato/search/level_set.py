@@ -32,8 +32,8 @@ class LevelSetAscent(ShrinkingAscent):
     parameters by `rate`. What a path finds for an area is the mean of its fields at the rest: single steps wander among sets
     that do equally well; the set of their mean does better than the last one. For the same reason there are several
     `restarts`, which see other moves of the input: a last run, the share `refinement` of all steps, begins for each area from
-    the mean of what they found, and stays there. Of several perturbations, a step sees one: each for two steps, as every
-    second step's input is not moved.
+    the mean of what they found, and stays there. Where nothing moves, as at a layer, they would be equal: there is one, without
+    a last run. Of several perturbations, a step sees one: each for two steps, as every second step's input is not moved.
 
     In the end, parts that do not matter are given up, see `Pruning`, or `None` for all parts.
 
@@ -62,7 +62,8 @@ class LevelSetAscent(ShrinkingAscent):
             raise TypeError(f"LevelSetAscent goes with masks of the family LevelSet; got {problem.lattice.family!r}")
         if self.pruning:
             check_places(math.prod(problem.lattice.shape))  # now, not after all steps
-        restarts, path, last = self._lengths(steps, problem.areas.shape[1]) if warm is None else (0, 0, steps)
+        several = replace(self, restarts=1) if problem.still else self
+        restarts, path, last = several._lengths(steps, problem.areas.shape[1]) if warm is None else (0, 0, steps)
         found = None
         if warm is None:
             found = yield from self._descend(problem, restarts, path, path + last)

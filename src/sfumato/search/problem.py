@@ -28,6 +28,8 @@ class Problem:
     moves: Iterator[Move]
     seed: int = 0
     """Of what an ascent draws, unless it names a seed itself."""
+    still: bool = False
+    """Whether no move changes the input: what is begun twice then finds the same twice."""
     groups: int = 1
     """Of rows that follow each other, equally many in each: a step moves the input of each group in its own way."""
 
