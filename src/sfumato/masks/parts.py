@@ -38,11 +38,15 @@ def label_parts(sets: Bool[Tensor, "N 1 *S"]) -> Int[Tensor, "N 1 *S"]:
     pool = POOLS[sets.ndim - 2]
     outside = ~sets
     # Each place points to a later one of its part, in the end to the last; 0 is no place.
-    target = torch.arange(1, places + 1, device=sets.device).view(1, *sets.shape[1:]).masked_fill(outside, 0)
+    target = (
+        torch.arange(1, places + 1, dtype=torch.long, device=sets.device)
+        .view(1, *sets.shape[1:])
+        .masked_fill(outside, 0)
+    )
     while True:
         nearby = pool(target.float(), 3, 1, 1).long().masked_fill(outside, 0)
         # The place to which a group of places points gets the latest of all that their neighbours point to.
-        roots = torch.arange(places + 1, device=sets.device).repeat(len(sets), 1)
+        roots = torch.arange(places + 1, dtype=torch.long, device=sets.device).repeat(len(sets), 1)
         roots.scatter_reduce_(1, target.flatten(1), nearby.flatten(1), "amax")
         roots[:, 0] = 0
         for _ in range(JUMPS):
@@ -54,8 +58,10 @@ def label_parts(sets: Bool[Tensor, "N 1 *S"]) -> Int[Tensor, "N 1 *S"]:
     sizes = torch.zeros(len(sets), places + 1, dtype=torch.long, device=sets.device)
     sizes.scatter_add_(1, target.flatten(1), torch.ones_like(target).flatten(1))
     sizes[:, 0] = 0
-    order = (sizes * (places + 1) + torch.arange(places + 1, device=sets.device)).argsort(1, descending=True)
+    order = (sizes * (places + 1) + torch.arange(places + 1, dtype=torch.long, device=sets.device)).argsort(
+        1, descending=True
+    )
     number = torch.zeros_like(order).scatter_(
-        1, order, torch.arange(1, places + 2, device=sets.device).expand_as(order)
+        1, order, torch.arange(1, places + 2, dtype=torch.long, device=sets.device).expand_as(order)
     )
     return number.gather(1, target.flatten(1)).view_as(target).masked_fill(outside, 0)
