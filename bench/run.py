@@ -58,7 +58,7 @@ def overhead(repeats: int) -> None:
     for pictures in (1, 4):
         for areas in ((0.1,), SIX_AREAS):
             few, many = 4, 12
-            method = sfumato.ExtremalPerturbation(areas=areas)
+            method = sfumato.ExtremalPerturbation.smooth_masks(areas=areas)
             inputs, targets = subjects.inputs[:pictures], subjects.targets[:pictures]
             alone, last, ours = [], [], []
             with method.prepared(subjects.net, inputs, targets) as subject:
@@ -76,6 +76,33 @@ def overhead(repeats: int) -> None:
             print(f"| {pictures} | {len(areas)} | {a} | {c} | {b} | {ratios[0]:.2f}, {ratios[1]:.2f} |", flush=True)
 
 
+def searching(repeats: int) -> None:
+    """The default search, whose steps have as many rows as restarts, and in the last run as masks."""
+    print("\n## A whole search, against the bare model's passes of as many rows\n")
+    print("| pictures | areas | bare, s | the search, s | ratio |\n| --- | --- | --- | --- | --- |")
+    subjects = imagenet_pictures(4)
+    for pictures in (1, 4):
+        for areas in ((0.1,), SIX_AREAS):
+            method = sfumato.ExtremalPerturbation(areas=areas, steps=100)
+            restarts, path, last = method.ascent._lengths(method.steps, len(areas))
+            alone, ours = [], []
+            with method.prepared(subjects.net, subjects.inputs[:pictures], subjects.targets[:pictures]) as subject:
+                search = method.search(subject)
+                wanted = torch.tensor(areas).expand(pictures, -1)
+                for _ in range(repeats):
+                    passes = [(path, pictures * restarts), (last, pictures * len(areas))]
+                    alone.append(
+                        sum(
+                            count / 4 * seconds(lambda rows=rows: [bare(subjects, rows, True) for _ in range(4)])
+                            for count, rows in passes
+                        )
+                    )
+                    ours.append(seconds(lambda: search.ascend(wanted)))
+            ratio = statistics.median(b / a for a, b in zip(alone, ours, strict=True))
+            a, b = (f"{statistics.median(each):.1f}" for each in (alone, ours))
+            print(f"| {pictures} | {len(areas)} | {a} | {b} | {ratio:.2f} |", flush=True)
+
+
 def quality(pictures: int, areas: tuple[float, ...]) -> None:
     print("\n## Score kept at the same visible area, against TorchRay (800 iterations)\n")
     subjects = imagenet_pictures(pictures)
@@ -88,7 +115,7 @@ def quality(pictures: int, areas: tuple[float, ...]) -> None:
         references.append(load_file(kept)["masks"])
     theirs = torch.stack(references)
     shown = theirs.flatten(2).mean(2)
-    method = sfumato.ExtremalPerturbation()
+    method = sfumato.ExtremalPerturbation.smooth_masks()
     dark = replace(method, perturbation=sfumato.Blur(border="zeros"))
     with dark.prepared(subjects.net, subjects.inputs, subjects.targets) as subject:
         search = dark.search(subject)
@@ -256,6 +283,7 @@ def peak(what: str) -> None:
 def main() -> None:
     parts = {
         "overhead": lambda given: overhead(given.repeats),
+        "search": lambda given: searching(given.repeats),
         "speed": lambda given: speed(),
         "methods": lambda given: methods(given.repeats),
         "memory": lambda given: memory(),
@@ -264,8 +292,9 @@ def main() -> None:
         "peak-bare": lambda given: peak("bare"),
         "peak-ours": lambda given: peak("ours"),
     }
+    named = [part for part in parts if not part.startswith("peak")]
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(list(parts)[:6])}; all if none is named")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(named)}; all if none is named")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--pictures", type=int, default=6, help="for quality; TorchRay needs some ten minutes for each")
     parser.add_argument("--steps", type=int, default=800, help="of the preset's long comparison")
@@ -273,9 +302,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     if not given.parts:
         print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, EfficientNet-Lite0 at 224²")
-    for part in given.parts or list(parts)[:6]:
+    for part in given.parts or named:
         if part not in parts:
-            parser.error(f"unknown part {part!r}; choose from {', '.join(list(parts)[:6])}")
+            parser.error(f"unknown part {part!r}; choose from {', '.join(named)}")
         parts[part](given)
 
 

@@ -19,8 +19,8 @@ from sfumato.runs.checks.check import check_plan
 from sfumato.runs.checks.models import device_fault
 from sfumato.runs.checks.trial import forecast, trials
 from sfumato.runs.execution.session import begin
+from sfumato.runs.plans.data_sample import FEW, MANY, DataSample, setting_meant, spread
 from sfumato.runs.plans.findings import PlanError, sentence
-from sfumato.runs.plans.looks import FEW, MANY, Look, setting_meant, spread
 from sfumato.runs.plans.plan import parse
 from sfumato.runs.results.record import Place, read_record
 from sfumato.runs.work.workbench import Workbench
@@ -343,9 +343,9 @@ def test_a_few_places_are_spread_over_all():
 
 def test_examples_that_cannot_be_read_are_told_from_others(subject):
     plan = planned(subject)
-    look = Look(plan.data["squares"].data)
-    assert look.queries == 6
-    assert look.complete
+    sample = DataSample(plan.data["squares"].data)
+    assert sample.queries == 6
+    assert sample.complete
     assert setting_meant(plan.data["squares"].data, f"no {subject.folder / 'pictures'}") == ("path",)
 
 

@@ -8,6 +8,7 @@ import torch
 import sfumato
 from sfumato.model.evaluate import Evaluation
 from sfumato.perturbations import Perturbed
+from sfumato.search import ProjectedAscent
 from sfumato.search.loop import Step
 from sfumato.search.schedules import AreaPath
 from sfumato.search.search import Search
@@ -379,7 +380,7 @@ def test_an_input_of_one_place_is_refused() -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (lambda: E(mask=sfumato.LevelSet(), ascent=sfumato.EvolutionAscent()), "give a pair"),
+        (lambda: E(mask=sfumato.LevelSet(), ascent=ProjectedAscent()), "give a pair"),
         (lambda: E(perturbation=()), "one or several"),
         (lambda: E(perturbation=(sfumato.Blur(), 3)), "Blur\\(\\), or several"),
         (lambda: E(mask=sfumato.SmoothMask(), ascent=sfumato.LevelSetAscent()), "give a pair"),
@@ -397,6 +398,22 @@ def test_an_input_of_one_place_is_refused() -> None:
 def test_wrong_settings_are_refused(wrong, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         wrong()
+
+
+def test_sets_are_found_without_gradients() -> None:
+    method = E(
+        areas=(0.1,),
+        steps=40,
+        mask=sfumato.LevelSet(step=6, sigma=5),
+        ascent=sfumato.EvolutionAscent(),
+        perturbation=sfumato.Fade(),
+    )
+    with torch.no_grad():
+        result = method(lambda x: window(x).detach(), torch.ones(1, 3, 64, 64), 0)
+    inside = result.masks.flatten().sort().values[-round(0.1 * 64 * 64) :]
+    assert float(inside.mean()) > 0.9
+    assert float(result.achieved) == pytest.approx(0.1, abs=2e-3)
+    assert float(result.masks[0, 0, 0, 8:28, 8:28].sum() / result.masks.sum()) > 0.8
 
 
 def test_a_family_and_an_ascent_go_together() -> None:

@@ -211,3 +211,14 @@ def test_what_a_set_has_above_the_whole_is_kept_where_the_hidden_input_has_more(
 def test_wrong_settings_are_refused(wrong, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         wrong()
+
+
+@pytest.mark.parametrize("shape", [(1, 3000), (24,), (40, 41), (7, 9, 11)])
+def test_a_pruned_set_has_its_area_on_any_shape(shape: tuple[int, ...]) -> None:
+    """Also where a part of one place is all that is left, and grows to the whole area."""
+    weights = torch.zeros(1, 1, *shape)
+    weights.flatten()[shape[-1] // 2] = 1
+    method = E(areas=(0.2,), steps=1, perturbation=sfumato.Fade(), ascent=sfumato.LevelSetAscent(pruning=Pruning(1.0)))
+    result = method(lambda x: (x * weights).flatten(1).sum(1, keepdim=True), torch.ones(1, 1, *shape), 0)
+    places = torch.Size(shape).numel()
+    assert abs(float((result.masks > 0.5).float().mean()) - 0.2) <= max(0.005, 0.51 / places)

@@ -188,7 +188,7 @@ def test_what_is_left_out_follows_what_is_said():
     assert SmoothMask(sigma=8).for_shape((224, 224)) == SmoothMask(step=(7, 7), sigma=(8, 8))
     assert GridMask(scale=16).for_shape((100,)).sigma == (10,)
     assert Jitter(shift=(1, 2)).for_shape((100, 100)) == Jitter(shift=(1, 2))
-    with pytest.raises(ValueError, match="not said; write SmoothMask"):
+    with pytest.raises(ValueError, match="not set; write SmoothMask"):
         SmoothMask().divided((2, 2))
 
 

@@ -123,6 +123,17 @@ def later(default: T) -> T:
     return field(default=default, metadata={LATER: True})
 
 
+BEFORE = "before"
+
+
+def renewed(default: T, before: Any) -> T:
+    """The default of a setting that had another one when earlier runs were made, although their rows are what it gives now.
+
+    `as_key` writes the earlier one.
+    """
+    return field(default=default, metadata={BEFORE: before})
+
+
 def as_json(value: Any) -> Any:
     """A configuration as numbers, strings, lists and dicts.
 
@@ -133,10 +144,16 @@ def as_json(value: Any) -> Any:
 
 
 def as_key(value: Any) -> Any:
-    """Like `as_json`, without `later` settings at their defaults, so that earlier runs have the same key."""
-    return _plain(
+    """Like `as_json`, without `later` settings at their defaults, and with the earlier default of `renewed` ones, so that
+    earlier runs have the same key."""
+    key = _plain(
         value, as_key, lambda entry: not (entry.metadata.get(LATER) and getattr(value, entry.name) == entry.default)
     )
+    if is_dataclass(value) and not isinstance(value, type):
+        for entry in fields(value):
+            if BEFORE in entry.metadata and getattr(value, entry.name) == entry.default:
+                key[entry.name] = entry.metadata[BEFORE]
+    return key
 
 
 def _plain(value: Any, convert: Callable[[Any], Any], counts: Callable[["Field[Any]"], bool]) -> Any:

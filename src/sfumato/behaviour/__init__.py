@@ -7,7 +7,7 @@ that a class needs.
 
 from sfumato.behaviour.invariance import Invariance as Invariance
 from sfumato.behaviour.presence import Presence as Presence
-from sfumato.behaviour.strongest import Look as Look
+from sfumato.behaviour.strongest import StrengthTest as StrengthTest
 from sfumato.behaviour.strongest import Strongest as Strongest
 from sfumato.behaviour.strongest import strongest as strongest
 from sfumato.behaviour.transformations import Blurring as Blurring

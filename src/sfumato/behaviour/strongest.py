@@ -20,11 +20,11 @@ from sfumato.metrics.estimate import Estimate
 from sfumato.settings import check_number
 
 TOLERANCE = 0.05
-LOOKS = 14
+MOST_TESTS = 14
 
 
 @dataclass(frozen=True)
-class Look:
+class StrengthTest:
     """The test of one strength."""
 
     strength: float
@@ -40,7 +40,7 @@ class Strongest:
     strength: float
     fails: float | None
     """The smallest tested strength at which the rule does not hold; `None` if it holds at the largest."""
-    curve: tuple[Look, ...]
+    curve: tuple[StrengthTest, ...]
     """All tests, the weakest strength first."""
     tested: Mapping[str, Estimate]
     """All errors at `strength`; empty for 0."""
@@ -48,7 +48,7 @@ class Strongest:
     @property
     def rises(self) -> bool:
         """Whether the error rises with strength at all tested strengths, as the search assumes."""
-        errors = [look.error.value for look in self.curve]
+        errors = [test.error.value for test in self.curve]
         return all(weaker <= stronger for weaker, stronger in pairwise(errors))
 
 
@@ -57,11 +57,11 @@ def strongest(
     watched: Watched,
     most: float | None = None,
     tolerance: float = TOLERANCE,
-    progress: Callable[[Look], object] | None = None,
+    progress: Callable[[StrengthTest], object] | None = None,
 ) -> Strongest:
     """Search between 0 and `most`, by default the transformation's own, until the strength is known to a fraction `tolerance`.
 
-    `progress` is called with each `Look`. Raises `ValueError` if `most` is no strength of the transformation, or if there are
+    `progress` is called with each test. Raises `ValueError` if `most` is no strength of the transformation, or if there are
     too few pictures to find any strength.
     """
     most = rule.transformation.most if most is None else most
@@ -77,30 +77,34 @@ def strongest(
         estimates[strength] = rule_at_strength.tested(rule_at_strength.rows(watched))
         return estimates[strength][rule.error_column]
 
-    looks = []
-    for look in bisect(error, rule.epsilon, most, tolerance, LOOKS if rule.transformation.graded else 1):
-        looks.append(look)
+    tests = []
+    for test in bisect(error, rule.epsilon, most, tolerance, MOST_TESTS if rule.transformation.graded else 1):
+        tests.append(test)
         if progress is not None:
-            progress(look)
-    strength = max((look.strength for look in looks if look.holds), default=0.0)
+            progress(test)
+    strength = max((test.strength for test in tests if test.holds), default=0.0)
     return Strongest(
         strength=strength,
-        fails=min((look.strength for look in looks if not look.holds), default=None),
-        curve=tuple(sorted(looks, key=lambda look: look.strength)),
+        fails=min((test.strength for test in tests if not test.holds), default=None),
+        curve=tuple(sorted(tests, key=lambda test: test.strength)),
         tested=estimates.get(strength, {}),
     )
 
 
 def bisect(
-    error: Callable[[float], Estimate], epsilon: float, most: float, tolerance: float = TOLERANCE, count: int = LOOKS
-) -> Iterator[Look]:
+    error: Callable[[float], Estimate],
+    epsilon: float,
+    most: float,
+    tolerance: float = TOLERANCE,
+    count: int = MOST_TESTS,
+) -> Iterator[StrengthTest]:
     """Bisection between 0 and `most`, from `most`: yield at most `count` tests, until the strength is known to `tolerance`."""
     low, strength = 0.0, most  # the rule holds at `low`
     high: float | None = None  # the rule fails at `high`
     for _ in range(count):
         estimate = error(strength)
         holds = estimate.high <= epsilon  # False for NaN
-        yield Look(strength, estimate, holds)
+        yield StrengthTest(strength, estimate, holds)
         if holds:
             low = strength
         else:

@@ -61,7 +61,7 @@ class Canvas:
         self.everything = torch.ones(1, dtype=torch.float32, device=device)
 
     finest = 0.02
-    """The smallest area that tells anything, as a fraction of the input."""
+    """The smallest area that can be told from zero, as a fraction of the input."""
 
     def check(self, areas: Sequence[float]) -> None:
         """The penalty asks for areas but guarantees none, so any will do."""

@@ -21,7 +21,7 @@ class Parametrisation(Protocol):
 
     @property
     def finest(self) -> float:
-        """The smallest area that tells anything, as a fraction of the input."""
+        """The smallest area that can be told from zero, as a fraction of the input."""
 
     @property
     def everything(self) -> Float[Tensor, "1"]:
@@ -29,7 +29,7 @@ class Parametrisation(Protocol):
 
     @property
     def family(self) -> Any:
-        """The family's configuration with all lengths said; `None` where there is none to say."""
+        """The family's configuration with all its lengths; `None` if it has no configuration."""
 
     def check(self, areas: Sequence[float]) -> None:
         """Raise `ValueError` where no mask has one of these areas."""

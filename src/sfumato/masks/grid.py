@@ -22,7 +22,7 @@ class GridMask:
     """The family of masks with one value for every `scale` places, interpolated linearly, then smoothed.
 
     `scale`, in places, and `sigma`, the width of the Gaussian in places (0 for none), are one number for all axes of
-    space or one per axis. By default both suit the input's shape, axis by axis, as those of `SmoothMask` do (`for_shape` tells
+    space or one per axis. By default both suit the input's shape, axis by axis, as those of `SmoothMask` do (`for_shape` gives
     them): for a picture of 224 × 224 they are the published 8 and 5, a grid of 28 × 28. Where only `scale` is given, `sigma` is
     5/8 of it.
     """
@@ -35,7 +35,7 @@ class GridMask:
         object.__setattr__(self, "sigma", as_lengths("sigma", self.sigma, "the Gaussian's width", least=0))
 
     def for_shape(self, shape: Sequence[int]) -> "GridMask":
-        """The same family with its lengths said, for inputs whose axes of space have the lengths `shape`.
+        """The same family with its lengths set, for inputs whose axes of space have the lengths `shape`.
 
         >>> GridMask().for_shape((224, 300))
         GridMask(scale=(8.0, 8.0), sigma=(5.0, 5.0))

@@ -42,7 +42,7 @@ def for_each_axis(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Both lengths of a family for each axis of an input. Raises `ValueError` where one of them is not given."""
     if spacing is None or width is None:
-        raise ValueError(f"the lengths of {family} are not said; write {family}.on(shape)")
+        raise ValueError(f"the lengths of {family} are not set; write {family}.on(shape)")
     return per_axis(spacing, len(shape)), per_axis(width, len(shape))
 
 
@@ -56,7 +56,7 @@ def over_layer(
     """
     if spacing is None or width is None:
         name = type(family).__name__
-        raise ValueError(f"the lengths of {family} are not said; write {name}().for_shape(shape).divided(stride)")
+        raise ValueError(f"the lengths of {family} are not set; write {name}().for_shape(shape).divided(stride)")
     spacings, widths = per_axis(spacing, len(stride)), per_axis(width, len(stride))
     factors = [min(1.0, max(1 / places, LEAST / length)) for places, length in zip(stride, spacings, strict=True)]
     spacings, widths = (

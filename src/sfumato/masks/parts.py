@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import max_pool1d, max_pool2d, max_pool3d
 
@@ -27,6 +27,11 @@ def check_places(places: int) -> None:
         )
 
 
+def largest_nearby(values: Float[Tensor, "N 1 *S"]) -> Float[Tensor, "N 1 *S"]:
+    """The largest of the values at each place and its neighbours, also across corners, `(N, 1, *S)`."""
+    return POOLS[values.ndim - 2](values, 3, 1, 1)
+
+
 def label_parts(sets: Bool[Tensor, "N 1 *S"]) -> Int[Tensor, "N 1 *S"]:
     """The number of the part at each place of sets `(N, 1, *S)`: from 1, the largest first; 0 outside.
 
@@ -35,7 +40,6 @@ def label_parts(sets: Bool[Tensor, "N 1 *S"]) -> Int[Tensor, "N 1 *S"]:
     """
     places = math.prod(sets.shape[1:])
     check_places(places)
-    pool = POOLS[sets.ndim - 2]
     outside = ~sets
     # Each place points to a later one of its part, in the end to the last; 0 is no place.
     target = (
@@ -44,7 +48,7 @@ def label_parts(sets: Bool[Tensor, "N 1 *S"]) -> Int[Tensor, "N 1 *S"]:
         .masked_fill(outside, 0)
     )
     while True:
-        nearby = pool(target.float(), 3, 1, 1).long().masked_fill(outside, 0)
+        nearby = largest_nearby(target.float()).long().masked_fill(outside, 0)
         # The place to which a group of places points gets the latest of all that their neighbours point to.
         roots = torch.arange(places + 1, dtype=torch.long, device=sets.device).repeat(len(sets), 1)
         roots.scatter_reduce_(1, target.flatten(1), nearby.flatten(1), "amax")

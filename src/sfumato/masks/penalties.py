@@ -16,6 +16,8 @@ def area_penalty(masks: Float[Tensor, "N 1 *S"], areas: Float[Tensor, " N"]) -> 
     values = masks.flatten(1).sort(dim=1).values
     count = values.shape[1]
     # An area such as 20/60 has no exact float32; without the margin, one zero too few is counted.
-    zeros = ((1 - areas.double()) * count + 0.01).floor().unsqueeze(1)
+    zeros = (
+        ((1 - areas.cpu().double()) * count + 0.01).floor().long().unsqueeze(1).to(masks.device)
+    )  # not all have float64
     step = (torch.arange(count, dtype=torch.long, device=masks.device) >= zeros).to(masks.dtype)
     return (values - step).square().mean(dim=1)

@@ -36,7 +36,7 @@ SHARP = 60.0
 """The temperature up to which exp(T) and sums of it are finite in single precision."""
 
 FLAT = 1e-6
-"""The least temperature that is told from its limit, the mean of the values weighted by themselves."""
+"""The least temperature that differs from its limit, the mean of the values weighted by themselves."""
 
 
 def _weighed(
@@ -74,7 +74,7 @@ class SmoothMask:
 
     `step` and `sigma` are one number for all axes or one per axis; `temperature` is the inverse softness of the
     maximum. By default both lengths suit the input's shape, axis by axis: for pictures of 224 pixels, and up to twice as many,
-    they are 7 and 16, and for other shapes such that a mask of one seed covers as much, 1 to 2 % (`for_shape` tells them).
+    they are 7 and 16, and for other shapes such that a mask of one seed covers as much, 1 to 2 % (`for_shape` gives them).
     Where only `step` is given, `sigma` is 16/7 of it. Step and temperature are the published ones; the published `sigma`, 21,
     goes with a kernel that is cut off, and with 16 the whole kernel makes borders as wide as those.
 
@@ -92,7 +92,7 @@ class SmoothMask:
         check_number("temperature", self.temperature, "the inverse softness of the maximum", above=0)
 
     def for_shape(self, shape: Sequence[int]) -> "SmoothMask":
-        """The same family with its lengths said, for inputs whose axes of space have the lengths `shape`.
+        """The same family with its lengths set, for inputs whose axes of space have the lengths `shape`.
 
         >>> SmoothMask().for_shape((224, 224))
         SmoothMask(step=(7.0, 7.0), sigma=(16.0, 16.0), temperature=20)
@@ -107,7 +107,7 @@ class SmoothMask:
         """The same family over a layer whose places are `stride` places of the input apart, one number per axis.
 
         Its lengths are divided by the strides. A step stays at half a place at least, as finer ones could not be seen, and
-        sigma with it. The lengths must be said: see `for_shape`.
+        sigma with it. The lengths must be set: see `for_shape`.
         """
         return SmoothMask(*over_layer(self, self.step, self.sigma, stride), self.temperature)
 
@@ -163,7 +163,7 @@ class Lattice:
         """The largest area that a mask of this family has, `(1,)`."""
 
     finest = 0.02
-    """The smallest area that tells anything, as a fraction of the input."""
+    """The smallest area that can be told from zero, as a fraction of the input."""
 
     def check(self, areas: Sequence[float]) -> None:
         """Raise `ValueError` if no mask of this family covers so much."""

@@ -23,12 +23,13 @@ from sfumato.masks.smooth import SmoothMask
 from sfumato.methods.masked import MaskMethod
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Fade, Perturbation, default_perturbation
+from sfumato.search.evolution import EvolutionAscent
 from sfumato.search.level_set import LevelSetAscent
 from sfumato.search.penalised import PenalisedAscent
 from sfumato.search.problem import Ascent
 from sfumato.search.projected import ProjectedAscent
 from sfumato.search.search import Search
-from sfumato.settings import check_flag, check_whole, later
+from sfumato.settings import check_flag, check_whole, later, renewed
 from sfumato.space.jitter import Jitter, MirrorEvenSteps
 from sfumato.space.smoothing import enlarged
 
@@ -49,7 +50,7 @@ class ExtremalPerturbation(MaskMethod):
     - `mask`: the family of masks, with lengths in places of the input also at a layer: by default `LevelSet()`, sets with
       smooth outlines; `SmoothMask()` are the paper's (see `smooth_masks`).
     - `ascent`: how the best is sought: by default as goes with the family. `EvolutionAscent()` needs no gradients, for
-      models that have none; its masks are smooth ones.
+      models that have none; its masks are smooth ones unless a `LevelSet` is given.
     - `jitter`: random moves of the perturbed input, or `None`. At a layer nothing is moved.
     - `smooth`: width of the Gaussian that smooths `result.map`, the mean of the masks, as a fraction of the input's
       shortest side; TorchRay's pointing game uses 0.09 (its sum of masks is this mean times V).
@@ -82,7 +83,7 @@ class ExtremalPerturbation(MaskMethod):
     smooth: float = 0.0
     evenly: bool = False
     seed: int = 0
-    memory: float | None = None
+    memory: float | None = renewed(None, 2.0)
     layer: str = ""
     at: str = "output"
     layout: str = later("")
@@ -112,11 +113,10 @@ class ExtremalPerturbation(MaskMethod):
             for value in setting if isinstance(setting, tuple) and name == "perturbation" else (setting,):
                 if isinstance(value, type) or not (hasattr(value, does) or (optional and value is None)):
                     raise ValueError(f"{name} must be a configuration such as {example}; got {setting!r}")
-        exclusive = (pair for pair in PAIRS if SmoothMask not in pair)  # smooth masks go with any other ascent
-        if any(isinstance(self.mask, kind) != isinstance(self.ascent, its_ascent) for kind, its_ascent in exclusive):
+        if not goes_with(self.mask, self.ascent):
             raise ValueError(
-                "LevelSetAscent goes with a LevelSet, PenalisedAscent with a CanvasMask, others with a SmoothMask; give a "
-                f"pair; got ascent={self.ascent!r}, mask={self.mask!r}"
+                "LevelSetAscent goes with a LevelSet, PenalisedAscent with a CanvasMask, EvolutionAscent with a LevelSet or a "
+                f"SmoothMask, others with a SmoothMask; give a pair; got ascent={self.ascent!r}, mask={self.mask!r}"
             )
         check_layer(self.layer, self.at, self.call)
         check_layout(self.layout)
@@ -217,6 +217,18 @@ def paired(mask: Any, ascent: Any) -> tuple[Any, Any]:
         ascents = [its_ascent for family, its_ascent in PAIRS if isinstance(mask, family)]
         ascent = (ascents or [ProjectedAscent])[0]()
     return mask, ascent
+
+
+def goes_with(mask: Any, ascent: Any) -> bool:
+    """Whether an ascent can search the masks of a family.
+
+    >>> goes_with(LevelSet(), EvolutionAscent()), goes_with(LevelSet(), ProjectedAscent())
+    (True, False)
+    """
+    if isinstance(mask, LevelSet) and isinstance(ascent, EvolutionAscent):
+        return True
+    exclusive = [pair for pair in PAIRS if SmoothMask not in pair]  # smooth masks go with any other ascent
+    return all(isinstance(mask, family) == isinstance(ascent, its_ascent) for family, its_ascent in exclusive)
 
 
 def check_areas(areas: Any) -> tuple[float, ...]:

@@ -26,7 +26,7 @@ from sfumato.search.penalised import PenalisedAscent
 from sfumato.search.problem import Ascent
 from sfumato.search.projected import ProjectedAscent
 from sfumato.search.search import Search
-from sfumato.settings import check_flag, check_whole, is_whole, later
+from sfumato.settings import check_flag, check_whole, is_whole, later, renewed
 from sfumato.space.jitter import Jitter
 from sfumato.space.smoothing import enlarged
 
@@ -73,7 +73,7 @@ class ExtremalChannels(MaskMethod):
     layout: str = later("")
     call: int = later(-1)
     seed: int = 0
-    memory: float | None = None
+    memory: float | None = renewed(None, 2.0)
     deterministic: bool = later(False)
     score: str = later("logit")
 

@@ -21,7 +21,7 @@ from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Perturbation
 from sfumato.search.loop import Look, Progress, Step, climb
 from sfumato.search.rules import TorchOptimiser
-from sfumato.settings import check_number, check_whole, later
+from sfumato.settings import check_number, check_whole, later, renewed
 from sfumato.space.jitter import Jitter, Move, shifts
 
 STARTS = ("circle", "ones")
@@ -73,7 +73,7 @@ class MeaningfulPerturbation(Method):
     start: str = "circle"
     smooth: float = 0.0
     seed: int = 0
-    memory: float | None = None
+    memory: float | None = renewed(None, 2.0)
     score: str = later("probability")
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ from sfumato.model.subject import WHOLE, Subject
 from sfumato.perturbations import Perturbation, seeded
 from sfumato.scores import check_finite, check_meaning
 from sfumato.search.loop import Progress
-from sfumato.settings import check_flag, check_memory, check_number, check_seed, later
+from sfumato.settings import check_flag, check_memory, check_number, check_seed, later, renewed
 from sfumato.space.smoothing import enlarged, gaussian_blur
 
 
@@ -151,7 +151,7 @@ class LayerMethod(AtLayer):
 
     smooth: float = 0.0
     resize: bool = True
-    memory: float | None = None
+    memory: float | None = renewed(None, 2.0)
     call: int = later(-1)
     score: str = later("logit")
 

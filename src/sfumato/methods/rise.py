@@ -18,7 +18,7 @@ from sfumato.model.inputs import warn_of_no_effect
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Fade, Perturbation, seeded
 from sfumato.search.loop import Progress
-from sfumato.settings import check_number, is_whole, later
+from sfumato.settings import check_number, is_whole, later, renewed
 from sfumato.space.precision import widest_float
 from sfumato.space.smoothing import per_axis
 
@@ -99,7 +99,7 @@ class RISE(Method):
     tolerance: float = 0.0
     smooth: float = 0.0
     seed: int = 0
-    memory: float | None = None
+    memory: float | None = renewed(None, 2.0)
     score: str = later("probability")
 
     def __post_init__(self) -> None:

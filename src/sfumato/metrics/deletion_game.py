@@ -20,7 +20,7 @@ from sfumato.model.evaluate import Evaluation
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Perturbation, seeded
 from sfumato.scores import check_meaning
-from sfumato.settings import check_memory, check_number, check_whole, later
+from sfumato.settings import check_memory, check_number, check_whole, later, renewed
 
 HEIGHTS = tuple(step / 20 for step in range(20))
 
@@ -53,7 +53,7 @@ class DeletionGame(Protocol):
     heights: tuple[float, ...] = HEIGHTS
     perturbation: Perturbation = Blur(max_sigma=10, levels=2)
     batch: int = 16
-    memory: float | None = None
+    memory: float | None = renewed(None, 2.0)
     score: str = later("probability")
 
     def __post_init__(self) -> None:

@@ -79,7 +79,7 @@ class EvolutionAscent(ShrinkingAscent):
             start = problem.exactly(best, areas(0))
             return climb(look, start, length, rule, lambda found, index: problem.projected(found, areas(index)))
 
-        start = problem.flat(0.5) if warm is None else warm
+        start = problem.start() if warm is None else warm
         return best_of(start, [steps], climb_from, lambda parameters: problem.exactly(parameters, wanted))
 
     def fields(self, size: Sequence[int], generator: torch.Generator) -> Float[Tensor, "K 1 *L"]:

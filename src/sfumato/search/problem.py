@@ -1,5 +1,6 @@
 """What is climbed: the game's value of masks of given areas."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from sfumato.games import Game
 from sfumato.masks.family import Parametrisation
+from sfumato.masks.level_set import LevelSets
 from sfumato.model.evaluate import Evaluation
 from sfumato.search.loop import Look, Step
 from sfumato.search.projection import EXACTLY, NEARLY, project
@@ -42,6 +44,17 @@ class Problem:
         """Parameters `(B · V, 1, *L)`, all of one value."""
         return self.areas.new_full((self.areas.numel(), 1, *self.lattice.size), value)
 
+    @property
+    def of_sets(self) -> bool:
+        """Whether the masks are sets, whose area follows a shift in jumps of one place."""
+        return isinstance(self.lattice, LevelSets) and math.isinf(self.lattice.sharpness)
+
+    def start(self) -> Float[Tensor, "N 1 *L"]:
+        """Parameters `(B · V, 1, *L)` that know nothing."""
+        if isinstance(self.lattice, LevelSets):
+            return self.lattice.start().expand(self.areas.numel(), *[-1] * (len(self.lattice.size) + 1))
+        return self.flat(0.5)
+
     def look(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"], turn: int | None = None) -> Look:
         """The game's values `(N,)` and their gradient with respect to the parameters, with the input moved by the next moves.
 
@@ -57,10 +70,14 @@ class Problem:
 
     def projected(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"]) -> Float[Tensor, "N 1 *L"]:
         """The parameters shifted and clipped for masks of the areas `(N,)`, nearly."""
+        if self.of_sets:
+            return self.exactly(parameters, areas)
         return project(self.lattice, parameters, areas, self.near)
 
     def exactly(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"]) -> Float[Tensor, "N 1 *L"]:
         """The same as exactly as an answer is."""
+        if isinstance(self.lattice, LevelSets) and self.of_sets:
+            return self.lattice.settled(parameters, areas).clamp(0, 1)
         return project(self.lattice, parameters, areas, EXACTLY)
 
 

@@ -58,7 +58,7 @@ class ProjectedAscent(ShrinkingAscent):
             return climb(look, problem.exactly(best, areas(0)), length, rule, project)
 
         lengths = self._lengths(steps) if warm is None else [steps]
-        start = problem.flat(0.5) if warm is None else warm
+        start = problem.start() if warm is None else warm
         return best_of(start, lengths, climb_from, lambda parameters: problem.exactly(parameters, wanted))
 
     def _lengths(self, steps: int) -> list[int]:

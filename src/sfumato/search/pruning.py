@@ -5,23 +5,15 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import (
-    adaptive_max_pool1d,
-    adaptive_max_pool2d,
-    adaptive_max_pool3d,
-    max_pool1d,
-    max_pool2d,
-    max_pool3d,
-)
+from torch.nn.functional import adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d
 
 from sfumato.masks.level_set import LevelSets
-from sfumato.masks.parts import label_parts
+from sfumato.masks.parts import label_parts, largest_nearby
 from sfumato.search.problem import Problem
 from sfumato.search.rules import like
 from sfumato.settings import check_number, check_whole
 
 POOLS = {1: adaptive_max_pool1d, 2: adaptive_max_pool2d, 3: adaptive_max_pool3d}
-NEIGHBOURS = {1: max_pool1d, 2: max_pool2d, 3: max_pool3d}
 """By the number of axes of space."""
 
 
@@ -85,10 +77,10 @@ def _lowered(
     distance, reach = torch.zeros_like(parameters), beside
     for _ in range(max(size)):
         distance += 1 - reach
-        reach = NEIGHBOURS[axes](reach, 3, 1, 1)
+        reach = largest_nearby(reach)
     ceiling = torch.where(distance > 1, LOW - SLOPE * (distance - 2), 1.0)
     ceiling = torch.where((within > 0) & (beside == 0), ceiling.clamp(max=LOW), ceiling)
-    return parameters.minimum(ceiling.clamp(min=0))
+    return parameters.minimum(ceiling)
 
 
 LOW = 0.4

@@ -75,7 +75,7 @@ class AreaPath:
         count = wanted.shape[1]
         begin = wanted.amax(1).clamp(min=first)
         rest = max(1, min(round((1 - approach) * steps / count), steps // count))
-        heights = torch.cat([begin[:, None], wanted.flip(1)], 1).double().log().mean(0)
+        heights = torch.cat([begin[:, None], wanted.flip(1)], 1).log().mean(0).cpu()
         falling = max(0, steps - rest * count)
         share = (heights[0] - heights[1:]) / (heights[0] - heights[-1]).clamp(min=1e-9)
         ends = (falling * share).round().long().tolist()

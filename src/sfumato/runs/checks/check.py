@@ -14,8 +14,8 @@ from sfumato.runs.checks.data import data_findings, without_places
 from sfumato.runs.checks.models import model_fault, unlike_others, without_device, without_layer
 from sfumato.runs.plans.class_notes import class_line
 from sfumato.runs.plans.classes import ORDER, ClassMap
+from sfumato.runs.plans.data_sample import DataSample
 from sfumato.runs.plans.findings import Finding, Findings, comma_list
-from sfumato.runs.plans.looks import Look
 from sfumato.runs.plans.plan import Plan
 from sfumato.runs.plans.spellings import PLURAL
 from sfumato.runs.plans.unmatched import ClassesError
@@ -31,8 +31,8 @@ def check_plan(
     `on_cluster` says that workers of a Ray cluster will do the work. No example is
     read of the data sets in `unread`; their classes are compared with labels all the same.
     """
-    looks = {name: Look(entry.data) for name, entry in plan.data.items()}
-    findings = Findings(plan, looks=looks)
+    samples = {name: DataSample(entry.data) for name, entry in plan.data.items()}
+    findings = Findings(plan, samples=samples)
     device = list(without_device(plan, on_cluster))
     if device:
         bench = Workbench(replace(plan, device="cpu"))  # so that all else is told, too
@@ -40,12 +40,12 @@ def check_plan(
     findings.notes += _unused(plan)
     models = {name: fault for name in plan.models if (fault := model_fault(plan, bench, name))}
     findings.faults += models.values()
-    for name, look in looks.items():
-        faults, notes = ([], []) if name in (unread or ()) else data_findings(plan, name, look)
+    for name, sample in samples.items():
+        faults, notes = ([], []) if name in (unread or ()) else data_findings(plan, name, sample)
         findings.faults += faults
         findings.notes += notes
         if not faults:
-            findings.faults += [] if name in (unread or ()) else without_places(plan, name, look)
+            findings.faults += [] if name in (unread or ()) else without_places(plan, name, sample)
             for model in plan.data[name].models:
                 if model not in models:
                     _pair(findings, bench, name, model)
@@ -95,7 +95,7 @@ def _unused(plan: Plan) -> Iterator[Finding]:
 
 def _pair(findings: Findings, bench: Workbench, data: str, model: str) -> None:
     """Match a data set's classes with a model's labels, and check the scores of these classes."""
-    plan, look = findings.plan, findings.looks[data]
+    plan, sample = findings.plan, findings.samples[data]
     entry = plan.data[data]
     if not entry.names_targets:
         return
@@ -111,7 +111,7 @@ def _pair(findings: Findings, bench: Workbench, data: str, model: str) -> None:
     except ValueError as error:  # of the data set, where no example was looked at
         findings.faults.append(Finding(("data", data), str(error), data=data, model=model))
         return
-    note = mapped.as_json(data, model, look.classes, labels)
+    note = mapped.as_json(data, model, sample.classes, labels)
     findings.classes.append(note)
     if {ORDER, PLURAL} & {*mapped.ways}:
         findings.notes.append(Finding(("data", data), class_line(note), data=data, model=model))

@@ -11,8 +11,8 @@ import numpy as np
 
 from sfumato.data.pictures import read
 from sfumato.metrics.statistic import Row, as_columns
+from sfumato.runs.plans.data_sample import DataSample, has_place
 from sfumato.runs.plans.findings import Findings, place
-from sfumato.runs.plans.looks import Look, has_place
 from sfumato.runs.plans.plan import Combination, Plan
 from sfumato.runs.results.summary import sum_up
 from sfumato.runs.stores.store import Done
@@ -67,7 +67,7 @@ def trials(findings: Findings, bench: Workbench) -> Iterator[Trial]:
             for protocol in combination.protocols
         }
         if name not in units and not all(faults.values()):
-            units[name] = queries(plan, name, findings.looks[name])
+            units[name] = queries(plan, name, findings.samples[name])
         item = _Item(bench, combination, units.get(name, []))
         for protocol, faulty_lines in faults.items():
             wrong = f"{NOT_TRIED}: see {', '.join(dict.fromkeys(faulty_lines))}"
@@ -141,18 +141,16 @@ class _Item:
         return done, (explaining, seconds - explaining)
 
 
-def queries(plan: Plan, name: str, look: Look) -> list[Unit]:
+def queries(plan: Plan, name: str, sample: DataSample) -> list[Unit]:
     """A query of a data set for the trials, if there is any, and `MORE` others. If possible, their pictures can be read, and
     the first has a class with a place."""
     entry = plan.data[name]
-    examples = look.examples()
+    examples = sample.examples()
     if not entry.names_targets:
         units = [Unit(0, example.name, PREDICTED_TARGET, example) for example in examples]
     else:
-        look.any(
-            lambda example: any(has_place(example, label) for label in example.targets)
-        )  # looks at more if it must
-        pairs = [(example, label) for example in look.examples_read for label in example.targets]
+        sample.any(lambda example: any(has_place(example, label) for label in example.targets))  # reads more if it must
+        pairs = [(example, label) for example in sample.examples_read for label in example.targets]
         pairs.sort(key=lambda pair: not has_place(*pair))
         units = [Unit(0, example.name, label, example) for example, label in pairs]
     return list(islice(filter(_can_be_read, units[:TRIED]), 1 + MORE)) or units[:1]
@@ -184,15 +182,15 @@ def forecast(findings: Findings, tried: Sequence[Trial], workers: int = 1) -> Fo
 
     More workers than processors do not make it faster.
     """
-    entries, looks = findings.plan.data, findings.looks
+    entries, samples = findings.plan.data, findings.samples
     worked = [trial for trial in tried if not trial.reason]
     counts = {
-        name: looks[name].queries if entries[name].names_targets else looks[name].count
+        name: samples[name].queries if entries[name].names_targets else samples[name].count
         for name in dict.fromkeys(trial.data for trial in worked)
     }
     seconds = sum(counts[trial.data] * trial.seconds for trial in worked)
     pairs = dict.fromkeys((trial.data, trial.model) for trial in worked)
-    exact = all(looks[name].complete or not entries[name].names_targets for name in counts)
+    exact = all(samples[name].complete or not entries[name].names_targets for name in counts)
     return Forecast(
         items=round(sum(counts[trial.data] for trial in worked)),
         queries=round(sum(counts[data] for data, _ in pairs)),

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sfumato.runs.plans.looks import Look
+from sfumato.runs.plans.data_sample import DataSample
 from sfumato.runs.plans.plan import Combination, Plan
 from sfumato.settings import line_of
 
@@ -62,7 +62,7 @@ class Findings:
     """Remarks, which do not stop a run."""
     classes: list[dict[str, Any]] = field(default_factory=list)
     """How each data set's classes are mapped to each model's outputs; plain JSON, see `ClassMap.as_json`."""
-    looks: dict[str, Look] = field(default_factory=dict)
+    samples: dict[str, DataSample] = field(default_factory=dict)
     """By data set."""
 
     def stop(self) -> None:

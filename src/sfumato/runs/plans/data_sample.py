@@ -1,4 +1,4 @@
-"""Look at a few examples of a data set, before all are read."""
+"""A few examples of a data set, before all are read."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -12,7 +12,7 @@ FEW, MANY = 32, 1000
 """How many examples are read: at first, and before a check reports that no example has something."""
 
 
-class Look:
+class DataSample:
     """Some examples of a data set, evenly spread from the first to the last. Each is read once.
 
     Attributes raise the errors of the data set.
@@ -55,14 +55,14 @@ class Look:
         return [example for _, example in sorted(self._read.items()) if isinstance(example, Example)]
 
     @property
-    def looked_at(self) -> int:
+    def tried(self) -> int:
         """How many examples were read so far, readable or not."""
         return len(self._read)
 
     @property
     def complete(self) -> bool:
         """Whether all examples were read."""
-        return self.looked_at == self.count
+        return self.tried == self.count
 
     @property
     def queries(self) -> float:
