@@ -176,6 +176,20 @@ def test_what_is_pruned_has_its_area_and_no_more_parts(area: float) -> None:
         assert int(label_parts((mask > 0.5)[None, None]).max()) <= 2
 
 
+def test_a_part_stays_where_the_others_would_fall_apart_instead() -> None:
+    """Of two stripes at opposite sides of a small picture, whatever the score."""
+    method = E(areas=(0.3,), perturbation=sfumato.Fade())
+    with method.prepared(lambda x: x.mean((1, 2, 3))[:, None], torch.ones(1, 3, 64, 64), 0) as subject:
+        search = method.search(subject)
+        sets, areas = search.lattice, torch.tensor([[0.3]])
+        problem = Problem(search._evaluation(areas), sets, areas, search.game, iter([]))
+        field = torch.zeros(1, 1, *sets.size)
+        field[..., :7] = field[..., -7:] = 1
+        after = sets(Pruning(loss=1.0)(problem, sets.settled(field, areas.flatten()))) > 0.5
+    assert int(label_parts(after).max()) <= 2
+    assert float(after.float().mean()) == pytest.approx(0.3, abs=0.001)
+
+
 def test_what_a_set_has_above_the_whole_is_kept_where_the_hidden_input_has_more() -> None:
     """Of a model that dislikes whatever it sees, except for two windows."""
 
