@@ -7,6 +7,7 @@ import torch
 
 import sfumato
 from sfumato.model.evaluate import Evaluation
+from sfumato.perturbations import Perturbed
 from sfumato.search import ProjectedAscent
 from sfumato.search.loop import Step
 from sfumato.search.schedules import AreaPath
@@ -227,6 +228,29 @@ def test_each_group_of_rows_moves_in_its_own_way(rows: int) -> None:
                 torch.testing.assert_close(part[some], one)
 
 
+@pytest.mark.parametrize("restarts", [2, 3, 4])
+def test_every_second_step_of_each_restart_is_still(restarts: int) -> None:
+    """However many there are: an even number would otherwise give one restart all the moves, and another none."""
+    seen: list[list[bool]] = []
+
+    def model(inputs: torch.Tensor) -> torch.Tensor:
+        if inputs.requires_grad and len(inputs) == restarts:
+            # Of a picture that is not its own mirror image, and hidden places that are like shown ones.
+            seen.append([torch.equal(row, picture[0]) for row in inputs.detach()])
+        return inputs.flatten(1).mean(1, keepdim=True)
+
+    class Nothing:
+        def __call__(self, x: torch.Tensor) -> Perturbed:
+            return lambda masks, query: x[query] + 0 * masks
+
+    picture = torch.arange(32.0 * 32).view(1, 1, 32, 32).expand(1, 3, 32, 32).contiguous()
+    ascent = sfumato.LevelSetAscent(restarts=restarts)
+    with pytest.warns(UserWarning, match="effect|change"):
+        E(areas=(0.2,), steps=120, ascent=ascent, perturbation=Nothing())(model, picture, 0)
+    still = torch.tensor(seen[-20:]).float().mean(0)
+    assert ((still >= 0.45) & (still <= 0.7)).all()
+
+
 def squares(inputs: torch.Tensor) -> torch.Tensor:
     """The same of what is squared, so that gradients depend on the input."""
     return window(inputs.square()) / 1000
@@ -295,6 +319,17 @@ def test_without_restarts_nothing_can_agree() -> None:
         assert method(window, torch.ones(1, 3, 64, 64), 0).agreement is None
 
 
+@pytest.mark.parametrize("settings", [{"jitter": None}, {"jitter": sfumato.Jitter(0, flip=False)}, {"layer": "0"}])
+def test_restarts_that_would_be_equal_are_one(settings: dict) -> None:
+    """Or their agreement would always be 1, whatever the model."""
+    net = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 2))
+    steps: list[Step] = []
+    method = E(areas=(0.1, 0.2), steps=100, perturbation=sfumato.Fade(), **settings)
+    result = method(net, torch.rand(1, 3, 32, 32), 0, progress=steps.append)
+    assert result.agreement is None
+    assert len(steps) == 200
+
+
 def test_no_two_places_are_equal_at_the_start() -> None:
     """So that a set of any area is exact, even where a model tells no place from another."""
     for shape in ((24,), (32, 32), (8, 24, 24)):
@@ -302,6 +337,44 @@ def test_no_two_places_are_equal_at_the_start() -> None:
         count = round(0.2 * torch.Size(shape).numel())
         nodes = sets.nodes(sets.settled(sets.start(), torch.tensor([0.2])))
         assert abs(int((nodes > 0.5).sum()) - count) <= 1  # rounding
+
+
+@pytest.mark.parametrize("shape", [(512,), (32, 32), (64, 224), (8, 24, 24)])
+def test_a_field_of_equal_places_has_a_set_of_each_area(shape: tuple[int, ...]) -> None:
+    sets = sfumato.LevelSet().on(shape)
+    areas = torch.tensor([0.01, 0.3, 0.7, 0.999])
+    half = torch.zeros(4, 1, *sets.size)
+    half[:, :, : sets.size[0] // 2] = 1
+    narrow = replace(sets.family, sigma=tuple(0.6 * step for step in sets.family.step)).on(shape)
+    for family, parameters in (
+        (sets, torch.zeros_like(half)),
+        (sets, torch.ones_like(half)),
+        (sets, half),
+        (narrow, half),
+    ):
+        achieved = family.areas(family.nodes(family.settled(parameters, areas)))
+        torch.testing.assert_close(achieved, areas, atol=0.005, rtol=0)
+
+
+def test_an_area_close_to_one_is_exact() -> None:
+    result = E(areas=(0.999,), steps=50)(squares, torch.rand(1, 3, 32, 32), 0)
+    assert float((result.masks > 0.5).float().mean()) == pytest.approx(0.999, abs=0.001)
+
+
+def test_parts_of_too_many_places_are_refused_before_the_search(monkeypatch) -> None:
+    monkeypatch.setattr("sfumato.masks.parts.MOST", 1000)
+    steps: list[Step] = []
+    method = E(areas=(0.1,), steps=2, perturbation=sfumato.Fade())
+    with pytest.raises(ValueError, match="at most 1000 places; got 1024. Write .*pruning=None"):
+        method(squares, torch.rand(1, 3, 32, 32), 0, progress=steps.append)
+    assert not steps
+    every_part = replace(method, ascent=sfumato.LevelSetAscent(pruning=None))
+    assert every_part(squares, torch.rand(1, 3, 32, 32), 0).masks.shape == (1, 1, 1, 32, 32)
+
+
+def test_an_input_of_one_place_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least two places"):
+        E(areas=(0.5,))(lambda inputs: inputs.flatten(1), torch.ones(1, 3, 1, 1), 0)
 
 
 @pytest.mark.parametrize(
@@ -355,6 +428,28 @@ def test_a_family_and_an_ascent_go_together() -> None:
     assert E.smooth_masks(steps=150) == smooth
     assert E.torchray(mask=sfumato.SmoothMask()).ascent == smooth.ascent
     assert E(ascent=sfumato.EvolutionAscent()).mask == sfumato.SmoothMask()
+
+
+def test_what_is_derived_from_a_family_or_an_ascent_goes_with_the_same() -> None:
+    class Sharper(sfumato.LevelSet):
+        pass
+
+    class Faster(sfumato.LevelSetAscent):
+        pass
+
+    assert E(mask=Sharper()).ascent == sfumato.LevelSetAscent()
+    assert E(ascent=Faster()).mask == sfumato.LevelSet()
+
+
+@pytest.mark.parametrize("side", [2, 4, 5, 7])
+def test_the_smallest_area_of_few_places_is_one_of_them(side: int) -> None:
+    def middle(inputs: torch.Tensor) -> torch.Tensor:
+        return inputs[:, :1, side // 2, side // 2]
+
+    method = E(steps=40, perturbation=sfumato.Fade(), jitter=None)
+    result = sfumato.smallest(method, middle, torch.ones(1, 3, side, side), 0)
+    assert result.area.item() == pytest.approx(1 / side**2)
+    assert int((result.attribution.masks > 0.5).sum()) == 1
 
 
 def test_an_ascent_refuses_another_family() -> None:

@@ -165,6 +165,68 @@ def test_the_search_prunes_unless_told_not_to() -> None:
     assert counts[1] > 1
 
 
+@pytest.mark.parametrize("area", [0.5, 0.3])
+def test_what_is_pruned_has_its_area_and_no_more_parts(area: float) -> None:
+    """Two stripes at opposite sides: each alone would have to grow into places that are all equal, far beyond its outline."""
+    field = torch.zeros(1, 1, 224, 224)
+    field[..., :56] = field[..., -56:] = 1
+    before, after = pruned(0, field, Pruning(loss=1.0), area=area)
+    for mask in (before, after):
+        assert float((mask > 0.5).float().mean()) == pytest.approx(area, abs=0.002)
+        assert int(label_parts((mask > 0.5)[None, None]).max()) <= 2
+
+
+def test_a_part_stays_where_the_others_would_fall_apart_instead() -> None:
+    """Of two stripes at opposite sides of a small picture, whatever the score."""
+    method = E(areas=(0.3,), perturbation=sfumato.Fade())
+    with method.prepared(lambda x: x.mean((1, 2, 3))[:, None], torch.ones(1, 3, 64, 64), 0) as subject:
+        search = method.search(subject)
+        sets, areas = search.lattice, torch.tensor([[0.3]])
+        problem = Problem(search._evaluation(areas), sets, areas, search.game, iter([]))
+        field = torch.zeros(1, 1, *sets.size)
+        field[..., :7] = field[..., -7:] = 1
+        after = sets(Pruning(loss=1.0)(problem, sets.settled(field, areas.flatten()))) > 0.5
+    assert int(label_parts(after).max()) <= 2
+    assert float(after.float().mean()) == pytest.approx(0.3, abs=0.001)
+
+
+def test_what_a_set_has_above_the_whole_is_kept_where_the_hidden_input_has_more() -> None:
+    """Of a model that dislikes whatever it sees, except for two windows."""
+
+    def averse(inputs: torch.Tensor) -> torch.Tensor:
+        left, right = (inputs[:, :, rows, columns].mean((1, 2, 3)) for rows, columns in (LEFT, RIGHT))
+        return (left + right - 25 * inputs.mean((1, 2, 3)))[:, None]
+
+    method = E(areas=(0.09,), perturbation=sfumato.Fade())
+    with method.prepared(averse, torch.ones(1, 3, 224, 224), 0) as subject:
+        search = method.search(subject)
+        sets, areas = search.lattice, torch.tensor([[0.09]])
+        problem = Problem(search._evaluation(areas), sets, areas, search.game, iter([]))
+        parameters = sets.settled(
+            torch.nn.functional.adaptive_avg_pool2d(spots(*THREE[:2]), sets.size), areas.flatten()
+        )
+        before, after = (
+            float(problem.evaluation.scores(sets(some))) for some in (parameters, Pruning()(problem, parameters))
+        )
+    assert -23 < before < 0  # of the whole input, and of the hidden one
+    assert after >= before - 0.02 * 23
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda: Pruning(loss=-1), "loss is a share"),
+        (lambda: Pruning(loss=float("nan")), "loss is a share"),
+        (lambda: Pruning(most=0), "most must be a whole number"),
+        (lambda: sfumato.LevelSetAscent(pruning=0), "pruning must be Pruning"),
+        (lambda: sfumato.LevelSetAscent(pruning=Pruning), "pruning must be Pruning"),
+    ],
+)
+def test_wrong_settings_are_refused(wrong, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        wrong()
+
+
 @pytest.mark.parametrize("shape", [(1, 3000), (24,), (40, 41), (7, 9, 11)])
 def test_a_pruned_set_has_its_area_on_any_shape(shape: tuple[int, ...]) -> None:
     """Also where a part of one place is all that is left, and grows to the whole area."""

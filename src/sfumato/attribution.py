@@ -155,7 +155,8 @@ class Attribution(TensorResult):
     """The score of the fully perturbed input, `(B,)`."""
     agreement: Float[Tensor, "B V"] | None = None
     """How far the restarts of the search agree about each mask, `(B, V)`: the mean over pairs of their sets of the intersection
-    over the union. 1 for equal sets; low where several sets do as well. `None` for a search without restarts."""
+    over the union. 1 for equal sets; low where several sets do as well. `None` for a search without restarts, such
+    as one at a layer."""
     activation: Float[Tensor, "B C *L"] | None = None
     """What the layer puts out for the unperturbed input where channels are masked, `(B, C, *L)`."""
     about: Mapping[str, Any] = field(default_factory=dict)

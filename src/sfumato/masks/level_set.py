@@ -126,7 +126,11 @@ class LevelSets:
         return ramps
 
     def check(self, areas: Sequence[float]) -> None:
-        """Raise `ValueError` where an area is less than one place."""
+        """Raise `ValueError` where an area is less than one place, or the input has no other."""
+        if math.prod(self.shape) < 2:
+            raise ValueError(
+                "one place has no sets but everything and nothing; give an input, or a layer, of at least two places"
+            )
         if min(areas) < self.finest / 2:
             raise ValueError(
                 f"an input of {' x '.join(map(str, self.shape))} places has no set of the area {min(areas):g}; "
@@ -161,13 +165,21 @@ class LevelSets:
         return inside.flatten(1).mean(1)
 
     def settled(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"]) -> Float[Tensor, "N 1 *L"]:
-        """The parameters `(N, 1, *L)`, each shifted by one number, for sets of the areas `(N,)` to within a place."""
+        """The parameters `(N, 1, *L)`, each shifted by one number, for sets of the areas `(N,)` to within a place.
+
+        Where the field is level around the outline, the places nearest to the middle come first.
+        """
         places = math.prod(self.shape)
         count = (areas * places).round().long().clamp(1, places - 1)
-        for _ in range(3):  # the field follows a shift to one part in a thousand
+        around = torch.stack([count - 1 - places // 1000, count - 1, count, count + places // 1000], 1)
+        rows = (-1, *[1] * (parameters.ndim - 1))
+        for trial in range(3):  # the field follows a shift to one part in a thousand
             ordered = self.nodes(parameters).flatten(1).sort(1, descending=True).values
-            ends = ordered.gather(1, torch.stack([count - 1, count], 1))
-            parameters = parameters + (0.5 - ends.mean(1)).view(-1, *[1] * (parameters.ndim - 1))
+            above, first, last, below = ordered.gather(1, around.clamp(0, places - 1)).unbind(1)
+            parameters = parameters + (0.5 - (first + last) / 2).view(rows)
+            if trial == 0:
+                equal = (above - below < EQUAL).view(rows)
+                parameters = torch.where(equal, parameters + self.start() - 0.5, parameters)
         return parameters
 
     def __call__(self, parameters: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *S"]:
@@ -177,6 +189,9 @@ class LevelSets:
 
 REACH = 5
 """Standard deviations, at which a Gaussian has fallen to 4e-6 of its peak: less than what decides between equal places."""
+
+EQUAL = 1e-5
+"""Values of a field that differ by less are equal: they differ by rounding, and by where Gaussians are cut off."""
 
 BUMP = 1e-3
 """How much lower the corners start than the middle."""

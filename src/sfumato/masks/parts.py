@@ -14,6 +14,19 @@ JUMPS = 6
 """How often a pointer is followed in a round: 64 links."""
 
 
+MOST = 2**24 - 1
+"""Of places: whole numbers that float32, in which neighbours are compared, still tells apart."""
+
+
+def check_places(places: int) -> None:
+    """Raise `ValueError` where sets have too many places for their parts to be told apart."""
+    if places > MOST:
+        raise ValueError(
+            f"sets whose parts are looked for may have at most {MOST} places; got {places}. Write "
+            "ascent=LevelSetAscent(pruning=None) to keep all parts, or give smaller inputs"
+        )
+
+
 def largest_nearby(values: Float[Tensor, "N 1 *S"]) -> Float[Tensor, "N 1 *S"]:
     """The largest of the values at each place and its neighbours, also across corners, `(N, 1, *S)`."""
     return POOLS[values.ndim - 2](values, 3, 1, 1)
@@ -26,8 +39,7 @@ def label_parts(sets: Bool[Tensor, "N 1 *S"]) -> Int[Tensor, "N 1 *S"]:
     places, the later first.
     """
     places = math.prod(sets.shape[1:])
-    if places >= 2**24:  # whole numbers that float32, in which neighbours are compared, still tells apart
-        raise ValueError(f"sets may have at most {2**24 - 1} places; got {places}")
+    check_places(places)
     outside = ~sets
     # Each place points to a later one of its part, in the end to the last; 0 is no place.
     target = (

@@ -211,10 +211,11 @@ def paired(mask: Any, ascent: Any) -> tuple[Any, Any]:
     (True, True)
     """
     if mask is None:
-        families = {its_ascent: family for family, its_ascent in PAIRS}
-        mask = families.get(type(ascent), LevelSet if ascent is None else SmoothMask)()
+        families = [family for family, its_ascent in PAIRS if ascent is None or isinstance(ascent, its_ascent)]
+        mask = (families or [SmoothMask])[0]()
     if ascent is None:
-        ascent = dict(PAIRS).get(type(mask), ProjectedAscent)()
+        ascents = [its_ascent for family, its_ascent in PAIRS if isinstance(mask, family)]
+        ascent = (ascents or [ProjectedAscent])[0]()
     return mask, ascent
 
 

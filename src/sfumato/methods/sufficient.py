@@ -11,6 +11,7 @@ from torch import Tensor
 import sfumato
 from sfumato.attribution import SHARED, Attribution, TensorResult
 from sfumato.games import Game
+from sfumato.masks.level_set import LevelSets
 from sfumato.methods.extremal import ExtremalPerturbation, check_areas
 from sfumato.methods.extremal_channels import ExtremalChannels, check_counts
 from sfumato.model.effects import Model
@@ -96,13 +97,14 @@ def smallest(
         raise ValueError('the smallest sufficient area is defined for game="preserve"; got a game with a drop')
     of_channels = isinstance(method, ExtremalChannels)
     if isinstance(method, ExtremalPerturbation):
-        areas = CURVE if areas is None else check_areas(areas)
-        method = replace(method, areas=areas)
+        areas = None if areas is None else check_areas(areas)
+        method = replace(method, areas=areas or CURVE)
     elif areas is not None:
         areas = check_counts(areas)
     with method.prepared(model, inputs, targets) as subject:
         search = method.search(subject)
         grain = search.lattice.finest if of_channels else 0.0
+        least = search.lattice.finest if isinstance(search.lattice, LevelSets) else 0.0  # of one place
         tolerance = max(tolerance or (0.0 if grain else TOLERANCE), grain)  # nothing lies between two counts
         batch = len(inputs)
         device = inputs.device
@@ -114,6 +116,8 @@ def smallest(
             )
         if of_channels:
             areas = tuple(count * grain for count in areas or round_numbers(search.lattice.size[0]))
+        elif areas is None:
+            areas = tuple(area for area in CURVE if area >= least)
         grid = torch.tensor(areas, dtype=torch.float32, device=device)
         sampled = grid.expand(batch, -1)
         parameters = search.ascend(sampled, progress).parameters.unflatten(0, (batch, -1))
@@ -126,8 +130,8 @@ def smallest(
         upper, best = grid[first], parameters[rows, first]
         lower = torch.where(first > 0, grid[(first - 1).clamp(min=0)], 0.0)
         lower = torch.where(reached, lower, upper)
-        while (open_ := upper - lower > tolerance + ROUNDING).any():
-            middle = (lower + upper) / 2
+        while (open_ := (upper - lower > tolerance + ROUNDING) & (upper > least + ROUNDING)).any():
+            middle = ((lower + upper) / 2).clamp(min=least)
             if grain:
                 middle = (middle / grain + 0.25).floor() * grain  # of a whole number or a half, the whole
             middle = torch.where(open_, middle, upper)

@@ -1,5 +1,6 @@
 """Gradient ascent on the outlines of sets, while their area shrinks and their edges sharpen."""
 
+import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
@@ -8,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.masks.level_set import LevelSets
+from sfumato.masks.parts import check_places
 from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
 from sfumato.search.pruning import Pruning
@@ -30,8 +32,8 @@ class LevelSetAscent(ShrinkingAscent):
     parameters by `rate`. What a path finds for an area is the mean of its fields at the rest: single steps wander among sets
     that do equally well; the set of their mean does better than the last one. For the same reason there are several
     `restarts`, which see other moves of the input: a last run, the share `refinement` of all steps, begins for each area from
-    the mean of what they found, and stays there. Of several perturbations, a step sees one: each for two steps, as every
-    second step's input is not moved.
+    the mean of what they found, and stays there. Where nothing moves, as at a layer, they would be equal: there is one, without
+    a last run. Of several perturbations, a step sees one: each for two steps, as every second step's input is not moved.
 
     In the end, parts that do not matter are given up, see `Pruning`, or `None` for all parts.
 
@@ -51,12 +53,17 @@ class LevelSetAscent(ShrinkingAscent):
         check_number("sharpness", self.sharpness, "the slope of an edge", least=1)
         check_whole("restarts", self.restarts)
         check_number("refinement", self.refinement, "a share of the steps", least=0, below=1)
+        if not (self.pruning is None or isinstance(self.pruning, Pruning)):
+            raise ValueError(f"pruning must be Pruning(), or None for all parts; got {self.pruning!r}")
 
     def __call__(self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None) -> Iterator[Step]:
         """Ascend; from `warm` `(B · V, 1, *L)`, if given, by a last run only."""
         if not isinstance(problem.lattice, LevelSets):
             raise TypeError(f"LevelSetAscent goes with masks of the family LevelSet; got {problem.lattice.family!r}")
-        restarts, path, last = self._lengths(steps, problem.areas.shape[1]) if warm is None else (0, 0, steps)
+        if self.pruning:
+            check_places(math.prod(problem.lattice.shape))  # now, not after all steps
+        several = replace(self, restarts=1) if problem.still else self
+        restarts, path, last = several._lengths(steps, problem.areas.shape[1]) if warm is None else (0, 0, steps)
         found = None
         if warm is None:
             found = yield from self._descend(problem, restarts, path, path + last)

@@ -30,6 +30,8 @@ class Problem:
     moves: Iterator[Move]
     seed: int = 0
     """Of what an ascent draws, unless it names a seed itself."""
+    still: bool = False
+    """Whether no move changes the input: what is begun twice then finds the same twice."""
     groups: int = 1
     """Of rows that follow each other, equally many in each: a step moves the input of each group in its own way."""
 
@@ -58,7 +60,8 @@ class Problem:
 
         At a `turn`, under one of several perturbations, taken in turn.
         """
-        moves = list(islice(self.moves, self.groups))
+        # An odd number of moves: of those that are still in turn with others, each group sees both.
+        moves = list(islice(self.moves, self.groups + (self.groups + 1) % 2))[: self.groups]
         leaf = parameters.detach().requires_grad_()
         masks = self.lattice(leaf)
         values, gradient = self.evaluation.gradients(masks, self.game, *moves, turn=turn)

@@ -11,6 +11,7 @@ from sfumato.masks.level_set import LevelSets
 from sfumato.masks.parts import label_parts, largest_nearby
 from sfumato.search.problem import Problem
 from sfumato.search.rules import like
+from sfumato.settings import check_number, check_whole
 
 POOLS = {1: adaptive_max_pool1d, 2: adaptive_max_pool2d, 3: adaptive_max_pool3d}
 """By the number of axes of space."""
@@ -23,11 +24,16 @@ class Pruning:
     From the smallest on, each part is taken away, and the others grow by its area; of more than `most` parts, the smallest are
     tried. It stays away if the game's value is still as good as that of the set with all parts, to within the
     share `loss` of the difference between the best value, that of the whole input, and that of the hidden one. What exceeds
-    the best does not count: a part is not needed to make a score higher than the whole input's.
+    the best does not count: a part is not needed to make a score higher than the whole input's. (Where the hidden input's value
+    is the better one of the two, it takes the place of the whole's.)
     """
 
     loss: float = 0.02
     most: int = 8
+
+    def __post_init__(self) -> None:
+        check_number("loss", self.loss, "a share of a difference between scores", least=0)
+        check_whole("most", self.most)
 
     def __call__(self, problem: Problem, parameters: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *L"]:
         """Parameters `(N, 1, *L)` of sets of the problem's areas, without the parts that are not needed."""
@@ -42,15 +48,19 @@ class Pruning:
             return problem.evaluation.values(masks, problem.game)
 
         masks = sets(parameters)
-        best, worst = values(torch.ones_like(masks)), values(torch.zeros_like(masks))
-        least = values(masks).minimum(best) - self.loss * (best - worst).abs()
+        whole, hidden = values(torch.ones_like(masks)), values(torch.zeros_like(masks))
+        least = values(masks).minimum(whole.maximum(hidden)) - self.loss * (whole - hidden).abs()
+        remaining = count
         for tried in range(min(self.most, int(count.max()))):
             number = count - tried
             part = (labels == like(number, labels)) & (labels > 0)
             others = (labels > 0) & ~part
             candidates = sets.settled(_lowered(parameters, part, others), areas)
+            fewer = label_parts(sets.nodes(candidates) > 0.5).flatten(1).amax(1)
             good = part.flatten(1).any(1) & others.flatten(1).any(1) & (values(sets(candidates)) >= least)
+            good &= fewer <= remaining  # what cannot grow by the area leaves more, elsewhere
             parameters = torch.where(like(good, parameters), candidates, parameters)
+            remaining = torch.where(good, fewer, remaining)
             labels = labels.masked_fill(part & like(good, labels), 0)
         return parameters
 

@@ -54,7 +54,8 @@ class Search:
         with surroundings.computing():
             areas = areas.clone()
             moves = self.jitter.moves(self.evaluation.subject.inputs.ndim - 2, generator)
-            problem = Problem(self._evaluation(areas), self.lattice, areas, self.game, moves, self.seed)
+            still = isinstance(self.jitter, Jitter) and self.jitter.still
+            problem = Problem(self._evaluation(areas), self.lattice, areas, self.game, moves, self.seed, still)
             ascent = self.ascent(problem, steps or self.steps, None if warm is None else warm.clone())
         step = None
         for step in surroundings.iterate(ascent):

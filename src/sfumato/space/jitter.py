@@ -60,6 +60,12 @@ class Jitter:
                         f"shift is a whole number of places, at least 0, or one for each axis; got {self.shift!r}"
                     )
 
+    @property
+    def still(self) -> bool:
+        """Whether it moves nothing."""
+        shifts = self.shift if isinstance(self.shift, tuple) else (self.shift,)
+        return not self.flip and not any(shift != 0 for shift in shifts)
+
     def for_shape(self, shape: Sequence[int]) -> "Jitter":
         """The same with its shift said, for inputs whose axes of space have the lengths `shape`.
 
