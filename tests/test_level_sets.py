@@ -183,7 +183,7 @@ def test_a_few_steps_make_one_run() -> None:
     assert replace(ascent, refinement=0.0)._lengths(150, 2) == (1, 300, 0)
 
 
-@pytest.mark.parametrize("areas", [(0.1,), (0.05, 0.1, 0.2), (0.3, 0.95)])
+@pytest.mark.parametrize("areas", [(0.1,), (0.05, 0.1, 0.2), (0.3, 0.6)])
 def test_a_path_falls_evenly_and_rests_at_each_area(areas: tuple[float, ...]) -> None:
     wanted = torch.tensor([areas])
     path = AreaPath.over(100, 0.7, 0.9, wanted)
@@ -191,7 +191,7 @@ def test_a_path_falls_evenly_and_rests_at_each_area(areas: tuple[float, ...]) ->
     places = [path.at(step) for step in range(100)]
     values = [float(place.areas) for place in places]
     assert values == sorted(values, reverse=True)
-    assert values[0] == pytest.approx(max(0.9, *areas))
+    assert values[0] == pytest.approx(0.9 if max(areas) < 0.9 else (1 + max(areas)) / 2)
     for column, area in enumerate(areas):
         rests = [place for place in places if place.column == column]
         assert len(rests) == round(30 / len(areas))
@@ -450,6 +450,22 @@ def test_the_smallest_area_of_few_places_is_one_of_them(side: int) -> None:
     result = sfumato.smallest(method, middle, torch.ones(1, 3, side, side), 0)
     assert result.area.item() == pytest.approx(1 / side**2)
     assert int((result.attribution.masks > 0.5).sum()) == 1
+
+
+def test_an_ascent_of_one_s_own_may_search_sets() -> None:
+    class Stays:
+        def __call__(self, problem, steps, warm=None):
+            parameters = problem.exactly(problem.start(), problem.areas.flatten())
+            yield Step(0, 1, parameters, problem.areas.flatten(), problem.areas.flatten())
+
+    result = E(areas=(0.1,), mask=sfumato.LevelSet(), ascent=Stays())(window, torch.ones(1, 3, 64, 64), 0)
+    assert float(result.achieved) == pytest.approx(0.1, abs=2e-3)
+
+
+def test_a_path_to_nearly_everything_begins_above_it() -> None:
+    path = AreaPath.over(40, 0.7, 0.9, torch.tensor([[0.2, 0.95]]))
+    assert float(path.at(0).areas) == pytest.approx(0.975)
+    assert path.at(0).progress == 0
 
 
 def test_an_ascent_refuses_another_family() -> None:

@@ -23,7 +23,6 @@ from sfumato.masks.smooth import SmoothMask
 from sfumato.methods.masked import MaskMethod
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Fade, Perturbation, default_perturbation
-from sfumato.search.evolution import EvolutionAscent
 from sfumato.search.level_set import LevelSetAscent
 from sfumato.search.penalised import PenalisedAscent
 from sfumato.search.problem import Ascent
@@ -222,11 +221,11 @@ def paired(mask: Any, ascent: Any) -> tuple[Any, Any]:
 def goes_with(mask: Any, ascent: Any) -> bool:
     """Whether an ascent can search the masks of a family.
 
-    >>> goes_with(LevelSet(), EvolutionAscent()), goes_with(LevelSet(), ProjectedAscent())
+    >>> goes_with(LevelSet(), LevelSetAscent()), goes_with(LevelSet(), ProjectedAscent())
     (True, False)
     """
-    if isinstance(mask, LevelSet) and isinstance(ascent, EvolutionAscent):
-        return True
+    if not isinstance(ascent, tuple(its_ascent for _, its_ascent in PAIRS)):  # EvolutionAscent, or the user's own
+        return not isinstance(mask, CanvasMask)
     exclusive = [pair for pair in PAIRS if SmoothMask not in pair]  # smooth masks go with any other ascent
     return all(isinstance(mask, family) == isinstance(ascent, its_ascent) for family, its_ascent in exclusive)
 

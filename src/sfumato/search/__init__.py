@@ -2,13 +2,14 @@
 
 `loop` first: gradient, step, projection. `rules` say where a gradient leads, `schedules` what changes with the step, and
 `projection` brings a mask back to its area. `best` keeps the best so far, and makes rounds of loops. `problem` is what is
-climbed. Of these, `projected`, `penalised` and `evolution` are made; a new ascent is a file like theirs. `search` is a
-method at work.
+climbed. Of these, `level_set` (with `pruning`), `projected`, `penalised` and `evolution` are made; a new ascent is a file like
+theirs. `search` is a method at work.
 """
 
 from sfumato.search.evolution import EvolutionAscent
 from sfumato.search.penalised import PenalisedAscent
 from sfumato.search.projected import ProjectedAscent
+from sfumato.search.pruning import Pruning
 from sfumato.search.schedules import Geometric
 
-__all__ = ["EvolutionAscent", "Geometric", "PenalisedAscent", "ProjectedAscent"]
+__all__ = ["EvolutionAscent", "Geometric", "PenalisedAscent", "ProjectedAscent", "Pruning"]

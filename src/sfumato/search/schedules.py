@@ -73,12 +73,13 @@ class AreaPath:
     def over(cls, steps: int, approach: float, first: float, wanted: Float[Tensor, "N V"]) -> "AreaPath":
         """For so many steps, of which `approach` is the share in which areas fall; at least one step rests at each area."""
         count = wanted.shape[1]
-        begin = wanted.amax(1).clamp(min=first)
+        largest = wanted.amax(1)
+        begin = torch.where(largest < first, first, (1 + largest) / 2)
         rest = max(1, min(round((1 - approach) * steps / count), steps // count))
         heights = torch.cat([begin[:, None], wanted.flip(1)], 1).log().mean(0).cpu()
         falling = max(0, steps - rest * count)
         share = (heights[0] - heights[1:]) / (heights[0] - heights[-1]).clamp(min=1e-9)
-        ends = (falling * share).round().long().tolist()
+        ends = (falling * share.clamp(min=LEAST_FALL)).round().long().tolist()
         return cls(begin, wanted, tuple(end - before for before, end in pairwise([0, *ends])), rest)
 
     @property
@@ -99,6 +100,10 @@ class AreaPath:
                 break
             step -= self.rest
         return Place(goal, 1.0, column)
+
+
+LEAST_FALL = 0.25
+"""The share of all falling steps that the first fall has at least, however large the largest area is: edges sharpen in it."""
 
 
 class Place(NamedTuple):
