@@ -569,3 +569,9 @@ def test_what_a_mask_leaves_nothing_of_is_grey(monkeypatch):
 def test_the_command_line_is_a_module_too():
     said = subprocess.run([sys.executable, "-m", "sfumato", "--help"], capture_output=True, text=True, check=True)
     assert "Find the smallest part of a picture" in said.stdout
+
+
+def test_a_misspelt_method_gets_the_near_name():
+    done = run("explain", "fire.png", "--method", "extremla")
+    assert done.exit_code == 2
+    assert "did you mean extremal?" in done.stderr

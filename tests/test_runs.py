@@ -486,6 +486,8 @@ def test_differences_are_paired(lines):
         ValueError, match="compare two different methods or models of the run; got 'extremal' and 'noth"
     ):
         list(summary.differences(session, store, "extremal", "nothing"))
+    with pytest.raises(ValueError, match=r"did you mean gradient\?"):
+        list(summary.differences(session, store, "extremal", "gradiant"))
     with pytest.raises(ValueError, match="two different methods or models of the run; got 'extremal' and 'extremal'"):
         list(summary.differences(session, store, "extremal", "extremal"))
 

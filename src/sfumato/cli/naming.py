@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from sfumato.settings import near
+
 if TYPE_CHECKING:
     from sfumato.models import Classifier
 
@@ -92,7 +94,8 @@ def _find_class(name: str) -> Any:
             return cls
     module, _, attribute = name.partition(":")
     if not attribute:
-        raise ValueError(f"no method {name!r}; expected one of {', '.join(known)}, or package.module:Name")
+        hint = near(name.casefold().replace("_", "-"), known)
+        raise ValueError(f"no method {name!r}; expected one of {', '.join(known)}, or package.module:Name{hint}")
     try:
         cls = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

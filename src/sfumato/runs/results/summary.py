@@ -247,6 +247,7 @@ def differences(record: Record, store: Store, one: str, other: str) -> Iterator[
         names = sorted({place.method for place in everywhere} | {place.model for place in everywhere})
         raise ValueError(
             f"compare two different methods or models of the run; got {one!r} and {other!r}, it has {', '.join(names)}"
+            + "".join(near(name, names) for name in (one, other) if name not in names)
         )
     others = {_without(place, kind): place for place in everywhere if getattr(place, kind) == other}
     orders: dict[str, Order] = {}
