@@ -17,6 +17,9 @@ from sfumato.search.rules import Momentum
 from sfumato.search.schedules import AreaPath, ShrinkingAscent
 from sfumato.settings import check_number, check_whole
 
+SHORTEST = 20
+"""Steps for each area that a restart has, at least: fewer steps make fewer restarts."""
+
 
 @dataclass(frozen=True)
 class LevelSetAscent(ShrinkingAscent):
@@ -62,8 +65,8 @@ class LevelSetAscent(ShrinkingAscent):
             raise TypeError(f"LevelSetAscent goes with masks of the family LevelSet; got {problem.lattice.family!r}")
         if self.pruning:
             check_places(math.prod(problem.lattice.shape))  # now, not after all steps
-        several = replace(self, restarts=1) if problem.still else self
-        restarts, path, last = several._lengths(steps, problem.areas.shape[1]) if warm is None else (0, 0, steps)
+        ascent = replace(self, restarts=1) if problem.still else self
+        restarts, path, last = ascent._lengths(steps, problem.areas.shape[1]) if warm is None else (0, 0, steps)
         found = None
         if warm is None:
             found = yield from self._descend(problem, restarts, path, path + last)
@@ -78,35 +81,39 @@ class LevelSetAscent(ShrinkingAscent):
         sets, (queries, variants) = self._sets(problem), problem.areas.shape
         path = AreaPath.over(length, self.approach, self.start, problem.areas.repeat(restarts, 1))
         query = problem.evaluation.query[::variants].repeat(restarts)  # rows in the order of restart, then query
-        several = replace(problem, evaluation=replace(problem.evaluation, query=query), groups=restarts)
+        of_restarts = replace(problem, evaluation=replace(problem.evaluation, query=query), groups=restarts)
 
         def look(parameters: Float[Tensor, "N 1 *L"], index: int) -> Look:
             place = path.at(index)
-            ramps = replace(several, lattice=sets.at(self.sharpness**place.progress))
+            ramps = replace(of_restarts, lattice=sets.at(self.sharpness**place.progress))
             return ramps.look(parameters, place.areas, index // 2)
 
         def project(parameters: Float[Tensor, "N 1 *L"], index: int) -> Float[Tensor, "N 1 *L"]:
             place = path.at(index)
-            return replace(several, lattice=sets.at(self.sharpness**place.progress)).projected(parameters, place.areas)
+            return replace(of_restarts, lattice=sets.at(self.sharpness**place.progress)).projected(
+                parameters, place.areas
+            )
 
-        def by_mask(rows: Float[Tensor, "N ..."]) -> Float[Tensor, "B V R ..."]:
+        def rows_by_query(rows: Float[Tensor, "N ..."]) -> Float[Tensor, "B V R ..."]:
             return rows.unflatten(0, (restarts, queries)).movedim(0, 1)[:, None].expand(-1, variants, *[-1] * rows.ndim)
 
         start = project(sets.start().expand(len(query), *[-1] * (len(sets.size) + 1)), 0)
-        found, values = by_mask(start).clone(), problem.areas.new_zeros(problem.areas.shape)
+        found, values = rows_by_query(start).clone(), problem.areas.new_zeros(problem.areas.shape)
         areas = problem.areas.clone()
         sums, counts = torch.zeros_like(found), [0] * variants
         for step in climb(look, start, length, Momentum(self.rate, self.momentum), project):
             column = path.at(step.index).column
-            here = by_mask(step.parameters)
+            here = rows_by_query(step.parameters)
             if column is not None:
                 sums[:, column] += here[:, column]
                 counts[column] += 1
-            for open_ in range(variants):  # smaller areas are still on the way
-                if counts[open_] == 0 or open_ == column:
-                    found[:, open_] = sums[:, open_] / counts[open_] if counts[open_] else here[:, open_]
-                    values[:, open_] = step.values.view(restarts, queries).mean(0)
-                    areas[:, open_] = step.areas[:queries]
+            for area_index in range(variants):  # smaller areas are still on the way
+                if counts[area_index] == 0 or area_index == column:
+                    found[:, area_index] = (
+                        sums[:, area_index] / counts[area_index] if counts[area_index] else here[:, area_index]
+                    )
+                    values[:, area_index] = step.values.view(restarts, queries).mean(0)
+                    areas[:, area_index] = step.areas[:queries]
             final = step.index == steps - 1
             parameters = found.mean(2).flatten(0, 1)
             yield replace(
@@ -125,10 +132,13 @@ class LevelSetAscent(ShrinkingAscent):
         problem: Problem,
         begin: Float[Tensor, "N 1 *L"],
         restarts: Float[Tensor, "N R 1 *L"] | None,
-        first: int,
+        done: int,
         length: int,
     ) -> Iterator[Step]:
-        """The steps at the wanted areas from `begin` `(B · V, 1, *L)`; the last holds the set of their mean."""
+        """The steps at the wanted areas from `begin` `(B · V, 1, *L)`, after those that are `done`.
+
+        The last one holds the set of their mean.
+        """
         sets, wanted = self._sets(problem), problem.areas.flatten()
         ramps = replace(problem, lattice=sets.at(self.sharpness))
 
@@ -141,7 +151,7 @@ class LevelSetAscent(ShrinkingAscent):
         total = torch.zeros_like(begin)
         for step in climb(look, project(begin, 0), length, Momentum(self.rate, self.momentum), project):
             total = total + step.parameters
-            numbered = replace(step, index=first + step.index, steps=first + length)
+            numbered = replace(step, index=done + step.index, steps=done + length)
             if step.index == length - 1:
                 runs = [] if restarts is None else list(restarts.unbind(1))
                 numbered = replace(
@@ -172,7 +182,3 @@ class LevelSetAscent(ShrinkingAscent):
         if restarts < 2 or last == 0:
             return 1, max(1, steps) * areas, 0
         return restarts, (steps - last) * areas // restarts, last
-
-
-SHORTEST = 20
-"""Steps for each area that a restart has, at least: fewer steps make fewer restarts."""
