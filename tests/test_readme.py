@@ -72,10 +72,11 @@ def test_the_figure_is_one_that_the_demo_draws(monkeypatch):
     colours = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     toy = Classifier("toy", colours.eval(), Preparation(32, None), ("red", "green", "blue"))
     monkeypatch.setattr(models, "load", lambda *_: toy)
-    monkeypatch.setattr(cli, "DEMO_STEPS", 2)
+    monkeypatch.setattr(cli, "DEMO_STEPS", 60)  # enough for restarts, whose agreement the headings say
     assert CliRunner().invoke(cli.app, ["demo", "--out", "shown"]).exit_code == 0
     with Image.open("shown/demo.png") as drawn, Image.open(ROOT / place) as kept:
-        assert kept.size == drawn.size
+        assert kept.width == drawn.width
+        assert kept.height == pytest.approx(drawn.height, rel=0.03)  # a heading or note may take a line more
 
 
 def test_targets_of_make_exist():
