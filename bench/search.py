@@ -1,7 +1,7 @@
 """What searches for masks find, how far two seeds agree, and what that costs: `python bench/search.py ROWS.jsonl`.
 
-Networks × pictures × searches × areas × seeds, a line of the file each; what is in the file is not done again, so that a run
-can be stopped and go on, and files of several machines can be joined by `cat`. `--table` sums a file up.
+Games × networks × pictures × searches × areas × seeds, a line of the file each; what is in the file is not done again, so
+that a run can be stopped and go on, and files of several machines can be joined by `cat`. `--table` sums a file up.
 
 All masks are compared as sets: the places with the largest values, exactly as many as the area says, with an edge of 1.5
 pixels. Scores are those before a blur, the mean colour, and noise. `crisp` is the mean of a search's own mask within its set.
@@ -31,6 +31,7 @@ from sfumato.space.smoothing import gaussian_blur
 
 NETWORKS = ("squeezenet1_1", "resnet50", "vit_tiny", "efficientnet_lite0")
 AREAS = (0.05, 0.1, 0.2)
+GAMES = ("preserve", "delete", "dual")
 BACKGROUNDS = {"blur": sfumato.Blur(), "grey": sfumato.Fade(), "noise": sfumato.Noise(0.5)}
 CELLS = 14
 """Of the greedy search, along a side."""
@@ -62,8 +63,13 @@ def as_sets(masks: Tensor, areas: tuple[float, ...], edge: float = 1.5) -> Tenso
     return gaussian_blur((ranks < counts).float().view_as(masks), edge / TENTHS)
 
 
-def greedy(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...], seed: int) -> Found:
-    """Lazy greedy: the cell that adds most to the score before a blur, again and again; gains are assumed to fall."""
+def played(game: str, kept: Any, rest: Any) -> Any:
+    """How well a set plays a game, of what it keeps and of what is kept without it, in shares or scores."""
+    return {"preserve": kept, "delete": -rest, "dual": kept - rest}[game]
+
+
+def greedy(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...], seed: int, game: str) -> Found:
+    """Lazy greedy: the cell that adds most to the game's value before a blur, again and again; gains are assumed to fall."""
     hide = BACKGROUNDS["blur"](x)
     side = x.shape[-1]
     row = (torch.arange(side) * CELLS) // side
@@ -75,8 +81,10 @@ def greedy(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...
             mask = torch.zeros(CELLS**2)
             mask[cells] = 1
             mask = gaussian_blur(mask[index][None, None], 1.5 / TENTHS)
+            masks = {"preserve": mask, "delete": 1 - mask, "dual": torch.cat([mask, 1 - mask])}[game]
             with torch.no_grad():
-                values.append(float(net(hide(mask, torch.zeros(1, dtype=torch.long)))[0, target]))
+                scores = net(hide(masks, torch.zeros(len(masks), dtype=torch.long)))[:, target].tolist()
+            values.append(played(game, scores[0], scores[-1]))
         return values
 
     chosen: list[int] = []
@@ -98,15 +106,15 @@ def greedy(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...
     return torch.stack(masks), None
 
 
-def at_random(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...], seed: int) -> Found:
+def at_random(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...], seed: int, game: str) -> Found:
     """Sets of a smooth random field: what any search must do better than."""
     generator = torch.Generator().manual_seed(seed)
     return gaussian_blur(torch.rand(1, 1, *x.shape[2:], generator=generator), 8).expand(len(areas), -1, -1, -1), None
 
 
 def by_method(make: Callable[..., Any], **settings: Any) -> Callable[..., Found]:
-    def search(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...], seed: int) -> Found:
-        result = make(areas=areas, seed=seed, **settings)(net, x, target)
+    def search(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...], seed: int, game: str) -> Found:
+        result = make(areas=areas, seed=seed, game=game, **settings)(net, x, target)
         return result.masks[0], None if result.agreement is None else result.agreement[0].tolist()
 
     return search
@@ -144,12 +152,12 @@ def pictures(network: str, first: int, count: int) -> Iterator[tuple[int, torch.
 
 
 def rows_of(
-    net: torch.nn.Module, x: Tensor, target: int, name: str, areas: tuple[float, ...], seed: int
+    net: torch.nn.Module, x: Tensor, target: int, name: str, areas: tuple[float, ...], seed: int, game: str
 ) -> Iterator[dict[str, Any]]:
     """What a search finds for each area."""
     counted = Counted(net)
     start = time.perf_counter()
-    masks, agreement = SEARCHES[name](counted, x, target, areas, seed)
+    masks, agreement = SEARCHES[name](counted, x, target, areas, seed, game)
     seconds = (time.perf_counter() - start) / len(areas)
     sets = as_sets(masks.cpu(), areas)
     zero = torch.zeros(1, dtype=torch.long)
@@ -164,8 +172,8 @@ def rows_of(
             row["whole"] = float(net(x)[0, target])
             for background, perturbation in BACKGROUNDS.items():
                 hide = perturbation(x)
-                shown = net(torch.cat([hide(part, zero) for part in (mask[None], torch.zeros_like(mask[None]))]))
-                row[background], row["blank_" + background] = shown[:, target].tolist()
+                shown = net(torch.cat([hide(part[None], zero) for part in (mask, torch.zeros_like(mask), 1 - mask)]))
+                row[background], row["blank_" + background], row["rest_" + background] = shown[:, target].tolist()
                 row["p_" + background] = float(shown[0].softmax(0)[target])
         yield row
 
@@ -178,27 +186,41 @@ def measure(path: Path, options: argparse.Namespace) -> None:
             for index, net, x, target in pictures(network, options.first, options.pictures):
                 for name in options.searches:
                     for seed in range(1 if name in ONCE else options.seeds):
-                        if (network, index, name, options.areas[0], seed) in done:
+                        if (options.game, network, index, name, options.areas[0], seed) in done:
                             continue
-                        about = {"network": network, "picture": index, "search": name, "seed": seed}
-                        for row in rows_of(net, x, target, name, tuple(options.areas), seed):
+                        about = {
+                            "game": options.game,
+                            "network": network,
+                            "picture": index,
+                            "search": name,
+                            "seed": seed,
+                        }
+                        for row in rows_of(net, x, target, name, tuple(options.areas), seed, options.game):
                             file.write(json.dumps(about | row) + "\n")
                         file.flush()
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8").splitlines():
-        yield json.loads(line)
+        yield {"game": "preserve", **json.loads(line)}
 
 
 def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["network"], row["picture"], row["search"], row["area"], row["seed"]
+    return row["game"], row["network"], row["picture"], row["search"], row["area"], row["seed"]
 
 
-def kept(row: dict[str, Any], background: str) -> float:
-    """The share of what the whole picture's score has more than that of the fully hidden one."""
-    blank = row["blank_" + background]
-    return float((row[background] - blank) / (row["whole"] - blank))
+def value(row: dict[str, Any], background: str) -> float:
+    """How well the set plays its game, in shares of what the whole picture's score has more than that of the hidden one.
+
+    To preserve: what the set keeps. To delete: what goes with it. Both: what it keeps more than the places outside.
+    """
+
+    def share(part: str) -> float:
+        blank = row["blank_" + background]
+        return float((row[part] - blank) / (row["whole"] - blank))
+
+    rest = 0.0 if row["game"] == "preserve" else share("rest_" + background)
+    return float(played(row["game"], share(background), rest)) + (row["game"] == "delete")
 
 
 def overlap(one: dict[str, Any], other: dict[str, Any]) -> float:
@@ -208,37 +230,41 @@ def overlap(one: dict[str, Any], other: dict[str, Any]) -> float:
 
 
 COLUMNS = (
-    *("network", "area", "search", "n", "kept, blur", "less than the first", "grey", "noise", "p, blur"),
+    *("game", "network", "area", "search", "n", "blur", "less than the first", "grey", "noise", "p, blur"),
     *("crisp", "parts", "agree", "spread", "cost", "s"),
 )
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Means over pictures; the interval is that of the difference to the first search, by bootstrap over pictures."""
-    places: dict[tuple[str, float], dict[str, dict[int, list[dict[str, Any]]]]] = defaultdict(
+    places: dict[tuple[str, str, float], dict[str, dict[int, list[dict[str, Any]]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
     )
     for row in rows:
-        places[row["network"], row["area"]][row["search"]][row["picture"]].append(row)
+        places[row["game"], row["network"], row["area"]][row["search"]][row["picture"]].append(row)
     yield "| " + " | ".join(COLUMNS) + " |"
-    yield "| --- |" + " ---: |" * (len(COLUMNS) - 1)
+    yield "| --- | --- |" + " ---: |" * (len(COLUMNS) - 2)
     random = np.random.default_rng(0)
-    for (network, area), searches in sorted(places.items()):
+    for (game, network, area), searches in sorted(
+        places.items(), key=lambda item: (GAMES.index(item[0][0]), *item[0][1:])
+    ):
         first = next(name for name in SEARCHES if name in searches)
         for name in (name for name in SEARCHES if name in searches):
             by_picture = searches[name]
 
-            def mean(value: Callable[[dict[str, Any]], float], by_picture: Any = by_picture) -> float:
-                return float(np.mean([np.mean([value(row) for row in group]) for group in by_picture.values()]))
+            def mean(number: Callable[[dict[str, Any]], float], by_picture: Any = by_picture) -> float:
+                return float(np.mean([np.mean([number(row) for row in group]) for group in by_picture.values()]))
 
             pairs = [group[:2] for group in by_picture.values() if len(group) > 1]
             agree = f"{np.mean([overlap(*pair) for pair in pairs]):.2f}" if pairs else "–"
-            spread = f"{np.mean([np.std([kept(row, 'blur') for row in pair]) for pair in pairs]):.3f}" if pairs else "–"
+            spread = (
+                f"{np.mean([np.std([value(row, 'blur') for row in pair]) for pair in pairs]):.3f}" if pairs else "–"
+            )
             both = sorted(set(by_picture) & set(searches[first]))
             less = np.array(
                 [
-                    np.mean([kept(r, "blur") for r in searches[first][p]])
-                    - np.mean([kept(r, "blur") for r in by_picture[p]])
+                    np.mean([value(r, "blur") for r in searches[first][p]])
+                    - np.mean([value(r, "blur") for r in by_picture[p]])
                     for p in both
                 ]
             )
@@ -246,8 +272,8 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
             low, high = np.percentile(draws, [2.5, 97.5])
             interval = "–" if name == first else f"{less.mean():.2f} [{low:.2f}, {high:.2f}]"
             cells = [
-                network, f"{area:g}", name, str(len(by_picture)), f"{mean(lambda r: kept(r, 'blur')):.2f}", interval,
-                *(f"{mean(lambda r, b=b: kept(r, b)):.2f}" for b in ("grey", "noise")),  # type: ignore[misc]
+                game, network, f"{area:g}", name, str(len(by_picture)), f"{mean(lambda r: value(r, 'blur')):.2f}", interval,
+                *(f"{mean(lambda r, b=b: value(r, b)):.2f}" for b in ("grey", "noise")),  # type: ignore[misc]
                 *(f"{mean(lambda r, c=c: r[c]):.{digits}f}" for c, digits in (("p_blur", 2), ("crisp", 2), ("parts", 1))),  # type: ignore[misc]
                 agree, spread, f"{mean(lambda r: r['cost']):.0f}", f"{mean(lambda r: r['seconds']):.1f}",
             ]  # fmt: skip
@@ -263,6 +289,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=100, help="the number of the first picture (settings: below 100)")
     parser.add_argument("--pictures", type=int, default=60, help="how many that the network gets right")
     parser.add_argument("--areas", nargs="+", type=float, default=AREAS)
+    parser.add_argument("--game", default="preserve", choices=GAMES)
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
     if not options.table:
