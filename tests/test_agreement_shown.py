@@ -10,6 +10,8 @@ from sfumato.cli import summaries
 from sfumato.figures import plots
 from sfumato.figures.panels import positive
 from sfumato.figures.report.numbers import mask_rows
+from sfumato.masks.level_set import TENTHS
+from sfumato.space.smoothing import gaussian_blur
 
 pytest.importorskip("matplotlib")
 
@@ -39,6 +41,43 @@ def test_nothing_is_said_without_restarts(result):
     assert "agree" not in mask_rows(without)[0].sentence
     assert "agreement" not in summaries.areas(without, torch.tensor([0.5, 0.6]))[0]
     assert plots._head(plots._headings(result, 0)) > plots._head(plots._headings(without, 0))
+
+
+def test_alternatives_are_the_sets_of_the_restarts_with_their_scores(result):
+    sets = result.alternatives
+    assert sets.dtype == torch.bool
+    assert sets.shape == (1, 2, 2, 1, 32, 32)
+    torch.testing.assert_close(sets.float().mean((2, 3, 4, 5)), result.areas[None], atol=1e-3, rtol=0)
+    one, other = sets.unbind(2)
+    union = (one | other).sum((2, 3, 4))
+    torch.testing.assert_close(result.agreement, (one & other).sum((2, 3, 4)) / union)
+    assert result.alternative_scores.shape == (1, 2, 2)
+
+
+def test_scores_of_alternatives_are_those_of_their_masks(result):
+    """The network is linear in what it sees, and the mean over two backgrounds counts."""
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 2)).eval()
+    inputs = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    method = sfumato.ExtremalPerturbation(areas=(0.1, 0.3), steps=50, perturbation=sfumato.Constant(0.0))
+    answer = method(net, inputs, torch.tensor([0, 1]))
+    masks = gaussian_blur(answer.alternatives.flatten(0, 2).float(), method.mask.for_shape((32, 32)).edge / TENTHS)
+    expected = net((masks.view(2, 2, 2, 1, 32, 32) * inputs[:, None, None]).flatten(0, 2)).view(2, 2, 2, 2)
+    for query in range(2):
+        torch.testing.assert_close(answer.alternative_scores[query], expected[query, ..., query], atol=1e-3, rtol=1e-3)
+    assert sfumato.ExtremalPerturbation(steps=20)(net, inputs, 0).alternatives is None
+
+
+def test_figures_draw_alternatives_and_say_what_they_keep(result):
+    figure = sfumato.plots.figure(result, torch.rand(3, 32, 32), alternatives=True)
+    titles = [axes.get_title() for axes in figure.axes]
+    first = plots.shares(result, result.alternative_scores)[0, 0].tolist()
+    line = f"thin lines keep {', '.join(plots.percent(round(share, 2)) for share in first)}"
+    assert next(title.splitlines()[-1] for title in titles if title.startswith("area")) == line
+    plain = sfumato.plots.figure(result, torch.rand(3, 32, 32))
+    drawn, without = (sum(len(axes.collections) for axes in each.axes) for each in (figure, plain))
+    assert drawn == without + 4  # two restarts for each of two masks
+    with pytest.raises(ValueError, match="no alternatives: its search had no restarts"):
+        sfumato.plots.figure(replace(result, alternatives=None), torch.rand(3, 32, 32), alternatives=True)
 
 
 def test_it_is_saved_and_belongs_to_its_query(result, tmp_path):

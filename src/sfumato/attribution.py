@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import safetensors
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -157,6 +157,11 @@ class Attribution(TensorResult):
     """How far the restarts of the search agree about each mask, `(B, V)`: the mean over pairs of their sets of the intersection
     over the union. 1 for equal sets; low where several sets do as well. `None` for a search without restarts, such
     as one at a layer."""
+    alternatives: Bool[Tensor, "B V R 1 *M"] | None = None
+    """The set that each restart found for itself, `(B, V, R, 1, *S)`: what else does about as well, if they differ. The masks
+    began from the mean of their fields."""
+    alternative_scores: Float[Tensor, "B V R"] | None = None
+    """What each of these keeps, `(B, V, R)`, as `scores`."""
     activation: Float[Tensor, "B C *L"] | None = None
     """What the layer puts out for the unperturbed input where channels are masked, `(B, C, *L)`."""
     about: Mapping[str, Any] = field(default_factory=dict)

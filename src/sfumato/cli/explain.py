@@ -33,6 +33,10 @@ def explain(
         float | None,
         typer.Option(metavar="KEEP", help="Find the smallest area that keeps this share of the score, e.g. 0.9."),
     ] = None,
+    alternatives: Annotated[
+        bool,
+        typer.Option("--alternatives", help="Draw the outlines of what each restart of the search found for itself."),
+    ] = False,
     score: Annotated[
         str | None,
         typer.Option(
@@ -55,8 +59,12 @@ def explain(
             raise ValueError(
                 f"--smallest is for one method that makes masks of an area, e.g. --method extremal{without}"
             )
+        if alternatives and not draws_masks:
+            raise ValueError("--alternatives is for one method that makes masks, e.g. --method extremal")
         if draws_masks:
-            failed, _ = explain_with_masks(images, model, target or [], first, out, smallest, fractions, checkpoint)
+            failed, _ = explain_with_masks(
+                images, model, target or [], first, out, smallest, fractions, checkpoint, alternatives
+            )
         else:
             failed = compare(images, model, target or [], methods, out, checkpoint)
     if failed:

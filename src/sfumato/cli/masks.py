@@ -43,10 +43,12 @@ def explain_with_masks(
     keep: float | None = None,
     sampled: tuple[float, ...] | None = None,
     checkpoint: Path | None = None,
+    alternatives: bool = False,
 ) -> tuple[int, list[Explanation]]:
     """Explain all pictures; returns how many pictures failed, and the explanations.
 
     With `keep`, it searches for the smallest area that keeps this share of the score. `sampled` are the areas to begin with.
+    `alternatives` draws what each restart of the search found.
     """
     from sfumato.cli.progress import progress_bar
     from sfumato.scores import link_of_meaning
@@ -61,8 +63,10 @@ def explain_with_masks(
         with progress_bar(batch.title) as progress:
             group = list(_explain_batch(method, classifier, batch, keep, sampled, progress))
         for explanation in group:
-            _write(explanation, classifier, out, names.unused(explanation.query.stem), keep)
+            _write(explanation, classifier, out, names.unused(explanation.query.stem), keep, alternatives)
             _print(explanation, classifier)
+            if alternatives and explanation.result.alternatives is None:
+                console().print("no alternatives: this search had no restarts; give it more --steps", soft_wrap=True)
         explanations += group
     print_folder(len(explanations), out)
     return prepared.failed, explanations
@@ -118,7 +122,9 @@ def _probabilities(method: Any, classifier: "Classifier", query: Query, result: 
     return torch.stack(outputs).mean(0)
 
 
-def _write(explanation: Explanation, classifier: "Classifier", out: Path, stem: str, keep: float | None) -> None:
+def _write(
+    explanation: Explanation, classifier: "Classifier", out: Path, stem: str, keep: float | None, alternatives: bool
+) -> None:
     """Write the figure, the result with its `about`, and the summary, which has the numbers too."""
     from sfumato import plots
 
@@ -131,7 +137,13 @@ def _write(explanation: Explanation, classifier: "Classifier", out: Path, stem: 
         "areas": summaries.areas(result, explanation.probabilities),
     }
     figure = plots.figure(
-        result, explanation.picture, title=query.title, keep=keep, curve=explanation.curve, classifier=classifier
+        result,
+        explanation.picture,
+        title=query.title,
+        keep=keep,
+        curve=explanation.curve,
+        classifier=classifier,
+        alternatives=alternatives and result.alternatives is not None,
     )
     plots.save(figure, out / f"{stem}.png")
     replace(result, about=about).save(out / f"{stem}.safetensors")

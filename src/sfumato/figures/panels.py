@@ -149,16 +149,18 @@ def positive(saliency: Tensor, picture: Tensor) -> Tensor:
     return (values / values.quantile(BRIGHTEST).clamp(min=1e-12)).clamp(max=1)
 
 
-def shares(result: Attribution) -> Tensor:
+def shares(result: Attribution, scores: Tensor | None = None) -> Tensor:
     r"""The share of the score that each mask keeps, $(\Phi(m \otimes x) - \Phi_0) / (\Phi(x) - \Phi_0)$, `(B, V)`.
 
-    $\Phi_0$ is the score of the fully perturbed input. NaN if it equals the score of the whole input. Raises `ValueError` for
-    a result without scores.
+    $\Phi_0$ is the score of the fully perturbed input. NaN if it equals the score of the whole input. `scores` `(B, …)` are
+    other ones of the same queries, if given. Raises `ValueError` for a result without scores.
     """
-    if result.scores is None or result.whole is None or result.blank is None:
+    scores = result.scores if scores is None else scores
+    if scores is None or result.whole is None or result.blank is None:
         raise ValueError("the result has no scores; give one made by a method with masks")
+    column = (-1, *[1] * (scores.ndim - 1))
     span = result.whole - result.blank
-    return (result.scores - result.blank[:, None]) / torch.where(span == 0, math.nan, span)[:, None]
+    return (scores - result.blank.view(column)) / torch.where(span == 0, math.nan, span).view(column)
 
 
 def percent(share: float | None) -> str:

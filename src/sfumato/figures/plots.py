@@ -51,6 +51,9 @@ LINE = 0.2
 LETTERS = 15
 """How many letters of a note fit into an inch."""
 
+LINES = ("#1b7f79", "#33658a", "#6a3d9a", "#b8860b")
+"""Colours of the outlines of restarts' sets, in turn."""
+
 Curve = tuple[Tensor, Tensor]
 """Areas `(n,)` and the scores `(n,)` of their masks."""
 
@@ -64,6 +67,7 @@ def figure(
     curve: Curve | None = None,
     classifier: Classifier | None = None,
     perturbation: Perturbation | None = None,
+    alternatives: bool = False,
 ) -> "Figure":
     r"""A figure of one query: the picture, the mask of each area, and the score against the area.
 
@@ -77,8 +81,9 @@ def figure(
     - `classifier`: the classifier that was explained. Its network's inputs have other units than the picture, on which the
       perturbed picture depends, except for `Blur`. Without it, the picture is perturbed in its own units.
     - `perturbation`: what hid places, if it is not a perturbation of this package, which the result gives back itself.
+    - `alternatives`: draws a thin outline of the set that each restart of the search found, and says what it keeps.
 
-    Raises `ValueError` if the result has no masks of pictures, or the picture has another size.
+    Raises `ValueError` if the result has no masks of pictures, no restarts to show, or the picture has another size.
     """
     masks = _masks(result, query)
     picture = rgb(picture, masks.shape[2:])
@@ -88,6 +93,8 @@ def figure(
     cell = _cell(masks)
     left = max(cell[0], 1.2 * CELL)
     headings = _headings(result, query)
+    if alternatives:
+        headings = [f"{heading}\n{what}" for heading, what in zip(headings, _alternatives(result, query), strict=True)]
     top = _head(headings) + (0.3 if title else 0)
     size = (MARGIN + left + len(masks) * (cell[0] + GAP) + 0.1, top + 3 * cell[1] + 2 * GAP + LINE + 0.1)
     canvas = blank(size)
@@ -96,7 +103,11 @@ def figure(
     show(place(MARGIN, top, left, cell[1]), picture).set_title("the input", fontsize=SMALL)
     for column, (mask, part, heading) in enumerate(zip(masks, parts, headings, strict=True)):
         x = MARGIN + left + GAP + column * (cell[0] + GAP)
-        overlay(place(x, top, *cell), picture, mask[0]).set_title(heading, fontsize=SMALL)
+        shown = overlay(place(x, top, *cell), picture, mask[0])
+        shown.set_title(heading, fontsize=SMALL)
+        if alternatives and result.alternatives is not None:
+            for index, found in enumerate(result.alternatives[query, column, :, 0].float().cpu()):
+                shown.contour(found.numpy(), levels=[0.5], colors=[LINES[index % len(LINES)]], linewidths=1.0)
         show(place(x, top + cell[1] + GAP, *cell), picture * part)
         axes = place(x, top + 2 * (cell[1] + GAP) + LINE, *cell)
         if perturbed is None:
@@ -253,6 +264,16 @@ def _headings(result: Attribution, query: int) -> list[str]:
         return headings
     agree = [percent(round(share, 2)) for share in result.agreement[query].tolist()]
     return [f"{heading}\nrestarts agree by {share}" for heading, share in zip(headings, agree, strict=True)]
+
+
+def _alternatives(result: Attribution, query: int) -> list[str]:
+    """What the restarts' own sets keep, for the heading of each mask."""
+    if result.alternatives is None or result.alternative_scores is None:
+        raise ValueError(
+            "the result has no alternatives: its search had no restarts; take more steps, or LevelSetAscent(restarts=3)"
+        )
+    kept = shares(result, result.alternative_scores)[query].tolist()
+    return [f"thin lines keep {', '.join(percent(round(share, 2)) for share in row)}" for row in kept]
 
 
 def _head(headings: Sequence[str]) -> float:

@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
@@ -75,12 +75,16 @@ class Search:
         """Scores `(B, V)` of what masks `(B, V, …)` keep."""
         return self._evaluation(masks).scores(masks.flatten(0, 1)).view(masks.shape[:2])
 
-    def agreement(self, restarts: Float[Tensor, "N R 1 *L"], areas: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
-        """How far the sets of a search's restarts `(B · V, R, 1, *L)` agree, `(B, V)`: the mean over pairs of the intersection
-        over the union."""
-        sets = [self.masks(parameters, areas).flatten(2) > 0.5 for parameters in restarts.unbind(1)]
-        overlaps = [(one & other).sum(2) / (one | other).sum(2).clamp(min=1) for one, other in combinations(sets, 2)]
-        return torch.stack(overlaps).mean(0)
+    def alternatives(
+        self, restarts: Float[Tensor, "N R 1 *L"] | None, areas: Float[Tensor, "B V"]
+    ) -> dict[str, Tensor]:
+        """The fields of an `Attribution` about what restarts `(B · V, R, 1, *L)` found, if there are any."""
+        if restarts is None:
+            return {}
+        masks = torch.stack([self.masks(parameters, areas) for parameters in restarts.unbind(1)], 2)
+        sets = masks > 0.5
+        scores = self.scores(masks.flatten(1, 2)).unflatten(1, sets.shape[1:3])
+        return {"agreement": agreement(sets), "alternatives": sets, "alternative_scores": scores}
 
     def attribution(
         self,
@@ -103,10 +107,19 @@ class Search:
             complements=self.scores(1 - masks),
             whole=self.whole,
             blank=blank,
-            agreement=None if restarts is None else self.agreement(restarts, areas),
+            **self.alternatives(restarts, areas),
             about=self.about,
         )
 
     def _evaluation(self, variants: Float[Tensor, "B V ..."]) -> Evaluation:
         """The evaluation for rows in the order of `(B, V)`."""
         return replace(self.evaluation, query=self.evaluation.query.repeat_interleave(variants.shape[1]))
+
+
+def agreement(sets: Bool[Tensor, "B V R *S"]) -> Float[Tensor, "B V"]:
+    """How far sets `(B, V, R, …)` of the same area agree, `(B, V)`: the mean over pairs of the intersection over the union."""
+    flat = sets.flatten(3)
+    overlaps = [
+        (one & other).sum(2) / (one | other).sum(2).clamp(min=1) for one, other in combinations(flat.unbind(2), 2)
+    ]
+    return torch.stack(overlaps).mean(0)
