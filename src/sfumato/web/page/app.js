@@ -359,13 +359,14 @@ class Pane {
     this.mark(index);
   }
 
-  /** The area and the score of a mask. */
+  /** The area and the score of a mask, and how far the restarts of its search agree. */
   caption(index) {
     const event = this.done || this.numbers;
     if (!event || !event.areas || !this.masks.length) return "";
     const area = (this.done && this.done.achieved ? this.done.achieved : event.areas)[index];
     const score = this.done ? this.done.scores[index] : event.values[index];
-    return `${(100 * area).toFixed(1)} % · score ${score.toFixed(2)}`;
+    const agreement = this.done && this.done.agreement ? ` · restarts agree by ${Math.round(100 * this.done.agreement[index])} %` : "";
+    return `${(100 * area).toFixed(1)} % · score ${score.toFixed(2)}${agreement}`;
   }
 
   /** Plot the score against the area, with a mark at the mask of the slider. */
