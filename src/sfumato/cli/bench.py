@@ -274,10 +274,10 @@ def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool,
             session.retry(run_store)
         for name in redo or ():
             session.redo(run_store, name)
-        left, reason = session.look(run_store), ""
-        if left:
+        remaining, reason = session.look(run_store), ""
+        if remaining:
             with (
-                progress(session.total, session.total - left) as report,
+                progress(session.total, session.total - remaining) as report,
                 closing(_spread(session, workers, on)) as work,
             ):
                 next_count = 0.0
@@ -288,7 +288,7 @@ def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool,
                         next_count = now + PAUSE_FACTOR * (time.monotonic() - now)
                 report(*session.counts(run_store))
         done, failed = session.counts(run_store)
-    console().print(f"{done} items are done, {done - session.total + left} of them now; {failed} failed")
+    console().print(f"{done} items are done, {done - session.total + remaining} of them now; {failed} failed")
     if failed:
         print_error(f"{failed} items failed; see why with: sfumato bench status {session.place.folder}")
     if reason:

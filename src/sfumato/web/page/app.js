@@ -337,16 +337,16 @@ class Pane {
     const image = context.createImageData(width, height);
     const out = image.data;
     const { seen, blurred } = this;
-    const shown = view === "heat" && this.map ? this.map : mask;
+    const values = view === "heat" && this.map ? this.map : mask;
     for (let pixel = 0; pixel < out.length; pixel += 4) {
-      const m = shown ? shown[pixel] / 255 : 1;
+      const m = values ? values[pixel] / 255 : 1;
       for (let channel = 0; channel < 3; channel += 1) {
         const own = seen[pixel + channel];
         let value = own;
-        if (shown && view === "overlay") value = own * (0.25 + 0.75 * m) + (channel === 0 ? 46 : 12) * (1 - m);
-        else if (shown && view === "black") value = own * m;
-        else if (shown && view === "blur") value = own * m + blurred[pixel + channel] * (1 - m);
-        else if (shown && view === "heat") value = 0.35 * own + 0.65 * LUT[shown[pixel]][channel];
+        if (values && view === "overlay") value = own * (0.25 + 0.75 * m) + (channel === 0 ? 46 : 12) * (1 - m);
+        else if (values && view === "black") value = own * m;
+        else if (values && view === "blur") value = own * m + blurred[pixel + channel] * (1 - m);
+        else if (values && view === "heat") value = 0.35 * own + 0.65 * LUT[values[pixel]][channel];
         out[pixel + channel] = value;
       }
       out[pixel + 3] = 255;
