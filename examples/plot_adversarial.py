@@ -2,10 +2,10 @@
 Where the wrong class of an adversarial picture is
 ==================================================
 
-A change too small to be seen makes a network name another class. Where does it see that class? Fong & Vedaldi (ICCV 2017,
-arXiv 1704.03296) explained the wrong class of such pictures and blurred what the masks cover: the paper reports that about
-40 % of the pictures were then named correctly again. Here the masks have a given area (Fong, Patrick & Vedaldi, ICCV 2019),
-so that other regions of the same area can be blurred for comparison.
+A change that nobody can see makes a network predict another class. Where does it see that class? Fong & Vedaldi (ICCV
+2017, arXiv 1704.03296) explained the wrong class of such pictures, and blurred the places that the masks cover. In the
+paper, about 40 % of the pictures were then classified correctly again. Here the masks have a given area (Fong, Patrick &
+Vedaldi, ICCV 2019), so other regions of the same area can be blurred for comparison.
 """
 
 import matplotlib.pyplot as plt
@@ -17,17 +17,17 @@ from torch.nn.functional import cross_entropy
 import sfumato
 from sfumato.space.smoothing import gaussian_blur
 
-chosen = settings(pictures=8, steps=40)
+options = settings(pictures=8, steps=40)
 AREA = 0.3
 
 # %%
 # The attack
 # ----------
-# Ten signed gradient steps of one grey level (of 255) towards the class that the network held least likely, never more
-# than four levels away from the picture. The network is used as a function of RGB, so that levels are levels.
+# The attack makes ten signed gradient steps of one grey level (of 255) towards the least likely class. It stays within four
+# levels of the picture. The network is used as a function of RGB, so that a step is one level of a pixel.
 
 classifier = network("lite0")
-pictures = photographs(chosen.pictures)
+pictures = photographs(options.pictures)
 inputs, targets = prepared(classifier, pictures)
 mean, std = (torch.tensor(values).view(3, 1, 1) for values in (classifier.preparation.mean, classifier.preparation.std))
 
@@ -61,12 +61,12 @@ clean, adversarial, targets, wrong = clean[fooled], adversarial[fooled], targets
 # %%
 # Two explanations and places without meaning
 # -------------------------------------------
-# In the deletion game a mask covers what a class needs: the wrong class in the adversarial picture, the true one in the
-# clean picture. For chance stands the mask of the wrong class itself, mirrored and moved to random places. The blur is that
-# of 2017, which blends the picture with one blurred by ten pixels.
+# In the deletion game, a mask covers what a class needs. There is one mask for the wrong class in the adversarial picture,
+# and one for the true class in the clean picture. The baseline is the mask of the wrong class, mirrored and moved to random
+# places. The blur is that of 2017: the picture is blended with a picture blurred by ten pixels.
 
 blur = sfumato.Blur(max_sigma=10, levels=2)
-method = sfumato.ExtremalPerturbation(areas=(AREA,), game="delete", perturbation=blur, steps=chosen.steps)
+method = sfumato.ExtremalPerturbation(areas=(AREA,), game="delete", perturbation=blur, steps=options.steps)
 covers = {
     "the mask of the wrong class": method(model, adversarial, wrong).masks[:, 0],
     "the mask of the true class on the clean picture": method(model, clean, targets).masks[:, 0],
@@ -78,7 +78,7 @@ moved = [covers["the mask of the wrong class"].flip(3).roll(shift, (2, 3)) for s
 # %%
 # Blurring them
 # -------------
-# All is blurred in the adversarial picture, with the blur that the masks were made for.
+# Each mask is blurred in the adversarial picture, with the same blur as in the search.
 
 perturbed = blur(adversarial)
 query = torch.arange(len(clean))
@@ -91,15 +91,15 @@ recovered["the mask of the wrong class elsewhere (mean of ten places)"] = torch.
 # %%
 # The figure
 # ----------
-# Above a picture stands what the network calls it, green where that is right; above a mask the class that it deletes, the
-# true one in the clean picture and the wrong one in the adversarial. The difference is shown around grey, fifteen times as
-# strong.
+# The title of a picture is the class that the network predicts, in green if it is correct. The title of a mask is the class
+# that it deletes: the true class in the clean picture, the wrong class in the adversarial one. The difference is enlarged
+# fifteen times, and grey means no difference.
 
 shown = min(len(clean), 4)
 repaired = blurred["the mask of the wrong class"]
 figure, rows = plt.subplots(shown, 6, figsize=(12, 2.3 * shown), squeeze=False, layout="constrained")
 for query, row in enumerate(rows):
-    right, fake = (classifier.labels[int(each[query])].split(",")[0] for each in (targets, wrong))
+    right, fake = (classifier.labels[int(classes[query])].split(",")[0] for classes in (targets, wrong))
     difference = 0.5 + 15 * (adversarial[query] - clean[query])
     columns = (clean[query], difference, adversarial[query], clean[query], adversarial[query], repaired[query])
     for axes, picture in zip(row, columns, strict=True):
@@ -110,9 +110,9 @@ for query, row in enumerate(rows):
         axes.imshow(torch.zeros_like(mask), cmap="gray", alpha=0.6 * (1 - mask).numpy())
         axes.contour(mask, levels=[0.5], colors=[colour], linewidths=1.5)
     for axes, picture in zip(row[[0, 2, 5]], (clean, adversarial, repaired), strict=True):
-        found = int(named(picture[query : query + 1]))
-        colour = "tab:green" if found == targets[query] else "tab:red"
-        axes.set_title(classifier.labels[found].split(",")[0][:24], fontsize=9, color=colour)
+        predicted = int(named(picture[query : query + 1]))
+        colour = "tab:green" if predicted == targets[query] else "tab:red"
+        axes.set_title(classifier.labels[predicted].split(",")[0][:24], fontsize=9, color=colour)
     for axes, head in zip(
         row[[1, 3, 4]], ("difference × 15", f"mask: {right}"[:28], f"mask: {fake}"[:28]), strict=True
     ):
@@ -121,15 +121,15 @@ for query, row in enumerate(rows):
 # %%
 # In numbers
 # ----------
-# Recovered means that the most likely class is again the true one. How brittle is so small a change? For comparison the
-# whole adversarial picture is blurred, by one pixel.
+# A picture is recovered if the most likely class is the true one again. To see how fragile the attack is, the whole
+# adversarial picture is also blurred by one pixel.
 
 slightly = named(gaussian_blur(adversarial, 1)) == targets
 print(
-    f"{len(clean)} were named rightly before and wrongly after; {chosen.steps} steps, masks of {AREA:.0%} of the picture"
+    f"{len(clean)} were named rightly before and wrongly after; {options.steps} steps, masks of {AREA:.0%} of the picture"
 )
-for what, found in recovered.items():
-    print(f"blurring {what} recovers {found.sum():g} of {len(found)} ({found.mean():.0%})")
+for what, hits in recovered.items():
+    print(f"blurring {what} recovers {hits.sum():g} of {len(hits)} ({hits.mean():.0%})")
 print(f"blurring all of it by one pixel recovers {int(slightly.sum())} of {len(clean)}")
 wrongly, rightly = covers.values()
 shared = torch.minimum(wrongly, rightly).mean() / AREA

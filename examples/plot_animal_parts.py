@@ -2,11 +2,11 @@
 Faces or feet?
 ==============
 
-Which part of an animal tells a network what it is? Fong & Vedaldi (ICCV 2017, arXiv 1704.03296) laid their masks over
-annotated parts, and report that faces were found more important than feet in 76 classes of 76. Here EfficientNet-Lite0
-sees a few pictures in which both are visible, its masks have given areas (Fong, Patrick & Vedaldi, ICCV 2019), and single
-pictures are counted, which vary more than classes do. A second question needs no mask at all: what becomes of the class
-when the face, or the feet, are blurred?
+From which part of an animal does a network recognise it? Fong & Vedaldi (ICCV 2017, arXiv 1704.03296) compared their masks
+with annotated parts. In 76 of 76 classes, faces were more important than feet. Here EfficientNet-Lite0 gets a few pictures
+in which both are visible, and its masks have given areas (Fong, Patrick & Vedaldi, ICCV 2019). Single pictures are counted,
+and they vary more than classes. A second experiment needs no mask: how does the probability of the class change if the
+face, or the feet, are blurred?
 """
 
 import json
@@ -20,22 +20,22 @@ from settings import SHARED, network, photographs, prepared, settings
 
 import sfumato
 
-chosen = settings(pictures=6, steps=30)
+options = settings(pictures=6, steps=30)
 
 # %%
 # Where the parts are
 # -------------------
-# The boxes were drawn by eye and lie in ``animal_parts.json``, beside this script. Feet are several boxes, a face is one.
+# The boxes were drawn by eye. They are in ``animal_parts.json``, beside this script. A face is one box, feet are several.
 
 parts = json.loads(Path(getfile(photographs)).with_name("animal_parts.json").read_text(encoding="utf-8"))["pictures"]
 real = (SHARED / "imagenet-val-dev").is_dir()
-names = [name for name in parts if name.endswith(".JPEG") == real][: chosen.pictures]
+names = [name for name in parts if name.endswith(".JPEG") == real][: options.pictures]
 pictures = [photographs(1, lambda entry: entry["file"] == name)[0] for name in names]
 faces = [parts[name]["face"] for name in names]
 feet = [parts[name].get("feet") or parts[name]["fur"] for name in names]
 other = "feet" if real else "fur"
 if not real:
-    print("No pictures of whole animals are at hand. The sample Chelsea shows no feet: forehead and cheek stand in.")
+    print("There are no pictures of whole animals. The sample Chelsea shows no feet: forehead and cheek replace them.")
 
 classifier = network("lite0")
 inputs, targets = prepared(classifier, pictures)
@@ -58,13 +58,14 @@ regions = {
 # %%
 # What the masks say
 # ------------------
-# A map is the mean of the masks of two areas. Its mean within a region, over its mean in the whole picture, is 1 for a
-# map that knows nothing. What hides a place is the blur of 2017, which blends the picture with one blurred by ten pixels.
+# A map is the mean of the masks of two areas. Its mean within a region, divided by its mean in the whole picture, is 1 for
+# a map without information. Places are hidden by the blur of 2017: the picture is blended with a picture blurred by ten
+# pixels.
 
 blur = sfumato.Blur(max_sigma=10, levels=2)
 maps, value = {}, {}
 for game in ("preserve", "delete"):
-    method = sfumato.ExtremalPerturbation(areas=(0.05, 0.15), game=game, perturbation=blur, steps=chosen.steps)
+    method = sfumato.ExtremalPerturbation(areas=(0.05, 0.15), game=game, perturbation=blur, steps=options.steps)
     maps[game] = method(classifier.net, inputs, targets).map
     for part, region in regions.items():
         within = (maps[game] * region).sum((1, 2, 3)) / region.sum((1, 2, 3))
@@ -73,7 +74,7 @@ for game in ("preserve", "delete"):
 # %%
 # What the network says
 # ---------------------
-# The same blur now takes the boxes, and nothing else.
+# Now the same blur hides only the boxes.
 
 blurred, query, left = blur(inputs), torch.arange(len(inputs)), {}
 with torch.no_grad():
@@ -83,7 +84,7 @@ with torch.no_grad():
 # %%
 # The figure
 # ----------
-# Bright is where the deleting masks lie, as in 2017; red boxes are faces, blue ones feet. On the right each line is a picture.
+# The masks of the deletion game are bright. Red boxes are faces, blue boxes are feet. On the right, each line is a picture.
 
 shown = min(len(pictures), 6)
 columns = min(shown, 3)
@@ -113,25 +114,25 @@ for axes, (title, pair) in zip(dots.subplots(1, 3), pairs.items(), strict=True):
 # %%
 # In numbers
 # ----------
-# Faces are higher in pictures than feet, so the same is counted with the mean map of all the *other* pictures. What that
-# finds is due to where photographers put animals; what a picture's own map finds beyond it is due to the network.
+# Faces are higher in pictures than feet. So the same numbers are computed for the mean map of all the *other* pictures. They
+# show the effect of where photographers put animals. The difference to a picture's own map is the effect of the network.
 
-print(f"{len(pictures)} picture(s), EfficientNet-Lite0, {chosen.steps} steps")
-for game, found in maps.items():
+print(f"{len(pictures)} picture(s), EfficientNet-Lite0, {options.steps} steps")
+for game, game_maps in maps.items():
     print(f"the game {game!r}; the mean of a map over the picture is 1")
     for part in regions:
         values = value[game, part]
         error = f" ± {values.std() / len(values) ** 0.5:.2f}" if len(values) > 1 else ""
         print(f"  in the {part} it is {values.mean():.2f}{error}")
     print(
-        f"  the face has more than the {other} in {int((value[game, 'face'] > value[game, other]).sum())} of {len(found)}"
+        f"  the face has more than the {other} in {int((value[game, 'face'] > value[game, other]).sum())} of {len(game_maps)}"
     )
-    if len(found) > 1:
-        others = (found.sum(0) - found) / (len(found) - 1)
+    if len(game_maps) > 1:
+        others = (game_maps.sum(0) - game_maps) / (len(game_maps) - 1)
         face, rest = ((others * region).sum((1, 2, 3)) / region.sum((1, 2, 3)) for region in regions.values())
         face, rest = face / others.mean((1, 2, 3)), rest / others.mean((1, 2, 3))
         print(f"  the mean map of the other pictures: {face.mean():.2f} in the face, {rest.mean():.2f} in the {other},")
-        print(f"  more in the face in {int((face > rest).sum())} of {len(found)}")
+        print(f"  more in the face in {int((face > rest).sum())} of {len(game_maps)}")
 print(f"the probability of the class is {left['nothing'].mean():.2f} on average")
 for part, region in regions.items():
     print(f"  with the {part} blurred, {region.mean():.1%} of the picture, {left[part].mean():.2f}")

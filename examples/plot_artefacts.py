@@ -2,13 +2,13 @@ r"""
 Masks or artefacts?
 ===================
 
-Ask for the smallest change that destroys a score, let the mask be as fine as it likes, and what is found are artefacts: a
-sprinkle of dots that no eye would pick, which upset this very network at this very place. Fong & Vedaldi (ICCV 2017,
-arXiv 1704.03296, section 4.3) give two remedies: masks that are too smooth to trace artefacts, and jitter, small random
-moves of the picture beneath its mask.
+A search for the smallest change that destroys a score finds artefacts if the mask may be arbitrarily fine: scattered dots
+that mean nothing to a person, and that disturb only this network at exactly these places. Fong & Vedaldi (ICCV 2017, arXiv
+1704.03296, section 4.3) give two remedies: masks that are too smooth to follow artefacts, and jitter, small random moves of
+the picture under its mask.
 
-Here each remedy is taken alone, then both, and what they are worth is measured: how much of the destroyed score comes back
-if a mask lies two pixels off, or is drawn a little softer? What explains the picture should not depend on that.
+This example uses each remedy alone, then both, and measures their effect: how much of the destroyed score returns if a mask
+is moved by two pixels, or made a little softer? A good explanation of the picture should not depend on this.
 """
 
 import matplotlib.pyplot as plt
@@ -20,16 +20,16 @@ from sfumato.figures.plots import percent
 from sfumato.space.jitter import Move
 from sfumato.space.smoothing import gaussian_blur
 
-chosen = settings(pictures=2, steps=60, area=5)  # the area in percent
+options = settings(pictures=2, steps=60, area=5)  # the area in percent
 
 # %%
 # Four masks of one area
 # ----------------------
-# In the deletion game the mask marks what is blurred away. The fine masks have a seed every two pixels, each with a kernel
-# that hardly reaches the next; the smooth ones are the default.
+# In the deletion game, the mask marks what is blurred. The fine masks have a seed every two pixels, and a kernel hardly
+# reaches the next seed. The smooth masks have the default lengths of ``SmoothMask``: seeds every 7 pixels, and kernels of 16.
 
 classifier = network("lite0")
-pictures = photographs(chosen.pictures)
+pictures = photographs(options.pictures)
 inputs, targets = prepared(classifier, pictures)
 
 blur = sfumato.Blur()
@@ -40,25 +40,25 @@ variants = {
     "smooth masks": {"mask": smooth, "jitter": None},
     "both": {"mask": smooth, "jitter": sfumato.Jitter()},
 }
-found = {}
+results = {}
 for name, variant in variants.items():
     method = sfumato.ExtremalPerturbation(
-        areas=(chosen.area / 100,), game="delete", perturbation=blur, steps=chosen.steps, **variant
+        areas=(options.area / 100,), game="delete", perturbation=blur, steps=options.steps, **variant
     )
-    found[name] = method(classifier.net, inputs, targets)
+    results[name] = method(classifier.net, inputs, targets)
 
 # %%
 # The same masks, a little off
 # ----------------------------
-# A mask destroys :math:`\Phi(x) - \Phi((1 - m) \otimes x)`. The share of it that comes back is averaged over shifts by two
-# pixels in eight directions; softer masks went through a Gaussian of two pixels, which leaves their area as it is.
+# A mask destroys :math:`\Phi(x) - \Phi((1 - m) \otimes x)`. The share of it that returns is averaged over shifts by two
+# pixels in eight directions. The softer masks are smoothed by a Gaussian of two pixels, which does not change their area.
 
 perturbed = blur(inputs)
-whole = found["both"].whole
+whole = results["both"].whole
 
 
 def left(masks: torch.Tensor) -> torch.Tensor:
-    """The logit `(B,)` of the pictures' classes once what masks `(B, 1, H, W)` mark is blurred."""
+    """The logit `(B,)` of the pictures' classes if the places of masks `(B, 1, H, W)` are blurred."""
     with torch.no_grad():
         seen = perturbed(1 - masks, torch.arange(len(inputs)))
         return classifier.net(seen).gather(1, targets[:, None])[:, 0]
@@ -66,11 +66,13 @@ def left(masks: torch.Tensor) -> torch.Tensor:
 
 directions = [(down, right) for down in (-2, 0, 2) for right in (-2, 0, 2) if down or right]
 destroyed, shifted, softer = {}, {}, {}
-for name, result in found.items():
+for name, result in results.items():
     masks = result.masks[:, 0]
     gone = whole - left(masks)
     destroyed[name] = gone / (whole - result.blank)
-    shifted[name] = torch.stack([left(Move(each)(masks)) for each in directions]).mean(0).sub(left(masks)) / gone
+    shifted[name] = (
+        torch.stack([left(Move(direction)(masks)) for direction in directions]).mean(0).sub(left(masks)) / gone
+    )
     softer[name] = (left(gaussian_blur(masks, 2)) - left(masks)) / gone
 
 shown = min(3, len(inputs))
@@ -78,7 +80,7 @@ figure, panels = plt.subplots(shown, 5, figsize=(11, 2.6 * shown), squeeze=False
 for query, row in enumerate(panels):
     row[0].imshow(classifier.restore(inputs[query]).permute(1, 2, 0))
     row[0].set_title(pictures[query].name, fontsize=9, weight="bold")
-    for axes, (name, result) in zip(row[1:], found.items(), strict=True):
+    for axes, (name, result) in zip(row[1:], results.items(), strict=True):
         axes.imshow(1 - result.masks[query, 0, 0], cmap="gray", vmin=0, vmax=1)
         axes.set_title(
             f"{name}\n{percent(round(destroyed[name][query].item(), 2))} destroyed,\n"
@@ -92,7 +94,7 @@ for axes in panels.flat:
 # %%
 # In numbers
 # ----------
-# Of the score, 100 % is the way from the whole picture to the wholly blurred one: a mask can destroy more than that.
+# The difference between the whole picture and the blurred one is 100 % of the score. A mask can destroy more than that.
 
 
 def mean(values: torch.Tensor) -> str:
@@ -101,7 +103,7 @@ def mean(values: torch.Tensor) -> str:
     return f"{100 * values.mean():.0f}{error} %"
 
 
-print(f"{len(inputs)} pictures, EfficientNet-Lite0, deletion masks of {chosen.area} %, {chosen.steps} steps; means.")
+print(f"{len(inputs)} pictures, EfficientNet-Lite0, deletion masks of {options.area} %, {options.steps} steps; means.")
 print("with             destroyed   comes back 2 px off   comes back when softer")
 for name in variants:
     print(f"{name:12s}{mean(destroyed[name]):>14s}{mean(shifted[name]):>22s}{mean(softer[name]):>25s}")

@@ -2,9 +2,9 @@ r"""
 How many channels a class needs
 ===============================
 
-Figure 8 of the 2019 paper: the channels of a layer that a class needs, laid over the picture as
-:math:`\sum_k m_k \Phi_k(x)`, and the score against the number of channels. The paper finds that about 25 channels can
-suffice. Here a mask is a set of channels: each is kept or gone.
+This is figure 8 of the 2019 paper: the channels of a layer that a class needs, as an overlay
+:math:`\sum_k m_k \Phi_k(x)` on the picture, and the score against the number of channels. In the paper, about 25 channels
+can suffice. Here a mask is a set of channels: each channel is kept or hidden.
 """
 
 import matplotlib.pyplot as plt
@@ -12,33 +12,33 @@ from settings import network, photographs, prepared, settings
 
 import sfumato
 
-asked = settings(pictures=4, steps=60)
+options = settings(pictures=4, steps=60)
 classifier = network("lite0")
-chosen = photographs(asked.pictures)
-inputs, targets = prepared(classifier, chosen)
+photos = photographs(options.pictures)
+inputs, targets = prepared(classifier, photos)
 
 # %%
 # One picture
 # -----------
-# The sheet shows the overlay of the largest set, the curve, and the channels that every set has first. The curve is
-# sampled at 1, 2, 5, 10 channels and so on up to all of them; between two of these the smallest set that keeps 90 % of
-# the score is then sought.
+# The sheet shows the overlay of the largest set, the curve, and the channels that weigh most. The curve has the scores of
+# 1, 2, 5, 10 channels and so on up to all. Then the search finds the smallest set that keeps 90 % of the score, between two
+# of these numbers.
 
-method = sfumato.ExtremalChannels(layer="head", steps=asked.steps)
+method = sfumato.ExtremalChannels(layer="head", steps=options.steps)
 result = method(classifier.net, inputs[:1], targets[:1])
-found = sfumato.smallest(method, classifier.net, inputs[:1], targets[:1], keep=0.9)
-figure = sfumato.sheets.channels(result, classifier.restore(inputs[0]), found=found, title=chosen[0].name)
+smallest = sfumato.smallest(method, classifier.net, inputs[:1], targets[:1], keep=0.9)
+figure = sfumato.sheets.channels(result, classifier.restore(inputs[0]), found=smallest, title=photos[0].name)
 
 # %%
 # Several pictures, several layers
 # --------------------------------
-# The same for every picture and at layers of growing depth. Scores are shares of the whole picture's, less what the
-# network answers where all channels are gone.
+# The same for every picture, at layers of growing depth. A score is a share: 0 is the score with all channels hidden, 1 the
+# score with all channels.
 
 layers = {"blocks.10": 112, "blocks.14": 192, "head": 1280}
 curves = {}
 for layer in layers:
-    method = sfumato.ExtremalChannels(layer=layer, steps=asked.steps)
+    method = sfumato.ExtremalChannels(layer=layer, steps=options.steps)
     curves[layer] = sfumato.smallest(method, classifier.net, inputs, targets, keep=0.9)
 
 figure_curves, axes = plt.subplots(1, len(layers), figsize=(11, 3.4), sharey=True)
@@ -54,14 +54,15 @@ axes[0].set_ylabel("share of the score")
 figure_curves.tight_layout()
 
 # %%
-# What was measured:
+# The measurements:
 
-print(f"EfficientNet-Lite0, {len(chosen)} pictures, sets of channels that keep 90 % of the score (logit):")
+
+print(f"EfficientNet-Lite0, {len(photos)} pictures, sets of channels that keep 90 % of the score (logit):")
 for layer, curve in curves.items():
     counts = curve.count[curve.reached]
     best = curve.curve_scores.max(1).values / curve.attribution.whole
     print(
         f"- {layer}: {counts.min()} to {counts.max()} of {layers[layer]} channels, median {counts.median()}; "
         f"the best set keeps {best.mean():.2f} times the whole score, better than all channels in "
-        f"{int((best > 1).sum())} of {len(chosen)}"
+        f"{int((best > 1).sum())} of {len(photos)}"
     )

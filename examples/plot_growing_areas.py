@@ -2,14 +2,15 @@ r"""
 Growing areas
 =============
 
-What is the most that a network can be shown of its class in a twentieth of a picture, in a tenth, in a fifth? For each
-area :math:`a` there is one extremal perturbation: the smooth mask of mean :math:`a` under which the score :math:`\Phi` of
-the class is largest,
+How much of a class can a network see in a twentieth of a picture, in a tenth, in a fifth? For each area :math:`a` there is
+one extremal perturbation: of all masks of area :math:`a` with smooth outlines, the one with the largest score :math:`\Phi`
+of the class,
 
 .. math:: m_a = \arg\max_{m : \lVert m \rVert_1 = a |\Omega|} \Phi(m \otimes x).
 
 This is figure 1 of *Understanding deep networks via extremal perturbations and smooth masks* (Fong, Patrick & Vedaldi,
-ICCV 2019): the same picture with masks of growing area, and all that they hide in black.
+ICCV 2019): the same picture with masks of growing area, and the hidden places in black. The masks of the paper are half
+transparent in part; here they are sets, the default of the library.
 """
 
 import matplotlib.pyplot as plt
@@ -18,29 +19,29 @@ from settings import network, photographs, prepared, settings
 import sfumato
 from sfumato.figures.plots import percent, shares
 
-chosen = settings(pictures=3, steps=80)
+options = settings(pictures=3, steps=80)
 
 # %%
 # One call for all pictures and areas
 # -----------------------------------
-# Every picture is explained for its own class. Each of the masks is sought by its own ascent; all go through the network
-# as one batch. Pictures that are filled by the object would say little, so those with boxes drawn around it are taken
-# where these cover between a tenth and two fifths.
+# Every picture is explained for its own class. One search finds the masks of all areas, from the largest to the smallest.
+# All pictures go through the network in one batch. A picture that its object fills would show little, so only pictures are
+# used whose boxes cover between a tenth and two fifths of them.
 
 classifier = network("lite0")
-pictures = photographs(chosen.pictures, lambda annotation: 0.1 < annotation["box_cover"] < 0.4)
+pictures = photographs(options.pictures, lambda annotation: 0.1 < annotation["box_cover"] < 0.4)
 inputs, targets = prepared(classifier, pictures)
 
-method = sfumato.ExtremalPerturbation(areas=(0.05, 0.1, 0.2, 0.4, 0.6), steps=chosen.steps)
+method = sfumato.ExtremalPerturbation(areas=(0.05, 0.1, 0.2, 0.4, 0.6), steps=options.steps)
 result = method(classifier.net, inputs, targets)
 kept = shares(result)
 
 # %%
 # The figure
 # ----------
-# The network saw a blur where these pictures are black. Over each stands the share of the score that the mask keeps, on
-# the way from the wholly blurred picture (0 %) to the whole one (100 %). More than 100 % means that what is hidden spoke
-# against the class.
+# Where these pictures are black, the network saw a blur, and in a second pass the mean colour. The title of each is the
+# share of the score that the mask keeps: 0 % is the score of the hidden picture, 100 % that of the whole picture. More than
+# 100 % means that the hidden places speak against the class.
 
 shown = pictures[:6]
 figure, rows = plt.subplots(
@@ -60,10 +61,10 @@ for axes in rows.flat:
 # %%
 # In numbers
 # ----------
-# The areas achieved are the means of the masks over the picture. A mask contains a smaller one if the smaller one nowhere
-# shows much more; nothing in the method asks for it.
+# The achieved areas are the means of the masks over the picture. The last lines say how much of a mask lies within the next
+# larger one. The method does not force a larger mask to contain a smaller one.
 
-print(f"{len(pictures)} pictures, EfficientNet-Lite0, {chosen.steps} steps")
+print(f"{len(pictures)} pictures, EfficientNet-Lite0, {options.steps} steps")
 for place, area in enumerate(method.areas):
     achieved, share = result.achieved[:, place], kept[:, place]
     spread = f", standard error {percent((share.std() / len(share) ** 0.5).item())}" if len(share) > 1 else ""

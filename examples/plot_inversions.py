@@ -2,12 +2,12 @@ r"""
 What a layer retains
 ====================
 
-Figure 9 of the 2019 paper: a picture is sought whose activations at a layer are those of a photograph,
+This is figure 9 of the 2019 paper. It searches for a picture whose activations at a layer are those of a photograph,
 
 .. math:: \hat I = \arg\min_I \lVert m \otimes \Phi_l(x) - \Phi_l(I) \rVert^2 ,
 
-once with all channels (:math:`m = 1`), once with those that the class needs, once with the others. What the network
-keeps of the photograph at that depth shows in the first; what of it the class rests on, in the second.
+with all channels (:math:`m = 1`), with those that the class needs, and with the others. The first picture shows what the
+network retains of the photograph at that depth. The second shows the part on which the class depends.
 """
 
 import matplotlib.pyplot as plt
@@ -16,10 +16,10 @@ from settings import network, photographs, prepared, settings
 
 import sfumato
 
-asked = settings(pictures=2, steps=60)
+options = settings(pictures=2, steps=60)
 classifier = network("lite0")
-chosen = photographs(asked.pictures)
-inputs, targets = prepared(classifier, chosen)
+photos = photographs(options.pictures)
+inputs, targets = prepared(classifier, photos)
 preparation = classifier.preparation
 colours = {"mean": preparation.mean, "std": preparation.std}
 
@@ -32,20 +32,20 @@ layers = ("blocks.2", "blocks.5", "blocks.10", "head")
 depths = {}
 for layer in layers:
     activations = sfumato.activations(classifier.net, layer, inputs)
-    depths[layer] = sfumato.invert(classifier.net, layer, activations, steps=asked.steps, **colours)
+    depths[layer] = sfumato.invert(classifier.net, layer, activations, steps=options.steps, **colours)
 
 
 def rows(columns: dict[str, torch.Tensor]) -> plt.Figure:
-    """A row for each photograph, which comes first, and a picture of each column."""
+    """A row for each photograph: the photograph, then its picture in each column."""
     shown, places = plt.subplots(
-        len(chosen),
+        len(photos),
         1 + len(columns),
-        figsize=(2.2 * (1 + len(columns)), 2.3 * len(chosen)),
+        figsize=(2.2 * (1 + len(columns)), 2.3 * len(photos)),
         squeeze=False,
         layout="constrained",
     )
     for row, picture in enumerate(classifier.restore(inputs)):
-        for place, (title, pictures) in zip(places[row], {chosen[row].name: None, **columns}.items(), strict=True):
+        for place, (title, pictures) in zip(places[row], {photos[row].name: None, **columns}.items(), strict=True):
             place.imshow((picture if pictures is None else pictures[row]).permute(1, 2, 0))
             place.set_axis_off()
             if row == 0 or pictures is None:
@@ -53,14 +53,14 @@ def rows(columns: dict[str, torch.Tensor]) -> plt.Figure:
     return shown
 
 
-figure_depths = rows({layer: found.pictures for layer, found in depths.items()})
+figure_depths = rows({layer: inversion.pictures for layer, inversion in depths.items()})
 
 # %%
 # With the channels of the class, and without
 # -------------------------------------------
 
 layer, count = "blocks.10", 25
-method = sfumato.ExtremalChannels(layer=layer, counts=(count,), steps=asked.steps)
+method = sfumato.ExtremalChannels(layer=layer, counts=(count,), steps=options.steps)
 masks = method(classifier.net, inputs, targets).masks[:, 0]
 activations = sfumato.activations(classifier.net, layer, inputs)
 wanted = {
@@ -69,15 +69,15 @@ wanted = {
     "the others": (1 - masks) * activations,
 }
 parts = {
-    name: sfumato.invert(classifier.net, layer, part, steps=asked.steps, **colours) for name, part in wanted.items()
+    name: sfumato.invert(classifier.net, layer, part, steps=options.steps, **colours) for name, part in wanted.items()
 }
-figure_parts = rows({name: found.pictures for name, found in parts.items()})
+figure_parts = rows({name: inversion.pictures for name, inversion in parts.items()})
 
 # %%
-# What was measured: the relative error of the activations, and what the network sees in each inversion.
+# The measurements: the relative error of the activations, and what the network recognises in each inversion.
 
-for name, found in (depths | parts).items():
+for name, inversion in (depths | parts).items():
     with torch.no_grad():
-        probabilities = classifier.net(found.inputs).softmax(1)
+        probabilities = classifier.net(inversion.inputs).softmax(1)
     right = int((probabilities.argmax(1) == targets).sum())
-    print(f"{name}: error {found.errors.mean():.3f}, the class comes first in {right} of {len(chosen)}")
+    print(f"{name}: error {inversion.errors.mean():.3f}, the class comes first in {right} of {len(photos)}")

@@ -2,14 +2,14 @@ r"""
 Why a maximum and not a convolution
 ===================================
 
-A mask has a value at every place but few parameters: seeds on a coarse lattice, each of which spreads by a smooth
-kernel :math:`k` with :math:`k(0) = 1`. *Understanding deep networks via extremal perturbations and smooth masks* (Fong,
-Patrick & Vedaldi, ICCV 2019, section 3.2 and figure 4) joins what they spread by a maximum,
+A mask has a value at every place, but only a few parameters: seeds on a coarse lattice. A smooth kernel :math:`k` with
+:math:`k(0) = 1` spreads each seed over its surroundings. *Understanding deep networks via extremal perturbations and smooth
+masks* (Fong, Patrick & Vedaldi, ICCV 2019, section 3.2 and figure 4) combines the spread seeds by a maximum,
 
 .. math:: m(u) = \max_v k(u - v)\, \bar m(v),
 
-and makes it differentiable by a smooth maximum of temperature :math:`T`. This figure shows on a line what a convolution
-would do instead. Its curves are the library's own: :class:`sfumato.SmoothMask` serves one axis as well as two.
+and replaces it by a smooth maximum of temperature :math:`T`, which is differentiable. This figure shows, along a line, what
+a convolution would do instead. Its curves are computed by :class:`sfumato.SmoothMask`, which works along one axis, too.
 """
 
 import matplotlib.pyplot as plt
@@ -19,19 +19,19 @@ from settings import settings
 import sfumato
 from sfumato.masks.smooth import kernel
 
-chosen = settings(places=224, step=7, sigma=16)
-TEMPERATURES = (1, 5, 20)  # of which the last is the library's
+options = settings(places=224, step=7, sigma=16)
+TEMPERATURES = (1, 5, 20)  # the last one is the library's default
 
 # %%
 # Seeds
 # -----
-# One seed alone at full height, two that are equal and near each other, a high one with a low one on its slope, and one
-# alone at half height. They stand where the mask's lattice has nodes, which is centred on the input and goes one node
-# beyond its ends.
+# There is one seed alone at full height, then two equal seeds near each other, a high seed with a low one on its slope, and
+# one seed alone at half height. They lie at nodes of the mask's lattice. The lattice is centred on the input, and has one
+# node beyond each end.
 
-family = sfumato.SmoothMask(step=chosen.step, sigma=chosen.sigma)
-(count,) = family.on((chosen.places,)).size
-nodes = (torch.arange(count) - (count - 1) / 2) * chosen.step + (chosen.places - 1) / 2
+family = sfumato.SmoothMask(step=options.step, sigma=options.sigma)
+(count,) = family.on((options.places,)).size
+nodes = (torch.arange(count) - (count - 1) / 2) * options.step + (options.places - 1) / 2
 
 seeds = torch.zeros(count)
 for share, height in ((0.14, 1.0), (0.38, 0.7), (0.44, 0.7), (0.63, 0.9), (0.69, 0.4), (0.88, 0.5)):
@@ -41,19 +41,21 @@ planted = seeds > 0
 # %%
 # Three ways to join them
 # -----------------------
-# What each seed spreads to each place is the kernel at their distance, in units of :math:`\sigma`, times the seed's
-# height. A convolution sums it. Its kernel has to be divided by its sum, so that a lattice full of ones gives a mask of
-# ones; undivided, the mask would exceed one. The maximum needs no such choice.
+# The value that a seed gives to a place is the kernel at their distance, in units of :math:`\sigma`, times the height of
+# the seed. A convolution sums these values. Its kernel must be divided by its sum, so that a lattice of ones gives a mask of
+# ones; otherwise the mask would exceed one. The maximum needs no such choice.
 
-places = torch.arange(chosen.places)
-distances = (places[:, None] - nodes).abs() / chosen.sigma
+places = torch.arange(options.places)
+distances = (places[:, None] - nodes).abs() / options.sigma
 spread = kernel(distances) * seeds  # (places, nodes)
 
 undivided = spread.sum(1)
 convolution = (spread / kernel(distances).sum(1, keepdim=True)).sum(1)
 maximum = spread.amax(1)
 smooth = {
-    temperature: sfumato.SmoothMask(chosen.step, chosen.sigma, temperature).on((chosen.places,))(seeds.view(1, 1, -1))
+    temperature: sfumato.SmoothMask(options.step, options.sigma, temperature).on((options.places,))(
+        seeds.view(1, 1, -1)
+    )
     for temperature in TEMPERATURES
 }
 
@@ -78,14 +80,14 @@ for (temperature, mask), colour in zip(smooth.items(), ("#f0b49a", "#b5402a", "#
 for axes in (rows[1], rows[3]):
     axes.legend(fontsize=8, frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.98))
 rows[3].set_xlabel("place")
-rows[3].set_xlim(0, chosen.places - 1)
+rows[3].set_xlim(0, options.places - 1)
 
 # %%
 # In numbers
 # ----------
-# The height of every curve where a seed stands. A maximum keeps each seed's height, unless a higher one's kernel covers
-# it, and never exceeds the highest. The library's mask is a spline through the smooth maximum at the nodes, which rounds
-# the kinks that the maximum leaves between seeds.
+# The table gives the height of every curve at the seeds. A maximum keeps the height of each seed, unless the kernel of a
+# higher one covers it, and never exceeds the highest seed. The library's mask is a spline: the smooth maximum at the nodes
+# gives its control points. So it has no kinks between seeds.
 
 curves = {"convolution, divided": convolution, "convolution, undivided": undivided, "maximum": maximum}
 curves |= {f"smooth maximum, T = {temperature}": mask.flatten() for temperature, mask in smooth.items()}

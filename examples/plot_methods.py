@@ -2,13 +2,13 @@ r"""
 Side by side with other methods
 ===============================
 
-Ten methods look for what the same network sees of a class: gradients and what was made of them, methods that look into a
-layer, and methods that change the picture. This is figure 2 of *Understanding deep networks via extremal perturbations and
-smooth masks* (Fong, Patrick & Vedaldi, ICCV 2019), with ten methods of this library. They share one call.
+Ten methods show what the same network sees of a class: gradients and their variants, methods that read a layer, and methods
+that perturb the picture. This is figure 2 of *Understanding deep networks via extremal perturbations and smooth masks*
+(Fong, Patrick & Vedaldi, ICCV 2019), with ten methods of this library. All have the same call.
 
-The paper judges maps by eye and by the pointing game. Here the boxes that people drew around the objects are at hand, so
-that one can ask how much of a map lies inside them. A map need not lie there to be right about the network: what
-surrounds an object can speak for it.
+The paper judges maps by eye and by the pointing game. Here people have drawn boxes around the objects, so the example
+measures how much of a map lies inside them. A map outside the boxes can still be right about the network, because the
+surroundings of an object can speak for its class.
 """
 
 import matplotlib.pyplot as plt
@@ -19,28 +19,28 @@ from settings import SHARED, network, photographs, prepared, settings
 import sfumato
 from sfumato.figures.plots import percent
 
-chosen = settings(pictures=3, steps=80, samples=500)
+options = settings(pictures=3, steps=80, samples=500)
 
 # %%
 # Network and pictures
 # --------------------
-# SqueezeNet is made of plain rectifiers, for which all these methods are defined as published. The pictures are of animals,
-# the first 398 classes of ImageNet, that do not fill them.
+# SqueezeNet has plain rectifiers, for which all these methods are defined as published. The pictures show animals, the first
+# 398 classes of ImageNet, which do not fill the picture.
 
 if SHARED.is_dir():
     classifier, last, middle = network("squeezenet1_1"), "features.12", "features.7"
 else:
-    print("SqueezeNet is not here: EfficientNet-Lite0 takes its place")
+    print("SqueezeNet is not available; EfficientNet-Lite0 is used instead")
     classifier, last, middle = network("lite0"), "head", "blocks.10"
-pictures = photographs(chosen.pictures, lambda each: each["label"] < 398 and 0.05 < each["box_cover"] < 0.3)
+pictures = photographs(options.pictures, lambda entry: entry["label"] < 398 and 0.05 < entry["box_cover"] < 0.3)
 inputs, targets = prepared(classifier, pictures)
 
 # %%
 # One call for all
 # ----------------
-# Methods that look into a layer take the last one, as Grad-CAM does, or one in the middle. The perturbation of 2017 seeks one
-# mask where the extremal one seeks three, and is given three times the steps. It and RISE explain the class's probability, as
-# published, and the others its logit; ``score`` is the setting by which all would explain one.
+# Methods that read a layer use the last one, as Grad-CAM does, or one in the middle. The perturbation of 2017 searches for
+# one mask and the extremal one for three, so the former gets three times the steps. It and RISE explain the probability of
+# the class, as published; the others explain its logit. With the setting ``score``, all would explain the same.
 
 methods = {
     "gradient": sfumato.Gradient(),
@@ -50,15 +50,15 @@ methods = {
     "linear approximation": sfumato.LinearApproximation(layer=middle),
     "excitation backprop": sfumato.ExcitationBackprop(layer=middle),
     "contrastive excitation": sfumato.ContrastiveExcitationBackprop(layer=middle),
-    "RISE": sfumato.RISE(samples=chosen.samples),
-    "perturbation of 2017": sfumato.MeaningfulPerturbation(steps=3 * chosen.steps),
-    "extremal": sfumato.ExtremalPerturbation(areas=(0.05, 0.1, 0.2), steps=chosen.steps),
+    "RISE": sfumato.RISE(samples=options.samples),
+    "perturbation of 2017": sfumato.MeaningfulPerturbation(steps=3 * options.steps),
+    "extremal": sfumato.ExtremalPerturbation(areas=(0.05, 0.1, 0.2), steps=options.steps),
 }
 maps = {name: method(classifier.net, inputs, targets).map for name, method in methods.items()}
 
 # %%
-# What speaks against the class, below 0, is left out; where a map is above 0 everywhere, as the mean scores of RISE are, it
-# counts from its lowest value. A blob in the middle, which looks at neither picture nor network, goes along.
+# Values below 0 speak against the class and are left out. If a map is above 0 everywhere, as that of RISE is, its smallest
+# value is subtracted. A blob in the middle, which depends on neither picture nor network, is the baseline.
 
 across = torch.linspace(-1, 1, inputs.shape[-1])
 blob = torch.exp(-(across[:, None].square() + across.square()) / (2 * 0.5**2))
@@ -88,7 +88,7 @@ for axes in cells.flat:
 # %%
 # In numbers
 # ----------
-# The boxes, painted and prepared like the pictures, say which places are inside.
+# The boxes are painted, and prepared like the pictures, to see which places are inside.
 
 
 def inside(photograph):
@@ -101,12 +101,14 @@ def inside(photograph):
 
 
 answers = classifier.net(inputs).argmax(1)
-print(f"{len(pictures)} pictures, {classifier.name}, right about {int((answers == targets).sum())} of them")
+print(
+    f"{len(pictures)} pictures, {classifier.name}, which classifies {int((answers == targets).sum())} of them correctly"
+)
 boxed = [query for query, photograph in enumerate(pictures) if len(photograph.boxes)]
 if boxed:
     places = torch.stack([inside(pictures[query]) for query in boxed])
     print(f"{len(boxed)} with boxes, which cover {percent(places.mean().item())} of the picture on average")
-    print("how much of each map lies inside, mean ± standard error, and whether its largest value does:")
+    print("the share of each map inside the boxes, mean ± standard error, and whether its largest value is inside:")
     for name, values in maps.items():
         mass = values[boxed, 0]
         share = ((mass * places).sum((1, 2)) / mass.sum((1, 2))).nan_to_num()
@@ -114,4 +116,4 @@ if boxed:
         error = f" ± {100 * share.std() / len(boxed) ** 0.5:4.1f}" if len(boxed) > 1 else ""
         print(f"{name:23}{100 * share.mean():5.1f}{error} % inside, the peak in {int(peak.sum())} of {len(boxed)}")
 else:
-    print("none has boxes, so that nothing can be said of where the maps lie")
+    print("no picture has boxes, so the shares of the maps inside them are not measured")

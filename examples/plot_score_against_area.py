@@ -2,17 +2,16 @@ r"""
 Score against area
 ==================
 
-The larger the part of a picture that a mask may show, the higher should be the score of what it shows; the larger the part
-that it may take away, the lower the score of what is left. The first is the preservation game, the second the deletion
-game:
+The larger the part of a picture that a mask shows, the higher the score of this part should be. The larger the part that it
+hides, the lower the score of the rest should be. The first is the preservation game, the second the deletion game:
 
 .. math::
     \max_m \Phi(m \otimes x) \quad \text{and} \quad \max_m -\Phi((1 - m) \otimes x)
-    \quad \text{over smooth masks with} \quad \lVert m \rVert_1 = a |\Omega|.
+    \quad \text{over masks with} \quad \lVert m \rVert_1 = a |\Omega|.
 
 This is figure 3 of *Understanding deep networks via extremal perturbations and smooth masks* (Fong, Patrick & Vedaldi,
-ICCV 2019), which plots both against the area :math:`a` and reports that the score grows with the area for almost every
-picture. Here each area's mask is sought on its own, so that nothing makes the curves monotone but the network.
+ICCV 2019), which plots both scores against the area :math:`a`. In the paper, the score grows with the area for almost every
+picture. Nothing in the search forces this.
 """
 
 import matplotlib.pyplot as plt
@@ -22,31 +21,31 @@ from settings import network, photographs, prepared, settings
 import sfumato
 from sfumato.figures.plots import percent
 
-chosen = settings(pictures=4, steps=40)
+options = settings(pictures=4, steps=40)
 AREAS = (0.05, 0.1, 0.2, 0.4, 0.7)
-TOLERANCE = 0.01  # of the probability, or of the way from the wholly blurred picture to the whole one
+TOLERANCE = 0.01  # of the probability, or of the difference between the blurred picture and the whole one
 
 # %%
 # Two games
 # ---------
-# A result holds the score of what each mask keeps, ``scores``, and of what is left without it, ``complements``.
+# ``scores`` of a result are the scores of what each mask keeps, ``complements`` the scores of the rest.
 
 classifier = network("lite0")
-pictures = photographs(chosen.pictures)
+pictures = photographs(options.pictures)
 inputs, targets = prepared(classifier, pictures)
 
 blur = sfumato.Blur()
-preserve = sfumato.ExtremalPerturbation(areas=AREAS, game="preserve", steps=chosen.steps, perturbation=blur)
-delete = sfumato.ExtremalPerturbation(areas=AREAS, game="delete", steps=chosen.steps, perturbation=blur)
+preserve = sfumato.ExtremalPerturbation(areas=AREAS, game="preserve", steps=options.steps, perturbation=blur)
+delete = sfumato.ExtremalPerturbation(areas=AREAS, game="delete", steps=options.steps, perturbation=blur)
 kept = preserve(classifier.net, inputs, targets)
 deleted = delete(classifier.net, inputs, targets)
 
 # %%
 # Two measures
 # ------------
-# The masks were sought for the logit. It has no zero of its own, so its share of the way from the blurred picture to the
-# whole one is shown; beside it the softmax probability of the same perturbed pictures, which the search did not see. The
-# share passes 1 where what is hidden spoke against the class, and 0 where what is left does.
+# The search uses the logit, which has no natural zero. So the figure shows its share: 0 is the blurred picture, 1 the whole
+# one. Beside it is the softmax probability of the same perturbed pictures, which the search did not use. The share exceeds 1
+# if the hidden places speak against the class. It is below 0 if the remaining places do.
 
 logits = {
     "kept": torch.cat([kept.blank[:, None], kept.scores, kept.whole[:, None]], 1),
@@ -88,17 +87,17 @@ columns[1].legend(frameon=False, fontsize=9)
 # %%
 # In numbers
 # ----------
-# A curve counts as monotone if no area between the ends does worse than a smaller one by more than the tolerance.
+# A curve counts as monotone if no area between the ends is worse than the one before it by more than the tolerance.
 
 number = len(pictures)
-print(f"{number} pictures, EfficientNet-Lite0, {chosen.steps} steps a mask, means ± standard errors")
+print(f"{number} pictures, EfficientNet-Lite0, {options.steps} steps a mask, means ± standard errors")
 for place, area in enumerate(AREAS, start=1):
-    told = []
+    texts = []
     for name, verb in (("kept", "keeps"), ("left", "leaves")):
         share, chance = shares[name][:, place], probabilities[name][:, place]
         error = f" ± {100 * share.std() / number**0.5:.1f}" if number > 1 else ""
-        told.append(f"{verb} {100 * share.mean():.1f}{error} % of the score, probability {chance.mean():.2f}")
-    print(f"area {percent(area)}: {'; '.join(told)}")
+        texts.append(f"{verb} {100 * share.mean():.1f}{error} % of the score, probability {chance.mean():.2f}")
+    print(f"area {percent(area)}: {'; '.join(texts)}")
 for name, sign, game in (("kept", 1, "preservation"), ("left", -1, "deletion")):
     for measure, curves in (("share of the score", shares), ("probability", probabilities)):
         worst = (sign * curves[name][:, 1:-1]).diff(dim=1).amin(1)

@@ -3,11 +3,11 @@ A racket named by its player
 ============================
 
 A mask can show that a network is right for a wrong reason. The example of Fong & Vedaldi (ICCV 2017, arXiv 1704.03296) is
-"chocolate sauce", for which the mask covered a spoon. Here EfficientNet-Lite0, trained on ImageNet, is shown photographs
-of tennis from another collection, COCO, with boxes around rackets and players. It says "racket". Because of the racket?
+"chocolate sauce", for which the mask covered a spoon. Here EfficientNet-Lite0, trained on ImageNet, gets photographs of
+tennis from another collection, COCO, with boxes around rackets and players. It predicts "racket". Is the racket the reason?
 
-Two tests: where does an extremal mask (Fong, Patrick & Vedaldi, ICCV 2019) for the class lie, and what becomes of the
-class when the racket is blurred, or the player?
+There are two tests. Where is an extremal mask (Fong, Patrick & Vedaldi, ICCV 2019) for the class? And how does the
+probability of the class change if the racket, or the player, is blurred?
 """
 
 import json
@@ -20,14 +20,15 @@ from settings import SHARED, network, settings
 
 import sfumato
 
-chosen = settings(pictures=6, steps=50)
+options = settings(pictures=6, steps=50)
 classifier = network("lite0")
 
 # %%
 # A thing and what goes with it
 # -----------------------------
-# Boxes are left, top, right and bottom as fractions of a picture. Taken are the pictures with both, of which the network
-# says "racket". Where they are not at hand, the question goes to the sample of an espresso: is it the coffee, or the cup?
+# Boxes are left, top, right and bottom as fractions of a picture. The example uses the pictures with a racket and a player
+# for which the network predicts "racket". Without these photographs, it asks about the sample of an espresso: is the coffee
+# the reason, or the cup?
 
 folder = SHARED / "coco-val-free"
 if folder.is_dir():
@@ -43,7 +44,7 @@ if folder.is_dir():
             picture = Image.open(folder / "images" / entry["file"]).convert("RGB")
             scenes.append((picture, boxes, f"{entry['flickr_url']} ({entry['license']})"))
 else:
-    print("No photographs of tennis are at hand: of the sample of an espresso, coffee and cup are compared.")
+    print("There are no photographs of tennis: the example compares coffee and cup in the sample of an espresso.")
     thing, cue, target = "coffee", "cup", 967
     boxes = {thing: [[0.34, 0.24, 0.62, 0.49]], cue: [[0.28, 0.04, 0.69, 0.62]]}
     scenes = [(Image.open(sfumato.samples.path("coffee")).convert("RGB"), boxes, "")]
@@ -51,7 +52,9 @@ else:
 inputs = torch.stack([classifier.prepare(picture) for picture, _, _ in scenes])
 with torch.no_grad():
     named = classifier.net(inputs).argmax(1) == target
-print(f"{int(named.sum())} of {len(scenes)} pictures with {thing} and {cue} are named {classifier.labels[target]!r}")
+print(
+    f"{int(named.sum())} of {len(scenes)} pictures with {thing} and {cue} are classified as {classifier.labels[target]!r}"
+)
 scenes = [scene for scene, kept in zip(scenes, named, strict=True) if kept]
 inputs = inputs[named]
 height, width = inputs.shape[2:]
@@ -71,8 +74,8 @@ def inside(part: str) -> torch.Tensor:
 # %%
 # Blurring one or the other
 # -------------------------
-# The racket stays visible where it overlaps the player. But a player is larger than a racket, and to blur so much may be
-# what hurts: so the player's boxes, shifted by half the picture to a place elsewhere, are blurred as well.
+# The racket stays visible where it overlaps the player. A player is larger than a racket, so the large blur alone may reduce
+# the probability. For comparison, the boxes of the player are also shifted by half the picture, and blurred there.
 
 things = inside(thing)
 cues = inside(cue) * (1 - things)
@@ -96,10 +99,10 @@ with torch.no_grad():
 # %%
 # What a mask of a tenth shows
 # ----------------------------
-# The masks preserve the class. Of a mask that knows nothing, a region would hold the share that it holds of the picture.
+# The masks preserve the class. In a mask without information, the share of a region is its share of the picture.
 
-some = slice(chosen.pictures)
-result = sfumato.ExtremalPerturbation(areas=(0.1,), steps=chosen.steps)(classifier.net, inputs[some], target)
+some = slice(options.pictures)
+result = sfumato.ExtremalPerturbation(areas=(0.1,), steps=options.steps)(classifier.net, inputs[some], target)
 regions = {thing: things, cue: cues, "rest": 1 - things - cues}
 shares = {
     part: (result.map * region[some]).sum((1, 2, 3)) / result.map.sum((1, 2, 3)) for part, region in regions.items()
@@ -108,13 +111,13 @@ shares = {
 # %%
 # The figure
 # ----------
-# Red is the thing, blue what goes with it; the mask is bright. Over each picture stands the probability of the class.
+# The thing is red, its companion is blue, and the mask is bright. The titles give the probability of the class.
 
 shown = min(len(result), 4)
 figure, rows = plt.subplots(shown, 4, figsize=(9, 2.4 * shown), squeeze=False, layout="constrained")
 for query, row in enumerate(rows):
     seen = [blurred(views[view][query : query + 1], torch.tensor([query])) for view in list(views)[:3]]
-    pictures = [classifier.restore(each)[0].permute(1, 2, 0) for each in seen]
+    pictures = [classifier.restore(perturbed)[0].permute(1, 2, 0) for perturbed in seen]
     for axes, view, picture in zip(row[[0, 2, 3]], views, pictures, strict=False):
         axes.imshow(picture)
         axes.set_title(f"{view}: {answers[view][query, target]:.0%}", fontsize=9)
@@ -130,7 +133,7 @@ for axes in rows.flat:
 
 
 # %%
-# All pictures at once: each line is one.
+# All pictures together: each line is a picture.
 
 figure_all, axes = plt.subplots(figsize=(7, 3), layout="constrained")
 probabilities = torch.stack([answers[view][:, target] for view in list(views)[:4]])
@@ -143,13 +146,13 @@ axes.legend(frameon=False, fontsize=9)
 # %%
 # In numbers
 # ----------
-# What a class needs and what suffices for it are two questions: the lines with "only" and "neither" ask the second.
+# What a class needs and what suffices for it are two questions. The lines with "only" and "neither" are about the second.
 
 print(f"{len(scenes)} picture(s), EfficientNet-Lite0")
 for view, answer in answers.items():
     kept = int((answer.argmax(1) == target).sum())
     print(f"{view}: median probability {answer[:, target].quantile(0.5):.2f}, named so in {kept} of {len(scenes)}")
-print(f"masks of {result.achieved.mean():.0%} for {len(result)} picture(s), {chosen.steps} steps")
+print(f"masks of {result.achieved.mean():.0%} for {len(result)} picture(s), {options.steps} steps")
 for part, share in shares.items():
     error = f" ± {share.std() / len(share) ** 0.5:.0%}" if len(share) > 1 else ""
     print(f"in the {part}, {regions[part][some].mean():.0%} of the picture: {share.mean():.0%}{error} of the mask")

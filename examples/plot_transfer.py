@@ -2,12 +2,12 @@ r"""
 Does a mask hold under another perturbation?
 ============================================
 
-A mask is found with one way of hiding things: a blur, a grey, noise. If it has found what the network needs, and not what
-that way of hiding happens to do to it, then the mask should keep the score, or destroy it, in other ways as well. Fong &
-Vedaldi (ICCV 2017, arXiv 1704.03296) ask this of an explanation: that it generalise to perturbations that it was not
-learnt with.
+A search for a mask uses one perturbation: a blur, a grey, noise. If the mask shows what the network needs, and not just an
+effect of this perturbation, then it should keep the score, or destroy it, with other perturbations, too. Fong & Vedaldi
+(ICCV 2017, arXiv 1704.03296) demand this of an explanation: it should generalise to perturbations that it was not learnt
+with.
 
-Here masks are learnt with each of four perturbations and judged with all four.
+Here masks are learnt with each of four perturbations, and judged with all four.
 """
 
 import matplotlib.pyplot as plt
@@ -18,16 +18,16 @@ from settings import network, photographs, prepared, settings
 import sfumato
 from sfumato.figures.plots import percent
 
-chosen = settings(pictures=2, steps=40, area=10)  # the area in percent
+options = settings(pictures=2, steps=40, area=10)  # the area in percent
 
 # %%
 # Four ways to hide a place
 # -------------------------
-# Inputs are normalised, so fading to zero is fading to the mean colour, a grey, and noise of standard deviation 1 has about
-# the contrast of a picture.
+# Inputs are normalised. So zero is the mean colour, a grey, and noise of standard deviation 1 has about the contrast of a
+# picture.
 
 classifier = network("lite0")
-pictures = photographs(chosen.pictures)
+pictures = photographs(options.pictures)
 inputs, targets = prepared(classifier, pictures)
 white = classifier.prepare(Image.new("RGB", (8, 8), "white"))[:, 0, 0]
 perturbations = {
@@ -40,18 +40,18 @@ perturbations = {
 # %%
 # Masks of one area, learnt with each
 # -----------------------------------
-# In the preservation game the mask shows what keeps the score; in the deletion game it covers what destroys it. Both areas
-# are the same. A disc in the middle, where photographers put things, stands by: it was learnt with none of the four.
+# In the preservation game, the mask shows what keeps the score. In the deletion game, it hides what the score needs. Both
+# have the same area. The baseline is a disc in the middle, where photographers put things; it was learnt with none of them.
 
 height, width = inputs.shape[2:]
 across = torch.linspace(-0.5, 0.5, height)[:, None] ** 2 + torch.linspace(-0.5, 0.5, width) ** 2
-disc = (across <= across.quantile(chosen.area / 100)).float().expand(len(inputs), 1, height, width)
+disc = (across <= across.quantile(options.area / 100)).float().expand(len(inputs), 1, height, width)
 
 learnt = {}
 for game in ("preserve", "delete"):
     for name, perturbation in perturbations.items():
         method = sfumato.ExtremalPerturbation(
-            areas=(chosen.area / 100,), game=game, perturbation=perturbation, steps=chosen.steps
+            areas=(options.area / 100,), game=game, perturbation=perturbation, steps=options.steps
         )
         learnt[game, name] = method(classifier.net, inputs, targets).masks[:, 0]
     learnt[game, "a disc"] = disc
@@ -59,8 +59,8 @@ for game in ("preserve", "delete"):
 # %%
 # Judged with each
 # ----------------
-# A share of the score is one of the way from the picture that the judging perturbation hides wholly, 0 %, to the whole one,
-# 100 %. It can be more, where what is hidden spoke against the class.
+# A share of the score is 0 % for the picture that the judging perturbation hides completely, and 100 % for the whole one.
+# It can be more if the hidden places speak against the class.
 
 
 def score(perturbation: sfumato.perturbations.Perturbation, masks: torch.Tensor) -> torch.Tensor:
@@ -100,9 +100,9 @@ panels[0].set_ylabel("learnt with")
 # %%
 # In numbers
 # ----------
-# The diagonal is what a mask does where it was learnt, beside it what it does elsewhere, each column with its own judge.
+# On the diagonal, a mask is judged with the perturbation that it was learnt with; elsewhere, with another one.
 
-print(f"{len(inputs)} pictures, EfficientNet-Lite0, masks of {chosen.area} % of the picture, {chosen.steps} steps.")
+print(f"{len(inputs)} pictures, EfficientNet-Lite0, masks of {options.area} % of the picture, {options.steps} steps.")
 same = torch.eye(len(perturbations), dtype=torch.bool)
 
 

@@ -2,12 +2,12 @@ r"""
 Randomising the weights
 =======================
 
-An explanation of a network should change when the network does. Adebayo et al. (*Sanity checks for saliency maps*, NeurIPS
-2018, arXiv 1810.03292) replace its weights by random ones, from the last layer down, and compare the maps with those of the
-trained network. Fong, Patrick & Vedaldi (ICCV 2019, figure 7) put extremal perturbations to this test.
+If a network changes, its explanation should change, too. Adebayo et al. (*Sanity checks for saliency maps*, NeurIPS 2018,
+arXiv 1810.03292) replace the weights by random ones, from the last layer down, and compare the maps with those of the
+trained network. Fong, Patrick & Vedaldi (ICCV 2019, figure 7) apply this test to extremal perturbations.
 
-Here it is done for extremal perturbations, Grad-CAM and guided backpropagation, and maps are compared by the rank
-correlation of their places: 1 for the same order from least to most salient, 0 for none.
+Here the test is applied to extremal perturbations, Grad-CAM and guided backpropagation. Maps are compared by the rank
+correlation of their values: 1 for the same order of all places, 0 for unrelated orders.
 """
 
 from copy import deepcopy
@@ -20,30 +20,30 @@ from torch import Tensor, nn
 
 import sfumato
 
-chosen = settings(pictures=2, steps=40)
+options = settings(pictures=2, steps=40)
 
 # %%
 # A network, more and more of it random
 # -------------------------------------
-# The stages cascade: each is a copy of the network in which so many of the last layers are random. New weights are drawn
-# from a normal distribution with the mean and the spread of the layer's own, so that signals keep about their size.
+# Each stage is a copy of the network in which more of the last layers are random. The new weights are drawn from a normal
+# distribution with the mean and the standard deviation of the layer's own weights, so signals keep about their size.
 
 if (SHARED / "zoo.py").is_file():
     classifier, layer = network("squeezenet1_1"), "features.12"
 else:
-    print("SqueezeNet 1.1 is not at hand; EfficientNet-Lite0 takes its place.")
+    print("SqueezeNet 1.1 is not available; EfficientNet-Lite0 is used instead.")
     classifier = network("lite0")
     layer = classifier.layers["GradCAM"]
-pictures = photographs(chosen.pictures)
+pictures = photographs(options.pictures)
 inputs, _ = prepared(classifier, pictures)
 with torch.no_grad():
-    targets = classifier.net(inputs).argmax(1)  # stays the class to be explained, whatever the network becomes
+    targets = classifier.net(inputs).argmax(1)  # the class to explain, also for the changed networks
 
 layers = [name for name, module in classifier.net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
 
 
 def randomised(count: int) -> nn.Module:
-    """A copy of the network whose last so many layers are random."""
+    """A copy of the network whose last `count` layers are random."""
     net = deepcopy(classifier.net)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -59,10 +59,10 @@ depths = {"no layer": 0, "the last": 1, "a quarter": len(layers) // 4, "half": l
 # %%
 # The maps at every stage
 # -----------------------
-# Extremal perturbations are sought by an ascent with random jitter, so that even the trained network has another
-# map for another seed: their likeness is the most that can be expected of the rank correlation.
+# The search for extremal perturbations uses random jitter, so even the trained network has another map for another seed.
+# The rank correlation of these two maps is the largest value to expect.
 
-extremal = sfumato.ExtremalPerturbation(areas=(0.05, 0.2), steps=chosen.steps)
+extremal = sfumato.ExtremalPerturbation(areas=(0.05, 0.2), steps=options.steps)
 cam, guided = sfumato.GradCAM(layer=layer), sfumato.GuidedBackprop()
 methods = {"extremal": extremal, "Grad-CAM": cam, "guided backprop": guided}
 maps = {}
@@ -74,25 +74,25 @@ again = replace(extremal, seed=1)(classifier.net, inputs, targets).map
 
 
 def ranks(values: Tensor) -> Tensor:
-    """The rank of each of `(n,)` values from the least up; equal ones share the mean of theirs."""
+    """The ranks of `(n,)` values, in growing order; equal values have the mean of their ranks."""
     _, place, count = values.unique(return_inverse=True, return_counts=True)
     return (count.cumsum(0) - count / 2).double()[place]
 
 
 def spearman(first: Tensor, second: Tensor) -> Tensor:
-    """The rank correlation `(B,)` of maps `(B, 1, H, W)`; a map without contrast correlates with none."""
+    """The rank correlation `(B,)` of maps `(B, 1, H, W)`; 0 for a map without contrast."""
     pairs = zip(first.flatten(1), second.flatten(1), strict=True)
     return torch.stack([torch.stack([ranks(one), ranks(other)]).corrcoef()[0, 1] for one, other in pairs]).nan_to_num()
 
 
-correlation = {(name, stage): spearman(found, maps[name, "no layer"]) for (name, stage), found in maps.items()}
+correlation = {(name, stage): spearman(values, maps[name, "no layer"]) for (name, stage), values in maps.items()}
 ceiling = spearman(again, maps["extremal", "no layer"])
 
 # %%
 # The figure
 # ----------
-# Maps of the first picture, each from 0 to the value that one place in two hundred exceeds. Below, the mean correlation with
-# the map of the trained network.
+# Maps of the first picture. The colours of each map go from 0 to its 99.5 % quantile. Below is the mean correlation with the
+# map of the trained network.
 
 figure = plt.figure(figsize=(10, 8.5), layout="constrained")
 above, below = figure.subfigures(2, 1, height_ratios=(3, 1.5))
@@ -127,7 +127,7 @@ def mean(values: Tensor) -> str:
 
 
 print(
-    f"{len(inputs)} pictures, {classifier.name}, {chosen.steps} steps; rank correlation with the trained network's map"
+    f"{len(inputs)} pictures, {classifier.name}, {options.steps} steps; rank correlation with the trained network's map"
 )
 print("random layers   " + "".join(f"{stage:>15s}" for stage in depths))
 for name in methods:

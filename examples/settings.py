@@ -1,8 +1,8 @@
-"""What the examples share: how much they do, on which pictures, with which network.
+"""What the examples share: their size, their pictures, and their networks.
 
-Every example is small by default and takes more: `python examples/plot_growing_areas.py --pictures 100 --steps 250`, or
-`make gallery SCALE=10` for ten times the pictures in all of them. With a folder of real pictures and models at
-`SFUMATO_SHARED` the examples measure on those; without, on the three samples that come along.
+Every example is small by default. It can be larger: `python examples/plot_growing_areas.py --pictures 100 --steps 250`, or
+`make gallery SCALE=10` for ten times the pictures in all examples. If `SFUMATO_SHARED` is a folder of real pictures and
+models, the examples use them; otherwise they use the three samples of the package.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SCALE = float(os.environ.get("SFUMATO_SCALE", "1"))
 
 
 def settings(**defaults: int) -> argparse.Namespace:
-    """Whole numbers by name, as the command line says or as by default; `pictures` grows with SFUMATO_SCALE."""
+    """Whole numbers by name, from the command line or the defaults; the default of `pictures` grows with SFUMATO_SCALE."""
     parser = argparse.ArgumentParser()
     for name, value in defaults.items():
         scaled = max(1, round(SCALE * value)) if name == "pictures" else value
@@ -36,7 +36,7 @@ def settings(**defaults: int) -> argparse.Namespace:
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """A picture, the class that is to be explained, and where things of that class are.
+    """A picture, the class to explain, and where things of that class are.
 
     `boxes` `(n, 4)` are left, top, right, bottom as fractions of the picture's width and height; none for the samples.
     """
@@ -51,9 +51,9 @@ SAMPLES = {"chelsea": 285, "coffee": 967, "camera": 732}  # Egyptian cat, espres
 
 
 def photographs(count: int, wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> list[Photograph]:
-    """ImageNet validation pictures that EfficientNet-Lite0 gets right and `wanted` likes; without them, the samples.
+    """ImageNet validation pictures that EfficientNet-Lite0 classifies correctly and `wanted` accepts; else the samples.
 
-    `wanted` sees a picture's annotation: label, name, box_cover, and so on. They come from all over the list.
+    `wanted` gets a picture's annotation: label, name, box_cover, and so on. The pictures are spread evenly over the list.
     """
     folder = SHARED / "imagenet-val-dev"
     if not folder.is_dir():
@@ -76,7 +76,7 @@ def photographs(count: int, wanted: Callable[[dict[str, Any]], bool] = lambda _:
 
 
 def network(name: str = "lite0") -> Classifier:
-    """EfficientNet-Lite0, or a network of the shared zoo by the name of its loader, as `squeezenet1_1`."""
+    """EfficientNet-Lite0, or a network of the shared zoo by the name of its loader, for example `squeezenet1_1`."""
     if name == "lite0":
         return sfumato.models.load("lite0")
     net = getattr(_zoo(), name)()
@@ -87,10 +87,10 @@ def network(name: str = "lite0") -> Classifier:
     return Classifier(name, net, Preparation(sizes.get(name, 224), resize=None, mean=mean, std=std), labels)
 
 
-def prepared(classifier: Classifier, chosen: list[Photograph]) -> tuple[torch.Tensor, torch.Tensor]:
+def prepared(classifier: Classifier, photos: list[Photograph]) -> tuple[torch.Tensor, torch.Tensor]:
     """Inputs `(B, 3, H, W)` and targets `(B,)`."""
-    inputs = torch.stack([classifier.prepare(each.picture) for each in chosen])
-    return inputs, torch.tensor([each.target for each in chosen])
+    inputs = torch.stack([classifier.prepare(photograph.picture) for photograph in photos])
+    return inputs, torch.tensor([photograph.target for photograph in photos])
 
 
 def _zoo() -> ModuleType:
@@ -103,7 +103,7 @@ def _zoo() -> ModuleType:
 
 
 def pictures_of_a_class(count: int) -> tuple[int, list[Path], list[Path]]:
-    """The class of which there are most pictures, these, and `count` pictures of any class; without them, a cat's only."""
+    """The class with most pictures, its pictures, and `count` pictures of any class; without shared data, only a cat's."""
     folder = SHARED / "imagenet-val-dev"
     if not folder.is_dir():
         return SAMPLES["chelsea"], [sfumato.samples.path("chelsea")], sfumato.samples.paths()

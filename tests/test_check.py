@@ -495,7 +495,7 @@ def test_a_run_that_cannot_work_is_not_begun(subject):
     assert f"{path}, line 9, methods.grad-cam: GradCAM" in ended.output
     assert f"{path}, line 4, models.more: " in ended.output
     assert '\n  grad-cam = { use = "GradCAM", layer = "features" }\n' in ended.output  # to be copied
-    assert "the run was not begun: mend the plan, and try it with: sfumato bench check" in ended.output
+    assert "the run did not start: correct the plan, and try it with: sfumato bench check" in ended.output
     assert not (subject.folder / "run").exists()
 
 

@@ -170,7 +170,7 @@ def test_another_class_is_found_by_name_and_set_against_the_first(page):
     page.click("#samples button:nth-child(2)")
     page.wait_for_selector("#top input", timeout=LONG)
     page.fill("#search", "teap")
-    expect(page.locator("#found li")).to_have_text(["teapot"])
+    expect(page.locator("#matches li")).to_have_text(["teapot"])
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     expect(page.locator("#top label", has_text="teapot").locator("input")).to_be_checked()

@@ -1,8 +1,8 @@
 """The command line. Each command has a file: `sfumato explain`, `channels`, `demo`, `models`, `methods`, `layers`, `bench`,
 `report` and `serve`.
 
-Exit codes: 0 success · 1 some pictures could not be used, the others are done · 2 nothing was done, and one sentence on
-stderr says why · 130 interrupted.
+Exit codes: 0 success · 1 some pictures could not be used, the others have results · 2 there are no results, and a
+sentence on stderr says why · 130 interrupted.
 """
 
 from pathlib import Path

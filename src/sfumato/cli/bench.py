@@ -39,7 +39,7 @@ Folder = Annotated[Path, typer.Argument(help="The run's folder.", show_default=F
 Store = Annotated[
     str | None,
     typer.Option(
-        help="Address of a database for the rows, postgresql://…, in place of a file in the folder.",
+        help="Address of a database for the rows, postgresql://…, instead of a file in the folder.",
         envvar="SFUMATO_STORE",
     ),
 ]
@@ -51,7 +51,7 @@ Redo = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME",
-        help="Do all items of a method, model or protocol of the plan again; may be repeated.",
+        help="Compute all items of a method, model or protocol of the plan again; may be repeated.",
         show_default=False,
     ),
 ]
@@ -84,7 +84,7 @@ def run(
     other_version: OtherVersion = None,
     timeout: Timeout = None,
 ) -> None:
-    """Do all items of a plan that are not done yet. After an interruption, the same command resumes the run."""
+    """Compute all items of a plan that are not done yet. After an interruption, the same command resumes the run."""
     with _running(out):
         from sfumato.runs.plans import plan as plans
         from sfumato.runs.results.record import Place
@@ -106,7 +106,7 @@ def resume(
     other_version: OtherVersion = None,
     timeout: Timeout = None,
 ) -> None:
-    """Resume the run in a folder, with the plan that it was begun with."""
+    """Resume the run in a folder, with the plan with which it started."""
     with _running(folder):
         from sfumato.runs.results.record import read_record
 
@@ -197,7 +197,7 @@ def compare(
             console().print(f"\n{title}")
             console().print(differences)
         if groups:
-            console().print(f"tied: the interval holds 0; too few: of fewer than {FEW} pictures")
+            console().print(f"tied: the interval contains 0; too few: of fewer than {FEW} pictures")
 
 
 def _difference(line: "Line", one: str, other: str) -> list[str]:
@@ -219,7 +219,7 @@ def export(
     to: Annotated[
         Path, typer.Argument(help="A file ending in .md, .tex, .csv, .parquet or .json.", show_default=False)
     ],
-    rows: Annotated[bool, typer.Option("--rows", help="Write the row of every item, in place of the table.")] = False,
+    rows: Annotated[bool, typer.Option("--rows", help="Write the row of every item instead of the table.")] = False,
     store: Store = None,
 ) -> None:
     """Write a run's table, or all its rows, to a file."""
@@ -263,32 +263,32 @@ def _begin(plan: "Plan", place: "Place", other_version: str | None, on: str | No
     except PlanError as error:
         for finding in error.lines:
             print_finding(finding)
-        print_error(f"the run was not begun: mend the plan{remedy}")
+        print_error(f"the run did not start: correct the plan{remedy}")
         raise typer.Exit(FAILED) from error
 
 
 def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool, redo: "list[str] | None") -> None:
-    """Do the items that are not done, show the progress, and print a summary. Exits with an error if an item is not done."""
+    """Compute the items that are not done, show the progress, and print a summary. Exits with an error if one is not done."""
     with session.place.store() as run_store:
         if retry:
             session.retry(run_store)
         for name in redo or ():
             session.redo(run_store, name)
-        left, reason = session.look(run_store), ""
-        if left:
+        remaining, reason = session.look(run_store), ""
+        if remaining:
             with (
-                progress(session.total, session.total - left) as report,
+                progress(session.total, session.total - remaining) as report,
                 closing(_spread(session, workers, on)) as work,
             ):
                 next_count = 0.0
                 for update in work:
                     reason = update.left
                     if (now := time.monotonic()) >= next_count:
-                        report(*session.counts(run_store))  # with items that other machines do meanwhile
+                        report(*session.counts(run_store))  # with items that other machines compute meanwhile
                         next_count = now + PAUSE_FACTOR * (time.monotonic() - now)
                 report(*session.counts(run_store))
         done, failed = session.counts(run_store)
-    console().print(f"{done} items are done, {done - session.total + left} of them now; {failed} failed")
+    console().print(f"{done} items are done, {done - session.total + remaining} of them now; {failed} failed")
     if failed:
         print_error(f"{failed} items failed; see why with: sfumato bench status {session.place.folder}")
     if reason:
@@ -322,7 +322,7 @@ def _existing_place(folder: Path, store: str | None) -> Any:
 
     if not folder.is_dir():
         raise ValueError(
-            f"no run in {str(folder)!r}: there is no such folder; begin one with: sfumato bench run PLAN --out FOLDER"
+            f"no run in {str(folder)!r}: there is no such folder; start one with: sfumato bench run PLAN --out FOLDER"
         )
     return Place(folder, store)
 
@@ -344,6 +344,6 @@ def _running(folder: Path) -> Iterator[None]:
         raise
     except (RuntimeError, MemoryError) as error:
         print_error(
-            f"{str(error) or type(error).__name__}; the items that are done are kept: go on with: sfumato bench resume {folder}"
+            f"{str(error) or type(error).__name__}; finished items are stored: go on with: sfumato bench resume {folder}"
         )
         raise typer.Exit(FAILED) from error

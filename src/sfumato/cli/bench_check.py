@@ -20,7 +20,7 @@ def check(
     plan: Annotated[Path, typer.Argument(help="A TOML file: models, methods, data and protocols.", show_default=False)],
     workers: Annotated[int, typer.Option(help="Processes that the run will have.", min=1)] = 1,
 ) -> None:
-    """Try a plan: load each model, do one item of each combination, and estimate the time of the run. Nothing is written.
+    """Try a plan: load each model, compute one item of each combination, and estimate the time of the run. Writes no file.
 
     Exit status: 0 if all works, 1 if something does not.
     """

@@ -46,17 +46,17 @@ def rules(
         str | None, typer.Option(help="The class of invariances. [default: each picture's top class]")
     ] = None,
     draws: Annotated[int, typer.Option(help="Changed versions of each picture.")] = 4,
-    learn: Annotated[float, typer.Option(help="The share of pictures that a threshold is learnt from.")] = 0.5,
+    learn: Annotated[float, typer.Option(help="The share of pictures from which a threshold is learnt.")] = 0.5,
     strongest: Annotated[
-        bool, typer.Option(help="Find the strongest transformation that an invariance holds under.")
+        bool, typer.Option(help="Find the strongest transformation under which an invariance holds.")
     ] = True,
     sample: Annotated[
-        int | None, typer.Option(help="Take only so many pictures, at random. [default: all]", min=1)
+        int | None, typer.Option(help="Use only this many pictures, chosen at random. [default: all]", min=1)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of all random numbers.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for rules.json, rules.csv and pictures.csv.")] = Path("sfumato-out"),
 ) -> None:
-    """Test rules that predict a network's answers, e.g. that the answer stays the same when the picture is turned."""
+    """Test rules that predict a network's answers, e.g. that the answer does not change if the picture is rotated."""
     with reporting_errors():
         settings = {
             "epsilon": epsilon,
@@ -78,12 +78,12 @@ def rules(
         bound_rules = [(entry, _for_model(entry, classifier, data)) for entry in entries]
         inputs = _Inputs(data if sample is None else Subset(data, sample=sample, seed=seed), classifier)
         watched = Watched(classifier.net, inputs, _levels(classifier))
-        tests, failed = _test_all(bound_rules, watched)
-        if not tests:
+        outcomes, failed = _test_all(bound_rules, watched)
+        if not outcomes:
             raise typer.Exit(FAILED)
-        rules_output.show(tests)
+        rules_output.show(outcomes)
         about = {"model": classifier.name, "pictures": len(inputs), "unreadable": len(inputs.failed)}
-        rules_output.write(tests, out, about)
+        rules_output.write(outcomes, out, about)
     if failed or inputs.failed:
         raise typer.Exit(SOME_FAILED)
 
@@ -186,16 +186,16 @@ def _test_all(
     """Test the rules; returns the outcomes, and how many rules could not be tested."""
     from rich.console import Console
 
-    tests, failed = [], 0
+    outcomes, failed = [], 0
     with Console(stderr=True).status("") as status:
         for entry, rule in bound_rules:
             status.update(f"testing {entry.text}")
             try:
-                tests.append(_test(entry, rule, watched, status.update))
+                outcomes.append(_test(entry, rule, watched, status.update))
             except ValueError as error:
                 failed += 1
                 print_error(f"rule {entry.text!r}: {error}")
-    return tests, failed
+    return outcomes, failed
 
 
 def _test(
@@ -207,14 +207,14 @@ def _test(
     if isinstance(rule, Presence):
         rule, held_out = rule.learnt(rule.rows(watched))
         return Outcome(entry, rule, rule.tested(held_out), held_out)
-    test = Outcome(entry, rule)
+    outcome = Outcome(entry, rule)
     if entry.has_strength:
-        test.rows = rule.rows(watched)
-        test.estimates = rule.tested(test.rows)
-        test.verdict = rule.verdict(test.estimates[rule.error_column])
-        test.too_few = rule.too_few(len(test.rows))
-    if entry.has_search and not test.too_few:
-        test.strongest = strongest(
+        outcome.rows = rule.rows(watched)
+        outcome.estimates = rule.tested(outcome.rows)
+        outcome.verdict = rule.verdict(outcome.estimates[rule.error_column])
+        outcome.too_few = rule.too_few(len(outcome.rows))
+    if entry.has_search and not outcome.too_few:
+        outcome.strongest = strongest(
             rule, watched, entry.most, progress=lambda look: show(f"testing {rule.at(look.strength).transformation}")
         )
-    return test
+    return outcome

@@ -10,7 +10,7 @@ from sfumato.cli.class_sheet import class_sheet
 from sfumato.cli.errors import SOME_FAILED, reporting_errors
 from sfumato.cli.files import Names, print_folder, write_json
 from sfumato.cli.inversion import invert_masks
-from sfumato.cli.queries import Batch, Prepared, Query, prepare
+from sfumato.cli.queries import Batch, Query, Task, prepare
 from sfumato.cli.tables import console, table
 from sfumato.settings import number
 
@@ -33,7 +33,7 @@ def channels(
     ] = None,
     at: Annotated[str, typer.Option(help="Mask the layer's output or its input: output or input.")] = "output",
     groups: Annotated[
-        int | None, typer.Option(help="Mask groups of channels, such as attention heads: how many.")
+        int | None, typer.Option(help="Mask channels in groups, such as attention heads: the number of groups.")
     ] = None,
     model: naming.Model = "lite0",
     checkpoint: naming.Checkpoint = None,
@@ -49,16 +49,19 @@ def channels(
     steps: Annotated[int | None, typer.Option(help="Steps of the ascent. [default: the method's]")] = None,
     score: Annotated[
         str,
-        typer.Option(help="What a class means: logit, probability, log-odds, or sigmoid for heads of several labels."),
+        typer.Option(
+            help="What a class means: logit, probability, log-odds, or sigmoid for networks with several labels."
+        ),
     ] = "logit",
     invert: Annotated[
-        bool, typer.Option(help="Draw pictures that excite the layer in the same way; a minute for each picture.")
+        bool,
+        typer.Option(help="Draw pictures that excite the layer in the same way. This takes a minute for each picture."),
     ] = True,
     per_class: Annotated[
         bool,
         typer.Option("--per-class", help="Explain all pictures as one class, --target, in one sheet."),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of all random numbers.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sfumato-out"),
 ) -> None:
     """Find the channels of a layer that a class needs. Writes a sheet, the masks and a summary for each picture."""
@@ -78,22 +81,22 @@ def channels(
                 )
             left_out = class_sheet(images, method, model, checkpoint, target[0], keep, invert, out)
             raise typer.Exit(SOME_FAILED if left_out else 0)
-        prepared = prepare(images, model, target or [], out, checkpoint, link_of_meaning(score))
-        method = naming.place_at_layer(method, prepared.classifier, model)
-        _explain(method, prepared, keep, invert, out)
-    if prepared.failed:
+        task = prepare(images, model, target or [], out, checkpoint, link_of_meaning(score))
+        method = naming.place_at_layer(method, task.classifier, model)
+        _explain(method, task, keep, invert, out)
+    if task.failed:
         raise typer.Exit(SOME_FAILED)
 
 
-def _explain(method: "ExtremalChannels", prepared: Prepared, keep: float, invert: bool, out: Path) -> None:
+def _explain(method: "ExtremalChannels", task: Task, keep: float, invert: bool, out: Path) -> None:
     """Explain the queries, and write and print their results."""
     from sfumato import sheets
     from sfumato.cli.progress import progress_bar
     from sfumato.figures.panels import save
 
-    classifier = prepared.classifier
+    classifier = task.classifier
     names = Names()
-    for batch in prepared.batches():
+    for batch in task.batches():
         with progress_bar(batch.title) as progress:
             result = method(classifier.net, batch.inputs, batch.targets, progress=progress)
         with progress_bar("smallest sets") as progress:
@@ -108,7 +111,7 @@ def _explain(method: "ExtremalChannels", prepared: Prepared, keep: float, invert
             part.save(out / f"{stem}.safetensors")
             write_json(out / f"{stem}.json", _summary(part, search, query, classifier, keep))
             _print(part, search, query, keep)
-    print_folder(len(prepared.queries), out)
+    print_folder(len(task.queries), out)
 
 
 def _smallest(

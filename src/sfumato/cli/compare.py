@@ -33,11 +33,11 @@ def compare(
     from sfumato.scores import AUTO, SIGMOID, differing, link_of_meaning, quantity
 
     links = {link_of_meaning(method.score) for method in methods.values()}
-    prepared = prepare(images, model, targets, out, checkpoint, SIGMOID if SIGMOID in links else AUTO)
-    classifier = prepared.classifier
+    task = prepare(images, model, targets, out, checkpoint, SIGMOID if SIGMOID in links else AUTO)
+    classifier = task.classifier
     methods = {name: classifier.placed(method) for name, method in methods.items()}
     names, difference = Names(), ""
-    for batch in prepared.batches():
+    for batch in task.batches():
         outcomes = {name: _explain(name, method, classifier, batch) for name, method in methods.items()}
         seconds = {name: duration for name, (_, duration) in outcomes.items()}
         for index, query in enumerate(batch.queries):
@@ -66,8 +66,8 @@ def compare(
             typer.echo(f"{query.title}: {', '.join(times)}")
     if difference:
         typer.echo(f"{difference} --score sets one for all.")
-    print_folder(len(prepared.queries), out)
-    return prepared.failed
+    print_folder(len(task.queries), out)
+    return task.failed
 
 
 def _explain(name: str, method: Any, classifier: "Classifier", batch: Batch) -> tuple["Attribution", float]:

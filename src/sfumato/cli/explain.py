@@ -40,11 +40,11 @@ def explain(
     score: Annotated[
         str | None,
         typer.Option(
-            help="What a class means, for all methods: logit, probability, log-odds, or sigmoid for heads of several labels. "
-            "[default: the method's]"
+            help="What a class means, for all methods: logit, probability, log-odds, or sigmoid for networks with several "
+            "labels. [default: the method's]"
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all that is random. [default: the method's]")] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of all random numbers. [default: the method's]")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sfumato-out"),
 ) -> None:
     """Explain what a network sees in pictures. Writes a figure, the masks and a summary for each picture and target."""

@@ -46,9 +46,9 @@ def layers(
         defaults = _defaults(classifier)
         if depth is None:
             depth = _depth_of_screen(matching) if like is None else max(map(_level, matching))
-        listed = [layer for layer in matching if _level(layer) <= depth or layer.name in defaults]
-        _print(listed, defaults)
-        console().print(f"\n{_summary(len(listed), matching, depth, like)}", soft_wrap=True)
+        rows = [layer for layer in matching if _level(layer) <= depth or layer.name in defaults]
+        _print(rows, defaults)
+        console().print(f"\n{_summary(len(rows), matching, depth, like)}", soft_wrap=True)
 
 
 def _level(layer: "LayerShape") -> int:
@@ -105,12 +105,12 @@ def _remarks(layer: "LayerShape", defaults: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(remarks)
 
 
-def _summary(listed: int, matching: Sequence["LayerShape"], depth: int, like: str | None) -> str:
+def _summary(count: int, matching: Sequence["LayerShape"], depth: int, like: str | None) -> str:
     """How many layers there are, and how to see more."""
-    count = f"{len(matching)} {'layer' if len(matching) == 1 else 'layers'}"
+    total = f"{len(matching)} {'layer' if len(matching) == 1 else 'layers'}"
     condition = "" if like is None else f" with {like!r} in the name"
-    if listed == len(matching):
-        return f"{count}{condition}."
+    if count == len(matching):
+        return f"{total}{condition}."
     deeper = min(level for level in map(_level, matching) if level > depth)
     by_name = ", or find names with --like TEXT" if like is None else ""
-    return f"{listed} of {count}{condition}; see more with --depth {deeper}{by_name}."
+    return f"{count} of {total}{condition}; see more with --depth {deeper}{by_name}."

@@ -41,27 +41,27 @@ def explain_with_masks(
     method: Any,
     out: Path,
     keep: float | None = None,
-    sampled: tuple[float, ...] | None = None,
+    first_areas: tuple[float, ...] | None = None,
     checkpoint: Path | None = None,
     alternatives: bool = False,
 ) -> tuple[int, list[Explanation]]:
     """Explain all pictures; returns how many pictures failed, and the explanations.
 
-    With `keep`, it searches for the smallest area that keeps this share of the score. `sampled` are the areas to begin with.
+    With `keep`, it searches for the smallest area that keeps this share of the score. The search begins with `first_areas`.
     `alternatives` draws what each restart of the search found.
     """
     from sfumato.cli.progress import progress_bar
     from sfumato.scores import link_of_meaning
 
     link = link_of_meaning(method.score)
-    prepared = prepare(images, model, targets, out, checkpoint, link)
-    classifier = prepared.classifier
+    task = prepare(images, model, targets, out, checkpoint, link)
+    classifier = task.classifier
     method = classifier.placed(method)
     names = Names()
     explanations: list[Explanation] = []
-    for batch in prepared.batches():
+    for batch in task.batches():
         with progress_bar(batch.title) as progress:
-            group = list(_explain_batch(method, classifier, batch, keep, sampled, progress))
+            group = list(_explain_batch(method, classifier, batch, keep, first_areas, progress))
         for explanation in group:
             _write(explanation, classifier, out, names.unused(explanation.query.stem), keep, alternatives)
             _print(explanation, classifier)
@@ -69,7 +69,7 @@ def explain_with_masks(
                 console().print("no alternatives: this search had no restarts; give it more --steps", soft_wrap=True)
         explanations += group
     print_folder(len(explanations), out)
-    return prepared.failed, explanations
+    return task.failed, explanations
 
 
 def _explain_batch(
@@ -77,7 +77,7 @@ def _explain_batch(
     classifier: "Classifier",
     batch: Batch,
     keep: float | None,
-    sampled: tuple[float, ...] | None,
+    first_areas: tuple[float, ...] | None,
     progress: Any,
 ) -> Iterator[Explanation]:
     """Explain the queries of a batch, with or without the search for the smallest area."""
@@ -87,7 +87,7 @@ def _explain_batch(
     else:
         from sfumato.methods.sufficient import smallest
 
-        options: dict[str, Any] = {"areas": sampled} if sampled else {}
+        options: dict[str, Any] = {"areas": first_areas} if first_areas else {}
         search = smallest(method, classifier.net, batch.inputs, batch.targets, keep=keep, progress=progress, **options)
         result = search.attribution
     for index, query in enumerate(batch.queries):
@@ -162,8 +162,8 @@ def _print(explanation: Explanation, classifier: "Classifier") -> None:
     classes = table("top classes", "probability")
     for index, probability in query.top:
         classes.add_row(labels.synonyms(classifier.labels[index])[0], percent(probability))
-    agree = [] if result.agreement is None else ["agree"]
-    masks = table("area", "score", "of whole", "probability", *agree)
+    agreement = [] if result.agreement is None else ["agree"]
+    masks = table("area", "score", "of whole", "probability", *agreement)
     masks.add_row("whole", f"{float(result.whole):.2f}", "", percent(float(query.probabilities[query.target])))  # type: ignore[arg-type]
     for row in summaries.areas(result, explanation.probabilities):
         score = "–" if row["score"] is None else f"{row['score']:.2f}"

@@ -85,17 +85,17 @@ def _find_classes(names: str) -> dict[str, Any]:
 
 def _find_class(name: str) -> Any:
     """The class with this short name, class name, or dotted path "package.module:Name"."""
-    known = method_classes()
+    classes = method_classes()
     captum = f"{CAPTUM}NAME"
     if name.startswith(CAPTUM):
-        return known[captum]
-    for short_name, cls in known.items():
+        return classes[captum]
+    for short_name, cls in classes.items():
         if name.casefold().replace("_", "-") in (short_name, cls.__name__.casefold()) and short_name != captum:
             return cls
     module, _, attribute = name.partition(":")
     if not attribute:
-        hint = near(name.casefold().replace("_", "-"), known)
-        raise ValueError(f"no method {name!r}; expected one of {', '.join(known)}, or package.module:Name{hint}")
+        hint = near(name.casefold().replace("_", "-"), classes)
+        raise ValueError(f"no method {name!r}; expected one of {', '.join(classes)}, or package.module:Name{hint}")
     try:
         cls = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

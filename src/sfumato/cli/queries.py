@@ -67,8 +67,8 @@ class Batch:
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """What a command needs before the work begins, and how many pictures could not be used."""
+class Task:
+    """The task of a command: its classifier and its queries, and how many pictures could not be used."""
 
     classifier: "Classifier"
     queries: Sequence[Query]
@@ -102,7 +102,7 @@ def prepare(
     out: Path,
     checkpoint: Path | None = None,
     link: str = "auto",
-) -> Prepared:
+) -> Task:
     """Load the classifier and the pictures, and make a query of each picture and each target.
 
     `link`, of `scores.LINKS`, is how outputs become probabilities. Raises `ValueError` for a model, a target or a folder that
@@ -120,7 +120,7 @@ def prepare(
 
 def _make_queries(
     images: Sequence[Path], classifier: "Classifier", targets: Sequence[int], checkpoint: Path | None, link: str
-) -> Prepared:
+) -> Task:
     """A query of each picture and each target, or its top class. Pictures that cannot be used are reported and counted."""
     import torch
 
@@ -154,4 +154,4 @@ def _make_queries(
                 queries.append(Query(path, inputs, class_probabilities, target, label, checkpoint))
     if not queries:
         raise typer.Exit(FAILED)  # each failure has been reported
-    return Prepared(classifier, queries, failed)
+    return Task(classifier, queries, failed)

@@ -151,8 +151,8 @@ class Pictures:
 
         if not name:
             return "The picture is not shown: the model that prepares it is not known; name it with --model."
-        known = name in models.NAMES or name.partition(":")[0] in models.SOURCES
-        if not known and self.model is None:
+        has_source = name in models.NAMES or name.partition(":")[0] in models.SOURCES
+        if not has_source and self.model is None:
             return f"The picture is not shown: it needs the model {name!r}; allow it with --model."
         try:
             return models.load(name, checkpoint)

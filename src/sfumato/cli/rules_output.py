@@ -31,64 +31,64 @@ class Outcome:
     too_few: str = ""
 
 
-def show(tests: Sequence[Outcome]) -> None:
+def show(outcomes: Sequence[Outcome]) -> None:
     """Print a table for each kind of rule."""
-    _show_presence(tests)
-    _show_invariances(tests)
-    _show_strongest(tests)
+    _show_presence(outcomes)
+    _show_invariances(outcomes)
+    _show_strongest(outcomes)
 
 
-def _show_presence(tests: Sequence[Outcome]) -> None:
+def _show_presence(outcomes: Sequence[Outcome]) -> None:
     from sfumato.behaviour import Presence
 
     rows = _table_of_estimates()
-    for test in tests:
-        if isinstance(test.rule, Presence):
-            remarks = [f"t = {test.rule.threshold:.3g}", f"{len(test.rows)} unseen"]
-            for name, estimate in test.estimates.items():
-                text = test.entry.text if name == "error" else ""
+    for outcome in outcomes:
+        if isinstance(outcome.rule, Presence):
+            remarks = [f"t = {outcome.rule.threshold:.3g}", f"{len(outcome.rows)} unseen"]
+            for name, estimate in outcome.estimates.items():
+                text = outcome.entry.text if name == "error" else ""
                 measure = name.replace("roc auc", "ROC AUC")
                 cells = _cells(estimate, percent=name != "roc auc")
                 rows.add_row(text, measure, *cells, remarks.pop(0) if remarks else "")
     _print("f(x) > t if and only if the class is present", rows)
 
 
-def _show_invariances(tests: Sequence[Outcome]) -> None:
+def _show_invariances(outcomes: Sequence[Outcome]) -> None:
     rows = _table_of_estimates()
-    for test in tests:
-        if not test.verdict:
+    for outcome in outcomes:
+        if not outcome.verdict:
             continue
-        rule: Any = test.rule
+        rule: Any = outcome.rule
         names = {"change": "mean change", "beyond": f"beyond {rule.epsilon:g}", "top1": "other top class"}
-        remarks = [f"{test.verdict}, ε {rule.epsilon:g}", f"{len(test.rows)} pictures"]
-        for index, (name, estimate) in enumerate(test.estimates.items()):
+        remarks = [f"{outcome.verdict}, ε {rule.epsilon:g}", f"{len(outcome.rows)} pictures"]
+        for index, (name, estimate) in enumerate(outcome.estimates.items()):
             cells = _cells(estimate, percent=name != "change")
-            text = test.entry.text if not index else ""
+            text = outcome.entry.text if not index else ""
             rows.add_row(text, names[name], *cells, remarks.pop(0) if remarks else "")
-    _print("f(x) = f(x′), where x′ is x changed", rows)
-    for reason in dict.fromkeys(test.too_few for test in tests if test.too_few):
+    _print("f(x) = f(x′), where x′ is the transformed x", rows)
+    for reason in dict.fromkeys(outcome.too_few for outcome in outcomes if outcome.too_few):
         console().print(f"{reason[0].upper()}{reason[1:]}.\n")
 
 
-def _show_strongest(tests: Sequence[Outcome]) -> None:
+def _show_strongest(outcomes: Sequence[Outcome]) -> None:
     rows = _table("rule", "holds up to", "not at", "error", "95 % interval", "ε")
     remarks = []
-    for test in tests:
-        if (search := test.strongest) is None:
+    for outcome in outcomes:
+        if (search := outcome.strongest) is None:
             continue
-        rule: Any = test.rule
+        rule: Any = outcome.rule
         error = search.tested.get(rule.error_column)
         rows.add_row(
-            _name_without_strength(test),
+            _name_without_strength(outcome),
             f"{search.strength:.3g} {rule.transformation.unit}" if search.strength else "none tried",
             "" if search.fails is None else f"{search.fails:.3g}",
             *(_cells(error, percent=rule.response == "top1") if error else ("", "")),
             f"{rule.epsilon:g}",
         )
         if not search.rises:
-            name = _name_without_strength(test)
+            name = _name_without_strength(outcome)
             remarks.append(f"{name}: the error does not always rise with the strength; rules.csv has the curve.")
-    _print("The strongest change under which f(x) = f(x′) holds within ε", rows)
+    _print("The strongest transformation under which f(x) = f(x′) holds within ε", rows)
     for remark in remarks:
         console().print(remark)
 
@@ -114,9 +114,9 @@ def _print(title: str, rows: "Table") -> None:
         console().print()
 
 
-def _name_without_strength(test: Outcome) -> str:
+def _name_without_strength(outcome: Outcome) -> str:
     """The name of the rule's transformation without its strength, as the search tries several."""
-    return test.entry.text if "+" in test.entry.text else test.entry.text.partition(":")[0]
+    return outcome.entry.text if "+" in outcome.entry.text else outcome.entry.text.partition(":")[0]
 
 
 def _cells(estimate: "Estimate", percent: bool) -> tuple[str, str]:
@@ -126,24 +126,26 @@ def _cells(estimate: "Estimate", percent: bool) -> tuple[str, str]:
     return f"{estimate.value:.3g}", f"{estimate.low:.3g}–{estimate.high:.3g}"
 
 
-def write(tests: Sequence[Outcome], out: Path, about: Mapping[str, Any]) -> None:
+def write(outcomes: Sequence[Outcome], out: Path, about: Mapping[str, Any]) -> None:
     """Write the outcomes as nested JSON and as flat CSV, and the rows of all pictures as CSV."""
-    write_json(out / "rules.json", {**about, "rules": [_as_json(test) for test in tests]})
-    _write_csv(out / "rules.csv", [line for test in tests for line in _lines(test)])
-    _write_csv(out / "pictures.csv", [{"rule": test.entry.text, **row} for test in tests for row in test.rows])
-    print_folder(len(tests), out)
+    write_json(out / "rules.json", {**about, "rules": [_as_json(outcome) for outcome in outcomes]})
+    _write_csv(out / "rules.csv", [line for outcome in outcomes for line in _lines(outcome)])
+    _write_csv(
+        out / "pictures.csv", [{"rule": outcome.entry.text, **row} for outcome in outcomes for row in outcome.rows]
+    )
+    print_folder(len(outcomes), out)
 
 
-def _as_json(test: Outcome) -> dict[str, Any]:
+def _as_json(outcome: Outcome) -> dict[str, Any]:
     from sfumato.settings import as_json
 
-    rule: Any = test.rule
-    record: dict[str, Any] = {"rule": test.entry.text, "settings": as_json(rule)}
-    if test.estimates:
-        record |= {"tested": _estimates_as_json(test.estimates), "pictures": len(test.rows)}
-    if test.verdict:
-        record["verdict"] = test.verdict
-    if (search := test.strongest) is not None:
+    rule: Any = outcome.rule
+    record: dict[str, Any] = {"rule": outcome.entry.text, "settings": as_json(rule)}
+    if outcome.estimates:
+        record |= {"tested": _estimates_as_json(outcome.estimates), "pictures": len(outcome.rows)}
+    if outcome.verdict:
+        record["verdict"] = outcome.verdict
+    if (search := outcome.strongest) is not None:
         record["strongest"] = {
             "strength": number(search.strength),
             "unit": rule.transformation.unit,
@@ -167,28 +169,28 @@ def _estimate_as_json(estimate: "Estimate") -> dict[str, Any]:
     return {**values, "count": estimate.count}
 
 
-def _lines(test: Outcome) -> Iterator[dict[str, Any]]:
+def _lines(outcome: Outcome) -> Iterator[dict[str, Any]]:
     """The lines of a rule in rules.csv: its estimates, those of the strongest change, and those of all that were tried."""
-    transformation = getattr(test.rule, "transformation", None)
+    transformation = getattr(outcome.rule, "transformation", None)
     unit = transformation.unit if transformation else ""
-    strength = transformation.strength if transformation else getattr(test.rule, "threshold", None)
-    for name, estimate in test.estimates.items():
-        yield _line(test, "given", strength, unit, name, estimate, test.verdict)
-    if test.strongest is None:
+    strength = transformation.strength if transformation else getattr(outcome.rule, "threshold", None)
+    for name, estimate in outcome.estimates.items():
+        yield _line(outcome, "given", strength, unit, name, estimate, outcome.verdict)
+    if outcome.strongest is None:
         return
-    for name, estimate in test.strongest.tested.items():
-        yield _line(test, "strongest", test.strongest.strength, unit, name, estimate, "holds")
-    column = getattr(test.rule, "error_column", "")
-    for look in test.strongest.curve:
+    for name, estimate in outcome.strongest.tested.items():
+        yield _line(outcome, "strongest", outcome.strongest.strength, unit, name, estimate, "holds")
+    column = getattr(outcome.rule, "error_column", "")
+    for look in outcome.strongest.curve:
         verdict = "holds" if look.holds else "not held"
-        yield _line(test, "curve", look.strength, unit, column, look.error, verdict)
+        yield _line(outcome, "curve", look.strength, unit, column, look.error, verdict)
 
 
 def _line(
-    test: Outcome, part: str, strength: float | None, unit: str, measure: str, estimate: "Estimate", verdict: str
+    outcome: Outcome, part: str, strength: float | None, unit: str, measure: str, estimate: "Estimate", verdict: str
 ) -> dict[str, Any]:
     return {
-        "rule": test.entry.text,
+        "rule": outcome.entry.text,
         "part": part,
         "strength_or_threshold": None if strength is None else number(strength),
         "unit": unit,

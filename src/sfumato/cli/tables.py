@@ -34,12 +34,12 @@ def fitted(grid: "Grid", mark: str, width: int) -> "list[tuple[str, Table]]":
     No cell is broken. A method's name is broken if it is too long even beside a single measure.
     """
     widths = _min_widths(grid, mark)
-    sizes, used = [0], widths[0]
+    sizes, line_width = [0], widths[0]
     for column in widths[1:]:
-        if sizes[-1] and used + GAP + column > width:
-            sizes, used = [*sizes, 0], widths[0]
+        if sizes[-1] and line_width + GAP + column > width:
+            sizes, line_width = [*sizes, 0], widths[0]
         sizes[-1] += 1
-        used += GAP + column
+        line_width += GAP + column
     return [(part.title, _table_of_width(part, mark, width)) for part in grid.split(sizes)]
 
 

@@ -144,15 +144,15 @@ class Explorer:
         with torch.no_grad():
             logits = classifier.logits(inputs)[0].float().cpu()
         class_probabilities = probabilities(logits[None])[0]
-        shown = classifier.restore(inputs)[0].cpu()
+        rgb = classifier.restore(inputs)[0].cpu()
         tab_picture = TabPicture(secrets.token_urlsafe(9), picture, inputs)
         top = logits.topk(min(TOP, len(logits))).indices.tolist()  # the likeliest class first
         return tab_picture, {
             "picture": tab_picture.name,
-            "seen": jpeg(shown),
-            "blurred": jpeg(blur(shown)),
-            "width": shown.shape[2],
-            "height": shown.shape[1],
+            "seen": jpeg(rgb),
+            "blurred": jpeg(blur(rgb)),
+            "width": rgb.shape[2],
+            "height": rgb.shape[1],
             "top": [
                 {
                     "index": index,
@@ -185,18 +185,18 @@ class Explorer:
         job = self._job(request)
 
         async def lines() -> AsyncIterator[bytes]:
-            sent, quiet = -1, 0.0
+            sent_version, silence = -1, 0.0
             try:
                 while True:
                     event, version = job.last_event, job.version
-                    if version != sent or quiet >= HEARTBEAT:
+                    if version != sent_version or silence >= HEARTBEAT:
                         position = {"position": self.queue.position(job)} if event["type"] == QUEUED else {}
                         yield (json.dumps({**event, **position}) + "\n").encode()
-                        sent, quiet = version, 0.0
+                        sent_version, silence = version, 0.0
                         if job.ended and event is job.last_event:
                             return
                     await asyncio.sleep(POLL)
-                    quiet += POLL
+                    silence += POLL
             finally:
                 if not job.ended:
                     self.queue.cancel(job)

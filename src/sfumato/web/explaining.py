@@ -193,18 +193,18 @@ def choices(classifier: Classifier) -> list[dict[str, Any]]:
     entries = []
     for name, cls in methods().items():
         settings = {field.name: field.default for field in fields(cls) if field.init}  # type: ignore[arg-type]
-        offered: dict[str, Any] = {
+        form: dict[str, Any] = {
             setting: min(value, 500)
             for setting in ("steps", "samples")
             if isinstance(value := settings.get(setting), int)
         }
         if "areas" in settings:
-            offered |= {"areas": AREAS, "game": "preserve"}
+            form |= {"areas": AREAS, "game": "preserve"}
         if cls.finds_smallest:
-            offered |= {"steps": STEPS}
+            form |= {"steps": STEPS}
         if "layer" in settings:
-            offered["layer"] = classifier.layers.get(name, "")
-        entries.append({"name": name, "settings": offered, "finds_smallest": cls.finds_smallest})
+            form["layer"] = classifier.layers.get(name, "")
+        entries.append({"name": name, "settings": form, "finds_smallest": cls.finds_smallest})
     entries += [{"name": name, "settings": {}, "finds_smallest": False} for name in captum(classifier)]
     return sorted(entries, key=lambda entry: entry["name"] != first)
 
@@ -233,13 +233,13 @@ def captum(classifier: Classifier) -> dict[str, Captum]:
         name: (channels, *(max(1, side // parts) for side in sides))
         for name, parts in (("sliding_window_shapes", 7), ("strides", 14))
     }
-    offered = (
+    candidates = (
         Captum("captum:GradientShap"),
         Captum("captum:InputXGradient"),
         Captum("captum:IntegratedGradients", arguments={"internal_batch_size": 8}),
         Captum("captum:Occlusion", arguments=windows),
     )
-    return {method.name: method for method in offered}
+    return {method.name: method for method in candidates}
 
 
 def _method(name: Any, settings: Any, classifier: Classifier) -> Any:

@@ -45,13 +45,13 @@ class Guard:
 
         async def send_protected(message: Message) -> None:
             if message["type"] == "http.response.start":
-                known = {name for name, _ in message["headers"]}
+                names = {name for name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],
                     *(
                         (name.encode(), value.encode())
                         for name, value in PROTECTION.items()
-                        if name.encode() not in known
+                        if name.encode() not in names
                     ),
                 ]
             await send(message)

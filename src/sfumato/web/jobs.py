@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Event = Mapping[str, Any]
-"""News of a job: plain JSON with a "type"."""
+"""An event of a job: plain JSON with a "type"."""
 
 QUEUED, STEP, DONE, FAILED, CANCELLED = "queued", "step", "done", "failed", "cancelled"
 FINAL = (DONE, FAILED, CANCELLED)

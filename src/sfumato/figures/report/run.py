@@ -145,7 +145,7 @@ def _differences(cases: ProtocolCases, name: str) -> Html | None:
         tag("summary", f"Is {leader} ahead by more than chance? ({measure.name})"),
         tag(
             "p",
-            f"{leader} minus each other method, on the same cases; tied: the interval holds 0; too few: of fewer than {FEW} "
+            f"{leader} minus each other method, on the same cases; tied: the interval contains 0; too few: of fewer than {FEW} "
             "pictures.",
             class_="small",
         ),

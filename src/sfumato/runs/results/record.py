@@ -128,7 +128,7 @@ def read_record(place: Place) -> Record:
         notes = store.notes()
     if "plan" not in notes:
         raise ValueError(
-            f"no run was begun in {str(place.folder)!r}; begin one with: sfumato bench run PLAN --out FOLDER"
+            f"no run was begun in {str(place.folder)!r}; start one with: sfumato bench run PLAN --out FOLDER"
         )
     return Record(place, notes["plan"]["text"], Path(notes["plan"]["folder"]), **_of_notes(notes))
 

@@ -258,7 +258,7 @@ class SqlStore(SqlQueries, ABC):
         """Check the format of the run, and upgrade it; with `create`, make the tables if there are none."""
         version = self._transaction(self._version)
         if version is None and not create:
-            raise StoreError(f"there is no run in {self.where}; begin one with: sfumato bench run PLAN --out FOLDER")
+            raise StoreError(f"there is no run in {self.where}; start one with: sfumato bench run PLAN --out FOLDER")
         if version is None:
             self._transaction(self._make_tables, write=True)
         elif version < FORMAT:

@@ -50,7 +50,7 @@ class SqliteStore(SqlStore):
                 make_folder(path.parent)
             elif not path.is_file():
                 raise StoreError(
-                    f"there is no run in {self.where}; begin one with: sfumato bench run PLAN --out FOLDER"
+                    f"there is no run in {self.where}; start one with: sfumato bench run PLAN --out FOLDER"
                 )
             self._connection = _connect(path)
         except (OSError, sqlite3.Error) as error:

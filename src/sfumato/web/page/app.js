@@ -44,12 +44,12 @@ async function loadImage(url) {
 
 const addPicture = withMessages(async (path, options) => {
   stop();
-  $("status").textContent = "Looking …";
+  $("status").textContent = "Predicting the classes …";
   const answer = await (await request(path, { method: "POST", ...options })).json();
   const [seen, blurred] = await Promise.all([loadImage(answer.seen), loadImage(answer.blurred)]);
   state.picture = { ...answer, seen, blurred };
   $("status").textContent = "";
-  $("asking").hidden = false;
+  $("question").hidden = false;
   offerClasses(answer.top);
   $("explain").focus({ preventScroll: true });
 });
@@ -98,20 +98,20 @@ const search = async () => {
   const matches = await (await request(`api/classes?q=${encodeURIComponent(text)}`)).json();
   if (number !== searches) return undefined; // a later search has begun
   selected = -1;
-  $("found").replaceChildren(...matches.map((entry, index) => {
-    const option = element("li", { id: `found-${index}`, textContent: entry.label, onmousedown: () => choose(entry) });
+  $("matches").replaceChildren(...matches.map((entry, index) => {
+    const option = element("li", { id: `match-${index}`, textContent: entry.label, onmousedown: () => choose(entry) });
     option.role = "option";
     option.setAttribute("aria-selected", "false");
     option.entry = entry;
     return option;
   }));
-  $("found").hidden = !matches.length;
+  $("matches").hidden = !matches.length;
   $("search").setAttribute("aria-expanded", String(matches.length > 0));
   return undefined;
 };
 
 function closeMatches() {
-  $("found").hidden = true;
+  $("matches").hidden = true;
   $("search").setAttribute("aria-expanded", "false");
   $("search").removeAttribute("aria-activedescendant");
 }
@@ -125,8 +125,8 @@ function choose(entry) {
 }
 
 function moveSelection(step) {
-  const options = [...$("found").children];
-  if (!options.length || $("found").hidden) return;
+  const options = [...$("matches").children];
+  if (!options.length || $("matches").hidden) return;
   selected = (selected + step + options.length) % options.length;
   options.forEach((option, index) => option.setAttribute("aria-selected", String(index === selected)));
   options[selected].scrollIntoView({ block: "nearest" });
@@ -207,7 +207,7 @@ async function handle(event, pane, job) {
   const bar = $("progress");
   if (event.type === "queued") $("status").textContent = `Waiting for ${event.position} other job(s) …`;
   if (event.type === "step") {
-    $("status").textContent = event.steps ? `Step ${event.index} of ${event.steps}` : "Beginning …";
+    $("status").textContent = event.steps ? `Step ${event.index} of ${event.steps}` : "Starting …";
     bar.hidden = !event.steps;
     bar.value = event.steps ? event.index / event.steps : 0;
     if (event.masks) await pane.evolve(event);
@@ -284,8 +284,8 @@ class Pane {
     this.range.addEventListener("input", () => this.draw());
     this.part(".slider").hidden = true;
     this.part(".keep").addEventListener("click", () => {
-      this.kept = !this.kept;
-      this.part(".keep").setAttribute("aria-pressed", String(Boolean(this.kept)));
+      this.pinned = !this.pinned;
+      this.part(".keep").setAttribute("aria-pressed", String(Boolean(this.pinned)));
     });
     this.draw();
   }
@@ -298,7 +298,7 @@ class Pane {
   }
 
   async finish(event, job) {
-    this.done = event;
+    this.result = event;
     this.masks = event.masks.length ? await this.decode(event.masks) : [];
     [this.map] = await this.decode([event.map]);
     this.fitSlider();
@@ -309,7 +309,7 @@ class Pane {
   }
 
   end() {
-    if (!this.done && !this.masks.length) remove(this);
+    if (!this.result && !this.masks.length) remove(this);
   }
 
   decode(urls) {
@@ -337,16 +337,16 @@ class Pane {
     const image = context.createImageData(width, height);
     const out = image.data;
     const { seen, blurred } = this;
-    const shown = view === "heat" && this.map ? this.map : mask;
+    const values = view === "heat" && this.map ? this.map : mask;
     for (let pixel = 0; pixel < out.length; pixel += 4) {
-      const m = shown ? shown[pixel] / 255 : 1;
+      const m = values ? values[pixel] / 255 : 1;
       for (let channel = 0; channel < 3; channel += 1) {
         const own = seen[pixel + channel];
         let value = own;
-        if (shown && view === "overlay") value = own * (0.25 + 0.75 * m) + (channel === 0 ? 46 : 12) * (1 - m);
-        else if (shown && view === "black") value = own * m;
-        else if (shown && view === "blur") value = own * m + blurred[pixel + channel] * (1 - m);
-        else if (shown && view === "heat") value = 0.35 * own + 0.65 * LUT[shown[pixel]][channel];
+        if (values && view === "overlay") value = own * (0.25 + 0.75 * m) + (channel === 0 ? 46 : 12) * (1 - m);
+        else if (values && view === "black") value = own * m;
+        else if (values && view === "blur") value = own * m + blurred[pixel + channel] * (1 - m);
+        else if (values && view === "heat") value = 0.35 * own + 0.65 * LUT[values[pixel]][channel];
         out[pixel + channel] = value;
       }
       out[pixel + 3] = 255;
@@ -361,21 +361,21 @@ class Pane {
 
   /** The area and the score of a mask, and how far the restarts of its search agree. */
   caption(index) {
-    const event = this.done || this.numbers;
+    const event = this.result || this.numbers;
     if (!event || !event.areas || !this.masks.length) return "";
-    const area = (this.done && this.done.achieved ? this.done.achieved : event.areas)[index];
-    const score = this.done ? this.done.scores[index] : event.values[index];
-    const agreement = this.done && this.done.agreement ? ` · restarts agree by ${Math.round(100 * this.done.agreement[index])} %` : "";
+    const area = (this.result && this.result.achieved ? this.result.achieved : event.areas)[index];
+    const score = this.result ? this.result.scores[index] : event.values[index];
+    const agreement = this.result && this.result.agreement ? ` · restarts agree by ${Math.round(100 * this.result.agreement[index])} %` : "";
     return `${(100 * area).toFixed(1)} % · score ${score.toFixed(2)}${agreement}`;
   }
 
   /** Plot the score against the area, with a mark at the mask of the slider. */
   plot() {
-    const { done } = this;
-    const areas = done.curve ? done.curve.areas : done.achieved;
-    const scores = done.curve ? done.curve.scores : done.scores;
+    const { result } = this;
+    const areas = result.curve ? result.curve.areas : result.achieved;
+    const scores = result.curve ? result.curve.scores : result.scores;
     if (!areas || areas.length < 2) return;
-    const all = [...scores, done.whole, done.blank].filter((value) => value !== undefined);
+    const all = [...scores, result.whole, result.blank].filter((value) => value !== undefined);
     const low = Math.min(0, ...all);
     const high = Math.max(...all);
     const x = (area) => 44 + 300 * area;
@@ -384,16 +384,16 @@ class Pane {
     const line = areas.map((area, index) => `${x(area).toFixed(1)},${y(scores[index]).toFixed(1)}`).join(" ");
     const level = (value, name) => `<line x1="44" x2="344" y1="${y(value)}" y2="${y(value)}" stroke="currentColor"
       stroke-dasharray="4 4" opacity=".6"/><text x="348" y="${y(value) + 4}" fill="currentColor">${name}</text>`;
-    const star = done.curve && done.curve.smallest !== null
-      ? `<line x1="${x(done.curve.smallest)}" x2="${x(done.curve.smallest)}" y1="12" y2="132" stroke="var(--accent)"/>
-         <text x="${x(done.curve.smallest) + 4}" y="22" fill="var(--accent)">a* = ${(100 * done.curve.smallest).toFixed(1)} %</text>` : "";
+    const star = result.curve && result.curve.smallest !== null
+      ? `<line x1="${x(result.curve.smallest)}" x2="${x(result.curve.smallest)}" y1="12" y2="132" stroke="var(--accent)"/>
+         <text x="${x(result.curve.smallest) + 4}" y="22" fill="var(--accent)">a* = ${(100 * result.curve.smallest).toFixed(1)} %</text>` : "";
     const ticks = [0, 0.25, 0.5, 0.75, 1].map((area) => `<text x="${x(area)}" y="148" text-anchor="middle" fill="currentColor">${100 * area} %</text>`).join("");
     this.part(".curve").innerHTML = `<svg viewBox="0 0 400 168" role="img" aria-label="Score against area">
       <line x1="44" x2="344" y1="132" y2="132" stroke="currentColor"/><line x1="44" x2="44" y1="12" y2="132" stroke="currentColor"/>
       ${ticks}<text x="194" y="164" text-anchor="middle" fill="currentColor">area shown</text>
       <text x="40" y="${y(high) + 4}" text-anchor="end" fill="currentColor">${high.toFixed(1)}</text>
       <text x="40" y="${y(low) + 4}" text-anchor="end" fill="currentColor">${low.toFixed(1)}</text>
-      ${level(done.whole, "whole")}${done.curve ? level(done.curve.wanted, "wanted") : ""}
+      ${level(result.whole, "whole")}${result.curve ? level(result.curve.wanted, "wanted") : ""}
       <polyline points="${line}" fill="none" stroke="var(--accent)" stroke-width="2"/>
       ${areas.map((area, index) => `<circle cx="${x(area)}" cy="${y(scores[index])}" r="2.5" fill="var(--accent)"/>`).join("")}
       ${star}<circle class="now" r="6" fill="none" stroke="var(--accent)" stroke-width="2"/></svg>`;
@@ -403,13 +403,13 @@ class Pane {
   /** Mark a mask in the plot. */
   mark(index) {
     const circle = this.part(".now");
-    if (!circle || !this.done.achieved) return;
-    circle.setAttribute("cx", this.scale.x(this.done.achieved[index]));
-    circle.setAttribute("cy", this.scale.y(this.done.scores[index]));
+    if (!circle || !this.result.achieved) return;
+    circle.setAttribute("cx", this.scale.x(this.result.achieved[index]));
+    circle.setAttribute("cy", this.scale.y(this.result.scores[index]));
   }
 
   listChannels() {
-    this.part(".channels").replaceChildren(...this.done.channels.map((channel) => {
+    this.part(".channels").replaceChildren(...this.result.channels.map((channel) => {
       const text = `channel ${channel.index}, ${channel.weight.toFixed(2)}`;
       const item = element("li", {}, text);
       if (channel.map) item.prepend(element("img", { src: channel.map, alt: `Where ${text} is active` }));
@@ -446,7 +446,7 @@ function save(blob, name) {
 }
 
 function newPane(title) {
-  state.panes.filter((pane) => !pane.kept).forEach(remove);
+  state.panes.filter((pane) => !pane.pinned).forEach(remove);
   const pane = new Pane(title, state.picture);
   state.panes.push(pane);
   $("panes").append(pane.node);
@@ -493,8 +493,8 @@ $("search").addEventListener("keydown", (event) => {
   if (event.key === "Escape") closeMatches();
   if (event.key === "Enter") {
     event.preventDefault();
-    const option = $("found").children[Math.max(0, selected)];
-    if (option && !$("found").hidden) choose(option.entry);
+    const option = $("matches").children[Math.max(0, selected)];
+    if (option && !$("matches").hidden) choose(option.entry);
   }
 });
 $("method").addEventListener("change", offerSettings);
