@@ -6,7 +6,9 @@ kinds was checked before. Every call checked, the tests of the search take half 
 """
 
 import ast
+import contextlib
 import dataclasses
+import inspect
 import sys
 from functools import cache, wraps
 from importlib.abc import MetaPathFinder
@@ -21,7 +23,7 @@ CHECKED = (
     *("sfumato.masks", "sfumato.search", "sfumato.space"),
     *("sfumato.attribution", "sfumato.games", "sfumato.perturbations", "sfumato.scores"),
     *("sfumato.methods.extremal", "sfumato.methods.extremal_channels", "sfumato.methods.masked"),
-    *("sfumato.methods.sufficient", "sfumato.model.evaluate", "sfumato.layers"),
+    *("sfumato.methods.sufficient", "sfumato.model", "sfumato.layers"),
 )
 """Modules, and packages with all of their modules."""
 
@@ -69,7 +71,10 @@ def _checked_function(function):
 def _own_error(function, args, kwargs):
     """Raise the `ValueError` that a function has for these arguments, if it has one."""
     try:
-        function(*args, **kwargs)
+        result = function(*args, **kwargs)
+        if inspect.isgenerator(result):  # which begins at its first value
+            with contextlib.closing(result):
+                next(result, None)
     except ValueError:
         raise
     except Exception:  # noqa: BLE001  # what fails because of a wrong shape, as is said already

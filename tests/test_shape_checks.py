@@ -109,7 +109,7 @@ def bare(annotation):
     return False
 
 
-ANY_TENSORS = ("sfumato.layers.axes",)
+ANY_TENSORS = ("sfumato.layers.axes", "sfumato.model.backward")
 """Where functions take the tensors of any operation of a network, of any kind and shape."""
 
 
