@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.metrics.case import Case
@@ -172,14 +173,14 @@ def tunes(picture: str) -> bool:
     return hashlib.blake2b(picture.encode(), digest_size=1).digest()[0] % 2 == 0
 
 
-def at_values(saliency: Tensor, shares: Sequence[float]) -> Tensor:
-    """The thresholds at these shares of the way from the map's least to its largest value, `(A,)`, float64."""
+def at_values(saliency: Float[Tensor, "*S"], shares: Sequence[float]) -> Float[Tensor, " A"]:
+    """The thresholds at these shares of the way from the map's least to its largest value, float64."""
     low, high = saliency.min().double(), saliency.max().double()
     return low + torch.tensor(shares, dtype=torch.float64, device="cpu") * (high - low)
 
 
-def at_energies(energy: Tensor, shares: Sequence[float]) -> Tensor:
-    """The largest thresholds such that the places at or above them have these shares of the energy, `(A,)`, float64."""
+def at_energies(energy: Float[Tensor, "*S"], shares: Sequence[float]) -> Float[Tensor, " A"]:
+    """The largest thresholds such that the places at or above them have these shares of the energy, float64."""
     falling = energy.flatten().double().sort(descending=True).values
     above = falling.cumsum(0)
     # The first place at which the sum reaches the share; the clamp is against rounding of the last sum.
@@ -187,10 +188,10 @@ def at_energies(energy: Tensor, shares: Sequence[float]) -> Tensor:
     return falling[torch.searchsorted(above, energies).clamp(max=len(falling) - 1)]
 
 
-def boxes_above(saliency: Tensor, thresholds: Tensor) -> Tensor:
-    """The tightest boxes around the places of a map `(*S)` no lower than each threshold `(A,)`.
+def boxes_above(saliency: Float[Tensor, "*S"], thresholds: Float[Tensor, " A"]) -> Float[Tensor, "A axes 2"]:
+    """The tightest boxes around the places of a map no lower than each threshold.
 
-    Returns `(A, axes, 2)`, float64: along each axis, the first place and the one after the last; zeros for an empty box.
+    Returns float64: along each axis, the first place and the one after the last; zeros for an empty box.
 
     >>> boxes_above(torch.tensor([[0.0, 1.0, 2.0], [0.0, 3.0, 0.0]]), torch.tensor([1.0, 2.0, 9.0])).int().tolist()
     [[[0, 2], [1, 3]], [[0, 2], [1, 3]], [[0, 0], [0, 0]]]
@@ -207,8 +208,8 @@ def boxes_above(saliency: Tensor, thresholds: Tensor) -> Tensor:
     return torch.stack(sides, 1).double()
 
 
-def overlaps(boxes: Tensor, truth: Tensor) -> Tensor:
-    """Intersection over union `(n, m)` of boxes `(n, 4)` and `(m, 4)`: left, top, right, bottom; 0 for empty boxes."""
+def overlaps(boxes: Float[Tensor, "n 4"], truth: Float[Tensor, "m 4"]) -> Float[Tensor, "n m"]:
+    """Intersection over union of boxes: left, top, right, bottom; 0 for empty boxes."""
     corner = torch.maximum(boxes[:, None, :2], truth[None, :, :2])
     opposite = torch.minimum(boxes[:, None, 2:], truth[None, :, 2:])
     intersection = (opposite - corner).clamp(min=0).prod(2)
@@ -216,5 +217,5 @@ def overlaps(boxes: Tensor, truth: Tensor) -> Tensor:
     return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0.0)
 
 
-def _areas(boxes: Tensor) -> Tensor:
+def _areas(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
     return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)
