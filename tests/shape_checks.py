@@ -22,7 +22,8 @@ from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
 CHECKED = (
     *("sfumato.masks", "sfumato.search", "sfumato.space"),
     *("sfumato.attribution", "sfumato.games", "sfumato.perturbations", "sfumato.scores"),
-    *("sfumato.layers", "sfumato.model", "sfumato.methods", "sfumato.metrics", "sfumato.behaviour"),
+    *("sfumato.layers", "sfumato.model", "sfumato.methods", "sfumato.metrics"),
+    *("sfumato.behaviour", "sfumato.figures", "sfumato.models"),
 )
 """Modules, and packages with all of their modules."""
 
