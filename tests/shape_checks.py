@@ -15,6 +15,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder, SourceFileLoader
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from beartype import beartype
 from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
@@ -87,7 +88,7 @@ _SEEN: dict[Any, set] = {}
 
 def _kind(value: Any) -> Any:
     """What decides about the shape of a result."""
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor | np.ndarray):
         return value.shape, value.dtype
     if isinstance(value, tuple | list):
         return tuple(map(_kind, value))

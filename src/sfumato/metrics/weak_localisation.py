@@ -11,11 +11,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sfumato.metrics.case import Case
-from sfumato.metrics.estimate import Array, Columns, Measure, Row, as_columns
+from sfumato.metrics.estimate import Columns, Measure, Row, as_columns
 from sfumato.metrics.pointing import finite_map
 from sfumato.metrics.protocol import Protocol
 from sfumato.settings import check_number
@@ -122,7 +122,7 @@ class TunedError:
     """The name of a column of overlaps `(n, A)`, one for each α."""
     overlap: float
 
-    def __call__(self, columns: Columns, weights: Array) -> Array:
+    def __call__(self, columns: Columns, weights: Float[np.ndarray, "R n"]) -> Float[np.ndarray, " R"]:
         tuning_rows, held_out_rows = self._parts(columns)
         hits = columns[self.column] > self.overlap
         alpha = _best(hits[tuning_rows], weights[:, tuning_rows])
@@ -137,12 +137,12 @@ class TunedError:
         hits = (columns[self.column] > self.overlap)[tuning_rows]
         return int(_best(hits, np.ones((1, len(hits))))[0])
 
-    def used(self, columns: Columns) -> Array:
-        """Whether the error is counted on each row, `(n,)`, bool."""
+    def used(self, columns: Columns) -> Bool[np.ndarray, " n"]:
+        """Whether the error is counted on each row."""
         return self._parts(columns)[1]
 
-    def _parts(self, columns: Columns) -> tuple[Array, Array]:
-        """Masks `(n,)` of the rows on which α is tuned, and of the rows on which the error is counted."""
+    def _parts(self, columns: Columns) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+        """Masks of the rows on which α is tuned, and of the rows on which the error is counted."""
         known = ~np.isnan(columns[self.column].sum(1))
         if columns[self.column].shape[1] == 1:
             return known, known
@@ -150,13 +150,13 @@ class TunedError:
         return known & is_tuning, known & ~is_tuning
 
 
-def _best(hits: Array, weights: Array) -> Array:
-    """The index `(R,)` of the α with most hits `(n, A)`, the first of equally good ones; -1 if no row has a weight."""
+def _best(hits: Bool[np.ndarray, "n A"], weights: Float[np.ndarray, "R n"]) -> Int[np.ndarray, " R"]:
+    """The index of the α with most hits, the first of equally good ones; -1 if no row has a weight."""
     return np.where(weights.sum(1) > 0, (weights @ hits.astype(float)).argmax(1), -1)
 
 
-def tuning(columns: Columns) -> Array:
-    """Whether each row is a tuning row, `(n,)`, bool: by its column `tuning` if there is one, else by the picture's name.
+def tuning(columns: Columns) -> Bool[np.ndarray, " n"]:
+    """Whether each row is a tuning row: by its column `tuning` if there is one, else by the picture's name.
 
     Tables whose pictures are numbers need the column `tuning`.
     """
