@@ -9,7 +9,9 @@ import ast
 import contextlib
 import dataclasses
 import inspect
+import linecache
 import sys
+import traceback
 from functools import cache, wraps
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder, SourceFileLoader
@@ -70,14 +72,17 @@ def _checked_function(function):
 
 
 def _own_error(function, args, kwargs):
-    """Raise the `ValueError` that a function has for these arguments, if it has one."""
+    """Raise the `ValueError` that sfumato raises for these arguments, if it raises one."""
     try:
         result = function(*args, **kwargs)
         if inspect.isgenerator(result):  # which begins at its first value
             with contextlib.closing(result):
                 next(result, None)
-    except ValueError:
-        raise
+    except ValueError as error:
+        *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+        # Not what numpy says, also in C, where sfumato's line is no `raise`.
+        if linecache.getline(frame.f_code.co_filename, line).lstrip().startswith("raise"):
+            raise
     except BaseException:  # noqa: BLE001  # what fails because of a wrong shape, as is said already
         return
 

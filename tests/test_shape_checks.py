@@ -4,23 +4,35 @@ import ast
 import dataclasses
 import importlib
 import pkgutil
+import warnings
 from pathlib import Path
 
 import jaxtyping
+import numpy as np
 import pytest
 import shape_checks
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 import sfumato
-from sfumato import Attribution
+from sfumato import Attribution, GradCAM, Gradient, activations
 from sfumato.attribution import saliency
+from sfumato.behaviour.watched import Picture
+from sfumato.figures.report.encoding import jpeg
+from sfumato.layers.flow import Flow, ForwardResult
 from sfumato.masks.penalties import area_penalty
 from sfumato.masks.smooth import SmoothMask
+from sfumato.methods.natural import Fourier
+from sfumato.metrics.case import Case
+from sfumato.metrics.likeness import overlap
+from sfumato.metrics.statistic import mean
+from sfumato.metrics.weak_localisation import overlaps
+from sfumato.models.caffe import Bottleneck
 from sfumato.perturbations import Blur, towards
 from sfumato.scores import mean_over_space
 from sfumato.search.loop import Look, Step
+from sfumato.space.normalisation import Normalisation
 
 ROOT = Path(sfumato.__file__).parent
 
@@ -40,8 +52,18 @@ def test_the_checks_are_on(name):
     assert type(loader).__name__ == shape_checks.CheckingLoader.__name__
 
 
+NORMALISATION = Normalisation(None, None)
+
+
 def numbers(*shape, dtype=torch.float32):
     return torch.ones(shape, dtype=dtype)
+
+
+class Average(nn.Module):
+    """The mean of each channel."""
+
+    def forward(self, x):
+        return x.flatten(2).mean(2)
 
 
 WRONG = {
@@ -56,6 +78,15 @@ WRONG = {
     "a map without its axis of channels, in a dataclass": lambda: Attribution(map=numbers(2, 4, 4)),
     "other queries than the map's, in a dataclass": lambda: Attribution(map=numbers(2, 1, 4, 4), whole=numbers(3)),
     "a value too many, in a named tuple": lambda: Look(numbers(3), numbers(2, 1, 4), numbers(2)),
+    "a gradient at other places, which would be averaged": lambda: GradCAM().read(numbers(2, 3, 4), numbers(2, 3, 5)),
+    "a gradient of another shape, in a flow": lambda: Flow(numbers(2, 3, 4), numbers(2, 3, 1), numbers(2)),
+    "scores of other rows, in the result of a pass": lambda: ForwardResult(None, numbers(3), numbers(2, 4), []),
+    "numbers without an imaginary part": lambda: Fourier().pictures(numbers(2, 3, 4, 1), (3, 6), NORMALISATION),
+    "a box without its ends": lambda: overlaps(numbers(2, 2), numbers(2, 4)),
+    "a query as a batch, in a case": lambda: Case(Attribution(map=numbers(1, 1, 4, 4)), inputs=numbers(2, 3, 4, 4)),
+    "weights of other rows": lambda: mean("hit")({"hit": np.ones(3)}, np.ones(3)),
+    "a picture of whole numbers": lambda: Picture("a", numbers(3, 4, dtype=torch.uint8)),
+    "a grey picture where one of three channels is drawn": lambda: jpeg(numbers(1, 4, 4)),
     "an area too few, in a step": lambda: Step(0, 1, numbers(2, 1, 4), numbers(2), numbers(1)),
 }
 
@@ -64,6 +95,30 @@ WRONG = {
 def test_a_wrong_shape_or_kind_is_an_error(call):
     with pytest.raises(jaxtyping.TypeCheckError):
         call()
+
+
+REFUSED = {
+    "inputs without places": lambda: Gradient()(Average(), numbers(2, 4), 0),
+    "inputs of numpy": lambda: Gradient()(Average(), np.ones((2, 3, 4, 4)), 0),
+    "whole numbers": lambda: activations(Average(), "", numbers(2, 3, 4, dtype=torch.long)),
+    "maps of other sizes": lambda: overlap(numbers(2, 4), numbers(2, 3), 0.5),
+}
+
+
+@pytest.mark.parametrize("call", REFUSED.values(), ids=REFUSED)
+def test_what_a_function_refuses_itself_has_the_error_that_users_see(call):
+    with pytest.raises(ValueError, match="got"):
+        call()
+
+
+def test_a_module_of_ours_may_be_scripted():
+    """torch.jit knows no annotation but `Tensor`."""
+    network = Bottleneck(8, 2, stride=2, downsample=True).eval()
+    x = torch.rand(1, 8, 6, 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.script(network)
+    torch.testing.assert_close(scripted(x), network(x))
 
 
 @shape_checks.checked
@@ -98,9 +153,9 @@ def test_a_decorated_class_stays_itself():
 
 
 def bare(annotation):
-    """Whether a hint is a tensor of any shape, or `None`, or a tuple that begins with one: not what lies in containers."""
+    """Whether a hint is a tensor or array of any shape, or `None`, or a tuple that begins with one: not what containers hold."""
     match annotation:
-        case ast.Name(id="Tensor"):
+        case ast.Name(id="Tensor" | "Array") | ast.Attribute(attr="ndarray"):
             return True
         case ast.BinOp(left=left, right=right):
             return bare(left) or bare(right)
