@@ -153,7 +153,7 @@ def test_a_decorated_class_stays_itself():
 
 
 def bare(annotation):
-    """Whether a hint is a tensor or array of any shape, or `None`, or a tuple that begins with one: not what containers hold."""
+    """Whether a hint is a tensor or array of any shape, or `None`, or a tuple that begins with one. Containers may hold any."""
     match annotation:
         case ast.Name(id="Tensor" | "Array") | ast.Attribute(attr="ndarray"):
             return True
