@@ -6,22 +6,27 @@ kinds was checked before. Every call checked, the tests of the search take half 
 """
 
 import ast
+import contextlib
 import dataclasses
+import inspect
+import linecache
 import sys
+import traceback
 from functools import cache, wraps
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder, SourceFileLoader
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from beartype import beartype
-from jaxtyping import AbstractArray, jaxtyped
+from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
 
 CHECKED = (
     *("sfumato.masks", "sfumato.search", "sfumato.space"),
     *("sfumato.attribution", "sfumato.games", "sfumato.perturbations", "sfumato.scores"),
-    *("sfumato.methods.extremal", "sfumato.methods.extremal_channels", "sfumato.methods.masked"),
-    *("sfumato.methods.sufficient", "sfumato.model.evaluate"),
+    *("sfumato.layers", "sfumato.model", "sfumato.methods", "sfumato.metrics"),
+    *("sfumato.behaviour", "sfumato.figures", "sfumato.models"),
 )
 """Modules, and packages with all of their modules."""
 
@@ -32,7 +37,10 @@ def install() -> None:
 
 
 def checked(subject):
-    """A function, dataclass or named tuple that raises `jaxtyping.TypeCheckError` where tensors differ from annotations."""
+    """A function, dataclass or named tuple that raises `jaxtyping.TypeCheckError` where tensors differ from annotations.
+
+    A function that refuses such tensors itself raises the `ValueError` that its users see.
+    """
     if not isinstance(subject, type):
         return _checked_function(subject)
     if dataclasses.is_dataclass(subject):
@@ -51,11 +59,32 @@ def _checked_function(function):
         key = _kind(args), _kind(tuple(kwargs.items())) if kwargs else ()
         if key in seen:
             return function(*args, **kwargs)
-        result = strict()(*args, **kwargs)
+        try:
+            result = strict()(*args, **kwargs)
+        except TypeCheckError as error:
+            if "the parameters of" in str(error):
+                _own_error(function, args, kwargs)
+            raise
         seen.add(key)
         return result
 
     return wrapper
+
+
+def _own_error(function, args, kwargs):
+    """Raise the `ValueError` that sfumato raises for these arguments, if it raises one."""
+    try:
+        result = function(*args, **kwargs)
+        if inspect.isgenerator(result):  # which begins at its first value
+            with contextlib.closing(result):
+                next(result, None)
+    except ValueError as error:
+        *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+        # Not what numpy says, also in C, where sfumato's line is no `raise`.
+        if linecache.getline(frame.f_code.co_filename, line).lstrip().startswith("raise"):
+            raise
+    except BaseException:  # noqa: BLE001  # what fails because of a wrong shape, as is said already
+        return
 
 
 _SEEN: dict[Any, set] = {}
@@ -64,7 +93,7 @@ _SEEN: dict[Any, set] = {}
 
 def _kind(value: Any) -> Any:
     """What decides about the shape of a result."""
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor | np.ndarray):
         return value.shape, value.dtype
     if isinstance(value, tuple | list):
         return tuple(map(_kind, value))
@@ -98,12 +127,17 @@ class CheckingLoader(SourceFileLoader):
     """Adds the decorator `checked` to what has annotations of arrays."""
 
     def get_code(self, fullname):
+        source = self.get_data(self.path)
+        if b"jaxtyping" not in source:  # nothing to check
+            return super().get_code(fullname)
         # Neither read from `__pycache__`, nor written to where others would read it.
-        return self.source_to_code(self.get_data(self.path), self.path)
+        return self.source_to_code(source, self.path)
 
     def source_to_code(self, data, path, *, _optimize=-1):
         tree = ast.parse(data, path)
         kinds = _kinds_of_arrays(tree)
+        if not kinds:
+            return super().source_to_code(data, path, _optimize=_optimize)
         for node in ast.walk(tree):
             decorator = ast.Name("_checked", ast.Load(), lineno=getattr(node, "lineno", 1), col_offset=0)
             if isinstance(node, ast.FunctionDef) and _annotated(node, kinds):

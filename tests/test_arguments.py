@@ -22,6 +22,7 @@ from sfumato import (
     SmoothMask,
     WithArguments,
     activations,
+    invert,
     smallest,
 )
 
@@ -106,6 +107,25 @@ def test_smallest_areas_activations_and_captum():
     result = Captum("InputXGradient")(together(), x, 1)
     alone = Captum("InputXGradient")(together(slice(2, 3)), x[2:], 1)
     torch.testing.assert_close(result.map[2:], alone.map)
+
+
+def test_an_inversion_gives_the_arguments_of_its_one_example_to_every_picture():
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.first = nn.Conv2d(2, 4, 3)
+
+        def forward(self, picture, age):
+            return self.first(torch.cat([picture, age.view(-1, 1, 1, 1).expand(-1, 1, *picture.shape[2:])], 1))
+
+    targets = activations(WithArguments(Joined().eval(), AGES[:1].expand(2)), "first", pictures()[:2])
+    settings = {"shape": (1, 14, 12), "mean": None, "std": None, "steps": 3}
+    model = WithArguments(Joined().eval(), AGES[:1])
+    both = invert(model, "first", targets, **settings)
+    alone = invert(model, "first", targets[1:], **settings)
+    # Convolutions of other numbers of rows may round otherwise.
+    torch.testing.assert_close(both.pictures[1:], alone.pictures, atol=1e-4, rtol=1e-4)
 
 
 def test_captum_s_additional_arguments_go_with_their_inputs():

@@ -137,24 +137,24 @@ class Attribution(TensorResult):
     """
 
     map: Float[Tensor, "B 1 *S"]
-    """One saliency map a query, `(B, 1, *S)`."""
+    """One saliency map a query."""
     masks: Float[Tensor, "B V 1 *M"] | Float[Tensor, "B V K *ones"] | None = None
     """`(B, V, 1, *S)`, float32 in [0, 1]; 1 keeps a place (in the deletion game: 1 marks what was removed). At a layer
     `(B, V, 1, *L)`, as large as its maps; of its channels `(B, V, K, 1, …)`."""
     areas: Float[Tensor, " V"] | None = field(default=None, metadata=SHARED)
-    """The areas asked for, `(V,)`, fractions of the input, or of the channels."""
+    """The areas asked for, fractions of the input, or of the channels."""
     achieved: Float[Tensor, "B V"] | None = None
-    """The masks' mean over the input, `(B, V)`."""
+    """The masks' mean over the input."""
     scores: Float[Tensor, "B V"] | None = None
-    r"""$\Phi(m \otimes x)$, what each mask keeps, `(B, V)`."""
+    r"""$\Phi(m \otimes x)$, what each mask keeps."""
     complements: Float[Tensor, "B V"] | None = None
-    r"""$\Phi((1-m) \otimes x)$, what is left without it, `(B, V)`."""
+    r"""$\Phi((1-m) \otimes x)$, what is left without it."""
     whole: Float[Tensor, " B"] | None = None
-    r"""$\Phi(x)$, the score of the unperturbed input, `(B,)`."""
+    r"""$\Phi(x)$, the score of the unperturbed input."""
     blank: Float[Tensor, " B"] | None = None
-    """The score of the fully perturbed input, `(B,)`."""
+    """The score of the fully perturbed input."""
     agreement: Float[Tensor, "B V"] | None = None
-    """How far the restarts of the search agree about each mask, `(B, V)`: the mean over pairs of their sets of the intersection
+    """How far the restarts of the search agree about each mask: the mean over pairs of their sets of the intersection
     over the union. 1 for equal sets; low where several sets do as well. `None` for a search without restarts, such
     as one at a layer."""
     alternatives: Bool[Tensor, "B V R 1 *M"] | None = None
@@ -163,7 +163,7 @@ class Attribution(TensorResult):
     alternative_scores: Float[Tensor, "B V R"] | None = None
     """What each of these keeps, `(B, V, R)`, as `scores`."""
     activation: Float[Tensor, "B C *L"] | None = None
-    """What the layer puts out for the unperturbed input where channels are masked, `(B, C, *L)`."""
+    """What the layer puts out for the unperturbed input where channels are masked."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """How it was made, plain JSON: the method's configuration, the target, versions, and what was used where the configuration
     leaves it open, such as `perturbation`. `per_query` names the lists in it that have one value for each query."""
@@ -224,7 +224,7 @@ class Attribution(TensorResult):
         return method if isinstance(method, Mapping) else {}
 
     def channels(self, count: int, variant: int = -1) -> tuple[Int[Tensor, "B {count}"], Float[Tensor, "B {count}"]]:
-        """The channels, or groups of them, that weigh most, and their weights: both `(B, count)`, the largest first.
+        """The channels, or groups of them, that weigh most, and their weights, the largest first.
 
         The weight is the mean of the masks up to that variant: 1 for a channel which the smallest sets have already. Among
         channels of one weight, those whose activation is larger on average come first. Raises `ValueError` where the masks
@@ -242,7 +242,7 @@ class Attribution(TensorResult):
         return indices, weights.gather(1, indices)
 
     def overlay(self, variant: int = -1) -> Float[Tensor, "B 1 *L"]:
-        r"""$\sum_k m_k \Phi_k(x)$ for the mask $m$ of one variant, `(B, 1, *L)` (Fong et al. 2019, figure 8).
+        r"""$\sum_k m_k \Phi_k(x)$ for the mask $m$ of one variant (Fong et al. 2019, figure 8).
 
         Raises `ValueError` where the masks are not of channels.
         """
@@ -250,7 +250,7 @@ class Attribution(TensorResult):
 
     @property
     def channel_masks(self) -> Float[Tensor, "B V K"]:
-        """The masks as `(B, V, K)`, where they are of channels; else a `ValueError`."""
+        """The masks without axes of space, where they are of channels; else a `ValueError`."""
         if self.masks is None or self.activation is None:
             raise ValueError("the result has no masks of channels; give one made by ExtremalChannels")
         return self.masks.flatten(2)
@@ -342,7 +342,7 @@ def _compact(tensor: Shaped[Tensor, "*P"]) -> Shaped[Tensor, "*P"]:
 
 
 def saliency(masks: Float[Tensor, "B V 1 *S"], smooth: float = 0.0, evenly: bool = False) -> Float[Tensor, "B 1 *S"]:
-    r"""One map a query `(B, 1, *S)` from its masks `(B, V, 1, *S)`: their mean, smoothed.
+    r"""One map a query from its masks: their mean, smoothed.
 
     `smooth` is the Gaussian's width as a fraction of the shortest side. TorchRay's pointing game sums the masks, each
     smoothed with 0.09; that is this map times V, with the same maximum. `evenly` weighs each mask with $1 / \lVert m \rVert_1$,
@@ -362,6 +362,6 @@ TINY = 1e-6
 
 
 def overlaid(masks: Float[Tensor, "N K"], activation: Float[Tensor, "N C *L"]) -> Float[Tensor, "N 1 *L"]:
-    r"""$\sum_k m_k \Phi_k$ of masks `(N, K)` and activations `(N, C, *L)`, `(N, 1, *L)`; a group has C / K channels."""
+    r"""$\sum_k m_k \Phi_k$ of masks and activations; a group has C / K channels."""
     weights = masks.repeat_interleave(activation.shape[1] // masks.shape[1], 1)
     return torch.einsum("nc,nc...->n...", weights, activation.float())[:, None]

@@ -44,7 +44,7 @@ class Blur:
             raise ValueError(f"border must be one of {', '.join(BORDERS)}; got {self.border!r}")
 
     def pyramid(self, x: Float[Tensor, "B C *S"]) -> Float[Tensor, "levels B C *S"]:
-        """`x` at every level, from the strongest blur to none: `(levels, B, C, *S)`."""
+        """`x` at every level, from the strongest blur to none."""
         widths = torch.linspace(self.max_sigma, 0, self.levels, dtype=torch.float32, device="cpu").tolist()
         return torch.stack([gaussian_blur(x, width, self.border) for width in widths])
 
@@ -63,7 +63,7 @@ class Blur:
 
 
 def towards(background: Float[Tensor, "#B #C *#S"], x: Float[Tensor, "B C *S"]) -> Perturbed:
-    """The linear blend of `x` `(B, C, *S)` with a background that broadcasts to it."""
+    """The linear blend of `x` with a background that broadcasts to it."""
     background = background.float().expand(x.shape)
     difference = x.float() - background
 
@@ -74,7 +74,7 @@ def towards(background: Float[Tensor, "#B #C *#S"], x: Float[Tensor, "B C *S"]) 
 
 
 def rows(values: Float[Tensor, " B *P"], query: Int[Tensor, " N"]) -> Float[Tensor, "#N *P"]:
-    """The values `(B, …)` of the queries `(N,)`; a single one's are left to broadcast, without a copy."""
+    """The values of the queries; a single one's are left to broadcast, without a copy."""
     return values if len(values) == 1 else values[query]
 
 

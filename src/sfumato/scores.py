@@ -114,7 +114,7 @@ class OfClass(Score):
         return _largest(self.target)
 
     def column(self, outputs: Any, query: Int[Tensor, " N"], target: Target | None = None) -> Int[Tensor, "N 1 *P"]:
-        """Each evaluation's class in `outputs` `(N, K, …)`, as an index that `gather(1, …)` takes.
+        """Each evaluation's class in `outputs`, as an index that `gather(1, …)` takes.
 
         Raises `ValueError` where there is no such class, or not one row for each of the `N` evaluations.
         """
@@ -128,7 +128,7 @@ class OfClass(Score):
         return wanted.view(-1, *[1] * (logits.ndim - 1)).expand(-1, 1, *logits.shape[2:])
 
     def logits(self, outputs: Any, query: Int[Tensor, " N"], target: Target | None = None) -> Float[Tensor, "N K *P"]:
-        """The logits `(N, K, …)` of two classes or more: those of one output $z$ are $z$ and 0.
+        """The logits of two classes or more: those of one output $z$ are $z$ and 0.
 
         Raises `ValueError` where the highest class, or the highest of `target`, is none of the two.
         """
@@ -196,7 +196,7 @@ def class_scores(outputs: Any, rows: int | None = None) -> Float[Tensor, "N K *P
 
 
 def check_rows(outputs: Shaped[Tensor, " N *P"], rows: int) -> None:
-    """Raise `ValueError` unless the outputs `(N, …)` have one row for each of so many inputs."""
+    """Raise `ValueError` unless the outputs have one row for each of so many inputs."""
     count = len(outputs)
     if count == rows:
         return
@@ -221,12 +221,12 @@ def _inputs(count: int) -> str:
 
 
 def mean_over_space(values: Float[Tensor, "N 1 *P"]) -> Float[Tensor, " N"]:
-    """`(N, 1, …)` to `(N,)`: the outputs of fully convolutional models have places, whose mean counts."""
+    """The outputs of fully convolutional models have places, whose mean counts."""
     return values.flatten(1).mean(1)
 
 
 def without(logits: Float[Tensor, "N K *P"], column: Int[Tensor, "N 1 *P"]) -> Float[Tensor, "N K *P"]:
-    """The rivals of each evaluation's class: `(N, K, …)` with minus infinity in that class's place."""
+    """The rivals of each evaluation's class: the logits with minus infinity in that class's place."""
     return logits.scatter(1, column, -torch.inf)
 
 
@@ -253,12 +253,12 @@ def link_of(link: str, classes: int) -> str:
 
 
 def probabilities(logits: Float[Tensor, "N K *P"], link: str = AUTO) -> Float[Tensor, "N K *P"]:
-    """The probabilities `(N, K, …)` of classes with logits `(N, K, …)`; that of one output is its sigmoid, `(N, 1, …)`."""
+    """The probabilities of classes; that of one output is its sigmoid."""
     return logits.sigmoid() if link_of(link, logits.shape[1]) == SIGMOID else logits.softmax(1)
 
 
 def top_class(scores: Float[Tensor, " K"]) -> int:
-    """The class with the largest of scores `(K,)`: logits or probabilities. Raises `ValueError` where one is NaN.
+    """The class with the largest of scores: logits or probabilities. Raises `ValueError` where one is NaN.
 
     A model with one output has one class to name, 0, whatever its score.
     """

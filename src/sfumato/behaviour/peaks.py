@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sfumato.layers.axes import Axes
@@ -23,18 +24,18 @@ class Peaks:
     """
 
     pictures: tuple[Path, ...]
-    values: Tensor
-    """The largest activation, `(n, K)`."""
-    around: Tensor
-    """The mean activation around its place, `(n, K)`, under a Gaussian of `AROUND` times the shorter side. It decides between
+    values: Float[Tensor, "n K"]
+    """The largest activation."""
+    around: Float[Tensor, "n K"]
+    """The mean activation around its place, under a Gaussian of `AROUND` times the shorter side. It decides between
     places, or pictures, with the same largest activation, which are common for bounded activations (ReLU6)."""
-    places: Tensor
-    """The centre of its place, `(n, K, 2)`, in fractions of the height and the width of the network's input. NaN if the channel
+    places: Float[Tensor, "n K 2"]
+    """The centre of its place, in fractions of the height and the width of the network's input. NaN if the channel
     has one value everywhere, or if the layer has no places."""
 
 
 def peaks_of(
-    activation: Tensor, space: tuple[int, ...], method: ExtremalChannels, axes: Axes | None = None
+    activation: Float[Tensor, "1 ..."], space: tuple[int, ...], method: ExtremalChannels, axes: Axes | None = None
 ) -> dict[str, Tensor]:
     """The fields of `Peaks` for one input, from the layer's activation in its own layout, which `axes` may describe."""
     try:
@@ -56,8 +57,10 @@ def peaks_of(
     return {"values": values.cpu(), "around": around.cpu(), "places": places.cpu()}
 
 
-def largest(values: Tensor, around: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The largest of values `(N, P)`, the value around it, and its index, each `(N,)`; of ties, the one with most around it."""
+def largest(
+    values: Float[Tensor, "N P"], around: Float[Tensor, "N P"]
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"], Int[Tensor, " N"]]:
+    """The largest of each row of values, the value around it, and its index; of ties, the one with most around it."""
     most = values.amax(1)
     around, where = around.masked_fill(values < most[:, None], -torch.inf).max(1)
     return most, around, where

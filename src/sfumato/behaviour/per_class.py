@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int, Shaped
 from PIL import Image
 from torch import Tensor
 
@@ -69,14 +70,14 @@ class ClassChannels:
 
     classifier: Classifier
     pictures: tuple[Path, ...]
-    masks: Tensor
-    """`(n, K)`, in [0, 1]."""
-    counts: Tensor
-    """The number of channels in each mask, $a^*$ or the method's largest count, `(n,)`."""
-    scores: Tensor
-    """The score of what each mask keeps, `(n,)`."""
-    whole: Tensor
-    """The score of each whole picture, `(n,)`."""
+    masks: Float[Tensor, "n K"]
+    """In [0, 1]."""
+    counts: Int[Tensor, " n"]
+    """The number of channels in each mask, $a^*$ or the method's largest count."""
+    scores: Float[Tensor, " n"]
+    """The score of what each mask keeps."""
+    whole: Float[Tensor, " n"]
+    """The score of each whole picture."""
     left_out: tuple[tuple[Path, str], ...]
     """Pictures that could not be used, each with the reason."""
     peaks: Peaks
@@ -85,17 +86,17 @@ class ClassChannels:
     """How the masks were made; plain JSON."""
 
     @cached_property
-    def mean(self) -> Tensor:
-        """The attribution of the class to the channels: the mean of the masks, `(K,)`."""
+    def mean(self) -> Float[Tensor, " K"]:
+        """The attribution of the class to the channels: the mean of the masks."""
         return self.masks.double().mean(0).float()
 
     @cached_property
-    def spread(self) -> Tensor:
-        """The standard deviation of each channel's mask over these pictures, `(K,)`."""
+    def spread(self) -> Float[Tensor, " K"]:
+        """The standard deviation of each channel's mask over these pictures."""
         return self.masks.double().std(0, correction=0).float()
 
-    def top(self, count: int) -> tuple[Tensor, Tensor]:
-        """The channels, or groups, with the largest means, and these means: both `(count,)`, the largest first.
+    def top(self, count: int) -> tuple[Int[Tensor, " {count}"], Float[Tensor, " {count}"]]:
+        """The channels, or groups, with the largest means, and these means, the largest first.
 
         Raises `ValueError` unless `count` is from 1 to the number of channels.
         """
@@ -243,8 +244,8 @@ class StudyPicture:
         return cls(path, hashlib.sha256(content).hexdigest(), study)
 
     @cached_property
-    def inputs(self) -> Tensor:
-        """`(1, C, H, W)`, on the network's device. Raises `UnusableError` if the picture cannot be decoded."""
+    def inputs(self) -> Float[Tensor, "1 C H W"]:
+        """On the network's device. Raises `UnusableError` if the picture cannot be decoded."""
         try:
             return self.study.classifier.prepare(read(self.path))[None].to(self.study.device)
         except ValueError as error:
@@ -383,5 +384,5 @@ def _files(paths: AnyPath | Iterable[AnyPath], name: str) -> tuple[list[Path], d
     return list(files), missing
 
 
-def _stack(records: list[Record], name: str) -> Tensor:
+def _stack(records: list[Record], name: str) -> Shaped[Tensor, "n ..."]:
     return torch.stack([record[name] for record in records])

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from sfumato.behaviour.shares import estimated_share, with_exact_bounds
 from sfumato.behaviour.watched import Watched, check_class, check_response
-from sfumato.metrics.estimate import Array, Columns, Estimate, Measure, Row, estimated, mean
+from sfumato.metrics.estimate import Columns, Estimate, Measure, Row, estimated, mean
 from sfumato.settings import check_number, check_seed
 
 
@@ -124,7 +125,7 @@ class Presence:
         return hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
 
 
-def best_threshold(score: Array, present: Array) -> float:
+def best_threshold(score: Float[np.ndarray, " n"], present: Bool[np.ndarray, " n"]) -> float:
     """The threshold with the least balanced error for these scores.
 
     >>> best_threshold(np.array([0.1, 0.2, 0.6, 0.9]), np.array([False, False, True, True]))
@@ -139,7 +140,7 @@ def best_threshold(score: Array, present: Array) -> float:
     return float(thresholds[best[gaps[best].argmax()]])
 
 
-def _balanced(columns: Columns, weights: Array) -> Array:
+def _balanced(columns: Columns, weights: Float[np.ndarray, "R n"]) -> Float[np.ndarray, " R"]:
     """The statistic of the balanced error: the mean of false alarms and misses."""
     present, wrong = columns["present"].astype(bool), columns["wrong"].astype(float)
     with np.errstate(invalid="ignore"):
@@ -147,7 +148,7 @@ def _balanced(columns: Columns, weights: Array) -> Array:
     return (parts[0] + parts[1]) / 2
 
 
-def roc_auc(columns: Columns, weights: Array) -> Array:
+def roc_auc(columns: Columns, weights: Float[np.ndarray, "R n"]) -> Float[np.ndarray, " R"]:
     """The statistic of the area under the ROC curve.
 
     It is the share of pairs in which the picture with the class scores above the one without; ties count half.

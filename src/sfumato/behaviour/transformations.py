@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.settings import check_number
@@ -25,8 +26,8 @@ class Levels:
     black: tuple[float, ...]
     white: tuple[float, ...]
 
-    def tensors(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Black and white as tensors that broadcast to `x` `(1, C, *S)`. Raises `ValueError` for another number of channels."""
+    def tensors(self, x: Float[Tensor, "1 C *S"]) -> tuple[Float[Tensor, " C *ones"], Float[Tensor, " C *ones"]]:
+        """Black and white as tensors that broadcast to `x`. Raises `ValueError` for another number of channels."""
         for values in (self.black, self.white):
             if len(values) != x.shape[1]:
                 raise ValueError(
@@ -53,18 +54,18 @@ class Draw:
         """A number in [0, 1)."""
         return float(torch.rand((), generator=self.generator, dtype=torch.float64, device="cpu"))
 
-    def noise(self, x: Tensor) -> Tensor:
+    def noise(self, x: Float[Tensor, "*P"]) -> Float[Tensor, "*P"]:
         """Standard normal numbers in the shape of `x`."""
         return torch.randn(x.shape, generator=self.generator, dtype=torch.float32, device="cpu").to(x)
 
-    def span(self, x: Tensor) -> Tensor:
-        """The difference of white and black, which broadcasts to `x` `(1, C, *S)`."""
+    def span(self, x: Float[Tensor, "1 C *S"]) -> Float[Tensor, "..."]:
+        """The difference of white and black, which broadcasts to `x`."""
         if self.levels is None:
             return x.new_ones(1)
         black, white = self.levels.tensors(x)
         return white - black
 
-    def clamp(self, x: Tensor, changed: Tensor) -> Tensor:
+    def clamp(self, x: Float[Tensor, "1 C *S"], changed: Float[Tensor, "1 C *S"]) -> Float[Tensor, "1 C *S"]:
         """The changed input, clamped between black and white as in a picture file. Unchanged values are not clamped."""
         if self.levels is None:
             return changed
@@ -93,8 +94,8 @@ class Transformation:
                 f"strength of {type(self).__name__} is in {self.unit}, at most {self.most:g}; got {self.strength:g}"
             )
 
-    def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
-        """One input `(1, C, *S)` with a random change."""
+    def __call__(self, x: Float[Tensor, "1 C *S"], draw: Draw, /) -> Float[Tensor, "1 C *S"]:
+        """One input with a random change."""
         raise NotImplementedError
 
     def at(self, strength: float) -> Self:
@@ -121,7 +122,7 @@ class Rotation(Transformation):
     unit: ClassVar[str] = "degrees"
     most: ClassVar[float] = 180.0
 
-    def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
+    def __call__(self, x: Float[Tensor, "1 C *S"], draw: Draw, /) -> Float[Tensor, "1 C *S"]:
         if x.ndim < 4:
             raise ValueError(f"Rotation needs inputs with two or three axes of space; got shape {tuple(x.shape)}")
         return Transform(angle=self.strength * draw.either_way(1)[0], cubic=x.ndim == 4)(x)
@@ -135,7 +136,7 @@ class Shift(Transformation):
     unit: ClassVar[str] = "of the side"
     most: ClassVar[float] = 0.5
 
-    def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
+    def __call__(self, x: Float[Tensor, "1 C *S"], draw: Draw, /) -> Float[Tensor, "1 C *S"]:
         shares = draw.either_way(x.ndim - 2)
         return Move(tuple(round(self.strength * u * size) for u, size in zip(shares, x.shape[2:], strict=True)))(x)
 
@@ -150,7 +151,7 @@ class Scaling(Transformation):
     strength: float = 0.1
     unit: ClassVar[str] = "beyond 1"
 
-    def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
+    def __call__(self, x: Float[Tensor, "1 C *S"], draw: Draw, /) -> Float[Tensor, "1 C *S"]:
         return Transform(scale=(1 + self.strength) ** draw.either_way(1)[0], cubic=x.ndim == 4)(x)
 
 
@@ -167,7 +168,7 @@ class Flip(Transformation):
         if self.strength not in (0, 1):
             raise ValueError(f"strength of Flip must be 1, or 0 for none; got {self.strength!r}")
 
-    def __call__(self, x: Tensor, _draw: Draw, /) -> Tensor:
+    def __call__(self, x: Float[Tensor, "1 C *S"], _draw: Draw, /) -> Float[Tensor, "1 C *S"]:
         return Move(flips=(-1,))(x) if self.strength else x
 
     def scaled(self, share: float) -> Self:
@@ -186,7 +187,7 @@ class Blurring(Transformation):
     unit: ClassVar[str] = "places"
     most: ClassVar[float] = 32.0
 
-    def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
+    def __call__(self, x: Float[Tensor, "1 C *S"], draw: Draw, /) -> Float[Tensor, "1 C *S"]:
         return gaussian_blur(x, self.strength * draw.share())
 
 
@@ -197,7 +198,7 @@ class Brightness(Transformation):
     strength: float = 0.1
     unit: ClassVar[str] = "of black to white"
 
-    def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
+    def __call__(self, x: Float[Tensor, "1 C *S"], draw: Draw, /) -> Float[Tensor, "1 C *S"]:
         change = self.strength * draw.either_way(1)[0]
         return draw.clamp(x, x + change * draw.span(x))
 
@@ -209,7 +210,7 @@ class Contrast(Transformation):
     strength: float = 0.2
     unit: ClassVar[str] = "beyond 1"
 
-    def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
+    def __call__(self, x: Float[Tensor, "1 C *S"], draw: Draw, /) -> Float[Tensor, "1 C *S"]:
         factor = (1 + self.strength) ** draw.either_way(1)[0]
         if factor == 1:
             return x
@@ -225,7 +226,7 @@ class Noisiness(Transformation):
     strength: float = 0.05
     unit: ClassVar[str] = "of black to white"
 
-    def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
+    def __call__(self, x: Float[Tensor, "1 C *S"], draw: Draw, /) -> Float[Tensor, "1 C *S"]:
         width = self.strength * draw.share()
         return draw.clamp(x, x + width * draw.noise(x) * draw.span(x))
 
@@ -247,7 +248,7 @@ class Together(Transformation):
         if len(self.parts) < 2:
             raise ValueError(f"Together takes at least two transformations; got {self.parts}")
 
-    def __call__(self, x: Tensor, draw: Draw, /) -> Tensor:
+    def __call__(self, x: Float[Tensor, "1 C *S"], draw: Draw, /) -> Float[Tensor, "1 C *S"]:
         for part in self.parts:
             x = part.scaled(self.strength)(x, draw)
         return x

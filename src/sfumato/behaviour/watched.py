@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.behaviour.transformations import Draw, Levels, Transformation
@@ -26,8 +27,7 @@ class Picture:
 
     name: str
     """Unique among the pictures of a `Watched`. The random changes of the picture depend on it."""
-    inputs: Tensor
-    """`(C, *S)`."""
+    inputs: Float[Tensor, " C *S"]
     present: frozenset[str] = frozenset()
     """The classes in the picture, with the data set's names."""
     doubtful: frozenset[str] = frozenset()
@@ -71,8 +71,8 @@ class Watched:
 
     def changed(
         self, transformation: Transformation, draws: int, seed: int, response: str
-    ) -> Iterator[tuple[Picture, Tensor]]:
-        """Yield each picture with the answers `(draws, K)` to changed versions, drawn from its name and `seed`."""
+    ) -> Iterator[tuple[Picture, Float[Tensor, "{draws} K"]]]:
+        """Yield each picture with the answers to changed versions, drawn from its name and `seed`."""
         kind = _kind(response)
         for pictures in _batches(self.pictures, max(1, self.rows // draws)):
             inputs = []
@@ -83,8 +83,8 @@ class Watched:
             answers = self._answers(torch.cat(inputs), kind)
             yield from zip(pictures, answers.split(draws), strict=True)
 
-    def _answers(self, inputs: Tensor, kind: str) -> Tensor:
-        """The answers `(N, K)` to inputs `(N, C, *S)`. Outputs with space are averaged over it."""
+    def _answers(self, inputs: Float[Tensor, "N C *S"], kind: str) -> Float[Tensor, "N K"]:
+        """The answers to inputs. Outputs with space are averaged over it."""
         inputs = inputs.to(device_of(self.model))
         with Subject.prepared(self.model, inputs, 0) as subject, subject.surroundings.computing(), torch.no_grad():
             if self._layouts:
@@ -117,8 +117,8 @@ def check_response(response: str) -> None:
         raise ValueError(f"response must be one of {', '.join(RESPONSES)}; got {response!r}")
 
 
-def check_class(target: int, answers: Tensor) -> None:
-    """Raise `ValueError` unless the answers `(…, K)` have the class `target`."""
+def check_class(target: int, answers: Float[Tensor, "... K"]) -> None:
+    """Raise `ValueError` unless the answers have the class `target`."""
     if not 0 <= target < answers.shape[-1]:
         raise ValueError(
             f"target {target} is out of range: the model has {answers.shape[-1]} outputs (0 to {answers.shape[-1] - 1})"

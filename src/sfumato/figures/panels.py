@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
@@ -62,8 +63,8 @@ def add_axes(figure: "Figure", x: float, y: float, width: float, height: float) 
     return figure.add_axes((left, bottom, width / figure_width, height / figure_height))
 
 
-def show(axes: "Axes", picture: Tensor) -> "Axes":
-    """Draw a picture `(3, H, W)` in [0, 1]."""
+def show(axes: "Axes", picture: Float[Tensor, "3 H W"]) -> "Axes":
+    """Draw a picture in [0, 1]."""
     axes.imshow(picture.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="lanczos")
     axes.set_axis_off()
     return axes
@@ -112,9 +113,12 @@ def shown_perturbation(result: Attribution, perturbation: Perturbation | None = 
 
 
 def perturbed_picture(
-    hidden: ShownPerturbation, masks: Tensor, picture: Tensor, classifier: Classifier | None = None
-) -> Tensor:
-    r"""$m \otimes x$ as RGB `(V, 3, H, W)` in [0, 1], for masks `(V, 1, H, W)` and a picture `(3, H, W)`.
+    hidden: ShownPerturbation,
+    masks: Float[Tensor, "V 1 H W"],
+    picture: Float[Tensor, "3 H W"],
+    classifier: Classifier | None = None,
+) -> Float[Tensor, "V 3 H W"]:
+    r"""$m \otimes x$ as RGB in [0, 1], for masks and a picture.
 
     With `classifier`, the picture is perturbed in the units of its network's inputs, else in its own.
     """
@@ -125,7 +129,7 @@ def perturbed_picture(
     return values.clamp(0, 1) if classifier is None else classifier.restore(values)
 
 
-def overlay(axes: "Axes", picture: Tensor, mask: Tensor, outline: bool = True) -> "Axes":
+def overlay(axes: "Axes", picture: Float[Tensor, "3 H W"], mask: Float[Tensor, "H W"], outline: bool = True) -> "Axes":
     """Draw a picture that is pale and grey where the mask is low, and warm where it is high, with the mask's outline."""
     grey = picture.mean(0, keepdim=True).expand(3, -1, -1)
     show(axes, torch.lerp(0.35 + 0.65 * (0.7 * grey + 0.3 * picture), picture, mask))
@@ -136,8 +140,8 @@ def overlay(axes: "Axes", picture: Tensor, mask: Tensor, outline: bool = True) -
     return axes
 
 
-def positive(saliency: Tensor, picture: Tensor) -> Tensor:
-    """A map `(1, 1, *L)` of one query, resized to the picture and scaled to [0, 1]: `(1, H, W)`.
+def positive(saliency: Float[Tensor, "1 1 *L"], picture: Float[Tensor, "3 H W"]) -> Float[Tensor, "1 H W"]:
+    """A map of one query, resized to the picture and scaled to [0, 1].
 
     Negative values become 0, and so does the least value of a map that has neither them nor zeros.
     """
@@ -149,7 +153,7 @@ def positive(saliency: Tensor, picture: Tensor) -> Tensor:
     return (values / values.quantile(BRIGHTEST).clamp(min=1e-12)).clamp(max=1)
 
 
-def shares(result: Attribution, scores: Tensor | None = None) -> Tensor:
+def shares(result: Attribution, scores: Float[Tensor, "B ..."] | None = None) -> Float[Tensor, "B ..."]:
     r"""The share of the score that each mask keeps, $(\Phi(m \otimes x) - \Phi_0) / (\Phi(x) - \Phi_0)$, `(B, V)`.
 
     $\Phi_0$ is the score of the fully perturbed input. NaN if it equals the score of the whole input. `scores` `(B, …)` are

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
@@ -54,8 +55,8 @@ LETTERS = 15
 LINES = ("#1b7f79", "#33658a", "#6a3d9a", "#b8860b")
 """Colours of the outlines of restarts' sets, in turn."""
 
-Curve = tuple[Tensor, Tensor]
-"""Areas `(n,)` and the scores `(n,)` of their masks."""
+Curve = tuple[Float[Tensor, " n"], Float[Tensor, " n"]]
+"""Areas and the scores of their masks."""
 
 
 def figure(
@@ -179,15 +180,15 @@ def comparison(results: Sequence[Attribution], picture: Any, titles: Sequence[st
     return canvas
 
 
-def _cell(masks: Tensor) -> tuple[float, float]:
+def _cell(masks: Float[Tensor, "V 1 H W"]) -> tuple[float, float]:
     """The width and height of each picture in a figure, in inches."""
     height, width = masks.shape[2:]
     scale = CELL / max(height, width)
     return max(scale * width, MIN_WIDTH), max(scale * height, MIN_HEIGHT)
 
 
-def _masks(result: Attribution, query: int) -> Tensor:
-    """The masks `(V, 1, H, W)` of one query, on the CPU. Masks at a layer are enlarged."""
+def _masks(result: Attribution, query: int) -> Float[Tensor, "V 1 H W"]:
+    """The masks of one query, on the CPU. Masks at a layer are enlarged."""
     if result.activation is not None:
         raise ValueError("the result has masks of channels; draw them with sfumato.sheets.channels")
     if result.masks is None:
@@ -213,12 +214,12 @@ def _check_counts(results: Sequence[Attribution], **lists: Sequence[Any]) -> Non
 
 def _perturb(
     result: Attribution,
-    parts: Tensor,
-    picture: Tensor,
+    parts: Float[Tensor, "V 1 H W"],
+    picture: Float[Tensor, "3 H W"],
     classifier: Classifier | None,
     perturbation: Perturbation | None,
-) -> tuple[Tensor | None, str]:
-    """The perturbed pictures of parts `(V, 1, H, W)`, or `None` if they cannot be shown, and a note about them."""
+) -> tuple[Float[Tensor, "V 3 H W"] | None, str]:
+    """The perturbed pictures of parts, or `None` if they cannot be shown, and a note about them."""
     try:
         hidden = shown_perturbation(result, perturbation)
         pictures = perturbed_picture(hidden, parts, picture, classifier)

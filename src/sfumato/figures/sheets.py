@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
@@ -120,8 +121,8 @@ def of_class(
     return canvas
 
 
-def heat(axes: "Axes", picture: Tensor, values: Tensor) -> "Axes":
-    """Draw a map `(1, 1, *L)` in warm colours over a pale picture `(3, H, W)`. Negative values are not shown."""
+def heat(axes: "Axes", picture: Float[Tensor, "3 H W"], values: Float[Tensor, "1 1 *L"]) -> "Axes":
+    """Draw a map in warm colours over a pale picture. Negative values are not shown."""
     warm = positive(values, picture)[0]
     grey = picture.mean(0, keepdim=True).expand(3, -1, -1)
     show(axes, 0.45 + 0.55 * grey)
@@ -153,8 +154,8 @@ def scores(axes: "Axes", result: Attribution, found: "SmallestArea | None" = Non
     )
 
 
-def _map(result: Attribution, index: int, groups: int) -> Tensor:
-    """The output of a channel, or the mean over a group of channels: `(1, 1, *L)`."""
+def _map(result: Attribution, index: int, groups: int) -> Float[Tensor, "1 1 *L"]:
+    """The output of a channel, or the mean over a group of channels."""
     activation = result.activation
     assert activation is not None  # noqa: S101  # for the type checker: masks of channels come with it
     size = activation.shape[1] // groups

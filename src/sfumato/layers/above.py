@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sfumato.layers.flow import axes_at
@@ -19,7 +20,7 @@ class AboveLayer(Subject):
 
     replay: Replay
     layout: Layout
-    leading: Tensor
+    leading: Float[Tensor, "B ..."]
     """The tokens without a place, in the network's own form. No mask hides them."""
     format: torch.memory_format
     """The memory format of the layer's activations."""
@@ -28,16 +29,16 @@ class AboveLayer(Subject):
     space: int
     """How many axes of space the model's inputs have."""
 
-    def outputs(self, rows: Tensor, query: Tensor) -> Any:
-        """The model's outputs for activations `(N, C, *L)`, whose rows belong to the queries `(N,)`."""
+    def outputs(self, rows: Float[Tensor, "N C *L"], query: Int[Tensor, " N"]) -> Any:
+        """The model's outputs for activations whose rows belong to the queries."""
         activation = self.layout.restore(rows.to(self.inputs.dtype), self.leading[query])
         activation = activation.contiguous(memory_format=self.format)
         return as_tensors(
             self.surroundings.call(lambda values: self.replay(values, query), activation), self.inputs.device
         )
 
-    def shown(self) -> Tensor:
-        """The activations as `(B, C, *L)` with as many axes as the model's input; without places, the mean over all tokens."""
+    def shown(self) -> Float[Tensor, "B C *L"]:
+        """The activations with as many axes as the model's input; without places, the mean over all tokens."""
         if self.maps is None:
             return self.inputs.flatten(2).mean(2)[(..., *[None] * self.space)]
         return self.maps.places(self.layout.restore(self.inputs, self.leading))

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfumato.layers.capture import CallChooser, check_floating, check_layer, find_layer, number_of_call, watched
@@ -15,8 +16,10 @@ from sfumato.model.inputs import check_inputs, check_model
 from sfumato.model.modes import Surroundings
 
 
-def activations(model: Model, layer: str, inputs: Tensor, at: str = "output", call: int = -1) -> Tensor:
-    r"""The output of a layer for inputs `(B, C, *S)`, $\Phi_l(x)$, or with `at="input"` the layer's input.
+def activations(
+    model: Model, layer: str, inputs: Float[Tensor, "B C *S"], at: str = "output", call: int = -1
+) -> Float[Tensor, "..."]:
+    r"""The output of a layer for the inputs, $\Phi_l(x)$, or with `at="input"` the layer's input.
 
     `layer` is named as in `model.named_modules()`; "" means the model's input. `at="input"` means the first positional
     argument: for the projection that ends an attention layer, for example, the joined outputs of its heads. If the model calls
@@ -40,8 +43,8 @@ def activations(model: Model, layer: str, inputs: Tensor, at: str = "output", ca
 @contextmanager
 def below(
     model: Model, layer: str, at: str = "output", run: Callable[[Tensor], Any] | None = None, call: int = -1
-) -> Iterator[Callable[[Tensor], Tensor]]:
-    r"""The function $\Phi_l$ from inputs `(N, C, *S)` to the layer's activations, through which gradients flow.
+) -> Iterator[Callable[[Float[Tensor, "N C *S"]], Float[Tensor, "..."]]]:
+    r"""The function $\Phi_l$ from inputs to the layer's activations, through which gradients flow.
 
     `layer`, `at` and `call` are those of `activations`. The forward pass stops at the layer, so that nothing above it is
     computed. If `call` is negative, the whole model runs once before the first pass, without gradients, to count the layer's
@@ -67,15 +70,15 @@ class BelowLayer:
         self.number = call if call >= 0 else None
         """The number of the layer's call from 0, once it is known."""
 
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """The activations for inputs `(N, C, *S)`."""
+    def __call__(self, inputs: Float[Tensor, "N C *S"]) -> Float[Tensor, "..."]:
+        """The activations for the inputs."""
         if not self.layer:
             return self._run_to_layer(inputs, 0)
         if self.number is None:
             self.number = number_of_call(self.module, self.layer, self.call, lambda: self.run(inputs), self.at)
         return self._run_to_layer(inputs, self.number)
 
-    def _run_to_layer(self, inputs: Tensor, number: int) -> Tensor:
+    def _run_to_layer(self, inputs: Float[Tensor, "N C *S"], number: int) -> Float[Tensor, "..."]:
         chooser = CallChooser(self.layer, number)
 
         def stop(values: Any) -> None:
@@ -99,6 +102,6 @@ class BelowLayer:
 class _LayerReachedError(BaseException):
     """Stops a forward pass. It is not an `Exception`, because a model may catch those."""
 
-    def __init__(self, activation: Tensor) -> None:
+    def __init__(self, activation: Float[Tensor, "..."]) -> None:
         super().__init__()
         self.activation = activation

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfumato.model.effects import Model, hooked, in_transform
@@ -107,7 +108,7 @@ def plain_tensor(value: Any) -> bool:
     return isinstance(value, Tensor) and not in_transform(value)
 
 
-def check_floating(value: Any, layer: str, at: str = "output") -> Tensor:
+def check_floating(value: Any, layer: str, at: str = "output") -> Float[Tensor, "..."]:
     """A layer's output or input. Raises `ValueError` unless it is a readable tensor of floating-point numbers."""
     if in_transform(value):
         raise ValueError(
@@ -122,7 +123,9 @@ def check_floating(value: Any, layer: str, at: str = "output") -> Tensor:
     )
 
 
-def check_rows(activation: Tensor, rows: int, layer: str, at: str = "output", places: bool = False) -> None:
+def check_rows(
+    activation: Float[Tensor, "..."], rows: int, layer: str, at: str = "output", places: bool = False
+) -> None:
     """Raise `ValueError` unless the activation is `(N, C, …)` for `N` rows of inputs, or with `places`, `(N, C, *L)`."""
     if len(activation.shape) >= 2 + places and len(activation) == rows:
         return
@@ -186,12 +189,12 @@ class Capture:
         self.chooser = CallChooser(layer, call)
 
     @property
-    def output(self) -> Tensor:
+    def output(self) -> Float[Tensor, "..."]:
         """The layer's output at the chosen call. Raises `ValueError` if there was no such call."""
         output: Tensor = self.chooser.chosen
         return output
 
-    def see(self, output: Any) -> Tensor | None:
+    def see(self, output: Any) -> Float[Tensor, "..."] | None:
         """Store the output if it may be that of the chosen call. Returns a copy, with which the model continues."""
         call, number = self.chooser.call, self.chooser.calls
         if call >= 0 and number != call:
@@ -199,7 +202,7 @@ class Capture:
             return None
         return self.keep(check_floating(output, self.layer))
 
-    def keep(self, output: Tensor) -> Tensor:
+    def keep(self, output: Float[Tensor, "*P"]) -> Float[Tensor, "*P"]:
         """Store the output. Returns a copy, with which the model continues, as it may change that in place."""
         if self.cut:
             output = output.detach().requires_grad_()

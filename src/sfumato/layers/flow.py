@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sfumato.layers.axes import Axes, axes_of
@@ -30,14 +31,14 @@ def axes_at(
     model: Model,
     layer: str,
     at: str,
-    inputs: Tensor,
+    inputs: Float[Tensor, "N C *S"],
     run: Callable[[Tensor], Any],
     layout: str = "",
     call: int = -1,
 ) -> Axes | None:
     """The meaning of the axes of a layer's output, or with `at="input"` of its input; None if they are not known.
 
-    `run` runs the model for the first two of the inputs `(N, C, *S)`. It is not called if `layout` names all axes, as "BHWC"
+    `run` runs the model for the first two of the inputs. It is not called if `layout` names all axes, as "BHWC"
     does and "BNC" does not. Raises `LayoutError` if the first axis is not the batch, `ValueError` if there is no such layer.
     """
     module = find_layer(model, layer)
@@ -53,27 +54,35 @@ def axes_at(
 class Flow:
     """The activation of a layer and the signal that flows back to it, for `N` queries."""
 
-    activation: Tensor
+    activation: Float[Tensor, " N *P"]
     """`(N, C, *L)`, or `(N, tokens, C)`, in the layer's own order of axes."""
-    gradient: Tensor
-    """The gradient of the score under the backward rules, of the same shape."""
-    scores: Tensor
-    r"""$\Phi(x)$, `(N,)`."""
+    gradient: Float[Tensor, " N *P"]
+    """The gradient of the score under the backward rules."""
+    scores: Float[Tensor, " N"]
+    r"""$\Phi(x)$."""
 
 
-Backward = Callable[[Tensor, Tensor, Sequence[Tensor]], Tensor]
-"""From scores `(N,)`, the layer's output and the outputs of other watched layers to the signal at the layer's output."""
+Backward = Callable[
+    [Float[Tensor, " N"], Float[Tensor, " N *P"], Sequence[Float[Tensor, "..."]]], Float[Tensor, " N *P"]
+]
+"""From scores, the layer's output and the outputs of other watched layers to the signal at the layer's output."""
 
 
-def gradient(scores: Tensor, output: Tensor, watched: Sequence[Tensor] = ()) -> Tensor:  # noqa: ARG001  # a Backward
+def gradient(
+    scores: Float[Tensor, " N"],
+    output: Float[Tensor, " N *P"],
+    watched: Sequence[Float[Tensor, "..."]] = (),  # noqa: ARG001  # a Backward
+) -> Float[Tensor, " N *P"]:
     r"""$\partial \Phi / \partial a$ for every query, by one pass from the sum of the scores, as no row influences another."""
     (gradients,) = signals_at([scores.sum()], [output])
     return gradients
 
 
 def signals_at(
-    outputs: Sequence[Tensor], inputs: Sequence[Tensor], signals: Sequence[Tensor] | None = None
-) -> tuple[Tensor, ...]:
+    outputs: Sequence[Float[Tensor, "..."]],
+    inputs: Sequence[Float[Tensor, "..."]],
+    signals: Sequence[Float[Tensor, "..."]] | None = None,
+) -> tuple[Float[Tensor, "..."], ...]:
     """`torch.autograd.grad` with the graph retained. Raises `ValueError` if no signal reaches one of the inputs."""
     gradients: Sequence[Tensor | None] = [None]
     if all(output.requires_grad for output in outputs):
@@ -131,15 +140,15 @@ class ForwardResult(NamedTuple):
 
     outputs: Any
     """The outputs of the model."""
-    scores: Tensor
-    """The scores, `(N,)`."""
-    output: Tensor
+    scores: Float[Tensor, " N"]
+    """The scores."""
+    output: Float[Tensor, " N *P"]
     """The output of the layer."""
-    watched: list[Tensor]
+    watched: list[Float[Tensor, "..."]]
     """The outputs of the other watched layers."""
 
 
-def _run_and_measure(subject: Subject, forward: "ForwardPass", query: Tensor) -> tuple[ForwardResult, int]:
+def _run_and_measure(subject: Subject, forward: "ForwardPass", query: Int[Tensor, " N"]) -> tuple[ForwardResult, int]:
     """The results of a forward pass, and the number of bytes that its graph keeps."""
     passes: list[ForwardResult] = []
     try:
@@ -160,7 +169,7 @@ class ForwardPass:
     watch: Sequence[str]
     call: int
 
-    def __call__(self, query: Tensor) -> ForwardResult:
+    def __call__(self, query: Int[Tensor, " N"]) -> ForwardResult:
         model, inputs = self.subject.model, self.subject.inputs[query]
         call = self.call
         if self.layer and call < -1:  # a cut needs the number, which is known only after a pass

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfumato.layers.axes import Labels, following, summarise
@@ -46,8 +47,8 @@ class LayerShape:
     """If the user must say it: the values of `layout` that fit."""
 
 
-def outline(model: Model, inputs: Tensor) -> tuple[LayerShape, ...]:
-    """The layers that a pass over inputs `(B, C, *S)` calls, in the order of their first calls, each before its parts.
+def outline(model: Model, inputs: Float[Tensor, "B C *S"]) -> tuple[LayerShape, ...]:
+    """The layers that a pass over the inputs calls, in the order of their first calls, each before its parts.
 
     The model runs once in evaluation mode (twice if its operations cannot be watched), and is left unchanged. Modules that
     take no part are left out. A module with several names has the first. With two inputs or more the batch axis is certain;
@@ -78,7 +79,7 @@ def outline(model: Model, inputs: Tensor) -> tuple[LayerShape, ...]:
 
 
 def _run_watched(
-    net: nn.Module, inputs: Tensor, modules: Mapping[str, nn.Module], follow_axes: bool
+    net: nn.Module, inputs: Float[Tensor, "B C *S"], modules: Mapping[str, nn.Module], follow_axes: bool
 ) -> tuple[dict[str, int], dict[str, tuple[int, ...] | None], dict[str, Labels]]:
     """The number of calls of each layer in a pass, the shape of its output for one input, and the labels of its axes."""
     calls: dict[str, int] = {}
@@ -109,7 +110,9 @@ def _run_watched(
     return calls, outputs, labels
 
 
-def _layout_fields(name: str, inputs: Tensor, shape: Sequence[int] | None, labels: Labels | None) -> dict[str, Any]:
+def _layout_fields(
+    name: str, inputs: Float[Tensor, "B C *S"], shape: Sequence[int] | None, labels: Labels | None
+) -> dict[str, Any]:
     """The fields of `LayerShape` that say how methods read the output of a layer."""
     if shape is None or len(shape) < 2:
         return {}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map, tree_structure, tree_unflatten
@@ -26,17 +27,17 @@ from sfumato.model.subject import Subject
 Key = tuple[nn.Module, int]
 """A module and the number of its call. Calls are counted over the whole pass, also inside of skipped calls."""
 
-Leaf = Callable[[Tensor], Any]
-"""A function from the queries `(N,)` of the rows to a value that a skipped call returns, or a part of it."""
+Leaf = Callable[[Int[Tensor, " N"]], Any]
+"""A function from the queries of the rows to a value that a skipped call returns, or a part of it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Stored values `(B, rows per query, …)`. Each call returns a new tensor, which may be changed in place."""
+    """Stored values, `rows` for each query. Each call returns a new tensor, which may be changed in place."""
 
-    values: Tensor
+    values: Shaped[Tensor, "B rows ..."]
 
-    def __call__(self, query: Tensor) -> Tensor:
+    def __call__(self, query: Int[Tensor, " N"]) -> Shaped[Tensor, "..."]:
         return self.values[query].flatten(0, 1)
 
 
@@ -44,14 +45,14 @@ class Rows:
 class StandIn:
     """A tensor of the right shape and type without content, for a value that nothing uses."""
 
-    like: Tensor
-    """`(rows per query, …)`, expanded from one number so that it takes no memory."""
+    like: Shaped[Tensor, "rows ..."]
+    """The values of one query, expanded from one number so that they take no memory."""
 
     @classmethod
     def of(cls, rows: Rows) -> "StandIn":
         return cls(rows.values.new_zeros(()).expand(rows.values.shape[1:]))
 
-    def __call__(self, query: Tensor) -> Tensor:
+    def __call__(self, query: Int[Tensor, " N"]) -> Shaped[Tensor, "..."]:
         rows, *row_shape = self.like.shape
         return self.like.new_zeros(()).expand(len(query) * rows, *row_shape)
 
@@ -62,7 +63,7 @@ class Same:
 
     value: Any
 
-    def __call__(self, query: Tensor) -> Any:  # noqa: ARG002
+    def __call__(self, query: Int[Tensor, " N"]) -> Any:  # noqa: ARG002
         return self.value.clone() if isinstance(self.value, Tensor) else self.value
 
 
@@ -76,7 +77,7 @@ class ReturnValue:
     inner_calls: Mapping[nn.Module, int]
     """How often the call calls other modules. These calls are counted although they are skipped."""
 
-    def __call__(self, query: Tensor) -> Any:
+    def __call__(self, query: Int[Tensor, " N"]) -> Any:
         return tree_unflatten([leaf(query) for leaf in self.leaves], self.form)
 
 
@@ -94,15 +95,17 @@ class Replay:
     more: WithArguments | None = None
     """Further arguments of the network, if it needs any."""
 
-    def __call__(self, activation: Tensor, query: Tensor) -> Any:
-        """The network's outputs with `activation` as the layer's value. Its rows belong to the queries `(N,)`."""
+    def __call__(self, activation: Float[Tensor, "N ..."], query: Int[Tensor, " N"]) -> Any:
+        """The network's outputs with `activation` as the layer's value. Its rows belong to the queries."""
         calls: Counter[nn.Module] = Counter()
         modules = {module for module, _ in self.skipped} | {self.layer}
         arguments, named = self.more.of(query) if self.more is not None else ((), {})
         with substituted({module: self._forward(module, activation, query, calls) for module in modules}):
             return self.net(self.inputs(query), *arguments, **named)
 
-    def _forward(self, module: nn.Module, activation: Tensor, query: Tensor, calls: Counter[nn.Module]) -> Substitution:
+    def _forward(
+        self, module: nn.Module, activation: Float[Tensor, "N ..."], query: Int[Tensor, " N"], calls: Counter[nn.Module]
+    ) -> Substitution:
         def substitution(original: Callable[..., Any]) -> Callable[..., Any]:
             def forward(*arguments: Any, **named: Any) -> Any:
                 number = calls[module]
@@ -124,8 +127,8 @@ CHUNK = 16
 """The number of queries in one pass when their activations are stored."""
 
 
-def replay_of(subject: Subject, layer: str, at: str, call: int = -1) -> tuple[Replay, Tensor]:
-    """The network above a call of the layer, and the layer's activations `(B, …)` for the subject's inputs.
+def replay_of(subject: Subject, layer: str, at: str, call: int = -1) -> tuple[Replay, Float[Tensor, "B ..."]]:
+    """The network above a call of the layer, and the layer's activations for the subject's inputs.
 
     The activations have the layer's own order of axes. Warns if the network, or a large part of it, must run from its input in
     every pass. Raises `ValueError` if there is no such layer, if it cannot be watched, or if the network's outputs change when
@@ -199,8 +202,8 @@ class RecordedPass:
     rows: int
     """The number of inputs."""
 
-    def activation(self, layer: str, at: str) -> Tensor:
-        """The layer's output or input, `(rows, …)`. Raises `ValueError` if it is no such tensor."""
+    def activation(self, layer: str, at: str) -> Float[Tensor, "{self.rows} ..."]:
+        """The layer's output or input. Raises `ValueError` if it is no such tensor."""
         activation = check_floating(self.value, layer, at)
         check_rows(activation, self.rows, layer, at)
         return activation
@@ -223,7 +226,7 @@ class PassRecorder:
     at: str
     call: int
 
-    def record(self, query: Tensor, needed: Collection[Key] | None = None) -> RecordedPass:
+    def record(self, query: Int[Tensor, " N"], needed: Collection[Key] | None = None) -> RecordedPass:
         """Run one pass for the inputs of these queries. Copies the return values of the `needed` calls, by default of all."""
         numbers: Counter[nn.Module] = Counter()
         calls: list[ModuleCall] = []
@@ -325,7 +328,7 @@ def _return_value(single: Any, double: Any, inner_calls: Mapping[nn.Module, int]
 class UseRecorder(TorchFunctionMode):
     """Records which of the values that skipped calls return are used by functions of torch."""
 
-    def __init__(self, activation: Tensor) -> None:
+    def __init__(self, activation: Float[Tensor, "N ..."]) -> None:
         super().__init__()
         self.activation = activation
         self.below = True
@@ -381,7 +384,7 @@ PRODUCTS = {
 """The functions that take most of a network's time when one operand is a weight."""
 
 
-def _with_all_queries(plan: Replay, passes: Sequence[RecordedPass], inputs: Tensor) -> Replay:
+def _with_all_queries(plan: Replay, passes: Sequence[RecordedPass], inputs: Float[Tensor, "B C *S"]) -> Replay:
     """The plan, which has the values of the first query alone, with the values of all queries from the passes."""
 
     def all_rows(key: Key, leaves: Sequence[Leaf]) -> Iterator[Leaf]:
@@ -403,7 +406,11 @@ def _with_all_queries(plan: Replay, passes: Sequence[RecordedPass], inputs: Tens
 
 
 def _difference(
-    subject: Subject, replay: Replay, activation: Tensor, first: RecordedPass, passes: Sequence[RecordedPass]
+    subject: Subject,
+    replay: Replay,
+    activation: Float[Tensor, "B ..."],
+    first: RecordedPass,
+    passes: Sequence[RecordedPass],
 ) -> str:
     """How the outputs of the replay differ from those of the network, in words; empty if they agree.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from sfumato.layers.axes import Axes, Axis
@@ -48,23 +49,23 @@ class Layout:
     reason: str = field(default="", compare=False)
     """How the layout is known."""
 
-    def places(self, values: Tensor) -> Tensor:
-        """Values in the network's own order of axes as `(N, C, *L)`."""
+    def places(self, values: Shaped[Tensor, "N ..."]) -> Shaped[Tensor, "N C *L"]:
+        """Values in the network's own order of axes, with the channels first."""
         if self.vector:
             return values.unsqueeze(-1)
         if self.grid is not None:
             values = values.narrow(self.tokens, self.leading, math.prod(self.grid)).unflatten(self.tokens, self.grid)
         return values.movedim(self.channels, 1)
 
-    def outside(self, values: Tensor) -> Tensor:
+    def outside(self, values: Shaped[Tensor, "N ..."]) -> Shaped[Tensor, "N ..."]:
         """The leading and trailing tokens, which have no place, in the network's own order of axes."""
         before = values.narrow(self.tokens, 0, self.leading)
         if not self.trailing:
             return before
         return torch.cat([before, values.narrow(self.tokens, -self.trailing, self.trailing)], self.tokens)
 
-    def restore(self, places: Tensor, outside: Tensor) -> Tensor:
-        """`(N, C, *L)` in the network's own order of axes, with the tokens `outside` before and behind if there are any."""
+    def restore(self, places: Shaped[Tensor, "N C *L"], outside: Shaped[Tensor, "N ..."]) -> Shaped[Tensor, "N ..."]:
+        """Values `places` in the network's own order of axes, with the tokens `outside` before and behind if there are any."""
         if self.vector:
             return places.squeeze(-1)
         values = places.movedim(1, self.channels)
@@ -190,14 +191,14 @@ def channel_layout(
 
 
 def laid_out(
-    values: Tensor,
+    values: Shaped[Tensor, "N ..."],
     space: Sequence[int],
     layer: str,
     axes: Axes | None = None,
     letters: str = "",
     at: str = "output",
-) -> Tensor:
-    """A layer's values for inputs of `space` as `(N, C, *L)`. The arguments and errors are those of `layout`."""
+) -> Shaped[Tensor, "N C *L"]:
+    """A layer's values for inputs of `space`, with the channels first. The arguments and errors are those of `layout`."""
     return layout(values.shape, space, layer, axes, letters, at).places(values)
 
 

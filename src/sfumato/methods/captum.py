@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfumato.attribution import Attribution
@@ -135,7 +136,9 @@ class Captum(Method):
             raise ValueError(f"no attribution method {name!r} in {module}; see https://captum.ai/api")
         return cast(Callable[..., Any], cls)
 
-    def _split_arguments(self, cls: Callable[..., Any], x: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _split_arguments(
+        self, cls: Callable[..., Any], x: Float[Tensor, "B C *S"]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The arguments of the class, and those of its `attribute`."""
         of_class = inspect.signature(cls).parameters
         of_attribute = inspect.signature(cls.attribute).parameters  # type: ignore[attr-defined]  # _class checks it
@@ -157,8 +160,8 @@ class Captum(Method):
             {name: value for name, value in arguments.items() if name not in of_class},
         )
 
-    def _map(self, attributions: Any, x: Tensor) -> Tensor:
-        """The map `(B, 1, *S)` for attributions of inputs `x`."""
+    def _map(self, attributions: Any, x: Float[Tensor, "B C *S"]) -> Float[Tensor, "B 1 *S"]:
+        """The map for attributions of inputs `x`."""
         if isinstance(attributions, tuple) and len(attributions) == 1:
             (attributions,) = attributions
         if not isinstance(attributions, Tensor):

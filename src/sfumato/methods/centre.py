@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
@@ -46,8 +47,8 @@ class Centre(Method):
         return Attribution(map=saliency, whole=whole, about=self.about(subject))
 
 
-def bump(shape: Sequence[int], sigma: float) -> Tensor:
-    """A Gaussian over `(*S)` that is symmetric about the middle, and largest there."""
+def bump(shape: Sequence[int], sigma: float) -> Float[Tensor, "*S"]:
+    """A Gaussian that is symmetric about the middle, and largest there."""
     exponent = torch.zeros(tuple(shape), dtype=torch.float32, device="cpu")
     for axis, length in enumerate(shape):
         offset = torch.arange(length, dtype=torch.float32, device="cpu") - (length - 1) / 2  # halves at most: exact

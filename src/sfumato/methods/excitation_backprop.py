@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.layers.flow import signals_at
@@ -37,7 +38,11 @@ class ExcitationBackprop(LayerMethod):
 
     rules: ClassVar[str | None] = "excitation"
 
-    def read(self, activation: Tensor, gradient: Tensor) -> Tensor:  # noqa: ARG002  # here it is the probability
+    def read(
+        self,
+        activation: Float[Tensor, "N C *L"],  # noqa: ARG002
+        gradient: Float[Tensor, "N C *L"],  # here it is the probability
+    ) -> Float[Tensor, "N 1 *L"]:
         return gradient.sum(1, keepdim=True)
 
 
@@ -68,17 +73,25 @@ class ContrastiveExcitationBackprop(LayerMethod, _WithContrastLayer):
         if not isinstance(self.contrast_layer, str):
             raise ValueError(f"contrast_layer is the dotted name of a module; got {self.contrast_layer!r}")
 
-    def read(self, activation: Tensor, gradient: Tensor) -> Tensor:  # noqa: ARG002  # here it is the probability
+    def read(
+        self,
+        activation: Float[Tensor, "N C *L"],  # noqa: ARG002
+        gradient: Float[Tensor, "N C *L"],  # here it is the probability
+    ) -> Float[Tensor, "N 1 *L"]:
         return gradient.sum(1, keepdim=True).clamp(min=0)
 
     def watched(self) -> Sequence[str]:
         return [self.contrast_layer] if self.contrast_layer else []
 
-    def backward(self, scores: Tensor, output: Tensor, watched: Sequence[Tensor]) -> Tensor:
+    def backward(
+        self, scores: Float[Tensor, " N"], output: Float[Tensor, " N *P"], watched: Sequence[Float[Tensor, "..."]]
+    ) -> Float[Tensor, " N *P"]:
         return _contrast(scores, output, watched)
 
 
-def _contrast(scores: Tensor, output: Tensor, watched: Sequence[Tensor]) -> Tensor:
+def _contrast(
+    scores: Float[Tensor, " N"], output: Float[Tensor, " N *P"], watched: Sequence[Float[Tensor, "..."]]
+) -> Float[Tensor, " N *P"]:
     """The signal at the layer's output for the difference between the class and its dual."""
     tops = top_layers(scores)
     if not tops:

@@ -7,6 +7,7 @@ via gradient-based localization*, ICCV 2017, arXiv 1610.02391.
 from dataclasses import dataclass
 from typing import ClassVar
 
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.methods.method import LayerMethod
@@ -38,6 +39,6 @@ class GradCAM(LayerMethod):
             )
         super().check_model(model)
 
-    def read(self, activation: Tensor, gradient: Tensor) -> Tensor:
+    def read(self, activation: Float[Tensor, "N C *L"], gradient: Float[Tensor, "N C *L"]) -> Float[Tensor, "N 1 *L"]:
         weights = gradient.flatten(2).mean(2).view(*gradient.shape[:2], *[1] * (gradient.ndim - 2))
         return (weights * activation).sum(1, keepdim=True).clamp(min=0)

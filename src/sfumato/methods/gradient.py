@@ -6,6 +6,7 @@ saliency maps*, ICLR 2014 workshop, arXiv 1312.6034.
 
 from dataclasses import dataclass
 
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.methods.method import AtLayer, LayerMethod, check_reduction, reduce_channels
@@ -33,5 +34,9 @@ class Gradient(LayerMethod, _WithReduction):
         super().__post_init__()
         check_reduction("reduction", self.reduction)
 
-    def read(self, activation: Tensor, gradient: Tensor) -> Tensor:  # noqa: ARG002
+    def read(
+        self,
+        activation: Float[Tensor, "N C *L"],  # noqa: ARG002
+        gradient: Float[Tensor, "N C *L"],
+    ) -> Float[Tensor, "N 1 *L"]:
         return reduce_channels(gradient, self.reduction)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from sfumato.about import versions
@@ -30,13 +31,13 @@ from sfumato.space.transforms import Transform
 class Inversion(TensorResult):
     """The pictures for `B` targets."""
 
-    pictures: Tensor
-    """`(B, C, *S)`, in [0, 1], or of any value without a normalisation."""
-    inputs: Tensor
-    """The pictures as inputs of the network, i.e. normalised, `(B, C, *S)`."""
-    errors: Tensor
-    r"""$\lVert \Phi_l(I) - t \rVert^2 / \lVert t \rVert^2$ of the pictures without random transforms, `(B,)`."""
-    snapshots: tuple[tuple[int, Tensor], ...] = ()
+    pictures: Float[Tensor, "B C *S"]
+    """In [0, 1], or of any value without a normalisation."""
+    inputs: Float[Tensor, "B C *S"]
+    """The pictures as inputs of the network, i.e. normalised."""
+    errors: Float[Tensor, " B"]
+    r"""$\lVert \Phi_l(I) - t \rVert^2 / \lVert t \rVert^2$ of the pictures without random transforms."""
+    snapshots: tuple[tuple[int, Float[Tensor, "B C *S"]], ...] = ()
     """Pairs of a number of steps and the pictures after them."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """How the pictures were made; plain JSON."""
@@ -45,7 +46,7 @@ class Inversion(TensorResult):
 def invert(
     model: Model,
     layer: str,
-    activations: Tensor,
+    activations: Float[Tensor, "B ..."],
     *,
     shape: Sequence[int] = (3, 224, 224),
     mean: tuple[float, ...] | None = IMAGENET_MEAN,
@@ -60,7 +61,7 @@ def invert(
     memory: float | None = None,
     progress: Progress | None = None,
 ) -> Inversion:
-    r"""Find the pictures whose activations at a layer are nearest to the targets `activations` `(B, …)`.
+    r"""Find the pictures whose activations at a layer are nearest to the targets `activations`.
 
     $I^* = \arg\min_I \lVert \Phi_l(I) - t \rVert^2 / \lVert t \rVert^2 + R(I)$
 
@@ -112,7 +113,11 @@ def invert(
 
     example = torch.zeros(1, *shape, dtype=_dtype(model), device=target.device)
     with Subject.prepared(model, example, 0, seed=seed) as subject:  # the score is not used
-        surroundings, run = subject.surroundings, lambda inputs: subject.outputs(inputs, subject.query)
+        surroundings = subject.surroundings
+
+        def run(inputs: Tensor) -> Any:
+            return subject.outputs(inputs, subject.query.expand(len(inputs)))  # all rows belong to the example
+
         with below(subject.model, layer, at, run, call) as phi:
             with surroundings.computing():
                 with torch.no_grad():
@@ -135,10 +140,12 @@ def invert(
     return Inversion(pictures, inputs, errors, tuple(snapshots), about)
 
 
-def masked(activations: Tensor, mask: Tensor, axis: int = 1) -> Tensor:
+def masked(
+    activations: Float[Tensor, " B *P"], mask: Real[Tensor, " K"] | Real[Tensor, "B K"], axis: int = 1
+) -> Float[Tensor, " B *P"]:
     r"""Activations with each channel $k$ multiplied by $m_k$: $m \otimes \Phi_l(x)$.
 
-    `mask` is `(K,)`, or `(B, K)` with one mask for each row. `axis` is that of the channels: 1 for `(B, K, *L)`, -1 for a
+    `mask` is one for all rows, or one for each. `axis` is that of the channels: 1 for `(B, K, *L)`, -1 for a
     transformer's tokens `(B, T, K)`. Useful targets to compare are the activations `a` themselves, `masked(a, m)`, its
     complement `masked(a, 1 - m)`, and one channel alone, with a mask that is 1 there and 0 elsewhere. There may be no
     picture with such activations, as few pictures excite one channel only. Behind a ReLU, a channel that is 0 for the first
@@ -171,14 +178,14 @@ class InversionStep:
     """The number of the step, from 0."""
     steps: int
     """The number of all steps."""
-    pictures: Tensor
-    """The pictures after the step, `(B, C, *S)`."""
-    values: Tensor
-    """The relative errors before the step, of transformed pictures, `(B,)`."""
+    pictures: Float[Tensor, "B C *S"]
+    """The pictures after the step."""
+    values: Float[Tensor, " B"]
+    """The relative errors before the step, of transformed pictures."""
 
     @property
-    def areas(self) -> Tensor:
-        """Ones `(B,)`, as there are no masks; see `sfumato.search.loop.AnyStep`."""
+    def areas(self) -> Float[Tensor, " B"]:
+        """Ones, as there are no masks; see `sfumato.search.loop.AnyStep`."""
         return torch.ones_like(self.values)
 
 
@@ -190,10 +197,10 @@ ANGLE = 0.5
 
 @dataclass(frozen=True, eq=False)
 class PictureOptimisation:
-    """The optimisation of the pictures of targets `(B, …)`."""
+    """The optimisation of the pictures of targets."""
 
-    phi: Callable[[Tensor], Tensor]
-    target: Tensor
+    phi: Callable[[Float[Tensor, "N C *S"]], Float[Tensor, "N ..."]]
+    target: Float[Tensor, "B ..."]
     prior: Prior
     normalisation: Normalisation
     shape: tuple[int, ...]
@@ -229,12 +236,14 @@ class PictureOptimisation:
             assert step.following is not None  # noqa: S101  # for the type checker: the loop gives it
             yield InversionStep(step.index, count, self._pictures(step.following), step.values)
 
-    def errors(self, inputs: Tensor, chunk: slice) -> Tensor:
-        """The relative errors `(N,)` of inputs of the network `(N, C, *S)`, for a chunk of the targets."""
+    def errors(self, inputs: Float[Tensor, "N C *S"], chunk: slice) -> Float[Tensor, " N"]:
+        """The relative errors of inputs of the network, for a chunk of the targets."""
         return relative_errors(self.phi(inputs), self.target[chunk])
 
-    def _gradient(self, parameters: Tensor, chunk: slice, transform: Transform, angle: bool) -> tuple[Tensor, Tensor]:
-        """The gradient with respect to parameters `(N, …)`, and the relative errors `(N,)`, for a chunk of the targets.
+    def _gradient(
+        self, parameters: Float[Tensor, " N *P"], chunk: slice, transform: Transform, angle: bool
+    ) -> tuple[Float[Tensor, " N *P"], Float[Tensor, " N"]]:
+        """The gradient with respect to the parameters, and the relative errors, for a chunk of the targets.
 
         With `angle`, the gradient is that of the angle to the target instead of the error.
         """
@@ -256,26 +265,32 @@ class PictureOptimisation:
             )
         return gradient, errors.detach()
 
-    def _pictures(self, parameters: Tensor) -> Tensor:
+    def _pictures(self, parameters: Float[Tensor, "N ..."]) -> Float[Tensor, "N C *S"]:
         with torch.no_grad():
             return self.normalisation.within(self.prior.pictures(parameters, self.shape, self.normalisation))
 
 
-def relative_errors(activations: Tensor, targets: Tensor) -> Tensor:
-    r"""$\lVert a - t \rVert^2 / \lVert t \rVert^2$ of each row, `(N,)`, in the targets' precision."""
+def relative_errors(activations: Float[Tensor, " N *P"], targets: Float[Tensor, " N *P"]) -> Float[Tensor, " N"]:
+    r"""$\lVert a - t \rVert^2 / \lVert t \rVert^2$ of each row, in the targets' precision."""
     return (activations.to(targets.dtype) - targets).flatten(1).square().sum(1) / targets.flatten(1).square().sum(1)
 
 
-def one_less_cosine(activations: Tensor, targets: Tensor) -> Tensor:
-    r"""$1 - a \cdot t / (\lVert a \rVert \lVert t \rVert)$ of each row, `(N,)`, in the targets' precision."""
+def one_less_cosine(activations: Float[Tensor, " N *P"], targets: Float[Tensor, " N *P"]) -> Float[Tensor, " N"]:
+    r"""$1 - a \cdot t / (\lVert a \rVert \lVert t \rVert)$ of each row, in the targets' precision."""
     a, t = activations.to(targets.dtype).flatten(1), targets.flatten(1)
     length_a, length_t = (torch.linalg.vector_norm(vectors, dim=1) for vectors in (a, t))
     floor = 1e-6 * length_t  # zero activations have no angle, and must not divide by zero
     return 1 - (a * t).sum(1) / (length_a.maximum(floor) * length_t)
 
 
-def _check_activations(phi: Callable[[Tensor], Tensor], example: Tensor, target: Tensor, layer: str, at: str) -> Tensor:
-    """The activations of one picture. Raises `ValueError` unless targets `(B, …)` have the same shape."""
+def _check_activations(
+    phi: Callable[[Float[Tensor, "N C *S"]], Float[Tensor, "..."]],
+    example: Float[Tensor, "1 C *S"],
+    target: Float[Tensor, "B ..."],
+    layer: str,
+    at: str,
+) -> Float[Tensor, "1 ..."]:
+    """The activations of one picture. Raises `ValueError` unless targets have the same shape."""
     activation = phi(example)
     if len(activation) != 1 or activation.shape[1:] != target.shape[1:]:
         raise ValueError(
@@ -293,7 +308,7 @@ def _check_shape(shape: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _check_target(activations: Any) -> Tensor:
+def _check_target(activations: Any) -> Float[Tensor, "B ..."]:
     if not isinstance(activations, Tensor) or not activations.is_floating_point() or activations.ndim < 2:
         kind = activations.dtype if isinstance(activations, Tensor) and activations.ndim > 1 else describe(activations)
         raise ValueError(f"activations must be a floating-point tensor (B, …) with one target in each row; got {kind}")

@@ -7,6 +7,7 @@ TorchRay has it at layers.
 
 from dataclasses import dataclass
 
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.methods.method import LayerMethod
@@ -20,5 +21,5 @@ class LinearApproximation(LayerMethod):
     `LayerMethod`; `layer` is the dotted name of the module whose output is $a$, "" for the input.
     """
 
-    def read(self, activation: Tensor, gradient: Tensor) -> Tensor:
+    def read(self, activation: Float[Tensor, "N C *L"], gradient: Float[Tensor, "N C *L"]) -> Float[Tensor, "N 1 *L"]:
         return (activation * gradient).sum(1, keepdim=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution, saliency
@@ -111,14 +112,14 @@ class MeaningfulPerturbation(Method):
 class MaskOptimisation:
     """The optimisation of one batch of masks.
 
-    Its parameters `(B, 1, *L)` are called marks, as they mark what matters: $m$ in the preservation game, $1 - m$ in the
+    Its parameters are called marks, as they mark what matters: $m$ in the preservation game, $1 - m$ in the
     deletion game. So the penalties are the same in both games, and `Game` defines the rest of the objective.
     """
 
     method: MeaningfulPerturbation
     evaluation: Evaluation
     grid: Grid
-    whole: Tensor
+    whole: Float[Tensor, " B"]
     about: dict[str, Any]
 
     @classmethod
@@ -131,8 +132,8 @@ class MaskOptimisation:
         about = method.about(subject, mask=grid.family, jitter=list(_limits(method, grid)))
         return cls(method, Evaluation(subject, perturbed, subject.query, rows), grid, whole, about)
 
-    def run(self, progress: Progress | None = None) -> Tensor:
-        """The marks `(B, 1, *L)` after all steps."""
+    def run(self, progress: Progress | None = None) -> Float[Tensor, "B 1 *L"]:
+        """The marks after all steps."""
         surroundings = self.evaluation.subject.surroundings
         with surroundings.computing():
             marks = self.circle() if self.method.start == "circle" else self.ones()
@@ -142,7 +143,7 @@ class MaskOptimisation:
                 progress(step)
         return marks
 
-    def steps(self, start: Tensor) -> Iterator[Step]:
+    def steps(self, start: Float[Tensor, "B 1 *L"]) -> Iterator[Step]:
         """The steps of Adam. Each has the marks after it, and the values and areas before it."""
         method = self.method
         generator = torch.Generator("cpu").manual_seed(method.seed)
@@ -159,8 +160,8 @@ class MaskOptimisation:
             assert step.following is not None  # noqa: S101  # for the type checker: the loop gives it
             yield replace(step, parameters=step.following)
 
-    def look(self, marks: Tensor, shift: tuple[int, ...]) -> Look:
-        """The objective at these marks `(B, 1, *L)`, for inputs that are shifted: its value, its gradient, and the areas."""
+    def look(self, marks: Float[Tensor, "B 1 *L"], shift: tuple[int, ...]) -> Look:
+        """The objective at these marks, for inputs that are shifted: its value, its gradient, and the areas."""
         method = self.method
         leaf = marks.detach().requires_grad_()
         masks = self.grid(leaf)
@@ -171,12 +172,12 @@ class MaskOptimisation:
         (gradient,) = torch.autograd.grad([moved_back, penalty], leaf, [gain, -torch.ones_like(penalty)])
         return Look(values, gradient, masks.detach().flatten(1).mean(1))
 
-    def ones(self) -> Tensor:
+    def ones(self) -> Float[Tensor, "B 1 *L"]:
         r"""The marks for $m = 1$: 0 in a game that only deletes, else 1."""
         value = 1.0 if Game.named(self.method.game).keep else 0.0
         return self.whole.new_full((len(self.whole), 1, *self.grid.size), value)
 
-    def circle(self) -> Tensor:
+    def circle(self) -> Float[Tensor, "B 1 *L"]:
         """The marks of the smallest centred ball whose perturbation destroys the score of each query."""
         marks = self.whole.new_ones((len(self.whole), 1, *self.grid.size))
         blank = self.scores(torch.zeros_like(self.grid(marks)))
@@ -191,12 +192,12 @@ class MaskOptimisation:
                 break
         return marks
 
-    def scores(self, masks: Tensor) -> Tensor:
-        """The scores `(B,)` of inputs under masks `(B, 1, *S)`, averaged over the perturbations."""
+    def scores(self, masks: Float[Tensor, "B 1 *S"]) -> Float[Tensor, " B"]:
+        """The scores of inputs under masks, averaged over the perturbations."""
         return self.evaluation.scores(masks)
 
-    def attribution(self, marks: Tensor) -> Attribution:
-        """The result for marks `(B, 1, *L)`."""
+    def attribution(self, marks: Float[Tensor, "B 1 *L"]) -> Attribution:
+        """The result for marks."""
         with self.evaluation.subject.surroundings.computing(), torch.no_grad():
             masks = self.grid(marks).clamp(0, 1)
             saliency_map = saliency(masks[:, None], self.method.smooth)

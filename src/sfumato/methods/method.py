@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.about import about_run
@@ -73,8 +74,10 @@ class Method(ABC):
         check_meaning(self.score)
         check_seed(self.seed)
 
-    def __call__(self, model: Model, inputs: Tensor, targets: Any, progress: Progress | None = None) -> Attribution:
-        """The attribution for inputs `(B, C, *S)`, preprocessed as the model needs them.
+    def __call__(
+        self, model: Model, inputs: Float[Tensor, "B C *S"], targets: Any, progress: Progress | None = None
+    ) -> Attribution:
+        """The attribution for inputs, preprocessed as the model needs them.
 
         `model`: any callable that returns outputs for inputs; methods that compute gradients need it differentiable.
         `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. `progress` is called with
@@ -85,7 +88,7 @@ class Method(ABC):
             return self.explain(subject, progress)
 
     @contextmanager
-    def prepared(self, model: Model, inputs: Tensor, targets: Any) -> Iterator[Subject]:
+    def prepared(self, model: Model, inputs: Float[Tensor, "B C *S"], targets: Any) -> Iterator[Subject]:
         """A context with the subject: the frozen model with checked inputs and targets. Raises `ValueError` as a call does."""
         self.check_model(model)
         with Subject.prepared(model, inputs, targets, self.score, self.seed, self.deterministic) as subject:
@@ -166,15 +169,17 @@ class LayerMethod(AtLayer):
             check_visible(split_arguments(model)[0])
 
     @abstractmethod
-    def read(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        """The map `(N, 1, *L)` for the layer's output and the signal that flows back to it, both `(N, C, *L)`."""
+    def read(self, activation: Float[Tensor, "N C *L"], gradient: Float[Tensor, "N C *L"]) -> Float[Tensor, "N 1 *L"]:
+        """The map for the layer's output and the signal that flows back to it."""
 
     def watched(self) -> Sequence[str]:
         """The names of other layers whose outputs `backward` needs."""
         return ()
 
-    def backward(self, scores: Tensor, output: Tensor, watched: Sequence[Tensor]) -> Tensor:
-        """The signal that flows back from scores `(N,)` to the layer's output, of the same shape: by default the gradient.
+    def backward(
+        self, scores: Float[Tensor, " N"], output: Float[Tensor, " N *P"], watched: Sequence[Float[Tensor, "..."]]
+    ) -> Float[Tensor, " N *P"]:
+        """The signal that flows back from scores to the layer's output: by default the gradient.
 
         `watched` are the outputs of the layers that `watched()` names.
         """
@@ -208,7 +213,7 @@ class LayerMethod(AtLayer):
             warn_of_no_effect(torch.cat(unaffected), self.layer)
             return Attribution(map=torch.cat(maps), whole=torch.cat(whole), about=self.about(subject))
 
-    def _resize_and_smooth(self, saliency: Tensor, space: tuple[int, ...]) -> Tensor:
+    def _resize_and_smooth(self, saliency: Float[Tensor, "N 1 *L"], space: tuple[int, ...]) -> Float[Tensor, "N 1 *M"]:
         if self.resize:
             saliency = enlarged(saliency, space)
         if self.smooth:
@@ -216,18 +221,18 @@ class LayerMethod(AtLayer):
         return saliency.contiguous()
 
 
-def _outputs(subject: Subject, inputs: Tensor) -> Any:
+def _outputs(subject: Subject, inputs: Float[Tensor, "N C *S"]) -> Any:
     """The model's outputs for the first inputs."""
     return subject.outputs(inputs, subject.query[: len(inputs)])
 
 
-REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+REDUCTIONS: dict[str, Callable[[Float[Tensor, "N C *L"]], Float[Tensor, "N 1 *L"]]] = {
     "max_abs": lambda values: values.abs().amax(1, keepdim=True),
     "sum_abs": lambda values: values.abs().sum(1, keepdim=True),
     "norm": lambda values: values.norm(dim=1, keepdim=True),
     "sum": lambda values: values.sum(1, keepdim=True),
 }
-"""From `(N, C, *L)` to `(N, 1, *L)`: the largest magnitude (Simonyan et al. 2014), the sum of magnitudes, the Euclidean
+"""The largest magnitude (Simonyan et al. 2014), the sum of magnitudes, the Euclidean
 norm, and the sum, which keeps the sign."""
 
 SYNONYMS = {"largest": "max_abs", "absolute": "sum_abs"}
@@ -240,6 +245,6 @@ def check_reduction(setting: str, reduction: Any) -> None:
         raise ValueError(f"{setting} must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
 
 
-def reduce_channels(values: Tensor, reduction: str) -> Tensor:
-    """Values `(N, C, *L)` reduced to `(N, 1, *L)`. `reduction` is a key of `REDUCTIONS`, or one of its `SYNONYMS`."""
+def reduce_channels(values: Float[Tensor, "N C *L"], reduction: str) -> Float[Tensor, "N 1 *L"]:
+    """One value for each place. `reduction` is a key of `REDUCTIONS`, or one of its `SYNONYMS`."""
     return REDUCTIONS[SYNONYMS.get(reduction, reduction)](values)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.masks.priors import total_variation
@@ -37,17 +38,19 @@ class Prior(Protocol):
     @property
     def transforms(self) -> Transforms: ...
 
-    def start(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Parameters `(1, …)` of an almost empty picture of shape `(C, *S)`."""
+    def start(self, shape: Sequence[int], generator: torch.Generator) -> Float[Tensor, "1 ..."]:
+        """Parameters of an almost empty picture of shape `(C, *S)`."""
 
-    def pictures(self, parameters: Tensor, shape: Sequence[int], normalisation: Normalisation) -> Tensor:
-        """The pictures `(N, C, *S)` of parameters `(N, …)`; gradients flow through it."""
+    def pictures(
+        self, parameters: Float[Tensor, "N ..."], shape: Sequence[int], normalisation: Normalisation
+    ) -> Float[Tensor, "N C *S"]:
+        """The pictures of parameters; gradients flow through it."""
 
-    def confined(self, parameters: Tensor, normalisation: Normalisation) -> Tensor:
+    def confined(self, parameters: Float[Tensor, " N *P"], normalisation: Normalisation) -> Float[Tensor, " N *P"]:
         """The nearest parameters whose pictures have values within the bounds."""
 
-    def penalty(self, inputs: Tensor) -> Tensor:
-        """The penalty `(N,)` on unnatural inputs of the network `(N, C, *S)`, in units of the relative error."""
+    def penalty(self, inputs: Float[Tensor, "N C *S"]) -> Float[Tensor, " N"]:
+        """The penalty on unnatural inputs of the network, in units of the relative error."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +81,16 @@ class Fourier:
         check_number("decay", self.decay, "how fast amplitudes fall with frequency", least=0)
         _check(self)
 
-    def start(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Coefficients `(1, C, *K, 2)`, where K is S with its last length halved, as in the transform of real values."""
+    def start(self, shape: Sequence[int], generator: torch.Generator) -> Float[Tensor, "1 C *K 2"]:
+        """Coefficients, where K is S with its last length halved, as in the transform of real values."""
         channels, *space = shape
         size = (1, channels, *space[:-1], space[-1] // 2 + 1, 2)
         return self.spread * torch.randn(size, generator=generator, dtype=torch.float32, device="cpu")
 
-    def pictures(self, parameters: Tensor, shape: Sequence[int], normalisation: Normalisation) -> Tensor:
-        """The pictures `(N, C, *S)` of coefficients `(N, C, *K, 2)`."""
+    def pictures(
+        self, parameters: Float[Tensor, "N C *K 2"], shape: Sequence[int], normalisation: Normalisation
+    ) -> Float[Tensor, "N C *S"]:
+        """The pictures of coefficients."""
         space = tuple(shape[1:])
         spectrum = torch.view_as_complex(parameters) * amplitudes(space, self.decay).to(parameters)
         values = torch.fft.irfftn(spectrum, s=space, dim=tuple(range(2, 2 + len(space))), norm="ortho")
@@ -95,16 +100,20 @@ class Fourier:
             values = torch.einsum("nc...,cd->nd...", values, values.new_tensor(COLOURS))
         return values.sigmoid()
 
-    def confined(self, parameters: Tensor, normalisation: Normalisation) -> Tensor:  # noqa: ARG002
+    def confined(
+        self,
+        parameters: Float[Tensor, " N *P"],
+        normalisation: Normalisation,  # noqa: ARG002
+    ) -> Float[Tensor, " N *P"]:
         """The parameters themselves, as all their pictures are within the bounds."""
         return parameters
 
-    def penalty(self, inputs: Tensor) -> Tensor:
-        """Zeros `(N,)`."""
+    def penalty(self, inputs: Float[Tensor, "N C *S"]) -> Float[Tensor, " N"]:
+        """Zeros."""
         return inputs.new_zeros(len(inputs))
 
 
-def amplitudes(space: Sequence[int], decay: float) -> Tensor:
+def amplitudes(space: Sequence[int], decay: float) -> Float[Tensor, "*K"]:
     r"""$s(k) \propto |k|^{-d}$ in float64 for the half spectrum of real values over these lengths, scaled as in `Fourier`."""
     axes = [torch.fft.fftfreq(length, dtype=torch.float64, device="cpu") for length in space[:-1]]
     axes.append(torch.fft.rfftfreq(space[-1], dtype=torch.float64, device="cpu"))
@@ -152,20 +161,25 @@ class Pixels:
             check_number(f"{name}_weight", getattr(self, f"{name}_weight"), "the weight of a penalty", least=0)
         _check(self)
 
-    def start(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Values `(1, C, *S)` as inputs of the network: noise around the mean colour."""
+    def start(self, shape: Sequence[int], generator: torch.Generator) -> Float[Tensor, "1 C *S"]:
+        """Values as inputs of the network: noise around the mean colour."""
         return self.spread * torch.randn(1, *shape, generator=generator, dtype=torch.float32, device="cpu")
 
-    def pictures(self, parameters: Tensor, shape: Sequence[int], normalisation: Normalisation) -> Tensor:  # noqa: ARG002
-        """The pictures `(N, C, *S)` that become the parameters when they are normalised."""
+    def pictures(
+        self,
+        parameters: Float[Tensor, "N C *S"],
+        shape: Sequence[int],  # noqa: ARG002
+        normalisation: Normalisation,
+    ) -> Float[Tensor, "N C *S"]:
+        """The pictures that become the parameters when they are normalised."""
         return normalisation.pictures(parameters)
 
-    def confined(self, parameters: Tensor, normalisation: Normalisation) -> Tensor:
+    def confined(self, parameters: Float[Tensor, "N C *S"], normalisation: Normalisation) -> Float[Tensor, "N C *S"]:
         """The parameters, clipped to the bounds."""
         return normalisation.seen(normalisation.within(normalisation.pictures(parameters)))
 
-    def penalty(self, inputs: Tensor) -> Tensor:
-        """The sum of both penalties, `(N,)`."""
+    def penalty(self, inputs: Float[Tensor, "N C *S"]) -> Float[Tensor, " N"]:
+        """The sum of both penalties."""
         total = inputs.new_zeros(len(inputs))
         if self.alpha_weight:
             total = total + self.alpha_weight * alpha_norm(inputs, self.alpha)
@@ -174,8 +188,8 @@ class Pixels:
         return total
 
 
-def alpha_norm(inputs: Tensor, alpha: float) -> Tensor:
-    r"""$\lVert x \rVert_\alpha^\alpha = \sum_{c,u} |x_c(u)|^\alpha$ of each row, `(N,)`."""
+def alpha_norm(inputs: Float[Tensor, " N *P"], alpha: float) -> Float[Tensor, " N"]:
+    r"""$\lVert x \rVert_\alpha^\alpha = \sum_{c,u} |x_c(u)|^\alpha$ of each row."""
     return inputs.abs().pow(alpha).flatten(1).sum(1)
 
 

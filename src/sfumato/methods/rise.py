@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sfumato.attribution import Attribution, saliency
@@ -42,18 +43,18 @@ class Round:
     """The number of the round, from 0."""
     steps: int
     """The largest possible number of rounds."""
-    map: Tensor
-    """The estimated map, `(B, 1, *S)`."""
-    error: Tensor
-    """The standard error of the map at every place, `(B, 1, *S)`, in the score's units."""
-    relative: Tensor
-    """The root mean square of `error` over the places, as a fraction of the map's range, `(B,)`."""
-    samples: Tensor
-    """The number of masks of each query so far, `(B,)`."""
-    values: Tensor
-    """The mean score of these masks, `(B,)`."""
-    areas: Tensor
-    """The mean area of these masks, `(B,)`."""
+    map: Float[Tensor, "B 1 *S"]
+    """The estimated map."""
+    error: Float[Tensor, "B 1 *S"]
+    """The standard error of the map at every place, in the score's units."""
+    relative: Float[Tensor, " B"]
+    """The root mean square of `error` over the places, as a fraction of the map's range."""
+    samples: Int[Tensor, " B"]
+    """The number of masks of each query so far."""
+    values: Float[Tensor, " B"]
+    """The mean score of these masks."""
+    areas: Float[Tensor, " B"]
+    """The mean area of these masks."""
 
 
 @dataclass(frozen=True)
@@ -166,8 +167,8 @@ class RISE(Method):
         most = CELLS[max(1, sum(length > 1 for length in shape))]
         return tuple(min(most, length) for length in shape)
 
-    def _uniform(self, dimension: int) -> Callable[[int], Tensor]:
-        """A function from n to the next `(n, dimension)` numbers in [0, 1)."""
+    def _uniform(self, dimension: int) -> Callable[[int], Float[Tensor, "n dimension"]]:
+        """A function from n to the next numbers in [0, 1)."""
         if self.draw == "random":
             generator = torch.Generator("cpu").manual_seed(self.seed)
             return lambda count: torch.rand(count, dimension, generator=generator, dtype=torch.float32, device="cpu")
@@ -201,18 +202,18 @@ class RISE(Method):
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Random numbers from which masks are made when they are indexed: cells `(n, *cells)` of 0 or 1, and crops `(n, axes)` as
-    fractions of a cell."""
+    """Random numbers from which masks are made when they are indexed: cells of 0 or 1, and crops as fractions
+    of a cell."""
 
-    cells: Tensor
-    crops: Tensor
+    cells: Float[Tensor, " n *cells"]
+    crops: Float[Tensor, "n axes"]
     shape: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.cells)
 
-    def __getitem__(self, chunk: slice) -> Tensor:
-        """The masks `(n, 1, *S)` of a slice of the draws (Petsiuk et al. 2018, section 3.2).
+    def __getitem__(self, chunk: slice) -> Float[Tensor, "n 1 *S"]:
+        """The masks of a slice of the draws (Petsiuk et al. 2018, section 3.2).
 
         Along an axis of H places with h cells, the cells are interpolated to (h + 1) · C places with C = ⌈H/h⌉, of which H are
         cropped, beginning with place 0, …, C.
@@ -229,8 +230,10 @@ class Draws:
         return masks.unsqueeze(1)
 
 
-def _interpolate(values: Tensor, positions: Tensor) -> Tensor:
-    """The values `(n, …, length)` of rows `(n, …, count)` at positions `(n, length)` from 0 to count - 1, interpolated."""
+def _interpolate(
+    values: Float[Tensor, "n *P count"], positions: Float[Tensor, "n length"]
+) -> Float[Tensor, "n *P length"]:
+    """The values of rows at positions from 0 to count - 1, interpolated."""
     below = positions.floor().clamp(max=max(0, values.shape[-1] - 2))
     rows, index = [1] * (values.ndim - 2), below.long()
     low, high = (
@@ -259,12 +262,12 @@ class Sums:
         )
 
     @classmethod
-    def empty(cls, x: Tensor) -> "Sums":
-        """Sums of no masks yet, for inputs `(B, C, *S)`."""
+    def empty(cls, x: Float[Tensor, "B C *S"]) -> "Sums":
+        """Sums of no masks yet, for inputs."""
         return cls(len(x), tuple(x.shape[2:]), x.device)
 
-    def add(self, masks: Tensor, scores: Tensor, queries: Tensor) -> None:
-        """Add masks `(n, 1, *S)` with their scores `(n, A)` for A of the queries."""
+    def add(self, masks: Float[Tensor, "n 1 *S"], scores: Float[Tensor, "n A"], queries: Int[Tensor, " A"]) -> None:
+        """Add masks with their scores for some of the queries."""
         m = masks.flatten(1).to(self.dtype)
         f = scores.to(self.dtype).T  # (A, n)
         rows = slice(None) if len(queries) == len(self.m) else queries  # a slice does not copy
@@ -305,5 +308,5 @@ class Sums:
         )
 
 
-def _root_mean_square(error: Tensor) -> Tensor:
+def _root_mean_square(error: Float[Tensor, " B *P"]) -> Float[Tensor, " B"]:
     return error.flatten(1).square().mean(1).sqrt()

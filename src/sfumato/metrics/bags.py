@@ -5,11 +5,9 @@ Society B 76, 2014.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
-
-Array = np.ndarray[Any, Any]
+from jaxtyping import Float, Int
 
 BAGS = 10
 DRAWS = 100
@@ -20,15 +18,18 @@ EXPONENT = 0.7
 
 
 def deviations(
-    statistics: Callable[[Array, Array], Array], picture_of_row: Array, pictures: int, max_weights: int, seed: int
-) -> Iterator[Array]:
-    """Yield, for each bag, how far k resampled statistics lie from the statistics of the bag, `(k, DRAWS)`.
+    statistics: Callable[[Int[np.ndarray, " n"], Float[np.ndarray, "R n"]], Float[np.ndarray, "k R"]],
+    picture_of_row: Int[np.ndarray, " rows"],
+    pictures: int,
+    max_weights: int,
+    seed: int,
+) -> Iterator[Float[np.ndarray, "k draws"]]:
+    """Yield, for each bag, how far k resampled statistics lie from the statistics of the bag, `DRAWS` of each.
 
     A bag is a sample of the pictures without replacement. Each resampling draws from it, with replacement, as many pictures
     as the table has, so that the deviations are as large as those of the whole table.
 
-    - `statistics`: takes the indices of rows `(n,)` and weights of these rows `(R, n)`; returns k numbers for each of the R
-      weightings, `(k, R)`.
+    - `statistics`: takes the indices of n rows and R weightings of these rows; returns k numbers for each weighting.
     - `picture_of_row`: the picture of each row, a whole number below `pictures`.
     - `max_weights`: how many weights are in memory together, at most.
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
@@ -37,8 +38,8 @@ class Case:
     attribution: Attribution
     """The method's result for this query alone."""
     model: Model | None = None
-    inputs: Tensor | None = None
-    """`(1, C, *S)`, as the model got them."""
+    inputs: Float[Tensor, "1 C *S"] | None = None
+    """As the model got them."""
     target: Any = None
     """A class index, a `Score` or a function, as the method got it."""
     method: Method | None = None
@@ -55,16 +56,16 @@ class Case:
     """Other networks, by name, for protocols that compare networks."""
 
     @cached_property
-    def map(self) -> Tensor:
-        """The saliency map `(*S)`; of the inputs' size if the case has inputs."""
+    def map(self) -> Float[Tensor, "*S"]:
+        """The saliency map; of the inputs' size if the case has inputs."""
         values = self.attribution.map.detach().float().cpu()
         if self.inputs is not None and values.shape[2:] != self.inputs.shape[2:]:
             values = enlarged(values, self.inputs.shape[2:])
         return values[0, 0]
 
     @cached_property
-    def map_of_picture(self) -> Tensor:
-        """The map over the whole picture `(height, width)`, interpolated linearly.
+    def map_of_picture(self) -> Float[Tensor, "*S"]:
+        """The map over the whole picture, interpolated linearly.
 
         Pixels outside the window get the least value of the map.
         """
@@ -81,8 +82,8 @@ class Case:
         return value
 
 
-def on_picture(values: Tensor, window: Window) -> Tensor:
-    """Lay a map `(h, w)` of the window over the picture, `(height, width)`; pixels outside get its least value."""
+def on_picture(values: Float[Tensor, "h w"], window: Window) -> Float[Tensor, "height width"]:
+    """Lay a map of the window over the picture; pixels outside get its least value."""
     width, height = window.size
     x = (torch.arange(width, dtype=torch.float32, device="cpu") + 0.5 - window.left) / (window.right - window.left)
     y = (torch.arange(height, dtype=torch.float32, device="cpu") + 0.5 - window.top) / (window.bottom - window.top)

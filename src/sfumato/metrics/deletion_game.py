@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.metrics.case import Case
@@ -93,8 +94,8 @@ class DeletionGame(Protocol):
             row[f"share {100 * suppression:g}"] = area / float(areas[0])
         return {**row, "whole": float(whole_score), "blank": float(blank_score)}
 
-    def boxes(self, saliency: Tensor) -> Tensor:
-        """The candidate boxes `(n, axes, 2)` of a map `(*S)`: the whole map first, then all different boxes."""
+    def boxes(self, saliency: Float[Tensor, "*S"]) -> Float[Tensor, "n axes 2"]:
+        """The candidate boxes of a map: the whole map first, then all different boxes."""
         boxes = boxes_above(saliency, at_values(saliency, self.heights))
         everything = torch.tensor([[0, length] for length in saliency.shape], dtype=boxes.dtype, device=boxes.device)
         different = torch.unique(boxes, dim=0)
@@ -110,8 +111,8 @@ class DeletionGame(Protocol):
         return (*pixels, *shares)
 
 
-def outside(box: Tensor, shape: Sequence[int]) -> Tensor:
-    """A mask `(*S)` that is 0 within a box `(axes, 2)` and 1 elsewhere."""
+def outside(box: Float[Tensor, "axes 2"], shape: Sequence[int]) -> Float[Tensor, "*S"]:
+    """A mask that is 0 within a box and 1 elsewhere."""
     mask = torch.ones(tuple(shape), dtype=torch.float32, device="cpu")
     mask[tuple(slice(int(start), int(end)) for start, end in box)] = 0
     return mask

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float, Int, Shaped
 
 from sfumato.metrics import bags, intervals
 from sfumato.metrics.statistic import (
@@ -198,13 +199,17 @@ def _estimates(
     ]
 
 
-def _values(measures: Sequence[Measure], columns: Columns, against: Columns | None, weights: Array) -> Array:
-    """The statistics, or their differences, for each of R weightings `(R, n)`: `(measures, R)`."""
+def _values(
+    measures: Sequence[Measure], columns: Columns, against: Columns | None, weights: Float[np.ndarray, "R n"]
+) -> Float[np.ndarray, "measures R"]:
+    """The statistics, or their differences, for each of R weightings."""
     values = np.stack([measure.statistic(columns, weights) for measure in measures])
     return values if against is None else values - [measure.statistic(against, weights) for measure in measures]
 
 
-def _percentiles(values: Array, pictures: int, method: Literal["linear", "weibull"] = "linear") -> tuple[float, float]:
+def _percentiles(
+    values: Float[np.ndarray, " R"], pictures: int, method: Literal["linear", "weibull"] = "linear"
+) -> tuple[float, float]:
     finite = values[np.isfinite(values)]
     if not len(finite):
         return np.nan, np.nan
@@ -216,7 +221,12 @@ class Sample:
     """The rows that a measure counts, its value on them, and the intervals that need no resampling."""
 
     def __init__(
-        self, measure: Measure, columns: Columns, against: Columns | None, picture_of_row: Array, value: float
+        self,
+        measure: Measure,
+        columns: Columns,
+        against: Columns | None,
+        picture_of_row: Int[np.ndarray, " n"],
+        value: float,
     ) -> None:
         self.measure, self.value = measure, value
         self.columns, self.against = columns, against
@@ -298,15 +308,17 @@ def _paired(columns: Columns, against: Columns) -> bool:
     return all(np.array_equal(columns[name], against[name]) for name in shared)
 
 
-def _numbered(names: Array) -> Array:
-    """The index of each name in the sorted list of different names, `(n,)`."""
+def _numbered(names: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """The index of each name in the sorted list of different names."""
     if names.dtype.kind in "iu" and int(names.min()) >= 0 and int(names.max()) < 4 * len(names):  # no need to sort
         return (np.cumsum(np.bincount(names) > 0) - 1)[names]
     return np.unique(names, return_inverse=True)[1].ravel()
 
 
-def _resampled(picture_of_row: Array, pictures: int, resamples: int, seed: int) -> Iterator[Array]:
-    """Yield how often each row is drawn, `(R, count)`, for chunks of R resamplings."""
+def _resampled(
+    picture_of_row: Int[np.ndarray, " n"], pictures: int, resamples: int, seed: int
+) -> Iterator[Float[np.ndarray, "R n"]]:
+    """Yield how often each row is drawn, for chunks of R resamplings."""
     generator = np.random.default_rng(seed)
     chunk = max(1, WEIGHTS // len(picture_of_row))
     for start in range(0, resamples, chunk):

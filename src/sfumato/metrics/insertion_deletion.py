@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from sfumato.metrics.case import Case
@@ -84,7 +85,7 @@ class InsertionDeletion(Protocol):
         )
 
 
-def evenly(steps: int, places: int) -> Tensor:
+def evenly(steps: int, places: int) -> Int[Tensor, " n"]:
     """How many places are shown after 0, …, `steps` steps, `(steps + 1,)`; with fewer places, as many steps as places."""
     steps = min(steps, places)
     return torch.tensor([round(step * places / steps) for step in range(steps + 1)], dtype=torch.long, device="cpu")

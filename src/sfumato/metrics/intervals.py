@@ -2,11 +2,9 @@
 
 import math
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
-
-Array = np.ndarray[Any, Any]
+from jaxtyping import Float, Int
 
 CONFIDENCE = 0.95
 
@@ -85,13 +83,18 @@ def paired_shares(only_first: float, only_second: float, count: float) -> tuple[
     return max(first - second - half, -1.0), min(first - second + half, 1.0)
 
 
-def effective(variance: float, weights: Array, residuals: Array, picture_of_row: Array) -> float:
+def effective(
+    variance: float,
+    weights: Float[np.ndarray, " n"],
+    residuals: Float[np.ndarray, " n"],
+    picture_of_row: Int[np.ndarray, " n"],
+) -> float:
     r"""The effective sample size: the number of independent rows whose mean would be as exact as the mean of these rows.
 
     - `variance`: of the value of a single row.
-    - `weights` `(n,)`: of the rows in the mean; their sum is 1.
-    - `residuals` `(n,)`: how far the value of each row lies from the mean.
-    - `picture_of_row` `(n,)`: the picture of each row, a whole number.
+    - `weights`: of the rows in the mean; their sum is 1.
+    - `residuals`: how far the value of each row lies from the mean.
+    - `picture_of_row`: the picture of each row, a whole number.
 
     Rows of one picture depend on each other. So the variance of the mean is the sum over pictures of $(\sum w r)^2$, and the
     design effect is the ratio of that sum to `variance` / n (L. Kish: *Survey sampling*, 1965; for shares E. L. Korn & B. I.

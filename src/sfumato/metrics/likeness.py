@@ -3,6 +3,7 @@
 import math
 
 import torch
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 from sfumato.space.precision import widest_float
@@ -15,7 +16,7 @@ K1, K2 = 0.01, 0.03
 """Constants of the same paper, as shares of the data's range. They keep quotients of small numbers stable."""
 
 
-def spearman(a: Tensor, b: Tensor) -> float:
+def spearman(a: Real[Tensor, "..."], b: Real[Tensor, "..."]) -> float:
     r"""Spearman's rank correlation, in [-1, 1]: Pearson's correlation of the ranks. Equal values share the mean of their ranks.
 
     `a` and `b` have the same number of values, in the same order, in any shape. The correlation is NaN if all values of one
@@ -30,8 +31,8 @@ def spearman(a: Tensor, b: Tensor) -> float:
     return float((x * y).sum()) / scale if scale else math.nan
 
 
-def ranks(values: Tensor) -> Tensor:
-    """The rank of each value, `(n,)` 1 for the smallest value. Equal values share the mean of their ranks.
+def ranks(values: Real[Tensor, "..."]) -> Float[Tensor, " n"]:
+    """The rank of each value, 1 for the smallest value. Equal values share the mean of their ranks.
 
     In float64, or float32 on a device that lacks it.
     """
@@ -40,8 +41,8 @@ def ranks(values: Tensor) -> Tensor:
     return (last - (counts - 1) / 2)[inverse]
 
 
-def ssim(a: Tensor, b: Tensor, data_range: float = 1.0) -> float:
-    r"""The mean structural similarity of two maps `(*S)` with one to three axes, in [-1, 1].
+def ssim(a: Real[Tensor, "*S"], b: Real[Tensor, "*S"], data_range: float = 1.0) -> float:
+    r"""The mean structural similarity of two maps with one to three axes, in [-1, 1].
 
     $\frac{(2\mu_a\mu_b + C_1)(2\sigma_{ab} + C_2)}{(\mu_a^2 + \mu_b^2 + C_1)(\sigma_a^2 + \sigma_b^2 + C_2)}$ with
     $C_i = (K_i L)^2$, with moments under a Gaussian window, averaged over the places where the window lies inside (Z. Wang,
@@ -65,12 +66,12 @@ def ssim(a: Tensor, b: Tensor, data_range: float = 1.0) -> float:
     return float((similarity / ((mean_a.square() + mean_b.square() + c1) * (variances + c2))).mean())
 
 
-def ssim_of_maps(a: Tensor, b: Tensor) -> float:
+def ssim_of_maps(a: Real[Tensor, "*S"], b: Real[Tensor, "*S"]) -> float:
     """The structural similarity of two saliency maps. As their units differ, both are first stretched to [0, 1]."""
     return ssim(stretched(a), stretched(b))
 
 
-def stretched(values: Tensor) -> Tensor:
+def stretched(values: Real[Tensor, "*S"]) -> Float[Tensor, "*S"]:
     """The map shifted and scaled so that its values run from 0 to 1; all 0 if all values are equal.
 
     In float64, or float32 on a device that lacks it.
@@ -80,7 +81,7 @@ def stretched(values: Tensor) -> Tensor:
     return (values - low) / (high - low) if high > low else torch.zeros_like(values)
 
 
-def overlap(a: Tensor, b: Tensor, share: float) -> float:
+def overlap(a: Real[Tensor, "..."], b: Real[Tensor, "..."], share: float) -> float:
     """Intersection over union of the highest `share` of places of two maps, in [0, 1].
 
     The number of places is `share` of all places, rounded up. Among places of equal value, the earlier place goes first.
@@ -91,16 +92,16 @@ def overlap(a: Tensor, b: Tensor, share: float) -> float:
     return float((highest_a & highest_b).sum()) / float((highest_a | highest_b).sum())
 
 
-def order(values: Tensor) -> Tensor:
-    """The place of each value in the falling order, 0 for the highest, in the same shape. Equal values keep their order."""
+def order(values: Real[Tensor, "*S"]) -> Int[Tensor, "*S"]:
+    """The place of each value in the falling order, 0 for the highest. Equal values keep their order."""
     flat = values.flatten()
     rank = torch.empty_like(flat, dtype=torch.long)
     rank[flat.argsort(descending=True, stable=True)] = torch.arange(len(flat), dtype=rank.dtype, device=flat.device)
     return rank.view(values.shape)
 
 
-def _windowed(x: Tensor) -> Tensor:
-    """Means `(n, *S')` of `x` `(n, *S)` under the window, at all positions where the window lies inside."""
+def _windowed(x: Float[Tensor, " n *S"]) -> Float[Tensor, " n *M"]:
+    """Means of `x` under the window, at all positions where the window lies inside."""
     for axis in range(1, x.ndim):
         length = min(WINDOW, x.shape[axis] - 1 + x.shape[axis] % 2)
         offsets = torch.arange(length, dtype=x.dtype, device=x.device) - (length - 1) / 2
@@ -109,7 +110,7 @@ def _windowed(x: Tensor) -> Tensor:
     return x
 
 
-def _check(a: Tensor, b: Tensor) -> None:
+def _check(a: Real[Tensor, "..."], b: Real[Tensor, "..."]) -> None:
     if a.numel() != b.numel() or a.numel() == 0:
         raise ValueError(f"two maps to compare must have the same size, and not be empty; got {a.shape} and {b.shape}")
     for values in (a, b):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.methods.extremal import check_areas
@@ -68,8 +69,8 @@ class Monotonicity(Protocol):
             "masks": of_masks,
         }
 
-    def _measured(self, case: Case, of_masks: bool) -> tuple[Tensor, Tensor]:
-        """Compute areas and scores, both `(n,)`, of the masks or of parts of the map."""
+    def _measured(self, case: Case, of_masks: bool) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """Compute areas and scores of the masks or of parts of the map."""
         masks = masks_of_places(case) if of_masks else None
         with part_scores(case, self.score, "Monotonicity") as scorer:
             if masks is not None:

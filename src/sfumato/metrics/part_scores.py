@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sfumato.methods.rise import IN_CACHE
@@ -31,8 +32,14 @@ class PartScorer:
     seed: int = 0
     """The seed of what a perturbation draws, unless the perturbation has a seed of its own."""
 
-    def of_parts(self, perturbation: Perturbation, importance: Tensor, counts: Tensor, without: bool = False) -> Tensor:
-        """Scores `(n,)`, float64, of the `counts` `(n,)` most important places; `without`: of all places but these."""
+    def of_parts(
+        self,
+        perturbation: Perturbation,
+        importance: Int[Tensor, "*S"],
+        counts: Int[Tensor, " n"],
+        without: bool = False,
+    ) -> Float[Tensor, " n"]:
+        """Scores, float64, of the `counts` most important places; `without`: of all places but these."""
         importance = importance.to(self.subject.inputs.device)
         masks = (
             (importance < batch.to(importance.device).view(-1, *[1] * importance.ndim)) ^ without
@@ -40,11 +47,11 @@ class PartScorer:
         )
         return self._scores(perturbation, (mask[:, None].float() for mask in masks))
 
-    def of_masks(self, perturbation: Perturbation, masks: Tensor) -> Tensor:
-        """Scores `(V,)`, float64, of what masks `(V, 1, *S)` keep."""
+    def of_masks(self, perturbation: Perturbation, masks: Float[Tensor, "V 1 *S"]) -> Float[Tensor, " V"]:
+        """Scores, float64, of what masks keep."""
         return self._scores(perturbation, iter(masks.to(self.subject.inputs.device).split(self.rows)))
 
-    def _scores(self, perturbation: Perturbation, masks: Iterator[Tensor]) -> Tensor:
+    def _scores(self, perturbation: Perturbation, masks: Iterator[Float[Tensor, "N 1 *S"]]) -> Float[Tensor, " V"]:
         with self.subject.surroundings.computing(), torch.no_grad():
             perturbed = seeded(perturbation, self.seed)(self.subject.inputs)
         scores = []
@@ -66,8 +73,8 @@ def part_scores(case: Case, score: str, who: str) -> Iterator[PartScorer]:
         yield PartScorer(subject, min(most, rows), float(score_of_whole), case.seed)
 
 
-def masks_of_places(case: Case) -> Tensor | None:
-    """The masks of the result, `(V, 1, *S)` in float32 at the inputs' size, the smallest first; `None` if it has no masks.
+def masks_of_places(case: Case) -> Float[Tensor, "V 1 *S"] | None:
+    """The masks of the result, in float32 at the inputs' size, the smallest first; `None` if it has no masks.
 
     Masks over the places of a layer are enlarged linearly. Raises `ValueError` for masks of channels.
     """
@@ -83,7 +90,7 @@ def masks_of_places(case: Case) -> Tensor | None:
     return masks[masks.flatten(1).mean(1).argsort(stable=True)]
 
 
-def finite(values: Tensor) -> Tensor:
+def finite(values: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
     """The map itself. Raises `ValueError` if a value is not finite."""
     if not torch.isfinite(values).all():
         raise ValueError("the map has values that are not finite; check the method and its model")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sfumato.data.truth import Truth, box_pixels
@@ -83,8 +84,8 @@ def check_ground(ground: str) -> None:
         raise ValueError(f"ground must be one of {', '.join(GROUNDS)}; got {ground!r}")
 
 
-def ground_pixels(truth: Truth, ground: str) -> Tensor:
-    """The pixels `(height, width)`, bool, that count as the class, for one of `GROUNDS`."""
+def ground_pixels(truth: Truth, ground: str) -> Bool[Tensor, "height width"]:
+    """The pixels that count as the class, for one of `GROUNDS`."""
     if ground == "boxes":
         height, width = truth.places.shape
         boxes = [
@@ -99,7 +100,7 @@ def ground_pixels(truth: Truth, ground: str) -> Tensor:
     return truth.places
 
 
-def finite_map(saliency: Tensor, shape: Sequence[int]) -> Tensor:
+def finite_map(saliency: Float[Tensor, "*S"], shape: Sequence[int]) -> Float[Tensor, "*S"]:
     """The map itself. Raises `ValueError` unless it is finite and has the shape of the truth."""
     if tuple(saliency.shape) != tuple(shape):
         places, pixels = (" × ".join(map(str, size)) for size in (saliency.shape, shape))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfumato.layers.capture import watched_calls
@@ -83,7 +84,7 @@ class Randomisation(Protocol):
             "ssim all": similarities[-1],
         }
 
-    def cascade(self, model: Any, inputs: Tensor, seed: int) -> Iterator[tuple[int, str, nn.Module]]:
+    def cascade(self, model: Any, inputs: Float[Tensor, "B C *S"], seed: int) -> Iterator[tuple[int, str, nn.Module]]:
         """Yield, at every stage with a map: the number of random layers, the name of the last one, and the random network."""
         if not isinstance(model, nn.Module):
             raise ValueError(
@@ -116,7 +117,7 @@ class Randomisation(Protocol):
         )
 
 
-def called(network: nn.Module, inputs: Tensor) -> list[tuple[str, nn.Module]]:
+def called(network: nn.Module, inputs: Float[Tensor, "B C *S"]) -> list[tuple[str, nn.Module]]:
     """The modules with parameters of their own, with their names, in the order of their first calls.
 
     Some modules are never called themselves, such as the projection inside torch's attention. They follow the module that

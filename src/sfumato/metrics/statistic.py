@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
 
 Array = np.ndarray[Any, Any]
 
@@ -14,16 +15,16 @@ Row = Mapping[str, float | int | bool | str | Sequence[float]]
 Columns = Mapping[str, Array]
 """A table as columns: one array for each name, all of the same length."""
 
-Statistic = Callable[[Columns, Array], Array]
-"""A function of columns with n rows and of weights `(R, n)` that returns R numbers; NaN if no row with a weight counts."""
+Statistic = Callable[[Columns, Float[np.ndarray, "R n"]], Float[np.ndarray, " R"]]
+"""A function of columns with n rows and of R weightings that returns R numbers; NaN if no row with a weight counts."""
 
 
 @runtime_checkable
 class Selective(Protocol):
     """A statistic that counts only some of the rows. A statistic without this method counts all rows."""
 
-    def used(self, columns: Columns) -> Array:
-        """Whether each row counts, `(n,)`, bool."""
+    def used(self, columns: Columns) -> Bool[np.ndarray, " n"]:
+        """Whether each row counts."""
         ...
 
 
@@ -33,8 +34,8 @@ class Linear(Selective, Protocol):
 
     column: str
 
-    def parts(self, columns: Columns) -> tuple[Array, Array]:
-        """The weight of each row, with the sum 1, and how far its value lies from its mean, both `(n,)`.
+    def parts(self, columns: Columns) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """The weight of each row, with the sum 1, and how far its value lies from its mean.
 
         Both are 0 for rows that do not count. At least one row must count.
         """
@@ -48,17 +49,17 @@ class Mean:
     column: str
     where: str | None = None
 
-    def used(self, columns: Columns) -> Array:
+    def used(self, columns: Columns) -> Bool[np.ndarray, " n"]:
         is_number = ~np.isnan(columns[self.column].astype(float))
         # Not `astype(bool)`: NaN, the mark of a missing value, would become True.
         return is_number & (columns[self.where].astype(float) == 1) if self.where else is_number
 
-    def parts(self, columns: Columns) -> tuple[Array, Array]:
+    def parts(self, columns: Columns) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         counts = self.used(columns)
         mean = self(columns, np.ones((1, len(counts))))
         return counts / counts.sum(), np.where(counts, columns[self.column].astype(float) - mean, 0.0)
 
-    def __call__(self, columns: Columns, weights: Array) -> Array:
+    def __call__(self, columns: Columns, weights: Float[np.ndarray, "R n"]) -> Float[np.ndarray, " R"]:
         counts = self.used(columns)
         weights = weights if counts.all() else weights[:, counts]  # no copy if all rows count
         with np.errstate(invalid="ignore"):
@@ -69,7 +70,7 @@ class Mean:
 class MeanOfClasses(Mean):
     """The mean over classes, named by the column `label`, of the mean of each class. Classes without rows are left out."""
 
-    def parts(self, columns: Columns) -> tuple[Array, Array]:
+    def parts(self, columns: Columns) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         rows = np.flatnonzero(self.used(columns))
         weights, residuals = np.zeros((2, len(columns[self.column])))
         _, class_of_row, counts = np.unique(columns["label"][rows], return_inverse=True, return_counts=True)
@@ -78,7 +79,7 @@ class MeanOfClasses(Mean):
         residuals[rows] = values - (np.bincount(class_of_row, values) / counts)[class_of_row]
         return weights, residuals
 
-    def __call__(self, columns: Columns, weights: Array) -> Array:
+    def __call__(self, columns: Columns, weights: Float[np.ndarray, "R n"]) -> Float[np.ndarray, " R"]:
         rows = np.flatnonzero(self.used(columns))
         if not len(rows):
             return np.full(len(weights), np.nan)
@@ -114,7 +115,7 @@ def as_columns(rows: Sequence[Row]) -> Columns:
     return {name: _column(name, rows) for name in names}
 
 
-def _column(name: str, rows: Sequence[Row]) -> Array:
+def _column(name: str, rows: Sequence[Row]) -> Shaped[np.ndarray, "n ..."]:
     values = [row.get(name) for row in rows]
     lengths = {len(value) for value in values if isinstance(value, list | tuple)}
     if len(lengths) > 1:
@@ -130,13 +131,13 @@ def length(columns: Columns) -> int:
     return len(next(iter(columns.values()), ()))
 
 
-def select_rows(columns: Columns, rows: Array) -> Columns:
-    """The columns of some rows; `rows` holds their indices, or is a mask `(n,)`."""
+def select_rows(columns: Columns, rows: Int[np.ndarray, " m"] | Bool[np.ndarray, " n"]) -> Columns:
+    """The columns of some rows; `rows` holds their indices, or is a mask."""
     return {name: column[rows] for name, column in columns.items()}
 
 
-def rows_used(statistic: Statistic, columns: Columns) -> Array:
-    """Whether a statistic counts each row, `(n,)`, bool."""
+def rows_used(statistic: Statistic, columns: Columns) -> Bool[np.ndarray, " n"]:
+    """Whether a statistic counts each row."""
     if isinstance(statistic, Selective):
         return statistic.used(columns)
     return np.ones(length(columns), bool)

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from sfumato.metrics.estimate import RESAMPLES, Measure, estimates_of
-from sfumato.metrics.statistic import Array, Columns, length, select_rows
+from sfumato.metrics.statistic import Columns, length, select_rows
 
 KEYS = ("picture", "label")
 """The columns that identify a query. Rows of two methods with equal values in these columns are a pair."""
@@ -101,5 +102,5 @@ def aligned(first: Columns, second: Columns, keys: Sequence[str] = KEYS) -> tupl
     return (select_rows(first, rows), select_rows(second, rows_of_second)) if len(rows) else None
 
 
-def _repeats(numbers: Array) -> bool:
+def _repeats(numbers: Int[np.ndarray, " n"]) -> bool:
     return len(np.unique(numbers)) < len(numbers)

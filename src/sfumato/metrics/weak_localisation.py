@@ -11,10 +11,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sfumato.metrics.case import Case
-from sfumato.metrics.estimate import Array, Columns, Measure, Row, as_columns
+from sfumato.metrics.estimate import Columns, Measure, Row, as_columns
 from sfumato.metrics.pointing import finite_map
 from sfumato.metrics.protocol import Protocol
 from sfumato.settings import check_number
@@ -121,7 +122,7 @@ class TunedError:
     """The name of a column of overlaps `(n, A)`, one for each α."""
     overlap: float
 
-    def __call__(self, columns: Columns, weights: Array) -> Array:
+    def __call__(self, columns: Columns, weights: Float[np.ndarray, "R n"]) -> Float[np.ndarray, " R"]:
         tuning_rows, held_out_rows = self._parts(columns)
         hits = columns[self.column] > self.overlap
         alpha = _best(hits[tuning_rows], weights[:, tuning_rows])
@@ -136,12 +137,12 @@ class TunedError:
         hits = (columns[self.column] > self.overlap)[tuning_rows]
         return int(_best(hits, np.ones((1, len(hits))))[0])
 
-    def used(self, columns: Columns) -> Array:
-        """Whether the error is counted on each row, `(n,)`, bool."""
+    def used(self, columns: Columns) -> Bool[np.ndarray, " n"]:
+        """Whether the error is counted on each row."""
         return self._parts(columns)[1]
 
-    def _parts(self, columns: Columns) -> tuple[Array, Array]:
-        """Masks `(n,)` of the rows on which α is tuned, and of the rows on which the error is counted."""
+    def _parts(self, columns: Columns) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+        """Masks of the rows on which α is tuned, and of the rows on which the error is counted."""
         known = ~np.isnan(columns[self.column].sum(1))
         if columns[self.column].shape[1] == 1:
             return known, known
@@ -149,13 +150,13 @@ class TunedError:
         return known & is_tuning, known & ~is_tuning
 
 
-def _best(hits: Array, weights: Array) -> Array:
-    """The index `(R,)` of the α with most hits `(n, A)`, the first of equally good ones; -1 if no row has a weight."""
+def _best(hits: Bool[np.ndarray, "n A"], weights: Float[np.ndarray, "R n"]) -> Int[np.ndarray, " R"]:
+    """The index of the α with most hits, the first of equally good ones; -1 if no row has a weight."""
     return np.where(weights.sum(1) > 0, (weights @ hits.astype(float)).argmax(1), -1)
 
 
-def tuning(columns: Columns) -> Array:
-    """Whether each row is a tuning row, `(n,)`, bool: by its column `tuning` if there is one, else by the picture's name.
+def tuning(columns: Columns) -> Bool[np.ndarray, " n"]:
+    """Whether each row is a tuning row: by its column `tuning` if there is one, else by the picture's name.
 
     Tables whose pictures are numbers need the column `tuning`.
     """
@@ -172,14 +173,14 @@ def tunes(picture: str) -> bool:
     return hashlib.blake2b(picture.encode(), digest_size=1).digest()[0] % 2 == 0
 
 
-def at_values(saliency: Tensor, shares: Sequence[float]) -> Tensor:
-    """The thresholds at these shares of the way from the map's least to its largest value, `(A,)`, float64."""
+def at_values(saliency: Float[Tensor, "*S"], shares: Sequence[float]) -> Float[Tensor, " A"]:
+    """The thresholds at these shares of the way from the map's least to its largest value, float64."""
     low, high = saliency.min().double(), saliency.max().double()
     return low + torch.tensor(shares, dtype=torch.float64, device="cpu") * (high - low)
 
 
-def at_energies(energy: Tensor, shares: Sequence[float]) -> Tensor:
-    """The largest thresholds such that the places at or above them have these shares of the energy, `(A,)`, float64."""
+def at_energies(energy: Float[Tensor, "*S"], shares: Sequence[float]) -> Float[Tensor, " A"]:
+    """The largest thresholds such that the places at or above them have these shares of the energy, float64."""
     falling = energy.flatten().double().sort(descending=True).values
     above = falling.cumsum(0)
     # The first place at which the sum reaches the share; the clamp is against rounding of the last sum.
@@ -187,10 +188,10 @@ def at_energies(energy: Tensor, shares: Sequence[float]) -> Tensor:
     return falling[torch.searchsorted(above, energies).clamp(max=len(falling) - 1)]
 
 
-def boxes_above(saliency: Tensor, thresholds: Tensor) -> Tensor:
-    """The tightest boxes around the places of a map `(*S)` no lower than each threshold `(A,)`.
+def boxes_above(saliency: Float[Tensor, "*S"], thresholds: Float[Tensor, " A"]) -> Float[Tensor, "A axes 2"]:
+    """The tightest boxes around the places of a map no lower than each threshold.
 
-    Returns `(A, axes, 2)`, float64: along each axis, the first place and the one after the last; zeros for an empty box.
+    Returns float64: along each axis, the first place and the one after the last; zeros for an empty box.
 
     >>> boxes_above(torch.tensor([[0.0, 1.0, 2.0], [0.0, 3.0, 0.0]]), torch.tensor([1.0, 2.0, 9.0])).int().tolist()
     [[[0, 2], [1, 3]], [[0, 2], [1, 3]], [[0, 0], [0, 0]]]
@@ -207,8 +208,8 @@ def boxes_above(saliency: Tensor, thresholds: Tensor) -> Tensor:
     return torch.stack(sides, 1).double()
 
 
-def overlaps(boxes: Tensor, truth: Tensor) -> Tensor:
-    """Intersection over union `(n, m)` of boxes `(n, 4)` and `(m, 4)`: left, top, right, bottom; 0 for empty boxes."""
+def overlaps(boxes: Float[Tensor, "n 4"], truth: Float[Tensor, "m 4"]) -> Float[Tensor, "n m"]:
+    """Intersection over union of boxes: left, top, right, bottom; 0 for empty boxes."""
     corner = torch.maximum(boxes[:, None, :2], truth[None, :, :2])
     opposite = torch.minimum(boxes[:, None, 2:], truth[None, :, 2:])
     intersection = (opposite - corner).clamp(min=0).prod(2)
@@ -216,5 +217,5 @@ def overlaps(boxes: Tensor, truth: Tensor) -> Tensor:
     return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0.0)
 
 
-def _areas(boxes: Tensor) -> Tensor:
+def _areas(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
     return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int, Shaped
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -47,13 +48,13 @@ class WithArguments:
         self.model = model
         self.arguments, self.named = tree_map(_tensor, (arguments, named))
 
-    def __call__(self, inputs: Tensor) -> Any:
+    def __call__(self, inputs: Shaped[Tensor, "B C *S"]) -> Any:
         """The model's outputs for all inputs."""
         arguments, named = self.of(torch.arange(len(inputs), dtype=torch.long, device=inputs.device))
         return self.model(inputs, *arguments, **named)
 
-    def of(self, query: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The positional and the named arguments for rows that belong to the inputs `(N,)`."""
+    def of(self, query: Int[Tensor, " N"]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The positional and the named arguments for rows that belong to these inputs."""
 
         def rows(value: Any) -> Any:
             if isinstance(value, Shared):

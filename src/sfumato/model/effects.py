@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 Model = Callable[..., Any]
@@ -232,7 +233,7 @@ def saved_bytes(run: Callable[[], object]) -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-def _dense_parts(tensor: Tensor) -> tuple[Tensor, ...]:
+def _dense_parts(tensor: Shaped[Tensor, "..."]) -> tuple[Shaped[Tensor, "..."], ...]:
     """The tensor, or for a sparse tensor the dense tensors in which it is stored."""
     if tensor.layout == torch.sparse_coo:
         return tensor._indices(), tensor._values()

@@ -33,12 +33,12 @@ class Evaluation:
     rows: int
 
     def scores(self, masks: Float[Tensor, "N K *S"]) -> Float[Tensor, " N"]:
-        """`(N,)` scores of what the masks keep."""
+        """The scores of what the masks keep."""
         with self.subject.surroundings.computing(), torch.no_grad():
             return torch.cat([self._mean_phi(masks[rows], rows) for rows in self._chunks(len(masks))])
 
     def values(self, masks: Float[Tensor, "N K *S"], game: Game) -> Float[Tensor, " N"]:
-        """The game's value of each mask, `(N,)`."""
+        """The game's value of each mask."""
         value = torch.zeros(len(masks), dtype=torch.float32, device=masks.device)
         if game.keep:
             value = value + game.keep * self.scores(masks)
@@ -49,7 +49,7 @@ class Evaluation:
     def gradients(
         self, masks: Float[Tensor, "N K *S"], game: Game, *moves: Move, turn: int | None = None
     ) -> tuple[Float[Tensor, " N"], Float[Tensor, "N K *S"]]:
-        """The game's value `(N,)` of each mask, and its gradient `(N, 1, *S)`, with the perturbed input moved.
+        """The game's value of each mask, and its gradient, with the perturbed input moved.
 
         Each move is that of a group of rows; the groups follow each other and have equal sizes. With several perturbations, of
         the mean of the scores; or, at a `turn`, of the score under one of them, taken in turn.

@@ -5,11 +5,12 @@ import warnings
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 
-def check_inputs(inputs: Any) -> Tensor:
+def check_inputs(inputs: Any) -> Float[Tensor, "B C *S"]:
     """The inputs, detached. Raises `ValueError` unless they are a batch `(B, C, *S)` of finite floating-point numbers with 1 to
     3 axes of space."""
     if not isinstance(inputs, Tensor):
@@ -31,7 +32,7 @@ def check_inputs(inputs: Any) -> Tensor:
     return inputs.detach()
 
 
-def check_model(model: Any, inputs: Tensor) -> None:
+def check_model(model: Any, inputs: Float[Tensor, "B C *S"]) -> None:
     """Raise `ValueError` unless the model can be called on the inputs, and differentiated if it is an `nn.Module`."""
     if not callable(model):
         raise ValueError(f"the model must be an nn.Module or a function of inputs; got {model!r}")
@@ -87,8 +88,8 @@ def check_batch_axis(shape: tuple[int, ...], error: Exception) -> None:
         raise ValueError(f"the model fails on inputs of shape {shape}: {error}") from error
 
 
-def warn_of_no_effect(queries: Tensor, layer: str) -> None:
-    """Warn about the queries, marked in `(B,)`, whose score does not depend on the places of the layer, or of the input."""
+def warn_of_no_effect(queries: Bool[Tensor, " B"], layer: str) -> None:
+    """Warn about the marked queries, whose score does not depend on the places of the layer, or of the input."""
     if queries.any():
         warnings.warn(no_effect(queries, layer), stacklevel=1 + _frames_of_ours())
 
@@ -101,8 +102,8 @@ def _frames_of_ours() -> int:
     return count
 
 
-def no_effect(queries: Tensor, layer: str) -> str:
-    """The warning about queries, marked in `(B,)`, whose score does not depend on the places of the layer, or of the input."""
+def no_effect(queries: Bool[Tensor, " B"], layer: str) -> str:
+    """The warning about the marked queries, whose score does not depend on the places of the layer, or of the input."""
     rows = ", ".join(map(str, queries.nonzero().flatten().tolist()))
     where = f"the places of layer {layer!r}" if layer else "the input"
     remedy = (

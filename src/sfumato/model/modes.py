@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.model.effects import Model
@@ -113,7 +114,7 @@ class Surroundings:
         with torch.autocast(self.device_type, dtype=self.dtype, enabled=self.autocast):
             yield
 
-    def call(self, model: Model, inputs: Tensor, *arguments: Any, **named: Any) -> Any:
+    def call(self, model: Model, inputs: Float[Tensor, "N ..."], *arguments: Any, **named: Any) -> Any:
         """The model's outputs under the caller's autocast. It gets a copy of the inputs, which it may change in place."""
         with self.calling():
             return model(inputs.clone(), *arguments, **named)

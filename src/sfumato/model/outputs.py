@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
@@ -36,7 +37,7 @@ def pairs_of(a: Any, b: Any) -> list[tuple[Any, Any]] | None:
     return list(zip(values_a, values_b, strict=True)) if form_a == form_b else None
 
 
-def tolerance(values: Tensor, rounding: float = 0.0) -> Tensor:
+def tolerance(values: Float[Tensor, "..."], rounding: float = 0.0) -> Float[Tensor, ""]:
     """The largest difference of the same values computed in another way: a share of the largest magnitude.
 
     The share is `rounding`, or the root of the type's resolution if that is larger: 3e-4 for float32.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from sfumato.model.arguments import WithArguments, split_arguments
@@ -42,10 +43,10 @@ class Habits:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model, inputs `(B, C, *S)` and the score of `B` queries, checked, with the model frozen."""
+    """A model, inputs and the score of `B` queries, checked, with the model frozen."""
 
     model: Model
-    inputs: Tensor
+    inputs: Float[Tensor, "B C *S"]
     score: Score
     surroundings: Surroundings
     habits: Habits
@@ -57,7 +58,7 @@ class Subject:
     def prepared(
         cls,
         model: Model,
-        inputs: Tensor,
+        inputs: Shaped[Tensor, "..."],
         targets: Any,
         meaning: str = "logit",
         seed: int = 0,
@@ -81,12 +82,12 @@ class Subject:
             yield cls(model, inputs, score, surroundings, Habits(_layouts(model, inputs)), more=more)
 
     @property
-    def query(self) -> Tensor:
-        """The index of each input, `(B,)`."""
+    def query(self) -> Int[Tensor, " B"]:
+        """The index of each input."""
         return torch.arange(len(self.inputs), dtype=torch.long, device=self.inputs.device)
 
-    def outputs(self, rows: Tensor, query: Tensor) -> Any:
-        """The model's outputs for rows `(N, C, *S)` that belong to the queries `(N,)`.
+    def outputs(self, rows: Float[Tensor, "N C *S"], query: Int[Tensor, " N"]) -> Any:
+        """The model's outputs for rows that belong to the queries.
 
         The rows are converted to the precision of the inputs, and the model runs under the caller's autocast.
         """
@@ -126,8 +127,8 @@ class Subject:
             if not same:
                 habits.layouts.pop(0)
 
-    def phi(self, rows: Tensor, query: Tensor) -> Tensor:
-        """The scores `(N,)` of rows `(N, C, *S)` that belong to the queries `(N,)`."""
+    def phi(self, rows: Float[Tensor, "N C *S"], query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """The scores of rows that belong to the queries."""
         if self.habits.alone and len(rows) > 1:
             pairs = zip(rows.split(1), query.split(1), strict=True)
             return torch.cat([self.phi(row, row_query) for row, row_query in pairs])
@@ -140,8 +141,8 @@ class Subject:
         self.habits.together |= len(rows) > 1
         return self.scores_of(outputs, query)
 
-    def scores_of(self, outputs: Any, query: Tensor) -> Tensor:
-        """The scores `(N,)` of the model's outputs for rows of the queries `(N,)`."""
+    def scores_of(self, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """The scores of the model's outputs for rows of the queries."""
         scores = check_score(self.score(outputs, query), outputs, len(query)).float()
         if self.habits.score is None:
             self.habits.score = self.score.resolve(outputs)
@@ -152,7 +153,9 @@ class Subject:
         """The score as it was read for the model's outputs, for the `about` of a result."""
         return self.habits.score or self.score
 
-    def can_retry_one_by_one(self, query: Tensor, error: Exception, rows: Tensor | None = None) -> bool:
+    def can_retry_one_by_one(
+        self, query: Int[Tensor, " N"], error: Exception, rows: Float[Tensor, "N C *S"] | None = None
+    ) -> bool:
         """Whether the model, which failed with `error` on the rows of `query`, works on a single row. Rows then go one by one.
 
         An example is a program that was exported for a batch of one. `rows` are the rows on which it failed, by default the
@@ -169,7 +172,7 @@ class Subject:
         self.habits.alone = True
         return True
 
-    def rows_are_independent(self, query: Tensor, outputs: Any) -> bool:
+    def rows_are_independent(self, query: Int[Tensor, " N"], outputs: Any) -> bool:
         """Whether the `outputs` of a batch of these queries are those of each query alone. Only the first one is compared.
 
         If not, rows go one by one from now on. Once a batch has agreed, no other is checked.
@@ -183,14 +186,14 @@ class Subject:
             self._decide_batching(run_first(), outputs, run_first)
         return len(query) == 1 or not self.habits.alone
 
-    def whole(self, rows: int | None = None) -> Tensor:
-        r"""$\Phi(x)$, `(B,)`, computed in chunks of `rows`. Raises `ValueError` if a score is not finite."""
+    def whole(self, rows: int | None = None) -> Float[Tensor, " B"]:
+        r"""$\Phi(x)$, computed in chunks of `rows`. Raises `ValueError` if a score is not finite."""
         with self.surroundings.computing(), torch.no_grad():
             chunks = self.query.split(rows or len(self.inputs))
             return check_finite(torch.cat([self.phi(self.inputs[chunk], chunk) for chunk in chunks]), WHOLE)
 
-    def probe(self, memory: float | None) -> tuple[int, Tensor]:
-        r"""Run the model on a few inputs. Returns how many rows fit into one batch, and the scores $\Phi(x)$, `(B,)`.
+    def probe(self, memory: float | None) -> tuple[int, Float[Tensor, " B"]]:
+        r"""Run the model on a few inputs. Returns how many rows fit into one batch, and the scores $\Phi(x)$.
 
         The graph for a backward pass of so many rows fits into `memory` GiB, by default into what `memory.budget` says. A
         single row runs first, then a pair, which shows whether the rows of a batch influence each other. Raises
@@ -267,7 +270,7 @@ LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 """The memory formats with the channels last, by the number of the inputs' axes."""
 
 
-def _layouts(model: Model, inputs: Tensor) -> list[torch.memory_format]:
+def _layouts(model: Model, inputs: Float[Tensor, "B C *S"]) -> list[torch.memory_format]:
     """The memory formats to try: channels last if the inputs have it, or if it is faster, as for convolutions on a CPU.
 
     Models that call `.view` on the output of a convolution fail with it. They get contiguous inputs.

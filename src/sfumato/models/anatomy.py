@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfumato.data import labels as class_labels
@@ -51,7 +52,7 @@ def describe(name: str, net: nn.Module, preparation: Preparation, labels: tuple[
     )
 
 
-def _trace(net: nn.Module, example: Tensor) -> tuple[Any, str | None]:
+def _trace(net: nn.Module, example: Float[Tensor, "1 C *S"]) -> tuple[Any, str | None]:
     """The network's outputs, and the name of the last module whose output has space, if the network ends by pooling maps.
 
     A container comes after its parts: the name is that of a block, not of the last activation in it.
@@ -62,7 +63,7 @@ def _trace(net: nn.Module, example: Tensor) -> tuple[Any, str | None]:
         return _run(net, example, watch=False)
 
 
-def _run(net: nn.Module, example: Tensor, watch: bool) -> tuple[Any, str | None]:
+def _run(net: nn.Module, example: Float[Tensor, "1 C *S"], watch: bool) -> tuple[Any, str | None]:
     outputs: list[tuple[str, tuple[int, ...], Labels | None]] = []
 
     with ExitStack() as effects, torch.no_grad():

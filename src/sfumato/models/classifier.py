@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -58,8 +59,8 @@ class Preparation:
         assert side is not None  # noqa: S101  # for the type checker: `__post_init__` has checked it
         return len(self.mean), side, side
 
-    def __call__(self, picture: Image.Image) -> Tensor:
-        """The picture as a float tensor (C, H, W), normalised."""
+    def __call__(self, picture: Image.Image) -> Float[Tensor, "C H W"]:
+        """The picture as a tensor, normalised."""
         picture = picture.convert("RGB" if len(self.mean) == 3 else "L")
         (width, height), (left, top, right, bottom) = self._resized(picture.size)
         if self.antialias:
@@ -70,13 +71,13 @@ class Preparation:
         values = values[:, top:bottom, left:right]
         return self.normalisation.seen(values, axes=2)
 
-    def restore(self, inputs: Tensor) -> Tensor:
-        """The pictures of inputs (…, C, H, W): RGB (…, 3, H, W) in [0, 1], on the inputs' device."""
+    def restore(self, inputs: Float[Tensor, "*N C H W"]) -> Float[Tensor, "*N 3 H W"]:
+        """The pictures of inputs: RGB in [0, 1], on the inputs' device."""
         values = self.normalisation.pictures(inputs, axes=2).clamp(0, 1)
         return values.expand(*values.shape[:-3], 3, *values.shape[-2:])
 
-    def normalised(self, pictures: Tensor) -> Tensor:
-        """The inputs (…, C, H, W) of pictures, RGB (…, 3, H, W) in [0, 1]: the inverse of `restore`."""
+    def normalised(self, pictures: Float[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N C H W"]:
+        """The inputs of pictures, RGB in [0, 1]: the inverse of `restore`."""
         values = pictures.mean(-3, keepdim=True) if len(self.mean) == 1 else pictures
         return self.normalisation.seen(values, axes=2)
 
@@ -118,16 +119,16 @@ class Classifier:
     labels: Sequence[str]
     layers: Mapping[str, str] = field(default_factory=dict)
 
-    def prepare(self, picture: Image.Image) -> Tensor:
-        """The network's input (C, H, W) for a picture. Stack several to make a batch."""
+    def prepare(self, picture: Image.Image) -> Float[Tensor, "C H W"]:
+        """The network's input for a picture. Stack several to make a batch."""
         return self.preparation(picture)
 
-    def restore(self, inputs: Tensor) -> Tensor:
-        """The pictures of inputs (…, C, H, W): RGB (…, 3, H, W) in [0, 1]."""
+    def restore(self, inputs: Float[Tensor, "*N C H W"]) -> Float[Tensor, "*N 3 H W"]:
+        """The pictures of inputs: RGB in [0, 1]."""
         return self.preparation.restore(inputs)
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """The logits `(B, classes)` for inputs (B, C, H, W). Maps of logits are averaged over space."""
+    def logits(self, inputs: Float[Tensor, "B C H W"]) -> Float[Tensor, "B classes"]:
+        """The logits for inputs. Maps of logits are averaged over space."""
         outputs = class_scores(self.net(inputs), len(inputs))
         return outputs.flatten(2).mean(2) if outputs.ndim > 2 else outputs
 
@@ -139,7 +140,7 @@ class Classifier:
         return replace(method, layer=layer)  # type: ignore[type-var]
 
 
-def _as_tensor(picture: Image.Image) -> Tensor:
-    """The values `(C, H, W)` in [0, 1]."""
+def _as_tensor(picture: Image.Image) -> Float[Tensor, "C H W"]:
+    """The values in [0, 1]."""
     width, height = picture.size
     return torch.from_numpy(np.array(picture)).float().reshape(height, width, -1).permute(2, 0, 1) / 255

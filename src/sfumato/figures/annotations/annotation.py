@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Shaped
 from PIL import Image
 from torch import Tensor
 
@@ -31,8 +32,8 @@ class Annotation:
     """The index of the class among the model's labels."""
     name: str
     """The label of the class."""
-    mask: Tensor
-    """`(height, width)`, bool, on the CPU: as large as the picture, and with at least one pixel."""
+    mask: Bool[Tensor, "height width"]
+    """On the CPU: as large as the picture, and with at least one pixel."""
     about: Mapping[str, Any]
     """How the mask was made, as plain JSON; see `annotated`."""
 
@@ -113,8 +114,8 @@ def annotated(
     return annotations
 
 
-def _masks(result: Attribution, classifier: Classifier, picture: Image.Image) -> Tensor:
-    """The masks of the result's query, `(V, h, w)`, float32 on the CPU. Raises `ValueError` if they are not of the picture."""
+def _masks(result: Attribution, classifier: Classifier, picture: Image.Image) -> Float[Tensor, "V h w"]:
+    """The masks of the result's query, float32 on the CPU. Raises `ValueError` if they are not of the picture."""
     if result.masks is None:
         raise ValueError("the result has no masks; give one made by a method with masks, e.g. ExtremalPerturbation")
     masks = result.masks.detach().float().cpu()
@@ -158,6 +159,6 @@ def _about(result: Attribution, model: str, weights: str, variant: int, label: i
     }
 
 
-def _number(values: Tensor | None, *index: int) -> float | None:
+def _number(values: Shaped[Tensor, "..."] | None, *index: int) -> float | None:
     """The value at an index, for JSON, with the digits of float32."""
     return None if values is None else number(values[index], 7)

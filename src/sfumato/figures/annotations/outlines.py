@@ -1,18 +1,16 @@
 """Polygons along the borders of a mask's pixels, which enclose exactly these pixels."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-
-Array = np.ndarray[Any, Any]
+from jaxtyping import Bool
 
 Point = tuple[int, int]
 """x, y in pixels: the pixel of column c and row r covers [c, c + 1) × [r, r + 1)."""
 
 
-def polygons(mask: Array) -> list[list[Point]]:
-    """Polygons without holes that together enclose the pixels of a mask `(height, width)`, bool.
+def polygons(mask: Bool[np.ndarray, "height width"]) -> list[list[Point]]:
+    """Polygons without holes that together enclose the pixels of a mask.
 
     A mask with holes is cut from left to right along the lower border of the first row of each hole, so that every hole is
     open to a cut. The polygons do not overlap, and no polygon touches itself.
@@ -28,8 +26,8 @@ def polygons(mask: Array) -> list[list[Point]]:
     return [[(x, y + top) for x, y in outline] for top, bottom in bands for outline in outlines(mask[top:bottom])]
 
 
-def outlines(mask: Array) -> list[list[Point]]:
-    """The closed lines between the pixels inside and outside a mask `(height, width)`, bool. Each line is a list of corners.
+def outlines(mask: Bool[np.ndarray, "height width"]) -> list[list[Point]]:
+    """The closed lines between the pixels inside and outside a mask. Each line is a list of corners.
 
     Pixels that touch only at a corner are not connected. A line around pixels of the mask runs clockwise, with y pointing
     down, and a line around a hole runs counterclockwise. No line touches itself.
@@ -62,7 +60,7 @@ def is_hole(outline: list[Point]) -> bool:
     return sum(x * b - a * y for (x, y), (a, b) in zip(outline, outline[1:] + outline[:1], strict=True)) < 0
 
 
-def _borders(mask: Array) -> Iterator[tuple[int, int, int]]:
+def _borders(mask: Bool[np.ndarray, "height width"]) -> Iterator[tuple[int, int, int]]:
     """The horizontal borders as y, x of the start, x of the end. They run right above pixels of the mask, and left below."""
     steps = np.diff(np.pad(mask.astype(np.int8), 1), axis=0)
     before, after = steps[:, :-1], steps[:, 1:]

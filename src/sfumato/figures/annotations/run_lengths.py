@@ -1,12 +1,12 @@
 """Masks as the lengths of runs, and COCO's text for the lengths."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 
-def lengths(values: np.ndarray[Any, Any]) -> list[int]:
+def lengths(values: Bool[np.ndarray, " n"]) -> list[int]:
     """The lengths of the runs of 0 and of 1, in turns, in a row of bools. The first is 0 if the row begins with 1.
 
     >>> lengths(np.array([1, 1, 0, 1], dtype=bool))

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from sfumato.metrics.estimate import Measure
-from sfumato.metrics.statistic import Array, Columns, length, select_rows
+from sfumato.metrics.statistic import Columns, length, select_rows
 
 ROWS_AT_ONCE = 256
 """Rows whose values are computed together; the weights of the others are 0."""
@@ -25,8 +26,8 @@ class Case:
     """The class that was explained: the target, or what the model predicted."""
 
 
-def by_case(measure: Measure, columns: Columns) -> Array:
-    """The value of a measure for each row alone, `(n,)`; NaN for rows without one, such as those that tune a threshold."""
+def by_case(measure: Measure, columns: Columns) -> Float[np.ndarray, " n"]:
+    """The value of a measure for each row alone; NaN for rows without one, such as those that tune a threshold."""
     parts = [np.empty(0)]
     for first in range(0, length(columns), ROWS_AT_ONCE):
         rows = np.arange(first, min(first + ROWS_AT_ONCE, length(columns)))
@@ -34,7 +35,7 @@ def by_case(measure: Measure, columns: Columns) -> Array:
     return np.concatenate(parts)
 
 
-def rank(values: Array, higher_is_better: bool) -> Array:
+def rank(values: Float[np.ndarray, " n"], higher_is_better: bool) -> Int[np.ndarray, " m"]:
     """The indices of the finite values, the best first; equal values stay in their order.
 
     >>> rank(np.array([1.0, np.nan, 2.0, 1.0]), higher_is_better=True).tolist()
@@ -55,10 +56,12 @@ class Disagreement(NamedTuple):
     lowest: str
 
 
-def disagreements(queries: Mapping[str, Array], values: Mapping[str, Array], most: int) -> list[Disagreement]:
+def disagreements(
+    queries: Mapping[str, Int[np.ndarray, " _"]], values: Mapping[str, Float[np.ndarray, " _"]], most: int
+) -> list[Disagreement]:
     """The queries for which the methods' values differ most, at most so many; none for which all agree.
 
-    `queries` and `values` are those of each method, `(n,)`.
+    `queries` and `values` are those of each method.
 
     >>> queries = {"one": np.array([3, 5]), "two": np.array([3, 5]), "three": np.array([5])}
     >>> values = {"one": np.array([1.0, 0.5]), "two": np.array([1.0, 0.9]), "three": np.array([0.6])}

@@ -4,6 +4,7 @@ import base64
 import io
 
 import numpy as np
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -14,13 +15,13 @@ SMALL_QUALITY = 80
 """The quality of JPEGs that are small or blurred."""
 
 
-def jpeg(picture: Tensor, quality: int = QUALITY) -> str:
-    """An RGB picture `(3, H, W)` in [0, 1], as a JPEG."""
+def jpeg(picture: Float[Tensor, "3 H W"], quality: int = QUALITY) -> str:
+    """An RGB picture in [0, 1], as a JPEG."""
     return data_url(Image.fromarray(eight_bits(picture).transpose(1, 2, 0)), "JPEG", quality=quality)
 
 
-def png(mask: Tensor, max_side: int | None = None) -> str:
-    """A mask `(H, W)` in [0, 1], as a grey PNG of 8 bits, made smaller if a side has more than `max_side` pixels."""
+def png(mask: Float[Tensor, "H W"], max_side: int | None = None) -> str:
+    """A mask in [0, 1], as a grey PNG of 8 bits, made smaller if a side has more than `max_side` pixels."""
     picture = Image.fromarray(eight_bits(mask))
     if max_side is not None:
         picture.thumbnail((max_side, max_side), Image.Resampling.BILINEAR)
@@ -34,7 +35,7 @@ def thumbnail(picture: Image.Image, max_side: int) -> str:
     return data_url(small, "JPEG", quality=SMALL_QUALITY)
 
 
-def eight_bits(values: Tensor) -> np.ndarray:
+def eight_bits(values: Float[Tensor, "*P"]) -> UInt8[np.ndarray, "*P"]:
     """Values in [0, 1] as whole numbers from 0 to 255; NaN becomes 0."""
     bounded = values.detach().float().cpu().nan_to_num(0.0).clamp(0, 1)
     return np.ascontiguousarray(bounded.mul(255).round().byte().numpy())

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jaxtyping import Shaped
 from torch import Tensor
 
 from sfumato.attribution import Attribution
@@ -119,8 +120,8 @@ def search_outcome(result: Attribution, search: SmallestArea | None) -> SearchOu
     )
 
 
-def single_value(values: Tensor | None) -> float | None:
-    """The value of one query, from a tensor `(1,)`."""
+def single_value(values: Shaped[Tensor, "1"] | None) -> float | None:
+    """The value of one query."""
     return None if values is None else number(values[0])
 
 

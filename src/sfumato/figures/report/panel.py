@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
@@ -29,8 +30,8 @@ class Panel:
     """The name of the method."""
     result: Attribution
     search: SmallestArea | None = None
-    picture: Tensor | None = None
-    """`(3, H, W)` in [0, 1]."""
+    picture: Float[Tensor, "3 H W"] | None = None
+    """In [0, 1]."""
     perturbed: PerturbedLevels | None = None
     note: str = ""
     """A sentence about what the network saw, or why it is not shown."""

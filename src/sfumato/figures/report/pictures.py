@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from PIL import Image
 from torch import Tensor
 
@@ -29,14 +30,14 @@ AS_SEEN = "As the network saw it"
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """A result's masks, or only its map, as pictures `(V, H, W)` in [0, 1]."""
+    """A result's masks, or only its map, as pictures in [0, 1]."""
 
-    values: Tensor
+    values: Float[Tensor, "V H W"]
     are_masks: bool
     """Whether they are masks of the picture, so that the hidden part can be shown. Otherwise they are heat maps."""
 
 
-def frames(result: Attribution, rows: Sequence[MaskRow], picture: Tensor | None) -> Frames | None:
+def frames(result: Attribution, rows: Sequence[MaskRow], picture: Float[Tensor, "3 H W"] | None) -> Frames | None:
     """The frames of one query in the order of its rows; `None` if the input was not a picture."""
     if result.map.ndim != 4:
         return None
@@ -53,7 +54,7 @@ def frames(result: Attribution, rows: Sequence[MaskRow], picture: Tensor | None)
     return Frames(enlarged(masks, size)[:, 0].clamp(0, 1), are_masks=True)
 
 
-def batch(inputs: Any, classifier: Classifier | None) -> Tensor:
+def batch(inputs: Any, classifier: Classifier | None) -> Shaped[Tensor, "..."]:
     """The inputs of a user as a tensor `(B, C, H, W)`.
 
     With a classifier, `inputs` are a tensor that it has prepared, or PIL pictures, which are prepared. Without one, they are a
@@ -82,8 +83,8 @@ def batch(inputs: Any, classifier: Classifier | None) -> Tensor:
     return inputs
 
 
-def restore(inputs: Tensor, classifier: Classifier | None) -> Tensor:
-    """The pictures of inputs `(B, C, H, W)`: RGB `(B, 3, H, W)` in [0, 1]. Raises `ValueError` if they are not pictures."""
+def restore(inputs: Float[Tensor, "B C H W"], classifier: Classifier | None) -> Float[Tensor, "B 3 H W"]:
+    """The pictures of inputs: RGB in [0, 1]. Raises `ValueError` if they are not pictures."""
     if inputs.ndim != 4:
         raise ValueError(f"a report shows pictures (B, C, H, W); got inputs of shape {tuple(inputs.shape)}: give None")
     if not inputs.is_floating_point():
@@ -109,16 +110,17 @@ def restore(inputs: Tensor, classifier: Classifier | None) -> Tensor:
 class PerturbedLevels:
     """A picture at evenly spaced levels of its perturbation, from fully perturbed to almost itself."""
 
-    levels: Tensor
-    """`(L, 3, H, W)`."""
+    levels: Float[Tensor, "L 3 H W"]
     name: str
     """What the page calls them."""
     note: str = ""
     """A sentence about them, if there is one."""
 
 
-def perturbed_levels(result: Attribution, inputs: Tensor, classifier: Classifier | None) -> PerturbedLevels:
-    """The levels of the inputs `(1, C, H, W)` of a result's network.
+def perturbed_levels(
+    result: Attribution, inputs: Float[Tensor, "1 C H W"], classifier: Classifier | None
+) -> PerturbedLevels:
+    """The levels of the inputs of a result's network.
 
     Where a mask has the value m, the network saw what is at the share m of the way through the levels to the picture. This is
     exact for a `Blur`, and for perturbations that blend the picture with a background.
@@ -140,5 +142,5 @@ def perturbed_levels(result: Attribution, inputs: Tensor, classifier: Classifier
     return PerturbedLevels(restore(levels, classifier) if classifier is not None else _rgb(levels), name, hidden.note)
 
 
-def _rgb(levels: Tensor) -> Tensor:
+def _rgb(levels: Float[Tensor, "L C H W"]) -> Float[Tensor, "L 3 H W"]:
     return levels.clamp(0, 1).expand(-1, 3, -1, -1)

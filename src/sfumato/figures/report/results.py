@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jaxtyping import Shaped
 from torch import Tensor
 
 from sfumato.attribution import Attribution
@@ -31,8 +32,8 @@ class Entry:
 
     results: Mapping[str, Result]
     """The results of this query only."""
-    inputs: Tensor | None = None
-    """`(1, C, H, W)`."""
+    inputs: Shaped[Tensor, "1 ..."] | None = None
+    """`(1, C, H, W)` if they are pictures."""
     classifier: Classifier | None = None
     label: str = ""
     note: str = ""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -133,8 +134,8 @@ def _element(rule: str | None, label: str) -> Html:
     return tag("span", class_=f"thumbnail {rule}", role="img", aria_label=label)
 
 
-def _resize(picture: Tensor) -> Tensor:
-    """An RGB picture `(3, H, W)`, made smaller if its longer side has more than `SIDE` pixels."""
+def _resize(picture: Float[Tensor, "3 H W"]) -> Float[Tensor, "3 h w"]:
+    """An RGB picture, made smaller if its longer side has more than `SIDE` pixels."""
     height, width = picture.shape[1:]
     scale = min(1.0, SIDE / max(height, width))
     size = max(1, round(scale * height)), max(1, round(scale * width))

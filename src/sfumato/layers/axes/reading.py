@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfumato.layers.axes.labels import (
@@ -57,8 +58,8 @@ Axes = tuple[Axis, ...]
 
 
 @contextmanager
-def following(net: nn.Module, inputs: Tensor) -> Iterator[Watch]:
-    """Within this context, label the axes of all values that the network computes from inputs `(N, C, *S)`.
+def following(net: nn.Module, inputs: Float[Tensor, "N C *S"]) -> Iterator[Watch]:
+    """Within this context, label the axes of all values that the network computes from the inputs.
 
     A recurrent layer, e.g. an LSTM, is one operation: its steps along an axis are not followed.
     """
@@ -137,11 +138,16 @@ def _covers(part: Part, space: Sequence[int]) -> bool:
 
 
 def axes_of(
-    net: nn.Module, module: nn.Module, at: str, inputs: Tensor, run: Callable[[Tensor], Any], call: int = -1
+    net: nn.Module,
+    module: nn.Module,
+    at: str,
+    inputs: Float[Tensor, "N C *S"],
+    run: Callable[[Tensor], Any],
+    call: int = -1,
 ) -> Axes | None:
     """The axes of a module's output, or with `at="input"` of its input, at one of its calls.
 
-    `run` runs the network for inputs `(N, C, *S)`. None if the network cannot be watched, if there is no such call, or if the
+    `run` runs the network for inputs. None if the network cannot be watched, if there is no such call, or if the
     value there is no tensor.
     """
     chooser = CallChooser("", call)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -29,8 +30,8 @@ class LabelStore:
         super().__init__()
         self._labels: Any = WeakTensorKeyDictionary()
 
-    def begin(self, inputs: Tensor, net: nn.Module) -> None:
-        """Label the network's inputs, `(N, C, *S)`, and its weights."""
+    def begin(self, inputs: Float[Tensor, "N C *S"], net: nn.Module) -> None:
+        """Label the network's inputs and its weights."""
         for values in (*net.parameters(), *net.buffers()):
             if not isinstance(values, nn.UninitializedParameter | nn.UninitializedBuffer):
                 self._labels[values] = tuple(open_label(size, learnt=True) for size in values.shape)

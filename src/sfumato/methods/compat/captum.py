@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from sfumato.attribution import Attribution
@@ -56,11 +57,14 @@ class CaptumFace:
 
     @_with_wrapped
     def attribute(
-        self, inputs: Tensor | tuple[Tensor], target: Any = None, additional_forward_args: Any = None
-    ) -> Tensor | tuple[Tensor]:
+        self,
+        inputs: Float[Tensor, "B C *S"] | tuple[Float[Tensor, "B C *S"]],
+        target: Any = None,
+        additional_forward_args: Any = None,
+    ) -> Float[Tensor, "B C *S"] | tuple[Float[Tensor, "B C *S"]]:
         """The method's map, repeated over the channels to the shape of the inputs, as Captum's metrics need it.
 
-        `inputs` is a tensor `(B, C, *S)`, or a tuple with one tensor; the result has the same form. `target` is as for
+        `inputs` is a tensor, or a tuple with one tensor; the result has the same form. `target` is as for
         Captum: a class index, one index per input, a tuple that indexes outputs with several axes, or a list of such
         tuples; `None` if the model returns one number per input. It may also be a `Score`. `additional_forward_args` are
         passed to the model after the inputs; a tensor with a row for each input is passed with the rows of the inputs (see
@@ -106,7 +110,7 @@ def _targets(target: Any) -> Any:
     return target
 
 
-def _only(outputs: Any) -> Tensor:
+def _only(outputs: Any) -> Shaped[Tensor, " N"]:
     """The only number that the model returns for each input. Raises `ValueError` if it returns more."""
     if not isinstance(outputs, Tensor) or outputs.numel() != len(outputs):
         raise ValueError(
@@ -131,7 +135,7 @@ class Entry(Score):
                 f"got {len(self.indices)} targets for {queries} inputs; give one per input, or one for all"
             )
 
-    def __call__(self, outputs: Any, query: Tensor) -> Tensor:
+    def __call__(self, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         values = class_scores(outputs, len(query))
         indices = torch.tensor(self.indices, dtype=torch.long, device=values.device).expand(
             max(len(self.indices), int(query.max()) + 1), -1

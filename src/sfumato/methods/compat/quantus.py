@@ -5,16 +5,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from sfumato.attribution import Attribution
 
 
-def explain_func(method: Callable[..., Attribution]) -> Callable[..., np.ndarray]:
+def explain_func(method: Callable[..., Attribution]) -> Callable[..., Float[np.ndarray, "B 1 *S"]]:
     """The `explain_func` for Quantus' metrics: a function from model, inputs and targets to NumPy maps.
 
-    `explain_func(method)(model, inputs, targets)` takes inputs `(B, C, *S)` and class indices `(B,)`, and returns maps
-    `(B, 1, *S)` in float32. The inputs are converted to the precision and moved to the device of the model's parameters, or to
+    `explain_func(method)(model, inputs, targets)` takes inputs `(B, C, *S)` and class indices `(B,)`, and returns maps in
+    float32. The inputs are converted to the precision and moved to the device of the model's parameters, or to
     `device`, which Quantus passes. Other settings raise `ValueError`, as they belong to the method.
     """
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.model.backward.rectifiers import next_number, place
@@ -119,7 +120,7 @@ def _sums(signals: Sequence[Any]) -> tuple[float, float]:
     )
 
 
-def check_thread(scores: Tensor, outputs: Sequence[Tensor], start: int) -> None:
+def check_thread(scores: Float[Tensor, "..."], outputs: Sequence[Float[Tensor, "..."]], start: int) -> None:
     """Raise `ValueError` if a part between `scores` and `outputs` was computed in another thread, without the rules.
 
     Each thread numbers the nodes that it makes. So in such a graph a number occurs twice, or is not among those that this
@@ -138,7 +139,7 @@ def check_thread(scores: Tensor, outputs: Sequence[Tensor], start: int) -> None:
         numbers.add(number)
 
 
-def _between(scores: Tensor, outputs: Sequence[Tensor]) -> list[Any]:
+def _between(scores: Float[Tensor, "..."], outputs: Sequence[Float[Tensor, "..."]]) -> list[Any]:
     """The nodes of the graph through which a signal flows from scores to outputs, without leaves."""
     ends = {output.grad_fn for output in outputs if output.grad_fn is not None}
     leaves = {id(output) for output in outputs if output.grad_fn is None}
@@ -160,7 +161,11 @@ def _between(scores: Tensor, outputs: Sequence[Tensor]) -> list[Any]:
 
 
 def check_conserved(
-    scores: Tensor, outputs: Sequence[Tensor], span: Span, is_ruled: Callable[[Any], bool], title: str
+    scores: Float[Tensor, "..."],
+    outputs: Sequence[Float[Tensor, "..."]],
+    span: Span,
+    is_ruled: Callable[[Any], bool],
+    title: str,
 ) -> None:
     """Raise `ValueError` if probabilities do not add up between `scores` and `outputs`. The message names the operation.
 
@@ -194,7 +199,7 @@ def _refuse(passage: Passage, call: Call | None, title: str) -> None:
     raise ValueError(f"{title} stops at {name}{where}, which {problem}; name a layer above it, or use another method")
 
 
-def _nodes(scores: Tensor) -> list[Any]:
+def _nodes(scores: Float[Tensor, "..."]) -> list[Any]:
     """All nodes of a graph."""
     visited, stack = set(), [scores.grad_fn]
     while stack:

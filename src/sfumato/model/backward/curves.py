@@ -12,6 +12,7 @@ from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -19,7 +20,7 @@ from sfumato.model.backward.gates import Operation, spread
 
 
 @cache
-def grid(dtype: torch.dtype) -> Tensor:
+def grid(dtype: torch.dtype) -> Float[Tensor, " G"]:
     """Values of both signs, denser towards zero and without zero: up to 24, or 8 in half precision, where `exp` overflows."""
     steps = 28 if torch.finfo(dtype).bits > 16 else 24
     positive = 0.02 * 1.3 ** torch.arange(steps, dtype=torch.float64, device="cpu")
@@ -73,15 +74,15 @@ class Root:
 class Curve:
     """A tensor as a function of a root."""
 
-    compute: Callable[[], Tensor | None]
+    compute: Callable[[], Shaped[Tensor, " G *s"] | None]
     switches: tuple[Switch, ...] = ()
     """The switches of the rectifiers between the root and the tensor."""
     rectified: tuple["Curve", ...] = ()
     """The curves of the outputs of these rectifiers."""
 
     @cached_property
-    def values(self) -> Tensor | None:
-        """The values `(G, *s)` at the `grid`, for some places `(*s)`, computed on first use; `None` if that is impossible."""
+    def values(self) -> Shaped[Tensor, " G *s"] | None:
+        """The values at the `grid`, for some places `*s`, computed on first use; `None` if that is impossible."""
         return self.compute()
 
     def of_rectifier(self, switch: Switch) -> "Curve":
@@ -163,7 +164,7 @@ class Curves:
         return dependences
 
 
-def has_one_sign(values: Tensor) -> bool:
+def has_one_sign(values: Shaped[Tensor, " G *s"]) -> bool:
     """Whether a curve never crosses zero, like `exp`. An operation on it then has no values of the other sign.
 
     A line crosses zero somewhere, perhaps outside of the grid.
@@ -191,13 +192,13 @@ COPIES = (
 """Elementwise operations without torch's tag `pointwise`. `index_put` is an assignment by a boolean mask."""
 
 
-def at_root(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+def at_root(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Float[Tensor, " G *s"]:
     """The values of the root's own curve, which is the identity."""
     return _grid_on(dtype, device).view(-1, *[1] * len(shape)).expand(-1, *_sizes(shape))
 
 
 @cache
-def _grid_on(dtype: torch.dtype, device: torch.device) -> Tensor:
+def _grid_on(dtype: torch.dtype, device: torch.device) -> Float[Tensor, " G"]:
     return grid(dtype).to(device, dtype)
 
 
@@ -212,7 +213,9 @@ def _sizes(shape: torch.Size) -> list[int]:
     return [len(range(length)[place]) for length, place in zip(shape, spread(shape, PLACES), strict=True)]
 
 
-def _compute_curve(func: Any, args: Sequence[Any], kwargs: dict[str, Any], shape: torch.Size) -> Tensor | None:
+def _compute_curve(
+    func: Any, args: Sequence[Any], kwargs: dict[str, Any], shape: torch.Size
+) -> Shaped[Tensor, " G *s"] | None:
     """The result of the operation for the curves among its arguments, at some places of this shape; `None` if that fails."""
     places = spread(shape, PLACES)
 
@@ -242,8 +245,8 @@ def _compute_curve(func: Any, args: Sequence[Any], kwargs: dict[str, Any], shape
     return result if fits else None
 
 
-def soft_slope(values: Tensor) -> float:
-    r"""The slope $c$ far above zero if the curve `(G, *s)` is a soft rectifier, like Softplus or ELU; otherwise 0.
+def soft_slope(values: Float[Tensor, " G *s"]) -> float:
+    r"""The slope $c$ far above zero if the curve is a soft rectifier, like Softplus or ELU; otherwise 0.
 
     Such a curve is straight far above zero, flat far below zero, and bends at zero. There it is neither straight, as
     `clamp(min=-1)` is, nor flat, as `clamp(min=1)` is.
@@ -268,7 +271,7 @@ def soft_slope(values: Tensor) -> float:
     return c
 
 
-def multiples(first: Tensor, second: Tensor) -> bool:
+def multiples(first: Shaped[Tensor, "G ..."], second: Shaped[Tensor, "G ..."]) -> bool:
     """Whether one curve is a linear function of the other, at every place."""
     a, b = (values.detach().cpu().to(torch.float64).flatten(1) for values in (first, second))
     if a.shape != b.shape:
@@ -278,15 +281,15 @@ def multiples(first: Tensor, second: Tensor) -> bool:
     return bool(((a - factor * b).abs() <= 1e-3 * a.abs().amax(0)).all())
 
 
-def is_straight(values: Tensor) -> bool:
+def is_straight(values: Shaped[Tensor, " G *s"]) -> bool:
     """Whether a curve is a line."""
     if not values.is_floating_point():
         return False
     return multiples(values, abscissa(values))
 
 
-def abscissa(values: Tensor) -> Tensor:
-    """The values of the root for which a curve was computed, of the curve's shape."""
+def abscissa(values: Shaped[Tensor, " G *s"]) -> Shaped[Tensor, " G *s"]:
+    """The values of the root for which a curve was computed."""
     full = grid(torch.float32)
     x = full if len(values) == len(full) else grid(torch.float16)
     return x.to(values).view(-1, *[1] * (values.ndim - 1)).expand_as(values)

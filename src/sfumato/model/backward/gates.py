@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
@@ -35,11 +36,11 @@ class Operation(NamedTuple):
         return bool(self.func._schema.is_mutable)
 
 
-def gate(x: Tensor, y: Tensor) -> float:
+def gate(x: Float[Tensor, "*P"], y: Float[Tensor, "*P"]) -> float:
     r"""The scale $c$ if $y = c\,\sigma(x)$ for a rectifier $\sigma$, $-c$ if $y = -c\,\sigma(-x)$, or 0 for any other function.
 
     Every rectifier is a product $\sigma(x) = x\,s(x)$ with a gate $s$ that is nearly 0 for negative $x$ and 1 for positive $x$.
-    Two kinds are recognised, both by the values of `x` and `y`, tensors of one shape:
+    Two kinds are recognised, both by the values of `x` and `y`:
 
     - two slopes, $s = 1$ above zero and $s = \alpha \in [0, 0.5]$ below: ReLU, LeakyReLU, and ReLU6, whose outputs have a
       largest value;
@@ -75,7 +76,7 @@ def spread(shape: torch.Size, count: int) -> tuple[slice, ...]:
     return tuple(slice(None, None, step) for step in steps)
 
 
-def _gate_scale(a: Tensor, b: Tensor, tolerance: float) -> float:
+def _gate_scale(a: Float[Tensor, " n"], b: Float[Tensor, " n"], tolerance: float) -> float:
     """The scale of `b` if the gate `b / a` opens as `a` grows, else 0. `a` has both signs, `b` the same sign as `a` or 0."""
     s = b / a
     below, above = s[a < 0], s[a > 0]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.model.backward.curves import Root, Switch
@@ -51,7 +52,7 @@ class Hooks:
         """Whether the activation's derivative multiplies the result of the rules."""
         return all(rule.derivative for rule in self.rules)
 
-    def transform(self, signal: Tensor, scale: float) -> Tensor:
+    def transform(self, signal: Float[Tensor, "*P"], scale: float) -> Float[Tensor, "*P"]:
         r"""The signal at $y$ after the rules, $f(c R_y) / c$. Raises `ValueError` if a rule changes its shape."""
         with torch._C.DisableTorchFunction():
             result = signal if scale == 1 else scale * signal
@@ -64,7 +65,7 @@ class Hooks:
                     )
             return result if scale == 1 else result / scale
 
-    def pass_on(self, signal: Tensor, scale: float) -> Tensor:
+    def pass_on(self, signal: Float[Tensor, "*P"], scale: float) -> Float[Tensor, "*P"]:
         r"""The signal at $x$ after the rules, if the activation's derivative does not apply."""
         with torch._C.DisableTorchFunction():
             result = self.transform(signal, scale)

@@ -3,6 +3,7 @@ r"""The rules for rectifiers: deconvnet and guided backprop."""
 from dataclasses import dataclass
 from typing import ClassVar
 
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.model.backward.rule import RectifierRule
@@ -17,7 +18,7 @@ class DeconvnetRule(RectifierRule):
 
     derivative: ClassVar[bool] = False
 
-    def transform(self, signal: Tensor) -> Tensor:
+    def transform(self, signal: Float[Tensor, "*P"]) -> Float[Tensor, "*P"]:
         return signal.clamp(min=0)
 
 
@@ -29,5 +30,5 @@ class GuidedRule(RectifierRule):
     workshop.
     """
 
-    def transform(self, signal: Tensor) -> Tensor:
+    def transform(self, signal: Float[Tensor, "*P"]) -> Float[Tensor, "*P"]:
         return signal.clamp(min=0)

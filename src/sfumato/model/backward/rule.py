@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.model.backward.functions import Function
@@ -62,8 +63,8 @@ class RectifierRule(BackwardRule):
     r"""Whether $\sigma'(x)$ multiplies the result of `transform`."""
 
     @abstractmethod
-    def transform(self, signal: Tensor) -> Tensor:
-        """$f(R_y)$ for the signal $R_y$, of the same shape."""
+    def transform(self, signal: Float[Tensor, "*P"]) -> Float[Tensor, "*P"]:
+        """$f(R_y)$ for the signal $R_y$."""
 
     def functions(self) -> Mapping[Function, "FunctionRule"]:
         return {}

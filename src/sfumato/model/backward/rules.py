@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any, Self
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
@@ -144,7 +145,7 @@ class BackwardRules(TorchFunctionMode):
             return func(*args, **kwargs)
         return self.span.call(func, args, kwargs, missed)
 
-    def check(self, scores: Tensor, outputs: Sequence[Tensor]) -> None:
+    def check(self, scores: Float[Tensor, "..."], outputs: Sequence[Float[Tensor, "..."]]) -> None:
         """Raise `ValueError` unless the rules applied to everything between layers' outputs and scores computed from them.
 
         They did not apply if another thread computed a part, or for rules of probabilities, if these do not add up. The layers
