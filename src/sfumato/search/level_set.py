@@ -1,7 +1,7 @@
 """Gradient ascent on the outlines of sets, while their area shrinks and their edges sharpen."""
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +13,7 @@ from sfumato.masks.parts import check_places
 from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
 from sfumato.search.pruning import Pruning
-from sfumato.search.rules import Momentum
+from sfumato.search.rules import Momentum, like
 from sfumato.search.schedules import AreaPath, ShrinkingAscent
 from sfumato.settings import check_number, check_whole
 
@@ -38,7 +38,9 @@ class LevelSetAscent(ShrinkingAscent):
     the mean of what they found, and stays there. Where nothing moves, as at a layer, they would be equal: there is one, without
     a last run. Of several perturbations, a step sees one: each for two steps, as every second step's input is not moved.
 
-    In the end, parts that do not matter are given up, see `Pruning`, or `None` for all parts.
+    Where the set of one restart is much better than the last run's, it is the answer: better by more than `margin`, a share of
+    the difference between the game's values of the whole input and of the hidden one. In the end, parts that do not matter are
+    given up, see `Pruning`, or `None` for all parts.
 
     So many `steps` for each mask are counted as passes of one input. All restarts move together, so a path has as many steps
     as there are passes left for it: V areas and R restarts give it V / R times the steps that are not the last run's.
@@ -49,6 +51,7 @@ class LevelSetAscent(ShrinkingAscent):
     sharpness: float = 16
     restarts: int = 3
     refinement: float = 0.2
+    margin: float = 0.1
     pruning: Pruning | None = Pruning()
 
     def __post_init__(self) -> None:
@@ -56,6 +59,7 @@ class LevelSetAscent(ShrinkingAscent):
         check_number("sharpness", self.sharpness, "the slope of an edge", least=1)
         check_whole("restarts", self.restarts)
         check_number("refinement", self.refinement, "a share of the steps", least=0, below=1)
+        check_number("margin", self.margin, "a share of a difference between scores", least=0)
         if not (self.pruning is None or isinstance(self.pruning, Pruning)):
             raise ValueError(f"pruning must be Pruning(), or None for all parts; got {self.pruning!r}")
 
@@ -153,17 +157,26 @@ class LevelSetAscent(ShrinkingAscent):
             total = total + step.parameters
             numbered = replace(step, index=done + step.index, steps=done + length)
             if step.index == length - 1:
-                runs = [] if restarts is None else list(restarts.unbind(1))
+                runs = [] if restarts is None else [sets.settled(run, wanted) for run in restarts.unbind(1)]
                 numbered = replace(
                     numbered,
-                    parameters=self._answer(problem, total / length),
-                    restarts=torch.stack([sets.settled(run, wanted) for run in runs], 1) if len(runs) > 1 else None,
+                    parameters=self._answer(problem, total / length, runs),
+                    restarts=torch.stack(runs, 1) if len(runs) > 1 else None,
                 )
             yield numbered
 
-    def _answer(self, problem: Problem, mean: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *L"]:
-        """The set of a mean of fields, without parts that do not matter."""
+    def _answer(
+        self, problem: Problem, mean: Float[Tensor, "N 1 *L"], runs: Sequence[Float[Tensor, "N 1 *L"]] = ()
+    ) -> Float[Tensor, "N 1 *L"]:
+        """The set of a mean of fields, or that of a run where it is much better, without parts that do not matter."""
         parameters = self._sets(problem).settled(mean, problem.areas.flatten())
+        if runs:
+            whole, hidden = problem.bounds()
+            least = problem.values(parameters) + self.margin * (whole - hidden).abs()
+            for run in runs:
+                values = problem.values(run)
+                parameters = torch.where(like(values > least, run), run, parameters)
+                least = least.maximum(values)
         return self.pruning(problem, parameters) if self.pruning else parameters
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
 
@@ -67,6 +67,19 @@ class Problem:
         values, gradient = self.evaluation.gradients(masks, self.game, *moves, turn=turn)
         (gradient,) = torch.autograd.grad(masks, leaf, gradient)
         return Look(values, gradient, areas, counts=all(move.still for move in moves))
+
+    def values(self, parameters: Float[Tensor, "N 1 *L"]) -> Float[Tensor, " N"]:
+        """The game's values `(N,)` of the masks, with nothing moved; of several perturbations, the mean."""
+        return self.evaluation.values(self.lattice(parameters), self.game)
+
+    def bounds(self) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
+        """The game's values of the whole input, and of the hidden one, `(N,)` each."""
+        variants = self.areas.shape[1]
+        evaluation = replace(self.evaluation, query=self.evaluation.query[::variants])
+        whole = torch.ones_like(self.lattice(self.start()[::variants]))
+        values = (evaluation.values(masks, self.game) for masks in (whole, torch.zeros_like(whole)))
+        shown, hidden = (value.repeat_interleave(variants) for value in values)
+        return shown, hidden
 
     def projected(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"]) -> Float[Tensor, "N 1 *L"]:
         """The parameters shifted and clipped for masks of the areas `(N,)`, nearly."""

@@ -44,12 +44,8 @@ class Pruning:
         if int(count.max()) < 2:
             return parameters
 
-        def values(masks: Float[Tensor, "N 1 *S"]) -> Float[Tensor, " N"]:
-            return problem.evaluation.values(masks, problem.game)
-
-        masks = sets(parameters)
-        whole, hidden = values(torch.ones_like(masks)), values(torch.zeros_like(masks))
-        least = values(masks).minimum(whole.maximum(hidden)) - self.loss * (whole - hidden).abs()
+        whole, hidden = problem.bounds()
+        least = problem.values(parameters).minimum(whole.maximum(hidden)) - self.loss * (whole - hidden).abs()
         remaining = count
         for tried in range(min(self.most, int(count.max()))):
             number = count - tried
@@ -57,7 +53,7 @@ class Pruning:
             others = (labels > 0) & ~part
             candidates = sets.settled(_lowered(parameters, part, others), areas)
             fewer = label_parts(sets.nodes(candidates) > 0.5).flatten(1).amax(1)
-            good = part.flatten(1).any(1) & others.flatten(1).any(1) & (values(sets(candidates)) >= least)
+            good = part.flatten(1).any(1) & others.flatten(1).any(1) & (problem.values(candidates) >= least)
             good &= fewer <= remaining  # what cannot grow by the area leaves more, elsewhere
             parameters = torch.where(like(good, parameters), candidates, parameters)
             remaining = torch.where(good, fewer, remaining)
