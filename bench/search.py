@@ -125,6 +125,8 @@ SEARCHES = {
     "level sets, one path": by_method(Extremal, steps=60, ascent=sfumato.LevelSetAscent(restarts=1)),
     "smooth": by_method(Extremal.smooth_masks),
     "torchray": by_method(Extremal.torchray),
+    "evolution": by_method(Extremal.smooth_masks, steps=150, ascent=sfumato.EvolutionAscent()),
+    "evolution of sets": by_method(Extremal, mask=sfumato.LevelSet(), ascent=sfumato.EvolutionAscent()),
     "greedy": greedy,
     "random": at_random,
 }
