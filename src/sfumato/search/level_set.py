@@ -51,7 +51,7 @@ class LevelSetAscent(ShrinkingAscent):
     sharpness: float = 16
     restarts: int = 3
     refinement: float = 0.2
-    margin: float = 0.1
+    margin: float = 0.25
     pruning: Pruning | None = Pruning()
 
     def __post_init__(self) -> None:
