@@ -1,7 +1,8 @@
 """The interface of mask families: from a few parameters to masks of an input.
 
-A family is a configuration (`SmoothMask`, `GridMask`, `CanvasMask`) that, laid over the shape of an input by `on`, is a
-`Parametrisation`. Its masks are made in two steps, from parameters to nodes and from nodes to masks: nodes tell the area.
+A family is a configuration (`LevelSet`, `SmoothMask`, `GridMask`, `CanvasMask`). Its `on` lays it over the shape of an input
+and gives a `Parametrisation`. Masks are made in two steps: from parameters to values between, the *nodes* (of a `LevelSet`, the
+field), and from these to masks. The nodes are enough to compute the area.
 """
 
 from collections.abc import Sequence
