@@ -234,7 +234,7 @@ def test_an_ascent_and_a_mask_family_of_ones_own(changes):
 
 
 def test_what_is_no_family_and_no_ascent_is_refused():
-    with pytest.raises(ValueError, match="mask must be a configuration such as SmoothMask"):
+    with pytest.raises(ValueError, match="mask must be a configuration such as LevelSet"):
         replace(METHOD, mask=Constant(0))
-    with pytest.raises(ValueError, match="ascent must be a configuration such as ProjectedAscent"):
+    with pytest.raises(ValueError, match="ascent must be a configuration such as LevelSetAscent"):
         replace(METHOD, ascent=ProjectedAscent)
