@@ -6,12 +6,11 @@ assumed to fall ("lazy"); it asks the network some 600 times, `ExtremalChannels`
 """
 
 import argparse
-import heapq
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from search import pictures
+from search import lazily, pictures
 from torch import Tensor, nn
 
 import sfumato
@@ -50,23 +49,16 @@ def scoring(net: nn.Module, layer: str, x: Tensor, target: int) -> tuple[Score, 
 
 
 def greedy(score: Score, channels: int) -> Iterator[Tensor]:
-    """Masks `(K,)` of the first channels of a lazy greedy search, for each count."""
-    value = float(score(torch.zeros(1, channels))[0])
-    alone = (score(torch.eye(channels)) - value).tolist()
-    heap = [(-gain, channel, 0) for channel, gain in enumerate(alone)]
-    heapq.heapify(heap)
-    mask = torch.zeros(channels)
-    for size in range(max(COUNTS)):
-        while heap[0][2] < size:  # a gain from an earlier size: ask again
-            channel = heapq.heappop(heap)[1]
-            candidate = mask.clone()
-            candidate[channel] = 1
-            heapq.heappush(heap, (value - float(score(candidate[None])[0]), channel, size))
-        gain, channel, _ = heapq.heappop(heap)
-        mask[channel] = 1
-        value -= gain
-        if size + 1 in COUNTS:
-            yield mask.clone()
+    """Masks `(K,)` of channels chosen `lazily`, for each count."""
+
+    def scores(sets: list[list[int]]) -> list[float]:
+        masks = torch.zeros(len(sets), channels)
+        for mask, chosen in zip(masks, sets, strict=True):
+            mask[chosen] = 1
+        return score(masks).tolist()
+
+    for chosen in lazily(scores, channels, COUNTS):
+        yield torch.zeros(channels).index_fill(0, torch.tensor(chosen), 1)
 
 
 def at_random(channels: int) -> Iterator[Tensor]:

@@ -15,7 +15,7 @@ import math
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,28 @@ def played(game: str, kept: Any, rest: Any) -> Any:
     return {"preserve": kept, "delete": -rest, "dual": kept - rest}[game]
 
 
+def lazily(scores: Callable[[list[list[int]]], list[float]], count: int, sizes: Iterable[int]) -> Iterator[list[int]]:
+    """The items, of so many, that score best together: for each of the growing sizes, in the order of their choice.
+
+    The item that adds most is chosen, again and again. Gains are assumed to fall, so that few are asked for again.
+    """
+    chosen: list[int] = []
+    score = scores([[]])[0]
+    heap = [(score - value, item, 0) for item, value in enumerate(scores([[item] for item in range(count)]))]
+    heapq.heapify(heap)
+    for size in sizes:
+        while len(chosen) < size:
+            loss, item, known = heapq.heappop(heap)
+            if known == len(chosen):
+                chosen.append(item)
+                score -= loss
+            else:
+                heapq.heappush(heap, (score - scores([[*chosen, item]])[0], item, len(chosen)))
+        yield list(chosen)
+
+
 def greedy(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...], seed: int, game: str) -> Found:
-    """Lazy greedy: the cell that adds most to the game's value before a blur, again and again; gains are assumed to fall."""
+    """Cells chosen `lazily` by the game's value before a blur."""
     hide = BACKGROUNDS["blur"](x)
     side = x.shape[-1]
     row = (torch.arange(side) * CELLS) // side
@@ -87,19 +107,8 @@ def greedy(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...
             values.append(played(game, scores[0], scores[-1]))
         return values
 
-    chosen: list[int] = []
-    score = scores([[]])[0]
-    heap = [(score - value, cell, 0) for cell, value in enumerate(scores([[cell] for cell in range(CELLS**2)]))]
-    heapq.heapify(heap)
     masks = []
-    for area in areas:
-        while len(chosen) < round(area * CELLS**2):
-            loss, cell, known = heapq.heappop(heap)
-            if known == len(chosen):
-                chosen.append(cell)
-                score -= loss
-            else:
-                heapq.heappush(heap, (score - scores([[*chosen, cell]])[0], cell, len(chosen)))
+    for chosen in lazily(scores, CELLS**2, [round(area * CELLS**2) for area in areas]):
         order = torch.zeros(CELLS**2)
         order[chosen] = torch.arange(len(chosen), 0, -1).float()
         masks.append(order[index][None])

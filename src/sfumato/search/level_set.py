@@ -171,7 +171,7 @@ class LevelSetAscent(ShrinkingAscent):
         """The set of a mean of fields, or that of a run where it is much better, without parts that do not matter."""
         parameters = self._sets(problem).settled(mean, problem.areas.flatten())
         if runs:
-            whole, hidden = problem.bounds()
+            whole, hidden = problem.bounds
             least = problem.values(parameters) + self.margin * (whole - hidden).abs()
             for run in runs:
                 values = problem.values(run)

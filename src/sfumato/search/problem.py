@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import Protocol
 
@@ -72,6 +73,7 @@ class Problem:
         """The game's values `(N,)` of the masks, with nothing moved; of several perturbations, the mean."""
         return self.evaluation.values(self.lattice(parameters), self.game)
 
+    @cached_property
     def bounds(self) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
         """The game's values of the whole input, and of the hidden one, `(N,)` each."""
         variants = self.areas.shape[1]

@@ -44,7 +44,7 @@ class Pruning:
         if int(count.max()) < 2:
             return parameters
 
-        whole, hidden = problem.bounds()
+        whole, hidden = problem.bounds
         least = problem.values(parameters).minimum(whole.maximum(hidden)) - self.loss * (whole - hidden).abs()
         remaining = count
         for tried in range(min(self.most, int(count.max()))):
