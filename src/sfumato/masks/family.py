@@ -1,11 +1,11 @@
 """The interface of mask families: from a few parameters to masks of an input.
 
-A family is a configuration (`SmoothMask`, `GridMask`, `CanvasMask`) that, laid over the shape of an input by `on`, is a
-`Parametrisation`. Its masks are made in two steps, from parameters to nodes and from nodes to masks: nodes tell the area.
+A family is a configuration (`LevelSet`, `SmoothMask`, `GridMask`, `CanvasMask`) that, laid over the shape of an input by `on`,
+is a `Parametrisation`. Its masks are made in two steps, from parameters to nodes and from nodes to masks: nodes tell the area.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -52,3 +52,24 @@ class MaskFamily(Protocol):
 
     def on(self, shape: Sequence[int], device: torch.device | None = None) -> Parametrisation:
         """The family laid over inputs whose axes of space have the lengths `shape`."""
+
+
+@runtime_checkable
+class LayerFamily(MaskFamily, Protocol):
+    """A family that can also lie over the places of a layer: its lengths are in places of the input."""
+
+    def for_shape(self, shape: Sequence[int]) -> "LayerFamily":
+        """The same family with all its lengths, for inputs whose axes of space have the lengths `shape`."""
+
+    def divided(self, stride: Sequence[float]) -> "LayerFamily":
+        """The same family over a layer whose places are `stride` places of the input apart, one number per axis."""
+
+
+def check_laid(lattice: Any, family: Any) -> None:
+    """Raise `ValueError` unless what `on` of a family returned has all members of a `Parametrisation`."""
+    members = [name for name in vars(Parametrisation) if not name.startswith("_")]
+    if missing := [name for name in members if not hasattr(lattice, name)] + ["__call__"] * (not callable(lattice)):
+        raise ValueError(
+            f"{type(family).__name__}.on must return an object with the members of sfumato.masks.family.Parametrisation; "
+            f"{type(lattice).__name__} has no {', '.join(missing)}"
+        )

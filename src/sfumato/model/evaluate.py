@@ -32,6 +32,14 @@ class Evaluation:
     query: Int[Tensor, " N"]
     rows: int
 
+    def __post_init__(self) -> None:
+        for perturbed in self.perturbed:
+            if not callable(perturbed):
+                raise ValueError(
+                    "a perturbation, called with inputs, must return a function of masks and queries; got "
+                    f"{type(perturbed).__name__}. See sfumato.perturbations"
+                )
+
     def scores(self, masks: Float[Tensor, "N K *S"]) -> Float[Tensor, " N"]:
         """The scores of what the masks keep."""
         with self.subject.surroundings.computing(), torch.no_grad():
@@ -84,6 +92,12 @@ class Evaluation:
     ) -> Float[Tensor, " N"]:
         query = self.query[rows]
         inputs = perturbed(masks, query)
+        expected = (len(masks), *self.subject.inputs.shape[1:])
+        if tuple(inputs.shape) != expected:
+            raise ValueError(
+                f"a perturbation must give inputs of the shape {expected} for masks {tuple(masks.shape)}; got "
+                f"{tuple(inputs.shape)}. See sfumato.perturbations"
+            )
         if moves:
             parts = inputs.split([count for _, count in moves])
             inputs = torch.cat([move(part) for (move, _), part in zip(moves, parts, strict=True)])

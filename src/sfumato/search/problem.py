@@ -60,6 +60,11 @@ class Problem:
 
         At a `turn`, under one of several perturbations, taken in turn.
         """
+        if self.of_sets:
+            raise ValueError(
+                "sets have no gradient; climb on ramps, with replace(problem, lattice=problem.lattice.at(16)), or take masks "
+                "that have one, mask=SmoothMask()"
+            )
         # An odd number of moves: of those that are still in turn with others, each group sees both.
         moves = list(islice(self.moves, self.groups + (self.groups + 1) % 2))[: self.groups]
         leaf = parameters.detach().requires_grad_()
