@@ -252,15 +252,15 @@ class OwnAscent:
 
 
 def extremal(**settings):
-    return sfumato.ExtremalPerturbation(**{"areas": (0.25,), "steps": 60, "jitter": None, **settings})
+    return sfumato.ExtremalPerturbation(**{"areas": (0.25,), "steps": 100, "jitter": None, **settings})
 
 
 def test_a_family_of_masks_and_an_ascent_with_a_rule_of_its_own_find_the_best_columns():
     """The weights of a row grow to the right, so the last two of eight columns keep most."""
     result = extremal(mask=Columns(), ascent=OwnAscent(), perturbation=sfumato.Fade())(weighed, 1 + 0 * INPUTS, 0)
     best = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1]).expand(2, 1, 1, 8, 8)
-    # Steps of a fixed rate end within a part of a step of the corner.
-    torch.testing.assert_close(result.masks, best.float(), atol=0.1, rtol=0)
+    # The steps end in this corner; the area is held to 1e-5, which is 8e-5 of one column.
+    torch.testing.assert_close(result.masks, best.float(), atol=1e-3, rtol=0)
     assert result.about["mask"]["class"].endswith(":Columns")
 
 
