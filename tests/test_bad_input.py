@@ -37,7 +37,7 @@ def test_the_good_case_is_good():
         ((-0.1,), r"in \(0, 1\); got -0\.1"),
         ((float("nan"),), r"in \(0, 1\); got nan"),
         ((True,), "areas must be numbers"),
-        ("0.1", "areas must be numbers"),
+        ("0.1", r"areas must be numbers in \(0, 1\); got '0.1'"),
         (None, "areas must be numbers"),
     ],
 )

@@ -1,7 +1,8 @@
 """The interface of mask families: from a few parameters to masks of an input.
 
-A family is a configuration (`LevelSet`, `SmoothMask`, `GridMask`, `CanvasMask`) that, laid over the shape of an input by `on`,
-is a `Parametrisation`. Its masks are made in two steps, from parameters to nodes and from nodes to masks: nodes tell the area.
+A family is a configuration (`LevelSet`, `SmoothMask`, `GridMask`, `CanvasMask`). Its `on` lays it over the shape of an input
+and gives a `Parametrisation`. Masks are made in two steps: from parameters to values between, the *nodes* (of a `LevelSet`, the
+field), and from these to masks. The nodes are enough to compute the area.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+@runtime_checkable
 class Parametrisation(Protocol):
     """A family of masks laid over one shape of input: parameters `(N, 1, *L)` in [0, 1] to masks in [0, 1]."""
 
@@ -65,11 +67,11 @@ class LayerFamily(MaskFamily, Protocol):
         """The same family over a layer whose places are `stride` places of the input apart, one number per axis."""
 
 
-def check_laid(lattice: Any, family: Any) -> None:
-    """Raise `ValueError` unless what `on` of a family returned has all members of a `Parametrisation`."""
+def not_laid(lattice: Any, family: Any) -> ValueError:
+    """The error about what `on` of a family returned, which has not all members of a `Parametrisation`."""
     members = [name for name in vars(Parametrisation) if not name.startswith("_")]
-    if missing := [name for name in members if not hasattr(lattice, name)] + ["__call__"] * (not callable(lattice)):
-        raise ValueError(
-            f"{type(family).__name__}.on must return an object with the members of sfumato.masks.family.Parametrisation; "
-            f"{type(lattice).__name__} has no {', '.join(missing)}"
-        )
+    missing = [name for name in members if not hasattr(lattice, name)] + ["__call__"] * (not callable(lattice))
+    return ValueError(
+        f"{type(family).__name__}.on must return an object with the members of sfumato.masks.family.Parametrisation; "
+        f"{type(lattice).__name__} has no {', '.join(missing)}"
+    )

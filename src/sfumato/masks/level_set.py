@@ -38,6 +38,7 @@ class LevelSet:
     proportion for other shapes (`for_shape` says them). `sigma` must be at least 0.6 steps, as narrower Gaussians would
     show the lattice. A smaller sigma lets outlines follow finer parts; a larger one makes fewer and rounder parts.
     `edge` is how many places the mask needs at an outline to fall from 0.9 to 0.1; 0 gives masks of zeros and ones.
+    Without a `step`, it shrinks in proportion for inputs of fewer than 224 places.
 
     >>> LevelSet().for_shape((224, 300))
     LevelSet(step=(8.0, 8.0), sigma=(8.0, 8.0), edge=1.5)

@@ -17,7 +17,7 @@ from sfumato.games import PRESERVE, Game
 from sfumato.layers.capture import check_layer
 from sfumato.layers.tokens import check_layout
 from sfumato.masks.canvas import CanvasMask
-from sfumato.masks.family import LayerFamily, MaskFamily, Parametrisation, check_laid
+from sfumato.masks.family import LayerFamily, MaskFamily, Parametrisation, not_laid
 from sfumato.masks.level_set import LevelSet
 from sfumato.masks.smooth import SmoothMask
 from sfumato.methods.masked import MaskMethod
@@ -43,9 +43,8 @@ class ExtremalPerturbation(MaskMethod):
     - `game`: "preserve" (the mask shows what suffices), "delete" (it covers what is needed), "dual", or a `Game`.
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     - `steps`: of the ascent, for each mask. `LevelSetAscent` says how it divides them.
-    - `perturbation`: what hides a place. Of several, the mean of their scores counts: in the result, too. A mask that is good
-      for several owes less to one of them. By default, a `LevelSet` is before two backgrounds, `(Blur(), Fade())`, other masks
-      before `Blur()`; at a layer it is `Fade()`, the product with the mask.
+    - `perturbation`: what hides a place. With several, the score is the mean over them, also in the result. By default, a
+      `LevelSet` uses two, `(Blur(), Fade())`, other masks `Blur()`; at a layer it is `Fade()`, the product with the mask.
     - `mask`: the family of masks, with lengths in places of the input also at a layer: by default `LevelSet()`, sets with
       smooth outlines; `SmoothMask()` are the paper's (see `smooth_masks`).
     - `ascent`: how the best is sought: by default as goes with the family. `EvolutionAscent()` needs no gradients, for
@@ -103,8 +102,8 @@ class ExtremalPerturbation(MaskMethod):
             raise ValueError("perturbation must be one or several, e.g. (Blur(), Fade()), or None; got none at all")
         for name, does, example in (
             ("perturbation", "__call__", "Blur(), or several, (Blur(), Fade())"),
-            ("mask", "on", "SmoothMask()"),
-            ("ascent", "__call__", "ProjectedAscent()"),
+            ("mask", "on", "LevelSet()"),
+            ("ascent", "__call__", "LevelSetAscent()"),
             ("jitter", "moves", "Jitter() or None"),
         ):
             setting = getattr(self, name)
@@ -193,7 +192,8 @@ class ExtremalPerturbation(MaskMethod):
         """The masks over what is seen, `(B, C, *L)`, of inputs of `space`."""
         if not self.layer:
             lattice = self.mask.on(seen.shape[2:], seen.device)
-            check_laid(lattice, self.mask)
+            if not isinstance(lattice, Parametrisation):
+                raise not_laid(lattice, self.mask)
             return lattice
         assert isinstance(self.mask, LayerFamily)  # noqa: S101  # checked at the start
         stride = [length / places for length, places in zip(space, seen.shape[2:], strict=True)]
@@ -238,7 +238,7 @@ def goes_with(mask: Any, ascent: Any) -> bool:
 
 def check_areas(areas: Any) -> tuple[float, ...]:
     """Areas as a tuple, if they are growing fractions in (0, 1)."""
-    values = tuple(areas) if isinstance(areas, Iterable) else (areas,)
+    values = tuple(areas) if isinstance(areas, Iterable) and not isinstance(areas, str) else (areas,)
     if not values:
         raise ValueError("areas are empty; give at least one fraction of the input, e.g. areas=(0.1,)")
     for area in values:

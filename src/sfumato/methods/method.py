@@ -88,7 +88,10 @@ class Method(ABC):
         targets cannot be used with the model. The model is left unchanged, also after an error.
         """
         with self.prepared(model, inputs, targets) as subject:
-            return self._checked(self.explain(subject, progress), len(subject.inputs))
+            result = self.explain(subject, progress)
+            if not (isinstance(result, Attribution) and result.map.shape[:2] == (len(subject.inputs), 1)):
+                raise self._wrong(result, len(subject.inputs))
+            return result
 
     @contextmanager
     def prepared(self, model: Model, inputs: Float[Tensor, "B C *S"], targets: Any) -> Iterator[Subject]:
@@ -119,21 +122,18 @@ class Method(ABC):
         Compute inside `with subject.surroundings.computing():`, and return a result with `about=self.about(subject)`.
         """
 
-    def _checked(self, result: Any, queries: int) -> Attribution:
-        """What `explain` returned. Raises `ValueError` unless it is a result of so many queries."""
+    def _wrong(self, result: Any, queries: int) -> ValueError:
+        """The error about what `explain` returned, which is not a result of so many queries."""
         name = f"{type(self).__name__}.explain"
         if not isinstance(result, Attribution):
-            raise ValueError(
+            return ValueError(
                 f"{name} must return an Attribution; got {type(result).__name__}. Write "
                 "return Attribution(map=…, about=self.about(subject))"
             )
-        shape = tuple(result.map.shape)
-        if shape[:2] != (queries, 1):
-            raise ValueError(
-                f"{name} must return one map for each input, of the shape ({queries}, 1, …); got {shape}. For one number for "
-                "each place of several channels, write values.sum(1, keepdim=True)"
-            )
-        return result
+        return ValueError(
+            f"{name} must return one map for each input, of the shape ({queries}, 1, …); got {tuple(result.map.shape)}. For "
+            "one number for each place of several channels, write values.sum(1, keepdim=True)"
+        )
 
     def about(self, subject: Subject, values: Mapping[str, Sequence[Any]] | None = None, **used: Any) -> dict[str, Any]:
         """The record of how the result was made, for its `about`. See `sfumato.about.about_run` for the arguments."""

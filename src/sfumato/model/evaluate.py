@@ -32,14 +32,6 @@ class Evaluation:
     query: Int[Tensor, " N"]
     rows: int
 
-    def __post_init__(self) -> None:
-        for perturbed in self.perturbed:
-            if not callable(perturbed):
-                raise ValueError(
-                    "a perturbation, called with inputs, must return a function of masks and queries; got "
-                    f"{type(perturbed).__name__}. See sfumato.perturbations"
-                )
-
     def scores(self, masks: Float[Tensor, "N K *S"]) -> Float[Tensor, " N"]:
         """The scores of what the masks keep."""
         with self.subject.surroundings.computing(), torch.no_grad():
@@ -91,6 +83,11 @@ class Evaluation:
         moves: Sequence[tuple[Move, int]] = (),
     ) -> Float[Tensor, " N"]:
         query = self.query[rows]
+        if not callable(perturbed):
+            raise ValueError(
+                "a perturbation, called with inputs, must return a function of masks and queries; got "
+                f"{type(perturbed).__name__}. See sfumato.perturbations"
+            )
         inputs = perturbed(masks, query)
         expected = (len(masks), *self.subject.inputs.shape[1:])
         if tuple(inputs.shape) != expected:

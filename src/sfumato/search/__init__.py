@@ -7,9 +7,10 @@ theirs. `search` is a method at work.
 """
 
 from sfumato.search.evolution import EvolutionAscent
+from sfumato.search.level_set import LevelSetAscent
 from sfumato.search.penalised import PenalisedAscent
 from sfumato.search.projected import ProjectedAscent
 from sfumato.search.pruning import Pruning
 from sfumato.search.schedules import Geometric
 
-__all__ = ["EvolutionAscent", "Geometric", "PenalisedAscent", "ProjectedAscent", "Pruning"]
+__all__ = ["EvolutionAscent", "Geometric", "LevelSetAscent", "PenalisedAscent", "ProjectedAscent", "Pruning"]

@@ -42,8 +42,8 @@ class LevelSetAscent(ShrinkingAscent):
     the difference between the game's values of the whole input and of the hidden one. In the end, parts that do not matter are
     given up, see `Pruning`, or `None` for all parts.
 
-    So many `steps` for each mask are counted as passes of one input. All restarts move together, so a path has as many steps
-    as there are passes left for it: V areas and R restarts give it V / R times the steps that are not the last run's.
+    `steps` is the budget of one mask, in passes of one input. The last run takes the share `refinement` of it. R restarts share
+    the rest of all V masks: a path has V / R times the remaining steps. 150 steps and three areas give three paths of 120.
     """
 
     rate: float = 0.05

@@ -20,7 +20,7 @@ class Look(NamedTuple):
     areas: Float[Tensor, " N"]
     """Of the masks, `(N,)`: those that they are held to, or have."""
     counts: bool = True
-    """Whether the values are those of an answer: not of an input that was moved, nor of a mask that is still too large."""
+    """Whether this may be the answer: the input is not moved, and the mask has its area."""
     tried: Float[Tensor, "N K *L"] | None = None
     """Other parameters that were looked at, `(N, K, …)`, for a gradient that is estimated from them."""
     tried_values: Float[Tensor, "N K"] | None = None
@@ -84,7 +84,7 @@ def climb(
     rule: Rule,
     project: Callable[[Float[Tensor, " N *L"], int], Float[Tensor, " N *L"]],
 ) -> Iterator[Step]:
-    """Climb from parameters `(N, …)`, which are no longer projected.
+    """Climb from parameters `(N, …)`. They must be projected already: only what follows is projected here.
 
     `look` sees the objective at parameters at a step of an index from 0; `rule` says where its gradient leads; `project` brings
     that back to what is allowed at the index of the next step.

@@ -31,9 +31,9 @@ class Problem:
     seed: int = 0
     """Of what an ascent draws, unless it names a seed itself."""
     still: bool = False
-    """Whether no move changes the input: what is begun twice then finds the same twice."""
+    """Whether no move changes the input. Restarts would then be equal."""
     groups: int = 1
-    """Of rows that follow each other, equally many in each: a step moves the input of each group in its own way."""
+    """How many groups of consecutive rows there are, of equal sizes. Each group, a restart, has its own move in a step."""
 
     @property
     def near(self) -> float:
@@ -58,14 +58,14 @@ class Problem:
     def look(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"], turn: int | None = None) -> Look:
         """The game's values `(N,)` and their gradient with respect to the parameters, with the input moved by the next moves.
 
-        At a `turn`, under one of several perturbations, taken in turn.
+        With a `turn`, only one of several perturbations is used: the one of this number, modulo how many there are.
         """
         if self.of_sets:
             raise ValueError(
                 "sets have no gradient; climb on ramps, with replace(problem, lattice=problem.lattice.at(16)), or take masks "
                 "that have one, mask=SmoothMask()"
             )
-        # An odd number of moves: of those that are still in turn with others, each group sees both.
+        # Every second move is still. So an odd number is drawn: each group is then still in every second step.
         moves = list(islice(self.moves, self.groups + (self.groups + 1) % 2))[: self.groups]
         leaf = parameters.detach().requires_grad_()
         masks = self.lattice(leaf)

@@ -19,7 +19,7 @@ POOLS = {1: adaptive_max_pool1d, 2: adaptive_max_pool2d, 3: adaptive_max_pool3d}
 
 @dataclass(frozen=True)
 class Pruning:
-    """What is done to the parts of a set that stand alone without a reason.
+    """Removes the parts of a set that the score does not need.
 
     From the smallest on, each part is taken away, and the others grow by its area; of more than `most` parts, the smallest are
     tried. It stays away if the game's value is still as good as that of the set with all parts, to within the

@@ -79,12 +79,8 @@ class Search:
         """Scores `(B, V)` of what masks `(B, V, …)` keep."""
         return self._evaluation(masks).scores(masks.flatten(0, 1)).view(masks.shape[:2])
 
-    def alternatives(
-        self, restarts: Float[Tensor, "N R 1 *L"] | None, areas: Float[Tensor, "B V"]
-    ) -> dict[str, Tensor]:
-        """The fields of an `Attribution` about what restarts `(B · V, R, 1, *L)` found, if there are any."""
-        if restarts is None:
-            return {}
+    def alternatives(self, restarts: Float[Tensor, "N R 1 *L"], areas: Float[Tensor, "B V"]) -> dict[str, Tensor]:
+        """The fields of an `Attribution` about what restarts `(B · V, R, 1, *L)` found."""
         masks = torch.stack([self.masks(parameters, areas) for parameters in restarts.unbind(1)], 2)
         sets = masks > 0.5
         scores = self.scores(masks.flatten(1, 2)).unflatten(1, sets.shape[1:3])
@@ -111,7 +107,7 @@ class Search:
             complements=self.scores(1 - masks),
             whole=self.whole,
             blank=blank,
-            **self.alternatives(restarts, areas),
+            **({} if restarts is None else self.alternatives(restarts, areas)),
             about=self.about,
         )
 
