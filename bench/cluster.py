@@ -11,7 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from sfumato import samples
 from sfumato.attribution import Attribution
 from sfumato.data.pictures import read
 from sfumato.metrics.case import Case
-from sfumato.metrics.estimate import Row
+from sfumato.metrics.estimate import Measure, Row
 from sfumato.metrics.protocol import Protocol
 from sfumato.models.classifier import Classifier, Preparation
 from sfumato.runs.execution import on_ray, workers
@@ -72,6 +72,9 @@ class NoProtocol(Protocol):
 
     def measure(self, case: Case) -> Row:
         return {"nothing": 0.0}
+
+    def measures(self, rows: Sequence[Row]) -> Sequence[Measure]:
+        return ()
 
 
 def idle() -> Classifier:

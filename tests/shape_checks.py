@@ -12,10 +12,11 @@ import inspect
 import linecache
 import sys
 import traceback
+from collections.abc import Callable
 from functools import cache, wraps
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder, SourceFileLoader
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import numpy as np
 import torch
@@ -110,6 +111,8 @@ def _arrays_only(function):
 
 
 def _has_arrays(hint: Any) -> bool:
+    if get_origin(hint) is Callable:  # of which beartype does not see the arguments
+        return False
     return (isinstance(hint, type) and issubclass(hint, AbstractArray)) or any(map(_has_arrays, get_args(hint)))
 
 

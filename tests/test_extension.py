@@ -1,7 +1,8 @@
 """A package outside the tree adds a method, a protocol, a data set, a model, a perturbation and a score: one file each."""
 
 import sys
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from functools import partial
 
 import pytest
 import torch
@@ -10,8 +11,12 @@ from typer.testing import CliRunner
 
 import sfumato
 from sfumato import cli
+from sfumato.attribution import Attribution
 from sfumato.cli import naming
+from sfumato.model.backward.rule import RectifierRule
 from sfumato.runs.plans.plan import read
+from sfumato.search import ProjectedAscent
+from sfumato.search.loop import climb
 
 FILES = {
     "method.py": '''
@@ -187,6 +192,246 @@ def test_the_command_line_names_them_by_their_paths(extension):
     outcome = CliRunner().invoke(cli.app, [*arguments, "--method", "extension.method:Nothing"])
     assert outcome.exit_code == 2
     assert "expected package.module:Name" in " ".join(outcome.output.split())
+
+
+INPUTS = torch.linspace(0, 1, 2 * 3 * 8 * 8).view(2, 3, 8, 8)
+RAMP = torch.arange(1.0, 9.0).expand(8, 8)
+
+
+def weighed(x):
+    """Two outputs `(N, 2)` for pictures `(N, 3, 8, 8)`."""
+    return torch.stack([(x * RAMP).sum((1, 2, 3)), x.sum((1, 2, 3))], 1)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Masks of whole columns."""
+
+    def on(self, shape, device=None):
+        return LaidColumns(self, shape)
+
+
+class LaidColumns:
+    everything = torch.ones(1)
+
+    def __init__(self, family, shape):
+        self.family, self.shape, self.size, self.finest = family, shape, (shape[-1],), 1 / shape[-1]
+
+    def check(self, areas):
+        pass
+
+    def nodes(self, parameters):
+        return parameters
+
+    def masks(self, nodes):
+        return nodes[:, :, None, :].expand(-1, 1, *self.shape)
+
+    def areas(self, nodes):
+        return nodes.mean((1, 2))
+
+    def __call__(self, parameters):
+        return self.masks(self.nodes(parameters))
+
+
+@dataclass(frozen=True)
+class OwnAscent:
+    """An ascent with a rule of the step of its own."""
+
+    def __call__(self, problem, steps, warm=None):
+        def rule(parameters, gradient, state, progress):
+            return parameters + 0.1 * gradient / gradient.abs().amax(), state
+
+        areas = problem.areas.flatten()
+        start = problem.exactly(problem.start() if warm is None else warm, areas)
+        return climb(
+            lambda parameters, _: problem.look(parameters, areas),
+            start,
+            steps,
+            rule,
+            lambda parameters, _: problem.exactly(parameters, areas),
+        )
+
+
+def extremal(**settings):
+    return sfumato.ExtremalPerturbation(**{"areas": (0.25,), "steps": 100, "jitter": None, **settings})
+
+
+def test_a_family_of_masks_and_an_ascent_with_a_rule_of_its_own_find_the_best_columns():
+    """The weights of a row grow to the right, so the last two of eight columns keep most."""
+    result = extremal(mask=Columns(), ascent=OwnAscent(), perturbation=sfumato.Fade())(weighed, 1 + 0 * INPUTS, 0)
+    best = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1]).expand(2, 1, 1, 8, 8)
+    # The steps end in this corner; the area is held to 1e-5, which is 8e-5 of one column.
+    torch.testing.assert_close(result.masks, best.float(), atol=1e-3, rtol=0)
+    assert result.about["mask"]["class"].endswith(":Columns")
+
+
+@dataclass(frozen=True)
+class SignRule:
+    """Every parameter moves as far as any other."""
+
+    rate: float = 0.1
+
+    def __call__(self, parameters, gradient, state, progress):
+        assert state is None
+        assert 0 <= progress < 1
+        return parameters + self.rate * gradient.sign(), state
+
+
+@pytest.mark.parametrize("ascent", [ProjectedAscent, sfumato.EvolutionAscent])
+def test_an_ascent_takes_a_rule_of_the_step(ascent):
+    settings = {"mask": Columns(), "perturbation": sfumato.Fade(), "steps": 40}
+    result = extremal(**settings, ascent=ascent(rule=SignRule(0.07)))(weighed, INPUTS, 0)
+    assert result.about["method"]["ascent"]["rule"] == {"class": f"{__name__}:SignRule", "rate": 0.07}
+    assert not torch.equal(result.masks, extremal(**settings, ascent=ascent())(weighed, INPUTS, 0).masks)
+
+
+def test_the_rule_of_a_level_set_ascent_leads_all_of_its_steps():
+    """At rate 0 nothing moves, neither in the restarts nor in the last run: the set is that of the flat start."""
+
+    def map_of(rate):
+        settings = {"areas": (0.25,), "steps": 100, "ascent": sfumato.LevelSetAscent(rule=SignRule(rate), pruning=None)}
+        return sfumato.ExtremalPerturbation(**settings)(weighed, INPUTS[:1], 0)
+
+    still, moved = map_of(1e-9), map_of(0.05)
+    assert still.agreement.item() == 1
+    assert moved.scores.item() > still.scores.item()
+
+
+@pytest.mark.parametrize("rule", [SignRule, 0.1])
+def test_a_wrong_rule_of_the_step_is_refused(rule):
+    with pytest.raises(ValueError, match="rule must be a rule of the step"):
+        ProjectedAscent(rule=rule)
+
+
+def test_a_backward_rule_of_its_own_makes_a_method():
+    @dataclass(frozen=True)
+    class Leaky(RectifierRule):
+        def transform(self, signal):
+            return torch.where(signal > 0, signal, 0.5 * signal)
+
+    @dataclass(frozen=True)
+    class LeakyBackprop(sfumato.LayerMethod):
+        rules = Leaky()
+
+        def read(self, activation, gradient):
+            return gradient.sum(1, keepdim=True)
+
+    net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(2, 1, bias=False))
+    net[2].weight.data = torch.tensor([[2.0, -2.0]])
+    result = LeakyBackprop()(net, torch.ones(1, 1, 2), 0)
+    assert result.map.flatten().tolist() == [2, -1]
+
+
+class Explains(sfumato.Method):
+    def explain(self, subject, progress):
+        return self.result(subject)
+
+
+def test_a_method_that_returns_something_else_is_told_what_to_return():
+    def made(name, result):
+        return dataclass(frozen=True)(type(name, (Explains,), {"result": result}))()
+
+    nothing = made("Forgets", lambda self, subject: None)
+    with pytest.raises(ValueError, match=r"Forgets.explain must return an Attribution; got NoneType"):
+        nothing(weighed, INPUTS, 0)
+
+    def of_channels(self, subject):
+        result = Attribution(map=subject.inputs[:, :1])
+        vars(result)["map"] = subject.inputs  # the tests' checks of shapes would refuse it before
+        return result
+
+    channels = made("Channels", of_channels)
+    with pytest.raises(ValueError, match=r"one map for each input, of the shape \(2, 1, …\); got \(2, 3, 8, 8\)"):
+        channels(weighed, INPUTS, 0)
+    one = made("One", lambda self, subject: Attribution(map=subject.inputs[:1, :1]))
+    with pytest.raises(ValueError, match=r"of the shape \(2, 1, …\); got \(1, 1, 8, 8\)"):
+        one(weighed, INPUTS, 0)
+
+
+@pytest.mark.parametrize("axis", [{}, {"keepdim": True}])
+def test_a_map_of_a_layer_of_a_wrong_shape_is_refused(axis):
+    @dataclass(frozen=True)
+    class Reads(sfumato.LayerMethod):
+        def read(self, activation, gradient):
+            return gradient.sum(1) if not axis else gradient
+
+    got = r"\(1, 3, 8, 8\)" if axis else r"\(1, 8, 8\)"
+    with pytest.raises(ValueError, match=rf"Reads.read must return a map of the shape \(1, 1, 8, 8\); got {got}"):
+        Reads()(weighed, INPUTS[:1], 0)
+
+
+def test_a_score_without_a_call_and_a_class_for_a_score_are_refused():
+    class Forgets(sfumato.Score):
+        pass
+
+    with pytest.raises(TypeError, match="abstract method '?__call__"):
+        Forgets()
+    with pytest.raises(ValueError, match=r"targets must be a score, e.g. Logit\(…\), not its class"):
+        sfumato.Gradient()(weighed, INPUTS, sfumato.Logit)
+
+
+def test_a_protocol_without_its_members_is_refused():
+    class Forgets(sfumato.metrics.Protocol):
+        def measure(self, case):
+            return {}
+
+    with pytest.raises(TypeError, match="abstract method '?measures"):
+        Forgets()
+
+
+@pytest.mark.parametrize(
+    "method", [extremal, partial(sfumato.RISE, samples=4), partial(sfumato.MeaningfulPerturbation, steps=2)]
+)
+def test_a_wrong_perturbation_is_told_what_it_has_to_be(method):
+    with pytest.raises(ValueError, match=r"perturbation must be .*; got <class"):
+        method(perturbation=sfumato.Blur)
+    with pytest.raises(ValueError, match="must return a function of masks and queries; got Tensor"):
+        method(perturbation=lambda x: x)(weighed, INPUTS, 0)
+    mean = method(perturbation=lambda x: lambda masks, query: (x[query] * masks).mean(1, keepdim=True))
+    with pytest.raises(ValueError, match=r"must give inputs of the shape \(\d+, 3, 8, 8\) .*; got \(\d+, 1, 8, 8\)"):
+        mean(weighed, INPUTS, 0)
+
+
+def test_rise_takes_one_perturbation():
+    with pytest.raises(ValueError, match="RISE hides places with one perturbation"):
+        sfumato.RISE(perturbation=(sfumato.Blur(), sfumato.Fade()))
+
+
+def test_a_wrong_family_of_masks_is_told_what_it_lacks():
+    class Empty:
+        def on(self, shape, device=None):
+            return object()
+
+    with pytest.raises(ValueError, match=r"Empty.on must return .*; object has no size, finest, .*__call__"):
+        extremal(mask=Empty())(weighed, INPUTS, 0)
+    with pytest.raises(ValueError, match="a Columns lies over the input only, as it has no for_shape and divided"):
+        extremal(mask=Columns(), layer="0")
+    with pytest.raises(ValueError, match="mask must be a GridMask"):
+        sfumato.MeaningfulPerturbation(mask=Columns())
+    with pytest.raises(ValueError, match=r"sets have no gradient; climb on ramps"):
+        extremal(mask=sfumato.LevelSet(), ascent=OwnAscent())(weighed, INPUTS, 0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (lambda: None, "function must return an iterator of steps, .*; got NoneType"),
+        (lambda: iter([1]), "function must yield objects of sfumato.search.loop.Step; got int"),
+        (lambda: iter([]), "function made no step; it must yield at least one"),
+    ],
+)
+def test_a_wrong_ascent_is_told_what_it_has_to_give(steps, message):
+    with pytest.raises(ValueError, match=message):
+        extremal(ascent=lambda problem, count, warm=None: steps())(weighed, INPUTS, 0)
+
+
+def test_the_command_line_says_what_a_method_lacks(extension):
+    (extension / "extension" / "lacks.py").write_text(
+        "from dataclasses import dataclass\nimport sfumato\n"
+        "@dataclass(frozen=True)\nclass Lacks(sfumato.Method):\n    power: float = 1.0\n"
+    )
+    with pytest.raises(ValueError, match="method 'extension.lacks:Lacks' does not define explain"):
+        naming.build_methods("extension.lacks:Lacks", {})
 
 
 @pytest.mark.parametrize("name", ["Gradient", "GradCAM", "ContrastiveExcitationBackprop", "RISE", "Centre", "Captum"])

@@ -614,7 +614,9 @@ def test_layers_that_cannot_be(method, message):
 
 
 def test_torchray_s_masks_lie_over_the_input_only():
-    with pytest.raises(ValueError, match="a CanvasMask lies over the input only; got layer='stem'"):
+    with pytest.raises(
+        ValueError, match="a CanvasMask lies over the input only, as it has no for_shape and divided; got layer='stem'"
+    ):
         ExtremalPerturbation.torchray(layer="stem")
 
 

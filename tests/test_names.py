@@ -55,6 +55,8 @@ def test_a_citation_is_of_what_was_used():
     assert keys(captum) == ["kokhlikyan2020captum", "sundararajan2017axiomatic", "sfumato"]
     assert keys(sfumato.Captum("Occlusion")) == ["kokhlikyan2020captum", "zeiler2014visualizing", "sfumato"]
     assert keys(sfumato.metrics.Randomisation) == ["adebayo2018sanity", "sfumato"]
+    assert keys(sfumato.ExtremalPerturbation()) == ["fong2019understanding", "osher1988fronts", "sfumato"]
+    assert "@article{osher1988fronts," in sfumato.citation(sfumato.LevelSet)
     assert keys() == ["sfumato"]
 
 
@@ -75,6 +77,9 @@ def test_what_cannot_be_cited():
         ValueError, match=r"citation\(\) takes methods, metrics, their parts and classes, and results; got 3"
     ):
         sfumato.citation(3)
+    for path in ("extremal", "sfumato:Rise", "nowhere:RISE", "sfumato:smallest"):
+        with pytest.raises(ValueError, match=rf"knows no class '{path}'; give its path"):
+            sfumato.citation(path)
 
 
 def test_no_class_has_the_name_of_another_that_is_exported():

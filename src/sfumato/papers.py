@@ -61,7 +61,13 @@ def _classes(thing: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
             raise ValueError("the result's `about` does not name its method; give citation() the method itself")
         yield from _classes(about["method"])
         yield from _parts(about.get("perturbation"))
-    elif is_dataclass(thing) or isinstance(thing, str) or (isinstance(thing, Mapping) and CLASS in thing):
+    elif isinstance(thing, str):
+        if not _names_class(thing):
+            raise ValueError(
+                f"citation() knows no class {thing!r}; give its path, e.g. 'sfumato:RISE', or the class itself"
+            )
+        yield from _parts(thing)
+    elif is_dataclass(thing) or (isinstance(thing, Mapping) and CLASS in thing):
         yield from _parts(thing)
     else:
         raise ValueError(f"citation() takes methods, metrics, their parts and classes, and results; got {thing!r}")
@@ -100,6 +106,14 @@ def _defining_module(path: str) -> tuple[str, str]:
     if module.split(".")[0] == ROOT and (file := _source_file(module)) and file.name == "__init__.py":
         return dict(sfumato._exports(file)).get(name, (module, name))  # type: ignore[attr-defined]
     return module, name
+
+
+def _names_class(path: str) -> bool:
+    """Whether a text is the path of a class, "package.module:Name"."""
+    module, name = _defining_module(path)
+    file = _source_file(module) if name else None
+    statements = ast.parse(file.read_text(encoding="utf-8")).body if file else []
+    return any(isinstance(statement, ast.ClassDef) and statement.name == name for statement in statements)
 
 
 def _source_file(module: str) -> Path | None:
@@ -151,15 +165,17 @@ def _bibtex(reference: re.Match[str]) -> str:
     title = reference["title"]
     word = next((word for word in re.findall(r"[a-z]+", title.casefold()) if word not in ("a", "an", "the", "on")), "")
     surname = re.sub(r"\W", "", authors[0].rpartition(" ")[2]).casefold()
+    journal = venue.startswith("Journal")
     entry = {
         "author": " and ".join([*authors, *(["others"] if reference["et_al"] else [])]),
         "title": title,
-        "booktitle": venue,
+        "journal" if journal else "booktitle": venue,
         "year": year[0] if year else "",
         "eprint": number[1] if number else "",
         "archiveprefix": "arXiv" if number else "",
     }
-    return _entry("inproceedings" if venue else "misc", f"{surname}{entry['year']}{word}", entry)
+    kind = "article" if journal else "inproceedings" if venue else "misc"
+    return _entry(kind, f"{surname}{entry['year']}{word}", entry)
 
 
 def _software() -> str:

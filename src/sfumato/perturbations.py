@@ -131,6 +131,12 @@ class Noise:
         return towards(noise.to(x.device), x)
 
 
+def check_perturbation(perturbation: Any) -> None:
+    """Raise `ValueError` unless a setting is an object that can be called, or `None`."""
+    if perturbation is not None and (isinstance(perturbation, type) or not callable(perturbation)):
+        raise ValueError(f"perturbation must be a configuration such as Blur(); got {perturbation!r}")
+
+
 def seeded(perturbation: Any, seed: int) -> Any:
     """The perturbation with a method's seed, if it is a dataclass with a `seed` of its own that is None; else as it is.
 

@@ -8,6 +8,7 @@ probability $\sigma(z) = 1 / (1 + e^{-z})$, and class 1 is its complement, with 
 logits $z$ and 0, so that the same class index means the same in all scores.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,13 +24,14 @@ from sfumato.settings import PER_QUERY, is_whole
 Target = int | tuple[int, ...]
 
 
-class Score:
+class Score(ABC):
     """Base of all scores."""
 
+    @abstractmethod
     def __call__(self, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
-        raise NotImplementedError
+        """One number for each of `N` evaluations, which belong to the queries `query`."""
 
-    def check(self, queries: int) -> None:
+    def check(self, queries: int) -> None:  # noqa: B027  # most scores serve any number
         """Raise `ValueError` if this score cannot serve so many queries."""
 
     def resolve(self, outputs: Any) -> "Score":  # noqa: ARG002
@@ -437,6 +439,8 @@ def as_score(targets: Any, queries: int, meaning: str = "logit") -> Score:
     """
     if isinstance(targets, Score):
         score = targets
+    elif isinstance(targets, type) and issubclass(targets, Score):
+        raise ValueError(f"targets must be a score, e.g. {targets.__name__}(…), not its class; got {targets!r}")
     elif callable(targets):
         score = Output(targets)
     else:

@@ -1,6 +1,7 @@
 """Values of options: methods by their names, with their settings, and lists of numbers."""
 
 import importlib
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -102,6 +103,8 @@ def _find_class(name: str) -> Any:
         raise ValueError(f"method {name!r} cannot be imported ({error}); expected package.module:Name") from error
     if not (isinstance(cls, type) and is_dataclass(cls) and "__call__" in dir(cls)):
         raise ValueError(f"method {name!r} is not a dataclass that can be called; derive it from sfumato.Method")
+    if inspect.isabstract(cls):
+        raise ValueError(f"method {name!r} does not define {' and '.join(sorted(cls.__abstractmethods__))}")
     return cls
 
 

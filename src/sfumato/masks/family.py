@@ -6,13 +6,14 @@ field), and from these to masks. The nodes are enough to compute the area.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
+@runtime_checkable
 class Parametrisation(Protocol):
     """A family of masks laid over one shape of input: parameters `(N, 1, *L)` in [0, 1] to masks in [0, 1]."""
 
@@ -53,3 +54,24 @@ class MaskFamily(Protocol):
 
     def on(self, shape: Sequence[int], device: torch.device | None = None) -> Parametrisation:
         """The family laid over inputs whose axes of space have the lengths `shape`."""
+
+
+@runtime_checkable
+class LayerFamily(MaskFamily, Protocol):
+    """A family that can also lie over the places of a layer: its lengths are in places of the input."""
+
+    def for_shape(self, shape: Sequence[int]) -> "LayerFamily":
+        """The same family with all its lengths, for inputs whose axes of space have the lengths `shape`."""
+
+    def divided(self, stride: Sequence[float]) -> "LayerFamily":
+        """The same family over a layer whose places are `stride` places of the input apart, one number per axis."""
+
+
+def not_laid(lattice: Any, family: Any) -> ValueError:
+    """The error about what `on` of a family returned, which has not all members of a `Parametrisation`."""
+    members = [name for name in vars(Parametrisation) if not name.startswith("_")]
+    missing = [name for name in members if not hasattr(lattice, name)] + ["__call__"] * (not callable(lattice))
+    return ValueError(
+        f"{type(family).__name__}.on must return an object with the members of sfumato.masks.family.Parametrisation; "
+        f"{type(lattice).__name__} has no {', '.join(missing)}"
+    )

@@ -1,7 +1,7 @@
 r"""Sets with smooth outlines: the places where a smooth field is above a level.
 
 A mask is the set $\{u : f(u) > \tfrac12\}$ of a field $f$, the Gaussian-weighted mean of the parameters on a coarse
-lattice (level sets: S. Osher, J. Sethian, *Fronts propagating with curvature-dependent speed*, J. Comput. Phys.
+lattice (level sets: S. Osher, J. Sethian: *Fronts propagating with curvature-dependent speed*, Journal of Computational Physics
 1988). Its outline is as smooth as the field. It may have several parts, which can merge, split and vanish while the
 parameters move.
 

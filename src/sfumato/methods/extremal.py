@@ -17,7 +17,7 @@ from sfumato.games import PRESERVE, Game
 from sfumato.layers.capture import check_layer
 from sfumato.layers.tokens import check_layout
 from sfumato.masks.canvas import CanvasMask
-from sfumato.masks.family import Parametrisation
+from sfumato.masks.family import LayerFamily, MaskFamily, Parametrisation, not_laid
 from sfumato.masks.level_set import LevelSet
 from sfumato.masks.smooth import SmoothMask
 from sfumato.methods.masked import MaskMethod
@@ -75,7 +75,7 @@ class ExtremalPerturbation(MaskMethod):
     score: str = "logit"
     steps: int = 150
     perturbation: Perturbation | tuple[Perturbation, ...] | None = None
-    mask: LevelSet | SmoothMask | CanvasMask = None  # type: ignore[assignment]  # see `paired`
+    mask: MaskFamily = None  # type: ignore[assignment]  # see `paired`
     ascent: Ascent = None  # type: ignore[assignment]
     jitter: Jitter | MirrorEvenSteps | None = Jitter()
     smooth: float = 0.0
@@ -118,8 +118,11 @@ class ExtremalPerturbation(MaskMethod):
             )
         check_layer(self.layer, self.at, self.call)
         check_layout(self.layout)
-        if self.layer and isinstance(self.mask, CanvasMask):
-            raise ValueError(f"a CanvasMask lies over the input only; got layer={self.layer!r}")
+        if self.layer and not isinstance(self.mask, LayerFamily):
+            raise ValueError(
+                f"a {type(self.mask).__name__} lies over the input only, as it has no for_shape and divided; got "
+                f"layer={self.layer!r}"
+            )
         super().__post_init__()
 
     @classmethod
@@ -188,9 +191,13 @@ class ExtremalPerturbation(MaskMethod):
     def family(self, seen: Float[Tensor, "B C *L"], space: Sequence[int]) -> Parametrisation:
         """The masks over what is seen, `(B, C, *L)`, of inputs of `space`."""
         if not self.layer:
-            return self.mask.on(seen.shape[2:], seen.device)
+            lattice = self.mask.on(seen.shape[2:], seen.device)
+            if not isinstance(lattice, Parametrisation):
+                raise not_laid(lattice, self.mask)
+            return lattice
+        assert isinstance(self.mask, LayerFamily)  # noqa: S101  # checked at the start
         stride = [length / places for length, places in zip(space, seen.shape[2:], strict=True)]
-        mask = self.mask.for_shape(space)  # type: ignore[union-attr]  # checked at the start
+        mask = self.mask.for_shape(space)
         return mask.divided(stride).on(seen.shape[2:], seen.device)
 
 

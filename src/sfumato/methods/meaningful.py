@@ -93,6 +93,8 @@ class MeaningfulPerturbation(Method):
         check_number("l1", self.l1, "the weight of a penalty", least=0)
         check_number("tv", self.tv, "the weight of a penalty", least=0)
         check_number("beta", self.beta, "the exponent of the total variation", least=1)
+        if not isinstance(self.mask, GridMask):
+            raise ValueError(f"mask must be a GridMask, e.g. GridMask(); got {self.mask!r}")
         if self.start not in STARTS:
             raise ValueError(f"start must be one of {', '.join(STARTS)}; got {self.start!r}")
         super().__post_init__()

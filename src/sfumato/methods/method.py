@@ -27,7 +27,7 @@ from sfumato.model.backward.rules import check_visible
 from sfumato.model.effects import Model
 from sfumato.model.inputs import warn_of_no_effect
 from sfumato.model.subject import WHOLE, Subject
-from sfumato.perturbations import Perturbation, seeded
+from sfumato.perturbations import Perturbation, check_perturbation, seeded
 from sfumato.scores import check_finite, check_meaning
 from sfumato.search.loop import Progress
 from sfumato.settings import check_flag, check_memory, check_number, check_seed, later, renewed
@@ -71,6 +71,9 @@ class Method(ABC):
             check_number("smooth", values["smooth"], self.smoothed, least=0)
         if "memory" in values:
             check_memory(values["memory"])
+        if "perturbation" in values:
+            for value in self.perturbation if isinstance(self.perturbation, tuple) else (self.perturbation,):
+                check_perturbation(value)
         check_meaning(self.score)
         check_seed(self.seed)
 
@@ -85,7 +88,10 @@ class Method(ABC):
         targets cannot be used with the model. The model is left unchanged, also after an error.
         """
         with self.prepared(model, inputs, targets) as subject:
-            return self.explain(subject, progress)
+            result = self.explain(subject, progress)
+            if not (isinstance(result, Attribution) and result.map.shape[:2] == (len(subject.inputs), 1)):
+                raise self._wrong(result, len(subject.inputs))
+            return result
 
     @contextmanager
     def prepared(self, model: Model, inputs: Float[Tensor, "B C *S"], targets: Any) -> Iterator[Subject]:
@@ -115,6 +121,19 @@ class Method(ABC):
 
         Compute inside `with subject.surroundings.computing():`, and return a result with `about=self.about(subject)`.
         """
+
+    def _wrong(self, result: Any, queries: int) -> ValueError:
+        """The error about what `explain` returned, which is not a result of so many queries."""
+        name = f"{type(self).__name__}.explain"
+        if not isinstance(result, Attribution):
+            return ValueError(
+                f"{name} must return an Attribution; got {type(result).__name__}. Write "
+                "return Attribution(map=…, about=self.about(subject))"
+            )
+        return ValueError(
+            f"{name} must return one map for each input, of the shape ({queries}, 1, …); got {tuple(result.map.shape)}. For "
+            "one number for each place of several channels, write values.sum(1, keepdim=True)"
+        )
 
     def about(self, subject: Subject, values: Mapping[str, Sequence[Any]] | None = None, **used: Any) -> dict[str, Any]:
         """The record of how the result was made, for its `about`. See `sfumato.about.about_run` for the arguments."""
@@ -208,7 +227,14 @@ class LayerMethod(AtLayer):
                     for values in (flow.activation, flow.gradient)
                 )
                 unaffected.append((signal == 0).flatten(1).all(1))
-                maps.append(self._resize_and_smooth(self.read(activation, signal).float(), space))
+                values = self.read(activation, signal)
+                expected = (len(activation), 1, *activation.shape[2:])
+                if tuple(values.shape) != expected:
+                    raise ValueError(
+                        f"{type(self).__name__}.read must return a map of the shape {expected}; got {tuple(values.shape)}. For "
+                        "one number for each place of several channels, write values.sum(1, keepdim=True)"
+                    )
+                maps.append(self._resize_and_smooth(values.float(), space))
         with subject.surroundings.computing(), torch.no_grad():
             warn_of_no_effect(torch.cat(unaffected), self.layer)
             return Attribution(map=torch.cat(maps), whole=torch.cat(whole), about=self.about(subject))

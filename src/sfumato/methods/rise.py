@@ -116,6 +116,8 @@ class RISE(Method):
         check_number("keep", self.keep, "the probability that a cell is shown", above=0, below=1)
         if self.draw not in DRAWS:
             raise ValueError(f"draw must be one of {', '.join(DRAWS)}; got {self.draw!r}")
+        if isinstance(self.perturbation, tuple | list):
+            raise ValueError(f"RISE hides places with one perturbation, e.g. Fade(); got {self.perturbation!r}")
         check_number("tolerance", self.tolerance, "a fraction of the map's range, 0 for never", least=0, below=1)
         super().__post_init__()
 

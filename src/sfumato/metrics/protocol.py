@@ -1,5 +1,6 @@
 """The base of all protocols: a pure measurement of one case, and the numbers computed from a table of rows."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -7,20 +8,20 @@ from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Estimate, Measure, Row, estimates
 
 
-class Protocol:
+class Protocol(ABC):
     """Base class of all protocols. A protocol is a frozen dataclass of its settings."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
     """The parts of a case that `measure` needs: "truth" (where the target is), "model" (with its inputs and target), "method"
     (which is called again), "masks" (in the attribution) and "others" (other networks)."""
 
+    @abstractmethod
     def measure(self, case: Case) -> Row:
         """The row of one case; a pure function. Raises `ValueError` if the case lacks a part that the protocol needs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def measures(self, rows: Sequence[Row]) -> Sequence[Measure]:
         """The measures of a table of such rows, the most important first. The first rows of the table suffice as `rows`."""
-        raise NotImplementedError
 
     def summarise(self, rows: Sequence[Row]) -> Mapping[str, Estimate]:
         """The value of each measure over the rows, with its confidence interval. A row may also have `picture` and `label`."""

@@ -83,7 +83,18 @@ class Evaluation:
         moves: Sequence[tuple[Move, int]] = (),
     ) -> Float[Tensor, " N"]:
         query = self.query[rows]
+        if not callable(perturbed):
+            raise ValueError(
+                "a perturbation, called with inputs, must return a function of masks and queries; got "
+                f"{type(perturbed).__name__}. See sfumato.perturbations"
+            )
         inputs = perturbed(masks, query)
+        expected = (len(masks), *self.subject.inputs.shape[1:])
+        if tuple(inputs.shape) != expected:
+            raise ValueError(
+                f"a perturbation must give inputs of the shape {expected} for masks {tuple(masks.shape)}; got "
+                f"{tuple(inputs.shape)}. See sfumato.perturbations"
+            )
         if moves:
             parts = inputs.split([count for _, count in moves])
             inputs = torch.cat([move(part) for (move, _), part in zip(moves, parts, strict=True)])

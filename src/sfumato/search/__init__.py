@@ -11,6 +11,16 @@ from sfumato.search.level_set import LevelSetAscent
 from sfumato.search.penalised import PenalisedAscent
 from sfumato.search.projected import ProjectedAscent
 from sfumato.search.pruning import Pruning
+from sfumato.search.rules import Momentum, TorchOptimiser
 from sfumato.search.schedules import Geometric
 
-__all__ = ["EvolutionAscent", "Geometric", "LevelSetAscent", "PenalisedAscent", "ProjectedAscent", "Pruning"]
+__all__ = [
+    "EvolutionAscent",
+    "Geometric",
+    "LevelSetAscent",
+    "Momentum",
+    "PenalisedAscent",
+    "ProjectedAscent",
+    "Pruning",
+    "TorchOptimiser",
+]

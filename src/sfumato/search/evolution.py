@@ -16,7 +16,6 @@ from torch import Tensor
 from sfumato.search.best import best_of
 from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
-from sfumato.search.rules import Momentum
 from sfumato.search.schedules import ShrinkingAreas, ShrinkingAscent
 from sfumato.settings import check_number, check_seed, check_whole
 from sfumato.space.smoothing import TRUNCATE, gaussian_blur
@@ -75,7 +74,7 @@ class EvolutionAscent(ShrinkingAscent):
             return Look(values[:, 0], slope, areas(index), areas.arrived(index), tried[:, 1:], values[:, 1:])
 
         def climb_from(best: Float[Tensor, "N 1 *L"], _: int, length: int) -> Iterator[Step]:
-            rule = Momentum(self.rate, self.momentum)
+            rule = self.step_rule
             start = problem.exactly(best, areas(0))
             return climb(look, start, length, rule, lambda found, index: problem.projected(found, areas(index)))
 

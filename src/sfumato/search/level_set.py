@@ -13,7 +13,7 @@ from sfumato.masks.parts import check_places
 from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
 from sfumato.search.pruning import Pruning
-from sfumato.search.rules import Momentum, like
+from sfumato.search.rules import like
 from sfumato.search.schedules import AreaPath, ShrinkingAscent
 from sfumato.settings import check_number, check_whole
 
@@ -65,24 +65,25 @@ class LevelSetAscent(ShrinkingAscent):
 
     def __call__(self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None) -> Iterator[Step]:
         """Ascend; from `warm` `(B · V, 1, *L)`, if given, by a last run only."""
-        if not isinstance(problem.lattice, LevelSets):
-            raise TypeError(f"LevelSetAscent goes with masks of the family LevelSet; got {problem.lattice.family!r}")
+        sets = problem.lattice
+        if not isinstance(sets, LevelSets):
+            raise TypeError(f"LevelSetAscent goes with masks of the family LevelSet; got {sets.family!r}")
         if self.pruning:
-            check_places(math.prod(problem.lattice.shape))  # now, not after all steps
+            check_places(math.prod(sets.shape))  # now, not after all steps
         ascent = replace(self, restarts=1) if problem.still else self
         restarts, path, last = ascent._lengths(steps, problem.areas.shape[1]) if warm is None else (0, 0, steps)
         found = None
         if warm is None:
-            found = yield from self._descend(problem, restarts, path, path + last)
+            found = yield from self._descend(problem, sets, restarts, path, path + last)
             warm = found.mean(1)
         if last:
-            yield from self._stay(problem, warm, found, path, last)
+            yield from self._stay(problem, sets, warm, found, path, last)
 
     def _descend(
-        self, problem: Problem, restarts: int, length: int, steps: int
+        self, problem: Problem, sets: LevelSets, restarts: int, length: int, steps: int
     ) -> Generator[Step, None, Float[Tensor, "N R 1 *L"]]:
         """The steps of all restarts along the path of areas; returns what they found, `(B · V, R, 1, *L)`."""
-        sets, (queries, variants) = self._sets(problem), problem.areas.shape
+        queries, variants = problem.areas.shape
         path = AreaPath.over(length, self.approach, self.start, problem.areas.repeat(restarts, 1))
         query = problem.evaluation.query[::variants].repeat(restarts)  # rows in the order of restart, then query
         of_restarts = replace(problem, evaluation=replace(problem.evaluation, query=query), groups=restarts)
@@ -105,7 +106,7 @@ class LevelSetAscent(ShrinkingAscent):
         found, values = rows_by_query(start).clone(), problem.areas.new_zeros(problem.areas.shape)
         areas = problem.areas.clone()
         sums, counts = torch.zeros_like(found), [0] * variants
-        for step in climb(look, start, length, Momentum(self.rate, self.momentum), project):
+        for step in climb(look, start, length, self.step_rule, project):
             column = path.at(step.index).column
             here = rows_by_query(step.parameters)
             if column is not None:
@@ -123,7 +124,7 @@ class LevelSetAscent(ShrinkingAscent):
             yield replace(
                 step,
                 steps=steps,
-                parameters=self._answer(problem, parameters) if final else parameters,
+                parameters=self._answer(problem, sets, parameters) if final else parameters,
                 values=values.flatten().clone(),
                 areas=areas.flatten().clone(),
                 following=None,  # and what was seen: they are of the restarts' rows
@@ -134,6 +135,7 @@ class LevelSetAscent(ShrinkingAscent):
     def _stay(
         self,
         problem: Problem,
+        sets: LevelSets,
         begin: Float[Tensor, "N 1 *L"],
         restarts: Float[Tensor, "N R 1 *L"] | None,
         done: int,
@@ -143,7 +145,7 @@ class LevelSetAscent(ShrinkingAscent):
 
         The last one holds the set of their mean.
         """
-        sets, wanted = self._sets(problem), problem.areas.flatten()
+        wanted = problem.areas.flatten()
         ramps = replace(problem, lattice=sets.at(self.sharpness))
 
         def look(parameters: Float[Tensor, "N 1 *L"], index: int) -> Look:
@@ -153,23 +155,27 @@ class LevelSetAscent(ShrinkingAscent):
             return ramps.projected(parameters, wanted)
 
         total = torch.zeros_like(begin)
-        for step in climb(look, project(begin, 0), length, Momentum(self.rate, self.momentum), project):
+        for step in climb(look, project(begin, 0), length, self.step_rule, project):
             total = total + step.parameters
             numbered = replace(step, index=done + step.index, steps=done + length)
             if step.index == length - 1:
                 runs = [] if restarts is None else [sets.settled(run, wanted) for run in restarts.unbind(1)]
                 numbered = replace(
                     numbered,
-                    parameters=self._answer(problem, total / length, runs),
+                    parameters=self._answer(problem, sets, total / length, runs),
                     restarts=torch.stack(runs, 1) if len(runs) > 1 else None,
                 )
             yield numbered
 
     def _answer(
-        self, problem: Problem, mean: Float[Tensor, "N 1 *L"], runs: Sequence[Float[Tensor, "N 1 *L"]] = ()
+        self,
+        problem: Problem,
+        sets: LevelSets,
+        mean: Float[Tensor, "N 1 *L"],
+        runs: Sequence[Float[Tensor, "N 1 *L"]] = (),
     ) -> Float[Tensor, "N 1 *L"]:
         """The set of a mean of fields, or that of a run where it is much better, without parts that do not matter."""
-        parameters = self._sets(problem).settled(mean, problem.areas.flatten())
+        parameters = sets.settled(mean, problem.areas.flatten())
         if runs:
             whole, hidden = problem.bounds
             least = problem.values(parameters) + self.margin * (whole - hidden).abs()
@@ -178,11 +184,6 @@ class LevelSetAscent(ShrinkingAscent):
                 parameters = torch.where(like(values > least, run), run, parameters)
                 least = least.maximum(values)
         return self.pruning(problem, parameters) if self.pruning else parameters
-
-    @staticmethod
-    def _sets(problem: Problem) -> LevelSets:
-        assert isinstance(problem.lattice, LevelSets)  # noqa: S101  # checked at the start
-        return problem.lattice
 
     def _lengths(self, steps: int, areas: int) -> tuple[int, int, int]:
         """How many restarts there are, and how many steps the path and the last run have, for so many areas.

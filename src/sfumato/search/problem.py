@@ -61,6 +61,11 @@ class Problem:
 
         With a `turn`, only one of several perturbations is used: the one of this number, modulo how many there are.
         """
+        if self.of_sets:
+            raise ValueError(
+                "sets have no gradient; climb on ramps, with replace(problem, lattice=problem.lattice.at(16)), or take masks "
+                "that have one, mask=SmoothMask()"
+            )
         # Every second move is still. So an odd number is drawn: each group is then still in every second step.
         moves = list(islice(self.moves, self.groups + (self.groups + 1) % 2))[: self.groups]
         leaf = parameters.detach().requires_grad_()

@@ -9,7 +9,6 @@ from torch import Tensor
 from sfumato.search.best import best_of
 from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
-from sfumato.search.rules import Momentum
 from sfumato.search.schedules import ShrinkingAreas, ShrinkingAscent, split_steps
 from sfumato.settings import check_number, check_whole
 
@@ -39,7 +38,7 @@ class ProjectedAscent(ShrinkingAscent):
     def __call__(self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None) -> Iterator[Step]:
         """Ascend; from `warm` `(B · V, 1, *L)`, if given, in one round, at the wanted areas at once."""
         wanted = problem.areas.flatten()
-        rule = Momentum(self.rate, self.momentum)
+        rule = self.step_rule
 
         def climb_from(best: Float[Tensor, "N 1 *L"], number: int, length: int) -> Iterator[Step]:
             areas = ShrinkingAreas(wanted, wanted, 0)

@@ -1,6 +1,6 @@
 """A method at work on one batch: the model held still, a family of masks over what it sees, and what is asked of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -57,12 +57,16 @@ class Search:
             still = isinstance(self.jitter, Jitter) and self.jitter.still
             problem = Problem(self._evaluation(areas), self.lattice, areas, self.game, moves, self.seed, still)
             ascent = self.ascent(problem, steps or self.steps, None if warm is None else warm.clone())
-        step = None
+        name, step = type(self.ascent).__name__, None
+        if not isinstance(ascent, Iterator):
+            raise ValueError(f"{name} must return an iterator of steps, as climb(…) is; got {type(ascent).__name__}")
         for step in surroundings.iterate(ascent):
+            if not isinstance(step, Step):
+                raise ValueError(f"{name} must yield objects of sfumato.search.loop.Step; got {type(step).__name__}")
             if progress is not None:
                 progress(step)
         if step is None:
-            raise RuntimeError("the ascent made no step")
+            raise ValueError(f"{name} made no step; it must yield at least one")
         return step
 
     def masks(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, "B V"]) -> Float[Tensor, "B V K *S"]:
