@@ -152,6 +152,31 @@ def test_from_a_sample_to_what_one_takes_away(page, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_sets_of_restarts_are_shown_beside_the_answer(page):
+    from playwright.sync_api import expect
+
+    page.click("#samples button:nth-child(2)")
+    page.wait_for_selector("#top input", timeout=LONG)
+    explained(page, steps=60)
+    finished(page)
+    shot(page, "restarts")
+    answer = page.locator(".pane output").text_content()
+    seen = {tuple(drawn(page))}
+    labels = page.locator(".sets label")
+    expect(labels).to_have_count(3)  # 48 steps for the paths make two restarts
+    expect(labels.nth(0)).to_have_text(re.compile(r"the answer -?\d"))
+    for number in (1, 2):
+        labels.nth(number).locator("input").check()
+        score = re.search(r"-?[\d.]+$", labels.nth(number).text_content())[0]
+        expect(page.locator(".pane output")).to_contain_text(f"score {score}")
+        seen.add(tuple(drawn(page)))
+    assert len(seen) == 3
+    page.check(".sets label:first-of-type input")
+    expect(page.locator(".pane output")).to_have_text(answer)
+    assert tuple(drawn(page)) in seen
+
+
+@pytest.mark.slow
 def test_a_slider_move_is_drawn_at_once(page):
     page.click("#samples button:nth-child(3)")
     page.wait_for_selector("#top input", timeout=LONG)

@@ -205,6 +205,14 @@ def test_an_explanation_evolves_and_ends(client, tab):
     assert Image.open(io.BytesIO(b64(done["masks"][0]))).size == (32, 32)
 
 
+def test_what_each_restart_found_comes_with_its_score(client, tab):
+    _, done = ended(client, tab, settings={"steps": 60, "areas": [0.2, 0.5]})
+    assert [len(sets) for sets in done["alternatives"]] == [2, 2]
+    assert [len(scores) for scores in done["alternative_scores"]] == [2, 2]
+    white = [np.mean(np.array(Image.open(io.BytesIO(b64(sets[0]))))) / 255 for sets in done["alternatives"]]
+    assert white == pytest.approx([0.2, 0.5], abs=1 / 32**2)
+
+
 @pytest.mark.parametrize("method", ["Gradient", "GradCAM", "RISE", "MeaningfulPerturbation", "Centre"])
 def test_other_methods_give_maps(client, tab, method):
     settings = {"RISE": {"samples": 20}, "MeaningfulPerturbation": {"steps": 2}}.get(method, {})

@@ -184,6 +184,10 @@ def result_event(result: Attribution) -> dict[str, Any]:
             event["channels"].append({"index": index, "weight": weight, "map": picture})
     elif result.masks is not None:
         event["masks"] = [png(mask) for mask in result.masks[0, :, 0]]
+    if result.alternatives is not None and result.alternative_scores is not None:
+        sets = result.alternatives[0, :, :, 0].float()
+        event["alternatives"] = [[png(one) for one in of_area] for of_area in sets]
+        event["alternative_scores"] = result.alternative_scores[0].tolist()
     return event
 
 

@@ -273,6 +273,8 @@ class Pane {
     this.picture = picture;
     this.title = title;
     this.masks = [];
+    this.alternatives = [];
+    this.restart = 0;
     this.part = (name) => this.node.querySelector(name);
     this.part("h3").textContent = title;
     this.canvas = this.part("canvas");
@@ -305,6 +307,7 @@ class Pane {
     this.draw();
     this.plot();
     this.listChannels();
+    this.offerSets(job);
     this.offerExports(job);
   }
 
@@ -332,7 +335,7 @@ class Pane {
     const { width, height } = this.picture;
     const view = document.querySelector("input[name=view]:checked").value;
     const index = Number(this.range.value);
-    const mask = this.masks[index] || this.map;
+    const mask = (this.restart ? this.alternatives[this.restart - 1] : this.masks)[index] || this.map;
     const context = this.canvas.getContext("2d");
     const image = context.createImageData(width, height);
     const out = image.data;
@@ -355,6 +358,7 @@ class Pane {
     const caption = this.caption(index);
     this.part("output").textContent = caption;
     this.range.setAttribute("aria-valuetext", caption);
+    (this.sets || []).forEach((label, restart) => { label.textContent = this.scoreOf(restart, index).toFixed(2); });
     this.canvas.setAttribute("aria-label", `${this.title}: the picture, ${view}${caption ? `, ${caption}` : ""}`);
     this.mark(index);
   }
@@ -364,9 +368,35 @@ class Pane {
     const event = this.result || this.numbers;
     if (!event || !event.areas || !this.masks.length) return "";
     const area = (this.result && this.result.achieved ? this.result.achieved : event.areas)[index];
-    const score = this.result ? this.result.scores[index] : event.values[index];
+    const score = this.result ? this.scoreOf(this.restart, index) : event.values[index];
     const agreement = this.result && this.result.agreement ? ` · restarts agree by ${Math.round(100 * this.result.agreement[index])} %` : "";
     return `${(100 * area).toFixed(1)} % · score ${score.toFixed(2)}${agreement}`;
+  }
+
+  /** The score of the answer, 0, or of what a restart found, counted from 1. */
+  scoreOf(restart, index) {
+    return restart ? this.result.alternative_scores[index][restart - 1] : this.result.scores[index];
+  }
+
+  /** Offer the sets of the restarts beside the answer. They are decoded when they are chosen. */
+  offerSets(job) {
+    const { alternatives } = this.result;
+    if (!alternatives) return;
+    const name = `sets-${job}`;
+    this.sets = ["the answer", ...alternatives[0].map((_, number) => `restart ${number + 1}`)].map((title, restart) => {
+      const input = element("input", {
+        type: "radio", name, checked: !restart, onchange: withMessages(async () => {
+          if (restart) this.alternatives[restart - 1] ||= await this.decode(alternatives.map((sets) => sets[restart - 1]));
+          if (input.checked) this.restart = restart;
+          this.draw();
+        }),
+      });
+      const score = element("span");
+      this.part(".sets").append(element("label", {}, input, ` ${title} `, score));
+      return score;
+    });
+    this.part(".sets").hidden = false;
+    this.draw();
   }
 
   /** Plot the score against the area, with a mark at the mask of the slider. */
