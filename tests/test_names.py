@@ -33,6 +33,14 @@ def test_a_name_that_is_not_there():
         _ = sfumato.Nothing
 
 
+def test_a_misspelt_name_gets_the_near_one():
+    with pytest.raises(AttributeError, match="'ExtremalPertubation'; did you mean ExtremalPerturbation"):
+        _ = sfumato.ExtremalPertubation
+    code = "import sfumato; sfumato.ExtremalPertubation"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.lower().count("did you mean") == 1, "Python adds no suggestion of its own"
+
+
 def test_neither_import_nor_names_nor_citations_need_torch():
     code = (
         "import sys, sfumato; print(sfumato.__version__, len(sfumato.__all__), 'petsiuk2018rise' in "
