@@ -428,6 +428,13 @@ OF_A_CLASS: Mapping[str, type[OfClass]] = {
 """What a class index may mean, by its name."""
 
 
+def is_of_class(score: Score) -> bool:
+    """Whether a score, or a part of a sum of scores, is of a class. In maps of outputs it is a mean over places."""
+    if isinstance(score, Combined):
+        return any(is_of_class(part) for _, part in score.terms)
+    return isinstance(score, OfClass)
+
+
 def link_of_meaning(meaning: str) -> str:
     """The link, of `LINKS`, by which a table of probabilities goes with what a class index means."""
     return SIGMOID if OF_A_CLASS[meaning] is Sigmoid else AUTO
