@@ -235,6 +235,18 @@ def test_a_search_without_restarts_says_why_nothing_agrees():
     )
     assert hint in few.stdout.splitlines()
     assert "No agreement" not in enough.stdout
+    for settings, reason in (
+        (
+            ["--smallest", "0.5"],
+            "No alternatives: the mask of the smallest area comes from one run. Write --areas without",
+        ),
+        (["--set", "mask=SmoothMask"], "No alternatives: with these settings the search has no restarts."),
+    ):
+        arguments = [*QUICK[:4], "--target", "red", *settings]
+        assert reason in run("explain", "grey.png", *arguments, "--alternatives").stdout
+        quiet = run("explain", "grey.png", *arguments).stdout
+        assert "No alternatives" not in quiet
+        assert "No agreement" not in quiet
     assert " agree" in enough.stdout
 
 

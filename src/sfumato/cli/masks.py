@@ -67,25 +67,29 @@ def explain_with_masks(
         for explanation in group:
             _write(explanation, classifier, out, names.unused(explanation.query.stem), keep, alternatives)
             _print(explanation, classifier)
-            if (alternatives or keep is None) and (hint := _no_restarts(method, explanation.result)):
+            if hint := _no_restarts(method, explanation.result, alternatives, keep is not None):
                 console().print(hint, soft_wrap=True)
         explanations += group
     print_folder(len(explanations), out)
     return task.failed, explanations
 
 
-def _no_restarts(method: Any, result: "Attribution") -> str:
-    """Why the result has no agreement of restarts, and how to get one; empty if it has, or if the method never has."""
+def _no_restarts(method: Any, result: "Attribution", alternatives: bool, smallest: bool) -> str:
+    """Why the result has no restarts that agree, and how to get some; empty if it has, or if nobody would expect them.
+
+    They are expected of a search for given areas by `LevelSetAscent`, and where --alternatives asks for them.
+    """
     from sfumato.search.level_set import SHORTEST, LevelSetAscent
 
-    ascent = getattr(method, "ascent", None)
-    if result.agreement is not None or not isinstance(ascent, LevelSetAscent):
+    ascent: Any = getattr(method, "ascent", None)
+    if result.agreement is not None or not (alternatives or (isinstance(ascent, LevelSetAscent) and not smallest)):
         return ""
-    if ascent.restarts < 2 or not ascent.refinement or method.jitter is None:
-        return ""
-    steps = math.ceil(2 * SHORTEST / (1 - ascent.refinement))
+    if smallest:
+        return "No alternatives: the mask of the smallest area comes from one run. Write --areas without --smallest."
+    has_restarts = isinstance(ascent, LevelSetAscent) and ascent.restarts > 1 and ascent.refinement and method.jitter
+    steps = math.ceil(2 * SHORTEST / (1 - ascent.refinement)) if has_restarts else 0
     if method.steps >= steps:
-        return ""
+        return "No alternatives: with these settings the search has no restarts." if alternatives else ""
     return (
         f"No agreement and no alternatives: {method.steps} steps are too few for a search with restarts. Write --steps "
         f"{steps} or more."
