@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import sfumato
 from sfumato import Blur, Constant, ExtremalPerturbation, Game, Jitter, Logit, Noise, Output, SmoothMask, load
 from sfumato.search.penalised import PenalisedAscent
 from sfumato.search.projected import ProjectedAscent
@@ -151,9 +152,18 @@ def spoilt(value):
     ("inputs", "message"),
     [
         (spoilt(torch.nan), "NaN or infinity"),
+        (
+            torch.cat([pictures(), spoilt(torch.nan)]),
+            r"1 of \d+ values, in input 2; .*inputs = inputs\.nan_to_num\(0, 0, 0\)",
+        ),
         (spoilt(torch.inf), "NaN or infinity"),
         (pictures()[0], r"add the batch axis: inputs\[None\]"),
-        (pictures().to(torch.uint8), r"must be floating-point.*torch\.uint8"),
+        (
+            pictures().to(torch.uint8),
+            r"must be floating-point.*torch\.uint8\. Write inputs\.float\(\) / 255, and then normalise",
+        ),
+        (pictures().long(), r"got torch\.int64\. Write inputs\.float\(\), and .*classifier\.prepare\(picture\)"),
+        ([pictures()[0]] * 2, r"got list\. Write torch\.stack\(inputs\)"),
         (pictures()[0, 0], r"must be a batch \(B, C, \*S\)"),
         (pictures()[:0], "inputs are empty"),
         (torch.zeros(1, 3, 2, 2, 2, 2), "1 to 3 axes of space"),
@@ -164,6 +174,36 @@ def spoilt(value):
 def test_inputs(inputs, message):
     with pytest.raises(ValueError, match=message):
         METHOD(network(), inputs, 1)
+
+
+def test_a_remedy_of_the_message_is_one():
+    """What the messages say to write gives a result."""
+    loud = pictures().mul(50).clamp(0, 255).to(torch.uint8)
+    assert METHOD(network(), loud.float() / 255, 1).map.shape == (len(loud), 1, *loud.shape[2:])
+    assert METHOD(network(), spoilt(torch.nan).nan_to_num(0, 0, 0), 1).map.isfinite().all()
+    named = ("tabby, tabby cat", "lynx, catamount", "a", "b", "c")
+    target = sfumato.data.labels.find(named, "lynx")
+    assert METHOD(network(), pictures(), target).about["score"]["target"] == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        ("lynx", r"Write targets=sfumato\.data\.labels\.find\(classifier\.labels, 'lynx'\)"),
+        (["lynx"], r"Write targets=sfumato\.data\.labels\.find\(classifier\.labels, 'lynx'\)"),
+        (None, r"Write e\.g\. targets=281, or targets=model\(inputs\)\.argmax\(1\)"),
+        (torch.tensor([1.0]), r"Write targets\.long\(\)"),
+    ],
+)
+def test_a_target_that_is_no_index_gets_the_line_to_write(target, line):
+    with pytest.raises(ValueError, match=line):
+        METHOD(network(), pictures(), target)
+
+
+@pytest.mark.parametrize("method", [ExtremalPerturbation, sfumato.GradCAM, sfumato.ExtremalChannels])
+def test_no_layer_is_an_empty_name(method):
+    with pytest.raises(ValueError, match=r'got None\. Write layer="" or leave it out for the input, or a name of'):
+        method(layer=None)
 
 
 class Returning(nn.Module):

@@ -19,6 +19,7 @@ from sfumato import cli, samples
 from sfumato.cli import queries
 from sfumato.cli.progress import progress_bar
 from sfumato.models import Classifier, Preparation
+from sfumato.runs.plans.catalogue import method_classes
 from sfumato.search.loop import Step
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
@@ -153,24 +154,110 @@ def test_a_bad_picture_among_good_ones_is_reported_and_the_rest_done(tmp_path):
         (["toy_for_cli.py"], "cannot read picture 'toy_for_cli.py'"),
         (["fire.png", "--target", "purple"], "no class is called 'purple'"),
         (["fire.png", "--target", "7"], "there is no class 7; expected an index from 0 to 2"),
-        (["fire.png", "--areas", "20"], "areas must lie in (0, 1); got 20. Did you mean 0.2 (20 %)?"),
+        (
+            ["fire.png", "--areas", "20"],
+            "--areas takes growing fractions of the picture, more than 0 and less than 1; got 20",
+        ),
+        (["fire.png", "--areas", "20"], ". Write --areas 0.2"),
+        (["fire.png", "--areas", "0.3,0.1"], ". Write --areas 0.1,0.3"),
         (["fire.png", "--areas", "half"], "--areas takes numbers separated by commas"),
         (["fire.png", "--areas", ""], "--areas takes numbers separated by commas"),
-        (["fire.png", "--game", "chess"], "game must be one of"),
-        (["fire.png", "--method", "magic"], "no method 'magic'; expected one of rise, captum:NAME, "),
+        (["fire.png", "--game", "keep"], "--game is preserve, delete or dual; got 'keep'. Write --game preserve"),
+        (["fire.png", "--game", "Duel"], "got 'Duel'. Write --game dual"),
+        (
+            ["fire.png", "--score", "logits"],
+            "--score is logit, probability, log-odds or sigmoid; got 'logits'. Write --score l",
+        ),
+        (["fire.png", "--steps", "0"], "--steps is a whole number, at least 1; got 0. Write e.g. --steps 150"),
+        (["fire.png", "--smallest", "0.9", "--game", "delete"], "got --game delete. Write --game preserve"),
+        (["fire.png", "--method", "magic"], "no method 'magic'; expected one of extremal, meaningful, gradient, "),
         (["fire.png", "--method", "meaningful,"], "--method has an empty name in 'meaningful,'; expected names "),
         (["fire.png", "--method", ""], "--method has an empty name in ''"),
         (["fire.png", "--method", "extremal,meaningful, extremal"], "method 'extremal' is named twice in 'extremal,"),
         (["fire.png", "--method", "extremal,ExtremalPerturbation"], "method 'ExtremalPerturbation' is named twice"),
         (["fire.png", "--method", "captum:Saliency,captum:Saliency"], "method 'captum:Saliency' is named twice"),
         (["fire.png", "--model", "lite7"], "no model 'lite7'"),
-        (["fire.png", "--smallest", "90"], "90"),
+        (
+            ["fire.png", "--smallest", "90"],
+            "--smallest is a share of the score, more than 0 and at most 1; got 90. Write --smallest",
+        ),
+        (["fire.png", "--smallest", "90"], "--smallest 0.9"),
+        (["fire.png", "--set", "steps"], "--set takes NAME=VALUE; got 'steps'. Write e.g. --set steps=300"),
+        (["fire.png", "--set", "steps=3"], "steps is given by --steps and by --set; give it once"),
+        (["fire.png", "--set", "smoth=3"], "has no smoth; expected one of areas, game, "),
+        (["fire.png", "--set", "smoth=3"], "; did you mean smooth?"),
+        (
+            ["fire.png", "--set", "smooth=-1"],
+            "--set smooth is a fraction of the input's shortest side, at least 0; got -1",
+        ),
+        (["fire.png", "--set", 'mask={use="Smooth"}'], "no setting 'Smooth'; did you mean SmoothMask"),
         (["fire.png", "--out", "fire.png"], "there is a file of that name; name another with --out"),
         (["fire.png", "--out", "fire.png/deeper"], "cannot write to folder 'fire.png/deeper'"),
     ],
 )
 def test_what_a_user_can_mend_is_one_sentence(arguments, said):
     assert said in sentence(run("explain", *QUICK, *arguments))
+
+
+@pytest.mark.parametrize("method", ["extremal", "grad-cam"])
+def test_a_layer_that_is_not_there_is_named_with_near_ones(method):
+    arguments = ["--model", "toy_for_cli:deep", "--method", method, "--layer", "body.99.1"]
+    assert sentence(run("explain", "fire.png", *arguments)) == (
+        "sfumato: --layer: model 'toy_for_cli:deep' has no layer 'body.99.1'; near ones are body.20.1, body.9.1, body.19.1. "
+        "Write --layer body.20.1; see all with: sfumato layers toy_for_cli:deep"
+    )
+
+
+def test_settings_are_set_as_in_a_plan(tmp_path):
+    masks = ["--set", "mask=SmoothMask", "--set", "ascent={use='ProjectedAscent', momentum=0.5}", "--set", "smooth=0.1"]
+    areas = ["--set", "areas=0.2,0.3", "--set", "evenly=true", "--set", "score=log-odds", "--set", "jitter=none"]
+    done = run("explain", "fire.png", *QUICK[:4], *masks, *areas)
+    assert done.exit_code == 0, done.output
+    method = json.loads((tmp_path / "sfumato-out" / "fire-red.json").read_text())["method"]
+    assert method["mask"]["class"] == "sfumato:SmoothMask"
+    assert method["ascent"]["momentum"] == 0.5
+    assert (method["areas"], method["smooth"], method["score"]) == ([0.2, 0.3], 0.1, "log-odds")
+    assert (method["evenly"], method["jitter"]) == (True, None)
+    done = run(*CHANNELS, "fire.png", "--target", "1", "--set", "binary=false", "--set", "layer=body", "--out", "out")
+    assert done.exit_code == 0, done.output
+    method = json.loads(Path("out/fire-green.json").read_text())["method"]
+    assert (method["binary"], method["layer"]) == (False, "body")
+
+
+def test_a_search_without_restarts_says_why_nothing_agrees():
+    few, enough = (
+        run("explain", "grey.png", *QUICK[:2], "--target", "red", "--areas", "0.2", "--steps", steps)
+        for steps in (49, 50)
+    )
+    assert few.exit_code == enough.exit_code == 0, few.output
+    hint = (
+        "No agreement and no alternatives: 49 steps are too few for a search with restarts. Write --steps 50 or more."
+    )
+    assert hint in few.stdout.splitlines()
+    assert "No agreement" not in enough.stdout
+    for settings, reason in (
+        (
+            ["--smallest", "0.5"],
+            "No alternatives: the mask of the smallest area comes from one run. Write --areas without",
+        ),
+        (["--set", "mask=SmoothMask"], "No alternatives: with these settings the search has no restarts."),
+    ):
+        arguments = [*QUICK[:4], "--target", "red", *settings]
+        assert reason in run("explain", "grey.png", *arguments, "--alternatives").stdout
+        quiet = run("explain", "grey.png", *arguments).stdout
+        assert "No alternatives" not in quiet
+        assert "No agreement" not in quiet
+    assert " agree" in enough.stdout
+
+
+def test_each_column_of_probabilities_says_of_what_they_are():
+    lines = run("explain", "fire.png", *QUICK).stdout.splitlines()
+    assert lines[1].split() == ["probability", "probability"]
+    assert " ".join(lines[2].split()) == "top classes of the class area score of whole of the target"
+
+
+def test_the_version_is_shown():
+    assert run("--version").stdout == f"sfumato {sfumato.__version__}\n"
 
 
 def test_the_out_folder_is_tried_before_the_work(monkeypatch):
@@ -339,6 +426,65 @@ def test_checkpoints_that_are_no_good(command, content, said):
     assert not Path("ran").exists()
 
 
+def cells(text):
+    """The texts of a table's columns, joined over its lines, by the first column; lines of one row follow each other."""
+    header, _, *lines = text.splitlines()
+    starts = [match.start() for match in re.finditer(r"\S+", header)]
+    rows = []
+    for line in lines:
+        parts = [line[start:end].rstrip() for start, end in zip(starts, [*starts[1:], None], strict=True)]
+        if not "".join(parts):
+            rows.append(None)
+        elif rows and rows[-1] is not None and not parts[0]:
+            rows[-1] = [f"{one} {more}" for one, more in zip(rows[-1], parts, strict=True)]
+        else:
+            rows.append(parts)
+    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows if row is not None}
+
+
+def test_methods_are_listed_in_the_order_of_the_documentation_each_with_its_own_sentence(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    about = {name: what for name, (what, _) in cells(run("methods").stdout).items()}
+    page = (Path(__file__).parents[1] / "docs" / "methods" / "index.md").read_text(encoding="utf-8")
+    table = [
+        name
+        for line in page.splitlines()
+        if line.startswith("| [")
+        for name in re.findall(r"`(\w+)`", line[: line.index("]")])
+    ]
+    classes = method_classes()
+    listed = [classes[name].__name__ for name in about]
+    documented = [name for name in table if name in listed]
+    assert [name for name in listed if name in documented] == documented
+    assert listed[0] == "ExtremalPerturbation"
+    assert len(set(about.values())) == len(about)
+    assert about["contrastive-excitation-backprop"].startswith("Contrastive excitation backpropagation: ")
+    assert all(text.endswith(".") for text in about.values())
+
+
+@pytest.mark.parametrize("width", [40, 90, 160])
+def test_tables_use_the_terminals_width_and_cut_nothing(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for command in ("methods", "models"):
+        lines = run(command).stdout.splitlines()
+        assert min(width, 137) - 12 <= max(len(line.rstrip()) for line in lines[2:]) <= width  # 137 is the widest row
+        assert "…" not in "".join(lines)
+    text = "".join("".join(cells(run("methods").stdout).get("meaningful", ())).split())
+    assert "whosedeletiondestroysthescore,orwhosedisplaypreservesit.steps=300,rate=0.1,l1=0.0001," in text
+
+
+@pytest.mark.parametrize("width", [60, 160])
+def test_help_uses_the_terminals_width_and_cuts_nothing(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for group, function in (((), cli.report.report), (("bench",), cli.bench.status)):
+        lines = python("-m", "sfumato", *group, "--help").stdout.splitlines()
+        sentence = function.__doc__.partition(".")[0]
+        assert f"{function.__name__} {sentence}." in " ".join(" ".join(lines).split())
+        assert max(map(len, lines)) <= width
+    if width == 160:
+        assert max(map(len, python("-m", "sfumato", "explain", "--help").stdout.splitlines())) > 120
+
+
 def test_lists_of_models_and_methods():
     assert all(name in run("models").stdout for name in ("lite0", "torchvision:", "package.module:factory"))
     assert all(word in run("methods").stdout for word in ("extremal", f"steps={sfumato.ExtremalPerturbation().steps}"))
@@ -495,9 +641,18 @@ def test_channels_of_heads():
             "--counts takes whole numbers separated by commas, e.g. 5,10,25; got 'some'",
         ),
         (["fire.png", "--counts", "9"], "layer 'body.20.1' has 4 channels or groups of them; got counts=(9,)"),
-        (["fire.png", "--layer", "body.20.2"], "the model has no layer 'body.20.2'. Did you mean"),
-        (["fire.png", "--at", "side"], "at must be one of 'output', 'input'; got 'side'"),
-        (["fire.png", "--smallest", "2"], "must lie in (0, 1]; got 2"),
+        (
+            ["fire.png", "--layer", "body.20.2"],
+            "--layer: model 'toy_for_cli:deep' has no layer 'body.20.2'; near ones are body.20.1, ",
+        ),
+        (
+            ["fire.png", "--layer", "body.20.2"],
+            "Write --layer body.20.1; see all with: sfumato layers toy_for_cli:deep",
+        ),
+        (["fire.png", "--at", "side"], "--at is output or input; got 'side'. Write --at output"),
+        (["fire.png", "--smallest", "2"], "--smallest is a share of the score, more than 0 and at most 1; got 2"),
+        (["fire.png", "--groups", "0"], "--groups is a whole number, at least 1; got 0"),
+        (["fire.png", "--set", "binary=perhaps"], "--set binary is True or False; got 'perhaps'"),
         (["nothing.png"], "nothing.png"),
     ],
 )

@@ -456,5 +456,5 @@ def test_an_evaluation_of_many_is_that_of_each():
     with prepared(METHOD, network(), pictures(5, 3, 16, 13), 1) as descent:
         evaluation = descent.evaluation
         masks = uniform(5, 1, 16, 13).float()
-        chunks = Evaluation(evaluation.subject, evaluation.perturbed, evaluation.query, rows=2)
+        chunks = Evaluation(evaluation.subject, evaluation.perturbed, evaluation.query, batch_rows=2)
         torch.testing.assert_close(chunks.scores(masks), evaluation.scores(masks))

@@ -227,6 +227,12 @@ def test_a_classifier_by_dotted_path(toys):
             "no model 'lite1'; did you mean lite0[?]; expected lite0, hf:…, timm:…, torchray:…, torchvision:… or package",
         ),
         ("zebra", "no model 'zebra'; expected"),
+        (
+            "resnet5",
+            "no model 'resnet5'; did you mean torchvision:resnet50 .*Write the source too, e.g. torchvision:resnet50;",
+        ),
+        ("VGG16", "did you mean torchvision:vgg16.* expected lite0"),
+        ("vgg16_vok", "did you mean torchray:vgg16_voc"),
         ("absent:net", "no module 'absent' for model"),
         ("absent.inner.innermost:net", "no module 'absent.inner.innermost'"),
         ("toys:nett", "module 'toys' has no function 'nett'"),

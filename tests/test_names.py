@@ -33,6 +33,14 @@ def test_a_name_that_is_not_there():
         _ = sfumato.Nothing
 
 
+def test_a_misspelt_name_gets_the_near_one():
+    with pytest.raises(AttributeError, match="'ExtremalPertubation'; did you mean ExtremalPerturbation"):
+        _ = sfumato.ExtremalPertubation
+    code = "import sfumato; sfumato.ExtremalPertubation"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.lower().count("did you mean") == 1, "Python adds no suggestion of its own"
+
+
 def test_neither_import_nor_names_nor_citations_need_torch():
     code = (
         "import sys, sfumato; print(sfumato.__version__, len(sfumato.__all__), 'petsiuk2018rise' in "
@@ -60,6 +68,47 @@ def test_a_citation_is_of_what_was_used():
     assert keys() == ["sfumato"]
 
 
+def test_parts_and_functions_have_their_papers():
+    inversion = ["mahendran2015understanding", "fong2019understanding"]
+    assert keys(sfumato.Pixels()) == ["mahendran2015understanding", "sfumato"]
+    assert keys(sfumato.Fourier()) == ["olah2017feature", "sfumato"]
+    assert "@article{olah2017feature," in sfumato.citation(sfumato.Fourier)
+    assert keys(sfumato.invert) == [*inversion, "olah2017feature", "sfumato"]
+    assert keys("sfumato:invert") == [*inversion, "sfumato"]
+    assert keys(sfumato.Blur(), sfumato.Noise) == ["fong2017interpretable", "sfumato"]
+    assert keys("sfumato.metrics:Monotonicity", "sfumato.metrics:SufficientArea") == [
+        "fong2019understanding",
+        "sfumato",
+    ]
+    assert keys(sfumato.behaviour.Presence, sfumato.behaviour.Invariance) == ["fong2017interpretable", "sfumato"]
+    assert keys("sfumato.behaviour:strongest") == ["fong2017interpretable", "bates2021distribution", "sfumato"]
+
+
+def test_a_setting_that_is_on_has_a_paper(tmp_path, monkeypatch):
+    (tmp_path / "own_switch.py").write_text(
+        "from dataclasses import dataclass\n"
+        'PAPERS = {"crisp=True": "A. Nobody, B. Somebody: *A switch*, ICML 2031"}\n'
+        "@dataclass\nclass Own:\n    crisp: bool = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    cls = importlib.import_module("own_switch").Own
+    assert keys(cls()) == ["nobody2031switch", "sfumato"]
+    assert keys(cls(crisp=False)) == keys("sfumato:Fade") == ["sfumato"]
+
+
+def test_an_inversion_is_cited_as_it_was_made():
+    import torch
+
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3))
+    target = net(torch.rand(1, 1, 6, 6)).detach()
+    settings = {"shape": (1, 6, 6), "mean": None, "std": None, "steps": 1, "prior": sfumato.Pixels()}
+    assert keys(sfumato.invert(net, "0", target, **settings)) == [
+        "mahendran2015understanding",
+        "fong2019understanding",
+        "sfumato",
+    ]
+
+
 def test_every_method_has_a_paper():
     for name in sfumato.methods.__all__:
         assert len(keys(getattr(sfumato, name))) > 1, name
@@ -74,11 +123,11 @@ def test_a_result_is_cited_as_it_was_made():
 
 def test_what_cannot_be_cited():
     with pytest.raises(
-        ValueError, match=r"citation\(\) takes methods, metrics, their parts and classes, and results; got 3"
+        ValueError, match=r"citation\(\) takes methods, metrics, their parts, classes and functions, and results; got 3"
     ):
         sfumato.citation(3)
-    for path in ("extremal", "sfumato:Rise", "nowhere:RISE", "sfumato:smallest"):
-        with pytest.raises(ValueError, match=rf"knows no class '{path}'; give its path"):
+    for path in ("extremal", "sfumato:Rise", "nowhere:RISE", "sfumato:smalest"):
+        with pytest.raises(ValueError, match=rf"knows no class or function '{path}'; give its path"):
             sfumato.citation(path)
 
 

@@ -1,15 +1,20 @@
 """Plans: what a TOML file means, and what is said of one that means nothing."""
 
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import sfumato
+from sfumato.cli import naming
 from sfumato.metrics import Accuracy
 from sfumato.runs.plans import plan as plan_module
+from sfumato.runs.plans.catalogue import make_method, method_classes
 from sfumato.runs.plans.cluster import Cluster
 from sfumato.runs.plans.plan import parse, read
+from sfumato.search import Momentum, ProjectedAscent
 
 PLAN = """
 batch = 2
@@ -39,6 +44,27 @@ pointing = { use = "PointingGame", tolerance = 5 }
 """
 
 
+class Nameless:
+    """A data set without classes and length."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __getitem__(self, index):
+        raise NotImplementedError
+
+
+class Unread(Nameless):
+    """A data set whose class names cannot be read yet: a plan can be read all the same."""
+
+    @property
+    def classes(self):
+        raise ValueError("its file is missing")
+
+    def __len__(self):
+        return 0
+
+
 @pytest.fixture
 def plan(monkeypatch, tmp_path):
     monkeypatch.setenv("ELSEWHERE", "/elsewhere")
@@ -55,6 +81,35 @@ def test_entries_become_configurations(plan, tmp_path):
     assert plan.protocols["accuracy"].protocol == Accuracy()
     assert plan.data["pictures"].data.path == str(tmp_path / "pictures")
     assert plan.data["others"].data.path == "/elsewhere/pictures"
+
+
+def test_a_plan_is_read_without_its_data(monkeypatch):
+    monkeypatch.setitem(sys.modules, "own_data", SimpleNamespace(Unread=Unread))
+    monkeypatch.setenv("ELSEWHERE", "/elsewhere")
+    assert isinstance(parse(PLAN.replace('"Folder"', '"own_data:Unread"'), Path()).data["others"].data, Unread)
+
+
+def test_methods_have_the_names_of_the_command_line_too():
+    for name, cls in method_classes().items():
+        if name != "captum:NAME":
+            for spec in (name, cls.__name__, {"use": name}):
+                assert make_method(spec, ("methods", "mine")) == cls()
+            assert make_method({}, ("methods", name)) == cls()
+            assert naming.build_methods(cls.__name__, {}) == {cls.__name__: cls()}
+    assert make_method({"use": "extremal", "steps": 3}, ("methods", "mine")) == sfumato.ExtremalPerturbation(steps=3)
+
+
+def test_methods_of_captum_have_the_names_of_the_command_line_too():
+    pytest.importorskip("captum", reason="captum is not installed")
+    for spec in ("captum:Saliency", {"use": "captum:Saliency"}, {"use": "Captum", "name": "Saliency"}):
+        assert make_method(spec, ("methods", "mine")) == sfumato.Captum("Saliency")
+
+
+def test_a_setting_names_an_ascent_and_the_rule_of_its_steps():
+    ascent = '{ use = "ProjectedAscent", rule = { use = "Momentum", rate = 0.1, momentum = 0.5 } }'
+    text = f'{{ use = "ExtremalPerturbation", mask = {{ use = "SmoothMask" }}, ascent = {ascent} }}'
+    plan = parse(PLAN.replace('"Gradient"', text).replace("$ELSEWHERE", ""), Path())
+    assert plan.methods["gradient"].ascent == ProjectedAscent(rule=Momentum(0.1, 0.5))
 
 
 def test_combinations_are_those_that_go_together(plan):
@@ -93,11 +148,20 @@ def test_combinations_are_those_that_go_together(plan):
             r"line 2, seed: seed must be from -2\*\*63 to 2\*\*64 - 1; got 18446744073709551616",
         ),
         (('models = ["mine"]', 'models = ["mine", "mine"]'), r"line 19, data.others.models: models must differ"),
+        (
+            ('"Gradient"', '"gradinet"'),
+            r"methods.gradient: no method 'gradinet'; did you mean gradient.*expected one of Captum, ",
+        ),
+        (
+            ('"Folder"\npath = "pic', '"own_data:Nameless"\npath = "pic'),
+            r"line 12, data.pictures: Nameless has no classes and no __len__\(\)\. A data set, see sfumato.data.Data, has",
+        ),
         (('"Gradient"', '"no_such_module:Method"'), r"line 9, methods.gradient: .*cannot be imported"),
     ],
 )
 def test_an_error_names_the_line_and_the_key(monkeypatch, change, said):
     monkeypatch.setenv("ELSEWHERE", "/elsewhere")
+    monkeypatch.setitem(sys.modules, "own_data", SimpleNamespace(Nameless=Nameless))
     assert change[0] in PLAN
     with pytest.raises(ValueError, match=said):
         parse(PLAN.replace(*change), Path(), "plan.toml")

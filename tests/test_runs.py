@@ -21,7 +21,7 @@ from sfumato.runs.execution.session import begin
 from sfumato.runs.execution.workers import one_thread, spread
 from sfumato.runs.plans.plan import parse
 from sfumato.runs.results import parquet, summary
-from sfumato.runs.results.export import comma_separated, latex, markdown, records, write
+from sfumato.runs.results.export import latex, markdown, records, write
 from sfumato.runs.results.leaders import results
 from sfumato.runs.results.record import Place, Record, Where, read_record
 from sfumato.runs.stores.opened import open_store
@@ -157,7 +157,7 @@ def carried_out(plan, folder, **options):
 def table(folder):
     session = read_record(Place(folder))
     with session.place.store() as store:
-        return comma_separated(list(summary.rows(session, store)))
+        return [json.dumps(row, sort_keys=True) for row in summary.rows(session, store)]
 
 
 def test_every_item_is_done_once(subject, tmp_path):
@@ -730,7 +730,7 @@ def test_rows_are_the_same_in_a_database(subject, tmp_path, postgres, workers):
         list(spread(session, workers) if workers else session.work())
     assert not (tmp_path / "database/run.sqlite").exists()
     with session.place.store() as store:
-        rows = comma_separated(list(summary.rows(session, store)))
+        rows = [json.dumps(row, sort_keys=True) for row in summary.rows(session, store)]
     assert rows == table(tmp_path / "file")
     shown = typed("status", tmp_path / "database", "--store", postgres.url())
     assert f"{ITEMS} of {ITEMS} items are done" in shown.output

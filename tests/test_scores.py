@@ -720,3 +720,31 @@ def test_a_score_and_a_number_do_not_add():
         Logit(1) + 3
     with pytest.raises(TypeError, match="unsupported operand"):
         Logit(1) - 3
+
+
+@pytest.mark.parametrize("method", EVERY)
+def test_a_result_says_where_its_score_is_a_mean_over_places(method, tmp_path):
+    """A segmentation's class means the mean of its map; outputs without places, or with one, and own functions say nothing."""
+
+    class Segmenting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network(4)[:2].append(nn.Conv2d(8, 4, 1))
+
+        def forward(self, inputs):
+            return self.net(inputs)
+
+    net, lone = Segmenting().eval(), nn.Sequential(network(4), nn.Unflatten(1, (4, 1, 1))).eval()
+    if hasattr(method, "layer") and method.layer:
+        method = replace(method, layer="net.0")
+    result = method(net, pictures(), Logit(1))
+    assert result.about["mean_over_places"] == [12, 10]
+    with torch.no_grad():
+        torch.testing.assert_close(result.whole, net(pictures())[:, 1].mean((1, 2)), rtol=1e-4, atol=1e-5)
+    assert method(net, pictures(), 1).about["mean_over_places"] == [12, 10]
+    assert method(net, pictures(), Logit(1) - Logit(0)).about["mean_over_places"] == [12, 10]
+    assert "mean_over_places" not in method(net, pictures(), lambda outputs: outputs[:, 0].sum((1, 2))).about
+    result[0].save(tmp_path / "one.safetensors")
+    assert load(tmp_path / "one.safetensors").about["mean_over_places"] == [12, 10]
+    if not getattr(method, "layer", ""):
+        assert "mean_over_places" not in method(lone, pictures(), 1).about

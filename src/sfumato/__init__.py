@@ -41,7 +41,11 @@ def __getattr__(name: str) -> Any:
         except PackageNotFoundError:
             return "unknown"
     if name.startswith("__") or name not in _table():
-        raise AttributeError(f"module 'sfumato' has no attribute {name!r}")
+        from sfumato.settings import near
+
+        hint = "" if name.startswith("_") else near(name, _table())
+        # With a name but without an object, Python adds no suggestion of its own to a traceback.
+        raise AttributeError(f"module 'sfumato' has no attribute {name!r}{hint}", name=name)
     module, original = _table()[name]
     home = None if module == __name__ else import_module(module)
     # A module within a package is no attribute of it before its import.

@@ -1,23 +1,30 @@
 """BibTeX of the papers behind methods, metrics and their parts.
 
-Each paper is written once, in the docstring of the class or of its module, as `F. Author, S. Author: *Title*, venue year, arXiv
-number`. If a setting chooses among several papers, the module has a dict `PAPERS`. It maps each value of the setting to such a
-text, or to another value that has the same paper. The files are read and not imported, so that torch is not needed.
+Each paper is written once, in the docstring of the class or function, or of its module, as `F. Author, S. Author: *Title*,
+venue year, arXiv number`. If a setting chooses among several papers, the module has a dict `PAPERS`. It maps each value of the
+setting to such a text, or to another value that has the same paper; for a setting that is on or off the keys are such as
+"binary=True". The files are read and not imported, so that torch is not needed.
 """
 
 import ast
 import importlib.util
+import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import sfumato
 from sfumato.settings import CLASS, ROOT
 
 NAME = r"(?:[A-Z]\.[ -]?)+(?:[a-z]+ )*[A-Z][\w'’-]+"
+DEFINITION = (ast.ClassDef, ast.FunctionDef)
+JOURNALS = ("Journal", "Distill")
+"""How the names of journals begin. Other venues are conferences."""
+
 REFERENCE = re.compile(
     rf"(?P<authors>{NAME}(?:(?:,| &| and) {NAME})*)(?P<et_al> et al\.)?: \*(?P<title>[^*]+)\*,? ?"
     r"(?P<publication>(?:[^.;()]|\.\d)*)"
@@ -27,9 +34,9 @@ REFERENCE = re.compile(
 def citation(*used: Any) -> str:
     """The BibTeX entries of what was used, and of sfumato itself. Each entry is there once.
 
-    Each of `used` is a method, a metric, a part of one such as a mask family, a class of these, or an `Attribution`, whose
-    `about` names its method. Settings count too: an ascent or a perturbation with a paper of its own has an entry. Raises
-    `ValueError` for anything else.
+    Each of `used` is a method, a metric, a part of one such as a mask family, a class of these, a function of sfumato such as
+    `invert`, or a result, whose `about` names its method. Settings count too: an ascent or a perturbation with a paper of its
+    own has an entry. Raises `ValueError` for anything else.
 
     >>> print(citation("sfumato:RISE").partition("@software")[0].strip())
     @inproceedings{petsiuk2018rise,
@@ -56,7 +63,14 @@ def _classes(thing: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         if is_dataclass(thing):
             for entry in fields(thing):
                 yield from _parts(entry.default)
+    elif isinstance(thing, FunctionType) and thing.__module__.split(".")[0] == ROOT:
+        yield thing.__module__, thing.__qualname__, {}
+        yield from _parts([parameter.default for parameter in inspect.signature(thing).parameters.values()])
     elif isinstance(about, Mapping):
+        if "prior" in about:  # of an inversion
+            yield type(thing).__module__, type(thing).__qualname__, {}
+            yield from _parts(about["prior"])
+            return
         if "method" not in about:
             raise ValueError("the result's `about` does not name its method; give citation() the method itself")
         yield from _classes(about["method"])
@@ -64,13 +78,15 @@ def _classes(thing: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     elif isinstance(thing, str):
         if not _names_class(thing):
             raise ValueError(
-                f"citation() knows no class {thing!r}; give its path, e.g. 'sfumato:RISE', or the class itself"
+                f"citation() knows no class or function {thing!r}; give its path, e.g. 'sfumato:RISE', or the class itself"
             )
         yield from _parts(thing)
     elif is_dataclass(thing) or (isinstance(thing, Mapping) and CLASS in thing):
         yield from _parts(thing)
     else:
-        raise ValueError(f"citation() takes methods, metrics, their parts and classes, and results; got {thing!r}")
+        raise ValueError(
+            f"citation() takes methods, metrics, their parts, classes and functions, and results; got {thing!r}"
+        )
 
 
 def _parts(value: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -109,11 +125,11 @@ def _defining_module(path: str) -> tuple[str, str]:
 
 
 def _names_class(path: str) -> bool:
-    """Whether a text is the path of a class, "package.module:Name"."""
+    """Whether a text is the path of a class, or of a function, "package.module:Name"."""
     module, name = _defining_module(path)
     file = _source_file(module) if name else None
     statements = ast.parse(file.read_text(encoding="utf-8")).body if file else []
-    return any(isinstance(statement, ast.ClassDef) and statement.name == name for statement in statements)
+    return any(isinstance(statement, DEFINITION) and statement.name == name for statement in statements)
 
 
 def _source_file(module: str) -> Path | None:
@@ -142,12 +158,13 @@ def _entries(module: str, name: str, settings: Mapping[str, Any]) -> Iterator[st
     tree = ast.parse(path.read_text(encoding="utf-8"))
     texts = [ast.get_docstring(tree)]
     for statement in tree.body:
-        if isinstance(statement, ast.ClassDef) and statement.name == name:
+        if isinstance(statement, DEFINITION) and statement.name == name:
             texts.append(ast.get_docstring(statement))
         targets = [statement.target] if isinstance(statement, ast.AnnAssign) else getattr(statement, "targets", [])
         if any(isinstance(target, ast.Name) and target.id == "PAPERS" for target in targets):
             papers = ast.literal_eval(statement.value)  # type: ignore[attr-defined]
             values = [value.rpartition(":")[2] for value in settings.values() if isinstance(value, str)]
+            values += [f"{setting}={value}" for setting, value in settings.items() if isinstance(value, bool)]
             texts += [papers.get(text, text) for text in map(papers.get, values)]
     for text in texts:
         yield from map(_bibtex, REFERENCE.finditer(" ".join((text or "").split())))
@@ -165,7 +182,7 @@ def _bibtex(reference: re.Match[str]) -> str:
     title = reference["title"]
     word = next((word for word in re.findall(r"[a-z]+", title.casefold()) if word not in ("a", "an", "the", "on")), "")
     surname = re.sub(r"\W", "", authors[0].rpartition(" ")[2]).casefold()
-    journal = venue.startswith("Journal")
+    journal = venue.startswith(JOURNALS)
     entry = {
         "author": " and ".join([*authors, *(["others"] if reference["et_al"] else [])]),
         "title": title,

@@ -27,8 +27,9 @@ class Perturbation(Protocol):
 class Blur:
     r"""Replace each place by a Gaussian mean around it, of width $\sigma(u) = \sigma_{\max} (1 - m(u))$.
 
-    Fong et al. 2019, section 3.1: by linear interpolation between `levels` precomputed blurs, evenly spaced from none
-    to `max_sigma` places. `border` says what the blur sees beyond the edge: "reflect" keeps borders as
+    R. Fong, A. Vedaldi: *Interpretable explanations of black boxes by meaningful perturbation*, ICCV 2017, arXiv 1704.03296,
+    section 4.1. It is computed as in Fong et al. 2019, section 3.1: by linear interpolation between `levels` precomputed blurs,
+    evenly spaced from none to `max_sigma` places. `border` says what the blur sees beyond the edge: "reflect" keeps borders as
     bright as they are, "zeros" darkens them.
     """
 
@@ -111,7 +112,10 @@ class Constant:
 
 @dataclass(frozen=True)
 class Noise:
-    """Blend with Gaussian noise of standard deviation `std`, in the units of the model's input (Fong & Vedaldi 2017).
+    """Blend with Gaussian noise of standard deviation `std`, in the units of the model's input.
+
+    R. Fong, A. Vedaldi: *Interpretable explanations of black boxes by meaningful perturbation*, ICCV 2017, arXiv 1704.03296,
+    section 4.1.
 
     Every query gets the same noise, drawn from `seed`, so that its result does not depend on its batch. Without one it is
     drawn from the seed of the method that uses it, or, outside a method, from 0.

@@ -390,12 +390,13 @@ def as_target(target: Any) -> Target:
     if isinstance(target, Tensor):
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool or target.ndim > 1:
             raise ValueError(
-                f"targets must be integers of shape () or (B,); got {target.dtype} of shape {tuple(target.shape)}"
+                f"targets must be integers of shape () or (B,); got {target.dtype} of shape {tuple(target.shape)}. Write "
+                "targets.long() for indices, or outputs.argmax(1) for the top classes"
             )
         target = target.tolist()
     if isinstance(target, bool) or not isinstance(target, int | Sequence) or isinstance(target, str | bytes):
         raise ValueError(
-            f"a target is a class index, one per input, a Score or a function of the outputs; got {target!r}"
+            f"a target is a class index, one per input, a Score or a function of the outputs; got {target!r}{_remedy(target)}"
         )
     return tuple(map(_index, target)) if isinstance(target, Sequence) else _index(target)
 
@@ -405,10 +406,17 @@ def _index(value: Any) -> int:
     scalar = isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0)
     plain = value.item() if scalar else value
     if not is_whole(plain):
-        raise ValueError(f"a target is an integer class index; got {value!r}")
+        raise ValueError(f"a target is an integer class index; got {value!r}{_remedy(value)}")
     if plain < 0:
         raise ValueError(f"a target is a class index from 0 up; got {plain}")
     return plain
+
+
+def _remedy(value: Any) -> str:
+    """The end of an error about a target that is no index: the line to write."""
+    if isinstance(value, str):
+        return f". Write targets=sfumato.data.labels.find(classifier.labels, {value!r})"
+    return ". Write e.g. targets=281, or targets=model(inputs).argmax(1) for the top classes"
 
 
 OF_A_CLASS: Mapping[str, type[OfClass]] = {
@@ -418,6 +426,13 @@ OF_A_CLASS: Mapping[str, type[OfClass]] = {
     "sigmoid": Sigmoid,
 }
 """What a class index may mean, by its name."""
+
+
+def is_of_class(score: Score) -> bool:
+    """Whether a score, or a part of a sum of scores, is of a class. In maps of outputs it is a mean over places."""
+    if isinstance(score, Combined):
+        return any(is_of_class(part) for _, part in score.terms)
+    return isinstance(score, OfClass)
 
 
 def link_of_meaning(meaning: str) -> str:

@@ -1,6 +1,8 @@
 r"""The rule that a network's answer does not change: $f(x) = f(x')$, where $x'$ is x rotated by up to 15°, flipped, ….
 
-Fong & Vedaldi 2017, section 3: $Q_3(x, x'; f, \theta) = \{x \sim_\theta x' \Rightarrow f(x) = f(x')\}$, whose error is
+R. Fong, A. Vedaldi: *Interpretable explanations of black boxes by meaningful perturbation*, ICCV 2017, arXiv 1704.03296.
+
+Section 3: $Q_3(x, x'; f, \theta) = \{x \sim_\theta x' \Rightarrow f(x) = f(x')\}$, whose error is
 $L = \mathbb{E}[1 - \delta_{Q_3} \mid x \sim_\theta x']$. As answers are never exactly equal, the error here is how far they
 differ, and the rule allows an error of up to ε.
 """

@@ -1,6 +1,8 @@
 r"""The rule that a network detects a class: $f(x) > t$ if and only if the picture shows the class.
 
-Fong & Vedaldi 2017, section 3: $Q_1(x; f) = \{x \in X_c \Leftrightarrow f(x) = +1\}$, whose error is
+R. Fong, A. Vedaldi: *Interpretable explanations of black boxes by meaningful perturbation*, ICCV 2017, arXiv 1704.03296.
+
+Section 3: $Q_1(x; f) = \{x \in X_c \Leftrightarrow f(x) = +1\}$, whose error is
 $L_1 = \mathbb{E}[1 - \delta_{Q_1(x; f)}]$ over pictures that were not used to make the rule.
 """
 

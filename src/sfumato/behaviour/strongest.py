@@ -1,10 +1,11 @@
 r"""The strongest transformation under which an invariance still holds, with an error of at most ε.
 
-It is the most informative rule of its kind (Fong & Vedaldi 2017, section 3: the regulariser $R(Q_3(\cdot\,; \theta)) =
--\theta$). A bisection on the *upper confidence bound* of the error finds it. If the error and its bound rise with strength,
-this needs no correction for several tests: the result is wrong only if the bound fails at the one strength at which the error
-crosses ε (Bates, Angelopoulos, Lei, Malik & Jordan: *Distribution-free, risk-controlling prediction sets*, Journal of the
-ACM, 2021). All strengths share their draws, so that the bound rises, apart from noise.
+It is the most informative rule of its kind (R. Fong, A. Vedaldi: *Interpretable explanations of black boxes by meaningful
+perturbation*, ICCV 2017, arXiv 1704.03296, section 3: the regulariser $R(Q_3(\cdot\,; \theta)) = -\theta$). A bisection on the
+*upper confidence bound* of the error finds it. If the error and its bound rise with strength, this needs no correction for
+several tests: the result is wrong only if the bound fails at the one strength at which the error crosses ε (S. Bates, A.
+Angelopoulos, L. Lei, J. Malik, M. Jordan: *Distribution-free, risk-controlling prediction sets*, Journal of the ACM 2021,
+arXiv 2101.02703). All strengths share their draws, so that the bound rises, apart from noise.
 
 The bound comes from a bootstrap, which is too low for skewed changes in few pictures. By design, 2.5 % of the results are too
 strong. Of 400 simulated searches with exponential changes, it was 6 % with 24 pictures, 3 % with 48, and 2.5 % with 200.

@@ -12,8 +12,22 @@ import typer
 
 # torch takes seconds to import. Modules that need it are imported inside the commands.
 from sfumato.cli import bench, channels, demo, explain, layers, lists, report, serve
+from sfumato.cli.tables import first_sentence
 
 DEMO_STEPS = 100
+
+WIDEST = 10_000
+"""The help uses the whole width of the terminal, up to so many columns."""
+
+
+def _version(wanted: bool) -> None:
+    """Print the version of sfumato, and exit."""
+    if wanted:
+        import sfumato
+
+        typer.echo(f"sfumato {sfumato.__version__}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     help="Find the smallest part of a picture that a network needs.",
@@ -21,12 +35,22 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"max_content_width": WIDEST},
 )
 
 
 def main() -> None:
     """Run the script `sfumato`."""
     app(prog_name="sfumato")
+
+
+@app.callback(help=app.info.help)
+def _options(
+    version: Annotated[  # it acts in its callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version, and exit.")
+    ] = False,
+) -> None:
+    """The options of `sfumato` itself."""
 
 
 app.command()(explain.explain)
@@ -45,3 +69,9 @@ app.command()(layers.layers)
 app.add_typer(bench.app, name="bench")
 app.command()(report.report)
 app.command()(serve.serve)
+
+for commands in (app, bench.app):  # whole sentences, which are wrapped; the default is a cut line
+    for command in commands.registered_commands:
+        command.short_help = first_sentence(command.callback.__doc__)
+    for group in commands.registered_groups:
+        group.short_help = bench.app.info.help

@@ -62,18 +62,27 @@ def channels(
         typer.Option("--per-class", help="Explain all pictures as one class, --target, in one sheet."),
     ] = False,
     seed: Annotated[int, typer.Option(help="The seed of all random numbers.")] = 0,
+    set_: naming.Setting = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sfumato-out"),
 ) -> None:
     """Find the channels of a layer that a class needs. Writes a sheet, the masks and a summary for each picture."""
     with reporting_errors():
-        from sfumato.methods import ExtremalChannels
-        from sfumato.scores import link_of_meaning
+        from sfumato.games import GAMES
+        from sfumato.layers.capture import SIDES
+        from sfumato.scores import OF_A_CLASS, link_of_meaning
 
-        settings: dict[str, Any] = {"layer": layer or "", "at": at, "groups": groups, "game": game, "seed": seed}
-        settings["score"] = score
-        settings |= {} if counts is None else {"counts": naming.whole_numbers(counts, "--counts")}
-        settings |= {} if steps is None else {"steps": steps}
-        method = ExtremalChannels(**settings)
+        naming.check_choice("--at", at, tuple(SIDES))
+        naming.check_choice("--game", game, tuple(GAMES))
+        naming.check_choice("--score", score, tuple(OF_A_CLASS))
+        naming.check_share("--smallest", keep)
+        naming.check_count("--steps", steps, 100)
+        naming.check_count("--groups", groups, 12)
+        numbers = None if counts is None else naming.whole_numbers(counts, "--counts")
+        options = {"layer": layer, "at": at, "groups": groups, "counts": numbers, "game": game, "steps": steps}
+        options |= {"score": score, "seed": seed}
+        defaults = {"at": "output", "game": "preserve", "score": "logit", "seed": 0}
+        given = {name: value for name, value in options.items() if value is not None and value != defaults.get(name)}
+        (method,) = naming.build_methods("extremal-channels", given, set_ or []).values()
         if per_class:
             if not target or len(target) > 1:
                 raise ValueError(
@@ -81,8 +90,8 @@ def channels(
                 )
             left_out = class_sheet(images, method, model, checkpoint, target[0], keep, invert, out)
             raise typer.Exit(SOME_FAILED if left_out else 0)
-        task = prepare(images, model, target or [], out, checkpoint, link_of_meaning(score))
-        method = naming.place_at_layer(method, task.classifier, model)
+        task = prepare(images, model, target or [], out, checkpoint, link_of_meaning(method.score))
+        method = naming.place_at_layer(method, task.classifier, model, needed=True)
         _explain(method, task, keep, invert, out)
     if task.failed:
         raise typer.Exit(SOME_FAILED)

@@ -46,7 +46,7 @@ def class_sheet(
     classifier = models.load(model, checkpoint)
     index = labels.find(classifier.labels, target)
     label = labels.synonyms(classifier.labels[index])[0]
-    method = naming.place_at_layer(method, classifier, model)
+    method = naming.place_at_layer(method, classifier, model, needed=True)
     result = class_channels(method, classifier, images, index, keep=keep, out=out / "masks", progress=_print_reason)
     inversions = _invert_channels(result, method) if invert else {}
     title = f"{label} ({index}): {method.layer} of {classifier.name}"

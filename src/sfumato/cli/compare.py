@@ -9,6 +9,7 @@ import typer
 
 from sfumato.cli import summaries
 from sfumato.cli.files import Names, print_folder, slug, write_json
+from sfumato.cli.naming import place_at_layer
 from sfumato.cli.queries import Batch, prepare
 from sfumato.settings import number
 
@@ -35,7 +36,7 @@ def compare(
     links = {link_of_meaning(method.score) for method in methods.values()}
     task = prepare(images, model, targets, out, checkpoint, SIGMOID if SIGMOID in links else AUTO)
     classifier = task.classifier
-    methods = {name: classifier.placed(method) for name, method in methods.items()}
+    methods = {name: place_at_layer(method, classifier, model) for name, method in methods.items()}
     names, difference = Names(), ""
     for batch in task.batches():
         outcomes = {name: _explain(name, method, classifier, batch) for name, method in methods.items()}

@@ -45,13 +45,22 @@ def explain(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The seed of all random numbers. [default: the method's]")] = None,
+    set_: naming.Setting = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sfumato-out"),
 ) -> None:
     """Explain what a network sees in pictures. Writes a figure, the masks and a summary for each picture and target."""
     with reporting_errors():
-        fractions = None if areas is None else naming.numbers(areas, "--areas")
-        settings = {"areas": fractions, "game": game, "steps": steps, "seed": seed, "layer": layer, "score": score}
-        methods = naming.build_methods(method, {name: value for name, value in settings.items() if value is not None})
+        from sfumato.games import GAMES
+        from sfumato.scores import OF_A_CLASS
+
+        naming.check_share("--smallest", smallest)
+        naming.check_choice("--game", game, tuple(GAMES))
+        naming.check_choice("--score", score, tuple(OF_A_CLASS))
+        naming.check_count("--steps", steps, 150)
+        fractions = None if areas is None else naming.fractions(areas, "--areas")
+        options = {"areas": fractions, "game": game, "steps": steps, "seed": seed, "layer": layer, "score": score}
+        given = {name: value for name, value in options.items() if value is not None}
+        methods = naming.build_methods(method, given, set_ or [])
         first = next(iter(methods.values()))
         draws_masks = len(methods) == 1 and naming.makes_masks(first)
         if smallest is not None and not (draws_masks and first.finds_smallest):
@@ -59,6 +68,8 @@ def explain(
             raise ValueError(
                 f"--smallest is for one method that makes masks of an area, e.g. --method extremal{without}"
             )
+        if smallest is not None and first.game.drop:
+            raise ValueError(f"--smallest is for masks that keep the score; got --game {game}. Write --game preserve")
         if alternatives and not draws_masks:
             raise ValueError("--alternatives is for one method that makes masks, e.g. --method extremal")
         if draws_masks:

@@ -2,9 +2,9 @@
 
 import sys
 from dataclasses import fields
+from typing import Any
 
-from sfumato.cli.naming import method_classes
-from sfumato.cli.tables import console, table
+from sfumato.cli.tables import console, first_sentence, table
 
 
 def models() -> None:
@@ -22,14 +22,25 @@ def models() -> None:
 
 def methods() -> None:
     """List the methods that --method takes, with their settings."""
+    from sfumato.runs.plans.catalogue import method_classes
+
     rows = table("method", "what", "settings")
     for name, cls in method_classes().items():
         settings = ", ".join(
             f"{field.name}={field.default}" for field in fields(cls) if isinstance(field.default, int | float | tuple)
         )
-        rows.add_row(name, _first_line(sys.modules[cls.__module__].__doc__), settings)
-    console().print(rows)
+        rows.add_row(name, _about(name, cls), settings)
+    terminal = console()
+    longest = max(map(len, method_classes()))
+    if terminal.width >= 2 * longest:
+        rows.columns[0].min_width = longest  # names are copied, so none is broken where there is room
+    terminal.print(rows)
 
 
-def _first_line(text: str | None) -> str:
-    return (text or "").strip().partition("\n")[0]
+def _about(name: str, cls: Any) -> str:
+    """The first sentence about a method: of its file, or of the class if the file has another method with the file's name."""
+    from sfumato.runs.plans.catalogue import file_name
+
+    return first_sentence(
+        sys.modules[cls.__module__].__doc__ if name.partition(":")[0] == file_name(cls) else cls.__doc__
+    )

@@ -1,5 +1,6 @@
 """Explanations by one method that makes masks: a figure, the masks and a summary for each query, and tables on the terminal."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sfumato.cli import summaries
 from sfumato.cli.files import Names, print_folder, write_json
+from sfumato.cli.naming import place_at_layer
 from sfumato.cli.queries import Batch, Query, prepare
-from sfumato.cli.tables import console, table
+from sfumato.cli.tables import OF_CLASS, OF_TARGET, console, table
 from sfumato.settings import number
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def explain_with_masks(
     link = link_of_meaning(method.score)
     task = prepare(images, model, targets, out, checkpoint, link)
     classifier = task.classifier
-    method = classifier.placed(method)
+    method = place_at_layer(method, classifier, model)
     names = Names()
     explanations: list[Explanation] = []
     for batch in task.batches():
@@ -65,11 +67,33 @@ def explain_with_masks(
         for explanation in group:
             _write(explanation, classifier, out, names.unused(explanation.query.stem), keep, alternatives)
             _print(explanation, classifier)
-            if alternatives and explanation.result.alternatives is None:
-                console().print("no alternatives: this search had no restarts; give it more --steps", soft_wrap=True)
+            if hint := _no_restarts(method, explanation.result, alternatives, keep is not None):
+                console().print(hint, soft_wrap=True)
         explanations += group
     print_folder(len(explanations), out)
     return task.failed, explanations
+
+
+def _no_restarts(method: Any, result: "Attribution", alternatives: bool, smallest: bool) -> str:
+    """Why the result has no restarts that agree, and how to get some; empty if it has, or if nobody would expect them.
+
+    They are expected of a search for given areas by `LevelSetAscent`, and where --alternatives asks for them.
+    """
+    from sfumato.search.level_set import SHORTEST, LevelSetAscent
+
+    ascent: Any = getattr(method, "ascent", None)
+    if result.agreement is not None or not (alternatives or (isinstance(ascent, LevelSetAscent) and not smallest)):
+        return ""
+    if smallest:
+        return "No alternatives: the mask of the smallest area comes from one run. Write --areas without --smallest."
+    has_restarts = isinstance(ascent, LevelSetAscent) and ascent.restarts > 1 and ascent.refinement and method.jitter
+    steps = math.ceil(2 * SHORTEST / (1 - ascent.refinement)) if has_restarts else 0
+    if method.steps >= steps:
+        return "No alternatives: with these settings the search has no restarts." if alternatives else ""
+    return (
+        f"No agreement and no alternatives: {method.steps} steps are too few for a search with restarts. Write --steps "
+        f"{steps} or more."
+    )
 
 
 def _explain_batch(
@@ -159,11 +183,11 @@ def _print(explanation: Explanation, classifier: "Classifier") -> None:
 
     query, result, terminal = explanation.query, explanation.result, console()
     terminal.print(f"{query.source}: {query.label} ({query.target})", style="bold", soft_wrap=True)
-    classes = table("top classes", "probability")
+    classes = table("top classes", OF_CLASS)
     for index, probability in query.top:
         classes.add_row(labels.synonyms(classifier.labels[index])[0], percent(probability))
     agreement = [] if result.agreement is None else ["agree"]
-    masks = table("area", "score", "of whole", "probability", *agreement)
+    masks = table("area", "score", "of whole", OF_TARGET, *agreement)
     masks.add_row("whole", f"{float(result.whole):.2f}", "", percent(float(query.probabilities[query.target])))  # type: ignore[arg-type]
     for row in summaries.areas(result, explanation.probabilities):
         score = "–" if row["score"] is None else f"{row['score']:.2f}"

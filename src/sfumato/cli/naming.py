@@ -1,9 +1,11 @@
-"""Values of options: methods by their names, with their settings, and lists of numbers."""
+"""Values of options: methods by their names, with their settings, choices, and lists of numbers."""
 
+import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -16,10 +18,6 @@ if TYPE_CHECKING:
     from sfumato.models import Classifier
 
 N = TypeVar("N", int, float)
-
-CAPTUM = "captum:"
-"""The beginning of the names of Captum's methods, such as `captum:IntegratedGradients`."""
-
 
 Model = Annotated[str, typer.Option(help="A model; see `sfumato models`.")]
 """The option --model."""
@@ -35,38 +33,99 @@ Checkpoint = Annotated[
 """The option --checkpoint."""
 
 
-def method_classes() -> dict[str, Any]:
-    """All methods by short names: the name of the file, or of the class if the file has several."""
-    from sfumato.runs.plans.catalogue import exported
+Setting = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A setting of the method, with a value as in a plan, e.g. evenly=true, or mask=SmoothMask, or perturbation="
+        "'{use=\"Blur\", max_sigma=10}'; may be repeated.",
+        show_default=False,
+    ),
+]
+"""The option --set."""
 
-    classes: list[Any] = list(exported("sfumato.methods", "__call__").values())
-    files = [cls.__module__.rpartition(".")[2].replace("_", "-") for cls in classes]
-    by_name = {}
-    for cls, file in zip(classes, files, strict=True):
-        name = file if files.count(file) == 1 else _kebab(cls.__name__)
-        by_name[f"{CAPTUM}NAME" if name == "captum" else name] = cls
-    return by_name
 
-
-def build_methods(names: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def build_methods(names: str, options: Mapping[str, Any], settings: Sequence[str] = ()) -> dict[str, Any]:
     """Build the methods of these names, separated by commas. Each gets the settings that it has.
 
-    Raises `ValueError` if none of them has a setting.
+    `options` are settings with options of their own, such as --areas; `settings` are the texts of --set. Raises `ValueError`
+    if none of the methods has a setting, or for values that cannot be used; the message names the option.
     """
+    from sfumato.runs.plans.catalogue import CAPTUM
+
     classes = _find_classes(names)
-    setting_names = {name: {field.name for field in fields(cls) if field.init} for name, cls in classes.items()}
-    for setting in settings:
-        if not any(setting in own for own in setting_names.values()):
-            raise ValueError(f"method {names!r} has no {setting}; leave out --{setting}")
+    values = {**options, **_values(settings, options)}
+    own_names = {name: [field.name for field in fields(cls) if field.init] for name, cls in classes.items()}
+    for setting in values:
+        if not any(setting in own for own in own_names.values()):
+            all_names = list(dict.fromkeys(one for own in own_names.values() for one in own))
+            remedy = f"leave out --{setting}"
+            if setting not in options:
+                remedy = f"expected one of {', '.join(all_names)}{near(setting, all_names)}"
+            raise ValueError(f"method {names!r} has no {setting}; {remedy}")
     methods = {}
     for name, cls in classes.items():
-        own = {setting: value for setting, value in settings.items() if setting in setting_names[name]}
-        methods[name] = cls(name=name, **own) if name.startswith(CAPTUM) else cls(**own)
+        own = {setting: value for setting, value in values.items() if setting in own_names[name]}
+        captum = {"name": name.removeprefix(CAPTUM)} if name.startswith(CAPTUM) else {}
+        try:
+            methods[name] = cls(**captum, **own)
+        except (ValueError, TypeError) as error:
+            raise ValueError(_in_options(str(error), own, options)) from error
     return methods
+
+
+def _values(settings: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the texts of --set, "NAME=VALUE", give."""
+    from sfumato.runs.plans.catalogue import SettingError, made, settings_classes
+
+    values: dict[str, Any] = {}
+    for text in settings:
+        name, sign, value = (part.strip() for part in text.partition("="))
+        if not (name.isidentifier() and sign and value):
+            raise ValueError(f"--set takes NAME=VALUE; got {text!r}. Write e.g. --set steps=300")
+        if name in values or name in options:
+            twice = f"--{name} and by --set" if name in options else "--set twice"
+            raise ValueError(f"{name} is given by {twice}; give it once")
+        parts = settings_classes()
+        try:
+            values[name] = parts[value]() if value in parts else made(parsed(value), parts, ("--set", name))
+        except (SettingError, TypeError) as error:
+            raise ValueError(f"--set {name}={value}: {error}") from error
+    return values
+
+
+def parsed(text: str) -> Any:
+    """The value of a text: TOML, as in a plan, or numbers separated by commas, true, false, none; any other text is itself.
+
+    >>> parsed("0.1"), parsed("0.1,0.2"), parsed("log-odds"), parsed("True"), parsed('{use="Blur", max_sigma=10}')
+    (0.1, [0.1, 0.2], 'log-odds', True, {'use': 'Blur', 'max_sigma': 10})
+    """
+    words = {"true": True, "false": False, "none": None}
+    if text.casefold() in words:
+        return words[text.casefold()]
+    for form in (text, f"[{text}]") if "," in text else (text,):
+        try:
+            content = tomllib.loads(f"value = {form}")
+        except tomllib.TOMLDecodeError:
+            continue
+        if list(content) == ["value"]:
+            return content["value"]
+    return text
+
+
+def _in_options(message: str, settings: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """The message of a method about a setting, with the option by which the setting was given."""
+    setting = re.match(r"\w*", message)[0]  # type: ignore[index]  # it matches every text
+    if setting not in settings:
+        return message
+    return f"--{message}" if setting in options else f"--set {message}"
 
 
 def _find_classes(names: str) -> dict[str, Any]:
     """The classes of names separated by commas, by the names as they were typed."""
+    from sfumato.runs.plans.catalogue import CAPTUM
+
     classes: dict[str, Any] = {}
     keys = set()
     for part in names.split(","):
@@ -86,12 +145,14 @@ def _find_classes(names: str) -> dict[str, Any]:
 
 def _find_class(name: str) -> Any:
     """The class with this short name, class name, or dotted path "package.module:Name"."""
+    from sfumato.runs.plans.catalogue import CAPTUM, method_classes, plain
+
     classes = method_classes()
     captum = f"{CAPTUM}NAME"
     if name.startswith(CAPTUM):
         return classes[captum]
     for short_name, cls in classes.items():
-        if name.casefold().replace("_", "-") in (short_name, cls.__name__.casefold()) and short_name != captum:
+        if plain(name) in (plain(short_name), plain(cls.__name__)) and short_name != captum:
             return cls
     module, _, attribute = name.partition(":")
     if not attribute:
@@ -108,19 +169,80 @@ def _find_class(name: str) -> Any:
     return cls
 
 
-def place_at_layer(method: Any, classifier: "Classifier", model: str) -> Any:
-    """The method with its layer, or with the classifier's default. Raises `ValueError` if there is none."""
+def place_at_layer(method: Any, classifier: "Classifier", model: str, needed: bool = False) -> Any:
+    """The method with its layer, or with the classifier's default. Raises `ValueError` if there is no such layer, or none.
+
+    Methods that work without a layer may have none, unless it is `needed`.
+    """
+    from sfumato.layers.capture import nearest_layers
+
     method = classifier.placed(method)
-    if not method.layer:
+    layer = getattr(method, "layer", "")
+    if not layer and (needed or getattr(method, "needs_layer", False)):
         raise ValueError(
             f"model {model!r} has no default layer for this; name one with --layer; see: sfumato layers {model}"
         )
+    names = dict(classifier.net.named_modules(remove_duplicate=False))
+    if layer and layer not in names:
+        nearest = nearest_layers(layer, names)
+        hint = f"; near ones are {', '.join(nearest)}. Write --layer {nearest[0]}" if nearest else ""
+        raise ValueError(f"--layer: model {model!r} has no layer {layer!r}{hint}; see all with: sfumato layers {model}")
     return method
 
 
 def makes_masks(method: Any) -> bool:
     """Whether the method's results have masks of the picture, not of a layer. Their figures show more than a map."""
     return bool(getattr(method, "makes_masks", False)) and not getattr(method, "layer", "")
+
+
+def check_choice(option: str, value: str | None, choices: Sequence[str]) -> None:
+    """Raise `ValueError` unless the value of an option is one of its choices, or was not given.
+
+    >>> check_choice("--game", "presrve", ["preserve", "delete"])
+    Traceback (most recent call last):
+    ValueError: --game is preserve or delete; got 'presrve'. Write --game preserve
+    """
+    if value is not None and value not in choices:
+        similar = difflib.get_close_matches(value.casefold(), choices, n=1) or choices
+        *first, last = choices
+        raise ValueError(f"{option} is {', '.join(first)} or {last}; got {value!r}. Write {option} {similar[0]}")
+
+
+def check_count(option: str, value: int | None, example: int) -> None:
+    """Raise `ValueError` unless the value of an option is at least 1, or was not given."""
+    if value is not None and value < 1:
+        raise ValueError(f"{option} is a whole number, at least 1; got {value}. Write e.g. {option} {example}")
+
+
+def check_share(option: str, value: float | None) -> None:
+    """Raise `ValueError` unless the value of an option is a share of the score, or was not given.
+
+    >>> check_share("--smallest", 90)
+    Traceback (most recent call last):
+    ValueError: --smallest is a share of the score, more than 0 and at most 1; got 90. Write --smallest 0.9
+    """
+    if value is not None and not 0 < value <= 1:
+        share = value / 100 if 1 < value <= 100 else 0.9
+        raise ValueError(
+            f"{option} is a share of the score, more than 0 and at most 1; got {value:g}. Write {option} {share:g}"
+        )
+
+
+def fractions(text: str, option: str) -> tuple[float, ...]:
+    """The growing fractions of an option, separated by commas, between 0 and 1. Raises `ValueError`.
+
+    >>> fractions("20,5", "--areas")
+    Traceback (most recent call last):
+    ValueError: --areas takes growing fractions of the picture, more than 0 and less than 1; got 20,5. Write --areas 0.05,0.2
+    """
+    values = numbers(text, option)
+    if all(0 < value < 1 for value in values) and list(values) == sorted(set(values)):
+        return values
+    meant = sorted({value / 100 if value >= 1 else value for value in values if 0 < value < 100})
+    raise ValueError(
+        f"{option} takes growing fractions of the picture, more than 0 and less than 1; got {text}. Write "
+        f"{option} {','.join(f'{value:g}' for value in meant or (0.05, 0.1, 0.2))}"
+    )
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:
@@ -147,12 +269,3 @@ def _split(text: str, convert: Callable[[str], N], expected: str) -> tuple[N, ..
         return tuple(convert(part) for part in text.split(","))
     except ValueError:
         raise ValueError(f"{expected}; got {text!r}") from None
-
-
-def _kebab(name: str) -> str:
-    """The name of a class in lower case, with hyphens.
-
-    >>> _kebab("ExcitationBackprop"), _kebab("GradCAM")
-    ('excitation-backprop', 'grad-cam')
-    """
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()

@@ -1,5 +1,6 @@
 """Tables on the terminal."""
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -8,20 +9,32 @@ if TYPE_CHECKING:
 
     from sfumato.runs.results.grid import Grid
 
-NUMBERS = ("score", "of whole", "probability")
+OF_CLASS, OF_TARGET = "probability\nof the class", "probability\nof the target"
+"""The columns of probabilities: of each of the top classes for the picture, and of the target for what a mask shows."""
+
+NUMBERS = ("area", "score", "of whole", OF_CLASS, OF_TARGET)
 """Columns that are aligned to the right."""
 
 
 def table(*columns: str) -> "Table":
-    """An empty table with these columns."""
+    """An empty table with these columns. Long words are folded, so that nothing is cut on a narrow terminal."""
     from rich import box
     from rich.table import Table
 
     rows = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
         is_number = column in NUMBERS
-        rows.add_column(column, justify="right" if is_number else "left", no_wrap=is_number)
+        rows.add_column(column, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     return rows
+
+
+def first_sentence(text: str | None) -> str:
+    """The first sentence of a docstring, on one line.
+
+    >>> first_sentence("Find a set. It is\\nsmall.")
+    'Find a set.'
+    """
+    return re.split(r"(?<=\.)(?<!e\.g\.)\s", " ".join((text or "").split()))[0]
 
 
 GAP = 3

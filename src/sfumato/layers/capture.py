@@ -9,8 +9,9 @@ output is counted when its call ends, an input when its call begins. The two ord
 """
 
 import difflib
+import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -29,7 +30,10 @@ SIDES = {"output": "puts out", "input": "takes in, as its first positional argum
 def check_layer(layer: Any, at: Any = "output", call: Any = -1) -> None:
     """Raise `ValueError` unless the arguments can name a layer, a side of it, and one of its calls."""
     if not isinstance(layer, str):
-        raise ValueError(f'layer is the dotted name of a module, "" for the input; got {layer!r}')
+        raise ValueError(
+            f'layer is the dotted name of a module, "" for the input; got {layer!r}. Write layer="" or leave it out for the '
+            'input, or a name of model.named_modules(), e.g. layer="layer4"'
+        )
     if at not in SIDES:
         raise ValueError(f"at must be one of {', '.join(map(repr, SIDES))}; got {at!r}")
     if not is_whole(call):
@@ -51,13 +55,30 @@ def find_layer(model: Model, layer: str) -> nn.Module:
         )
     modules = dict(model.named_modules(remove_duplicate=False))
     if layer not in modules:
-        names = [name for name in modules if name]
-        close = difflib.get_close_matches(layer, names, n=2, cutoff=0.5) or names[-2:]
+        nearest = nearest_layers(layer, modules)
         raise ValueError(
-            f"the model has no layer {layer!r}. Did you mean {' or '.join(map(repr, close)) or 'none: it has no layers'}? "
+            f"the model has no layer {layer!r}. Did you mean {' or '.join(map(repr, nearest)) or 'none: it has no layers'}? "
             "All: [name for name, _ in model.named_modules()], or sfumato layers MODEL"
         )
     return modules[layer]
+
+
+def nearest_layers(layer: str, names: Iterable[str]) -> list[str]:
+    """Up to three of the names that are most like `layer`: first one that differs from it in its numbers only.
+
+    >>> nearest_layers("layer4.9.conv3", ["conv1", "layer1.0.conv3", "layer4.1.conv3", "layer4.2.conv2", "layer4.2.conv3"])
+    ['layer4.2.conv3', 'layer4.1.conv3', 'layer4.2.conv2']
+    """
+    candidates = [name for name in names if name]
+    numbers = [int(number) for number in re.findall(r"\d+", layer)]
+
+    def distance(name: str) -> tuple[int, int]:
+        differences = [abs(int(one) - other) for one, other in zip(re.findall(r"\d+", name), numbers, strict=True)]
+        return sum(map(bool, differences)), sum(differences)
+
+    same_words = [name for name in candidates if re.sub(r"\d+", "0", name) == re.sub(r"\d+", "0", layer)]
+    similar = difflib.get_close_matches(layer, candidates, n=3, cutoff=0.5)
+    return list(dict.fromkeys([*sorted(same_words, key=distance)[:1], *similar]))[:3] or candidates[-2:]
 
 
 class CallChooser:

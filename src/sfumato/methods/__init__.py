@@ -8,22 +8,26 @@
 - `inversion` and `natural`: feature inversion, and the priors of its pictures;
 - `captum`: methods of Captum; `centre`: a baseline; `compat`: these methods in the forms of other libraries.
 
-A new method is one file, and one line below.
+A new method is one file, and one line below, at its place in the list of methods.
 """
 
+# isort: off
+# The lines stand in the order in which `sfumato methods` and the documentation list the methods.
+from sfumato.methods.extremal import ExtremalPerturbation as ExtremalPerturbation
+from sfumato.methods.meaningful import MeaningfulPerturbation as MeaningfulPerturbation
+from sfumato.methods.gradient import Gradient as Gradient
+from sfumato.methods.deconvnet import Deconvnet as Deconvnet
+from sfumato.methods.guided_backprop import GuidedBackprop as GuidedBackprop
+from sfumato.methods.grad_cam import GradCAM as GradCAM
+from sfumato.methods.linear_approximation import LinearApproximation as LinearApproximation
+from sfumato.methods.excitation_backprop import ExcitationBackprop as ExcitationBackprop
+from sfumato.methods.excitation_backprop import ContrastiveExcitationBackprop as ContrastiveExcitationBackprop
+from sfumato.methods.rise import RISE as RISE
+from sfumato.methods.extremal_channels import ExtremalChannels as ExtremalChannels
 from sfumato.methods.captum import Captum as Captum
 from sfumato.methods.centre import Centre as Centre
-from sfumato.methods.deconvnet import Deconvnet as Deconvnet
-from sfumato.methods.excitation_backprop import ContrastiveExcitationBackprop as ContrastiveExcitationBackprop
-from sfumato.methods.excitation_backprop import ExcitationBackprop as ExcitationBackprop
-from sfumato.methods.extremal import ExtremalPerturbation as ExtremalPerturbation
-from sfumato.methods.extremal_channels import ExtremalChannels as ExtremalChannels
-from sfumato.methods.grad_cam import GradCAM as GradCAM
-from sfumato.methods.gradient import Gradient as Gradient
-from sfumato.methods.guided_backprop import GuidedBackprop as GuidedBackprop
-from sfumato.methods.linear_approximation import LinearApproximation as LinearApproximation
-from sfumato.methods.meaningful import MeaningfulPerturbation as MeaningfulPerturbation
-from sfumato.methods.rise import RISE as RISE
+
+# isort: on
 from sfumato.settings import public_names
 
 vars().update(__all__=public_names(vars()))  # out of sight of type checkers, which read the lines above

@@ -55,10 +55,11 @@ class _WithContrastLayer(AtLayer):
 
 @dataclass(frozen=True)
 class ContrastiveExcitationBackprop(LayerMethod, _WithContrastLayer):
-    r"""The lead of the class over its dual: $S = \max(0, \sum_k P_k - \bar P_k)$ (Zhang et al. 2016, section 3.3).
+    r"""Contrastive excitation backpropagation: how much likelier a place is to win for the class than for its dual.
 
-    $\bar P$ starts from a unit with the negated weights of the class. Both flow down to `contrast_layer`, and their difference
-    flows on from there. It is clipped once, at the end, when channels are summed.
+    $S = \max(0, \sum_k P_k - \bar P_k)$ (Zhang et al. 2016, section 3.3). $\bar P$ starts from a unit with the negated
+    weights of the class. Both flow down to `contrast_layer`, and their difference flows on from there. It is clipped once, at
+    the end, when channels are summed.
 
     - `contrast_layer`: the dotted name of the module at whose output the two are subtracted, above `layer` and below the
       top; "" for the input of the model's last layer with weights, as published.

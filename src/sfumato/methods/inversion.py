@@ -1,7 +1,8 @@
 r"""Feature inversion: pictures whose activations at a layer are nearest to given ones, of all channels or of some.
 
 A. Mahendran, A. Vedaldi: *Understanding deep image representations by inverting them*, CVPR 2015, arXiv 1412.0035;
-for channels: R. Fong, M. Patrick, A. Vedaldi, ICCV 2019, arXiv 1910.08485, section 4.
+for channels: R. Fong, M. Patrick, A. Vedaldi: *Understanding deep networks via extremal perturbations and smooth masks*, ICCV
+2019, arXiv 1910.08485, section 4.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

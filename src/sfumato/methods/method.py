@@ -83,9 +83,11 @@ class Method(ABC):
         """The attribution for inputs, preprocessed as the model needs them.
 
         `model`: any callable that returns outputs for inputs; methods that compute gradients need it differentiable.
-        `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. `progress` is called with
-        each step of methods that work in steps; others do not call it. Raises `ValueError` if the settings, the inputs or the
-        targets cannot be used with the model. The model is left unchanged, also after an error.
+        `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. If these are maps, `(N,
+        classes, H, W)`, the score of a class is its mean over all places, which `about["mean_over_places"]` says; for a region
+        give a function. `progress` is called with each step of methods that work in steps; others do not call it. Raises
+        `ValueError` if the settings, the inputs or the targets cannot be used with the model. The model is left unchanged,
+        also after an error.
         """
         with self.prepared(model, inputs, targets) as subject:
             result = self.explain(subject, progress)
@@ -136,7 +138,12 @@ class Method(ABC):
         )
 
     def about(self, subject: Subject, values: Mapping[str, Sequence[Any]] | None = None, **used: Any) -> dict[str, Any]:
-        """The record of how the result was made, for its `about`. See `sfumato.about.about_run` for the arguments."""
+        """The record of how the result was made, for its `about`. See `sfumato.about.about_run` for the arguments.
+
+        If the model's outputs are maps, `mean_over_places` has their lengths: the score of a class is its mean over them.
+        """
+        if subject.habits.places:
+            used = {"mean_over_places": subject.habits.places} | used
         return about_run(self, subject.used_score, values, **used)
 
 

@@ -1,8 +1,7 @@
 r"""Priors of natural pictures for feature inversion: parameters of pictures, and penalties on unnatural ones.
 
-`Pixels` is published with the method (Mahendran & Vedaldi, CVPR 2015, arXiv 1412.0035). `Fourier` is later practice (Olah,
-Mordvintsev & Schubert, *Feature visualization*, Distill 2017). Both are settings; their methods take the shape of the pictures
-and the `Normalisation` as arguments.
+`Pixels` is published with the method, `Fourier` is later practice. Both are settings; their methods take the shape of the
+pictures and the `Normalisation` as arguments.
 """
 
 import math
@@ -56,6 +55,8 @@ class Prior(Protocol):
 @dataclass(frozen=True)
 class Fourier:
     r"""Coefficients of a spectrum with amplitude $1/|k|$, in the colours of photographs.
+
+    C. Olah, A. Mordvintsev, L. Schubert: *Feature visualization*, Distill 2017.
 
     $I = \mathrm{sigmoid}\Big(\sum_c z_c \, \mathcal{F}^{-1}\big(a_c(k)\, s(k)\big)\Big)$ with $s(k) \propto |k|^{-d}$
 
@@ -131,6 +132,8 @@ def amplitudes(space: Sequence[int], decay: float) -> Float[Tensor, "*K"]:
 @dataclass(frozen=True)
 class Pixels:
     r"""The pixels themselves, with penalties on large values and on sharp changes.
+
+    A. Mahendran, A. Vedaldi: *Understanding deep image representations by inverting them*, CVPR 2015, arXiv 1412.0035.
 
     $\lambda_\alpha \sum_{c,u} |x_c(u)|^\alpha + \lambda_\beta \sum_{c,u} \sum_i |x_c(u + e_i) - x_c(u)|^\beta$
 

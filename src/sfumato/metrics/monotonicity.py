@@ -1,4 +1,8 @@
-r"""Monotonicity: whether the score grows with the area that is shown (Fong et al. 2019, section 4)."""
+r"""Monotonicity: whether the score grows with the area that is shown.
+
+R. Fong, M. Patrick, A. Vedaldi: *Understanding deep networks via extremal perturbations and smooth masks*, ICCV 2019, arXiv
+1910.08485, section 4.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,8 @@
-"""The smallest sufficient part of the picture, in the order of a map (after Fong et al. 2019, eq. 3)."""
+"""The smallest sufficient part of the picture, in the order of a map.
+
+After eq. 3 of R. Fong, M. Patrick, A. Vedaldi: *Understanding deep networks via extremal perturbations and smooth masks*, ICCV
+2019, arXiv 1910.08485.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -30,7 +30,13 @@ class Evaluation:
     subject: Subject
     perturbed: tuple[Perturbed, ...]
     query: Int[Tensor, " N"]
-    rows: int
+    batch_rows: int
+    """How many rows go through the model together."""
+
+    @property
+    def rows(self) -> int:
+        """The same, by the name that `search.evolution` uses."""
+        return self.batch_rows
 
     def scores(self, masks: Float[Tensor, "N K *S"]) -> Float[Tensor, " N"]:
         """The scores of what the masks keep."""
@@ -61,7 +67,7 @@ class Evaluation:
                 chunk = masks[rows].detach().requires_grad_()
                 value = torch.zeros(len(chunk), dtype=torch.float32, device=chunk.device)
                 gradient = torch.zeros_like(chunk)
-                # One after the other: `rows` is how many fit into memory with the graph of a single pass.
+                # One after the other: `batch_rows` fit into memory with the graph of a single pass.
                 for weight, drops in ((game.keep, False), (-game.drop, True)):
                     for hidden in perturbed if weight else ():
                         shown = 1 - chunk if drops else chunk
@@ -107,8 +113,8 @@ class Evaluation:
         return check_finite(scores, "a masked input", lambda row: _seen(masks[row], query[row]), OTHERWISE)
 
     def _chunks(self, count: int) -> Iterator[slice]:
-        for start in range(0, count, self.rows):
-            yield slice(start, min(start + self.rows, count))
+        for start in range(0, count, self.batch_rows):
+            yield slice(start, min(start + self.batch_rows, count))
 
 
 def _split(moves: Sequence[Move], rows: slice, total: int) -> list[tuple[Move, int]]:

@@ -14,7 +14,10 @@ def check_inputs(inputs: Any) -> Float[Tensor, "B C *S"]:
     """The inputs, detached. Raises `ValueError` unless they are a batch `(B, C, *S)` of finite floating-point numbers with 1 to
     3 axes of space."""
     if not isinstance(inputs, Tensor):
-        raise ValueError(f"inputs must be a torch tensor (B, C, *S); got {type(inputs).__name__}")
+        raise ValueError(
+            f"inputs must be a torch tensor (B, C, *S); got {type(inputs).__name__}. Write torch.stack(inputs) for a list of "
+            "tensors, torch.from_numpy(inputs) for an array, or classifier.prepare(picture)[None] for a picture"
+        )
     shape = tuple(inputs.shape)
     if inputs.ndim < 3:
         raise ValueError(
@@ -26,16 +29,26 @@ def check_inputs(inputs: Any) -> Float[Tensor, "B C *S"]:
     if 0 in shape:
         raise ValueError(f"inputs are empty: shape {shape}")
     if not inputs.is_floating_point():
-        raise ValueError(f"inputs must be floating-point, prepared as the model expects them; got {inputs.dtype}")
+        remedy = "inputs.float() / 255" if inputs.dtype == torch.uint8 else "inputs.float()"
+        raise ValueError(
+            f"inputs must be floating-point, prepared as in the model's training; got {inputs.dtype}. Write {remedy}, and then "
+            "normalise, or prepare pictures with classifier.prepare(picture)"
+        )
     if not inputs.is_meta and not torch.isfinite(inputs).all():
-        raise ValueError("inputs contain NaN or infinity; check how they were prepared")
+        bad = ~torch.isfinite(inputs)
+        rows = ", ".join(map(str, bad.flatten(1).any(1).nonzero().flatten().tolist()))
+        raise ValueError(
+            f"inputs contain NaN or infinity: {int(bad.sum())} of {bad.numel()} values, in input {rows}; expected finite "
+            "numbers. Check how they were prepared, or write inputs = inputs.nan_to_num(0, 0, 0)"
+        )
     return inputs.detach()
 
 
 def check_model(model: Any, inputs: Float[Tensor, "B C *S"]) -> None:
     """Raise `ValueError` unless the model can be called on the inputs, and differentiated if it is an `nn.Module`."""
     if not callable(model):
-        raise ValueError(f"the model must be an nn.Module or a function of inputs; got {model!r}")
+        remedy = f". Write sfumato.models.load({model!r}).net for the model of a name" if isinstance(model, str) else ""
+        raise ValueError(f"the model must be an nn.Module or a function of inputs; got {model!r}{remedy}")
     if inputs.is_meta:
         raise ValueError("inputs are on the meta device, which holds no numbers; move inputs and model to a real one")
     if isinstance(model, nn.Module):

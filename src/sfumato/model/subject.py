@@ -1,5 +1,6 @@
 """The subject of an explanation: a model, its inputs, and the score of its outputs. Every method begins with it."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from sfumato.model.inputs import check_batch_axis, check_inputs, check_model
 from sfumato.model.memory import rows_within
 from sfumato.model.modes import Surroundings
 from sfumato.model.outputs import as_tensors, same_first_row, same_outputs
-from sfumato.scores import Score, as_score, check_finite, check_score
+from sfumato.scores import Score, as_score, check_finite, check_score, is_of_class
 
 WHOLE = "the whole inputs"
 """The words for unperturbed inputs in messages."""
@@ -36,6 +37,8 @@ class Habits:
     """Whether the model has run correctly with several rows in one batch."""
     score: Score | None = None
     """The score as it is read for the model's outputs, once the model has run."""
+    places: tuple[int, ...] = ()
+    """The axes of places of the outputs over which the score of a class is a mean; empty if the outputs are no maps."""
     alone: bool = False
     """Whether rows go through the model one by one, because it takes only one, or because the rows of a batch influence each
     other's outputs."""
@@ -146,6 +149,8 @@ class Subject:
         scores = check_score(self.score(outputs, query), outputs, len(query)).float()
         if self.habits.score is None:
             self.habits.score = self.score.resolve(outputs)
+            if isinstance(outputs, Tensor) and math.prod(outputs.shape[2:]) > 1 and is_of_class(self.score):
+                self.habits.places = tuple(outputs.shape[2:])
         return scores
 
     @property

@@ -4,6 +4,7 @@
 weights. `caffe.py` holds the architectures of TorchRay's models.
 """
 
+import difflib
 import os
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +22,8 @@ __all__ = ["NAMES", "SOURCES", "Classifier", "Preparation", "load"]
 NAMES = {"lite0": lite0.load}
 """The models with names of their own."""
 SOURCES = {name: value for name, value in vars().items() if isinstance(value, ModuleType) and hasattr(value, "OFFERS")}
-"""The sources of models called source:name: every module imported above with `OFFERS` and `load`."""
+"""The sources of models called source:name: every module imported above with `OFFERS` and `load`. If it has `names` too, a
+function that lists its models, errors suggest them."""
 
 
 def load(name: str, checkpoint: str | os.PathLike[str] | None = None) -> Classifier:
@@ -40,5 +42,15 @@ def load(name: str, checkpoint: str | os.PathLike[str] | None = None) -> Classif
         return SOURCES[source].load(model, weights)
     if model:
         return dotted.load(name, weights, SOURCES)
-    names = [*NAMES, *(f"{source}:…" for source in SOURCES), "package.module:factory"]
-    raise ValueError(f"no model {name!r}{near(name, names)}; expected {', '.join(names[:-1])} or {names[-1]}")
+    forms = [*NAMES, *(f"{source}:…" for source in SOURCES), "package.module:factory"]
+    raise ValueError(
+        f"no model {name!r}{near(name, forms) or _of_sources(name)}; expected {', '.join(forms[:-1])} or {forms[-1]}"
+    )
+
+
+def _of_sources(name: str) -> str:
+    """The end of an error about a name without its source: the most similar names of the sources; empty without any."""
+    names = [(source, known) for source, module in SOURCES.items() for known in getattr(module, "names", tuple)()]
+    similar = difflib.get_close_matches(name.casefold(), list(dict.fromkeys(known for _, known in names)), cutoff=0.7)
+    offered = [f"{source}:{known}" for one in similar for source, known in names if known == one][:3]
+    return f"; did you mean {' or '.join(offered)}? Write the source too, e.g. {offered[0]}" if offered else ""

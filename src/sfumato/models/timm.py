@@ -13,6 +13,15 @@ OFFERS = 'a model of that library: pip install "sfumato[timm]"'
 """The description of this source in `sfumato models`."""
 
 
+def names() -> list[str]:
+    """The names of the models; empty if timm is not installed."""
+    try:
+        import timm
+    except ModuleNotFoundError:
+        return []
+    return list(timm.list_models())
+
+
 def load(name: str, checkpoint: Path | None = None) -> Classifier:
     """The network with timm's weights, downloaded on first use, or with the weights of a checkpoint."""
     full_name = f"timm:{name}"

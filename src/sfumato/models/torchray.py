@@ -81,6 +81,11 @@ ARCHITECTURES = {
 }
 
 
+def names() -> list[str]:
+    """The names of the models."""
+    return list(FILES)
+
+
 def load(name: str, checkpoint: Path | None = None) -> Classifier:
     """The network with TorchRay's weights, downloaded on first use, or with the weights of a file in the same layout.
 
@@ -89,8 +94,7 @@ def load(name: str, checkpoint: Path | None = None) -> Classifier:
     an unknown name, or for a file of another layout.
     """
     if name not in FILES:
-        names = list(FILES)
-        raise ValueError(f"TorchRay has no model {name!r}{near(name, names)}; expected {', '.join(names)}")
+        raise ValueError(f"TorchRay has no model {name!r}{near(name, FILES)}; expected {', '.join(FILES)}")
     kind, _, dataset = name.partition("_")
     architecture, classes = ARCHITECTURES[kind], LABELS[dataset]
     path = _download(name) if checkpoint is None else checkpoint

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -10,6 +11,10 @@ from sfumato.settings import near
 
 USE = "use"
 """The key that names a class, in a table whose other keys are its settings."""
+
+
+CAPTUM = "captum:"
+"""The beginning of the names of Captum's methods, such as `captum:IntegratedGradients`."""
 
 
 class SettingError(ValueError):
@@ -31,6 +36,38 @@ def exported(module: str, does: str = "__init__") -> dict[str, Callable[..., Any
     }
 
 
+def method_classes() -> dict[str, Any]:
+    """All methods by the short names of the command line, in the order of the lines of `sfumato.methods`.
+
+    The short name is that of the file, or of the class if the file has several. All methods of Captum have one entry,
+    "captum:NAME".
+    """
+    module = "sfumato.methods"
+    classes: dict[str, Any] = exported(module, "__call__")
+    names = [name for name in vars(importlib.import_module(module)) if name in classes]
+    files = [file_name(classes[name]) for name in names]
+    by_name = {}
+    for name, file in zip(names, files, strict=True):
+        short_name = file if files.count(file) == 1 else _kebab(name)
+        by_name[f"{CAPTUM}NAME" if short_name == "captum" else short_name] = classes[name]
+    return by_name
+
+
+def file_name(cls: Callable[..., Any]) -> str:
+    """The name of the file that defines a class, as it stands in short names."""
+    return cls.__module__.rpartition(".")[2].replace("_", "-")
+
+
+def make_method(spec: Any, keys: tuple[str, ...]) -> Any:
+    """Make the method of an entry in a plan. Its name is that of a class, or a short one, as for `--method`."""
+    settings = {USE: spec} if isinstance(spec, str) else spec
+    if isinstance(settings, Mapping):
+        name = settings.get(USE, keys[-1])
+        if isinstance(name, str) and name.startswith(CAPTUM):
+            spec = {**settings, USE: "Captum", "name": name.removeprefix(CAPTUM)}
+    return make(spec, {**exported("sfumato.methods", "__call__"), **method_classes()}, keys, "method")
+
+
 def make(spec: Any, classes: Mapping[str, Callable[..., Any]], keys: tuple[str, ...], kind: str) -> Any:
     """Make the object of an entry in a plan: the name of one of the `classes`, or a table of its settings with the name
     under "use".
@@ -50,7 +87,7 @@ def make(spec: Any, classes: Mapping[str, Callable[..., Any]], keys: tuple[str, 
             raise SettingError(
                 (*keys, key), f"{name} has no setting {key!r}{near(key, takes)}; expected one of {', '.join(takes)}"
             )
-        settings[key] = _value(value, classes, (*keys, key))
+        settings[key] = made(value, classes, (*keys, key))
     try:
         return make(**settings)
     except (ValueError, TypeError) as error:
@@ -58,14 +95,16 @@ def make(spec: Any, classes: Mapping[str, Callable[..., Any]], keys: tuple[str, 
 
 
 def _find(name: str, classes: Mapping[str, Callable[..., Any]], keys: tuple[str, ...], kind: str) -> Callable[..., Any]:
-    plain = name.casefold().replace("-", "").replace("_", "")
     for one, thing in classes.items():
-        if one.casefold() == plain:
+        if plain(one) == plain(name):
             return thing
     module, _, attribute = name.partition(":")
     if not attribute:
+        names = {
+            thing: one for one, thing in reversed(list(classes.items()))
+        }  # the first of a class with several names
         raise SettingError(
-            keys, f"no {kind} {name!r}{near(name, classes)}; expected one of {', '.join(sorted(classes))}"
+            keys, f"no {kind} {name!r}{near(name, classes)}; expected one of {', '.join(sorted(names.values()))}"
         )
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -75,10 +114,33 @@ def _find(name: str, classes: Mapping[str, Callable[..., Any]], keys: tuple[str,
         ) from error
 
 
-def _value(value: Any, classes: Mapping[str, Callable[..., Any]], keys: tuple[str, ...]) -> Any:
+def settings_classes() -> dict[str, Callable[..., Any]]:
+    """The classes that a setting may name: all that `sfumato` exports, and ascents, rules of their steps, and moves."""
+    return {**exported("sfumato.space"), **exported("sfumato.search"), **exported("sfumato")}
+
+
+def plain(name: str) -> str:
+    """A name without regard to case, hyphens and underscores.
+
+    >>> plain("grad-cam") == plain("GradCAM")
+    True
+    """
+    return name.casefold().replace("-", "").replace("_", "")
+
+
+def _kebab(name: str) -> str:
+    """The name of a class in lower case, with hyphens.
+
+    >>> _kebab("ExcitationBackprop"), _kebab("GradCAM")
+    ('excitation-backprop', 'grad-cam')
+    """
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+
+
+def made(value: Any, classes: Mapping[str, Callable[..., Any]], keys: tuple[str, ...]) -> Any:
     """A setting for a dataclass: lists become tuples, and a table names a class, of this kind or of any that is exported."""
     if isinstance(value, list):
-        return tuple(_value(item, classes, keys) for item in value)
+        return tuple(made(item, classes, keys) for item in value)
     if isinstance(value, Mapping):
-        return make(value, {**exported("sfumato"), **classes}, keys, "setting")
+        return make(value, {**settings_classes(), **classes}, keys, "setting")
     return value

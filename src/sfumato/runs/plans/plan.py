@@ -13,7 +13,7 @@ lite0 = "lite0"                           # as `sfumato.models.load` takes it
 mine = { use = "my_package.nets:resnet", checkpoint = "weights.pth" }
 
 [methods]
-grad-cam = "GradCAM"                      # the model's adapter says at which layer
+grad-cam = "GradCAM"                      # or "grad-cam", as for --method; the model's adapter says at which layer
 extremal = { use = "ExtremalPerturbation", areas = [0.05, 0.1], perturbation = { use = "Blur", max_sigma = 10 } }
 
 [data.voc]
@@ -35,6 +35,7 @@ gpus = 0.5                                # of a worker: two share a GPU
 ```
 """
 
+import inspect
 import os
 import re
 import tomllib
@@ -45,7 +46,7 @@ from typing import Any, NamedTuple
 
 from sfumato.data import Data
 from sfumato.metrics.protocol import Protocol
-from sfumato.runs.plans.catalogue import USE, SettingError, exported, make
+from sfumato.runs.plans.catalogue import USE, SettingError, exported, make, make_method
 from sfumato.runs.plans.classes import ClassNames
 from sfumato.runs.plans.cluster import Cluster
 from sfumato.settings import check_number, check_seed, line_of, near
@@ -230,7 +231,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
 
 def _method(spec: Any, keys: tuple[str, ...], score: Any) -> Any:
     """The method, with the plan's `score` if it has such a setting and does not set it itself."""
-    method = make(spec, exported("sfumato.methods", "__call__"), keys, "method")
+    method = make_method(spec, keys)
     if score is None or not hasattr(method, SCORE) or (isinstance(spec, Mapping) and SCORE in spec):
         return method
     try:
@@ -281,7 +282,25 @@ def _data(spec: Any, keys: tuple[str, ...], folder: Path, **names: Mapping[str, 
         if error.keys == (*keys, CLASSES):
             ClassNames.read(settings[CLASSES], error.keys)  # says what is expected of it
         raise
+    _check_data(data, keys)
     return DataEntry(data, **names_by_kind, targets=targets, classes=called)
+
+
+def _check_data(data: Any, keys: tuple[str, ...]) -> None:
+    """Raise `SettingError` unless the object has what a data set must have. Nothing is read: its files may be missing."""
+    parts = {"classes": "classes", "__len__": "__len__()", "__getitem__": "__getitem__(index)"}
+    missing = [
+        text
+        for name, text in parts.items()
+        if not hasattr(type(data), name) and inspect.getattr_static(data, name, None) is None
+    ]
+    if missing:
+        raise SettingError(
+            keys,
+            f"{type(data).__name__} has no {' and no '.join(missing)}. A data set, see sfumato.data.Data, has classes, "
+            "their names by index, __len__(), and __getitem__(index), which returns a sfumato.data.Example. Write classes = () "
+            "for one without classes",
+        )
 
 
 def with_paths(settings: Mapping[str, Any], folder: Path, keys: tuple[str, ...]) -> dict[str, Any]:

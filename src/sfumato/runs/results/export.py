@@ -150,14 +150,8 @@ def check_names(records: Iterable[Mapping[str, Any]], names: Sequence[str]) -> I
         yield record
 
 
-def comma_separated(records: Sequence[Mapping[str, Any]]) -> str:
-    """Records as CSV; lists in a cell are JSON."""
-    names = list(dict.fromkeys(name for record in records for name in record))
-    return "".join(_comma_separated(records, names))
-
-
 def _comma_separated(records: Iterable[Mapping[str, Any]], names: Sequence[str]) -> Iterator[str]:
-    """CSV, line by line."""
+    """CSV, line by line; lists in a cell are JSON."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     rows = (

@@ -1,9 +1,9 @@
 """The tables of a run, and the words in which SQLite and PostgreSQL differ."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from string import Template
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 FORMAT = 3
 """The version of the tables below. A run with a higher one was made by a newer version of sfumato; one with a lower is
@@ -72,8 +72,6 @@ POSTGRES: Dialect = (
     ("value", "%s"),
 )
 
-T = TypeVar("T")
-
 
 class Rows(Protocol):
     """The open transaction."""
@@ -85,15 +83,6 @@ class Rows(Protocol):
     def each(self, statement: str, values: Sequence[tuple[Any, ...]]) -> None:
         """Execute a statement for each of the values."""
         ...
-
-
-class Database(Protocol):
-    """A database that runs transactions."""
-
-    where: str
-    """Its name in messages."""
-
-    def _transaction(self, work: Callable[[Rows], T], write: bool = False) -> T: ...
 
 
 @cache
