@@ -74,7 +74,7 @@ def quality(areas: tuple[float, ...], evaluations: list[int], pictures: int, gra
     columns: dict[str, Tensor] = {}
     with method.prepared(net, inputs, targets) as subject:
         search = method.search(subject)
-        lattice = search.lattice
+        lattice = search.parametrisation
         assert isinstance(lattice, Lattice)
         wanted = torch.tensor(areas).expand(len(inputs), -1)
         for count in evaluations:

@@ -56,7 +56,7 @@ def main() -> None:
                 inputs, targets = subjects.inputs[:pictures], subjects.targets[:pictures]
                 with method.prepared(net, inputs, targets) as subject:
                     search = method.search(subject)
-                    size = search.lattice.size[0] if kind == "channels" else 1
+                    size = search.parametrisation.size[0] if kind == "channels" else 1
                     wanted = torch.tensor(asked).expand(pictures, -1) / size
                     above = part_above(net, layer)
                     rows = search.evaluation.subject.inputs.repeat_interleave(len(asked), 0)

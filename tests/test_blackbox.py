@@ -37,7 +37,7 @@ def climb(ascent, model, inputs, areas, game=PRESERVE, steps=30, targets=Logit(0
         evaluation = Evaluation(subject, (Fade()(subject.inputs),), query, rows)
         problem = Problem(evaluation, MASK.on(inputs.shape[2:]), areas.clone(), game, moves(still))
         steps = list(ascent(problem, steps, warm))
-    masks = problem.lattice(steps[-1].parameters).view(*areas.shape, 1, *inputs.shape[2:])
+    masks = problem.parametrisation(steps[-1].parameters).view(*areas.shape, 1, *inputs.shape[2:])
     return steps[-1], steps, masks
 
 

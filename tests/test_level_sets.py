@@ -260,7 +260,7 @@ def test_the_last_run_begins_from_the_mean_of_what_the_restarts_found() -> None:
     steps: list[Step] = []
     method = E(areas=(0.1, 0.2), steps=100, perturbation=sfumato.Fade())
     method(window, torch.rand(1, 3, 64, 64), 0, progress=steps.append)
-    restarts, path = steps[-1].restarts, 80 * 2 // 3
+    restarts, path = steps[-1].alternatives, 80 * 2 // 3
     assert restarts.shape == (2, 3, 1, 28, 28)
     sets = sfumato.LevelSet().on((64, 64))
     wanted = torch.tensor([0.1, 0.2])
@@ -303,7 +303,7 @@ def test_a_result_says_how_far_the_restarts_agree() -> None:
     last = []
     method = E(areas=(0.1, 0.2), steps=100)
     result = method(window, torch.rand(2, 3, 64, 64), [0, 1], progress=last.append)
-    restarts = last[-1].restarts
+    restarts = last[-1].alternatives
     sets = sfumato.LevelSet(edge=0).on((64, 64))
     found = [sets(restarts[:, run]).bool().unflatten(0, (2, 2)).flatten(2) for run in range(3)]
     torch.testing.assert_close(found[0].float().mean(2), torch.tensor([[0.1, 0.2]] * 2), atol=1e-3, rtol=0)
@@ -380,10 +380,10 @@ def test_an_input_of_one_place_is_refused() -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (lambda: E(mask=sfumato.LevelSet(), ascent=ProjectedAscent()), "give a pair"),
+        (lambda: E(mask=sfumato.LevelSet(), ascent=ProjectedAscent()), "cannot search masks of"),
         (lambda: E(perturbation=()), "one or several"),
         (lambda: E(perturbation=(sfumato.Blur(), 3)), "Blur\\(\\), or several"),
-        (lambda: E(mask=sfumato.SmoothMask(), ascent=sfumato.LevelSetAscent()), "give a pair"),
+        (lambda: E(mask=sfumato.SmoothMask(), ascent=sfumato.LevelSetAscent()), "cannot search masks of"),
         (lambda: sfumato.LevelSet(step=0), "step"),
         (lambda: sfumato.LevelSet(edge=-1), "edge"),
         (lambda: sfumato.LevelSet(step=8, sigma=4).on((64, 64)), "at least 0.6 steps"),
@@ -469,7 +469,7 @@ def test_a_path_to_nearly_everything_begins_above_it() -> None:
 
 
 def test_an_ascent_refuses_another_family() -> None:
-    problem = replace(_problem(E(areas=(0.1,))), lattice=sfumato.SmoothMask().on((64, 64)))
+    problem = replace(_problem(E(areas=(0.1,))), parametrisation=sfumato.SmoothMask().on((64, 64)))
     with pytest.raises(TypeError, match="LevelSetAscent goes with"):
         next(iter(sfumato.LevelSetAscent()(problem, 10)))
 
@@ -479,7 +479,7 @@ def _problem(method: sfumato.ExtremalPerturbation):
 
     with method.prepared(window, torch.ones(1, 3, 64, 64), 0) as subject:
         search: Search = method.search(subject)
-        return Problem(search.evaluation, search.lattice, torch.tensor([[0.1]]), search.game, iter([]))
+        return Problem(search.evaluation, search.parametrisation, torch.tensor([[0.1]]), search.game, iter([]))
 
 
 def test_a_network_that_knows_nothing_gets_one_set_in_the_middle() -> None:

@@ -85,7 +85,7 @@ def pruned(target: int, field: torch.Tensor, pruning: Pruning, area: float = 0.0
     method = E(areas=(area,), perturbation=sfumato.Fade(), game=game)
     with method.prepared(model, torch.ones(1, 3, 224, 224), target) as subject:
         search = method.search(subject)
-        sets, areas = search.lattice, torch.tensor([[area]])
+        sets, areas = search.parametrisation, torch.tensor([[area]])
         problem = Problem(search._evaluation(areas), sets, areas, search.game, iter([]))
         parameters = torch.nn.functional.adaptive_avg_pool2d(field, sets.size)
         parameters = sets.settled(parameters, areas.flatten())
@@ -143,7 +143,7 @@ def test_a_score_above_the_whole_s_keeps_no_part_alone() -> None:
     method = E(areas=(0.09,), perturbation=sfumato.Fade())
     with method.prepared(overdone, torch.ones(1, 3, 224, 224), 0) as subject:
         search = method.search(subject)
-        sets, areas = search.lattice, torch.tensor([[0.09]])
+        sets, areas = search.parametrisation, torch.tensor([[0.09]])
         problem = Problem(search._evaluation(areas), sets, areas, search.game, iter([]))
         parameters = torch.nn.functional.adaptive_avg_pool2d(spots((60, 60), (60, 170)), sets.size)
         after = sets(Pruning()(problem, sets.settled(parameters, areas.flatten())))[0, 0]
@@ -181,7 +181,7 @@ def test_a_part_stays_where_the_others_would_fall_apart_instead() -> None:
     method = E(areas=(0.3,), perturbation=sfumato.Fade())
     with method.prepared(lambda x: x.mean((1, 2, 3))[:, None], torch.ones(1, 3, 64, 64), 0) as subject:
         search = method.search(subject)
-        sets, areas = search.lattice, torch.tensor([[0.3]])
+        sets, areas = search.parametrisation, torch.tensor([[0.3]])
         problem = Problem(search._evaluation(areas), sets, areas, search.game, iter([]))
         field = torch.zeros(1, 1, *sets.size)
         field[..., :7] = field[..., -7:] = 1
@@ -200,7 +200,7 @@ def test_what_a_set_has_above_the_whole_is_kept_where_the_hidden_input_has_more(
     method = E(areas=(0.09,), perturbation=sfumato.Fade())
     with method.prepared(averse, torch.ones(1, 3, 224, 224), 0) as subject:
         search = method.search(subject)
-        sets, areas = search.lattice, torch.tensor([[0.09]])
+        sets, areas = search.parametrisation, torch.tensor([[0.09]])
         problem = Problem(search._evaluation(areas), sets, areas, search.game, iter([]))
         parameters = sets.settled(
             torch.nn.functional.adaptive_avg_pool2d(spots(*THREE[:2]), sets.size), areas.flatten()

@@ -53,10 +53,10 @@ def at_random(method, net, inputs, labels, count):
     """The best score `(B, 1)` of so many random masks for each input."""
     with method.prepared(net, inputs, labels) as subject:
         search = method.search(subject)
-        places = (count * len(inputs), 1, *search.lattice.size)
+        places = (count * len(inputs), 1, *search.parametrisation.size)
         noise = torch.rand(places, generator=torch.Generator().manual_seed(0)) * 4 - 2
         areas = torch.full((len(inputs), count), AREA)
-        parameters = project(search.lattice, noise.clamp(0, 1), areas.flatten(), EXACTLY)
+        parameters = project(search.parametrisation, noise.clamp(0, 1), areas.flatten(), EXACTLY)
         return search.scores(search.masks(parameters, areas)).amax(1, keepdim=True)
 
 

@@ -2,6 +2,9 @@
 
 Kept apart because it is what `SmoothMask` mends: the area is ranked over a canvas larger than the input, masks jump where
 the kernel ends, and the cost is that of all places times all seeds in reach.
+
+R. Fong, M. Patrick, A. Vedaldi: *Understanding deep networks via extremal perturbations and smooth masks*, ICCV 2019,
+arXiv 1910.08485, is the paper of that code.
 """
 
 import math

@@ -16,8 +16,8 @@ class Channels:
 
     With `binary`, a mask is a set: 1 for the channels with the largest parameters, as many as these add up to, and 0 for the
     others. Gradients pass to the parameters as if the mask were these (the straight-through estimator of Y. Bengio,
-    N. Léonard, A. Courville: *Estimating or propagating gradients through stochastic neurons*, arXiv 1308.3432, 2013), so
-    that they tell of each channel, kept or not, what more of it would do.
+    N. Léonard, A. Courville: *Estimating or propagating gradients through stochastic neurons for conditional computation*,
+    2013, arXiv 1308.3432), so that they say of each channel, kept or not, what more of it would do.
     """
 
     def __init__(self, count: int, axes: int, binary: bool, device: torch.device | None = None) -> None:

@@ -67,11 +67,13 @@ class LayerFamily(MaskFamily, Protocol):
         """The same family over a layer whose places are `stride` places of the input apart, one number per axis."""
 
 
-def not_laid(lattice: Any, family: Any) -> ValueError:
+def not_laid(parametrisation: Any, family: Any) -> ValueError:
     """The error about what `on` of a family returned, which has not all members of a `Parametrisation`."""
     members = [name for name in vars(Parametrisation) if not name.startswith("_")]
-    missing = [name for name in members if not hasattr(lattice, name)] + ["__call__"] * (not callable(lattice))
+    missing = [name for name in members if not hasattr(parametrisation, name)] + ["__call__"] * (
+        not callable(parametrisation)
+    )
     return ValueError(
         f"{type(family).__name__}.on must return an object with the members of sfumato.masks.family.Parametrisation; "
-        f"{type(lattice).__name__} has no {', '.join(missing)}"
+        f"{type(parametrisation).__name__} has no {', '.join(missing)}"
     )

@@ -1,8 +1,11 @@
 r"""The masks of 2017: a coarse grid of values, enlarged and smoothed.
 
 A mask is $M(v) = \sum_u g_{\sigma}(v / s - u)\, m(u)$: the values $m(u) \in [0, 1]$ of a grid that is $s$ times coarser
-than the input, spread by a Gaussian (Fong & Vedaldi, ICCV 2017, arXiv 1704.03296, section 4.3). A mask so smooth cannot
-trace the artefacts of a network; but being an average it also damps peaks, which the masks of `sfumato.masks.smooth` do not.
+than the input, spread by a Gaussian. A mask so smooth cannot trace the artefacts of a network. But it is an average, so it also
+damps peaks, which the masks of `sfumato.masks.smooth` do not.
+
+R. Fong, A. Vedaldi: *Interpretable explanations of black boxes by meaningful perturbation*, ICCV 2017, arXiv 1704.03296,
+section 4.3.
 """
 
 import math

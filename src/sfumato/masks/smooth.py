@@ -1,8 +1,11 @@
 r"""Smooth masks from a few parameters, by max-convolution.
 
 A mask is $m(u) = \max_v k(u - v)\,\bar m(v)$ over the seeds $v$ of a coarse lattice, with parameters
-$\bar m(v) \in [0, 1]$ and a smooth kernel $k$, $k(0) = 1$ (Fong et al. 2019, section 3.2). Unlike a convolution, the
-maximum does not damp peaks, and the mask inherits the kernel's smoothness.
+$\bar m(v) \in [0, 1]$ and a smooth kernel $k$, $k(0) = 1$. Unlike a convolution, the maximum does not damp peaks, and the mask
+inherits the kernel's smoothness.
+
+R. Fong, M. Patrick, A. Vedaldi: *Understanding deep networks via extremal perturbations and smooth masks*, ICCV 2019,
+arXiv 1910.08485, section 3.2.
 """
 
 import math

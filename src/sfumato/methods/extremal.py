@@ -113,9 +113,11 @@ class ExtremalPerturbation(MaskMethod):
                 if isinstance(value, type) or not (hasattr(value, does) or (optional and value is None)):
                     raise ValueError(f"{name} must be a configuration such as {example}; got {setting!r}")
         if not goes_with(self.mask, self.ascent):
+            (mask, _), (_, ascent) = paired(None, self.ascent), paired(self.mask, None)
             raise ValueError(
-                "LevelSetAscent goes with a LevelSet, PenalisedAscent with a CanvasMask, EvolutionAscent with a LevelSet or a "
-                f"SmoothMask, others with a SmoothMask; give a pair; got ascent={self.ascent!r}, mask={self.mask!r}"
+                f"{type(self.ascent).__name__} cannot search masks of {type(self.mask).__name__}; leave out ascent or mask, as "
+                f"each alone chooses the other, or write mask={type(mask).__name__}() or ascent={type(ascent).__name__}(); got "
+                f"ascent={self.ascent!r}, mask={self.mask!r}"
             )
         check_layer(self.layer, self.at, self.call)
         check_layout(self.layout)
@@ -175,27 +177,27 @@ class ExtremalPerturbation(MaskMethod):
         subject = self.at_layer(subject)
         seen = subject.inputs
         with subject.surroundings.computing():
-            lattice = self.family(seen, space)
+            parametrisation = self.family(seen, space)
         hides = self.used_perturbations()
         jitter = Jitter(0, flip=False) if self.layer or self.jitter is None else self.jitter
         jitter = jitter.for_shape(space) if isinstance(jitter, Jitter) else jitter
-        used = {"mask": lattice.family, "jitter": None if self.layer or self.jitter is None else jitter}
+        used = {"mask": parametrisation.family, "jitter": None if self.layer or self.jitter is None else jitter}
 
         def shown(masks: Float[Tensor, "B V 1 *S"]) -> dict[str, Tensor]:
             at_places = enlarged(masks.flatten(0, 1), space).unflatten(0, masks.shape[:2])
             return {"map": saliency(at_places, self.smooth, self.evenly)}
 
         return self.searching(
-            subject, lattice, lambda: tuple(perturbation(seen) for perturbation in hides), shown, jitter, **used
+            subject, parametrisation, lambda: tuple(perturbation(seen) for perturbation in hides), shown, jitter, **used
         )
 
     def family(self, seen: Float[Tensor, "B C *L"], space: Sequence[int]) -> Parametrisation:
         """The masks over what is seen, `(B, C, *L)`, of inputs of `space`."""
         if not self.layer:
-            lattice = self.mask.on(seen.shape[2:], seen.device)
-            if not isinstance(lattice, Parametrisation):
-                raise not_laid(lattice, self.mask)
-            return lattice
+            parametrisation = self.mask.on(seen.shape[2:], seen.device)
+            if not isinstance(parametrisation, Parametrisation):
+                raise not_laid(parametrisation, self.mask)
+            return parametrisation
         assert isinstance(self.mask, LayerFamily)  # noqa: S101  # checked at the start
         stride = [length / places for length, places in zip(space, seen.shape[2:], strict=True)]
         mask = self.mask.for_shape(space)

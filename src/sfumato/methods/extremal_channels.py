@@ -30,6 +30,12 @@ from sfumato.settings import check_flag, check_whole, is_whole, later, renewed
 from sfumato.space.jitter import Jitter
 from sfumato.space.smoothing import enlarged
 
+PAPERS = {
+    "binary=True": "Y. Bengio, N. Léonard, A. Courville: *Estimating or propagating gradients through stochastic neurons for "
+    "conditional computation*, 2013, arXiv 1308.3432"
+}
+"""Of settings, for `sfumato.citation`."""
+
 
 @dataclass(frozen=True)
 class ExtremalChannels(MaskMethod):
@@ -94,7 +100,7 @@ class ExtremalChannels(MaskMethod):
 
     def areas_for(self, search: Search) -> Float[Tensor, " V"]:
         """The shares of the layer's channels, or groups of them, that the counts are."""
-        channels = search.lattice.size[0]
+        channels = search.parametrisation.size[0]
         if max(self.counts) > channels:
             raise ValueError(
                 f"layer {self.layer!r} has {channels} channels or groups of them; got counts={self.counts}"
@@ -107,7 +113,7 @@ class ExtremalChannels(MaskMethod):
         subject = self.at_layer(subject)
         seen = subject.inputs
         with subject.surroundings.computing():
-            lattice = self.family(seen)
+            parametrisation = self.family(seen)
 
         def hide() -> tuple[Perturbed, ...]:
             of_channels = seeded(self.perturbation, self.seed)(seen)
@@ -118,7 +124,7 @@ class ExtremalChannels(MaskMethod):
             overlay = overlaid(masks.mean(1).flatten(1), activation)
             return {"map": enlarged(overlay, space), "activation": activation}
 
-        return self.searching(subject, lattice, hide, shown, Jitter(0, flip=False), jitter=None)
+        return self.searching(subject, parametrisation, hide, shown, Jitter(0, flip=False), jitter=None)
 
     def family(self, seen: Float[Tensor, "B C *L"]) -> Channels:
         """Masks for the channels of what is seen, `(B, C, *L)`, or for their groups."""

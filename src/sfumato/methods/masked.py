@@ -50,7 +50,7 @@ class MaskMethod(Method):
         search = self.search(subject)
         areas = self.areas_for(search).expand(len(subject.inputs), -1)
         last = search.ascend(areas, progress)
-        return search.attribution(last.parameters, areas, last.restarts)
+        return search.attribution(last.parameters, areas, last.alternatives)
 
     def at_layer(self, subject: Subject) -> Subject:
         """The subject itself, or the network above the layer."""
@@ -62,7 +62,7 @@ class MaskMethod(Method):
     def searching(
         self,
         subject: Subject,
-        lattice: Parametrisation,
+        parametrisation: Parametrisation,
         hide: Callable[[], tuple[Perturbed, ...]],
         shown: Callable[[Float[Tensor, "B V K *S"]], Mapping[str, Tensor]],
         moves: Jitter | MirrorEvenSteps,
@@ -74,7 +74,7 @@ class MaskMethod(Method):
             perturbed = hide()
         return Search(
             evaluation=Evaluation(subject, perturbed, subject.query, rows),
-            lattice=lattice,
+            parametrisation=parametrisation,
             game=Game.named(self.game),
             ascent=self.ascent,
             steps=self.steps,

@@ -1,4 +1,8 @@
-r"""The smallest sufficient area: $a^* = \min \{ a : \Phi(m_a \otimes x) \geq \Phi_0 \}$ (Fong et al. 2019, eq. 3)."""
+r"""The smallest sufficient area: $a^* = \min \{ a : \Phi(m_a \otimes x) \geq \Phi_0 \}$.
+
+R. Fong, M. Patrick, A. Vedaldi: *Understanding deep networks via extremal perturbations and smooth masks*, ICCV 2019,
+arXiv 1910.08485, eq. 3.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -103,8 +107,8 @@ def smallest(
         areas = check_counts(areas)
     with method.prepared(model, inputs, targets) as subject:
         search = method.search(subject)
-        grain = search.lattice.finest if of_channels else 0.0
-        least = search.lattice.finest if isinstance(search.lattice, LevelSets) else 0.0  # of one place
+        grain = search.parametrisation.finest if of_channels else 0.0
+        least = search.parametrisation.finest if isinstance(search.parametrisation, LevelSets) else 0.0  # of one place
         tolerance = max(tolerance or (0.0 if grain else TOLERANCE), grain)  # nothing lies between two counts
         batch = len(inputs)
         device = inputs.device
@@ -112,10 +116,11 @@ def smallest(
         if (search.whole <= 0).any():
             raise ValueError(
                 f"a share of the score means nothing where the whole input's is not positive: {search.whole.tolist()}; "
-                "explain a positive score, e.g. targets=Probability(class), or of several labels Sigmoid(class)"
+                "explain a positive score, e.g. targets=Probability(class), or of several labels Sigmoid(class); on the "
+                "command line --score probability, or --score sigmoid"
             )
         if of_channels:
-            areas = tuple(count * grain for count in areas or round_numbers(search.lattice.size[0]))
+            areas = tuple(count * grain for count in areas or round_numbers(search.parametrisation.size[0]))
         elif areas is None:
             areas = tuple(area for area in CURVE if area >= least)
         grid = torch.tensor(areas, dtype=torch.float32, device=device)

@@ -33,11 +33,6 @@ class Evaluation:
     batch_rows: int
     """How many rows go through the model together."""
 
-    @property
-    def rows(self) -> int:
-        """The same, by the name that `search.evolution` uses."""
-        return self.batch_rows
-
     def scores(self, masks: Float[Tensor, "N K *S"]) -> Float[Tensor, " N"]:
         """The scores of what the masks keep."""
         with self.subject.surroundings.computing(), torch.no_grad():

@@ -68,7 +68,7 @@ class EvolutionAscent(ShrinkingAscent):
             areas = ShrinkingAreas.over(steps, self.approach, wanted.clamp(min=self.start), wanted)
 
         def look(parameters: Float[Tensor, "N 1 *L"], index: int) -> Look:
-            fields = self.fields(problem.lattice.size, generator).to(parameters)
+            fields = self.fields(problem.parametrisation.size, generator).to(parameters)
             tried, values = _tried(problem, parameters, self.deviation * fields, areas(index))
             slope = torch.einsum("nk,k...->n...", _differences(values), fields)
             return Look(values[:, 0], slope, areas(index), areas.arrived(index), tried[:, 1:], values[:, 1:])
@@ -113,13 +113,13 @@ def _tried(
     From `(N, 1, *L)` to `(N, 2K + 1, 1, *L)` and `(N, 2K + 1)`; as many at once as go through the model at once.
     """
     moves = torch.cat([torch.zeros_like(moves[:1]), moves, -moves])
-    at_once = max(1, problem.evaluation.rows // len(parameters))
+    at_once = max(1, problem.evaluation.batch_rows // len(parameters))
     tried, values = [], []
     for some in moves.split(at_once):
         candidates = (parameters[:, None] + some).flatten(0, 1)
         candidates = problem.projected(candidates, areas.repeat_interleave(len(some)))
         query = problem.evaluation.query.repeat_interleave(len(some))
-        value = replace(problem.evaluation, query=query).values(problem.lattice(candidates), problem.game)
+        value = replace(problem.evaluation, query=query).values(problem.parametrisation(candidates), problem.game)
         tried.append(candidates.unflatten(0, (-1, len(some))))
         values.append(value.unflatten(0, (-1, len(some))))
     return torch.cat(tried, 1), torch.cat(values, 1)

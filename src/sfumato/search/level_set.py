@@ -65,42 +65,42 @@ class LevelSetAscent(ShrinkingAscent):
 
     def __call__(self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None) -> Iterator[Step]:
         """Ascend; from `warm` `(B · V, 1, *L)`, if given, by a last run only."""
-        sets = problem.lattice
+        sets = problem.parametrisation
         if not isinstance(sets, LevelSets):
             raise TypeError(f"LevelSetAscent goes with masks of the family LevelSet; got {sets.family!r}")
         if self.pruning:
             check_places(math.prod(sets.shape))  # now, not after all steps
         ascent = replace(self, restarts=1) if problem.still else self
-        restarts, path, last = ascent._lengths(steps, problem.areas.shape[1]) if warm is None else (0, 0, steps)
+        count, path, last = ascent._lengths(steps, problem.areas.shape[1]) if warm is None else (0, 0, steps)
         found = None
         if warm is None:
-            found = yield from self._descend(problem, sets, restarts, path, path + last)
+            found = yield from self._descend(problem, sets, count, path, path + last)
             warm = found.mean(1)
         if last:
             yield from self._stay(problem, sets, warm, found, path, last)
 
     def _descend(
-        self, problem: Problem, sets: LevelSets, restarts: int, length: int, steps: int
+        self, problem: Problem, sets: LevelSets, count: int, length: int, steps: int
     ) -> Generator[Step, None, Float[Tensor, "N R 1 *L"]]:
         """The steps of all restarts along the path of areas; returns what they found, `(B · V, R, 1, *L)`."""
         queries, variants = problem.areas.shape
-        path = AreaPath.over(length, self.approach, self.start, problem.areas.repeat(restarts, 1))
-        query = problem.evaluation.query[::variants].repeat(restarts)  # rows in the order of restart, then query
-        of_restarts = replace(problem, evaluation=replace(problem.evaluation, query=query), groups=restarts)
+        path = AreaPath.over(length, self.approach, self.start, problem.areas.repeat(count, 1))
+        query = problem.evaluation.query[::variants].repeat(count)  # rows in the order of restart, then query
+        grouped = replace(problem, evaluation=replace(problem.evaluation, query=query), groups=count)
 
         def look(parameters: Float[Tensor, "N 1 *L"], index: int) -> Look:
             place = path.at(index)
-            ramps = replace(of_restarts, lattice=sets.at(self.sharpness**place.progress))
+            ramps = replace(grouped, parametrisation=sets.at(self.sharpness**place.progress))
             return ramps.look(parameters, place.areas, index // 2)
 
         def project(parameters: Float[Tensor, "N 1 *L"], index: int) -> Float[Tensor, "N 1 *L"]:
             place = path.at(index)
-            return replace(of_restarts, lattice=sets.at(self.sharpness**place.progress)).projected(
+            return replace(grouped, parametrisation=sets.at(self.sharpness**place.progress)).projected(
                 parameters, place.areas
             )
 
         def rows_by_query(rows: Float[Tensor, "N ..."]) -> Float[Tensor, "B V R ..."]:
-            return rows.unflatten(0, (restarts, queries)).movedim(0, 1)[:, None].expand(-1, variants, *[-1] * rows.ndim)
+            return rows.unflatten(0, (count, queries)).movedim(0, 1)[:, None].expand(-1, variants, *[-1] * rows.ndim)
 
         start = project(sets.start().expand(len(query), *[-1] * (len(sets.size) + 1)), 0)
         found, values = rows_by_query(start).clone(), problem.areas.new_zeros(problem.areas.shape)
@@ -117,7 +117,7 @@ class LevelSetAscent(ShrinkingAscent):
                     found[:, area_index] = (
                         sums[:, area_index] / counts[area_index] if counts[area_index] else here[:, area_index]
                     )
-                    values[:, area_index] = step.values.view(restarts, queries).mean(0)
+                    values[:, area_index] = step.values.view(count, queries).mean(0)
                     areas[:, area_index] = step.areas[:queries]
             final = step.index == steps - 1
             parameters = found.mean(2).flatten(0, 1)
@@ -137,7 +137,7 @@ class LevelSetAscent(ShrinkingAscent):
         problem: Problem,
         sets: LevelSets,
         begin: Float[Tensor, "N 1 *L"],
-        restarts: Float[Tensor, "N R 1 *L"] | None,
+        fields: Float[Tensor, "N R 1 *L"] | None,
         done: int,
         length: int,
     ) -> Iterator[Step]:
@@ -146,7 +146,7 @@ class LevelSetAscent(ShrinkingAscent):
         The last one holds the set of their mean.
         """
         wanted = problem.areas.flatten()
-        ramps = replace(problem, lattice=sets.at(self.sharpness))
+        ramps = replace(problem, parametrisation=sets.at(self.sharpness))
 
         def look(parameters: Float[Tensor, "N 1 *L"], index: int) -> Look:
             return ramps.look(parameters, wanted, index // 2)
@@ -159,11 +159,11 @@ class LevelSetAscent(ShrinkingAscent):
             total = total + step.parameters
             numbered = replace(step, index=done + step.index, steps=done + length)
             if step.index == length - 1:
-                runs = [] if restarts is None else [sets.settled(run, wanted) for run in restarts.unbind(1)]
+                runs = [] if fields is None else [sets.settled(run, wanted) for run in fields.unbind(1)]
                 numbered = replace(
                     numbered,
                     parameters=self._answer(problem, sets, total / length, runs),
-                    restarts=torch.stack(runs, 1) if len(runs) > 1 else None,
+                    alternatives=torch.stack(runs, 1) if len(runs) > 1 else None,
                 )
             yield numbered
 
@@ -192,7 +192,7 @@ class LevelSetAscent(ShrinkingAscent):
         ((3, 120, 30), (3, 40, 30), (1, 30, 0))
         """
         last = round(self.refinement * steps)
-        restarts = min(self.restarts, (steps - last) // SHORTEST)
-        if restarts < 2 or last == 0:
+        count = min(self.restarts, (steps - last) // SHORTEST)
+        if count < 2 or last == 0:
             return 1, max(1, steps) * areas, 0
-        return restarts, (steps - last) * areas // restarts, last
+        return count, (steps - last) * areas // count, last

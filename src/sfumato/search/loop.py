@@ -44,7 +44,7 @@ class Step:
     following: Float[Tensor, " N *L"] | None = field(default=None, repr=False)
     """Where the step leads, the next one's parameters."""
     look: Look | None = field(default=None, repr=False)
-    restarts: Float[Tensor, "N R *L"] | None = field(default=None, repr=False)
+    alternatives: Float[Tensor, "N R *L"] | None = field(default=None, repr=False)
     """In the last step of a loop with restarts: what each of them found, `(N, R, 1, *L)`."""
 
 

@@ -36,8 +36,8 @@ class PenalisedAscent:
 
         def look(parameters: Float[Tensor, "N 1 *L"], index: int) -> Look:
             leaf = parameters.detach().requires_grad_()
-            canvas = problem.lattice.nodes(leaf)
-            masks = problem.lattice.masks(canvas)
+            canvas = problem.parametrisation.nodes(leaf)
+            masks = problem.parametrisation.masks(canvas)
             values, gradient = problem.evaluation.gradients(masks, problem.game, next(problem.moves))
             penalty = self.weight(index) * area_penalty(canvas, areas).sum()
             (gradient,) = torch.autograd.grad([masks, -penalty], leaf, [gradient, torch.ones_like(penalty)])

@@ -25,7 +25,7 @@ class Problem:
     """For `B` queries, masks of the areas `(B, V)`; rows are in the order of query, then area."""
 
     evaluation: Evaluation
-    lattice: Parametrisation
+    parametrisation: Parametrisation
     areas: Float[Tensor, "B V"]
     game: Game
     moves: Iterator[Move]
@@ -39,21 +39,21 @@ class Problem:
     @property
     def near(self) -> float:
         """How far a mask's area may be off during the ascent."""
-        return min(NEARLY, self.lattice.finest / 20)
+        return min(NEARLY, self.parametrisation.finest / 20)
 
     def flat(self, value: float) -> Float[Tensor, "N 1 *L"]:
         """Parameters `(B · V, 1, *L)`, all of one value."""
-        return self.areas.new_full((self.areas.numel(), 1, *self.lattice.size), value)
+        return self.areas.new_full((self.areas.numel(), 1, *self.parametrisation.size), value)
 
     @property
     def of_sets(self) -> bool:
         """Whether the masks are sets, whose area follows a shift in jumps of one place."""
-        return isinstance(self.lattice, LevelSets) and math.isinf(self.lattice.sharpness)
+        return isinstance(self.parametrisation, LevelSets) and math.isinf(self.parametrisation.sharpness)
 
     def start(self) -> Float[Tensor, "N 1 *L"]:
         """Parameters `(B · V, 1, *L)` that know nothing."""
-        if isinstance(self.lattice, LevelSets):
-            return self.lattice.start().expand(self.areas.numel(), *[-1] * (len(self.lattice.size) + 1))
+        if isinstance(self.parametrisation, LevelSets):
+            return self.parametrisation.start().expand(self.areas.numel(), *[-1] * (len(self.parametrisation.size) + 1))
         return self.flat(0.5)
 
     def look(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"], turn: int | None = None) -> Look:
@@ -63,27 +63,27 @@ class Problem:
         """
         if self.of_sets:
             raise ValueError(
-                "sets have no gradient; climb on ramps, with replace(problem, lattice=problem.lattice.at(16)), or take masks "
-                "that have one, mask=SmoothMask()"
+                "sets have no gradient; climb on ramps, with replace(problem, parametrisation=problem.parametrisation.at(16)), "
+                "or take masks that have one, mask=SmoothMask()"
             )
         # Every second move is still. So an odd number is drawn: each group is then still in every second step.
         moves = list(islice(self.moves, self.groups + (self.groups + 1) % 2))[: self.groups]
         leaf = parameters.detach().requires_grad_()
-        masks = self.lattice(leaf)
+        masks = self.parametrisation(leaf)
         values, gradient = self.evaluation.gradients(masks, self.game, *moves, turn=turn)
         (gradient,) = torch.autograd.grad(masks, leaf, gradient)
         return Look(values, gradient, areas, counts=all(move.still for move in moves))
 
     def values(self, parameters: Float[Tensor, "N 1 *L"]) -> Float[Tensor, " N"]:
         """The game's values `(N,)` of the masks, with nothing moved; of several perturbations, the mean."""
-        return self.evaluation.values(self.lattice(parameters), self.game)
+        return self.evaluation.values(self.parametrisation(parameters), self.game)
 
     @cached_property
     def bounds(self) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
         """The game's values of the whole input, and of the hidden one, `(N,)` each."""
         variants = self.areas.shape[1]
         evaluation = replace(self.evaluation, query=self.evaluation.query[::variants])
-        whole = torch.ones_like(self.lattice(self.start()[::variants]))
+        whole = torch.ones_like(self.parametrisation(self.start()[::variants]))
         values = (evaluation.values(masks, self.game) for masks in (whole, torch.zeros_like(whole)))
         shown, hidden = (value.repeat_interleave(variants) for value in values)
         return shown, hidden
@@ -92,13 +92,13 @@ class Problem:
         """The parameters shifted and clipped for masks of the areas `(N,)`, nearly."""
         if self.of_sets:
             return self.exactly(parameters, areas)
-        return project(self.lattice, parameters, areas, self.near)
+        return project(self.parametrisation, parameters, areas, self.near)
 
     def exactly(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"]) -> Float[Tensor, "N 1 *L"]:
         """The same as exactly as an answer is."""
-        if isinstance(self.lattice, LevelSets) and self.of_sets:
-            return self.lattice.settled(parameters, areas).clamp(0, 1)
-        return project(self.lattice, parameters, areas, EXACTLY)
+        if isinstance(self.parametrisation, LevelSets) and self.of_sets:
+            return self.parametrisation.settled(parameters, areas).clamp(0, 1)
+        return project(self.parametrisation, parameters, areas, EXACTLY)
 
 
 class Ascent(Protocol):

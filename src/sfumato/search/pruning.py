@@ -37,7 +37,7 @@ class Pruning:
 
     def __call__(self, problem: Problem, parameters: Float[Tensor, "N 1 *L"]) -> Float[Tensor, "N 1 *L"]:
         """Parameters `(N, 1, *L)` of sets of the problem's areas, without the parts that are not needed."""
-        sets, areas = problem.lattice, problem.areas.flatten()
+        sets, areas = problem.parametrisation, problem.areas.flatten()
         assert isinstance(sets, LevelSets)  # noqa: S101  # for the type checker
         labels = label_parts(sets.nodes(parameters) > 0.5)
         count = labels.flatten(1).amax(1)

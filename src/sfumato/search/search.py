@@ -24,7 +24,7 @@ class Search:
     """Everything that the searches of one batch share."""
 
     evaluation: Evaluation
-    lattice: Parametrisation
+    parametrisation: Parametrisation
     game: Game
     ascent: Ascent
     steps: int
@@ -48,14 +48,14 @@ class Search:
 
         It holds their parameters `(B · V, 1, *L)`.
         """
-        self.lattice.check(areas.flatten().tolist())
+        self.parametrisation.check(areas.flatten().tolist())
         generator = torch.Generator("cpu").manual_seed(self.seed)
         surroundings = self.evaluation.subject.surroundings
         with surroundings.computing():
             areas = areas.clone()
             moves = self.jitter.moves(self.evaluation.subject.inputs.ndim - 2, generator)
             still = isinstance(self.jitter, Jitter) and self.jitter.still
-            problem = Problem(self._evaluation(areas), self.lattice, areas, self.game, moves, self.seed, still)
+            problem = Problem(self._evaluation(areas), self.parametrisation, areas, self.game, moves, self.seed, still)
             ascent = self.ascent(problem, steps or self.steps, None if warm is None else warm.clone())
         name, step = type(self.ascent).__name__, None
         if not isinstance(ascent, Iterator):
@@ -72,16 +72,16 @@ class Search:
     def masks(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, "B V"]) -> Float[Tensor, "B V K *S"]:
         """Masks `(B, V, 1, *S)`, or of channels `(B, V, K, 1, …)`, of parameters `(B · V, 1, *L)`."""
         with self.evaluation.subject.surroundings.computing(), torch.no_grad():
-            masks = self.lattice.masks(self.lattice.nodes(parameters)).clamp(0, 1)
+            masks = self.parametrisation.masks(self.parametrisation.nodes(parameters)).clamp(0, 1)
         return masks.unflatten(0, areas.shape)
 
     def scores(self, masks: Float[Tensor, "B V K *S"]) -> Float[Tensor, "B V"]:
         """Scores `(B, V)` of what masks `(B, V, …)` keep."""
         return self._evaluation(masks).scores(masks.flatten(0, 1)).view(masks.shape[:2])
 
-    def alternatives(self, restarts: Float[Tensor, "N R 1 *L"], areas: Float[Tensor, "B V"]) -> dict[str, Tensor]:
+    def compared(self, alternatives: Float[Tensor, "N R 1 *L"], areas: Float[Tensor, "B V"]) -> dict[str, Tensor]:
         """The fields of an `Attribution` about what restarts `(B · V, R, 1, *L)` found."""
-        masks = torch.stack([self.masks(parameters, areas) for parameters in restarts.unbind(1)], 2)
+        masks = torch.stack([self.masks(parameters, areas) for parameters in alternatives.unbind(1)], 2)
         sets = masks > 0.5
         scores = self.scores(masks.flatten(1, 2)).unflatten(1, sets.shape[1:3])
         return {"agreement": agreement(sets), "alternatives": sets, "alternative_scores": scores}
@@ -90,7 +90,7 @@ class Search:
         self,
         parameters: Float[Tensor, "N 1 *L"],
         areas: Float[Tensor, "B V"],
-        restarts: Float[Tensor, "N R 1 *L"] | None = None,
+        alternatives: Float[Tensor, "N R 1 *L"] | None = None,
     ) -> Attribution:
         """The result for parameters `(B · V, 1, *L)` that were sought for areas `(B, V)`, with what restarts found."""
         masks = self.masks(parameters, areas)
@@ -101,13 +101,13 @@ class Search:
         return Attribution(
             **shown,
             masks=masks,
-            areas=areas.amax(0),
+            areas=areas.amax(0),  # which queries share, but for smallest areas
             achieved=masks.flatten(2).mean(2),
             scores=scores,
             complements=self.scores(1 - masks),
             whole=self.whole,
             blank=blank,
-            **({} if restarts is None else self.alternatives(restarts, areas)),
+            **({} if alternatives is None else self.compared(alternatives, areas)),
             about=self.about,
         )
 

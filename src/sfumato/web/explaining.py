@@ -161,9 +161,9 @@ class StepReporter:
         method: Any = self.method
         if not (method.makes_masks and method.finds_smallest) or method.layer:
             return None
-        lattice = method.mask.on(self.inputs.shape[2:], self.inputs.device)
+        parametrisation = method.mask.on(self.inputs.shape[2:], self.inputs.device)
         with torch.no_grad():
-            return lattice.masks(lattice.nodes(step.parameters))[:, 0]
+            return parametrisation.masks(parametrisation.nodes(step.parameters))[:, 0]
 
 
 def result_event(result: Attribution) -> dict[str, Any]:
