@@ -74,7 +74,10 @@ def test_an_area_that_no_mask_reaches():
         ({"mask": "smooth"}, "mask must be a configuration"),
         ({"jitter": True}, r"jitter must be a configuration such as Jitter\(\) or None; got True"),
         ({"ascent": "adam"}, "ascent must be a configuration"),
-        ({"ascent": PenalisedAscent(), "mask": SmoothMask()}, "PenalisedAscent cannot search masks of .*mask=CanvasMask()"),
+        (
+            {"ascent": PenalisedAscent(), "mask": SmoothMask()},
+            "PenalisedAscent cannot search masks of .*mask=CanvasMask()",
+        ),
     ],
 )
 def test_options(options, message):

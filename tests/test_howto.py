@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+import sfumato
 
 DOCS = Path(__file__).parents[1] / "docs"
 FOLDERS = ("howto", "methods")
@@ -47,6 +50,17 @@ def run_all_blocks(text: str) -> None:
             Path(f"{module[1]}.py").write_text(block, encoding="utf-8")
         else:
             exec(compile(block, "page.md", "exec", dont_inherit=True), names)  # noqa: S102
+
+
+def test_the_method_on_one_screen_finds_the_masks_of_the_library():
+    section = (DOCS / "methods/extremal.md").read_text(encoding="utf-8").partition("### The method on one screen")[2]
+    names: dict[str, object] = {"sfumato": sfumato}
+    screen, comparison = BLOCK.findall(section)[:2]
+    assert len(screen.splitlines()) <= 45  # a screen
+    for block in (screen, comparison):
+        exec(compile(block, "extremal.md", "exec", dont_inherit=True), names)  # noqa: S102
+    torch.testing.assert_close(names["masks"], names["result"].masks[0], atol=1e-3, rtol=0)
+    assert names["result"].achieved[0].tolist() == pytest.approx([0.1, 0.2], abs=1e-4)
 
 
 @pytest.mark.parametrize(
