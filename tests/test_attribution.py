@@ -378,7 +378,7 @@ def test_a_seed_that_is_left_open_is_the_method_s():
 
 
 def test_perturbations_that_are_used_by_default():
-    assert ExtremalPerturbation().used_perturbations() == (Blur(levels=2), Fade())
+    assert ExtremalPerturbation().used_perturbations() == (Blur(), Fade())
     assert ExtremalPerturbation.smooth_masks().used_perturbations() == (Blur(),)
     assert ExtremalPerturbation(layer="first").used_perturbations() == (Fade(),)
     assert Gradient().used_perturbations() == ()

@@ -44,8 +44,7 @@ class ExtremalPerturbation(MaskMethod):
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     - `steps`: of the ascent, for each mask. `LevelSetAscent` says how it divides them.
     - `perturbation`: what hides a place. With several, the score is the mean over them, also in the result. By default, a
-      `LevelSet` uses two, `(Blur(levels=2), Fade())`, and other masks `Blur()`; at a layer it is `Fade()`, the product with
-      the mask.
+      `LevelSet` uses two, `(Blur(), Fade())`, other masks `Blur()`; at a layer it is `Fade()`, the product with the mask.
     - `mask`: the family of masks, with lengths in places of the input also at a layer: by default `LevelSet()`, sets with
       smooth outlines; `SmoothMask()` are the paper's (see `smooth_masks`).
     - `ascent`: how the best is sought: by default as goes with the family. `EvolutionAscent()` needs no gradients, for
@@ -164,7 +163,7 @@ class ExtremalPerturbation(MaskMethod):
     def used_perturbations(self) -> tuple[Perturbation, ...]:
         """What hides places; the default depends on the masks, and on whether a layer is masked."""
         if self.perturbation is None and isinstance(self.mask, LevelSet) and not self.layer:
-            return Blur(levels=2), Fade()
+            return Blur(), Fade()
         return super().used_perturbations() or (default_perturbation(self.layer),)
 
     def areas_for(self, search: Search) -> Float[Tensor, " V"]:
