@@ -84,6 +84,13 @@ def rise(classifier: Classifier) -> Figure:
     return sfumato.plots.comparison(maps, picture, titles)
 
 
+def greedy(classifier: Classifier) -> Figure:
+    """The order of the cells of a coarse grid."""
+    inputs, picture = sample(classifier, "coffee")
+    result = sfumato.GreedyOrder(sfumato.Cells(5))(classifier.net, inputs, ESPRESSO)
+    return sfumato.plots.comparison([result], picture, ["the greedy order of 25 cells"])
+
+
 def channels(classifier: Classifier) -> Figure:
     """The channels of one picture: overlay, curve, and those that weigh most."""
     inputs, picture = sample(classifier, "chelsea")
@@ -127,6 +134,7 @@ DRAWN: dict[str, tuple[Callable[[Classifier], Figure], tuple[str, ...]]] = {
         ("methods/grad_cam", "methods/excitation_backprop", "model/backward/rules", "layers/flow", "figures/plots"),
     ),
     "rise": (rise, ("methods/rise", "figures/plots")),
+    "greedy": (greedy, ("methods/greedy_order", "masks/regions", "figures/plots")),
     "channels": (
         channels,
         (*MASKS, "methods/extremal_channels", "masks/channels", "methods/sufficient", "figures/sheets"),

@@ -21,6 +21,8 @@ from sfumato.layers.below import activations as activations
 from sfumato.masks.canvas import CanvasMask as CanvasMask
 from sfumato.masks.grid import GridMask as GridMask
 from sfumato.masks.level_set import LevelSet as LevelSet
+from sfumato.masks.regions import Cells as Cells
+from sfumato.masks.regions import Superpixels as Superpixels
 from sfumato.masks.smooth import SmoothMask as SmoothMask
 from sfumato.methods import *  # noqa: F403  # its own export lines
 from sfumato.methods.compat import captum as captum

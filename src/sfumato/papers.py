@@ -22,7 +22,7 @@ from sfumato.settings import CLASS, ROOT
 
 NAME = r"(?:[A-Z]\.[ -]?)+(?:[a-z]+ )*[A-Z][\w'’-]+"
 DEFINITION = (ast.ClassDef, ast.FunctionDef)
-JOURNALS = ("Journal", "Distill")
+JOURNALS = ("Journal", "Distill", "IEEE Transactions")
 """How the names of journals begin. Other venues are conferences."""
 
 REFERENCE = re.compile(

@@ -5,6 +5,7 @@
   backward pass at a layer;
 - `extremal`, `extremal_channels`, `meaningful`, `rise`: methods with masks; `masked` is the base of the first two, and
   `sufficient` finds the smallest area whose mask keeps the score;
+- `greedy_order`: regions in the order in which they serve the score;
 - `inversion` and `natural`: feature inversion, and the priors of its pictures;
 - `captum`: methods of Captum; `centre`: a baseline; `compat`: these methods in the forms of other libraries.
 
@@ -23,6 +24,7 @@ from sfumato.methods.linear_approximation import LinearApproximation as LinearAp
 from sfumato.methods.excitation_backprop import ExcitationBackprop as ExcitationBackprop
 from sfumato.methods.excitation_backprop import ContrastiveExcitationBackprop as ContrastiveExcitationBackprop
 from sfumato.methods.rise import RISE as RISE
+from sfumato.methods.greedy_order import GreedyOrder as GreedyOrder
 from sfumato.methods.extremal_channels import ExtremalChannels as ExtremalChannels
 from sfumato.methods.captum import Captum as Captum
 from sfumato.methods.centre import Centre as Centre
