@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sfumato.methods.sampled import CellMasks, SampledMasks, SampledRound
+from sfumato.methods.sampled import ROUND, CellMasks, SampledMasks, SampledRound
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Fade, Perturbation
 from sfumato.settings import check_whole
@@ -38,9 +38,10 @@ class Sobol(SampledMasks):
     A call with a model, inputs `(B, C, *S)` and targets returns an `Attribution` with `map` `(B, 1, *S)`: shares of the
     variance, 0 for a cell without influence. The shares of cells that act together count for each of them, so that their sum
     may exceed 1. They have no sign: a cell that lowers the score counts as much as one that raises it. `progress` is called
-    with each `SampledRound`, one for each design. The model needs no gradients, and may return numpy arrays.
+    with each `SampledRound`, one for each design, or for several designs of few cells. The model needs no gradients, and may
+    return numpy arrays.
 
-    - `designs`: the number n of masks $A_j$, and of rounds; a power of two for a balanced Sobol sequence. With d cells the
+    - `designs`: the number n of masks $A_j$; a power of two for a balanced Sobol sequence. With d cells the
       model runs on n (d + 1) masks; the published n (d + 2) include the masks $B_j$, whose scores the total index does not use.
     - `cells`: the number of cells of a mask along each axis, one number for all axes, or one per axis. Each is a box of places
       of one value. By default 11 along each of two axes, as published, 121 along one axis, and 5 along each of three.
@@ -93,16 +94,20 @@ class Sobol(SampledMasks):
         variance = scores.to(widest_float(x.device)).var(0)[:, None]
         own = torch.eye(count, dtype=torch.bool, device=x.device)
         squares = torch.zeros(len(x), count, dtype=variance.dtype, device=x.device)
-        for index in range(self.designs):
-            exchanged = torch.where(own, second[index], first[index]).view(-1, *grid)
-            differences = scorer.scores(CellMasks(exchanged, shape)) - compared[index]
-            squares += differences.T.to(squares.dtype).square()
-            indices = total_indices(squares / (index + 1), variance)
+        together = max(1, ROUND // count)
+        starts = range(0, self.designs, together)
+        for index, start in enumerate(starts):
+            designs = slice(start, min(start + together, self.designs))
+            exchanged = torch.where(own, second[designs, None], first[designs, None])
+            varied = scorer.scores(CellMasks(exchanged.view(-1, *grid), shape)).unflatten(0, (-1, count))
+            differences = varied - compared[designs, None]  # (designs, cells, queries)
+            squares += differences.to(squares.dtype).square().sum(0).T
+            indices = total_indices(squares / designs.stop, variance)
             yield SampledRound(
                 index=index,
-                steps=self.designs,
+                steps=len(starts),
                 map=enlarged((indices if self.order == "total" else 1 - indices).view(-1, 1, *grid).float(), shape),
-                samples=torch.full_like(subject.query, samples + (index + 1) * count),
+                samples=torch.full_like(subject.query, samples + designs.stop * count),
                 values=mean,
                 areas=area.expand(len(x)),
             )
