@@ -296,3 +296,19 @@ def test_shapes_that_cannot_be():
         Sobol(cells=110)(model, inputs(1, 3, 112, 112), 1)
     with pytest.raises(ValueError, match=r"got 3 values \(2, 2, 2\) for an input with 2 axes"):
         HSIC(cells=(2, 2, 2))(model, inputs(1, 3, 12, 12), 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_sobol_sequence_does_not_depend_on_the_default_dtype(dtype):
+    """torch computes its first point in the default dtype: 0.7261 would be 0.7266 under bfloat16."""
+    method = Sobol(cells=2, seed=5)
+    expected = torch.cat([method.uniform(8)(4), method.uniform(8)(4)])
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        draw = method.uniform(8)
+        points = torch.cat([draw(1), draw(3), method.uniform(8)(4)])
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(points, expected)
+    torch.testing.assert_close(expected[:4], torch.quasirandom.SobolEngine(8, scramble=True, seed=5).draw(4))

@@ -155,7 +155,15 @@ class SampledMasks(Method):
                 f'draw="sobol" has at most {most} dimensions; cells={self.cells} need {dimension}: take draw="random"'
             )
         engine = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=self.seed)
-        return lambda count: engine.draw(count, dtype=torch.float32)
+
+        def draw(count: int) -> Float[Tensor, "n dimension"]:
+            first = engine.quasi.to(torch.float32) / 2**engine.MAXBIT if engine.num_generated == 0 else None
+            points = engine.draw(count, dtype=torch.float32)
+            if first is not None:  # torch rounds the first point to the default dtype, which may be a short one
+                points[0] = first
+            return points
+
+        return draw
 
     def scorer(self, subject: Subject, batch_rows: int) -> "SharedMasks":
         """Scores masks that all queries share."""
