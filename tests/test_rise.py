@@ -12,7 +12,8 @@ from torch import nn
 
 from sfumato import Blur, Constant, Fade, Logit, Output, Probability
 from sfumato.cli.progress import progress_bar
-from sfumato.methods.rise import RISE, ROUND, Sums
+from sfumato.methods.rise import RISE, Sums
+from sfumato.methods.sampled import ROUND
 from sfumato.settings import as_json, from_json
 
 SHAPES = [((20,), 4), ((13, 18), 4), ((13, 18), (3, 5)), ((6, 8, 9), (2, 3, 4))]

@@ -1,6 +1,6 @@
 """Divisions of an input into regions, each of which is shown or hidden as a whole: cells of a grid, or superpixels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,13 +15,13 @@ CELLS = {1: 49, 2: 7, 3: 4}
 """The default number of cells along each axis, by the number of axes."""
 
 
-def default_counts(shape: Sequence[int]) -> tuple[int, ...]:
-    """The default number of cells along each axis, for inputs whose axes of space have the lengths `shape`.
+def default_counts(shape: Sequence[int], cells: Mapping[int, int] = CELLS) -> tuple[int, ...]:
+    """The number of cells along each axis, at most what `cells` says for as many axes, for inputs of the lengths `shape`.
 
     >>> default_counts((224, 224)), default_counts((5,)), default_counts((1, 100))
     ((7, 7), (5,), (1, 49))
     """
-    most = CELLS[max(1, sum(length > 1 for length in shape))]
+    most = cells[max(1, sum(length > 1 for length in shape))]
     return tuple(min(most, length) for length in shape)
 
 

@@ -1,10 +1,11 @@
 """Attribution methods, one file for each paper.
 
 - `method`: the base classes `Method` and `LayerMethod`, with the settings that methods share. Read it first;
-- `gradient`, `deconvnet`, `guided_backprop`, `linear_approximation`, `grad_cam`, `excitation_backprop`: methods that read one
-  backward pass at a layer;
-- `extremal`, `extremal_channels`, `meaningful`, `rise`: methods with masks; `masked` is the base of the first two, and
+- `gradient`, `deconvnet`, `guided_backprop`, `grad_cam`, `layer_cam`, `linear_approximation`, `excitation_backprop`: methods
+  that read one backward pass at a layer; `score_cam`: one that weighs a layer's maps by scores;
+- `extremal`, `extremal_channels`, `meaningful`: methods with masks; `masked` is the base of the first two, and
   `sufficient` finds the smallest area whose mask keeps the score;
+- `rise`, `sobol`, `hsic`: methods that only score sampled masks; `sampled` is their base;
 - `greedy_order`: regions in the order in which they serve the score;
 - `inversion` and `natural`: feature inversion, and the priors of its pictures;
 - `captum`: methods of Captum; `centre`: a baseline; `compat`: these methods in the forms of other libraries.
@@ -20,10 +21,14 @@ from sfumato.methods.gradient import Gradient as Gradient
 from sfumato.methods.deconvnet import Deconvnet as Deconvnet
 from sfumato.methods.guided_backprop import GuidedBackprop as GuidedBackprop
 from sfumato.methods.grad_cam import GradCAM as GradCAM
+from sfumato.methods.layer_cam import LayerCAM as LayerCAM
+from sfumato.methods.score_cam import ScoreCAM as ScoreCAM
 from sfumato.methods.linear_approximation import LinearApproximation as LinearApproximation
 from sfumato.methods.excitation_backprop import ExcitationBackprop as ExcitationBackprop
 from sfumato.methods.excitation_backprop import ContrastiveExcitationBackprop as ContrastiveExcitationBackprop
 from sfumato.methods.rise import RISE as RISE
+from sfumato.methods.sobol import Sobol as Sobol
+from sfumato.methods.hsic import HSIC as HSIC
 from sfumato.methods.greedy_order import GreedyOrder as GreedyOrder
 from sfumato.methods.extremal_channels import ExtremalChannels as ExtremalChannels
 from sfumato.methods.captum import Captum as Captum

@@ -10,7 +10,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from sfumato.methods.method import LayerMethod
+from sfumato.methods.method import AtLayer, LayerMethod
 from sfumato.model.effects import Model
 
 
@@ -31,14 +31,20 @@ class GradCAM(LayerMethod):
     needs_layer: ClassVar[bool | None] = True
 
     def check_model(self, model: Model) -> None:
-        if not self.layer:
-            raise ValueError(
-                'GradCAM needs layer, the dotted name of the module whose maps it weighs, e.g. GradCAM(layer="layer4"), '
-                "usually the last that has places. Models from sfumato.models.load name it: "
-                'classifier.layers["GradCAM"]. All names: [name for name, _ in model.named_modules()]'
-            )
+        check_weighed(self)
         super().check_model(model)
 
     def read(self, activation: Float[Tensor, "N C *L"], gradient: Float[Tensor, "N C *L"]) -> Float[Tensor, "N 1 *L"]:
         weights = gradient.flatten(2).mean(2).view(*gradient.shape[:2], *[1] * (gradient.ndim - 2))
         return (weights * activation).sum(1, keepdim=True).clamp(min=0)
+
+
+def check_weighed(method: AtLayer) -> None:
+    """Raise `ValueError` unless the method names the layer whose maps it weighs."""
+    if not method.layer:
+        name = type(method).__name__
+        raise ValueError(
+            f'{name} needs layer, the dotted name of the module whose maps it weighs, e.g. {name}(layer="layer4"), '
+            "usually the last that has places. Models from sfumato.models.load name it: "
+            f'classifier.layers["{name}"]. All names: [name for name, _ in model.named_modules()]'
+        )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sfumato.about import about_run
 from sfumato.attribution import Attribution
+from sfumato.layers.axes import Axes
 from sfumato.layers.capture import check_layer
 from sfumato.layers.flow import axes_at, flows, gradient
 from sfumato.layers.tokens import check_layout, laid_out
@@ -156,7 +157,42 @@ class AtLayer(Method):
 
 
 @dataclass(frozen=True)
-class LayerMethod(AtLayer):
+class LayerMap(AtLayer):
+    """A method whose map has the places of a layer. Its settings are those of `LayerMethod`."""
+
+    needs_layer: ClassVar[bool | None] = None
+    smoothed: ClassVar[str] = "a fraction of the map's shortest side"
+
+    smooth: float = 0.0
+    resize: bool = True
+    memory: float | None = renewed(None, 2.0)
+    call: int = later(-1)
+    score: str = later("logit")
+
+    def __post_init__(self) -> None:
+        check_layer(self.layer, call=self.call)
+        check_layout(self.layout)
+        super().__post_init__()
+
+    def axes(self, subject: Subject) -> Axes | None:
+        """The meaning of the axes of the layer's output; None for the input, or if they are not known."""
+        if not self.layer:
+            return None
+        with subject.surroundings.computing():
+            run = partial(_outputs, subject)
+            return axes_at(subject.model, self.layer, "output", subject.inputs, run, self.layout, self.call)
+
+    def resize_and_smooth(self, saliency: Float[Tensor, "N 1 *L"], space: tuple[int, ...]) -> Float[Tensor, "N 1 *M"]:
+        """A map of the layer's places, enlarged to the inputs' with `resize`, and smoothed."""
+        if self.resize:
+            saliency = enlarged(saliency, space)
+        if self.smooth:
+            saliency = gaussian_blur(saliency, self.smooth * min(saliency.shape[2:]))
+        return saliency.contiguous()
+
+
+@dataclass(frozen=True)
+class LayerMethod(LayerMap):
     """A method whose map is computed from the output of a layer and the signal that flows back to it from the score.
 
     - `layer`: the dotted name of the module whose output is used; "" for the model's input. A transformer's tokens
@@ -173,21 +209,8 @@ class LayerMethod(AtLayer):
     Methods with `rules` also raise `ValueError` if the model is compiled by torch.compile or torch.jit.
     """
 
-    needs_layer: ClassVar[bool | None] = None
-    smoothed: ClassVar[str] = "a fraction of the map's shortest side"
     rules: ClassVar[BackwardRule | str | None] = None
     """The backward rule by which the signal flows back, as `sfumato.model.backward.rules.BackwardRules` takes it, if any."""
-
-    smooth: float = 0.0
-    resize: bool = True
-    memory: float | None = renewed(None, 2.0)
-    call: int = later(-1)
-    score: str = later("logit")
-
-    def __post_init__(self) -> None:
-        check_layer(self.layer, call=self.call)
-        check_layout(self.layout)
-        super().__post_init__()
 
     def check_model(self, model: Model) -> None:
         super().check_model(model)
@@ -214,11 +237,7 @@ class LayerMethod(AtLayer):
     def explain(self, subject: Subject, progress: Progress | None) -> Attribution:  # noqa: ARG002  # there are no steps
         """The maps, in chunks of queries that fit into `memory`."""
         space = tuple(subject.inputs.shape[2:])
-        axes = None
-        if self.layer:
-            with subject.surroundings.computing():
-                run = partial(_outputs, subject)
-                axes = axes_at(subject.model, self.layer, "output", subject.inputs, run, self.layout, self.call)
+        axes = self.axes(subject)
         maps, whole, unaffected = [], [], []
         for flow in flows(subject, self.layer, self.rules, self.memory, self.watched(), self.backward, self.call):
             whole.append(flow.scores)
@@ -241,17 +260,10 @@ class LayerMethod(AtLayer):
                         f"{type(self).__name__}.read must return a map of the shape {expected}; got {tuple(values.shape)}. For "
                         "one number for each place of several channels, write values.sum(1, keepdim=True)"
                     )
-                maps.append(self._resize_and_smooth(values.float(), space))
+                maps.append(self.resize_and_smooth(values.float(), space))
         with subject.surroundings.computing(), torch.no_grad():
             warn_of_no_effect(torch.cat(unaffected), self.layer)
             return Attribution(map=torch.cat(maps), whole=torch.cat(whole), about=self.about(subject))
-
-    def _resize_and_smooth(self, saliency: Float[Tensor, "N 1 *L"], space: tuple[int, ...]) -> Float[Tensor, "N 1 *M"]:
-        if self.resize:
-            saliency = enlarged(saliency, space)
-        if self.smooth:
-            saliency = gaussian_blur(saliency, self.smooth * min(saliency.shape[2:]))
-        return saliency.contiguous()
 
 
 def _outputs(subject: Subject, inputs: Float[Tensor, "N C *S"]) -> Any:

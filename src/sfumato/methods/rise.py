@@ -5,58 +5,36 @@ arXiv 1806.07421. It needs only the model's outputs: the model may be a session,
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sfumato.attribution import Attribution, saliency
-from sfumato.masks.regions import default_counts
-from sfumato.methods.method import Method
-from sfumato.model.evaluate import Evaluation
-from sfumato.model.inputs import warn_of_no_effect
+from sfumato.methods.sampled import ROUND, SampledMasks, SampledRound
 from sfumato.model.subject import Subject
-from sfumato.perturbations import Fade, Perturbation, seeded
-from sfumato.search.loop import Progress
-from sfumato.settings import check_number, is_whole, later, renewed
+from sfumato.perturbations import Fade, Perturbation
+from sfumato.settings import check_number, check_whole, later, renewed
 from sfumato.space.precision import widest_float
-from sfumato.space.smoothing import per_axis
-
-ROUND = 128
-"""The number of masks in a round, after which the standard error is checked; a power of two, as Sobol sequences need it."""
-
-IN_CACHE = 16
-"""Rows in one batch on a CPU, whose caches hold no more: EfficientNet-Lite0 takes 27 ms per row with 16, and 52 ms with 64."""
-
-DRAWS = ("random", "sobol")
 
 
 @dataclass(frozen=True, eq=False)
-class Round:
-    """The estimate after a round of masks. The last round has the result."""
+class Round(SampledRound):
+    """The estimate after a round of masks, and its error. The last round has the result."""
 
-    index: int
-    """The number of the round, from 0."""
-    steps: int
-    """The largest possible number of rounds."""
-    map: Float[Tensor, "B 1 *S"]
-    """The estimated map."""
     error: Float[Tensor, "B 1 *S"]
     """The standard error of the map at every place, in the score's units."""
     relative: Float[Tensor, " B"]
     """The root mean square of `error` over the places, as a fraction of the map's range."""
-    samples: Int[Tensor, " B"]
-    """The number of masks of each query so far."""
-    values: Float[Tensor, " B"]
-    """The mean score of these masks."""
-    areas: Float[Tensor, " B"]
-    """The mean area of these masks."""
+
+    def details(self) -> dict[str, list[Any]]:
+        return {"samples": self.samples.tolist(), "standard_error": _root_mean_square(self.error).tolist()}
 
 
 @dataclass(frozen=True)
-class RISE(Method):
+class RISE(SampledMasks):
     r"""$S(\lambda) = \mathbb{E}[\Phi(M \otimes x) \mid \lambda \text{ shown}]
     \approx \sum_i \Phi(M_i \otimes x)\, M_i(\lambda) \big/ \sum_i M_i(\lambda)$ over random masks $M_i$.
 
@@ -102,94 +80,32 @@ class RISE(Method):
     score: str = later("probability")
 
     def __post_init__(self) -> None:
-        if isinstance(self.cells, Sequence):
-            object.__setattr__(self, "cells", tuple(self.cells))
-        for name, least in (("samples", 2), ("batch", 1)):
-            value = getattr(self, name)
-            if (not is_whole(value) or value < least) and not (name == "batch" and value is None):
-                raise ValueError(f"{name} must be a whole number from {least} up; got {value!r}")
-        for count in self.cells if isinstance(self.cells, tuple) else () if self.cells is None else (self.cells,):
-            if not is_whole(count, 2):
-                raise ValueError(f"cells are whole numbers from 2 up, one for all axes or one per axis; got {count!r}")
+        check_whole("samples", self.samples, 2)
         check_number("keep", self.keep, "the probability that a cell is shown", above=0, below=1)
-        if self.draw not in DRAWS:
-            raise ValueError(f"draw must be one of {', '.join(DRAWS)}; got {self.draw!r}")
-        if isinstance(self.perturbation, tuple | list):
-            raise ValueError(f"RISE hides places with one perturbation, e.g. Fade(); got {self.perturbation!r}")
         check_number("tolerance", self.tolerance, "a fraction of the map's range, 0 for never", least=0, below=1)
         super().__post_init__()
-
-    def explain(self, subject: Subject, progress: Progress | None) -> Attribution:
-        """The maps of all queries. `progress` is called with each `Round`."""
-        rows, whole = subject.probe(self.memory)
-        rows = min(self.batch or (IN_CACHE if subject.inputs.device.type == "cpu" else ROUND), rows)
-        last = None
-        for last in subject.surroundings.iterate(self._rounds(subject, rows)):
-            if progress is not None:
-                progress(last)
-        if last is None:
-            raise RuntimeError("no masks were drawn")
-        with subject.surroundings.computing(), torch.no_grad():
-            saliency_map = saliency(last.map[:, None], self.smooth)
-            values = last.map.flatten(1)
-            warn_of_no_effect((values == values[:, :1]).all(1), "")
-        details = {"samples": last.samples.tolist(), "standard_error": _root_mean_square(last.error).tolist()}
-        cells = [int(count) for count in self.counts(subject.inputs.shape[2:])]
-        return Attribution(map=saliency_map, whole=whole, about=self.about(subject, details, cells=cells))
 
     def masks(self, shape: Sequence[int], device: torch.device | None = None) -> Iterator["Draws"]:
         """The draws of all masks, one for each round, for inputs whose axes of space have the lengths `shape`.
 
         Raises `ValueError` if an axis has fewer places than cells, or if a Sobol sequence has too many dimensions.
         """
-        lengths = tuple(shape)
-        counts = self.counts(lengths)
-        if any(length < count for length, count in zip(lengths, counts, strict=True)):
-            raise ValueError(
-                f"an input of {' x '.join(map(str, lengths))} places is too small for cells={self.cells}; "
-                "give fewer, or one count per axis, or none, for a default that fits the shape"
-            )
-        grid = tuple(int(count) for count in counts)
-        uniform = self._uniform(math.prod(grid) + len(grid))
+        lengths, grid = tuple(shape), self.grid(shape)
+        uniform = self.uniform(math.prod(grid) + len(grid))
         for start in range(0, self.samples, ROUND):
             numbers = uniform(min(ROUND, self.samples - start)).to(device)
             cells, shifts = numbers[:, : -len(grid)], numbers[:, -len(grid) :]
             yield Draws((cells < self.keep).to(torch.float32).view(-1, *grid), shifts, lengths)
 
-    def counts(self, shape: Sequence[int]) -> tuple[float, ...]:
-        """The number of cells of a mask along each axis, for inputs whose axes of space have the lengths `shape`.
-
-        >>> RISE().counts((224, 224)), RISE().counts((5,)), RISE().counts((8, 112, 112))
-        ((7, 7), (5,), (4, 4, 4))
-        """
-        return default_counts(shape) if self.cells is None else per_axis(self.cells, len(shape))
-
-    def _uniform(self, dimension: int) -> Callable[[int], Float[Tensor, "n dimension"]]:
-        """A function from n to the next numbers in [0, 1)."""
-        if self.draw == "random":
-            generator = torch.Generator("cpu").manual_seed(self.seed)
-            return lambda count: torch.rand(count, dimension, generator=generator, dtype=torch.float32, device="cpu")
-        most = torch.quasirandom.SobolEngine.MAXDIM
-        if dimension > most:
-            raise ValueError(
-                f'draw="sobol" has at most {most} dimensions; cells={self.cells} need {dimension}: take draw="random"'
-            )
-        engine = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=self.seed)
-        return lambda count: engine.draw(count, dtype=torch.float32)
-
-    def _rounds(self, subject: Subject, rows: int) -> Iterator[Round]:
+    def rounds(self, subject: Subject, batch_rows: int) -> Iterator[Round]:
         x = subject.inputs
-        perturbed = seeded(self.perturbation, self.seed)(x)
+        scorer = self.scorer(subject, batch_rows)
         sums = Sums.empty(x)
-        steps = math.ceil(self.samples / ROUND)
         active = subject.query
+        steps = math.ceil(self.samples / ROUND)
         for index, draws in enumerate(self.masks(x.shape[2:], x.device)):
-            chunk = max(1, rows // len(active))
-            for start in range(0, len(draws), chunk):
-                masks = draws[start : start + chunk]
-                batch = masks.unsqueeze(1).expand(-1, len(active), *masks.shape[1:]).flatten(0, 1)
-                scores = Evaluation(subject, (perturbed,), active.repeat(len(masks)), rows).scores(batch)
-                sums.add(masks, scores.view(len(masks), -1), active)
+            for masks, scores in scorer.chunks(draws, active):
+                sums.add(masks, scores, active)
             estimate = sums.round(index, steps)
             yield estimate
             active = active[estimate.relative[active] > self.tolerance] if self.tolerance else active

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sfumato.methods.rise import IN_CACHE
+from sfumato.methods.sampled import IN_CACHE
 from sfumato.metrics.case import Case
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.subject import Subject

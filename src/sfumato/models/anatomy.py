@@ -17,6 +17,8 @@ from sfumato.models.classifier import Classifier, Preparation
 
 LAYER_METHODS = (
     "GradCAM",
+    "LayerCAM",
+    "ScoreCAM",
     "LinearApproximation",
     "ExcitationBackprop",
     "ContrastiveExcitationBackprop",

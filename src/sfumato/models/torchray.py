@@ -61,6 +61,8 @@ ARCHITECTURES = {
         linear={"classifier.0": 7, "classifier.3": 1, "classifier.6": 1},
         layers={
             "GradCAM": "features.29",
+            "LayerCAM": "features.29",
+            "ScoreCAM": "features.29",
             "LinearApproximation": "features.29",
             "ExcitationBackprop": "features.23",
             "ContrastiveExcitationBackprop": "features.23",  # contrasted by default at what TorchRay names, classifier.4
@@ -72,6 +74,8 @@ ARCHITECTURES = {
         linear={"fc": 1},
         layers={
             "GradCAM": "layer4",
+            "LayerCAM": "layer4",
+            "ScoreCAM": "layer4",
             "LinearApproximation": "layer4",
             "ExcitationBackprop": "layer3",
             "ContrastiveExcitationBackprop": "layer3",  # contrasted by default at what TorchRay names, avgpool
