@@ -251,10 +251,10 @@ def test_the_perturbation_is_a_setting():
 
 
 def test_default_cells_fit_the_shape():
-    assert Sobol().counts((224, 224)) == (11, 11)
+    assert Sobol().counts((224, 224)) == (8, 8)
     assert Sobol().counts((500,)) == (64,)
-    assert Sobol().counts((5, 224, 224)) == (5, 5, 5)
-    assert Sobol().counts((8, 30)) == (8, 11)
+    assert Sobol().counts((5, 224, 224)) == (4, 4, 4)
+    assert Sobol().counts((5, 30)) == (5, 8)
     assert HSIC().counts((224, 224)) == RISE().counts((224, 224)) == (7, 7)
 
 

@@ -47,7 +47,8 @@ class HSIC(SampledMasks):
     as one that raises it. `progress` is called with each `DependenceRound`, one for every 128 masks. The model needs no
     gradients, and may return numpy arrays.
 
-    - `samples`: the number p of masks of each query, about as many as published. The kernel on scores is a matrix of p × p numbers.
+    - `samples`: the number p of masks of each query, about as many as
+      published. The kernel on scores is a matrix of p × p numbers.
     - `cells`: the number of cells of a mask along each axis, one number for all axes, or one per axis. Each is a box of places,
       shown or hidden with probability 1/2. By default 7 along each of two axes, 49 along one axis, and 4 along
       each of three.
