@@ -3,7 +3,7 @@
 - `method`: the base classes `Method` and `LayerMethod`, with the settings that methods share. Read it first;
 - `gradient`, `deconvnet`, `guided_backprop`, `linear_approximation`, `grad_cam`, `excitation_backprop`: methods that read one
   backward pass at a layer;
-- `extremal`, `extremal_channels`, `meaningful`, `rise`: methods with masks; `masked` is the base of the first two, and
+- `extremal`, `extremal_channels`, `meaningful`, `igos`, `rise`: methods with masks; `masked` is the base of the first two, and
   `sufficient` finds the smallest area whose mask keeps the score;
 - `inversion` and `natural`: feature inversion, and the priors of its pictures;
 - `captum`: methods of Captum; `centre`: a baseline; `compat`: these methods in the forms of other libraries.
@@ -15,6 +15,8 @@ A new method is one file, and one line below, at its place in the list of method
 # The lines stand in the order in which `sfumato methods` and the documentation list the methods.
 from sfumato.methods.extremal import ExtremalPerturbation as ExtremalPerturbation
 from sfumato.methods.meaningful import MeaningfulPerturbation as MeaningfulPerturbation
+from sfumato.methods.igos import IGOS as IGOS
+from sfumato.methods.igos import IGOSPlus as IGOSPlus
 from sfumato.methods.gradient import Gradient as Gradient
 from sfumato.methods.deconvnet import Deconvnet as Deconvnet
 from sfumato.methods.guided_backprop import GuidedBackprop as GuidedBackprop
