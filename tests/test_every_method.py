@@ -21,6 +21,8 @@ SETTINGS = {
         "mask": SmoothMask(step=3, sigma=6),
     },
     "MeaningfulPerturbation": {"steps": 4, "mask": GridMask(scale=3, sigma=2)},
+    "IGOS": {"steps": 3, "points": 2, "l1": 0.01, "tv": 0.02, "mask": GridMask(scale=3, sigma=0)},
+    "IGOSPlus": {"steps": 3, "points": 2, "l1": 0.01, "tv": 0.02, "mask": GridMask(scale=3, sigma=0)},
     "RISE": {"samples": 24, "cells": 4},
     "Captum": {"name": "Saliency"},
     "ExtremalChannels": {"layer": "features.1", "counts": (1, 3), "steps": 4},

