@@ -14,7 +14,14 @@ from sfumato.masks.priors import evenness, total_variation
 from sfumato.search import Backtracking, Momentum
 from sfumato.settings import as_json, from_json
 
-QUICK = {"steps": 4, "points": 3, "l1": 0.01, "tv": 0.02, "mask": GridMask(scale=3, sigma=0), "perturbation": Blur(3, 2)}
+QUICK = {
+    "steps": 4,
+    "points": 3,
+    "l1": 0.01,
+    "tv": 0.02,
+    "mask": GridMask(scale=3, sigma=0),
+    "perturbation": Blur(3, 2),
+}
 METHODS = [IGOS(**QUICK), IGOSPlus(**QUICK)]
 both = pytest.mark.parametrize("method", METHODS, ids=["IGOS", "IGOSPlus"])
 
@@ -116,7 +123,9 @@ def descent(objective, count, steps):
         masks = after
 
 
-@pytest.mark.parametrize(("kind", "objective", "l1", "count"), [(IGOS, one_mask, 0.05, 1), (IGOSPlus, two_masks, 0.3, 2)])
+@pytest.mark.parametrize(
+    ("kind", "objective", "l1", "count"), [(IGOS, one_mask, 0.05, 1), (IGOSPlus, two_masks, 0.3, 2)]
+)
 def test_the_descent_of_the_papers(kind, objective, l1, count):
     method = kind(
         steps=5, points=POINTS, l1=l1, tv=TV, noise=NOISE, seed=7, mask=GridMask(scale=2, sigma=0),
@@ -127,7 +136,8 @@ def test_the_descent_of_the_papers(kind, objective, l1, count):
     result = method(model, torch.from_numpy(X).float()[None], 0, progress=steps.append)
     tried = []
     for step, (masks, before, tries) in zip(steps, descent(objective, count, 5), strict=True):
-        np.testing.assert_allclose(step.parameters[0], masks, atol=2e-3)  # single precision, and a gradient by differences
+        # Single precision, and a gradient by differences.
+        np.testing.assert_allclose(step.parameters[0], masks, atol=2e-3)
         assert -step.values.item() == pytest.approx(before, abs=1e-3)
         tried.append(tries)
     assert len(set(tried)) > 1
@@ -297,8 +307,7 @@ def test_settings_are_the_published_ones_and_values():
     assert (IGOS().steps, IGOS().points, IGOS().l1, IGOS().tv, IGOS().noise) == (20, 15, 1, 20, 0.2)
     assert (IGOSPlus().steps, IGOSPlus().points) == (15, 20)
     assert IGOS().mask.on((224, 224)).size == (28, 28)
-    for method in METHODS:
-        method = replace(method, rule=Backtracking(4.0))
+    for method in (replace(method, rule=Backtracking(4.0)) for method in METHODS):
         assert from_json(as_json(method)) == method
         assert hash(method) == hash(replace(method))
 

@@ -116,7 +116,9 @@ def test_the_shortest_step_of_a_line_search_is_taken_unasked():
 
 
 def test_a_line_search_needs_the_objective():
-    with pytest.raises(ValueError, match=r"a line search needs the objective .* Take a rule .* rule=Momentum\(0.1, 0.5\)"):
+    with pytest.raises(
+        ValueError, match=r"a line search needs the objective .* Take a rule .* rule=Momentum\(0.1, 0.5\)"
+    ):
         list(climb(near_target, torch.zeros(2, 3), 1, Backtracking(), free))
 
 
