@@ -17,10 +17,11 @@ from sfumato.settings import as_json, from_json
 QUICK = {
     "steps": 4,
     "points": 3,
-    "l1": 0.01,
+    "l1": 0.0,
     "tv": 0.02,
     "mask": GridMask(scale=3, sigma=0),
-    "perturbation": Blur(3, 2),
+    "perturbation": Constant(1.5),
+    "rule": Backtracking(60.0),
 }
 METHODS = [IGOS(**QUICK), IGOSPlus(**QUICK)]
 both = pytest.mark.parametrize("method", METHODS, ids=["IGOS", "IGOSPlus"])
@@ -239,7 +240,7 @@ def test_noise_is_of_the_seed(method):
     first = method(model, inputs, 1).masks
     assert torch.equal(method(model, inputs, 1).masks, first)
     for other in (replace(method, seed=1), replace(method, noise=0)):
-        assert (other(model, inputs, 1).masks - first).abs().max() > 1e-3
+        assert (other(model, inputs, 1).masks - first).abs().max() > 1e-4
     still = [replace(method, noise=0, seed=seed)(model, inputs, 1).masks for seed in (0, 1)]
     assert torch.equal(*still)
 
