@@ -221,11 +221,13 @@ def test_each_group_of_rows_moves_in_its_own_way(rows: int) -> None:
         evaluation = Evaluation(subject, (sfumato.Fade()(inputs),), query, rows)
         masks = torch.rand(12, 1, 64, 64, generator=torch.Generator().manual_seed(2))
         together = evaluation.gradients(masks, sfumato.Game(1, 0.5), *moves)
+        shown = evaluation.scores(masks, *moves)
         for group, move in enumerate(moves):
             some = slice(4 * group, 4 * group + 4)
             alone = replace(evaluation, query=query[some]).gradients(masks[some], sfumato.Game(1, 0.5), move)
             for part, one in zip(together, alone, strict=True):
                 torch.testing.assert_close(part[some], one)
+            torch.testing.assert_close(shown[some], replace(evaluation, query=query[some]).scores(masks[some], move))
 
 
 @pytest.mark.parametrize("restarts", [2, 3, 4])

@@ -50,6 +50,15 @@ from sfumato.space.jitter import Move
 SETTINGS = {
     "ExtremalPerturbation": {"areas": (0.3,), "steps": 3, "mask": SmoothMask(step=3, sigma=6)},
     "MeaningfulPerturbation": {"steps": 3, "mask": GridMask(scale=3, sigma=2)},
+    "IGOS": {"steps": 3, "points": 2, "l1": 0.0, "tv": 0.02, "mask": GridMask(3, 0), "perturbation": Constant(-2.0)},
+    "IGOSPlus": {
+        "steps": 3,
+        "points": 2,
+        "l1": 0.0,
+        "tv": 0.02,
+        "mask": GridMask(3, 0),
+        "perturbation": Constant(-2.0),
+    },
     "RISE": {"samples": 24, "cells": 3},
     "Captum": {"name": "Saliency"},
     "ExtremalChannels": {"layer": "0", "counts": (2,), "steps": 3},
@@ -308,7 +317,7 @@ class TestOneQuantity:
             replace(method, score="chance")
 
     def test_defaults_are_as_published(self):
-        published = {"RISE": "probability", "MeaningfulPerturbation": "probability"}
+        published = dict.fromkeys(("RISE", "MeaningfulPerturbation", "IGOS", "IGOSPlus"), "probability")
         assert {name: getattr(methods, name).score for name in methods.__all__} == {
             name: published.get(name, "logit") for name in methods.__all__
         }

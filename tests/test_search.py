@@ -14,7 +14,7 @@ from sfumato.search import ProjectedAscent
 from sfumato.search.best import Best, best_of
 from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
-from sfumato.search.rules import Momentum, TorchOptimiser, by_largest, by_size, half_cosine
+from sfumato.search.rules import Backtracking, Momentum, TorchOptimiser, by_largest, by_size, half_cosine
 from sfumato.search.schedules import ShrinkingAreas
 
 TARGET = torch.tensor([[0.2, 0.9, 0.4], [0.7, 0.1, 0.3]])
@@ -56,6 +56,77 @@ def test_a_step_is_gradient_then_rule_then_projection():
         )
         torch.testing.assert_close(before.following, after.parameters)
         torch.testing.assert_close(before.values, -(TARGET - before.parameters).square().sum(1))
+
+
+STEEPNESS = torch.tensor([1.0, 30.0])
+
+
+def valley(parameters: Tensor, index: int, asked: list[list[int]] | None = None) -> Look:
+    """The squared distance from `TARGET`, negative, 30 times as steep for the second row."""
+
+    def again(others: Tensor, rows: Tensor) -> Tensor:
+        if asked is not None:
+            asked.append(rows.tolist())
+        return -STEEPNESS[rows] * (TARGET[rows] - others).square().sum(1)
+
+    rows = torch.arange(len(parameters))
+    off = TARGET - parameters
+    return Look(again(parameters, rows), 2 * STEEPNESS[:, None] * off, torch.ones(len(parameters)), again=again)
+
+
+def test_a_line_search_takes_the_first_length_that_gains_enough():
+    """Row by row, number by number, within bounds."""
+    rule, upper = Backtracking(4.0, 0.3, 0.1, 5), 0.8
+    steps = list(climb(valley, torch.zeros(2, 3), 4, rule, lambda moved, _: moved.clamp(0, upper)))
+    lengths = set()
+    for row, (target, steep) in enumerate(zip(TARGET.double().tolist(), STEEPNESS.tolist(), strict=True)):
+
+        def value(place, target=target, steep=steep):
+            return -steep * sum((t - p) ** 2 for t, p in zip(target, place, strict=True))
+
+        place = [0.0] * 3
+        for step in steps:
+            assert step.parameters[row].tolist() == pytest.approx(place, rel=1e-4, abs=1e-5)
+            gradient = [2 * steep * (t - p) for t, p in zip(target, place, strict=True)]
+            for tries in range(5):
+                after = [min(max(p + 4 * 0.3**tries * g, 0), upper) for p, g in zip(place, gradient, strict=True)]
+                slope = sum(g * (a - p) for g, a, p in zip(gradient, after, place, strict=True))
+                if value(after) - value(place) >= 0.1 * slope:
+                    break
+            lengths.add(tries)
+            place = after
+        assert steps[-1].following[row].tolist() == pytest.approx(place, rel=1e-4, abs=1e-5)
+    assert len(lengths) > 1
+
+
+def test_a_line_search_asks_again_only_for_the_rows_that_need_it():
+    asked: list[list[int]] = []
+    list(climb(lambda p, i: valley(p, i, asked), torch.zeros(2, 3), 1, Backtracking(0.4, 0.01), free))
+    assert asked == [[0, 1], [0, 1], [1]]  # the look itself, the length .4, and .004 for the steep row
+    asked.clear()
+    list(climb(lambda p, i: valley(p, i, asked), TARGET.clone(), 1, Backtracking(), free))
+    assert asked == [[0, 1], [0, 1]]  # at the top there is no slope to shorten a step for
+
+
+def test_the_shortest_step_of_a_line_search_is_taken_unasked():
+    asked: list[list[int]] = []
+    (step,) = climb(lambda p, i: valley(p, i, asked), torch.zeros(2, 3), 1, Backtracking(100.0, 0.5, tries=2), free)
+    assert asked == [[0, 1], [0, 1]]
+    torch.testing.assert_close(step.following, 50 * step.look.gradient)
+
+
+def test_a_line_search_needs_the_objective():
+    with pytest.raises(
+        ValueError, match=r"a line search needs the objective .* Take a rule .* rule=Momentum\(0.1, 0.5\)"
+    ):
+        list(climb(near_target, torch.zeros(2, 3), 1, Backtracking(), free))
+
+
+@pytest.mark.parametrize("settings", [{"rate": 0}, {"shrink": 1}, {"shrink": 0}, {"enough": -1}, {"tries": 0}])
+def test_lengths_that_cannot_be_used(settings):
+    (name,) = settings
+    with pytest.raises(ValueError, match=name):
+        Backtracking(**settings)
 
 
 RULES = {

@@ -4,6 +4,8 @@ Both are sums over the cells of the coarse mask, not means, so that the publishe
 (Fong & Vedaldi, ICCV 2017, arXiv 1704.03296, eq. 3 and 4).
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,13 +20,30 @@ def l1(masks: Float[Tensor, "N 1 *L"]) -> Float[Tensor, " N"]:
     return masks.flatten(1).sum(1)
 
 
-def total_variation(values: Float[Tensor, "N C *L"], beta: float) -> Float[Tensor, " N"]:
+def total_variation(
+    values: Float[Tensor, "N C *L"], beta: float, weights: Sequence[Float[Tensor, "N 1 *_"]] = ()
+) -> Float[Tensor, " N"]:
     r"""How uneven each row is, $\sum_u \lVert \nabla m(u) \rVert_\beta^\beta$, `(N,)`: masks, or pictures with C channels.
 
     The gradient is that of neighbours along each axis: $\sum_u \sum_i |m(u + e_i) - m(u)|^\beta$, with no term beyond the
-    edge. `beta` is at least 1; the larger it is, the cheaper is a slow slope than a sharp edge.
+    edge. `beta` is at least 1; the larger it is, the cheaper is a slow slope than a sharp edge. `weights`, one tensor for each
+    axis, say what each difference along it counts, as those of `evenness`.
     """
     total = torch.zeros(len(values), dtype=values.dtype, device=values.device)
     for axis in range(2, values.ndim):
-        total = total + values.diff(dim=axis).abs().pow(beta).flatten(1).sum(1)
+        differences = values.diff(dim=axis).abs().pow(beta)
+        if weights:
+            differences = differences * weights[axis - 2]
+        total = total + differences.flatten(1).sum(1)
     return total
+
+
+def evenness(pictures: Float[Tensor, "N C *L"], width: float) -> list[Float[Tensor, "N 1 *_"]]:
+    r"""How alike neighbours along each axis are, $e^{-\lVert x(u + e_i) - x(u) \rVert^2 / w^2}$ for a `width` $w$, from 1 for
+    equal ones to 0: `(N, 1, …)` for each axis, which is one shorter there.
+
+    The squared norm is a mean over channels, in the units of the pictures. As weights of `total_variation` they let a mask
+    change where the picture does (Khorram et al., CHIL 2021, arXiv 2012.15783).
+    """
+    differences = (pictures.diff(dim=axis) for axis in range(2, pictures.ndim))
+    return [torch.exp(-(change.square().mean(1, keepdim=True) / width**2)) for change in differences]

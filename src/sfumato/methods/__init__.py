@@ -3,7 +3,7 @@
 - `method`: the base classes `Method` and `LayerMethod`, with the settings that methods share. Read it first;
 - `gradient`, `deconvnet`, `guided_backprop`, `grad_cam`, `layer_cam`, `linear_approximation`, `excitation_backprop`: methods
   that read one backward pass at a layer; `score_cam`: one that weighs a layer's maps by scores;
-- `extremal`, `extremal_channels`, `meaningful`: methods with masks; `masked` is the base of the first two, and
+- `extremal`, `extremal_channels`, `meaningful`, `igos`: methods with masks; `masked` is the base of the first two, and
   `sufficient` finds the smallest area whose mask keeps the score;
 - `rise`, `sobol`, `hsic`: methods that only score sampled masks; `sampled` is their base;
 - `greedy_order`: regions in the order in which they serve the score;
@@ -17,6 +17,8 @@ A new method is one file, and one line below, at its place in the list of method
 # The lines stand in the order in which `sfumato methods` and the documentation list the methods.
 from sfumato.methods.extremal import ExtremalPerturbation as ExtremalPerturbation
 from sfumato.methods.meaningful import MeaningfulPerturbation as MeaningfulPerturbation
+from sfumato.methods.igos import IGOS as IGOS
+from sfumato.methods.igos import IGOSPlus as IGOSPlus
 from sfumato.methods.gradient import Gradient as Gradient
 from sfumato.methods.deconvnet import Deconvnet as Deconvnet
 from sfumato.methods.guided_backprop import GuidedBackprop as GuidedBackprop

@@ -3,7 +3,7 @@ r"""Meaningful perturbation: the smallest smooth mask whose deletion destroys th
 R. Fong, A. Vedaldi: *Interpretable explanations of black boxes by meaningful perturbation*, ICCV 2017, arXiv 1704.03296.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -200,21 +200,36 @@ class MaskOptimisation:
 
     def attribution(self, marks: Float[Tensor, "B 1 *L"]) -> Attribution:
         """The result for marks."""
-        with self.evaluation.subject.surroundings.computing(), torch.no_grad():
-            masks = self.grid(marks).clamp(0, 1)
-            saliency_map = saliency(masks[:, None], self.method.smooth)
-        scores, blank = self.scores(masks), self.scores(torch.zeros_like(masks))
-        warn_of_no_effect((blank == self.whole) & (scores == self.whole), "")
-        return Attribution(
-            map=saliency_map,
-            masks=masks[:, None],
-            achieved=masks.flatten(1).mean(1, keepdim=True),
-            scores=scores[:, None],
-            complements=self.scores(1 - masks)[:, None],
-            whole=self.whole,
-            blank=blank,
-            about=self.about,
-        )
+        return of_marks(marks, self.evaluation, self.grid, self.whole, self.method.smooth, self.about)
+
+
+def of_marks(
+    marks: Float[Tensor, "B 1 *L"],
+    evaluation: Evaluation,
+    grid: Grid,
+    whole: Float[Tensor, " B"],
+    smooth: float,
+    about: Mapping[str, Any],
+) -> Attribution:
+    """The result for cells which mark what matters: its masks, and the scores of what they mark, of the rest and of nothing.
+
+    `evaluation` is that of one mask for each query, `whole` the scores of the whole inputs, `smooth` the setting of a method.
+    """
+    with evaluation.subject.surroundings.computing(), torch.no_grad():
+        masks = grid(marks).clamp(0, 1)
+        saliency_map = saliency(masks[:, None], smooth)
+    scores, blank = evaluation.scores(masks), evaluation.scores(torch.zeros_like(masks))
+    warn_of_no_effect((blank == whole) & (scores == whole), "")
+    return Attribution(
+        map=saliency_map,
+        masks=masks[:, None],
+        achieved=masks.flatten(1).mean(1, keepdim=True),
+        scores=scores[:, None],
+        complements=evaluation.scores(1 - masks)[:, None],
+        whole=whole,
+        blank=blank,
+        about=about,
+    )
 
 
 def _limits(method: MeaningfulPerturbation, grid: Grid) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """From masks to the model's scores, and back to gradients: chunked to a memory budget, row by row independent."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,9 @@ from sfumato.games import Game
 from sfumato.model.subject import Subject, backward_pass
 from sfumato.perturbations import Perturbed
 from sfumato.scores import check_finite
-from sfumato.space.jitter import Move
+
+Moved = Callable[[Float[Tensor, "N C *S"]], Float[Tensor, "N C *S"]]
+"""What is done to perturbed inputs before the model sees them, such as a `Move`."""
 
 DIFFERENTIABLE = (
     "the model must be differentiable from its input to the explained output (no .detach(), no torch.no_grad(), no argmax on "
@@ -33,10 +35,11 @@ class Evaluation:
     batch_rows: int
     """How many rows go through the model together."""
 
-    def scores(self, masks: Float[Tensor, "N K *S"]) -> Float[Tensor, " N"]:
-        """The scores of what the masks keep."""
+    def scores(self, masks: Float[Tensor, "N K *S"], *moves: Moved) -> Float[Tensor, " N"]:
+        """The scores of what the masks keep, with the perturbed input moved as in `gradients`."""
         with self.subject.surroundings.computing(), torch.no_grad():
-            return torch.cat([self._mean_phi(masks[rows], rows) for rows in self._chunks(len(masks))])
+            chunks = ((rows, _split(moves, rows, len(masks))) for rows in self._chunks(len(masks)))
+            return torch.cat([self._mean_phi(masks[rows], rows, parts) for rows, parts in chunks])
 
     def values(self, masks: Float[Tensor, "N K *S"], game: Game) -> Float[Tensor, " N"]:
         """The game's value of each mask."""
@@ -48,11 +51,12 @@ class Evaluation:
         return value
 
     def gradients(
-        self, masks: Float[Tensor, "N K *S"], game: Game, *moves: Move, turn: int | None = None
+        self, masks: Float[Tensor, "N K *S"], game: Game, *moves: Moved, turn: int | None = None
     ) -> tuple[Float[Tensor, " N"], Float[Tensor, "N K *S"]]:
         """The game's value of each mask, and its gradient, with the perturbed input moved.
 
-        Each move is that of a group of rows; the groups follow each other and have equal sizes. With several perturbations, of
+        Each move, or other change of the perturbed input, is that of a group of rows; the groups follow each other and have
+        equal sizes. With several perturbations, of
         the mean of the scores; or, at a `turn`, of the score under one of them, taken in turn.
         """
         values, gradients = [], []
@@ -73,15 +77,17 @@ class Evaluation:
                 gradients.append(gradient)
         return torch.cat(values), torch.cat(gradients)
 
-    def _mean_phi(self, masks: Float[Tensor, "N K *S"], rows: slice) -> Float[Tensor, " N"]:
-        return torch.stack([self._phi(hidden, masks, rows) for hidden in self.perturbed]).mean(0)
+    def _mean_phi(
+        self, masks: Float[Tensor, "N K *S"], rows: slice, moves: Sequence[tuple[Moved, int]] = ()
+    ) -> Float[Tensor, " N"]:
+        return torch.stack([self._phi(hidden, masks, rows, moves) for hidden in self.perturbed]).mean(0)
 
     def _phi(
         self,
         perturbed: Perturbed,
         masks: Float[Tensor, "N K *S"],
         rows: slice,
-        moves: Sequence[tuple[Move, int]] = (),
+        moves: Sequence[tuple[Moved, int]] = (),
     ) -> Float[Tensor, " N"]:
         query = self.query[rows]
         if not callable(perturbed):
@@ -112,8 +118,10 @@ class Evaluation:
             yield slice(start, min(start + self.batch_rows, count))
 
 
-def _split(moves: Sequence[Move], rows: slice, total: int) -> list[tuple[Move, int]]:
+def _split(moves: Sequence[Moved], rows: slice, total: int) -> list[tuple[Moved, int]]:
     """The moves of some of all rows, each with the number of consecutive rows that it moves."""
+    if not moves:
+        return []
     size = total // len(moves)
     first, last = rows.start // size, (rows.stop - 1) // size
     ends = [min(rows.stop, (group + 1) * size) for group in range(first, last + 1)]

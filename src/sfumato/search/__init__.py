@@ -11,10 +11,11 @@ from sfumato.search.level_set import LevelSetAscent
 from sfumato.search.penalised import PenalisedAscent
 from sfumato.search.projected import ProjectedAscent
 from sfumato.search.pruning import Pruning
-from sfumato.search.rules import Momentum, TorchOptimiser
+from sfumato.search.rules import Backtracking, Momentum, TorchOptimiser
 from sfumato.search.schedules import Geometric
 
 __all__ = [
+    "Backtracking",
     "EvolutionAscent",
     "Geometric",
     "LevelSetAscent",

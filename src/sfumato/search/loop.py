@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from sfumato.search.rules import Rule
+from sfumato.search.rules import Backtracking, Rule
 
 
 class Look(NamedTuple):
@@ -25,6 +25,9 @@ class Look(NamedTuple):
     """Other parameters that were looked at, `(N, K, …)`, for a gradient that is estimated from them."""
     tried_values: Float[Tensor, "N K"] | None = None
     """What the objective is for them, `(N, K)`."""
+    again: Callable[[Float[Tensor, " M *L"], Int[Tensor, " M"]], Float[Tensor, " M"]] | None = None
+    """The objective, `(M,)`, for other parameters `(M, …)` of some rows, which `(M,)` names, with the random numbers of this
+    look: for a line search."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,18 +84,38 @@ def climb(
     look: Callable[[Float[Tensor, " N *L"], int], Look],
     parameters: Float[Tensor, " N *L"],
     steps: int,
-    rule: Rule,
+    rule: Rule | Backtracking,
     project: Callable[[Float[Tensor, " N *L"], int], Float[Tensor, " N *L"]],
 ) -> Iterator[Step]:
     """Climb from parameters `(N, …)`. They must be projected already: only what follows is projected here.
 
     `look` sees the objective at parameters at a step of an index from 0; `rule` says where its gradient leads; `project` brings
-    that back to what is allowed at the index of the next step.
+    that back to what is allowed at the index of the next step. Raises `ValueError` for a line search with looks that have no
+    `again`.
     """
     state = None
     for index in range(steps):
         seen = look(parameters, index)
-        following, state = rule(parameters, seen.gradient, state, index / steps)
-        following = project(following, index + 1)
+        if isinstance(rule, Backtracking):
+            following = _searched(rule, parameters, seen, project, index + 1)
+        else:
+            following, state = rule(parameters, seen.gradient, state, index / steps)
+            following = project(following, index + 1)
         yield Step(index, steps, parameters, seen.values, seen.areas, following, seen)
         parameters = following
+
+
+def _searched(
+    rule: Backtracking,
+    parameters: Float[Tensor, " N *L"],
+    seen: Look,
+    project: Callable[[Float[Tensor, " N *L"], int], Float[Tensor, " N *L"]],
+    index: int,
+) -> Float[Tensor, " N *L"]:
+    """Where a line search leads, projected for the step of this index."""
+    if seen.again is None:
+        raise ValueError(
+            "a line search needs the objective at other parameters, which this search does not give; got rule=Backtracking(). "
+            "Take a rule that follows the gradient alone, e.g. rule=Momentum(0.1, 0.5)"
+        )
+    return rule.follow(parameters, seen.values, seen.gradient, seen.again, lambda moved: project(moved, index))

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+
+from sfumato.settings import check_number, check_whole
 
 
 class Rule(Protocol):
@@ -91,6 +93,58 @@ class TorchOptimiser:
         with torch.device("cpu"):  # where they count their steps, whatever the caller's default
             optimiser.step()
         return leaf.detach().clone(), state
+
+
+@dataclass(frozen=True)
+class Backtracking:
+    r"""A line search: of the steps $\alpha, \alpha\eta, \dots$ along the gradient $g$, the first that gains enough.
+
+    Enough is $F(p') - F(p) \ge c \langle g, p' - p \rangle$, where $p'$ is $p + \alpha g$ projected: Armijo's
+    $c\,\alpha \lVert g \rVert^2$, without what the projection takes away. Each row has a step of its own.
+
+    - `rate`: the longest step, $\alpha$.
+    - `shrink`: $\eta$, the length of a step as a share of the one tried before.
+    - `enough`: $c$, a share of what a straight slope would gain.
+    - `tries`: the most lengths. The shortest is taken as it is, so each but this one costs an evaluation of the objective.
+
+    Unlike a `Rule` it asks for the objective, so the `Look` of its loop must have `again`.
+    """
+
+    rate: float = 8.0
+    shrink: float = 0.2
+    enough: float = 1e-4
+    tries: int = 8
+
+    def __post_init__(self) -> None:
+        check_number("rate", self.rate, "the longest step along the gradient", above=0)
+        check_number("shrink", self.shrink, "a step as a share of the one before", above=0, below=1)
+        check_number("enough", self.enough, "a share of what a straight slope would gain", least=0, below=1)
+        check_whole("tries", self.tries, 1)
+
+    def follow(
+        self,
+        parameters: Float[Tensor, " N *L"],
+        values: Float[Tensor, " N"],
+        gradient: Float[Tensor, " N *L"],
+        again: Callable[[Float[Tensor, " M *L"], Int[Tensor, " M"]], Float[Tensor, " M"]],
+        project: Callable[[Float[Tensor, " N *L"]], Float[Tensor, " N *L"]],
+    ) -> Float[Tensor, " N *L"]:
+        """The projected parameters `(N, …)` after a step uphill.
+
+        `values` `(N,)` are the objective at `parameters`; `again` gives it for other parameters `(M, …)` of the rows that
+        `(M,)` names.
+        """
+        rates = torch.full_like(values, self.rate)
+        pending = torch.arange(len(values), dtype=torch.long, device=values.device)
+        for _ in range(self.tries - 1):
+            following = project(parameters + like(rates, gradient) * gradient)
+            slope = (gradient * (following - parameters)).flatten(1).sum(1)[pending]
+            gain = again(following[pending], pending) - values[pending]
+            pending = pending[(gain < self.enough * slope) & (slope > 0)]  # without a slope, no length moves anything
+            if not len(pending):
+                return following
+            rates[pending] *= self.shrink
+        return project(parameters + like(rates, gradient) * gradient)
 
 
 def like(rows: Shaped[Tensor, " N"], other: Shaped[Tensor, " N *L"]) -> Shaped[Tensor, " N *ones"]:
