@@ -12,6 +12,7 @@ from torch import nn
 
 from sfumato import (
     RISE,
+    Cells,
     Constant,
     Contrastive,
     EvolutionAscent,
@@ -62,7 +63,12 @@ SETTINGS = {
     "RISE": {"samples": 24, "cells": 3},
     "Captum": {"name": "Saliency"},
     "ExtremalChannels": {"layer": "0", "counts": (2,), "steps": 3},
+    "Sobol": {"designs": 4, "cells": 2},
+    "HSIC": {"samples": 24, "cells": 2},
+    "GreedyOrder": {"regions": Cells(2)},
     "GradCAM": {"layer": "0"},
+    "LayerCAM": {"layer": "0"},
+    "ScoreCAM": {"layer": "0"},
     "LinearApproximation": {"layer": "0"},
     "ExcitationBackprop": {"layer": "0"},
     "ContrastiveExcitationBackprop": {"layer": "0"},
@@ -317,7 +323,9 @@ class TestOneQuantity:
             replace(method, score="chance")
 
     def test_defaults_are_as_published(self):
-        published = dict.fromkeys(("RISE", "MeaningfulPerturbation", "IGOS", "IGOSPlus"), "probability")
+        published = dict.fromkeys(
+            (("RISE", "MeaningfulPerturbation", "IGOS", "IGOSPlus", "GreedyOrder", "ScoreCAM")), "probability"
+        )
         assert {name: getattr(methods, name).score for name in methods.__all__} == {
             name: published.get(name, "logit") for name in methods.__all__
         }

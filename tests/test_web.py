@@ -301,7 +301,7 @@ def test_a_contrast_is_another_score(client, tab):
         ({"target": 3}, "target is the index of one of the 3 classes; got 3"),
         ({"target": "red"}, "target is the index"),
         ({"against": 0}, "the two classes are the same"),
-        ({"method": "os:system"}, "no method 'os:system'; expected one of RISE, "),
+        ({"method": "os:system"}, "no method 'os:system'; expected one of HSIC, "),
         ({"method": ["RISE"], "settings": {}}, "no method ['RISE']; expected one of"),
         ({"method": "Nothing"}, "no method 'Nothing'"),
         ({"method": "Captum", "settings": {}}, "no method 'Captum'; expected one of"),

@@ -71,7 +71,7 @@ class Cells:
         shape = inputs.shape[2:]
         index = torch.zeros((), dtype=torch.long, device=inputs.device)
         for count, length in zip(self.on(shape), shape, strict=True):
-            place = torch.arange(length, device=inputs.device) * count // length
+            place = torch.arange(length, dtype=torch.long, device=inputs.device) * count // length
             index = index[..., None] * count + place
         return index.expand(len(inputs), *shape)
 

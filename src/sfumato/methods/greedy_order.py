@@ -107,7 +107,9 @@ class GreedyOrder(Method):
                 progress(choice)
         with subject.surroundings.computing(), torch.no_grad():
             maps = torch.stack([search.map for search in searches])[:, None]
-            warn_of_no_effect(torch.tensor([search.flat for search in searches]), "")
+            warn_of_no_effect(
+                torch.tensor([search.flat for search in searches], dtype=torch.bool, device=maps.device), ""
+            )
             details = {"regions": [search.count for search in searches]}
             return Attribution(
                 map=saliency(maps[:, None], self.smooth), whole=whole, about=self.about(subject, details)
@@ -123,7 +125,7 @@ class RegionSearch:
         self.front: list[int] = []
         self.tail: list[int] = []
         """From the last place on."""
-        self.value = torch.zeros((), device=labels.device)
+        self.value = torch.zeros((), dtype=torch.float32, device=labels.device)
         self.choices = self._choices()
         self.masks = next(self.choices, None)
         """What is to be scored next, `(K, 1, *S)`; `None` at the end."""
@@ -141,9 +143,10 @@ class RegionSearch:
     @property
     def map(self) -> Float[Tensor, " *S"]:
         """1 in the first region, down to 1/n in the last."""
-        order = torch.tensor([*self.front, *reversed(self.tail)], device=self.labels.device)
-        ranks = torch.empty(self.count, device=self.labels.device)
-        ranks[order] = torch.linspace(1, 1 / self.count, self.count, device=self.labels.device)
+        device = self.labels.device
+        order = torch.tensor([*self.front, *reversed(self.tail)], dtype=torch.long, device=device)
+        ranks = torch.empty(self.count, dtype=torch.float32, device=device)
+        ranks[order] = torch.linspace(1, 1 / self.count, self.count, dtype=torch.float32, device=device)
         return ranks[self.labels]
 
     @property
@@ -179,8 +182,9 @@ def _choose(searches: list[RegionSearch], evaluation: Evaluation, game: Game) ->
     steps = max(search.count for search in searches) - 1
     for index in range(steps):
         asked = {number: search.masks for number, search in enumerate(searches) if search.masks is not None}
-        counts = torch.tensor([len(masks) for masks in asked.values()], device=evaluation.query.device)
-        query = torch.tensor(list(asked), device=counts.device).repeat_interleave(counts)
+        device = evaluation.query.device
+        counts = torch.tensor([len(masks) for masks in asked.values()], dtype=torch.long, device=device)
+        query = torch.tensor(list(asked), dtype=torch.long, device=device).repeat_interleave(counts)
         values = replace(evaluation, query=query).values(torch.cat(list(asked.values())), game)
         for number, part in zip(asked, values.split(counts.tolist()), strict=True):
             searches[number].answer(part)
@@ -188,5 +192,5 @@ def _choose(searches: list[RegionSearch], evaluation: Evaluation, game: Game) ->
             index,
             steps,
             torch.stack([search.value for search in searches]),
-            torch.tensor([search.area for search in searches]),
+            torch.tensor([search.area for search in searches], dtype=torch.float32, device=device),
         )

@@ -221,12 +221,14 @@ class PathDescent:
 
     def run(self, progress: Progress | None = None) -> Attribution:
         """The result after all steps."""
-        masks = self.whole.new_ones(len(self.whole), self.method.masks, *self.grid.size)
-        for step in self.evaluation.subject.surroundings.iterate(self.steps(masks)):
+        surroundings = self.evaluation.subject.surroundings
+        with surroundings.computing():
+            masks = self.whole.new_ones(len(self.whole), self.method.masks, *self.grid.size)
+        for step in surroundings.iterate(self.steps(masks)):
             masks = step.parameters
             if progress is not None:
                 progress(step)
-        with self.evaluation.subject.surroundings.computing(), torch.no_grad():
+        with surroundings.computing(), torch.no_grad():
             marks = 1 - self.method.answer(masks)
         return of_marks(marks, self.evaluation, self.grid, self.whole, self.method.smooth, self.about)
 

@@ -131,10 +131,10 @@ def plain(name: str) -> str:
 def _kebab(name: str) -> str:
     """The name of a class in lower case, with hyphens.
 
-    >>> _kebab("ExcitationBackprop"), _kebab("GradCAM")
-    ('excitation-backprop', 'grad-cam')
+    >>> _kebab("ExcitationBackprop"), _kebab("GradCAM"), _kebab("IGOSPlus")
+    ('excitation-backprop', 'grad-cam', 'igos-plus')
     """
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
 
 
 def made(value: Any, classes: Mapping[str, Callable[..., Any]], keys: tuple[str, ...]) -> Any:
