@@ -170,7 +170,10 @@ def test_a_bad_picture_among_good_ones_is_reported_and_the_rest_done(tmp_path):
         ),
         (["fire.png", "--steps", "0"], "--steps is a whole number, at least 1; got 0. Write e.g. --steps 150"),
         (["fire.png", "--smallest", "0.9", "--game", "delete"], "got --game delete. Write --game preserve"),
-        (["fire.png", "--method", "magic"], "no method 'magic'; expected one of extremal, meaningful, igos, igos-plus, gradient, "),
+        (
+            ["fire.png", "--method", "magic"],
+            "no method 'magic'; expected one of extremal, meaningful, igos, igos-plus, gradient, ",
+        ),
         (["fire.png", "--method", "meaningful,"], "--method has an empty name in 'meaningful,'; expected names "),
         (["fire.png", "--method", ""], "--method has an empty name in ''"),
         (["fire.png", "--method", "extremal,meaningful, extremal"], "method 'extremal' is named twice in 'extremal,"),
