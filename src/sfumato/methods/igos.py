@@ -139,7 +139,8 @@ class IGOSPlus(IGOS):
     arXiv 2012.15783.
 
     It minimises, over $m_x$ and $m_y$, the sum of $\Phi(m_x \otimes x)$, $-\Phi((1 - m_y) \otimes x)$,
-    $\Phi(m_x m_y \otimes x)$, $-\Phi((1 - m_x m_y) \otimes x)$, $\lambda_1 \overline{1 - m_x m_y}$ and $\lambda_2\, \mathrm{BTV}(m_x m_y)$.
+    $\Phi(m_x m_y \otimes x)$, $-\Phi((1 - m_x m_y) \otimes x)$, $\lambda_1 \overline{1 - m_x m_y}$ and
+    $\lambda_2\, \mathrm{BTV}(m_x m_y)$.
 
     Each $\Phi$ is the mean over a path as in `IGOS`: to delete along $\tfrac{t}{T} m$, to insert along
     $1 - \tfrac{t}{T} m$, which begins with the whole input. The result marks $1 - m_x m_y$. BTV is the bilateral total
