@@ -770,7 +770,10 @@ def test_hidden_functions_are_refused(rule):
         (lambda: LinearApproximation(resize=14), "resize is True or False; got 14"),
         (lambda: ContrastiveExcitationBackprop(contrast_layer=None), "contrast_layer"),
         (lambda: BackwardRules("lrp"), "deconvnet, guided, excitation; got 'lrp'"),
-        (lambda: GradCAM()(network(), pictures(1, 3, 8, 8), 1), r"GradCAM needs layer.*classifier.layers"),
+        (
+            lambda: GradCAM()(network(), pictures(1, 3, 8, 8), 1),
+            r"GradCAM needs layer.*classifier.default_layer\(GradCAM\)",
+        ),
     ],
 )
 def test_errors_say_what_to_do(make, message):

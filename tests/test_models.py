@@ -2,7 +2,7 @@
 
 import pickle
 import sys
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from torch import nn
 from sfumato import methods, models, samples
 from sfumato.data import labels, pictures
 from sfumato.models.anatomy import LAYER_METHODS, describe
-from sfumato.models.classifier import Preparation
+from sfumato.models.classifier import Classifier, Preparation
 
 
 def convnet(classes=5):
@@ -176,7 +176,23 @@ def test_the_logits_are_the_networks():
 
 
 def test_a_transformer_has_no_default_layers():
-    assert describe("toy", Tokens(), Preparation()).layers == {}
+    classifier = describe("toy", Tokens(), Preparation())
+    assert classifier.layers == {}
+    assert classifier.layer == ""
+
+
+def test_methods_that_no_table_names_get_the_default_layer_if_they_need_one():
+    @dataclass(frozen=True)
+    class NeedsLayer(methods.GradCAM):
+        """A method of one's own."""
+
+    classifier = Classifier("toy", nn.Flatten(), Preparation(), ("a",), layers={"GradCAM": "early"}, layer="late")
+    for method in (NeedsLayer(), methods.LayerCAM(), methods.ScoreCAM()):
+        assert classifier.placed(method) == replace(method, layer="late")
+        assert classifier.placed(replace(method, layer="mine")).layer == "mine"
+    assert classifier.placed(methods.GradCAM()).layer == "early"
+    for method in (methods.Gradient(), methods.ExtremalPerturbation(), methods.RISE()):  # which need none
+        assert classifier.placed(method) is method
 
 
 def test_methods_are_placed_where_the_classifier_says():
@@ -200,7 +216,12 @@ def test_every_method_that_must_have_a_layer_has_a_default():
     inputs = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     for name in methods.__all__:
         cls = getattr(methods, name)
-        if name in LAYER_METHODS or name == "Captum" or not any(field.name == "layer" for field in fields(cls)):
+        if (
+            name in LAYER_METHODS
+            or cls.needs_layer is True
+            or name == "Captum"
+            or not any(field.name == "layer" for field in fields(cls))
+        ):
             continue
         cls(**({"steps": 1} if any(field.name == "steps" for field in fields(cls)) else {}))(convnet(), inputs, 1)
 

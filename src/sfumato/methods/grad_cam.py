@@ -20,8 +20,8 @@ class GradCAM(LayerMethod):
     (Selvaraju et al. 2017, equations 1 and 2).
 
     - `layer`: the dotted name of the module whose output is $A$, usually the last one that has places; it must be given. For
-      models from `sfumato.models.load`, `classifier.layers["GradCAM"]` names it. A transformer's tokens `(N, tokens, C)` are
-      arranged as in the picture: their number, without the leading ones (class, registers), must be a square for a square
+      models from `sfumato.models.load`, `classifier.default_layer(GradCAM)` names it. A transformer's tokens, `(N, tokens, C)`,
+      are arranged as in the picture: their number, without the leading ones (class, registers), must be a square for a square
       picture. If the model reads only the class token, name a layer before the last attention: the score does not depend on
       the other tokens after it, so that the map is 0.
 
@@ -46,5 +46,5 @@ def check_weighed(method: AtLayer) -> None:
         raise ValueError(
             f'{name} needs layer, the dotted name of the module whose maps it weighs, e.g. {name}(layer="layer4"), '
             "usually the last that has places. Models from sfumato.models.load name it: "
-            f'classifier.layers["{name}"]. All names: [name for name, _ in model.named_modules()]'
+            f"classifier.default_layer({name}). All names: [name for name, _ in model.named_modules()]"
         )

@@ -179,7 +179,7 @@ class IGOSPlus(IGOS):
         return evenness(pictures, self.edge)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Added:
     """What adds noise `(C, *S)` to inputs."""
 

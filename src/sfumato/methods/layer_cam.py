@@ -22,7 +22,7 @@ class LayerCAM(LayerMethod):
     As each place has a weight of its own, the maps of early layers are usable, and finer than those of the last.
 
     - `layer`: the dotted name of the module whose output is $A$; it must be given. For models from `sfumato.models.load`,
-      `classifier.layers["LayerCAM"]` names the last one that has places.
+      `classifier.default_layer(LayerCAM)` names the last one that has places.
 
     The other settings are those of `LayerMethod`. The paper adds the maps of early layers to that of the last: each is scaled
     by `torch.tanh(2 * map / map.amax())`, and the largest value at a place counts, `torch.maximum`.

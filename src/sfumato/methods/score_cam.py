@@ -58,7 +58,7 @@ class ScoreCAM(LayerMap):
     query; `progress` is called with a `MapStep` after every 128 maps.
 
     - `layer`: the dotted name of the module whose output is $A$, usually the last one that has places; it must be given. For
-      models from `sfumato.models.load`, `classifier.layers["ScoreCAM"]` names it.
+      models from `sfumato.models.load`, `classifier.default_layer(ScoreCAM)` names it.
     - `weights`: "increase", $\alpha_k$ as above; or "softmax", as in the paper's algorithm 1, the softmax of $\alpha$ over the
       maps, which suits logits. A flat map has the weight 0.
     - `perturbation`: what hides a place; as published, it fades to zero.

@@ -17,8 +17,6 @@ from sfumato.models.classifier import Classifier, Preparation
 
 LAYER_METHODS = (
     "GradCAM",
-    "LayerCAM",
-    "ScoreCAM",
     "LinearApproximation",
     "ExcitationBackprop",
     "ContrastiveExcitationBackprop",
@@ -51,6 +49,7 @@ def describe(name: str, net: nn.Module, preparation: Preparation, labels: tuple[
         preparation=preparation,
         labels=labels or class_labels.default_labels(logits.shape[1]),
         layers=dict.fromkeys(LAYER_METHODS, layer) if layer else {},
+        layer=layer or "",
     )
 
 

@@ -110,7 +110,8 @@ class Classifier:
     """A network in eval mode, whose outputs for inputs (B, C, H, W) are logits (B, classes).
 
     The outputs of a fully convolutional network are maps of logits (B, classes, h, w); the score is their mean over space.
-    `layers` holds the default layer of each method that needs one, as a dotted name, e.g. {"GradCAM": "layer4"}.
+    `layers` holds the default layer of methods by their names, as dotted names, e.g. {"GradCAM": "layer4"}; `layer` is that of
+    all other methods that need one.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Classifier:
     preparation: Preparation
     labels: Sequence[str]
     layers: Mapping[str, str] = field(default_factory=dict)
+    layer: str = ""
 
     def prepare(self, picture: Image.Image) -> Float[Tensor, "C H W"]:
         """The network's input for a picture. Stack several to make a batch."""
@@ -133,11 +135,15 @@ class Classifier:
         return outputs.flatten(2).mean(2) if outputs.ndim > 2 else outputs
 
     def placed(self, method: M) -> M:
-        """The method with its default layer from `layers`, if it needs a layer and has none."""
-        layer = self.layers.get(type(method).__name__)
+        """The method with its default layer, if it needs a layer and has none."""
+        layer = self.default_layer(type(method))
         if not layer or getattr(method, "needs_layer", None) is False or getattr(method, "layer", True):
             return method
         return replace(method, layer=layer)  # type: ignore[type-var]
+
+    def default_layer(self, method: type) -> str:
+        """The default layer of a class of methods; empty if it needs none, or if there is none."""
+        return self.layers.get(method.__name__) or (self.layer if getattr(method, "needs_layer", None) is True else "")
 
 
 def _as_tensor(picture: Image.Image) -> Float[Tensor, "C H W"]:

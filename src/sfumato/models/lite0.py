@@ -31,6 +31,7 @@ def load(checkpoint: Path | None = None) -> Classifier:
         preparation=PREPARATION,
         labels=labels.imagenet(),
         layers=dict.fromkeys(LAYER_METHODS, "head"),
+        layer="head",
     )
 
 

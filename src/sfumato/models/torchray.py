@@ -61,8 +61,6 @@ ARCHITECTURES = {
         linear={"classifier.0": 7, "classifier.3": 1, "classifier.6": 1},
         layers={
             "GradCAM": "features.29",
-            "LayerCAM": "features.29",
-            "ScoreCAM": "features.29",
             "LinearApproximation": "features.29",
             "ExcitationBackprop": "features.23",
             "ContrastiveExcitationBackprop": "features.23",  # contrasted by default at what TorchRay names, classifier.4
@@ -74,8 +72,6 @@ ARCHITECTURES = {
         linear={"fc": 1},
         layers={
             "GradCAM": "layer4",
-            "LayerCAM": "layer4",
-            "ScoreCAM": "layer4",
             "LinearApproximation": "layer4",
             "ExcitationBackprop": "layer3",
             "ContrastiveExcitationBackprop": "layer3",  # contrasted by default at what TorchRay names, avgpool
@@ -111,6 +107,7 @@ def load(name: str, checkpoint: Path | None = None) -> Classifier:
         preparation=PREPARATION,
         labels=classes,
         layers=architecture.layers,
+        layer=architecture.layers["GradCAM"],
     )
 
 

@@ -207,7 +207,7 @@ def choices(classifier: Classifier) -> list[dict[str, Any]]:
         if cls.finds_smallest:
             form |= {"steps": STEPS}
         if "layer" in settings:
-            form["layer"] = classifier.layers.get(name, "")
+            form["layer"] = classifier.default_layer(cls)
         entries.append({"name": name, "settings": form, "finds_smallest": cls.finds_smallest})
     entries += [{"name": name, "settings": {}, "finds_smallest": False} for name in captum(classifier)]
     return sorted(entries, key=lambda entry: entry["name"] != first)
