@@ -1,7 +1,12 @@
-"""Small networks that several tests share."""
+"""Small networks that several tests share, and settings of methods for them."""
 
 import torch
 from torch import nn
+
+from sfumato import Constant, GridMask
+
+PATHS = {"steps": 3, "points": 2, "l1": 0.0, "tv": 0.02, "mask": GridMask(3, 0), "perturbation": Constant(-2.0)}
+"""Of I-GOS and iGOS++. What hides places lowers the score of every picture."""
 
 BY_AXES = {
     1: (nn.Conv1d, nn.AdaptiveAvgPool1d),

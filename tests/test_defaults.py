@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import PATHS
 from torch import nn
 
 import sfumato
-from sfumato import Blur, Constant, EvolutionAscent, GridMask, Jitter, Noise, SmoothMask, methods, metrics
+from sfumato import Blur, EvolutionAscent, GridMask, Jitter, Noise, SmoothMask, methods, metrics
 
 SOURCES = sorted(Path(sfumato.__file__).parent.rglob("*.py"))
 
@@ -89,15 +90,7 @@ def defaults(request):
 SETTINGS = {
     "ExtremalPerturbation": {"areas": (0.1, 0.4), "steps": 4, "perturbation": Blur(3, 3), "mask": SmoothMask(3, 6)},
     "MeaningfulPerturbation": {"steps": 4, "mask": GridMask(scale=3, sigma=2)},
-    "IGOS": {"steps": 3, "points": 2, "l1": 0.0, "tv": 0.02, "mask": GridMask(3, 0), "perturbation": Constant(-2.0)},
-    "IGOSPlus": {
-        "steps": 3,
-        "points": 2,
-        "l1": 0.0,
-        "tv": 0.02,
-        "mask": GridMask(3, 0),
-        "perturbation": Constant(-2.0),
-    },
+    **dict.fromkeys(("IGOS", "IGOSPlus"), PATHS),
     "RISE": {"samples": 24, "cells": 4},
     "Sobol": {"designs": 4, "cells": 3},
     "HSIC": {"samples": 24, "cells": 4},

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import Network
+from networks import PATHS, Network
 from traces import assert_unchanged, state
 
 from sfumato import (
     Blur,
     CanvasMask,
-    Constant,
     ExtremalPerturbation,
     GridMask,
     Logit,
@@ -32,15 +31,7 @@ SETTINGS = {
         "mask": SmoothMask(step=3, sigma=6),
     },
     "MeaningfulPerturbation": {"steps": 4, "mask": GridMask(scale=3, sigma=2)},
-    "IGOS": {"steps": 3, "points": 2, "l1": 0.0, "tv": 0.02, "mask": GridMask(3, 0), "perturbation": Constant(-2.0)},
-    "IGOSPlus": {
-        "steps": 3,
-        "points": 2,
-        "l1": 0.0,
-        "tv": 0.02,
-        "mask": GridMask(3, 0),
-        "perturbation": Constant(-2.0),
-    },
+    **dict.fromkeys(("IGOS", "IGOSPlus"), PATHS),
     "RISE": {"samples": 24, "cells": 4},
     "Sobol": {"designs": 4, "cells": 3},
     "HSIC": {"samples": 24, "cells": 4},

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+from networks import PATHS
 from torch import nn
 
 from sfumato import (
@@ -51,15 +52,7 @@ from sfumato.space.jitter import Move
 SETTINGS = {
     "ExtremalPerturbation": {"areas": (0.3,), "steps": 3, "mask": SmoothMask(step=3, sigma=6)},
     "MeaningfulPerturbation": {"steps": 3, "mask": GridMask(scale=3, sigma=2)},
-    "IGOS": {"steps": 3, "points": 2, "l1": 0.0, "tv": 0.02, "mask": GridMask(3, 0), "perturbation": Constant(-2.0)},
-    "IGOSPlus": {
-        "steps": 3,
-        "points": 2,
-        "l1": 0.0,
-        "tv": 0.02,
-        "mask": GridMask(3, 0),
-        "perturbation": Constant(-2.0),
-    },
+    **dict.fromkeys(("IGOS", "IGOSPlus"), PATHS),
     "RISE": {"samples": 24, "cells": 3},
     "Captum": {"name": "Saliency"},
     "ExtremalChannels": {"layer": "0", "counts": (2,), "steps": 3},

@@ -141,6 +141,12 @@ def check_perturbation(perturbation: Any) -> None:
         raise ValueError(f"perturbation must be a configuration such as Blur(); got {perturbation!r}")
 
 
+def check_single(perturbation: Any, method: str) -> None:
+    """Raise `ValueError` if a setting of a method of this name is several perturbations."""
+    if isinstance(perturbation, tuple | list):
+        raise ValueError(f"{method} hides places with one perturbation, e.g. Fade(); got {perturbation!r}")
+
+
 def seeded(perturbation: Any, seed: int) -> Any:
     """The perturbation with a method's seed, if it is a dataclass with a `seed` of its own that is None; else as it is.
 

@@ -18,15 +18,13 @@ from sfumato.attribution import Attribution, saliency
 from sfumato.games import Game
 from sfumato.masks.regions import Cells, Regions
 from sfumato.methods.method import Method
+from sfumato.methods.sampled import default_batch
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.inputs import warn_of_no_effect
 from sfumato.model.subject import Subject
-from sfumato.perturbations import Fade, Perturbation, seeded
+from sfumato.perturbations import Fade, Perturbation, check_single, seeded
 from sfumato.search.loop import Progress
-from sfumato.settings import check_flag, check_number, check_whole
-
-IN_CACHE = 16
-"""Rows in one batch on a CPU, as in RISE."""
+from sfumato.settings import check_flag, check_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,17 +80,13 @@ class GreedyOrder(Method):
         check_whole("candidates", self.candidates)
         if isinstance(self.regions, type) or not callable(self.regions):
             raise ValueError(f"regions must be a configuration such as Cells(7); got {self.regions!r}")
-        if isinstance(self.perturbation, tuple | list):
-            raise ValueError(f"GreedyOrder hides places with one perturbation, e.g. Fade(); got {self.perturbation!r}")
-        check_number("smooth", self.smooth, "a fraction of the shortest side", least=0)
+        check_single(self.perturbation, type(self).__name__)
         super().__post_init__()
 
     def explain(self, subject: Subject, progress: Progress | None) -> Attribution:
         """The maps of all queries. `progress` is called with each `Choice`."""
-        rows, whole = subject.probe(self.memory)
+        most, whole = subject.probe(self.memory)
         inputs = subject.inputs
-        if inputs.device.type == "cpu":
-            rows = min(rows, IN_CACHE)
         with subject.surroundings.computing():
             labels = self.regions(inputs)
             if labels.shape != (len(inputs), *inputs.shape[2:]) or labels.is_floating_point():
@@ -100,8 +94,9 @@ class GreedyOrder(Method):
                     f"regions must give whole numbers of the shape {(len(inputs), *inputs.shape[2:])}; got {labels.dtype} of "
                     f"the shape {tuple(labels.shape)}"
                 )
+            batch_rows = min(default_batch(inputs.device), most)
             searches = [RegionSearch(self, one.unique(return_inverse=True)[1]) for one in labels]
-            evaluation = Evaluation(subject, (seeded(self.perturbation, self.seed)(inputs),), subject.query, rows)
+            evaluation = Evaluation(subject, (seeded(self.perturbation, self.seed)(inputs),), subject.query, batch_rows)
         for choice in subject.surroundings.iterate(_choose(searches, evaluation, Game.named(self.game))):
             if progress is not None:
                 progress(choice)

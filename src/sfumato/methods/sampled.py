@@ -19,7 +19,7 @@ from sfumato.methods.method import Method
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.inputs import warn_of_no_effect
 from sfumato.model.subject import Subject
-from sfumato.perturbations import Perturbed, seeded
+from sfumato.perturbations import Perturbed, check_single, seeded
 from sfumato.search.loop import Progress
 from sfumato.settings import check_whole, is_whole
 from sfumato.space.smoothing import per_axis
@@ -97,9 +97,7 @@ class SampledMasks(Method):
                 raise ValueError(f"cells are whole numbers from 2 up, one for all axes or one per axis; got {count!r}")
         if self.draw not in DRAWS:
             raise ValueError(f"draw must be one of {', '.join(DRAWS)}; got {self.draw!r}")
-        if isinstance(self.perturbation, tuple | list):
-            name = type(self).__name__
-            raise ValueError(f"{name} hides places with one perturbation, e.g. Fade(); got {self.perturbation!r}")
+        check_single(self.perturbation, type(self).__name__)
         super().__post_init__()
 
     @abstractmethod

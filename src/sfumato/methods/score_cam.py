@@ -22,7 +22,7 @@ from sfumato.model.effects import Model
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.inputs import warn_of_no_effect
 from sfumato.model.subject import Subject
-from sfumato.perturbations import Fade, Perturbation, Perturbed, seeded
+from sfumato.perturbations import Fade, Perturbation, Perturbed, check_single, seeded
 from sfumato.search.loop import Progress
 from sfumato.settings import check_whole
 from sfumato.space.smoothing import enlarged
@@ -82,8 +82,7 @@ class ScoreCAM(LayerMap):
     def __post_init__(self) -> None:
         if self.weights not in WEIGHTS:
             raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}; got {self.weights!r}")
-        if isinstance(self.perturbation, tuple | list):
-            raise ValueError(f"ScoreCAM hides places with one perturbation, e.g. Fade(); got {self.perturbation!r}")
+        check_single(self.perturbation, type(self).__name__)
         if self.batch is not None:
             check_whole("batch", self.batch, 1)
         super().__post_init__()
