@@ -52,6 +52,7 @@ from sfumato.scores import Score as Score
 from sfumato.scores import Sigmoid as Sigmoid
 from sfumato.search.evolution import EvolutionAscent as EvolutionAscent
 from sfumato.search.level_set import LevelSetAscent as LevelSetAscent
+from sfumato.search.nested import NestedAscent as NestedAscent
 from sfumato.space.jitter import Jitter as Jitter
 
 __version__: str

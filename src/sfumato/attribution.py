@@ -162,6 +162,9 @@ class Attribution(TensorResult):
     began from the mean of their fields."""
     alternative_scores: Float[Tensor, "B V R"] | None = None
     """What each of these keeps, `(B, V, R)`, as `scores`."""
+    order: Float[Tensor, "B 1 *S"] | None = None
+    """`(B, 1, *S)`: in which order places matter, 1 for the first of n, 1/n for the last. Metrics that show or hide places one
+    after the other follow it, others the map. `None` for methods whose map says both."""
     activation: Float[Tensor, "B C *L"] | None = None
     """What the layer puts out for the unperturbed input where channels are masked."""
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -355,6 +358,18 @@ def saliency(masks: Float[Tensor, "B V 1 *S"], smooth: float = 0.0, evenly: bool
     else:
         mean = masks.mean(1)
     return gaussian_blur(mean, smooth * min(mean.shape[2:])) if smooth else mean
+
+
+def ranks(values: Float[Tensor, "B 1 *S"]) -> Float[Tensor, "B 1 *S"]:
+    """The rank of each of a map's n places, in float32: 1 for the highest, down to 1/n. Of equal ones, the earlier is higher.
+
+    >>> ranks(torch.tensor([[[0.0, 7.0, 7.0, 5.0]]]))
+    tensor([[[0.2500, 1.0000, 0.7500, 0.5000]]])
+    """
+    flat = values.flatten(1)
+    count = flat.shape[1]
+    falling = torch.linspace(1, 1 / count, count, dtype=torch.float32, device=flat.device).expand_as(flat)
+    return torch.empty_like(falling).scatter_(1, flat.argsort(descending=True, stable=True), falling).view(values.shape)
 
 
 TINY = 1e-6

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.attribution import saliency
-from sfumato.games import PRESERVE, Game
+from sfumato.games import DUAL, PRESERVE, Game
 from sfumato.layers.capture import check_layer
 from sfumato.layers.tokens import check_layout
 from sfumato.masks.canvas import CanvasMask
@@ -24,6 +24,7 @@ from sfumato.methods.masked import MaskMethod
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Fade, Perturbation, default_perturbation
 from sfumato.search.level_set import LevelSetAscent
+from sfumato.search.nested import NestedAscent
 from sfumato.search.penalised import PenalisedAscent
 from sfumato.search.problem import Ascent
 from sfumato.search.projected import ProjectedAscent
@@ -136,6 +137,23 @@ class ExtremalPerturbation(MaskMethod):
         return cls(areas=check_areas(areas), **{"steps": 250, "mask": SmoothMask(), **changes})
 
     @classmethod
+    def nested(cls, areas: Sequence[float] = (0.05, 0.1, 0.2), **changes: Any) -> "ExtremalPerturbation":
+        """Sets within sets, found by one search for all areas: `result.order` says in which order places matter.
+
+        See `NestedAscent`. What a larger set shows it adds to the smaller ones, so the sets of small areas keep less than those
+        of the defaults, each of which is the best of its area alone. Their outlines follow finer parts than `LevelSet()`.
+        """
+        settings = {
+            "steps": 75,
+            "game": DUAL,
+            "score": "probability",
+            "perturbation": (Blur(max_sigma=5, levels=2), Fade()),
+            "mask": LevelSet(),
+            "ascent": NestedAscent(),
+        }
+        return cls(areas=check_areas(areas), **{**settings, **changes})
+
+    @classmethod
     def torchray(cls, areas: Sequence[float] = (0.1,), **changes: Any) -> "ExtremalPerturbation":
         """The published code, TorchRay 1.0: its canvas, truncated kernel, dark borders, penalty, schedule and mirroring.
 
@@ -203,12 +221,12 @@ class ExtremalPerturbation(MaskMethod):
         return mask.divided(stride).on(seen.shape[2:], seen.device)
 
 
-PAIRS: tuple[tuple[type, type], ...] = (
-    (LevelSet, LevelSetAscent),
-    (SmoothMask, ProjectedAscent),
-    (CanvasMask, PenalisedAscent),
+PAIRS: tuple[tuple[type, tuple[type, ...]], ...] = (
+    (LevelSet, (LevelSetAscent, NestedAscent)),
+    (SmoothMask, (ProjectedAscent,)),
+    (CanvasMask, (PenalisedAscent,)),
 )
-"""Families of masks with the ascents that go with them, the default first."""
+"""Families of masks, each with the ascents that go with it alone, the default first."""
 
 
 def paired(mask: Any, ascent: Any) -> tuple[Any, Any]:
@@ -218,11 +236,11 @@ def paired(mask: Any, ascent: Any) -> tuple[Any, Any]:
     (True, True)
     """
     if mask is None:
-        families = [family for family, its_ascent in PAIRS if ascent is None or isinstance(ascent, its_ascent)]
+        families = [family for family, ascents in PAIRS if ascent is None or isinstance(ascent, ascents)]
         mask = (families or [SmoothMask])[0]()
     if ascent is None:
-        ascents = [its_ascent for family, its_ascent in PAIRS if isinstance(mask, family)]
-        ascent = (ascents or [ProjectedAscent])[0]()
+        defaults = [ascents[0] for family, ascents in PAIRS if isinstance(mask, family)]
+        ascent = (defaults or [ProjectedAscent])[0]()
     return mask, ascent
 
 
@@ -232,10 +250,10 @@ def goes_with(mask: Any, ascent: Any) -> bool:
     >>> goes_with(LevelSet(), LevelSetAscent()), goes_with(LevelSet(), ProjectedAscent())
     (True, False)
     """
-    if not isinstance(ascent, tuple(its_ascent for _, its_ascent in PAIRS)):  # EvolutionAscent, or the user's own
+    if not any(isinstance(ascent, ascents) for _, ascents in PAIRS):  # EvolutionAscent, or the user's own
         return not isinstance(mask, CanvasMask)
-    exclusive = [pair for pair in PAIRS if SmoothMask not in pair]  # smooth masks go with any other ascent
-    return all(isinstance(mask, family) == isinstance(ascent, its_ascent) for family, its_ascent in exclusive)
+    exclusive = [pair for pair in PAIRS if pair[0] is not SmoothMask]  # smooth masks go with any other ascent
+    return all(isinstance(mask, family) == isinstance(ascent, ascents) for family, ascents in exclusive)
 
 
 def check_areas(areas: Any) -> tuple[float, ...]:

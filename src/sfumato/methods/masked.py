@@ -50,7 +50,7 @@ class MaskMethod(Method):
         search = self.search(subject)
         areas = self.areas_for(search).expand(len(subject.inputs), -1)
         last = search.ascend(areas, progress)
-        return search.attribution(last.parameters, areas, last.alternatives)
+        return search.attribution(last.parameters, areas, last.alternatives, last.order)
 
     def at_layer(self, subject: Subject) -> Subject:
         """The subject itself, or the network above the layer."""

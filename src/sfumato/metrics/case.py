@@ -58,10 +58,12 @@ class Case:
     @cached_property
     def map(self) -> Float[Tensor, "*S"]:
         """The saliency map; of the inputs' size if the case has inputs."""
-        values = self.attribution.map.detach().float().cpu()
-        if self.inputs is not None and values.shape[2:] != self.inputs.shape[2:]:
-            values = enlarged(values, self.inputs.shape[2:])
-        return values[0, 0]
+        return self._over_inputs(self.attribution.map)
+
+    @cached_property
+    def order(self) -> Float[Tensor, "*S"]:
+        """What says in which order places matter, the highest first: the attribution's `order`, or its map if it has none."""
+        return self.map if self.attribution.order is None else self._over_inputs(self.attribution.order)
 
     @cached_property
     def map_of_picture(self) -> Float[Tensor, "*S"]:
@@ -73,6 +75,12 @@ class Case:
             return self.map
         width, height = self.window.size
         return on_picture(self.map, self.window).reshape(height, width)
+
+    def _over_inputs(self, maps: Float[Tensor, "1 1 *M"]) -> Float[Tensor, "*S"]:
+        values = maps.detach().float().cpu()
+        if self.inputs is not None and values.shape[2:] != self.inputs.shape[2:]:
+            values = enlarged(values, self.inputs.shape[2:])
+        return values[0, 0]
 
     def need(self, name: str, who: str) -> Any:
         """The value of a field. Raises `ValueError`, with the name of the protocol that needs it, if the field is `None`."""

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
-from sfumato.metrics.likeness import order
-from sfumato.metrics.part_scores import check_perturbation, finite, part_scores
+from sfumato.metrics.part_scores import check_perturbation, importance_of, part_scores
 from sfumato.metrics.protocol import Protocol
 from sfumato.perturbations import Blur, Constant, Perturbation
 from sfumato.scores import check_meaning
@@ -59,7 +58,7 @@ class InsertionDeletion(Protocol):
         check_meaning(self.score)
 
     def measure(self, case: Case) -> Row:
-        importance = order(finite(case.map))
+        importance = importance_of(case)
         counts = evenly(self.steps, importance.numel())
         shares = counts.double() / importance.numel()
         with part_scores(case, self.score, "InsertionDeletion") as scorer:

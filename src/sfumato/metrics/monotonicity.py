@@ -15,8 +15,8 @@ from torch import Tensor
 from sfumato.methods.extremal import check_areas
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
-from sfumato.metrics.likeness import order, spearman
-from sfumato.metrics.part_scores import check_perturbation, finite, masks_of_places, part_scores
+from sfumato.metrics.likeness import spearman
+from sfumato.metrics.part_scores import check_perturbation, importance_of, masks_of_places, part_scores
 from sfumato.metrics.protocol import Protocol
 from sfumato.perturbations import Blur, Perturbation
 from sfumato.scores import check_finite, check_meaning
@@ -79,7 +79,7 @@ class Monotonicity(Protocol):
         with part_scores(case, self.score, "Monotonicity") as scorer:
             if masks is not None:
                 return masks.cpu().double().flatten(1).mean(1), scorer.of_masks(self.perturbation, masks)
-            importance = order(finite(case.map))
+            importance = importance_of(case)
             places = importance.numel()
             counts = torch.tensor([round(area * places) for area in self.areas], dtype=torch.long, device="cpu")
             if (counts[1:] == counts[:-1]).any():

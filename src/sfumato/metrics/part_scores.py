@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sfumato.methods.sampled import IN_CACHE
 from sfumato.metrics.case import Case
+from sfumato.metrics.likeness import order
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Perturbation, seeded
@@ -88,6 +89,14 @@ def masks_of_places(case: Case) -> Float[Tensor, "V 1 *S"] | None:
         )
     masks = enlarged(masks[0].detach().float().cpu(), space)
     return masks[masks.flatten(1).mean(1).argsort(stable=True)]
+
+
+def importance_of(case: Case) -> Int[Tensor, "*S"]:
+    """The place of each of the inputs' places in a case's order, 0 for the first. Equal values keep their order.
+
+    Raises `ValueError` if a value is not finite.
+    """
+    return order(finite(case.order))
 
 
 def finite(values: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:

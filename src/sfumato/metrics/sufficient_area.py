@@ -13,12 +13,11 @@ import torch
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
 from sfumato.metrics.insertion_deletion import evenly
-from sfumato.metrics.likeness import order
 from sfumato.metrics.part_scores import (
     PartScorer,
     check_perturbation,
     check_positive,
-    finite,
+    importance_of,
     masks_of_places,
     part_scores,
 )
@@ -78,7 +77,7 @@ class SufficientArea(Protocol):
 
     def _of_map(self, scorer: PartScorer, case: Case, goal: float) -> float:
         """The smallest share of the map's highest places whose score reaches the goal."""
-        importance = order(finite(case.map))
+        importance = importance_of(case)
         places = importance.numel()
         counts = evenly(self.steps, places)
         low, high = 0, places  # numbers of places: `low` does not suffice, `high` does

@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 from sfumato.attribution import Attribution
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
-from sfumato.metrics.likeness import order
-from sfumato.metrics.part_scores import check_perturbation, check_positive, finite, masks_of_places, part_scores
+from sfumato.metrics.part_scores import check_perturbation, check_positive, importance_of, masks_of_places, part_scores
 from sfumato.metrics.protocol import Protocol
 from sfumato.perturbations import Blur, Fade, Noise, Perturbation, seeded
 from sfumato.scores import check_meaning
@@ -78,7 +77,7 @@ class Transfer(Protocol):
         masks = masks_of_places(case)
         parts = masks
         if parts is None:
-            importance = order(finite(case.map))
+            importance = importance_of(case)
             parts = (importance < max(1, round(self.area * importance.numel())))[None, None].float()
         homes = learnt_with(case.attribution) if self.home is None else (self.home,)
         perturbations = [_home_or_itself(perturbation, homes) for perturbation in self.perturbations]

@@ -2,12 +2,13 @@
 
 `loop` first: gradient, step, projection. `rules` say where a gradient leads, `schedules` what changes with the step, and
 `projection` brings a mask back to its area. `best` keeps the best so far, and makes rounds of loops. `problem` is what is
-climbed. Of these, `level_set` (with `pruning`), `projected`, `penalised` and `evolution` are made; a new ascent is a file like
-theirs. `search` is a method at work.
+climbed. Of these, `level_set` (with `pruning`), `nested`, `projected`, `penalised` and `evolution` are made; a new ascent is a
+file like theirs. `search` is a method at work.
 """
 
 from sfumato.search.evolution import EvolutionAscent
 from sfumato.search.level_set import LevelSetAscent
+from sfumato.search.nested import NestedAscent
 from sfumato.search.penalised import PenalisedAscent
 from sfumato.search.projected import ProjectedAscent
 from sfumato.search.pruning import Pruning
@@ -20,6 +21,7 @@ __all__ = [
     "Geometric",
     "LevelSetAscent",
     "Momentum",
+    "NestedAscent",
     "PenalisedAscent",
     "ProjectedAscent",
     "Pruning",

@@ -1,4 +1,4 @@
-"""Numbers that change during an optimisation, as functions of the step, and the base of ascents whose areas shrink."""
+"""Numbers that change during an optimisation, as functions of the step, and the bases of ascents."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -128,27 +128,21 @@ def split_steps(steps: int, count: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class ShrinkingAscent:
-    """The settings of ascents whose areas shrink while the parameters climb.
+class GradientAscent:
+    """The settings of ascents along a gradient.
 
     - `rate`: the most that a parameter moves in a step, before momentum.
     - `momentum`: the share of the velocity that stays from step to step.
-    - `start`: the first area.
-    - `approach`: the share of the steps in which the area falls to the wanted one.
     - `rule`: the rule of the step, in place of `Momentum(rate, momentum)`; see `sfumato.search.rules`.
     """
 
     rate: float = 0.1
     momentum: float = 0.5
-    start: float = 0.9
-    approach: float = 0.5
     rule: Rule | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         check_number("rate", self.rate, "how far a parameter moves in a step", above=0)
         check_number("momentum", self.momentum, "a factor", least=0, below=1)
-        check_number("start", self.start, "an area", above=0, below=1)
-        check_number("approach", self.approach, "a share of the steps", least=0, below=1)
         if self.rule is not None and (isinstance(self.rule, type) or not callable(self.rule)):
             raise ValueError(f"rule must be a rule of the step such as Momentum(0.1, 0.5); got {self.rule!r}")
 
@@ -156,3 +150,20 @@ class ShrinkingAscent:
     def step_rule(self) -> Rule:
         """Where a gradient leads."""
         return self.rule or Momentum(self.rate, self.momentum)
+
+
+@dataclass(frozen=True)
+class ShrinkingAscent(GradientAscent):
+    """The settings of ascents whose areas shrink while the parameters climb: of every `GradientAscent`, and two more.
+
+    - `start`: the first area.
+    - `approach`: the share of the steps in which the area falls to the wanted one.
+    """
+
+    start: float = 0.9
+    approach: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("start", self.start, "an area", above=0, below=1)
+        check_number("approach", self.approach, "a share of the steps", least=0, below=1)

@@ -1,6 +1,6 @@
 """A method at work on one batch: the model held still, a family of masks over what it sees, and what is asked of them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sfumato.attribution import Attribution
+from sfumato.attribution import Attribution, ranks
 from sfumato.games import Game
 from sfumato.masks.family import Parametrisation
 from sfumato.model.evaluate import Evaluation
@@ -17,6 +17,7 @@ from sfumato.model.inputs import warn_of_no_effect
 from sfumato.search.loop import Progress, Step
 from sfumato.search.problem import Ascent, Problem
 from sfumato.space.jitter import Jitter, MirrorEvenSteps
+from sfumato.space.smoothing import enlarged
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +87,22 @@ class Search:
         scores = self.scores(masks.flatten(1, 2)).unflatten(1, sets.shape[1:3])
         return {"agreement": agreement(sets), "alternatives": sets, "alternative_scores": scores}
 
+    def ordered(self, parameters: Float[Tensor, "B 1 *L"], space: Sequence[int]) -> Float[Tensor, "B 1 *S"]:
+        """The ranks `(B, 1, *S)` of an input's places in the field of parameters `(B, 1, *L)`."""
+        with self.evaluation.subject.surroundings.computing(), torch.no_grad():
+            return ranks(enlarged(self.parametrisation.nodes(parameters), space))
+
     def attribution(
         self,
         parameters: Float[Tensor, "N 1 *L"],
         areas: Float[Tensor, "B V"],
         alternatives: Float[Tensor, "N R 1 *L"] | None = None,
+        order: Float[Tensor, "B 1 *L"] | None = None,
     ) -> Attribution:
-        """The result for parameters `(B · V, 1, *L)` that were sought for areas `(B, V)`, with what restarts found."""
+        """The result for parameters `(B · V, 1, *L)` that were sought for areas `(B, V)`.
+
+        `alternatives` are what restarts found, and `order` the field whose level sets all masks are, if there is one.
+        """
         masks = self.masks(parameters, areas)
         with self.evaluation.subject.surroundings.computing():
             shown = self.shown(masks)
@@ -108,6 +118,7 @@ class Search:
             whole=self.whole,
             blank=blank,
             **({} if alternatives is None else self.compared(alternatives, areas)),
+            order=None if order is None else self.ordered(order, shown["map"].shape[2:]),
             about=self.about,
         )
 

@@ -1,0 +1,120 @@
+r"""Gradient ascent on one field for all areas: sets within sets, and with them the order of all places.
+
+For each query it seeks the field $f$ that is best in the mean over areas,
+
+$$\int_0^1 \Phi(m_a \otimes x)\,\mathrm{keep} - \Phi((1 - m_a) \otimes x)\,\mathrm{drop}\; da,$$
+
+where $m_a$ is the level set of $f$ of the area $a$. With both weights 1 this is the area under the insertion curve minus that
+under the deletion curve (Petsiuk et al., *RISE*, BMVC 2018), of the order in which $f$ falls.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sfumato.masks.level_set import LevelSets
+from sfumato.search.loop import Look, Step, climb
+from sfumato.search.problem import Problem
+from sfumato.search.rules import like
+from sfumato.search.schedules import GradientAscent
+from sfumato.settings import check_number, check_whole
+
+
+@dataclass(frozen=True)
+class NestedAscent(GradientAscent):
+    r"""Ascent on one field whose level sets of all areas play the game, for masks of the family `LevelSet`.
+
+    At each step the field is cut at `levels` areas, one drawn from each of as many equal parts of (0, 1), and the masks are
+    ramps with these areas (see `LevelSetAscent`). Their slope grows from 1 to `sharpness` in the share `approach` of the
+    steps. The gradient, the mean over them, is divided by its largest entry and enters a velocity that keeps `momentum` of
+    itself and moves the parameters by `rate`. A shift of the field changes nothing; half of the places stay above its level.
+
+    The answer is the mean of the fields of the last steps, the share `settling` of all. Its level set of each wanted area is
+    that area's mask: the smaller lie within the larger ones, up to the width of their edges.
+
+    `steps` counts gradients of a field. Each takes a forward and a backward pass for each level and each weight of the game.
+    """
+
+    rate: float = 0.05
+    levels: int = 2
+    sharpness: float = 16
+    approach: float = 0.5
+    settling: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("levels", self.levels, 1)
+        check_number("sharpness", self.sharpness, "the slope of an edge", least=1)
+        check_number("approach", self.approach, "a share of the steps", least=0, below=1)
+        check_number("settling", self.settling, "a share of the steps", least=0, below=1)
+
+    def __call__(self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None) -> Iterator[Step]:
+        """Ascend; from the mean over the areas of `warm` `(B · V, 1, *L)`, if given."""
+        sets = problem.parametrisation
+        if not isinstance(sets, LevelSets):
+            raise TypeError(f"NestedAscent goes with masks of the family LevelSet; got {sets.family!r}")
+        queries, variants = problem.areas.shape
+        evaluation = problem.evaluation
+        of_levels = replace(
+            problem,
+            evaluation=replace(evaluation, query=evaluation.query[::variants].repeat_interleave(self.levels)),
+        )
+        generator = torch.Generator("cpu").manual_seed(problem.seed)
+        draws = torch.rand(steps, generator=generator, dtype=torch.float32, device="cpu").tolist()
+        half = problem.areas.new_full((queries,), 0.5)
+
+        def ramps(index: int) -> Problem:
+            done = min(1.0, index / (self.approach * steps)) if self.approach else 1.0
+            return replace(of_levels, parametrisation=sets.at(self.sharpness**done))
+
+        def look(parameters: Float[Tensor, "B 1 *L"], index: int) -> Look:
+            areas = (torch.arange(self.levels, dtype=torch.float32, device="cpu") + draws[index]) / self.levels
+            wanted = areas.clamp(LEAST, 1 - LEAST).to(half).repeat(queries)
+            masked = ramps(index)
+            seen = masked.look(
+                masked.projected(parameters.repeat_interleave(self.levels, 0), wanted), wanted, index // 2
+            )
+            values, gradient = (rows.unflatten(0, (queries, self.levels)).mean(1) for rows in seen[:2])
+            return seen._replace(values=values, gradient=gradient, areas=half)
+
+        def project(parameters: Float[Tensor, "B 1 *L"], index: int) -> Float[Tensor, "B 1 *L"]:
+            return ramps(index).projected(parameters, half)
+
+        if warm is None:
+            start = sets.start().expand(queries, *[-1] * (len(sets.size) + 1))
+        else:
+            start = warm.unflatten(0, (queries, variants)).mean(1)
+        first = min(round((1 - self.settling) * steps), steps - 1)
+        total = torch.zeros_like(start)
+        for step in climb(look, project(start, 0), steps, self.step_rule, project):
+            final = step.index == steps - 1
+            total = total + step.parameters * (step.index >= first)
+            field = total / (steps - first) if final else step.parameters
+            yield replace(
+                step,
+                parameters=_cut(sets, field, problem.areas, exactly=final),
+                values=step.values.repeat_interleave(variants),
+                areas=problem.areas.flatten(),
+                following=None,  # and what was seen: they are of one field for each query
+                look=None,
+                order=field if final else None,
+            )
+
+
+LEAST = 0.003
+"""The smallest area that is looked at, and the smallest rest."""
+
+
+def _cut(
+    sets: LevelSets, field: Float[Tensor, "B 1 *L"], areas: Float[Tensor, "B V"], exactly: bool
+) -> Float[Tensor, "N 1 *L"]:
+    """The parameters `(B · V, 1, *L)` of the level sets of areas, shifted by one number each; to a place where `exactly`."""
+    parameters = field.repeat_interleave(areas.shape[1], 0)
+    if exactly:
+        return sets.settled(parameters, areas.flatten())
+    falling = sets.nodes(field).flatten(1).sort(1, descending=True).values
+    levels = falling.gather(1, (areas * (falling.shape[1] - 1)).round().long())
+    return parameters + 0.5 - like(levels.flatten(), parameters)

@@ -1,0 +1,238 @@
+"""One field for all areas: sets within sets, and the order of the places."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import sfumato
+from sfumato.attribution import ranks
+from sfumato.metrics import InsertionDeletion, Monotonicity, SufficientArea, Transfer
+from sfumato.metrics.case import Case
+from sfumato.perturbations import Constant
+from sfumato.search.nested import LEAST
+
+E = sfumato.ExtremalPerturbation
+WORTHS = (3.0, 2.0, 1.0, 0.0, -1.0)
+
+
+def stripes(inputs: torch.Tensor) -> torch.Tensor:
+    """Of inputs `(N, 1, 60, 60)` the mean of five stripes, worth what `WORTHS` says, and its negative."""
+    worth = torch.tensor(WORTHS, dtype=inputs.dtype, device=inputs.device).repeat_interleave(12)
+    values = (inputs * worth).mean((1, 2, 3))
+    return torch.stack([values, -values], 1)
+
+
+def ones(batch: int = 1) -> torch.Tensor:
+    return torch.ones(batch, 1, 60, 60)
+
+
+def still(**changes) -> sfumato.ExtremalPerturbation:
+    """Nested sets of a score that is a sum over places, whose best order is that of their worths."""
+    settings = {"score": "logit", "perturbation": Constant(), "jitter": None, "mask": sfumato.LevelSet(4, 4, edge=0)}
+    return E.nested(**{**settings, **changes})
+
+
+@pytest.mark.parametrize("game", ["preserve", "delete", "dual"])
+def test_places_come_in_the_order_of_what_they_are_worth(game: str) -> None:
+    order = still(game=game)(stripes, ones(), 0).order
+    middles = order[0, 0, :, 6::12].mean(0)  # of each stripe
+    assert middles.tolist() == sorted(middles.tolist(), reverse=True)
+    # The first fifth of the places is the first stripe, but for its border, which is as sharp as a Gaussian of 4 places.
+    first = order[0, 0] > 0.8
+    assert first[:, :12].float().mean() > 0.9
+
+
+def test_the_sets_are_those_of_the_order_and_lie_within_each_other() -> None:
+    areas = (0.1, 0.3, 0.6)
+    result = still(areas=areas, steps=20)(stripes, ones(), 0)
+    sets = result.masks[0, :, 0] > 0.5
+    assert (sets[0] <= sets[1]).all()
+    assert (sets[1] <= sets[2]).all()
+    for area, places in zip(areas, sets, strict=True):
+        assert places.float().mean() == pytest.approx(area, abs=2 / 3600)
+        assert ((result.order[0, 0] > 1 - area) != places).sum() <= 2  # a set is exact to a place
+
+
+def test_an_order_is_a_permutation_of_ranks() -> None:
+    order = still(steps=5)(stripes, ones(2), 0).order
+    places = 3600
+    expected = torch.arange(1, places + 1).float() / places
+    torch.testing.assert_close(order.flatten(1).sort(1).values, expected.expand(2, -1))
+
+
+def test_the_steps_are_those_of_a_plain_loop() -> None:
+    """Three steps at two levels, with the areas drawn as it says, and every gradient from autograd."""
+    inputs = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    weights = torch.rand(24, 24, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        value = (x[:, 0] * weights).mean((1, 2))
+        return torch.stack([value + 3 * value**2, -value], 1)
+
+    steps, levels = 3, 2
+    ascent = sfumato.NestedAscent(levels=levels, sharpness=9, approach=0.5, settling=0.4)
+    family = sfumato.LevelSet(3, 3, edge=0)
+    method = still(steps=steps, ascent=ascent, mask=family, game="dual", score="probability", seed=11, areas=(0.4,))
+    result = method(model, inputs, 0)
+
+    sets = family.on((24, 24))
+    draws = torch.rand(steps, generator=torch.Generator().manual_seed(11)).tolist()
+
+    def shifted(parameters: torch.Tensor, area: float, slope: float) -> torch.Tensor:
+        low, high = -2.0, 2.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            moved = (parameters + middle).clamp(0, 1)
+            grows = (0.5 + slope * (sets.nodes(moved) - 0.5)).clamp(0, 1).mean() > area
+            low, high = (low, middle) if grows else (middle, high)
+        return (parameters + low).clamp(0, 1)
+
+    field, velocity, fields = shifted(sets.start(), 0.5, 1.0), torch.zeros_like(sets.start()), []
+    for index in range(steps):
+        fields.append(field)
+        slope = 9 ** min(1.0, index / (0.5 * steps))
+        gradient = torch.zeros_like(field)
+        for level in range(levels):
+            cut = shifted(field, (level + draws[index]) / levels, slope).requires_grad_()
+            mask = (0.5 + slope * (sets.nodes(cut) - 0.5)).clamp(0, 1).double()
+            shown, hidden = model(mask * inputs).softmax(1)[0, 0], model((1 - mask) * inputs).softmax(1)[0, 0]
+            gradient += torch.autograd.grad(shown - hidden, cut)[0]
+        velocity = 0.5 * velocity + gradient / gradient.abs().max()
+        following = min(1.0, (index + 1) / (0.5 * steps))
+        field = shifted(field + 0.05 * velocity, 0.5, 9**following)
+    mean = torch.stack(fields[2:]).mean(0)  # the last 0.4 of three steps: one
+
+    # Shifts are exact to a thousandth of the area during the ascent, so fields differ by about as much.
+    torch.testing.assert_close(result.order, ranks(sets.nodes(mean)), atol=0.02, rtol=0)
+
+
+def test_a_step_looks_at_one_area_of_each_part() -> None:
+    seen = []
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        seen.extend((round(float(mask.mean()), 2), x.requires_grad) for mask in x.detach()[:, 0])
+        return stripes(x)
+
+    still(steps=8, ascent=sfumato.NestedAscent(levels=4), game="preserve")(model, ones(), 0)
+    areas = torch.tensor([area for area, climbed in seen if climbed and area < 1]).view(-1, 4)
+    assert len(areas) == 8
+    parts = torch.arange(4) / 4
+    assert ((areas >= parts - 0.01) & (areas <= parts + 0.26)).all()
+    assert areas.std(0).min() > 0.02  # drawn anew in each step
+    assert areas.min() >= LEAST - 0.005
+
+
+def test_a_batch_is_its_parts() -> None:
+    inputs = torch.rand(3, 1, 60, 60, generator=torch.Generator().manual_seed(1))
+    method = still(steps=6, areas=(0.1, 0.4), jitter=sfumato.Jitter())
+    together = method(stripes, inputs, [0, 1, 0])
+    for number, target in enumerate((0, 1, 0)):
+        alone = method(stripes, inputs[number : number + 1], target)
+        torch.testing.assert_close(together[number].order, alone.order, atol=0.01, rtol=0)
+
+
+def test_it_can_begin_from_masks() -> None:
+    method = still(steps=1, areas=(0.2, 0.4))
+    with method.prepared(stripes, ones(), 0) as subject:
+        search = method.search(subject)
+        areas = torch.tensor([[0.2, 0.4]])
+        nodes = torch.linspace(0, 1, search.parametrisation.size[1]).expand(search.parametrisation.size)
+        warm = torch.stack([nodes, nodes])[:, None]
+        last = search.ascend(areas, warm=warm)
+        assert last.order[0, 0, :, -1].mean() > last.order[0, 0, :, 0].mean() + 0.5
+
+
+def test_steps_show_sets_of_the_wanted_areas() -> None:
+    steps = []
+    method = still(steps=6, areas=(0.1, 0.5))
+    method(stripes, ones(2), 0, progress=steps.append)
+    assert [step.index for step in steps] == list(range(6))
+    sets = method.mask.on((60, 60))
+    for step in steps:
+        assert step.parameters.shape[0] == len(step.values) == len(step.areas) == 4
+        torch.testing.assert_close(
+            sets.areas(sets.nodes(step.parameters)), torch.tensor([0.1, 0.5]).repeat(2), atol=0.01, rtol=0
+        )
+
+
+def test_the_places_of_a_layer_are_ordered_over_the_input() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.AvgPool2d(4), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(1, 2)
+    )
+    result = E.nested(layer="0", steps=3)(network, torch.rand(2, 1, 64, 64), 0)
+    assert result.order.shape == (2, 1, 64, 64)
+    assert result.masks.shape == (2, 3, 1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "measure"),
+    [
+        (InsertionDeletion(steps=20), "difference"),
+        (Monotonicity(masks=False, perturbation=Constant()), "rank_correlation"),
+        (SufficientArea(perturbation=Constant()), "area"),
+        (Transfer((Constant(),)), "kept Constant"),
+    ],
+)
+def test_metrics_that_show_places_one_after_the_other_follow_the_order(protocol, measure: str) -> None:
+    def model(x: torch.Tensor) -> torch.Tensor:
+        left, right = x[:, 0, :, :30].mean((1, 2)), x[:, 0, :, 30:].mean((1, 2))
+        return torch.stack([4 * left - 2 * right, right], 1)
+
+    rising = torch.linspace(0, 1, 60).expand(1, 1, 60, 60)
+    both = sfumato.Attribution(map=rising, order=1 - rising)
+    values = [
+        protocol.measure(Case(attribution, model=model, inputs=ones(), target=0))[measure]
+        for attribution in (both, sfumato.Attribution(map=1 - rising), sfumato.Attribution(map=rising))
+    ]
+    assert values[0] == values[1]
+    assert abs(values[0] - values[2]) > 0.05
+
+
+def test_an_order_is_saved_moved_and_taken_apart(tmp_path) -> None:
+    result = still(steps=2)(stripes, ones(2), 0)
+    result.save(tmp_path / "nested.safetensors")
+    loaded = sfumato.load(tmp_path / "nested.safetensors")
+    assert torch.equal(loaded.order, result.order)
+    assert torch.equal(result[1].order, result.order[1:])
+
+
+def test_other_searches_have_no_order() -> None:
+    assert E(steps=1, areas=(0.2,))(stripes, ones(), 0).order is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"levels": 0}, "levels"),
+        ({"sharpness": 0.5}, "the slope of an edge"),
+        ({"approach": 1.0}, "a share of the steps"),
+        ({"settling": -0.1}, "a share of the steps"),
+        ({"rate": 0}, "how far a parameter moves"),
+        ({"rule": 3}, "rule must be a rule"),
+    ],
+)
+def test_wrong_settings_are_refused(settings: dict, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        sfumato.NestedAscent(**settings)
+
+
+def test_it_goes_with_level_sets_only() -> None:
+    assert E(ascent=sfumato.NestedAscent()).mask == sfumato.LevelSet()
+    with pytest.raises(ValueError, match="cannot search masks of SmoothMask"):
+        E(mask=sfumato.SmoothMask(), ascent=sfumato.NestedAscent())
+    with pytest.raises(TypeError, match="goes with masks of the family LevelSet"):
+        sfumato.ExtremalChannels(layer="0", counts=(2,), ascent=sfumato.NestedAscent(), steps=1)(
+            torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()), ones(), 0
+        )
+
+
+def test_without_settling_the_last_field_is_the_answer() -> None:
+    steps = []
+    method = still(steps=4, ascent=sfumato.NestedAscent(settling=0), areas=(0.3,))
+    method(stripes, ones(), 0, progress=steps.append)
+    mean = replace(method, ascent=sfumato.NestedAscent(settling=0.9))
+    other = []
+    mean(stripes, ones(), 0, progress=other.append)
+    assert not torch.allclose(steps[-1].order, other[-1].order, atol=1e-3)
