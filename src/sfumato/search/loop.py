@@ -49,7 +49,7 @@ class Step:
     look: Look | None = field(default=None, repr=False)
     alternatives: Float[Tensor, "N R *L"] | None = field(default=None, repr=False)
     """In the last step of a loop with restarts: what each of them found, `(N, R, 1, *L)`."""
-    order: Float[Tensor, "B *L"] | None = field(default=None, repr=False)
+    order: Float[Tensor, " B *L"] | None = field(default=None, repr=False)
     """In the last step of a search for nested sets: the one field, `(B, 1, *L)`, whose level sets they are."""
 
 
