@@ -46,6 +46,13 @@ def test_an_edge_is_as_wide_as_it_says() -> None:
     assert set(sharp(sharp.settled(columns, torch.tensor([0.5]))).unique().tolist()) == {0, 1}
 
 
+def test_detail_shortens_the_lengths_that_are_not_given() -> None:
+    fine = sfumato.LevelSet(detail=2).for_shape((224, 448))
+    assert (fine.step, fine.sigma) == ((4, 4), (4, 4))
+    half_given = sfumato.LevelSet(step=8, detail=2).for_shape((224, 224))
+    assert (half_given.step, half_given.sigma) == ((8, 8), (8, 8))  # in proportion to what is given
+
+
 def test_a_ramp_sharpens_to_the_set() -> None:
     sets = sfumato.LevelSet(edge=0).on((64, 64))
     parameters = sets.settled(
@@ -387,6 +394,7 @@ def test_an_input_of_one_place_is_refused() -> None:
         (lambda: E(perturbation=(sfumato.Blur(), 3)), "Blur\\(\\), or several"),
         (lambda: E(mask=sfumato.SmoothMask(), ascent=sfumato.LevelSetAscent()), "cannot search masks of"),
         (lambda: sfumato.LevelSet(step=0), "step"),
+        (lambda: sfumato.LevelSet(detail=0), "how many times shorter"),
         (lambda: sfumato.LevelSet(edge=-1), "edge"),
         (lambda: sfumato.LevelSet(step=8, sigma=4).on((64, 64)), "at least 0.6 steps"),
         (lambda: sfumato.LevelSet(step=40).on((64, 64)), "too small"),

@@ -17,6 +17,7 @@ from sfumato.data.example import Example, Run, Thing
 from sfumato.data.truth import Truth, box_pixels, pixels, polygon_pixels, truth
 from sfumato.methods.centre import Centre, bump
 from sfumato.metrics import Case, Window
+from sfumato.metrics.area_under_roc import AreaUnderROC
 from sfumato.metrics.deletion_game import DeletionGame
 from sfumato.metrics.energy_pointing import EnergyPointing
 from sfumato.metrics.pointing import PointingGame
@@ -33,7 +34,7 @@ from sfumato.settings import as_json, from_json
 from sfumato.space.smoothing import gaussian_blur
 
 few = settings(max_examples=40, deadline=None, derandomize=True)
-LOCATING = [PointingGame(), EnergyPointing(), WeakLocalisation()]
+LOCATING = [PointingGame(), EnergyPointing(), AreaUnderROC(), WeakLocalisation()]
 
 
 def truth_of(places, boxes=None, others=0, label=3, **more):
@@ -364,6 +365,45 @@ def test_energy_is_averaged_over_cases():
     ]
     found = EnergyPointing().summarise(rows)
     assert [found[name].value for name in found] == pytest.approx([0.75, 1.0, 0.375])
+
+
+# The area under the ROC curve
+
+
+def test_the_area_under_the_curve_counts_pairs():
+    """By hand: the pairs of a pixel inside and one outside, each of which is won, lost or level."""
+    saliency = torch.randint(0, 6, (9, 11), generator=torch.Generator().manual_seed(3)).float()
+    known = truth_of(picture_of((9, 11), (4, 4, 1)))
+    ground = torch.zeros(9, 11, dtype=torch.bool)
+    ground[4, 4] = True
+    row = AreaUnderROC("finest").measure(case_of(saliency, known))
+    others = saliency[~ground]
+    expected = ((saliency[4, 4] > others).double() + (saliency[4, 4] == others).double() / 2).mean()
+    assert row["auc"] == pytest.approx(float(expected))
+    assert row["area"] == pytest.approx(1 / 99)
+
+
+@pytest.mark.parametrize("change", [lambda x: x, lambda x: x**3, torch.exp], ids=["itself", "cube", "exponential"])
+def test_only_the_order_of_a_map_counts(change):
+    saliency = torch.rand(6, 8, generator=torch.Generator().manual_seed(4))
+    known = truth_of(picture_of((6, 8), (1, 1, 1), (1, 2, 1), (3, 4, 1)))
+    expected = AreaUnderROC("finest").measure(case_of(saliency, known))["auc"]
+    assert AreaUnderROC("finest").measure(case_of(change(saliency), known))["auc"] == pytest.approx(expected)
+    assert AreaUnderROC("finest").measure(case_of(-saliency, known))["auc"] == pytest.approx(1 - expected)
+
+
+def test_a_constant_map_tells_nothing_apart():
+    known = truth_of(picture_of((4, 5), (1, 1, 1)))
+    assert AreaUnderROC("finest").measure(case_of(torch.ones(4, 5), known))["auc"] == 0.5
+
+
+def test_pixels_that_were_not_seen_do_not_count():
+    known = truth_of(picture_of((4, 8), (0, 0, 1), (0, 7, 1)))
+    saliency = torch.rand(4, 4, generator=torch.Generator().manual_seed(5))
+    row = AreaUnderROC("finest").measure(case_of(saliency, known, window=Window((8, 4), 0, 0, 4, 4)))
+    assert row["auc"] == pytest.approx(float((saliency[0, 0] > saliency.flatten()[1:]).double().mean()))
+    nothing = case_of(torch.ones(4, 4), truth_of(picture_of((4, 8), (0, 7, 1))), window=Window((8, 4), 0, 0, 4, 4))
+    assert math.isnan(AreaUnderROC("finest").measure(nothing)["auc"])
 
 
 # Weak localisation
@@ -779,6 +819,7 @@ def test_the_deletion_game_says_what_it_misses(name):
         (lambda: PointingGame(ground="box"), "ground must be one of finest"),
         (lambda: EnergyPointing(ground="box"), "ground"),
         (lambda: EnergyPointing(floor="mean"), "floor"),
+        (lambda: AreaUnderROC(ground="box"), "ground"),
         (lambda: WeakLocalisation(value=()), "value must list"),
         (lambda: WeakLocalisation(energy=(0.5, 1.0)), "energy"),
         (lambda: WeakLocalisation(mean=(-1,)), "mean"),

@@ -423,6 +423,7 @@ MEASURES = {
         ("SSIM with x", UP, False),
         ("overlap with x", UP, True),
     ],
+    "AreaUnderROC": [("AUC", UP, False), ("AUC, difficult", UP, False)],
     "DeletionGame": [
         ("pixels 80", DOWN, False),
         ("pixels 90", DOWN, False),

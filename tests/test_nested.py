@@ -62,7 +62,7 @@ def test_an_order_is_a_permutation_of_ranks() -> None:
 
 
 def test_the_steps_are_those_of_a_plain_loop() -> None:
-    """Three steps at two levels, with the areas drawn as it says, and every gradient from autograd."""
+    """Three steps, with areas by the golden ratio, and every gradient from autograd."""
     inputs = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     weights = torch.rand(24, 24, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
 
@@ -70,14 +70,14 @@ def test_the_steps_are_those_of_a_plain_loop() -> None:
         value = (x[:, 0] * weights).mean((1, 2))
         return torch.stack([value + 3 * value**2, -value], 1)
 
-    steps, levels = 3, 2
-    ascent = sfumato.NestedAscent(levels=levels, sharpness=9, approach=0.5, settling=0.4)
+    steps = 3
+    ascent = sfumato.NestedAscent(sharpness=9, approach=0.5, settling=0.4)
     family = sfumato.LevelSet(3, 3, edge=0)
     method = still(steps=steps, ascent=ascent, mask=family, game="dual", score="probability", seed=11, areas=(0.4,))
     result = method(model, inputs, 0)
 
     sets = family.on((24, 24))
-    draws = torch.rand(steps, generator=torch.Generator().manual_seed(11)).tolist()
+    begin = float(torch.rand((), generator=torch.Generator().manual_seed(11), dtype=torch.float64))
 
     def shifted(parameters: torch.Tensor, area: float, slope: float) -> torch.Tensor:
         low, high = -2.0, 2.0
@@ -92,12 +92,10 @@ def test_the_steps_are_those_of_a_plain_loop() -> None:
     for index in range(steps):
         fields.append(field)
         slope = 9 ** min(1.0, index / (0.5 * steps))
-        gradient = torch.zeros_like(field)
-        for level in range(levels):
-            cut = shifted(field, (level + draws[index]) / levels, slope).requires_grad_()
-            mask = (0.5 + slope * (sets.nodes(cut) - 0.5)).clamp(0, 1).double()
-            shown, hidden = model(mask * inputs).softmax(1)[0, 0], model((1 - mask) * inputs).softmax(1)[0, 0]
-            gradient += torch.autograd.grad(shown - hidden, cut)[0]
+        cut = shifted(field, (begin + index * 0.6180339887498949) % 1, slope).requires_grad_()
+        mask = (0.5 + slope * (sets.nodes(cut) - 0.5)).clamp(0, 1).double()
+        shown, hidden = model(mask * inputs).softmax(1)[0, 0], model((1 - mask) * inputs).softmax(1)[0, 0]
+        (gradient,) = torch.autograd.grad(shown - hidden, cut)
         velocity = 0.5 * velocity + gradient / gradient.abs().max()
         following = min(1.0, (index + 1) / (0.5 * steps))
         field = shifted(field + 0.05 * velocity, 0.5, 9**following)
@@ -107,20 +105,21 @@ def test_the_steps_are_those_of_a_plain_loop() -> None:
     torch.testing.assert_close(result.order, ranks(sets.nodes(mean)), atol=0.02, rtol=0)
 
 
-def test_a_step_looks_at_one_area_of_each_part() -> None:
+def test_the_areas_lie_evenly_from_the_first_step_on() -> None:
     seen = []
 
     def model(x: torch.Tensor) -> torch.Tensor:
-        seen.extend((round(float(mask.mean()), 2), x.requires_grad) for mask in x.detach()[:, 0])
+        if x.requires_grad:
+            seen.extend(x.detach().mean((1, 2, 3)).tolist())
         return stripes(x)
 
-    still(steps=8, ascent=sfumato.NestedAscent(levels=4), game="preserve")(model, ones(), 0)
-    areas = torch.tensor([area for area, climbed in seen if climbed and area < 1]).view(-1, 4)
-    assert len(areas) == 8
-    parts = torch.arange(4) / 4
-    assert ((areas >= parts - 0.01) & (areas <= parts + 0.26)).all()
-    assert areas.std(0).min() > 0.02  # drawn anew in each step
-    assert areas.min() >= LEAST - 0.005
+    still(steps=21, game="preserve")(model, ones(), 0)
+    areas = [area for area in seen if area < 1]  # but for the first look at the whole input
+    assert len(areas) == 21
+    for count in (5, 8, 13, 21):
+        gaps = torch.tensor([0.0, *sorted(areas[:count]), 1.0]).diff()
+        assert gaps.max() < 2 / count
+    assert min(areas) >= LEAST - 0.002
 
 
 def test_a_batch_is_its_parts() -> None:
@@ -205,7 +204,6 @@ def test_other_searches_have_no_order() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"levels": 0}, "levels"),
         ({"sharpness": 0.5}, "the slope of an edge"),
         ({"approach": 1.0}, "a share of the steps"),
         ({"settling": -0.1}, "a share of the steps"),

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from torch import nn
 
 from sfumato import Blur, Constant, ExtremalPerturbation, Fade, Gradient, Logit, Noise, SmoothMask
 from sfumato.attribution import Attribution
+from sfumato.masks.regions import Superpixels
 from sfumato.metrics.agreement import Agreement
 from sfumato.metrics.case import Case
 from sfumato.metrics.insertion_deletion import InsertionDeletion, evenly
@@ -214,6 +216,24 @@ def test_areas_under_both_curves_by_hand():
     assert row["deletion"] == (10 / 2 + 6 + 3 + 1 + 0 / 2) / 4
     assert row["difference"] == 6.25 - 3.75
     assert row["whole"] == 10
+
+
+@pytest.mark.parametrize(
+    ("labels", "shares", "inserted"),
+    [
+        ([[0, 1], [0, 1]], [0, 0.5, 1], [0, 6, 10]),  # columns, of which the left comes first
+        ([[5, 2], [2, 2]], [0, 0.25, 1], [0, 4, 10]),  # regions of different sizes; numbers may be any
+        ([[1, 1], [0, 1]], [0, 0.75, 1], [0, 8, 10]),  # at the mean rank 4/3, before that of rank 2
+    ],
+)
+def test_regions_come_as_a_whole_in_the_order_of_their_mean_rank(labels, shares, inserted):
+    protocol = InsertionDeletion(
+        insertion=Constant(), score="logit", curves=True, regions=lambda inputs: torch.tensor(labels).expand(1, 2, 2)
+    )
+    row = protocol.measure(four())
+    assert row["insertion_curve"] == inserted
+    assert row["deletion_curve"] == [10 - value for value in inserted]
+    assert row["insertion"] == np.trapezoid(inserted, shares)
 
 
 def test_the_probability_and_the_order_of_ties_by_hand():
@@ -683,6 +703,7 @@ def test_maps_and_masks_that_mean_nothing(protocol):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
+        (lambda: InsertionDeletion(regions=Superpixels), "regions must be a configuration"),
         (lambda: InsertionDeletion(steps=0), "steps must be a whole number from 1 up; got 0"),
         (lambda: InsertionDeletion(insertion=Blur), "insertion must be a perturbation such as Blur"),
         (

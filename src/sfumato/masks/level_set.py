@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.masks.lengths import LEAST, Lengths, as_lengths, fitting, for_each_axis, over_layer, too_small
-from sfumato.settings import check_number
+from sfumato.settings import check_number, later
 from sfumato.space.smoothing import (
     Interpolation,
     along_each_axis,
@@ -35,27 +35,30 @@ class LevelSet:
 
     The field has a node every `step` places and is smoothed by a Gaussian of `sigma` places, each one number for all
     axes or one per axis. By default they suit the input's shape, axis by axis: 8 places for pictures of 224 pixels, in
-    proportion for other shapes (`for_shape` says them). `sigma` must be at least 0.6 steps, as narrower Gaussians would
-    show the lattice. A smaller sigma lets outlines follow finer parts; a larger one makes fewer and rounder parts.
+    proportion for other shapes (`for_shape` says them), and a `detail` above 1 makes them as many times shorter. `sigma` must
+    be at least 0.6 steps, as narrower Gaussians would show the lattice. A smaller sigma lets outlines follow finer parts; a
+    larger one makes fewer and rounder parts.
     `edge` is how many places the mask needs at an outline to fall from 0.9 to 0.1; 0 gives masks of zeros and ones.
     Without a `step`, it shrinks in proportion for inputs of fewer than 224 places.
 
     >>> LevelSet().for_shape((224, 300))
-    LevelSet(step=(8.0, 8.0), sigma=(8.0, 8.0), edge=1.5)
+    LevelSet(step=(8.0, 8.0), sigma=(8.0, 8.0), edge=1.5, detail=1.0)
     """
 
     step: Lengths = None
     sigma: Lengths = None
     edge: float = 1.5
+    detail: float = later(1.0)
 
     def __post_init__(self) -> None:
         for name in ("step", "sigma"):
             object.__setattr__(self, name, as_lengths(name, getattr(self, name), "a length", above=0))
+        check_number("detail", self.detail, "how many times shorter the lengths are by default", above=0)
         check_number("edge", self.edge, "the width of an edge in places", least=0)
 
     def for_shape(self, shape: Sequence[int]) -> "LevelSet":
         """The same family with its lengths said, for inputs whose axes of space have the lengths `shape`."""
-        steps, sigmas = fitting(self.step, self.sigma, shape, (LENGTH, LENGTH), LEAST)
+        steps, sigmas = fitting(self.step, self.sigma, shape, (LENGTH / self.detail, LENGTH / self.detail), LEAST)
         for step, sigma in zip(steps, sigmas, strict=True):
             if sigma < NARROWEST * step:
                 raise ValueError(f"sigma must be at least {NARROWEST} steps; got step={step:g}, sigma={sigma:g}")

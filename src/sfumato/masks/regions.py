@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -118,3 +118,20 @@ class Superpixels:
             )
             labels.append(torch.from_numpy(found).long().unique(return_inverse=True)[1])
         return torch.stack(labels).to(inputs.device)
+
+
+def check_regions(regions: Any) -> None:
+    """Raise `ValueError` unless it can be called with inputs, as a configuration of regions can."""
+    if isinstance(regions, type) or not callable(regions):
+        raise ValueError(f"regions must be a configuration such as Cells(7); got {regions!r}")
+
+
+def labels_of(regions: Regions, inputs: Float[Tensor, "B C *S"]) -> Int[Tensor, " B *S"]:
+    """The number of the region of each place. Raises `ValueError` if `regions` gives anything else."""
+    labels = regions(inputs)
+    if labels.shape != (len(inputs), *inputs.shape[2:]) or labels.is_floating_point():
+        raise ValueError(
+            f"regions must give whole numbers of the shape {(len(inputs), *inputs.shape[2:])}; got {labels.dtype} of "
+            f"the shape {tuple(labels.shape)}"
+        )
+    return labels

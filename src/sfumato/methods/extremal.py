@@ -144,11 +144,10 @@ class ExtremalPerturbation(MaskMethod):
         of the defaults, each of which is the best of its area alone. Their outlines follow finer parts than `LevelSet()`.
         """
         settings = {
-            "steps": 75,
             "game": DUAL,
             "score": "probability",
             "perturbation": (Blur(max_sigma=5, levels=2), Fade()),
-            "mask": LevelSet(),
+            "mask": LevelSet(detail=1.5),
             "ascent": NestedAscent(),
         }
         return cls(areas=check_areas(areas), **{**settings, **changes})

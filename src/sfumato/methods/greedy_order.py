@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sfumato.attribution import Attribution, saliency
 from sfumato.games import Game
-from sfumato.masks.regions import Cells, Regions
+from sfumato.masks.regions import Cells, Regions, check_regions, labels_of
 from sfumato.methods.method import Method
 from sfumato.methods.sampled import default_batch
 from sfumato.model.evaluate import Evaluation
@@ -78,8 +78,7 @@ class GreedyOrder(Method):
         object.__setattr__(self, "game", Game.named(self.game))
         check_flag("both_ends", self.both_ends)
         check_whole("candidates", self.candidates)
-        if isinstance(self.regions, type) or not callable(self.regions):
-            raise ValueError(f"regions must be a configuration such as Cells(7); got {self.regions!r}")
+        check_regions(self.regions)
         check_single(self.perturbation, type(self).__name__)
         super().__post_init__()
 
@@ -88,12 +87,7 @@ class GreedyOrder(Method):
         most, whole = subject.probe(self.memory)
         inputs = subject.inputs
         with subject.surroundings.computing():
-            labels = self.regions(inputs)
-            if labels.shape != (len(inputs), *inputs.shape[2:]) or labels.is_floating_point():
-                raise ValueError(
-                    f"regions must give whole numbers of the shape {(len(inputs), *inputs.shape[2:])}; got {labels.dtype} of "
-                    f"the shape {tuple(labels.shape)}"
-                )
+            labels = labels_of(self.regions, inputs)
             batch_rows = min(default_batch(inputs.device), most)
             searches = [RegionSearch(self, one.unique(return_inverse=True)[1]) for one in labels]
             evaluation = Evaluation(subject, (seeded(self.perturbation, self.seed)(inputs),), subject.query, batch_rows)

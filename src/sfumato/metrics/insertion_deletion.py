@@ -12,13 +12,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from sfumato.masks.regions import Regions, check_regions, labels_of
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
+from sfumato.metrics.likeness import order
 from sfumato.metrics.part_scores import check_perturbation, importance_of, part_scores
 from sfumato.metrics.protocol import Protocol
 from sfumato.perturbations import Blur, Constant, Perturbation
 from sfumato.scores import check_meaning
-from sfumato.settings import check_whole
+from sfumato.settings import check_whole, later
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class InsertionDeletion(Protocol):
     - `deletion`: what hides the deleted places; zero, as in the authors' code: the mean colour of normalised pictures.
     - `score`: what a class index means, "probability" (published), "logit", "log-odds" or "sigmoid"; any other target is a
       score itself.
+    - `regions`: what is shown or hidden as a whole, such as `Superpixels()`, in the order of the mean rank of its places; the
+      curves then have a step for each region, as in the papers of the greedy order. By default places come by themselves.
     - `curves`: whether a row also holds `insertion_curve` and `deletion_curve`, lists of `steps + 1` scores.
 
     Among places of equal value, the earlier place goes first. A row holds `insertion`, `deletion`, their `difference`, and
@@ -50,16 +54,22 @@ class InsertionDeletion(Protocol):
     deletion: Perturbation = Constant()
     score: str = "probability"
     curves: bool = False
+    regions: Regions | None = later(None)
 
     def __post_init__(self) -> None:
         check_whole("steps", self.steps)
         check_perturbation("insertion", self.insertion)
         check_perturbation("deletion", self.deletion)
         check_meaning(self.score)
+        if self.regions is not None:
+            check_regions(self.regions)
 
     def measure(self, case: Case) -> Row:
         importance = importance_of(case)
         counts = evenly(self.steps, importance.numel())
+        if self.regions is not None:
+            labels = labels_of(self.regions, case.need("inputs", "InsertionDeletion"))[0].cpu()
+            importance, counts = by_region(importance, labels)
         shares = counts.double() / importance.numel()
         with part_scores(case, self.score, "InsertionDeletion") as scorer:
             inserted = scorer.of_parts(self.insertion, importance, counts)
@@ -88,3 +98,18 @@ def evenly(steps: int, places: int) -> Int[Tensor, " n"]:
     """How many places are shown after 0, …, `steps` steps, `(steps + 1,)`; with fewer places, as many steps as places."""
     steps = min(steps, places)
     return torch.tensor([round(step * places / steps) for step in range(steps + 1)], dtype=torch.long, device="cpu")
+
+
+def by_region(importance: Int[Tensor, "*S"], labels: Int[Tensor, "*S"]) -> tuple[Int[Tensor, "*S"], Int[Tensor, " n"]]:
+    """The places in the order of their regions, and how many are shown after 0, 1, … of the n - 1 regions.
+
+    `importance` holds the place of each in the order, 0 for the first; a region comes at the mean of its places.
+    """
+    _, region, sizes = labels.flatten().unique(return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(sizes), dtype=torch.float64, device="cpu").index_add_(
+        0, region, importance.flatten().double()
+    )
+    position = order(-sums / sizes)  # of each region
+    counts = torch.zeros(len(sizes) + 1, dtype=torch.long, device="cpu")
+    counts[1:] = sizes[position.argsort()].cumsum(0)
+    return order(-position[region].double()).view(importance.shape), counts

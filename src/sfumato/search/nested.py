@@ -8,6 +8,7 @@ where $m_a$ is the level set of $f$ of the area $a$. With both weights 1 this is
 under the deletion curve (Petsiuk et al., *RISE*, BMVC 2018), of the order in which $f$ falls.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -20,33 +21,32 @@ from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
 from sfumato.search.rules import like
 from sfumato.search.schedules import GradientAscent
-from sfumato.settings import check_number, check_whole
+from sfumato.settings import check_number
 
 
 @dataclass(frozen=True)
 class NestedAscent(GradientAscent):
     r"""Ascent on one field whose level sets of all areas play the game, for masks of the family `LevelSet`.
 
-    At each step the field is cut at `levels` areas, one drawn from each of as many equal parts of (0, 1), and the masks are
-    ramps with these areas (see `LevelSetAscent`). Their slope grows from 1 to `sharpness` in the share `approach` of the
-    steps. The gradient, the mean over them, is divided by its largest entry and enters a velocity that keeps `momentum` of
-    itself and moves the parameters by `rate`. A shift of the field changes nothing; half of the places stay above its level.
+    At each step the field is cut at an area, and the mask is a ramp of this area (see `LevelSetAscent`). From step to step the
+    areas follow the golden ratio, $(u + i\,(\sqrt 5 - 1)/2) \bmod 1$, so that the steps up to any one lie evenly in (0, 1); the
+    seed draws u. The slope grows from 1 to `sharpness` in the share `approach` of the steps. The gradient is divided by its
+    largest entry and enters a velocity that keeps `momentum` of itself and moves the parameters by `rate`. A shift of the whole
+    field changes no order: half of the places stay above the level.
 
     The answer is the mean of the fields of the last steps, the share `settling` of all. Its level set of each wanted area is
     that area's mask: the smaller lie within the larger ones, up to the width of their edges.
 
-    `steps` counts gradients of a field. Each takes a forward and a backward pass for each level and each weight of the game.
+    A step takes a forward and a backward pass for each weight of the game.
     """
 
     rate: float = 0.05
-    levels: int = 2
     sharpness: float = 16
     approach: float = 0.5
     settling: float = 0.3
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("levels", self.levels, 1)
         check_number("sharpness", self.sharpness, "the slope of an edge", least=1)
         check_number("approach", self.approach, "a share of the steps", least=0, below=1)
         check_number("settling", self.settling, "a share of the steps", least=0, below=1)
@@ -58,27 +58,19 @@ class NestedAscent(GradientAscent):
             raise TypeError(f"NestedAscent goes with masks of the family LevelSet; got {sets.family!r}")
         queries, variants = problem.areas.shape
         evaluation = problem.evaluation
-        of_levels = replace(
-            problem,
-            evaluation=replace(evaluation, query=evaluation.query[::variants].repeat_interleave(self.levels)),
-        )
+        fields = replace(problem, evaluation=replace(evaluation, query=evaluation.query[::variants]))
         generator = torch.Generator("cpu").manual_seed(problem.seed)
-        draws = torch.rand(steps, generator=generator, dtype=torch.float32, device="cpu").tolist()
+        begin = torch.rand((), generator=generator, dtype=torch.float64, device="cpu").item()
         half = problem.areas.new_full((queries,), 0.5)
 
         def ramps(index: int) -> Problem:
             done = min(1.0, index / (self.approach * steps)) if self.approach else 1.0
-            return replace(of_levels, parametrisation=sets.at(self.sharpness**done))
+            return replace(fields, parametrisation=sets.at(self.sharpness**done))
 
         def look(parameters: Float[Tensor, "B 1 *L"], index: int) -> Look:
-            areas = (torch.arange(self.levels, dtype=torch.float32, device="cpu") + draws[index]) / self.levels
-            wanted = areas.clamp(LEAST, 1 - LEAST).to(half).repeat(queries)
-            masked = ramps(index)
-            seen = masked.look(
-                masked.projected(parameters.repeat_interleave(self.levels, 0), wanted), wanted, index // 2
-            )
-            values, gradient = (rows.unflatten(0, (queries, self.levels)).mean(1) for rows in seen[:2])
-            return seen._replace(values=values, gradient=gradient, areas=half)
+            area = min(max((begin + index * GOLDEN) % 1, LEAST), 1 - LEAST)
+            areas = torch.full_like(half, area)
+            return ramps(index).look(ramps(index).projected(parameters, areas), areas, index // 2)
 
         def project(parameters: Float[Tensor, "B 1 *L"], index: int) -> Float[Tensor, "B 1 *L"]:
             return ramps(index).projected(parameters, half)
@@ -103,6 +95,9 @@ class NestedAscent(GradientAscent):
                 order=field if final else None,
             )
 
+
+GOLDEN = (math.sqrt(5) - 1) / 2
+"""Multiples of it, modulo one, lie most evenly in (0, 1)."""
 
 LEAST = 0.003
 """The smallest area that is looked at, and the smallest rest."""
