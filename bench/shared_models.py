@@ -39,6 +39,16 @@ def squeezenet() -> Classifier:
     return described("squeezenet", zoo().squeezenet1_1(), 227, labels.imagenet(), "features")
 
 
+def resnet50() -> Classifier:
+    """ResNet-50, ImageNet: the paper's own architecture."""
+    return of_zoo("resnet50")
+
+
+def vit_tiny() -> Classifier:
+    """ViT-Ti/16, ImageNet."""
+    return of_zoo("vit_tiny")
+
+
 def vgg16_coco() -> Classifier:
     """VGG16's convolutions, and a linear head for the 80 classes of COCO on the mean of their maps."""
     return described("vgg16_coco", zoo().vgg16_coco(), 224, coco_classes(), "features")

@@ -163,6 +163,7 @@ def test_data_sets_are_plain_settings(voc):
         (lambda: Table("x.xlsx"), r"path must be a \.csv or \.parquet file; got 'x\.xlsx'"),
         (lambda: Subset(Folder("x"), sample=0), "sample must be a number of pictures, from 1; got 0"),
         (lambda: Subset(Folder("x"), sample=1, first=1), "Give one of them"),
+        (lambda: Subset(Folder("x"), skip=-1), "skip"),
         (lambda: Subset(Folder("x"), smaller=1.5), r"in \(0, 1\]; got 1\.5"),
         (lambda: Subset(Folder("x"), only="cat"), "only must be a list of names of classes; got 'cat'"),
     ],
@@ -657,6 +658,11 @@ def test_subsets(scene):
         return found
 
     assert cases(Subset(scene, first=2)) == [("1.jpg", (0, 1, 2)), ("2.jpg", (1,))]
+    assert cases(Subset(scene, skip=1)) == cases(scene)[1:]
+    assert cases(Subset(scene, first=1, skip=1)) == [("2.jpg", (1,))]
+    assert cases(Subset(scene, sample=3, skip=1)) == cases(scene)[1:]
+    with pytest.raises(ValueError, match="meets its conditions, after the first 9"):
+        len(Subset(scene, skip=9))
     assert cases(Subset(scene, without=("person",))) == [("1.jpg", (1, 2)), ("2.jpg", (1,)), None, ("4.jpg", (2,))]
     assert cases(Subset(scene, only=("person",))) == [("1.jpg", (0,)), None, ("4.jpg", (0,))]
     assert cases(Subset(scene, difficult=True)) == [("1.jpg", (2,)), None, ("4.jpg", (0,))]

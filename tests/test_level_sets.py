@@ -13,6 +13,7 @@ from sfumato.search.loop import Step
 from sfumato.search.schedules import AreaPath
 from sfumato.search.search import Search
 from sfumato.space.jitter import Move
+from sfumato.space.smoothing import gaussian_blur
 
 E = sfumato.ExtremalPerturbation
 
@@ -94,6 +95,16 @@ def test_the_window_is_found(game: str) -> None:
         shown = mask > 0.5
         assert (shown & wanted).sum() / (shown | wanted).sum() > 0.8
     torch.testing.assert_close(result.achieved, torch.full((2, 1), area), atol=0.005, rtol=0)
+
+
+def test_the_map_of_sets_orders_the_places_outside_of_them() -> None:
+    inputs = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+    sets = E(areas=(0.1, 0.2), steps=4, jitter=None)(window, inputs, 0)
+    torch.testing.assert_close(sets.map, gaussian_blur(sets.masks.mean(1), 0.05 * 64))
+    plain = E(areas=(0.1, 0.2), steps=4, jitter=None, smooth=0)(window, inputs, 0)
+    torch.testing.assert_close(plain.map, sets.masks.mean(1))
+    soft = E.smooth_masks(areas=(0.1, 0.2), steps=4)(window, inputs, 0)
+    torch.testing.assert_close(soft.map, soft.masks.mean(1))
 
 
 def test_a_batch_is_its_parts() -> None:

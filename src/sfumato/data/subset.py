@@ -13,7 +13,7 @@ from sfumato.data import reading
 from sfumato.data.example import Data, Example
 from sfumato.data.listing import Listing, set_names_
 from sfumato.data.truth import truth
-from sfumato.settings import check_flag, check_number, check_seed, is_whole
+from sfumato.settings import check_flag, check_number, check_seed, check_whole, is_whole, later
 
 SIDEWAYS = range(5, 9)
 """EXIF orientations that exchange width and height."""
@@ -44,6 +44,8 @@ class Subset(Listing):
     """Only cases that are difficult (see `Truth.difficult`)."""
     smaller: float | None = None
     """Only classes that cover less than this fraction of the picture, in (0, 1]."""
+    skip: int = later(0)
+    """The number of pictures from the start that are left out, for example those on which settings were chosen."""
 
     def __post_init__(self) -> None:
         set_names_(self, "only")
@@ -55,6 +57,7 @@ class Subset(Listing):
                 raise ValueError(f"{name} must be a number of pictures, from 1; got {count!r}")
         if self.first is not None and self.sample is not None:
             raise ValueError("first and sample are two ways to take fewer pictures; got both. Give one of them")
+        check_whole("skip", self.skip, 0)
         check_flag("difficult", self.difficult)
         if self.smaller is not None:
             check_number("smaller", self.smaller, "a fraction of the picture", above=0)
@@ -88,9 +91,12 @@ class Subset(Listing):
     def _selection(self) -> list[tuple[int, tuple[int, ...] | None]]:
         """The index of each picture in the data set, and its classes to explain; `None` for all of its targets."""
         matches = ((index, labels) for index in range(len(self.data)) if (labels := self._labels(index)) != ())
-        selection = list(islice(matches, self.first))
+        selection = list(islice(matches, self.skip, None if self.first is None else self.skip + self.first))
         if not selection:
-            raise ValueError("the subset is empty: no picture of the data set meets its conditions")
+            raise ValueError(
+                "the subset is empty: no picture of the data set meets its conditions"
+                + (f", after the first {self.skip}" if self.skip else "")
+            )
         if self.sample is None:
             return selection
         generator = torch.Generator("cpu").manual_seed(self.seed)

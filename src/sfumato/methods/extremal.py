@@ -52,7 +52,8 @@ class ExtremalPerturbation(MaskMethod):
       models that have none; its masks are smooth ones unless a `LevelSet` is given.
     - `jitter`: random moves of the perturbed input, or `None`. At a layer nothing is moved.
     - `smooth`: width of the Gaussian that smooths `result.map`, the mean of the masks, as a fraction of the input's
-      shortest side; TorchRay's pointing game uses 0.09 (its sum of masks is this mean times V).
+      shortest side; TorchRay's pointing game uses 0.09 (its sum of masks is this mean times V). By default 0.05 for sets, so
+      that places outside of all sets are ordered by how near they are; 0 for other masks.
     - `evenly`: whether each mask has the same share in `result.map`'s sum, instead of the largest the most.
     - `seed`: of all that is random. The same seed gives the same result, alone or in any batch.
     - `memory`: GiB that the model may keep for its backward pass; by default 0.5, on a GPU half of what is free. More masks
@@ -79,7 +80,7 @@ class ExtremalPerturbation(MaskMethod):
     mask: MaskFamily = None  # type: ignore[assignment]  # see `paired`
     ascent: Ascent = None  # type: ignore[assignment]
     jitter: Jitter | MirrorEvenSteps | None = Jitter()
-    smooth: float = 0.0
+    smooth: float = None  # type: ignore[assignment]  # see `SMOOTH`
     evenly: bool = False
     seed: int = 0
     memory: float | None = renewed(None, 2.0)
@@ -97,6 +98,8 @@ class ExtremalPerturbation(MaskMethod):
         mask, ascent = paired(self.mask, self.ascent)
         object.__setattr__(self, "mask", mask)
         object.__setattr__(self, "ascent", ascent)
+        if self.smooth is None:
+            object.__setattr__(self, "smooth", SMOOTH if isinstance(mask, LevelSet) else 0.0)
         if isinstance(self.perturbation, list):
             object.__setattr__(self, "perturbation", tuple(self.perturbation))
         if self.perturbation == ():
@@ -219,6 +222,9 @@ class ExtremalPerturbation(MaskMethod):
         mask = self.mask.for_shape(space)
         return mask.divided(stride).on(seen.shape[2:], seen.device)
 
+
+SMOOTH = 0.05
+"""Of maps of sets, by default."""
 
 PAIRS: tuple[tuple[type, tuple[type, ...]], ...] = (
     (LevelSet, (LevelSetAscent, NestedAscent)),
