@@ -1,7 +1,7 @@
 """A session of a run: begin it or continue it, do what is left, and choose what is done again."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -33,6 +33,8 @@ class Session(Record):
     plan: Plan
     bench: Workbench | None = None
     """The models, if this process has loaded them already."""
+    code: items.Code = field(default_factory=dict)
+    """The code of the methods and protocols when the session began. A worker that has other code does not work."""
 
     @cached_property
     def numbers(self) -> dict[tuple[Combination, str], int]:
@@ -56,7 +58,7 @@ class Session(Record):
     def work(self) -> Iterator[Progress]:
         """Do in this process all that is not done. There is no time limit, and an item that ends its process ends this one; see
         `sfumato.runs.execution.workers.spread` for work in processes of its own."""
-        bench = self.bench or Workbench(self.plan, self.weights)
+        bench = self.bench or Workbench(self.plan, self.weights, self.code)
         with self.place.store() as store:
             cache = self.cache(store)
             yield from execute(
@@ -134,7 +136,8 @@ def begin(
         for name, entry in plan.data.items():
             register(store, name, entry)
         indices = {(class_note["data"], class_note["model"]): class_note["indices"] for class_note in findings.classes}
-        recipes = items.recipes(plan, weights, made_by, indices)
+        code = items.code_of(plan)
+        recipes = items.recipes(plan, weights, made_by, indices, code)
         hashes = {key: digest(recipe) for key, recipe in recipes.items()}
         numbers = store.add_recipes({hashes[key]: recipe for key, recipe in recipes.items()})
         places = tuple(
@@ -151,7 +154,7 @@ def begin(
         if not store.claimed():  # else somebody may be about to name what he has just written
             place.shards.sweep(store.shards)
     data = {name: notes[data_note(name)] for name in plan.data}
-    return Session(place, plan.text, plan.folder, made_by, weights, places, data, facts, plan, bench)
+    return Session(place, plan.text, plan.folder, made_by, weights, places, data, facts, plan, bench, code)
 
 
 def _registered_data(plan: Plan, place: Place) -> list[str]:

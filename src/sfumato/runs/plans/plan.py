@@ -41,6 +41,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,6 +120,11 @@ class Plan:
     """How work is spread over a cluster; rows do not depend on it."""
     name: str = field(default="the plan", compare=False)
     """The name of the file, for messages."""
+
+    @cached_property
+    def entries(self) -> Mapping[str, Any]:
+        """The tables of the file, as they are written; empty for a plan that was made without a text."""
+        return tomllib.loads(self.text)
 
     def place_of(self, keys: tuple[str, ...]) -> str:
         """The place of keys in the file, or of the nearest table: "plan.toml, line 3, models.mine"."""

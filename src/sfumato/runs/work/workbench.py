@@ -3,7 +3,6 @@
 import gc
 import hashlib
 import json
-import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,7 +32,7 @@ from sfumato.runs.stores.store import Done, Item
 from sfumato.runs.work import source
 from sfumato.runs.work.cache import MethodResult
 from sfumato.runs.work.faults import Fault, LostDeviceError, OpenItems, describe_error, machine_fault
-from sfumato.runs.work.items import PREDICTED_TARGET, Chunk, Unit, seed_of
+from sfumato.runs.work.items import PREDICTED_TARGET, Chunk, Code, Unit, code_of, seed_of
 from sfumato.runs.work.steps import LOADING, METHOD, PICTURE, PROTOCOL, SENDING, Step
 from sfumato.scores import top_class
 from sfumato.settings import as_json
@@ -88,6 +87,8 @@ class Workbench:
     plan: Plan
     weights: Mapping[str, str] = field(default_factory=dict)
     """The identities of the models where the run began. The models of each worker must have the same."""
+    code: Code = field(default_factory=dict)
+    """The code of methods and protocols where the run began (see `code_of`). That of each worker must be the same."""
     on_step: Callable[[Step], None] = lambda _: None
     """Is called with each step before it begins, so that the parent knows where a process died."""
     isolated: bool = False
@@ -125,6 +126,17 @@ class Workbench:
                     f"model {name!r} fails on an empty picture of shape {tuple(inputs.shape)}: {describe_error(error)}"
                 ) from error
         return self._outputs[name]
+
+    def check_code(self) -> None:
+        """Raise `ValueError` if this process has other code of a method or protocol than the run: a process that starts while
+        the run goes on loads the files as they are then."""
+        here = code_of(self.plan)
+        for (kind, name), before in self.code.items():
+            if changed := source.differing(before, here.get((kind, name), ())):
+                raise ValueError(
+                    f"the code of {kind[:-1]} {name!r} ({', '.join(changed)}) is another here than where the run began; if it "
+                    "was edited meanwhile, run the same command again, and its items are computed again"
+                )
 
     def unload(self) -> None:
         """Free the models and pictures, as other processes will hold them."""
@@ -351,22 +363,16 @@ class Workbench:
 
 def identity(classifier: Classifier, name: str = "") -> str:
     """A hash of all that results depend on in a model: its weights, preparation, labels and layers, the settings of torch's
-    modules, and the source code of the user's own modules and of the factory in its `name`."""
+    modules, and the source code of the user's own modules and of the factory that is its `name`."""
     facts = [
         as_json(classifier.preparation),
         list(classifier.labels),
         dict(classifier.layers),
-        sorted({*source.of(classifier.net), *source.of(_factory(name))}),
+        source.of(classifier.net, [] if name.partition(":")[0] in models.SOURCES else [name]),
         # What is not among the weights, such as strides: of torch's modules alone, as others may count their calls, say.
         [module.extra_repr() for module in classifier.net.modules() if type(module).__module__.startswith("torch.")],
     ]
     return hashlib.sha256(f"{fingerprint(classifier.net)} {json.dumps(facts)}".encode()).hexdigest()[:32]
-
-
-def _factory(name: str) -> Any:
-    """The user's function that built a model; `None` for models of other sources."""
-    module, _, attribute = name.partition(":")
-    return None if module in models.SOURCES else getattr(sys.modules.get(module), attribute or "-", None)
 
 
 def _on_device(result: Any, device: str) -> Attribution:
