@@ -293,6 +293,9 @@ def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool,
         print_error(f"{failed} items failed; see why with: sfumato bench status {session.place.folder}")
     if reason:
         print_error(f"{reason}; run the same command again")
+    elif done < session.total:
+        reason = f"{session.total - done} items are not done; run the same command again"
+        print_error(reason)
     if failed or reason:
         raise typer.Exit(SOME_FAILED)
 

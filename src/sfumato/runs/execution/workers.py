@@ -30,7 +30,7 @@ from sfumato.runs.execution.supervision import Death, Queue, Task, verdict_of
 from sfumato.runs.periodic import start_periodic
 from sfumato.runs.plans.plan import Plan
 from sfumato.runs.stores.processes import this_process
-from sfumato.runs.work.faults import Fault, LostDeviceError, describe_error
+from sfumato.runs.work.faults import LONGEST, Fault, LostDeviceError, describe_error
 from sfumato.runs.work.items import Code
 from sfumato.runs.work.steps import LOADING, Step
 from sfumato.runs.work.workbench import Workbench
@@ -402,7 +402,7 @@ def _pass_on_warnings(send: Any) -> None:
 
     def shown(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if category is UserWarning:
-            send(WorkerWarning(" ".join(str(message).split())))
+            send(WorkerWarning(" ".join(str(message)[:LONGEST].split())))
         else:
             show(message, category, *place, **more)
 

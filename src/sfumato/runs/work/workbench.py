@@ -3,7 +3,9 @@
 import gc
 import hashlib
 import json
+import os
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -33,6 +35,7 @@ from sfumato.runs.work import source
 from sfumato.runs.work.cache import MethodResult
 from sfumato.runs.work.faults import Fault, LostDeviceError, OpenItems, describe_error, machine_fault
 from sfumato.runs.work.items import PREDICTED_TARGET, Chunk, Code, Unit, code_of, seed_of
+from sfumato.runs.work.model_state import ModelState
 from sfumato.runs.work.steps import LOADING, METHOD, PICTURE, PROTOCOL, SENDING, Step
 from sfumato.scores import top_class
 from sfumato.settings import as_json
@@ -93,7 +96,9 @@ class Workbench:
     """Is called with each step before it begins, so that the parent knows where a process died."""
     isolated: bool = False
     """Whether this process ignores Ctrl-C. If so, a `KeyboardInterrupt` comes from a method, model or protocol."""
+    _process: int = field(default_factory=os.getpid)
     _classifiers: dict[str, Classifier] = field(default_factory=dict)
+    _states: dict[str, ModelState] = field(default_factory=dict)
     _pictures: "OrderedDict[tuple[str, str, str], ShownPicture | ValueError]" = field(default_factory=OrderedDict)
     _classes: dict[tuple[str, str], ClassMap | ClassesError] = field(default_factory=dict)
     _outputs: dict[str, int] = field(default_factory=dict)
@@ -109,6 +114,7 @@ class Workbench:
                 )
             classifier.net.to(self.plan.device)
             self._classifiers[name] = classifier
+            self._states[name] = ModelState(classifier.net)
         return self._classifiers[name]
 
     def outputs(self, name: str) -> int:
@@ -118,7 +124,7 @@ class Workbench:
             inputs = torch.zeros(1, *classifier.preparation.shape, dtype=torch.float32, device=self.plan.device)
             try:
                 with torch.no_grad():
-                    self._outputs[name] = classifier.logits(inputs).shape[1]
+                    self._outputs[name] = self._call(partial(classifier.logits, inputs)).shape[1]
             except Exception as error:
                 if machine_fault(error) is not None:
                     raise
@@ -141,6 +147,7 @@ class Workbench:
     def unload(self) -> None:
         """Free the models and pictures, as other processes will hold them."""
         self._classifiers.clear()
+        self._states.clear()
         self._pictures.clear()
         _free_memory()
 
@@ -194,7 +201,7 @@ class Workbench:
     def _attempt(self, work: Callable[[], T]) -> T | BaseException:
         """Call code of the plan, and return its result or its error, even one that would end the process."""
         try:
-            return work()
+            return self._call(work)
         except KeyboardInterrupt as error:
             if not self.isolated:
                 raise
@@ -208,6 +215,20 @@ class Workbench:
         if fault is not None:
             _free_memory()
         return failure
+
+    def _call(self, work: Callable[[], T]) -> T:
+        """Call code of the plan. Whatever it does to a model, the next finds the models as they were loaded."""
+        try:
+            return work()
+        finally:
+            if os.getpid() != self._process:
+                os._exit(1)  # a copy of this process that the code forked: going on, it would do the same items
+            for name in [name for name, state in self._states.items() if not state.restore()]:
+                del self._classifiers[name], self._states[name]
+                warnings.warn(
+                    f"model {name!r} was left with other weights or hooks than it had; it is loaded again for the next item",
+                    stacklevel=1,
+                )
 
     def _query(self, chunk: Chunk, place: int, unit: Unit) -> Query:
         """Prepare a query. Raises `ValueError` if its picture or annotation cannot be used."""
@@ -281,14 +302,13 @@ class Workbench:
         method = self._attempt(lambda: self._method(chunk))
         if isinstance(method, BaseException):  # it cannot serve this model
             return [(query, items, MethodResult(method, 0.0)) for query, items in queries]
-        net = self.classifier(chunk.combination.model).net
         shapes: dict[tuple[int, ...], list[tuple[Query, tuple[Item, ...]]]] = {}
         for entry in queries:
             shapes.setdefault(tuple(entry[0].picture.inputs.shape), []).append(entry)
         results: list[tuple[Query, tuple[Item, ...], MethodResult]] = []
         for group in shapes.values():
             began = time.perf_counter()
-            outcomes = self._explain_batch(method, net, [query for query, _ in group])
+            outcomes = self._explain_batch(chunk, method, [query for query, _ in group])
             share = (time.perf_counter() - began) / len(group)
             results += [
                 (query, items, MethodResult(outcome, share))
@@ -296,9 +316,10 @@ class Workbench:
             ]
         return results
 
-    def _explain_batch(self, method: Any, net: Any, group: Sequence[Query]) -> list[Attribution | BaseException]:
+    def _explain_batch(self, chunk: Chunk, method: Any, group: Sequence[Query]) -> list[Attribution | BaseException]:
         def explained() -> list[Attribution]:
             inputs = torch.cat([query.picture.inputs for query in group]).to(self.plan.device)
+            net = self.classifier(chunk.combination.model).net
             result = method(net, inputs, [query.target for query in group])
             if self.plan.masks:
                 json.dumps(
@@ -312,7 +333,7 @@ class Workbench:
             return list(outcomes)
         if len(group) == 1:
             return [outcomes]
-        return [self._explain_batch(method, net, [query])[0] for query in group]
+        return [self._explain_batch(chunk, method, [query])[0] for query in group]
 
     def _method(self, chunk: Chunk) -> Callable[..., Attribution]:
         """The method, with the layer that the model's adapter names for it."""
@@ -329,7 +350,7 @@ class Workbench:
         case = Case(
             attribution=_on_device(explained.outcome, self.plan.device),
             model=self.classifier(chunk.combination.model).net,
-            inputs=query.picture.inputs.to(self.plan.device),
+            inputs=query.picture.inputs.to(self.plan.device, copy=True),  # which a protocol may write to
             target=query.target,
             method=self._method(chunk),
             truth=where,
@@ -376,11 +397,13 @@ def identity(classifier: Classifier, name: str = "") -> str:
 
 
 def _on_device(result: Any, device: str) -> Attribution:
-    """A result on the device, contiguous as after reading it from a shard, so that digits are the same with and without
-    masks."""
+    """A copy of a result on the device, contiguous as after reading it from a shard, so that digits are the same with and
+    without masks. A protocol may write to it."""
     values = {entry.name: getattr(result, entry.name) for entry in fields(result)}
     tensors: dict[str, Any] = {
-        name: value.to(device).contiguous() for name, value in values.items() if isinstance(value, Tensor)
+        name: value.detach().to(device, copy=True).contiguous()
+        for name, value in values.items()
+        if isinstance(value, Tensor)
     }
     return replace(result, **tensors)
 
