@@ -268,7 +268,7 @@ def test_a_link_to_another_picture_of_the_same_size_and_time_is_another_picture(
     """Pictures that a script writes one after the other have the same times on most disks."""
 
     def coarse(path):
-        status = os.stat(path)
+        status = Path(path).stat()
         return SimpleNamespace(st_size=status.st_size, st_mtime_ns=1, st_ctime_ns=1, st_ino=status.st_ino)
 
     monkeypatch.setattr(content, "os", SimpleNamespace(stat=coarse))
