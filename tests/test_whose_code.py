@@ -267,7 +267,7 @@ class Bench(Project):
         work = list(self.begin(**parts).work())
         record = read_record(Place(self.root / "run"))
         with record.place.store() as store:
-            sums = [row["sum"] for row in summary.rows(record, store)]
+            sums = [row["sum"] for row in summary.rows(record, store) if "sum" in row]
         return work[-1].done if work else 0, sums
 
 
@@ -314,6 +314,32 @@ def test_a_worker_has_the_code_with_which_the_run_began(bench):
     count, ones = bench.done()
     assert count == 2
     assert fives == pytest.approx([5 * value for value in ones], rel=1e-6)
+
+
+def test_a_copy_of_a_run_has_the_tables_of_protocols_that_are_missing(bench):
+    """The code of a protocol says what its rows come down to. The run has noted that."""
+    bench.done()
+    before = lines(bench)
+    assert [line.measure.name for line in before] == ["sum"]
+    (bench.root / f"{bench.mark}.py").unlink()
+    bench.forget()
+    assert lines(bench) == before
+
+
+def test_a_protocol_whose_measures_nobody_knows_is_left_out(bench):
+    bench.done(protocol='"X:Sum"\ncentre = "InsertionDeletion"')
+    with read_record(Place(bench.root / "run")).place.store() as store:
+        store.note("measures sum", [])
+    (bench.root / f"{bench.mark}.py").unlink()
+    bench.forget()
+    with pytest.warns(UserWarning, match="protocol 'sum' is left out, as the run has not noted its measures"):
+        assert {line.protocol for line in lines(bench)} == {"centre"}
+
+
+def lines(bench):
+    record = read_record(Place(bench.root / "run"))
+    with record.place.store() as store:
+        return list(summary.lines(record, store))
 
 
 def test_a_worker_does_not_ask_for_modules_that_it_cannot_see():

@@ -10,6 +10,7 @@ from sfumato.runs.checks.check import check_plan
 from sfumato.runs.execution.execute import Progress, execute
 from sfumato.runs.plans.findings import sentence
 from sfumato.runs.plans.plan import Combination, Plan
+from sfumato.runs.results.noted_protocol import note_measures
 from sfumato.runs.results.record import Place, Record, Where, read_record
 from sfumato.runs.stores.content import digest
 from sfumato.runs.stores.store import Store, StoreError, data_note
@@ -67,6 +68,7 @@ class Session(Record):
                 store,
                 self.place.shards.keep if self.plan.masks else None,
             )
+            note_measures(self, store)
 
     def cache(self, store: Store) -> ResultCache:
         """The results of methods that the run has kept; empty if the plan keeps no masks."""

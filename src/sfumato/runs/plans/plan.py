@@ -169,17 +169,19 @@ def parse(text: str, folder: Path, name: str = "the plan") -> Plan:
         raise ValueError(f"{where}, {'.'.join(error.keys)}: {error}") from error
 
 
-def protocols(text: str, name: str = "the plan") -> dict[str, Protocol]:
-    """The protocols of a plan alone: to read results, its methods, models and data sets need not be there."""
+def protocols(text: str, name: str = "the plan") -> dict[str, Protocol | ValueError]:
+    """The protocols of a plan alone: to read results, its methods, models and data sets need not be there.
+
+    In place of a protocol that cannot be made here, such as one whose module is missing, is the error."""
     content = tomllib.loads(text)
     models, methods = list(content["models"]), list(content["methods"])
-    try:
-        return {
-            protocol_name: _protocol(spec, ("protocols", protocol_name), methods, models).protocol
-            for protocol_name, spec in content["protocols"].items()
-        }
-    except SettingError as error:
-        raise ValueError(f"{name}, {'.'.join(error.keys)}: {error}") from error
+    made: dict[str, Protocol | ValueError] = {}
+    for protocol_name, spec in content["protocols"].items():
+        try:
+            made[protocol_name] = _protocol(spec, ("protocols", protocol_name), methods, models).protocol
+        except SettingError as error:
+            made[protocol_name] = ValueError(f"{name}, {'.'.join(error.keys)}: {error}")
+    return made
 
 
 KINDS = ("models", "methods", "data", "protocols")
