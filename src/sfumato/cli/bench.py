@@ -181,8 +181,8 @@ def compare(
         groups: dict[str, list[Line]] = {}
         if not any(line.estimate.count for line in lines):
             console().print(
-                f"nothing to compare: there is no query for which both {one} and {other} have a value; see: sfumato bench "
-                f"status {folder}",
+                f"nothing to compare: there is no query for which both {one} and {other} have a value of the same class; see: "
+                f"sfumato bench status {folder}",
                 soft_wrap=True,
             )
         for line in lines:

@@ -76,8 +76,8 @@ class Log:
         """The text of a line."""
         done, failed = self._counts or (self.before, 0)
         elapsed, new_items = self.clock() - self._began, done - self.before
-        percent = 100 * done / self.total if done == self.total else min(100 * done / max(self.total, 1), 99.9)
-        share = f" ({percent:.3g} %)" if self.total else ""
+        percent = 100 * done / max(self.total, 1)
+        share = f" ({percent if done >= self.total else min(percent, 99.9):.3g} %)" if self.total else ""
         parts = [f"{done} of {self.total} items{share}"]
         if new_items and elapsed > 0:
             parts.append(rate(new_items / elapsed))
