@@ -269,8 +269,6 @@ def _begin(plan: "Plan", place: "Place", other_version: str | None, on: str | No
 
 def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool, redo: "list[str] | None") -> None:
     """Compute the items that are not done, show the progress, and print a summary. Exits with an error if one is not done."""
-    from sfumato.runs.results.noted_protocol import note_measures
-
     with session.place.store() as run_store:
         if retry:
             session.retry(run_store)
@@ -290,7 +288,7 @@ def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool,
                         next_count = now + PAUSE_FACTOR * (time.monotonic() - now)
                 report(*session.counts(run_store))
         else:
-            note_measures(session, run_store)
+            session.note_measures(run_store)
         done, failed = session.counts(run_store)
     console().print(f"{done} items are done, {done - session.total + remaining} of them now; {failed} failed")
     if failed:

@@ -17,7 +17,6 @@ from sfumato.runs.execution.driver import drive, portable, windows_left
 from sfumato.runs.execution.execute import Progress, renewed_claims
 from sfumato.runs.execution.session import Session, current
 from sfumato.runs.plans.cluster import Cluster
-from sfumato.runs.results.noted_protocol import note_measures
 from sfumato.runs.stores.processes import this_process
 
 LOCAL = "ray"
@@ -44,7 +43,7 @@ def spread(session: Session, address: str, cluster: Cluster | None = None, looke
             me = this_process("ray")
             with renewed_claims(store, me), closing(Crew(ray, cluster, hello, 0 if ours else PATIENCE)) as crew:
                 yield from drive(session, store, me, crew, windows)
-        note_measures(session, store)
+        session.note_measures(store)
 
 
 @contextmanager

@@ -3,17 +3,19 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from sfumato.about import versions
+from sfumato.metrics.estimate import Row
 from sfumato.runs.checks.check import check_plan
 from sfumato.runs.execution.execute import Progress, execute
 from sfumato.runs.plans.findings import sentence
 from sfumato.runs.plans.plan import Combination, Plan
-from sfumato.runs.results.noted_protocol import note_measures
+from sfumato.runs.results.noted_protocol import note_of
 from sfumato.runs.results.record import Place, Record, Where, read_record
 from sfumato.runs.stores.content import digest
-from sfumato.runs.stores.store import Store, StoreError, data_note
+from sfumato.runs.stores.store import Store, StoreError, data_note, measures_note
 from sfumato.runs.work import items
 from sfumato.runs.work.cache import ResultCache
 from sfumato.runs.work.register import is_registered, register
@@ -25,6 +27,10 @@ from sfumato.settings import near
 
 ANEW, ADOPT = "anew", "adopt"
 """What to do with items that another version made: do them again, or count them as done."""
+
+
+SAMPLE = 100
+"""Rows of each method from which a protocol says its measures."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +74,21 @@ class Session(Record):
                 store,
                 self.place.shards.keep if self.plan.masks else None,
             )
-            note_measures(self, store)
+            self.note_measures(store)
+
+    def note_measures(self, store: Store) -> None:
+        """Note what the protocols of other packages make of their rows: a copy may be read where they are missing."""
+        for name, protocol in self.protocols.items():
+            if type(protocol).__module__.startswith("sfumato."):
+                continue
+            rows: list[Row] = []
+            for where in self.places:
+                for page in islice(store.pages(where.recipe), 1 if where.protocol == name else 0):
+                    values = islice(zip(*page.values, strict=True), SAMPLE)
+                    rows += [dict(zip(page.names, row, strict=True)) for row in values]
+            measures = note_of(protocol, rows) if rows else None
+            if measures is not None and store.notes().get(measures_note(name)) != measures:
+                store.note(measures_note(name), measures)
 
     def cache(self, store: Store) -> ResultCache:
         """The results of methods that the run has kept; empty if the plan keeps no masks."""

@@ -29,7 +29,6 @@ from sfumato.runs.execution.session import Session
 from sfumato.runs.execution.supervision import Death, Queue, Task, verdict_of
 from sfumato.runs.periodic import start_periodic
 from sfumato.runs.plans.plan import Plan
-from sfumato.runs.results.noted_protocol import note_measures
 from sfumato.runs.stores.processes import this_process
 from sfumato.runs.work.faults import LONGEST, Fault, LostDeviceError, describe_error
 from sfumato.runs.work.items import Code
@@ -81,7 +80,7 @@ def spread(session: Session, workers: int = 1, looked: bool = False) -> Generato
             closing(Pool(workers, portable(session.plan), dict(session.weights), session.code)) as pool,
         ):
             yield from drive(session, store, me, pool, windows)
-        note_measures(session, store)
+        session.note_measures(store)
 
 
 @dataclass(frozen=True)

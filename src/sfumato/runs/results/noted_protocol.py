@@ -2,18 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from itertools import islice
 from typing import Any
 
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row
 from sfumato.metrics.protocol import Protocol
-from sfumato.runs.results.record import Record, measures_note
-from sfumato.runs.stores.store import Store
 from sfumato.settings import as_json, from_json
-
-SAMPLE = 100
-"""Rows of each method from which a protocol says its measures."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +18,7 @@ class NotedProtocol(Protocol):
 
     @classmethod
     def read(cls, note: Any) -> "NotedProtocol":
-        """The protocol of a note that `note_measures` wrote."""
+        """The protocol of a note that `note_of` made."""
         return cls(tuple(measure for measure in from_json(note or []) if isinstance(measure, Measure)))
 
     def measure(self, case: Case) -> Row:
@@ -37,23 +31,12 @@ class NotedProtocol(Protocol):
         return [measure for measure in self.noted if not rows or _columns(measure) <= names]
 
 
-def note_measures(record: Record, store: Store) -> None:
-    """Note the measures that the protocols of other packages name, as far as they are means that sfumato has."""
-    for name, protocol in record.protocols.items():
-        if type(protocol).__module__.startswith("sfumato."):
-            continue
-        rows: list[Row] = []
-        for where in record.places:
-            if where.protocol == name:
-                for page in islice(store.pages(where.recipe), 1):
-                    values = islice(zip(*page.values, strict=True), SAMPLE)
-                    rows += [dict(zip(page.names, row, strict=True)) for row in values]
-        try:
-            measures = [as_json(measure) for measure in protocol.measures(rows) if _ours(measure.statistic)]
-        except Exception:  # noqa: BLE001, S112  # of anyone's own code: a table says what is wrong
-            continue
-        if rows and store.notes().get(measures_note(name)) != measures:
-            store.note(measures_note(name), measures)
+def note_of(protocol: Protocol, rows: Sequence[Row]) -> list[Any] | None:
+    """The measures of a protocol as JSON, as far as they are means that sfumato has; `None` if it cannot say them."""
+    try:
+        return [as_json(measure) for measure in protocol.measures(rows) if _ours(measure.statistic)]
+    except Exception:  # noqa: BLE001  # of anyone's own code: a table says what is wrong
+        return None
 
 
 def _ours(statistic: Any) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfumato.runs.stores.opened import open_store
-from sfumato.runs.stores.store import Store, Tally, data_note
+from sfumato.runs.stores.store import Store, Tally, data_note, measures_note
 
 if TYPE_CHECKING:  # torch takes seconds, and how far a run is says its store alone
     from sfumato.metrics.protocol import Protocol
@@ -77,12 +77,12 @@ class Record:
     said: Mapping[str, Any]
     """Other facts that were noted when the run began, by name."""
     measures: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
-    """The measures of protocols of other packages, as JSON, by the protocol's name (see `note_measures`)."""
+    """The measures of protocols of other packages, as JSON, by the protocol's name (see `Session.note_measures`)."""
 
     @cached_property
     def protocols(self) -> "dict[str, Protocol]":
         """The plan's protocols, which sum up rows. One that cannot be made here sums up as the run has noted, see
-        `note_measures`; without a note there is a warning."""
+        `Session.note_measures`; without a note there is a warning."""
         from sfumato.runs.plans import plan as plans
         from sfumato.runs.results.noted_protocol import NotedProtocol
 
@@ -146,11 +146,6 @@ def read_record(place: Place) -> Record:
             f"no run was begun in {str(place.folder)!r}; start one with: sfumato bench run PLAN --out FOLDER"
         )
     return Record(place, notes["plan"]["text"], Path(notes["plan"]["folder"]), **_of_notes(notes))
-
-
-def measures_note(protocol: str) -> str:
-    """The name of the note about the measures of a protocol, by its name in the plan."""
-    return f"measures {protocol}"
 
 
 def _of_notes(notes: Mapping[str, Any]) -> dict[str, Any]:
