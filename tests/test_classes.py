@@ -182,12 +182,14 @@ def test_a_line_says_how_classes_are_mapped():
     assert line(["cat"], ["cat"]) == "pets → net: 1 of 1 classes by name"
     assert line(["cats", "dog"], ["dog", "cat"]) == "pets → net: 1 of 2 classes by name, 1 by a plural (cats is 'cat')"
     assert line(["a", "b"], ["x", "y"]) == (
-        "pets → net: 2 of 2 classes in order: no name of one is a name of the other"
+        "pets → net: 2 of 2 classes in order: no name of one is a name of the other (a is 'x', b is 'y')"
     )
     assert line(["cat", "puma"], ["cat", "lynx"], {"puma": 1}) == (
         "pets → net: 1 of 2 classes by name, 1 as the plan says (puma is 'lynx')"
     )
-    assert line(["cat", "puma"], ["cat", "lynx"], "in order") == "pets → net: 2 of 2 classes in order, as the plan says"
+    assert line(["cat", "puma"], ["cat", "lynx"], "in order") == (
+        "pets → net: 2 of 2 classes in order, as the plan says (cat is 'cat', puma is 'lynx')"
+    )
     assert line(["cat", "man"], ["cat"], targets={0}) == "pets → net: 1 of 2 classes by name, 1 never explained"
 
 

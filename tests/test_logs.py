@@ -37,6 +37,12 @@ def test_a_line_has_the_rate_the_time_left_and_the_failures():
     assert lines.line(last=True) == "1000 of 1000 items (100 %), 7.5 a second, 4 failed, 2 min in all"
 
 
+def test_a_run_that_lacks_one_item_is_not_at_100_percent():
+    lines, _ = log(total=100_000)
+    lines.note(99_999, 0)
+    assert lines.line().startswith("99999 of 100000 items (99.9 %)")
+
+
 def test_nothing_to_do_divides_by_nothing():
     lines, _ = log(total=0)
     lines.note(0, 0)
@@ -112,13 +118,19 @@ def test_the_first_line_comes_soon_and_others_each_minute():
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0, "0 s"), (0.3, "0.3 s"), (42, "42 s"), (599, "10 min"), (3599, "1 h 0 min"), (7260, "2 h 1 min"), (1e6, "11 d 14 h")],
+    [
+        (0, "0 s"), (0.3, "0.3 s"), (9.7, "10 s"), (42, "42 s"), (599, "10 min"), (3599, "1 h 0 min"), (7260, "2 h 1 min"),
+        (1e6, "11 d 14 h"),
+    ],
 )  # fmt: skip
 def test_durations_are_said_in_words(seconds, said):
     assert duration(seconds) == said
 
 
-@pytest.mark.parametrize(("value", "said"), [(12.34, "12.3 a second"), (0.5, "30 a minute"), (1e-3, "3.6 an hour")])
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(12.34, "12.3 a second"), (12345, "12345 a second"), (0.5, "30 a minute"), (1e-3, "3.6 an hour")],
+)
 def test_rates_have_a_unit_that_suits_them(value, said):
     assert rate(value) == said
 

@@ -181,8 +181,8 @@ def compare(
         groups: dict[str, list[Line]] = {}
         if not any(line.estimate.count for line in lines):
             console().print(
-                f"nothing to compare: there is no query for which both {one} and {other} have a value; see: sfumato bench "
-                f"status {folder}",
+                f"nothing to compare: there is no query for which both {one} and {other} have a value of the same class; see: "
+                f"sfumato bench status {folder}",
                 soft_wrap=True,
             )
         for line in lines:
@@ -287,12 +287,17 @@ def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool,
                         report(*session.counts(run_store))  # with items that other machines compute meanwhile
                         next_count = now + PAUSE_FACTOR * (time.monotonic() - now)
                 report(*session.counts(run_store))
+        else:
+            session.note_measures(run_store)
         done, failed = session.counts(run_store)
     console().print(f"{done} items are done, {done - session.total + remaining} of them now; {failed} failed")
     if failed:
         print_error(f"{failed} items failed; see why with: sfumato bench status {session.place.folder}")
     if reason:
         print_error(f"{reason}; run the same command again")
+    elif done < session.total:
+        reason = f"{session.total - done} items are not done; run the same command again"
+        print_error(reason)
     if failed or reason:
         raise typer.Exit(SOME_FAILED)
 

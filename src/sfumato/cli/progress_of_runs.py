@@ -76,7 +76,8 @@ class Log:
         """The text of a line."""
         done, failed = self._counts or (self.before, 0)
         elapsed, new_items = self.clock() - self._began, done - self.before
-        share = f" ({100 * done / self.total:.3g} %)" if self.total else ""
+        percent = 100 * done / max(self.total, 1)
+        share = f" ({percent if done >= self.total else min(percent, 99.9):.3g} %)" if self.total else ""
         parts = [f"{done} of {self.total} items{share}"]
         if new_items and elapsed > 0:
             parts.append(rate(new_items / elapsed))
@@ -93,7 +94,7 @@ def rate(per_second: float) -> str:
     ('2.35 a second', '3 a minute')
     """
     if per_second >= 1:
-        return f"{per_second:.3g} a second"
+        return f"{per_second:.3g} a second" if per_second < 999.5 else f"{per_second:.0f} a second"
     return f"{60 * per_second:.3g} a minute" if 60 * per_second >= 1 else f"{3600 * per_second:.3g} an hour"
 
 
@@ -105,7 +106,7 @@ def duration(seconds: float) -> str:
     """
     minutes = round(seconds / 60)
     if seconds < 100:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1g} s"
+        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1g} s"
     if minutes < 60:
         return f"{minutes} min"
     if minutes < 48 * 60:

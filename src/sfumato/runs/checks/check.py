@@ -4,6 +4,7 @@ Models are loaded and run on an empty picture, and a few examples of each data s
 `sfumato.runs.checks.trial`.
 """
 
+import pickle
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from sfumato.runs.checks.models import model_fault, unlike_others, without_devic
 from sfumato.runs.plans.class_notes import class_line
 from sfumato.runs.plans.classes import ORDER, ClassMap
 from sfumato.runs.plans.data_sample import DataSample
-from sfumato.runs.plans.findings import Finding, Findings, comma_list
+from sfumato.runs.plans.findings import Finding, Findings, comma_list, first_line
 from sfumato.runs.plans.plan import Plan
 from sfumato.runs.plans.spellings import PLURAL
 from sfumato.runs.plans.unmatched import ClassesError
@@ -36,7 +37,7 @@ def check_plan(
     device = list(without_device(plan, on_cluster))
     if device:
         bench = Workbench(replace(plan, device="cpu"))  # so that all else is told, too
-    findings.faults += [*device, *_without_work(plan)]
+    findings.faults += [*device, *_without_work(plan), *_not_sendable(plan)]
     findings.notes += _unused(plan)
     models = {name: fault for name in plan.models if (fault := model_fault(plan, bench, name))}
     findings.faults += models.values()
@@ -75,6 +76,22 @@ def _without_work(plan: Plan) -> Iterator[Finding]:
                 f"nothing is done with data set {name!r}: its protocols {comma_list(data.protocols)} judge none of its "
                 f"methods {comma_list(data.methods)}",
                 data=name,
+            )
+
+
+def _not_sendable(plan: Plan) -> Iterator[Finding]:
+    """Methods and protocols that cannot be sent to the processes that compute."""
+    things = [(("methods", name), method) for name, method in plan.methods.items()]
+    things += [(("protocols", name), entry.protocol) for name, entry in plan.protocols.items()]
+    for keys, thing in things:
+        try:
+            pickle.dumps(thing)
+        except Exception as error:  # noqa: BLE001  # what a thing of anyone's own raises
+            yield Finding(
+                keys,
+                f"it cannot be sent to worker processes ({first_line(error)}); name a class or function at the top level of a "
+                "module, or a factory that returns an object of such a class",
+                **{keys[0][:-1]: keys[1]},
             )
 
 

@@ -23,7 +23,7 @@ from sfumato.runs.stores.content import content
 from sfumato.runs.stores.store import Done, Item
 from sfumato.runs.work.cache import MethodResult
 from sfumato.runs.work.faults import KILLED, Fault, OpenItems, describe_error
-from sfumato.runs.work.items import Chunk, Unit
+from sfumato.runs.work.items import Chunk, Code, Unit
 
 LOOK = 2.0
 """Seconds between two looks at the machines of the cluster."""
@@ -51,9 +51,9 @@ class Worker:
     A process below the actor holds the plan's models and computes, as on one machine. So an item that ends its process, or
     takes too long, does not end the actor."""
 
-    def __init__(self, plan: Plan, weights: Mapping[str, str], made_by: Mapping[str, str]) -> None:
+    def __init__(self, plan: Plan, weights: Mapping[str, str], code: Code, made_by: Mapping[str, str]) -> None:
         self._made_by = made_by
-        self._pool = Pool(1, plan, dict(weights))
+        self._pool = Pool(1, plan, dict(weights), code)
 
     def ready(self) -> Answer:
         """Check that the code here is the same as on the machine of the driver."""

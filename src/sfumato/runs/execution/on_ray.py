@@ -39,10 +39,11 @@ def spread(session: Session, address: str, cluster: Cluster | None = None, looke
         if (windows := windows_left(session, store, looked)) is None:
             return  # no cluster is needed to do nothing
         with connect(address, cluster) as (ray, ours):
-            hello = (portable(session.plan), dict(session.weights), current())
+            hello = (portable(session.plan), dict(session.weights), session.code, current())
             me = this_process("ray")
             with renewed_claims(store, me), closing(Crew(ray, cluster, hello, 0 if ours else PATIENCE)) as crew:
                 yield from drive(session, store, me, crew, windows)
+        session.note_measures(store)
 
 
 @contextmanager

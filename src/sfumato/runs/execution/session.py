@@ -1,18 +1,21 @@
 """A session of a run: begin it or continue it, do what is left, and choose what is done again."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from sfumato.about import versions
+from sfumato.metrics.estimate import Row
 from sfumato.runs.checks.check import check_plan
 from sfumato.runs.execution.execute import Progress, execute
 from sfumato.runs.plans.findings import sentence
 from sfumato.runs.plans.plan import Combination, Plan
+from sfumato.runs.results.noted_protocol import note_of
 from sfumato.runs.results.record import Place, Record, Where, read_record
 from sfumato.runs.stores.content import digest
-from sfumato.runs.stores.store import Store, StoreError, data_note
+from sfumato.runs.stores.store import Store, StoreError, data_note, measures_note
 from sfumato.runs.work import items
 from sfumato.runs.work.cache import ResultCache
 from sfumato.runs.work.register import is_registered, register
@@ -26,6 +29,10 @@ ANEW, ADOPT = "anew", "adopt"
 """What to do with items that another version made: do them again, or count them as done."""
 
 
+SAMPLE = 100
+"""Rows of each method from which a protocol says its measures."""
+
+
 @dataclass(frozen=True, eq=False)
 class Session(Record):
     """A run with its plan: all that the remaining work needs."""
@@ -33,6 +40,8 @@ class Session(Record):
     plan: Plan
     bench: Workbench | None = None
     """The models, if this process has loaded them already."""
+    code: items.Code = field(default_factory=dict)
+    """The code of the methods and protocols when the session began. A worker that has other code does not work."""
 
     @cached_property
     def numbers(self) -> dict[tuple[Combination, str], int]:
@@ -56,7 +65,7 @@ class Session(Record):
     def work(self) -> Iterator[Progress]:
         """Do in this process all that is not done. There is no time limit, and an item that ends its process ends this one; see
         `sfumato.runs.execution.workers.spread` for work in processes of its own."""
-        bench = self.bench or Workbench(self.plan, self.weights)
+        bench = self.bench or Workbench(self.plan, self.weights, self.code)
         with self.place.store() as store:
             cache = self.cache(store)
             yield from execute(
@@ -65,6 +74,21 @@ class Session(Record):
                 store,
                 self.place.shards.keep if self.plan.masks else None,
             )
+            self.note_measures(store)
+
+    def note_measures(self, store: Store) -> None:
+        """Note what the protocols of other packages make of their rows: a copy may be read where they are missing."""
+        for name, protocol in self.protocols.items():
+            if type(protocol).__module__.startswith("sfumato."):
+                continue
+            rows: list[Row] = []
+            for where in self.places:
+                for page in islice(store.pages(where.recipe), 1 if where.protocol == name else 0):
+                    values = islice(zip(*page.values, strict=True), SAMPLE)
+                    rows += [dict(zip(page.names, row, strict=True)) for row in values]
+            measures = note_of(protocol, rows) if rows else None
+            if measures is not None and store.notes().get(measures_note(name)) != measures:
+                store.note(measures_note(name), measures)
 
     def cache(self, store: Store) -> ResultCache:
         """The results of methods that the run has kept; empty if the plan keeps no masks."""
@@ -134,7 +158,8 @@ def begin(
         for name, entry in plan.data.items():
             register(store, name, entry)
         indices = {(class_note["data"], class_note["model"]): class_note["indices"] for class_note in findings.classes}
-        recipes = items.recipes(plan, weights, made_by, indices)
+        code = items.code_of(plan)
+        recipes = items.recipes(plan, weights, made_by, indices, code)
         hashes = {key: digest(recipe) for key, recipe in recipes.items()}
         numbers = store.add_recipes({hashes[key]: recipe for key, recipe in recipes.items()})
         places = tuple(
@@ -151,7 +176,7 @@ def begin(
         if not store.claimed():  # else somebody may be about to name what he has just written
             place.shards.sweep(store.shards)
     data = {name: notes[data_note(name)] for name in plan.data}
-    return Session(place, plan.text, plan.folder, made_by, weights, places, data, facts, plan, bench)
+    return Session(place, plan.text, plan.folder, made_by, weights, places, data, facts, plan, bench, code)
 
 
 def _registered_data(plan: Plan, place: Place) -> list[str]:

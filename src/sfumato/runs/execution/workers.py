@@ -30,7 +30,8 @@ from sfumato.runs.execution.supervision import Death, Queue, Task, verdict_of
 from sfumato.runs.periodic import start_periodic
 from sfumato.runs.plans.plan import Plan
 from sfumato.runs.stores.processes import this_process
-from sfumato.runs.work.faults import Fault, LostDeviceError, describe_error
+from sfumato.runs.work.faults import LONGEST, Fault, LostDeviceError, describe_error
+from sfumato.runs.work.items import Code
 from sfumato.runs.work.steps import LOADING, Step
 from sfumato.runs.work.workbench import Workbench
 
@@ -74,8 +75,12 @@ def spread(session: Session, workers: int = 1, looked: bool = False) -> Generato
         if (windows := windows_left(session, store, looked)) is None:
             return  # no process is needed to do nothing
         me = this_process(f"{time.time_ns()}")
-        with renewed_claims(store, me), closing(Pool(workers, portable(session.plan), dict(session.weights))) as pool:
+        with (
+            renewed_claims(store, me),
+            closing(Pool(workers, portable(session.plan), dict(session.weights), session.code)) as pool,
+        ):
             yield from drive(session, store, me, pool, windows)
+        session.note_measures(store)
 
 
 @dataclass(frozen=True)
@@ -130,10 +135,10 @@ class WorkerProcess:
 class Pool(Workers):
     """Processes of this machine that are started when there is work, and replaced when they die."""
 
-    def __init__(self, workers: int, plan: Plan, weights: dict[str, str]) -> None:
+    def __init__(self, workers: int, plan: Plan, weights: dict[str, str], code: Code) -> None:
         self._workers = workers
         self._timeout = plan.timeout
-        self._hello = pickle.dumps((plan, weights))
+        self._hello = pickle.dumps((plan, weights, code))
         self._context = multiprocessing.get_context("spawn")
         self._processes: list[WorkerProcess] = []
         self._waiting: deque[Task] = deque()
@@ -363,8 +368,9 @@ def _worker(connection: Connection, hello: bytes) -> None:
 
     _pass_on_warnings(send)
     try:
-        plan, weights = pickle.loads(hello)  # noqa: S301  # of our own parent
-        bench = Workbench(plan, weights, on_step=send, isolated=True)
+        plan, weights, code = pickle.loads(hello)  # noqa: S301  # of our own parent
+        bench = Workbench(plan, weights, code, on_step=send, isolated=True)
+        bench.check_code()
         send(Ready())
         with one_thread():
             while True:
@@ -397,7 +403,7 @@ def _pass_on_warnings(send: Any) -> None:
 
     def shown(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if category is UserWarning:
-            send(WorkerWarning(" ".join(str(message).split())))
+            send(WorkerWarning(" ".join(str(message)[:LONGEST].split())))
         else:
             show(message, category, *place, **more)
 

@@ -94,6 +94,22 @@ def make(spec: Any, classes: Mapping[str, Callable[..., Any]], keys: tuple[str, 
         raise SettingError(keys, str(error)) from error
 
 
+def named_paths(entry: Any, name: str) -> list[str]:
+    """The dotted paths that an entry in a plan names: of its own class or factory, and of those of its settings.
+
+    >>> named_paths({"use": "mine.methods:make", "mask": {"use": "mine.masks:Disc"}, "steps": 3}, "made")
+    ['mine.methods:make', 'mine.masks:Disc']
+    """
+    used = entry.get(USE, name) if isinstance(entry, Mapping) else entry if isinstance(entry, str) else ""
+    paths = [used] if isinstance(used, str) and ":" in used else []
+    settings = entry if isinstance(entry, Mapping) else {}
+    for key, value in settings.items():
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, Mapping):
+                paths += named_paths(part, key)
+    return paths
+
+
 def _find(name: str, classes: Mapping[str, Callable[..., Any]], keys: tuple[str, ...], kind: str) -> Callable[..., Any]:
     for one, thing in classes.items():
         if plain(one) == plain(name):

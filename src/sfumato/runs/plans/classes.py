@@ -90,7 +90,7 @@ class ClassMap:
         examples = [
             [classes[place], labels[index] if index < len(labels) else f"output {index}", way]
             for place, (index, way) in enumerate(zip(self.indices, self.ways, strict=True))
-            if index is not None and way in (PLURAL, PLAN)
+            if index is not None and way in (PLURAL, PLAN, ORDER, PLAN_ORDER)
         ]
         counts = {way: self.ways.count(way) for way in WAYS if way in self.ways}
         return {

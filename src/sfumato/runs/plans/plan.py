@@ -41,6 +41,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,6 +121,11 @@ class Plan:
     name: str = field(default="the plan", compare=False)
     """The name of the file, for messages."""
 
+    @cached_property
+    def entries(self) -> Mapping[str, Any]:
+        """The tables of the file, as they are written; empty for a plan that was made without a text."""
+        return tomllib.loads(self.text)
+
     def place_of(self, keys: tuple[str, ...]) -> str:
         """The place of keys in the file, or of the nearest table: "plan.toml, line 3, models.mine"."""
         line = line_of(self.text, keys)
@@ -163,17 +169,19 @@ def parse(text: str, folder: Path, name: str = "the plan") -> Plan:
         raise ValueError(f"{where}, {'.'.join(error.keys)}: {error}") from error
 
 
-def protocols(text: str, name: str = "the plan") -> dict[str, Protocol]:
-    """The protocols of a plan alone: to read results, its methods, models and data sets need not be there."""
+def protocols(text: str, name: str = "the plan") -> dict[str, Protocol | ValueError]:
+    """The protocols of a plan alone: to read results, its methods, models and data sets need not be there.
+
+    In place of a protocol that cannot be made here, such as one whose module is missing, is the error."""
     content = tomllib.loads(text)
     models, methods = list(content["models"]), list(content["methods"])
-    try:
-        return {
-            protocol_name: _protocol(spec, ("protocols", protocol_name), methods, models).protocol
-            for protocol_name, spec in content["protocols"].items()
-        }
-    except SettingError as error:
-        raise ValueError(f"{name}, {'.'.join(error.keys)}: {error}") from error
+    made: dict[str, Protocol | ValueError] = {}
+    for protocol_name, spec in content["protocols"].items():
+        try:
+            made[protocol_name] = _protocol(spec, ("protocols", protocol_name), methods, models).protocol
+        except SettingError as error:
+            made[protocol_name] = ValueError(f"{name}, {'.'.join(error.keys)}: {error}")
+    return made
 
 
 KINDS = ("models", "methods", "data", "protocols")

@@ -59,5 +59,5 @@ def _take_in(
         data, model, protocol = places[0].data, places[0].model, places[0].protocol
         measures = record.protocols[protocol].measures([row for table in tables for row in table.examples])
         columns = {where.method: table.columns for where, table in zip(places, tables, strict=True)}
-        for measure, methods in zip(measures, undecided_by(measures, columns), strict=True):
+        for measure, methods in zip(measures, undecided_by(measures, columns) if measures else [], strict=True):
             leading[data, model, protocol, measure.name] = methods

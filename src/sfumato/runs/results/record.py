@@ -2,15 +2,16 @@
 not needed."""
 
 import secrets
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfumato.runs.stores.opened import open_store
-from sfumato.runs.stores.store import Store, Tally, data_note
+from sfumato.runs.stores.store import Store, Tally, data_note, measures_note
 
 if TYPE_CHECKING:  # torch takes seconds, and how far a run is says its store alone
     from sfumato.metrics.protocol import Protocol
@@ -75,13 +76,27 @@ class Record:
     """By data set, its classes and how many examples and queries it has (see `register`)."""
     said: Mapping[str, Any]
     """Other facts that were noted when the run began, by name."""
+    measures: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    """The measures of protocols of other packages, as JSON, by the protocol's name (see `Session.note_measures`)."""
 
     @cached_property
     def protocols(self) -> "dict[str, Protocol]":
-        """The plan's protocols, which sum up rows."""
+        """The plan's protocols, which sum up rows. One that cannot be made here sums up as the run has noted, see
+        `Session.note_measures`; without a note there is a warning."""
         from sfumato.runs.plans import plan as plans
+        from sfumato.runs.results.noted_protocol import NotedProtocol
 
-        return plans.protocols(self.text, "the run's plan")
+        protocols: dict[str, Protocol] = {}
+        for name, made in plans.protocols(self.text, "the run's plan").items():
+            if not isinstance(made, ValueError):
+                protocols[name] = made
+                continue
+            protocols[name] = noted = NotedProtocol.read(self.measures.get(name))
+            if not noted.noted:
+                warnings.warn(
+                    f"protocol {name!r} is left out, as the run has not noted its measures: {made}", stacklevel=1
+                )
+        return protocols
 
     def read_plan(self) -> "Plan":
         """Parse the plan again: its methods and data sets must be there."""
@@ -141,4 +156,9 @@ def _of_notes(notes: Mapping[str, Any]) -> dict[str, Any]:
         "places": places,
         "data": {where.data: notes[data_note(where.data)] for where in places},
         "said": notes.get("said", {}),
+        "measures": {
+            where.protocol: notes[measures_note(where.protocol)]
+            for where in places
+            if measures_note(where.protocol) in notes
+        },
     }

@@ -211,7 +211,7 @@ def sum_up(
         measures = protocol.measures(examples)
         if len({measure.name for measure in measures}) < len(measures):
             raise ValueError(f"several measures have one name: {', '.join(measure.name for measure in measures)}")
-        return list(zip(measures, estimates_of(measures, columns, against), strict=True))
+        return list(zip(measures, estimates_of(measures, columns, against), strict=True)) if measures else []
     except Exception as error:  # it may be anyone's code
         raise ValueError(
             f"protocol {name!r} cannot say what its rows of {method!r} come down to ({type(error).__name__}: {error}); "

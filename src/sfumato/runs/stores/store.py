@@ -17,6 +17,11 @@ def data_note(name: str) -> str:
     return f"data {name}"
 
 
+def measures_note(protocol: str) -> str:
+    """The name of the note about the measures of a protocol, by its name in the plan."""
+    return f"measures {protocol}"
+
+
 class StoreError(OSError):
     """The store cannot be read or written. The message says in one sentence what is wrong and what to do. Commits are kept."""
 

@@ -14,6 +14,10 @@ IN_A_ROW = 5
 large picture, or a few from one source, may be too much for a machine that works."""
 
 
+LONGEST = 2000
+"""The most characters of a message that a row keeps: it may hold a whole tensor, at each of a million pictures."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """One way in which a machine fails."""
@@ -163,16 +167,26 @@ def machine_fault(error: BaseException) -> Fault | None:
 def describe_error(error: BaseException) -> str:
     """An error's message on one line, with its type. A `ValueError` stands without its type, as its message is written
     for users."""
-    text = " ".join(str(error).split())
+    text = " ".join(message_of(error).split())
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST - 1]}…"
     if isinstance(error, ValueError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def message_of(error: BaseException) -> str:
+    """An error's message. A class of anyone's own may fail to say it."""
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001  # whatever it is
+        return f"(its message cannot be read: {type(failure).__name__})"
+
+
 def _of(error: BaseException, kind: Kind) -> bool:
     if isinstance(error, OSError) and error.errno in kind.numbers:
         return True
-    spoken = kind.words and isinstance(error, SPOKEN) and re.search(kind.words, str(error), re.IGNORECASE)
+    spoken = kind.words and isinstance(error, SPOKEN) and re.search(kind.words, message_of(error), re.IGNORECASE)
     return isinstance(error, kind.types) or bool(spoken)
 
 
@@ -184,7 +198,7 @@ def _loses(error: BaseException) -> bool:
     return isinstance(error, torch.AcceleratorError | torch.cuda.DeferredCudaCallError) or bool(
         isinstance(error, RuntimeError)
         and not isinstance(error, torch.OutOfMemoryError)
-        and re.search(LOST, str(error), re.IGNORECASE)
+        and re.search(LOST, message_of(error), re.IGNORECASE)
     )
 
 

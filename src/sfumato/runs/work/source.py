@@ -3,16 +3,20 @@
 import ast
 import hashlib
 import sys
+import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
-from functools import cache
-from importlib.machinery import PathFinder
+from functools import cache, partial
+from importlib.machinery import ModuleSpec
 from importlib.util import resolve_name
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from torch import nn
+
+from sfumato.runs.work.loaded_code import hash_of_code
 
 ABOVE = ("behaviour", "cli", "figures", "runs", "web")
 """Packages and modules that store or show results, or ask other questions: rows of a run do not depend on them."""
@@ -33,20 +37,46 @@ def code() -> str:
 OWN = ("builtins", "sfumato", "torch")
 """Packages whose code is known by their versions (see `session.current`)."""
 
+STANDARD = frozenset(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
+INSTALLED = {"site-packages", "dist-packages"}
+"""The folders of Python's own modules, and the names of the folders of installed packages."""
 
-def of(thing: Any) -> list[str]:
+LOADERS = ("import_module", "__import__")
+"""Functions that import a module by its name."""
+
+
+def of(thing: Any, named: Iterable[str] = ()) -> list[str]:
     """The user's code that an object depends on: a line with a hash for each module.
 
     The modules are those of its classes and their bases that are not sfumato's own, and those that these import from their own
-    package or folder, loaded or not. A class with a text `version` is known by that instead, an installed package by its
-    `__version__` if it has one. Objects within settings, and the modules of a network, count too.
+    package or folder, loaded or not. A class that states a text `version` is known by that instead, an installed package by its
+    `__version__` if it has one. Objects within settings, and the modules of a network, count too. `named` are the dotted paths,
+    such as "package.module:factory", by which a plan names the object and parts of it.
     """
-    return sorted({line for kind in _kinds(thing) for base in _derived_from(kind) for line in _lines_of(base)})
+    kinds = [*_kinds(thing), *(kind for path in named for kind in _kinds_named(path))]
+    return sorted({line for kind in kinds for base in _derived_from(kind) for line in _lines_of(base)})
 
 
-def _derived_from(kind: Any) -> tuple[Any, ...]:
-    """A class and its bases; the class alone if it has a `version`."""
-    return (kind,) if isinstance(getattr(kind, "version", None), str) else getattr(kind, "__mro__", (kind,))
+def differing(lines: Iterable[str], others: Iterable[str]) -> list[str]:
+    """The modules that have other hashes, or versions, in two results of `of`. What only one of them names may be a module
+    that the other process cannot see."""
+    one, other = (dict(line.rsplit(" ", 1) for line in some) for some in (lines, others))
+    return [name for name, mark in one.items() if other.get(name, mark) != mark]
+
+
+def _derived_from(kind: Any) -> list[Any]:
+    """A class and its bases, without the bases of a class that states a `version`: this stands for them too."""
+    bases: list[Any] = []
+    for base in kind.__mro__ if isinstance(kind, type) else (kind,):
+        if not any(_version(other) and issubclass(other, base) for other in bases):
+            bases.append(base)
+    return bases
+
+
+def _version(kind: Any) -> str:
+    """The `version` that a class states itself, not one of its bases, which cannot know of it; empty without one."""
+    version = None if isinstance(kind, ModuleType) else getattr(kind, "__dict__", {}).get("version")
+    return version if isinstance(version, str) else ""
 
 
 def _kinds(thing: Any) -> Iterator[type | Any]:
@@ -63,24 +93,46 @@ def _kinds(thing: Any) -> Iterator[type | Any]:
     elif isinstance(thing, tuple | list):
         for value in thing:
             yield from _kinds(value)
+    elif isinstance(thing, partial):
+        yield from _kinds([thing.func, thing.args, thing.keywords])
     elif callable(thing) and hasattr(thing, "__module__"):
         yield thing if hasattr(thing, "__qualname__") else type(thing)
+        if (inner := getattr(thing, "__wrapped__", None)) is not None:  # of a decorator that may come from elsewhere
+            yield from _kinds(inner)
     elif type(thing).__module__ != "builtins":
         yield type(thing)
 
 
+def _kinds_named(path: str) -> Iterator[Any]:
+    """What a dotted path names: a class, or the module of a factory, whose result need not tell of it."""
+    module_name, _, attribute = path.partition(":")
+    module = sys.modules.get(module_name)
+    target = getattr(module, attribute, None)
+    yield from [target] if isinstance(target, type) else [module, *_kinds(target)]
+
+
 def _lines_of(kind: Any) -> list[str]:
-    module = sys.modules.get(getattr(kind, "__module__", None) or "")
-    if module is None or _top(module.__name__) in OWN or _top(module.__name__) in sys.stdlib_module_names:
+    module = kind if isinstance(kind, ModuleType) else sys.modules.get(getattr(kind, "__module__", None) or "")
+    if module is None or _top(module.__name__) in OWN or _is_standard(module):
         return []
-    version = getattr(kind, "version", None)
-    if isinstance(version, str):
-        return [f"{module.__name__}:{kind.__qualname__} version {version}"]
+    start = _File.of(module)
+    if version := _version(kind):
+        return [f"{start.name}:{kind.__qualname__} version {version}"]
     package = sys.modules.get(_top(module.__name__), module)
-    installed = {"site-packages", "dist-packages"} & set(Path(getattr(module, "__file__", None) or "").parts)
+    installed = INSTALLED & set(start.path.parts if start.path else ())
     if installed and isinstance(installed_version := getattr(package, "__version__", None), str):
         return [f"{package.__name__} {installed_version}"]
-    return [f"{file.name} {_hash(file)}" for file in _closure(_File.of(module))]
+    if start.path is None:  # of a notebook
+        return [] if kind is module else [f"{start.name}:{kind.__qualname__} {hash_of_code(kind, module)}"]
+    return [f"{file.name} {_hash(file)}" for file in _closure(start)]
+
+
+def _is_standard(module: ModuleType) -> bool:
+    """Whether a module is Python's own, and not a user's of the same name."""
+    if _top(module.__name__) not in sys.stdlib_module_names:
+        return False
+    path = getattr(module, "__file__", None)
+    return path is None or not STANDARD.isdisjoint(Path(path).resolve().parents)
 
 
 class _File(NamedTuple):
@@ -93,7 +145,17 @@ class _File(NamedTuple):
     @classmethod
     def of(cls, module: ModuleType) -> "_File":
         path = getattr(module, "__file__", None)
-        return cls(module.__name__, Path(path) if path else None, module.__package__ or "")
+        # A worker process has the script that was started under another name.
+        name = "__main__" if module.__name__ == "__mp_main__" else module.__name__
+        return cls(name, Path(path) if path else None, module.__package__ or "")
+
+    @property
+    def root(self) -> Path | None:
+        """The folder that the module's package is imported from."""
+        if self.path is None:
+            return None
+        depth = self.name.count(".") + (self.path.stem == "__init__")
+        return self.path.parents[depth] if depth < len(self.path.parents) else None
 
     def read(self) -> bytes:
         if self.path is None:
@@ -102,41 +164,62 @@ class _File(NamedTuple):
 
 
 def _closure(module: _File) -> list[_File]:
-    """A module and those that it imports from its package or folder, directly or not."""
+    """A module and those that it imports from its package or folder, directly or not, with the packages that these are in."""
     files: dict[str, _File] = {}
     left = [module]
     while left:
         one = left.pop()
         if one.name not in files:
             files[one.name] = one
-            left += [
-                other for name in _imports(one) if (other := _find_module(name)) is not None and _beside(one, other)
-            ]
-    return list(files.values())
+            others = map(_find_module, [*_parents(one.name), *_imports(one)])
+            left += [other for other in others if other is not None and _beside(one, other)]
+    return [file for file in files.values() if file.path is not None]
+
+
+def _parents(name: str) -> list[str]:
+    """The packages that a module is in, which are imported before it."""
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts))]
 
 
 def _find_module(name: str) -> _File | None:
-    """The file of a module, which this does not load."""
+    """The file of a module, which this does not load; `None` without a file."""
     if (module := sys.modules.get(name)) is not None:
         return _File.of(module)
-    parent, _, _ = name.rpartition(".")
-    folders = None
-    if parent in sys.modules:
-        folders = [str(folder) for folder in getattr(sys.modules[parent], "__path__", ())]
-    elif parent:
-        package = _find_module(parent)
-        folders = [str(package.path.parent)] if package and package.path and package.path.stem == "__init__" else []
-    try:
-        spec = PathFinder.find_spec(name, folders)
-    except (ImportError, ValueError):
-        return None
+    spec = _find_spec(name)
     if spec is None or not spec.has_location or spec.origin is None:
         return None
     return _File(name, Path(spec.origin), spec.parent or "")
 
 
+def _find_spec(name: str) -> ModuleSpec | None:
+    parent = name.rpartition(".")[0]
+    folders = _folders(parent) if parent else None
+    for finder in sys.meta_path:
+        with suppress(
+            ImportError, ValueError, KeyError, AttributeError
+        ):  # a package without a file asks for its parent
+            if (spec := finder.find_spec(name, folders, None)) is not None:
+                return spec
+    return None
+
+
+def _folders(package: str) -> list[str]:
+    """The folders of a package's modules."""
+    if package in sys.modules:
+        return [str(folder) for folder in getattr(sys.modules[package], "__path__", ())]
+    spec = _find_spec(package)
+    if spec is not None and spec.loader is not None:
+        return list(spec.submodule_search_locations or ())
+    parent, _, name = package.rpartition(".")  # one without an `__init__`
+    folders = [Path(folder, name) for folder in (_folders(parent) if parent else sys.path)]
+    return [str(folder) for folder in folders if folder.is_dir()]
+
+
 def _imports(module: _File) -> Iterable[str]:
-    """The names of all modules that a module's source imports, anywhere in it."""
+    """The names of all modules that a module's source imports, anywhere in it.
+
+    If it computes names, or has a function `__getattr__` that imports what is asked for, they may be any in its folder."""
     try:
         tree = ast.parse(module.read())
     except (OSError, SyntaxError, ValueError):
@@ -144,29 +227,64 @@ def _imports(module: _File) -> Iterable[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                parts = alias.name.split(".")
-                yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+                yield from (*_parents(alias.name), alias.name)
         elif isinstance(node, ast.ImportFrom):
-            try:
+            with suppress(ImportError):
                 base = resolve_name("." * node.level + (node.module or ""), module.package)
-            except ImportError:
-                continue
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+                yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
+        elif isinstance(node, ast.Call) and _called(node) in LOADERS:
+            if node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
+                with suppress(ImportError):
+                    yield resolve_name(node.args[0].value, module.package)
+            else:
+                yield from _neighbours(module)
+    if any(_defines(statement, "__getattr__") for statement in tree.body):
+        yield from _neighbours(module)
+
+
+def _called(call: ast.Call) -> str:
+    """The last name of the function that is called."""
+    return getattr(call.func, "id", "") or getattr(call.func, "attr", "")
+
+
+def _defines(statement: ast.stmt, name: str) -> bool:
+    """Whether a statement defines a function of that name, or assigns something to the name."""
+    if isinstance(statement, ast.FunctionDef):
+        return statement.name == name
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return any(getattr(node, "id", "") == name for target in targets for node in ast.walk(target))
+
+
+def _neighbours(module: _File) -> Iterator[str]:
+    """The names of the modules in a module's folder; of one in a package, at any depth."""
+    if module.path is None:
+        return
+    folder, package = module.path.parent, module.package
+    for path in sorted(folder.rglob("*.py") if package else folder.glob("*.py")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        names = [*([package] if package else []), *(parts[:-1] if parts[-1] == "__init__" else parts)]
+        if all(part.isidentifier() for part in parts) and names:
+            yield ".".join(names)
 
 
 def _beside(module: _File, other: _File) -> bool:
-    """Whether a module belongs to the same package as another, or lies in the same folder."""
-    near = module.path is not None and other.path is not None and other.path.parent == module.path.parent
-    return _top(other.name) == _top(module.name) or near
+    """Whether a module belongs to the same package as another, or to the same folder of packages and modules."""
+    if _top(other.name) in OWN:
+        return False
+    if _top(other.name) == _top(module.name):
+        return True
+    if other.path is None or module.path is None:
+        return False
+    together = module.root == other.root and not INSTALLED & set(other.path.parts)
+    return together or other.path.parent == module.path.parent
 
 
 def _hash(module: _File) -> str:
-    """A hash of a module's source, or "without a file" for one of a notebook."""
+    """A hash of a module's source; "unreadable" if it cannot be read, such as one in an archive."""
     try:
         return hashlib.sha256(module.read()).hexdigest()[:16]
     except OSError:
-        return "without a file"
+        return "unreadable"
 
 
 def _top(name: str) -> str:

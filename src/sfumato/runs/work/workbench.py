@@ -3,8 +3,9 @@
 import gc
 import hashlib
 import json
-import sys
+import os
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -33,7 +34,8 @@ from sfumato.runs.stores.store import Done, Item
 from sfumato.runs.work import source
 from sfumato.runs.work.cache import MethodResult
 from sfumato.runs.work.faults import Fault, LostDeviceError, OpenItems, describe_error, machine_fault
-from sfumato.runs.work.items import PREDICTED_TARGET, Chunk, Unit, seed_of
+from sfumato.runs.work.items import PREDICTED_TARGET, Chunk, Code, Unit, code_of, seed_of
+from sfumato.runs.work.model_state import ModelState
 from sfumato.runs.work.steps import LOADING, METHOD, PICTURE, PROTOCOL, SENDING, Step
 from sfumato.scores import top_class
 from sfumato.settings import as_json
@@ -88,11 +90,15 @@ class Workbench:
     plan: Plan
     weights: Mapping[str, str] = field(default_factory=dict)
     """The identities of the models where the run began. The models of each worker must have the same."""
+    code: Code = field(default_factory=dict)
+    """The code of methods and protocols where the run began (see `code_of`). That of each worker must be the same."""
     on_step: Callable[[Step], None] = lambda _: None
     """Is called with each step before it begins, so that the parent knows where a process died."""
     isolated: bool = False
     """Whether this process ignores Ctrl-C. If so, a `KeyboardInterrupt` comes from a method, model or protocol."""
+    _process: int = field(default_factory=os.getpid)
     _classifiers: dict[str, Classifier] = field(default_factory=dict)
+    _states: dict[str, ModelState] = field(default_factory=dict)
     _pictures: "OrderedDict[tuple[str, str, str], ShownPicture | ValueError]" = field(default_factory=OrderedDict)
     _classes: dict[tuple[str, str], ClassMap | ClassesError] = field(default_factory=dict)
     _outputs: dict[str, int] = field(default_factory=dict)
@@ -108,6 +114,7 @@ class Workbench:
                 )
             classifier.net.to(self.plan.device)
             self._classifiers[name] = classifier
+            self._states[name] = ModelState(classifier.net)
         return self._classifiers[name]
 
     def outputs(self, name: str) -> int:
@@ -117,7 +124,7 @@ class Workbench:
             inputs = torch.zeros(1, *classifier.preparation.shape, dtype=torch.float32, device=self.plan.device)
             try:
                 with torch.no_grad():
-                    self._outputs[name] = classifier.logits(inputs).shape[1]
+                    self._outputs[name] = self._call(partial(classifier.logits, inputs)).shape[1]
             except Exception as error:
                 if machine_fault(error) is not None:
                     raise
@@ -126,9 +133,21 @@ class Workbench:
                 ) from error
         return self._outputs[name]
 
+    def check_code(self) -> None:
+        """Raise `ValueError` if this process has other code of a method or protocol than the run: a process that starts while
+        the run goes on loads the files as they are then."""
+        here = code_of(self.plan)
+        for (kind, name), before in self.code.items():
+            if changed := source.differing(before, here.get((kind, name), ())):
+                raise ValueError(
+                    f"the code of {kind[:-1]} {name!r} ({', '.join(changed)}) is another here than where the run began; if it "
+                    "was edited meanwhile, run the same command again, and its items are computed again"
+                )
+
     def unload(self) -> None:
         """Free the models and pictures, as other processes will hold them."""
         self._classifiers.clear()
+        self._states.clear()
         self._pictures.clear()
         _free_memory()
 
@@ -182,7 +201,7 @@ class Workbench:
     def _attempt(self, work: Callable[[], T]) -> T | BaseException:
         """Call code of the plan, and return its result or its error, even one that would end the process."""
         try:
-            return work()
+            return self._call(work)
         except KeyboardInterrupt as error:
             if not self.isolated:
                 raise
@@ -196,6 +215,20 @@ class Workbench:
         if fault is not None:
             _free_memory()
         return failure
+
+    def _call(self, work: Callable[[], T]) -> T:
+        """Call code of the plan. Whatever it does to a model, the next finds the models as they were loaded."""
+        try:
+            return work()
+        finally:
+            if os.getpid() != self._process:
+                os._exit(1)  # a copy of this process that the code forked: going on, it would do the same items
+            for name in [name for name, state in self._states.items() if not state.restore()]:
+                del self._classifiers[name], self._states[name]
+                warnings.warn(
+                    f"model {name!r} was left with other weights or hooks than it had; it is loaded again for the next item",
+                    stacklevel=1,
+                )
 
     def _query(self, chunk: Chunk, place: int, unit: Unit) -> Query:
         """Prepare a query. Raises `ValueError` if its picture or annotation cannot be used."""
@@ -269,14 +302,13 @@ class Workbench:
         method = self._attempt(lambda: self._method(chunk))
         if isinstance(method, BaseException):  # it cannot serve this model
             return [(query, items, MethodResult(method, 0.0)) for query, items in queries]
-        net = self.classifier(chunk.combination.model).net
         shapes: dict[tuple[int, ...], list[tuple[Query, tuple[Item, ...]]]] = {}
         for entry in queries:
             shapes.setdefault(tuple(entry[0].picture.inputs.shape), []).append(entry)
         results: list[tuple[Query, tuple[Item, ...], MethodResult]] = []
         for group in shapes.values():
             began = time.perf_counter()
-            outcomes = self._explain_batch(method, net, [query for query, _ in group])
+            outcomes = self._explain_batch(chunk, method, [query for query, _ in group])
             share = (time.perf_counter() - began) / len(group)
             results += [
                 (query, items, MethodResult(outcome, share))
@@ -284,9 +316,10 @@ class Workbench:
             ]
         return results
 
-    def _explain_batch(self, method: Any, net: Any, group: Sequence[Query]) -> list[Attribution | BaseException]:
+    def _explain_batch(self, chunk: Chunk, method: Any, group: Sequence[Query]) -> list[Attribution | BaseException]:
         def explained() -> list[Attribution]:
             inputs = torch.cat([query.picture.inputs for query in group]).to(self.plan.device)
+            net = self.classifier(chunk.combination.model).net
             result = method(net, inputs, [query.target for query in group])
             if self.plan.masks:
                 json.dumps(
@@ -300,7 +333,7 @@ class Workbench:
             return list(outcomes)
         if len(group) == 1:
             return [outcomes]
-        return [self._explain_batch(method, net, [query])[0] for query in group]
+        return [self._explain_batch(chunk, method, [query])[0] for query in group]
 
     def _method(self, chunk: Chunk) -> Callable[..., Attribution]:
         """The method, with the layer that the model's adapter names for it."""
@@ -317,7 +350,7 @@ class Workbench:
         case = Case(
             attribution=_on_device(explained.outcome, self.plan.device),
             model=self.classifier(chunk.combination.model).net,
-            inputs=query.picture.inputs.to(self.plan.device),
+            inputs=query.picture.inputs.to(self.plan.device, copy=True),  # which a protocol may write to
             target=query.target,
             method=self._method(chunk),
             truth=where,
@@ -351,30 +384,26 @@ class Workbench:
 
 def identity(classifier: Classifier, name: str = "") -> str:
     """A hash of all that results depend on in a model: its weights, preparation, labels and layers, the settings of torch's
-    modules, and the source code of the user's own modules and of the factory in its `name`."""
+    modules, and the source code of the user's own modules and of the factory that is its `name`."""
     facts = [
         as_json(classifier.preparation),
         list(classifier.labels),
         dict(classifier.layers),
-        sorted({*source.of(classifier.net), *source.of(_factory(name))}),
+        source.of(classifier.net, [] if name.partition(":")[0] in models.SOURCES else [name]),
         # What is not among the weights, such as strides: of torch's modules alone, as others may count their calls, say.
         [module.extra_repr() for module in classifier.net.modules() if type(module).__module__.startswith("torch.")],
     ]
     return hashlib.sha256(f"{fingerprint(classifier.net)} {json.dumps(facts)}".encode()).hexdigest()[:32]
 
 
-def _factory(name: str) -> Any:
-    """The user's function that built a model; `None` for models of other sources."""
-    module, _, attribute = name.partition(":")
-    return None if module in models.SOURCES else getattr(sys.modules.get(module), attribute or "-", None)
-
-
 def _on_device(result: Any, device: str) -> Attribution:
-    """A result on the device, contiguous as after reading it from a shard, so that digits are the same with and without
-    masks."""
+    """A copy of a result on the device, contiguous as after reading it from a shard, so that digits are the same with and
+    without masks. A protocol may write to it."""
     values = {entry.name: getattr(result, entry.name) for entry in fields(result)}
     tensors: dict[str, Any] = {
-        name: value.to(device).contiguous() for name, value in values.items() if isinstance(value, Tensor)
+        name: value.detach().to(device, copy=True).contiguous()
+        for name, value in values.items()
+        if isinstance(value, Tensor)
     }
     return replace(result, **tensors)
 
