@@ -91,6 +91,13 @@ def greedy(classifier: Classifier) -> Figure:
     return sfumato.plots.comparison([result], picture, ["the greedy order of 25 cells"])
 
 
+def order(classifier: Classifier) -> Figure:
+    """Sets within sets."""
+    inputs, picture = sample(classifier, "coffee")
+    result = sfumato.ExtremalOrder(steps=60)(classifier.net, inputs, ESPRESSO)
+    return sfumato.plots.figure(result, picture)
+
+
 def channels(classifier: Classifier) -> Figure:
     """The channels of one picture: overlay, curve, and those that weigh most."""
     inputs, picture = sample(classifier, "chelsea")
@@ -127,6 +134,7 @@ def compared(classifier: Classifier, inputs: Tensor, picture: Tensor, target: in
 MASKS = ("masks/smooth", "perturbations", "search/projected", "search/search")
 DRAWN: dict[str, tuple[Callable[[Classifier], Figure], tuple[str, ...]]] = {
     "extremal": (extremal, (*MASKS, "methods/extremal", "figures/plots")),
+    "order": (order, (*MASKS, "methods/extremal_order", "search/nested", "figures/plots")),
     "meaningful": (meaningful, ("methods/meaningful", "masks/grid", "perturbations", "figures/plots")),
     "backpropagation": (backpropagation, ("methods/gradient", "model/backward/rules", "layers/flow", "figures/plots")),
     "layers": (

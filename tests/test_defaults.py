@@ -11,7 +11,7 @@ from networks import PATHS
 from torch import nn
 
 import sfumato
-from sfumato import Blur, EvolutionAscent, GridMask, Jitter, Noise, SmoothMask, methods, metrics
+from sfumato import Blur, EvolutionAscent, GridMask, Jitter, LevelSet, Noise, SmoothMask, methods, metrics
 
 SOURCES = sorted(Path(sfumato.__file__).parent.rglob("*.py"))
 
@@ -88,6 +88,7 @@ def defaults(request):
 
 
 SETTINGS = {
+    "ExtremalOrder": {"areas": (0.1, 0.4), "steps": 4, "mask": LevelSet(3, 3)},
     "ExtremalPerturbation": {"areas": (0.1, 0.4), "steps": 4, "perturbation": Blur(3, 3), "mask": SmoothMask(3, 6)},
     "MeaningfulPerturbation": {"steps": 4, "mask": GridMask(scale=3, sigma=2)},
     **dict.fromkeys(("IGOS", "IGOSPlus"), PATHS),

@@ -13,6 +13,7 @@ from sfumato.perturbations import Constant
 from sfumato.search.nested import LEAST
 
 E = sfumato.ExtremalPerturbation
+Order = sfumato.ExtremalOrder
 WORTHS = (3.0, 2.0, 1.0, 0.0, -1.0)
 
 
@@ -27,10 +28,10 @@ def ones(batch: int = 1) -> torch.Tensor:
     return torch.ones(batch, 1, 60, 60)
 
 
-def still(**changes) -> sfumato.ExtremalPerturbation:
+def still(**changes) -> sfumato.ExtremalOrder:
     """Nested sets of a score that is a sum over places, whose best order is that of their worths."""
     settings = {"score": "logit", "perturbation": Constant(), "jitter": None, "mask": sfumato.LevelSet(4, 4, edge=0)}
-    return E.nested(**{**settings, **changes})
+    return Order(**{**settings, **changes})
 
 
 @pytest.mark.parametrize("game", ["preserve", "delete", "dual"])
@@ -160,7 +161,7 @@ def test_the_places_of_a_layer_are_ordered_over_the_input() -> None:
     network = torch.nn.Sequential(
         torch.nn.AvgPool2d(4), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(1, 2)
     )
-    result = E.nested(layer="0", steps=3)(network, torch.rand(2, 1, 64, 64), 0)
+    result = Order(layer="0", steps=3)(network, torch.rand(2, 1, 64, 64), 0)
     assert result.order.shape == (2, 1, 64, 64)
     assert result.masks.shape == (2, 3, 1, 16, 16)
 

@@ -25,6 +25,7 @@ from sfumato import (
     GridMask,
     GuidedBackprop,
     Jitter,
+    LevelSet,
     Logit,
     LogOdds,
     MeaningfulPerturbation,
@@ -51,6 +52,7 @@ from sfumato.space.jitter import Move
 
 SETTINGS = {
     "ExtremalPerturbation": {"areas": (0.3,), "steps": 3, "mask": SmoothMask(step=3, sigma=6)},
+    "ExtremalOrder": {"areas": (0.3,), "steps": 3, "mask": LevelSet(3, 3)},
     "MeaningfulPerturbation": {"steps": 3, "mask": GridMask(scale=3, sigma=2)},
     **dict.fromkeys(("IGOS", "IGOSPlus"), PATHS),
     "RISE": {"samples": 24, "cells": 3},
@@ -317,7 +319,8 @@ class TestOneQuantity:
 
     def test_defaults_are_as_published(self):
         published = dict.fromkeys(
-            (("RISE", "MeaningfulPerturbation", "IGOS", "IGOSPlus", "GreedyOrder", "ScoreCAM")), "probability"
+            ("ExtremalOrder", "RISE", "MeaningfulPerturbation", "IGOS", "IGOSPlus", "GreedyOrder", "ScoreCAM"),
+            "probability",
         )
         assert {name: getattr(methods, name).score for name in methods.__all__} == {
             name: published.get(name, "logit") for name in methods.__all__

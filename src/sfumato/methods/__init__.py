@@ -3,8 +3,8 @@
 - `method`: the base classes `Method` and `LayerMethod`, with the settings that methods share. Read it first;
 - `gradient`, `deconvnet`, `guided_backprop`, `grad_cam`, `layer_cam`, `linear_approximation`, `excitation_backprop`: methods
   that read one backward pass at a layer; `score_cam`: one that weighs a layer's maps by scores;
-- `extremal`, `extremal_channels`, `meaningful`, `igos`: methods with masks; `masked` is the base of the first two, and
-  `sufficient` finds the smallest area whose mask keeps the score;
+- `extremal`, `extremal_order`, `extremal_channels`, `meaningful`, `igos`: methods with masks; `masked` is the base of the
+  first and the third, and `sufficient` finds the smallest area whose mask keeps the score;
 - `rise`, `sobol`, `hsic`: methods that only score sampled masks; `sampled` is their base;
 - `greedy_order`: regions in the order in which they serve the score;
 - `inversion` and `natural`: feature inversion, and the priors of its pictures;
@@ -16,6 +16,7 @@ A new method is one file, and one line below, at its place in the list of method
 # isort: off
 # The lines stand in the order in which `sfumato methods` and the documentation list the methods.
 from sfumato.methods.extremal import ExtremalPerturbation as ExtremalPerturbation
+from sfumato.methods.extremal_order import ExtremalOrder as ExtremalOrder
 from sfumato.methods.meaningful import MeaningfulPerturbation as MeaningfulPerturbation
 from sfumato.methods.igos import IGOS as IGOS
 from sfumato.methods.igos import IGOSPlus as IGOSPlus

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.attribution import saliency
-from sfumato.games import DUAL, PRESERVE, Game
+from sfumato.games import PRESERVE, Game
 from sfumato.layers.capture import check_layer
 from sfumato.layers.tokens import check_layout
 from sfumato.masks.canvas import CanvasMask
@@ -138,22 +138,6 @@ class ExtremalPerturbation(MaskMethod):
         They are half transparent in part. A set of the same area, which `ExtremalPerturbation()` finds, keeps more.
         """
         return cls(areas=check_areas(areas), **{"steps": 250, "mask": SmoothMask(), **changes})
-
-    @classmethod
-    def nested(cls, areas: Sequence[float] = (0.05, 0.1, 0.2), **changes: Any) -> "ExtremalPerturbation":
-        """Sets within sets, found by one search for all areas: `result.order` says in which order places matter.
-
-        See `NestedAscent`. What a larger set shows it adds to the smaller ones, so the sets of small areas keep less than those
-        of the defaults, each of which is the best of its area alone. Their outlines follow finer parts than `LevelSet()`.
-        """
-        settings = {
-            "game": DUAL,
-            "score": "probability",
-            "perturbation": (Blur(max_sigma=5, levels=2), Fade()),
-            "mask": LevelSet(detail=1.5),
-            "ascent": NestedAscent(),
-        }
-        return cls(areas=check_areas(areas), **{**settings, **changes})
 
     @classmethod
     def torchray(cls, areas: Sequence[float] = (0.1,), **changes: Any) -> "ExtremalPerturbation":
