@@ -172,7 +172,7 @@ def test_a_bad_picture_among_good_ones_is_reported_and_the_rest_done(tmp_path):
         (["fire.png", "--smallest", "0.9", "--game", "delete"], "got --game delete. Write --game preserve"),
         (
             ["fire.png", "--method", "magic"],
-            "no method 'magic'; expected one of extremal, meaningful, igos, igos-plus, gradient, ",
+            "no method 'magic'; expected one of extremal, extremal-order, meaningful, igos, igos-plus, gradient, ",
         ),
         (["fire.png", "--method", "meaningful,"], "--method has an empty name in 'meaningful,'; expected names "),
         (["fire.png", "--method", ""], "--method has an empty name in ''"),
@@ -732,4 +732,4 @@ def test_the_command_line_is_a_module_too():
 def test_a_misspelt_method_gets_the_near_name():
     done = run("explain", "fire.png", "--method", "extremla")
     assert done.exit_code == 2
-    assert "did you mean extremal?" in done.stderr
+    assert "did you mean extremal or extremal-order?" in done.stderr

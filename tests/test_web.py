@@ -272,6 +272,13 @@ def test_methods_of_captum_s_that_need_no_arguments(client, tab, name):
     assert Image.open(io.BytesIO(b64(done["map"]))).size == (32, 32)
 
 
+def test_the_page_asks_each_method_for_its_own_game():
+    forms = {entry["name"]: entry for entry in explaining.choices(classifier())}
+    assert forms["ExtremalPerturbation"]["settings"]["game"] == "preserve"
+    assert forms["ExtremalOrder"]["settings"]["game"] == "dual"
+    assert not forms["ExtremalOrder"]["finds_smallest"]
+
+
 def test_the_page_offers_the_search_for_the_smallest_area_where_a_method_has_it(client):
     offered = client.post("/api/tabs", headers={"x-sfumato": "new"}).json()["methods"]
     assert offered[0]["name"] == "ExtremalPerturbation"

@@ -6,6 +6,7 @@ deletion of Petsiuk et al. 2018.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sfumato.games import DUAL, Game
 from sfumato.masks.family import MaskFamily
@@ -35,6 +36,8 @@ class ExtremalOrder(ExtremalPerturbation):
 
     Each set must fit into all larger ones, so the sets of small areas keep less than those of `ExtremalPerturbation`.
     """
+
+    finds_smallest: ClassVar[bool] = False  # as it does not only keep
 
     game: Game | str = DUAL
     score: str = "probability"

@@ -20,10 +20,10 @@ from sfumato.metrics.protocol import Protocol
 
 @dataclass(frozen=True)
 class AreaUnderROC(Protocol):
-    r"""$P(S(u) > S(v)) + \tfrac12 P(S(u) = S(v))$ for a pixel u of G and a pixel v outside, of what the network saw.
+    """How often a pixel of the object is higher in the map than another pixel; of equal ones half counts.
 
-    1 if every pixel of G is higher than all others, 0.5 for a constant map. Only the order of the values counts, so no map
-    gains by sharpness.
+    All pairs of a pixel of G and a pixel outside count, of what the network saw: 1 if every pixel of G is higher than all
+    others, 0.5 for a constant map. Only the order of the values counts, so no map gains by sharpness.
 
     - `ground`: what G is, as for `EnergyPointing`: "boxes", "finest" or "segmentation".
 

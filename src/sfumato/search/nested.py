@@ -2,7 +2,7 @@ r"""Gradient ascent on one field for all areas: sets within sets, and with them 
 
 For each query it seeks the field $f$ that is best in the mean over areas,
 
-$$\int_0^1 \Phi(m_a \otimes x)\,\mathrm{keep} - \Phi((1 - m_a) \otimes x)\,\mathrm{drop}\; da,$$
+$\int_0^1 \mathrm{keep}\cdot\Phi(m_a \otimes x) - \mathrm{drop}\cdot\Phi((1 - m_a) \otimes x)\; da,$
 
 where $m_a$ is the level set of $f$ of the area $a$. With both weights 1 this is the area under the insertion curve minus that
 under the deletion curve (Petsiuk et al., *RISE*, BMVC 2018), of the order in which $f$ falls.

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from sfumato.attribution import Attribution
 from sfumato.figures.report.encoding import png
 from sfumato.figures.report.numbers import search_summary
+from sfumato.games import GAMES
 from sfumato.methods import Captum
-from sfumato.methods.extremal import check_areas
+from sfumato.methods.extremal import ExtremalPerturbation, check_areas
 from sfumato.methods.method import Method
 from sfumato.methods.sufficient import smallest
 from sfumato.metrics.likeness import stretched
@@ -158,8 +159,8 @@ class StepReporter:
 
     def _masks(self, step: Any) -> Tensor | None:
         """The masks `(V, H, W)` of a step, for a search of masks of the input; else `None`."""
-        method: Any = self.method
-        if not (method.makes_masks and method.finds_smallest) or method.layer:
+        method = self.method
+        if not isinstance(method, ExtremalPerturbation) or method.layer:
             return None
         parametrisation = method.mask.on(self.inputs.shape[2:], self.inputs.device)
         with torch.no_grad():
@@ -203,7 +204,7 @@ def choices(classifier: Classifier) -> list[dict[str, Any]]:
             if isinstance(value := settings.get(setting), int)
         }
         if "areas" in settings:
-            form |= {"areas": AREAS, "game": "preserve"}
+            form |= {"areas": AREAS, "game": next(name for name, game in GAMES.items() if game == settings["game"])}
         if cls.finds_smallest:
             form |= {"steps": STEPS}
         if "layer" in settings:
