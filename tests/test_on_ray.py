@@ -318,7 +318,7 @@ def test_a_worker_says_what_is_wrong(bed):
     with session.place.store() as store:
         chunk = next(session.undone(store))[0][0]
     wanted = frozenset(chunk.all_items[:1])
-    worker = Worker(session.plan, session.weights, current())
+    worker = Worker(session.plan, session.weights, session.code, current())
     assert worker.ready().fault == ""
     assert [each.item for each in worker.compute(chunk, wanted, {}).done] == chunk.all_items[:1]
     worker.rest()
