@@ -322,9 +322,9 @@ def test_a_worker_says_what_is_wrong(bed):
     assert worker.ready().fault == ""
     assert [each.item for each in worker.compute(chunk, wanted, {}).done] == chunk.all_items[:1]
     worker.rest()
-    older = Worker(session.plan, session.weights, {**current(), "code": "older"})
+    older = Worker(session.plan, session.weights, session.code, {**current(), "code": "older"})
     assert "another version is installed there (code " in older.ready().fault
-    other = Worker(session.plan, {"small": "another"}, current())
+    other = Worker(session.plan, {"small": "another"}, session.code, current())
     assert "model 'small' has other weights here" in other.compute(chunk, wanted, {}).fault
     assert not other.compute(chunk, wanted, {}).done
 
