@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import importlib.util
 import itertools
 import sys
 import textwrap
@@ -346,3 +347,33 @@ def test_a_worker_does_not_ask_for_modules_that_it_cannot_see():
     lines = ["a 1", "b 2", "c:Some version 3"]
     assert source.differing(lines, ["a 1", "c:Some version 3"]) == []
     assert source.differing(lines, ["a 1", "b 3", "c:Some version 4"]) == ["b", "c:Some version"]
+
+
+def test_code_that_was_loaded_from_its_file_counts(tmp_path):
+    """As by `spec_from_file_location`: the module is in no table of loaded ones."""
+    path = tmp_path / "networks.py"
+
+    def lines(text):
+        path.write_text(text)
+        importlib.invalidate_caches()
+        spec = importlib.util.spec_from_file_location("networks_of_mine", path)
+        module = importlib.util.module_from_spec(spec)
+        exec(compile(text, str(path), "exec"), vars(module))  # noqa: S102  # as the loader does, without its cache
+        return source.of(module.Net()), source.of(module.score)
+
+    text = (
+        "from torch import nn\n\n\ndef score(x):\n    return 2 * x\n\n\n"
+        "class Net(nn.Module):\n    def forward(self, x):\n        return score(x)\n"
+    )
+    net, score = lines(text)
+    assert net == score
+    assert net[0].startswith("networks_of_mine ")
+    changed, changed_score = lines(text.replace("2 * x", "3 * x"))
+    assert changed != net
+    assert changed_score != score
+    assert lines(text) == (net, score)
+
+
+def test_a_class_without_functions_has_no_file():
+    kind = type("Made", (), {"__module__": "nowhere_at_all"})
+    assert source.of(kind()) == []

@@ -11,7 +11,7 @@ from functools import cache, partial
 from importlib.machinery import ModuleSpec
 from importlib.util import resolve_name
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -113,7 +113,10 @@ def _kinds_named(path: str) -> Iterator[Any]:
 
 def _lines_of(kind: Any) -> list[str]:
     module = kind if isinstance(kind, ModuleType) else sys.modules.get(getattr(kind, "__module__", None) or "")
-    if module is None or _top(module.__name__) in OWN or _is_standard(module):
+    if module is None:  # loaded from its file, and not under its name
+        loaded = _file_of_code(kind)
+        return [] if loaded is None else [f"{file.name} {_hash(file)}" for file in _closure(loaded)]
+    if _top(module.__name__) in OWN or _is_standard(module):
         return []
     start = _File.of(module)
     if version := _version(kind):
@@ -125,6 +128,13 @@ def _lines_of(kind: Any) -> list[str]:
     if start.path is None:  # of a notebook
         return [] if kind is module else [f"{start.name}:{kind.__qualname__} {hash_of_code(kind, module)}"]
     return [f"{file.name} {_hash(file)}" for file in _closure(start)]
+
+
+def _file_of_code(kind: Any) -> "_File | None":
+    """The file that a class or function was compiled from; `None` without one."""
+    functions = [kind, *(vars(kind).values() if isinstance(kind, type) else ())]
+    paths = [Path(function.__code__.co_filename) for function in functions if isinstance(function, FunctionType)]
+    return next((_File(kind.__module__, path, "") for path in paths if path.is_file()), None)
 
 
 def _is_standard(module: ModuleType) -> bool:
