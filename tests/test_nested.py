@@ -235,3 +235,21 @@ def test_without_settling_the_last_field_is_the_answer() -> None:
     other = []
     mean(stripes, ones(), 0, progress=other.append)
     assert not torch.allclose(steps[-1].order, other[-1].order, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Order(ascent=sfumato.EvolutionAscent()),
+        lambda: Order(ascent=sfumato.LevelSetAscent()),
+        lambda: Order(ascent=None),
+        lambda: Order(mask=sfumato.SmoothMask()),
+        Order.smooth_masks,
+        Order.torchray,
+    ],
+)
+def test_what_gives_no_order_is_refused(make) -> None:
+    with pytest.raises(
+        ValueError, match="ExtremalOrder takes masks of the family LevelSet and the ascent NestedAscent"
+    ):
+        make()

@@ -45,7 +45,8 @@ class Subset(Listing):
     smaller: float | None = None
     """Only classes that cover less than this fraction of the picture, in (0, 1]."""
     skip: int = later(0)
-    """The number of pictures from the start that are left out, for example those on which settings were chosen."""
+    """The number of pictures that are left out, for example those on which settings were chosen: the first ones of those that
+    meet the conditions."""
 
     def __post_init__(self) -> None:
         set_names_(self, "only")

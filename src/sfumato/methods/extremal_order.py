@@ -44,6 +44,14 @@ class ExtremalOrder(ExtremalPerturbation):
     mask: MaskFamily = LevelSet(detail=1.5)
     ascent: Ascent = NestedAscent()
 
+    def __post_init__(self) -> None:
+        if not (isinstance(self.mask, LevelSet) and isinstance(self.ascent, NestedAscent)):
+            raise ValueError(
+                "ExtremalOrder takes masks of the family LevelSet and the ascent NestedAscent, which alone gives an order; got "
+                f"mask={self.mask!r}, ascent={self.ascent!r}. For others take ExtremalPerturbation"
+            )
+        super().__post_init__()
+
     def used_perturbations(self) -> tuple[Perturbation, ...]:
         """What hides places; the default depends on whether a layer is masked."""
         if self.perturbation is None and not self.layer:

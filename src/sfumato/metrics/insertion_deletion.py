@@ -26,14 +26,14 @@ from sfumato.settings import check_whole, later
 @dataclass(frozen=True)
 class InsertionDeletion(Protocol):
     r"""$\int_0^1 \Phi(m_a \otimes x)\, da$ and $\int_0^1 \Phi((1 - m_a) \otimes x)\, da$, where $m_a$ shows the highest
-    share a of the map's places.
+    share a of the places, in the order of the attribution or else of its map.
 
     Insertion starts from a perturbed picture and shows its places, the most important first. Deletion starts from the picture
     and hides them in the same order. The areas under both curves are trapezoid sums over the fraction of places. A high
     insertion and a low deletion are good.
 
     - `steps`: the number of steps, with the same number of places in each; as published, 224 for 224 × 224. A picture with
-      fewer places has a step for each place. The model computes `steps + 1` scores for each curve.
+      fewer places has a step for each place. The model computes one score more than there are steps for each curve.
     - `insertion`: what hides the places that are not yet inserted; a Gaussian blur of 5 places, as in the authors' code,
       which cuts its kernel at 11 places and therefore blurs less.
     - `deletion`: what hides the deleted places; zero, as in the authors' code: the mean colour of normalised pictures.
@@ -41,7 +41,8 @@ class InsertionDeletion(Protocol):
       score itself.
     - `regions`: what is shown or hidden as a whole, such as `Superpixels()`, in the order of the mean rank of its places; the
       curves then have a step for each region, as in the papers of the greedy order. By default places come by themselves.
-    - `curves`: whether a row also holds `insertion_curve` and `deletion_curve`, lists of `steps + 1` scores.
+    - `curves`: whether a row also holds `insertion_curve` and `deletion_curve`, lists of the scores
+      before the first step and after each.
 
     Among places of equal value, the earlier place goes first. A row holds `insertion`, `deletion`, their `difference`, and
     `whole`, the score of the whole picture; all in the score's units.

@@ -31,13 +31,15 @@ class NestedAscent(GradientAscent):
     At each step the field is cut at an area, and the mask is a ramp of this area (see `LevelSetAscent`). From step to step the
     areas follow the golden ratio, $(u + i\,(\sqrt 5 - 1)/2) \bmod 1$, so that the steps up to any one lie evenly in (0, 1); the
     seed draws u. The slope grows from 1 to `sharpness` in the share `approach` of the steps. The gradient is divided by its
-    largest entry and enters a velocity that keeps `momentum` of itself and moves the parameters by `rate`. A shift of the whole
-    field changes no order: half of the places stay above the level.
+    largest entry and enters a velocity that keeps `momentum` of itself and moves the parameters by `rate`. Then the field is
+    shifted so that the mean of its ramp is one half, and its parameters are clipped to [0, 1]. So evidence that takes little
+    room reaches the bound after many steps, and its places then differ by less.
 
     The answer is the mean of the fields of the last steps, the share `settling` of all. Its level set of each wanted area is
-    that area's mask: the smaller lie within the larger ones, up to the width of their edges.
+    that area's mask: the smaller lie within the larger ones, up to the width of their edges and to places that are level.
 
-    A step takes a forward and a backward pass for each weight of the game.
+    A step takes a forward and a backward pass for each weight of the game. Its `values` are those of the area at which it cuts
+    the field, its `parameters` those of the wanted areas.
     """
 
     rate: float = 0.05
