@@ -5,16 +5,15 @@ J. Hanley, B. McNeil: *The meaning and use of the area under a receiver operatin
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sfumato.data.truth import box_pixels
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
-from sfumato.metrics.pointing import check_ground, finite_map, ground_pixels
+from sfumato.metrics.pointing import check_ground, finite_map, ground_pixels, seen_pixels
 from sfumato.metrics.protocol import Protocol
 
 
@@ -42,17 +41,13 @@ class AreaUnderROC(Protocol):
         """The area under the curve. Raises `ValueError` if the truth is missing, or the map is not finite."""
         truth = case.need("truth", "the area under the ROC curve")
         ground = ground_pixels(truth, self.ground)
-        saliency, in_window = finite_map(case.map_of_picture, ground.shape), torch.ones_like(ground)
-        if case.window is not None:
-            window = case.window
-            in_window = box_pixels((window.left, window.top, window.right, window.bottom), window.size)
-        row: dict[str, Any] = {
+        saliency, in_window = finite_map(case.map_of_picture, ground.shape), seen_pixels(case, ground.shape)
+        return {
             "auc": area_under_roc(saliency[in_window], ground[in_window]),
             "area": int((ground & in_window).sum()) / int(in_window.sum()),
             "difficult": truth.difficult,
             "label": truth.label,
         }
-        return row
 
     def measures(self, rows: Sequence[Row]) -> Sequence[Measure]:  # noqa: ARG002  # the same for all
         """The mean over the cases, and over the difficult ones."""

@@ -10,10 +10,9 @@ from typing import ClassVar
 
 import torch
 
-from sfumato.data.truth import box_pixels
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
-from sfumato.metrics.pointing import check_ground, finite_map, ground_pixels
+from sfumato.metrics.pointing import check_ground, finite_map, ground_pixels, seen_pixels
 from sfumato.metrics.protocol import Protocol
 
 FLOORS = ("zero", "least")
@@ -47,10 +46,7 @@ class EnergyPointing(Protocol):
         """The object's shares of energy and of area. Raises `ValueError` if the truth is missing, or the map is not finite."""
         truth = case.need("truth", "the energy-based pointing game")
         ground = ground_pixels(truth, self.ground)
-        saliency, in_window = finite_map(case.map_of_picture, ground.shape), torch.ones_like(ground)
-        if case.window is not None:
-            window = case.window
-            in_window = box_pixels((window.left, window.top, window.right, window.bottom), window.size)
+        saliency, in_window = finite_map(case.map_of_picture, ground.shape), seen_pixels(case, ground.shape)
         if self.floor == "least":
             saliency = saliency - saliency[in_window].min()
         energy = torch.where(in_window, saliency, 0).clamp(min=0)

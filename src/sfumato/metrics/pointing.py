@@ -100,6 +100,14 @@ def ground_pixels(truth: Truth, ground: str) -> Bool[Tensor, "height width"]:
     return truth.places
 
 
+def seen_pixels(case: Case, shape: Sequence[int]) -> Bool[Tensor, "height width"]:
+    """The pixels of a picture of this shape that the network was shown: those in the case's window, or all without one."""
+    if case.window is None:
+        return torch.ones(tuple(shape), dtype=torch.bool, device="cpu")
+    window = case.window
+    return box_pixels((window.left, window.top, window.right, window.bottom), window.size)
+
+
 def finite_map(saliency: Float[Tensor, "*S"], shape: Sequence[int]) -> Float[Tensor, "*S"]:
     """The map itself. Raises `ValueError` unless it is finite and has the shape of the truth."""
     if tuple(saliency.shape) != tuple(shape):
