@@ -55,6 +55,19 @@ def test_the_sets_are_those_of_the_order_and_lie_within_each_other() -> None:
         assert ((result.order[0, 0] > 1 - area) != places).sum() <= 2  # a set is exact to a place
 
 
+def test_level_places_lie_in_the_same_sets_as_in_the_order() -> None:
+    """A score that asks for a quarter alone: whatever else is level, the sets are those of the one order."""
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        value = x[:, 0, :8, :8].mean((1, 2))
+        return torch.stack([value, -value], 1)
+
+    areas = (0.1, 0.2, 0.4, 0.7)
+    result = still(areas=areas, mask=sfumato.LevelSet(2, 2, edge=0), steps=30)(model, torch.ones(1, 1, 16, 16), 0)
+    for area, places in zip(areas, result.masks[0, :, 0] > 0.5, strict=True):
+        assert ((result.order[0, 0] > 1 - area) != places).sum() <= 1
+
+
 def test_an_order_is_a_permutation_of_ranks() -> None:
     order = still(steps=5)(stripes, ones(2), 0).order
     places = 3600
@@ -72,7 +85,9 @@ def test_the_steps_are_those_of_a_plain_loop() -> None:
         return torch.stack([value + 3 * value**2, -value], 1)
 
     steps = 3
-    ascent = sfumato.NestedAscent(sharpness=9, approach=0.5, settling=0.4)
+    ascent = sfumato.NestedAscent(
+        rate=2.0, sharpness=9, approach=0.5, settling=0.4
+    )  # a rate at which values leave [0, 1]
     family = sfumato.LevelSet(3, 3, edge=0)
     method = still(steps=steps, ascent=ascent, mask=family, game="dual", score="probability", seed=11, areas=(0.4,))
     result = method(model, inputs, 0)
@@ -81,13 +96,13 @@ def test_the_steps_are_those_of_a_plain_loop() -> None:
     begin = float(torch.rand((), generator=torch.Generator().manual_seed(11), dtype=torch.float64))
 
     def shifted(parameters: torch.Tensor, area: float, slope: float) -> torch.Tensor:
-        low, high = -2.0, 2.0
+        low, high = -9.0, 9.0
         for _ in range(60):
             middle = (low + high) / 2
-            moved = (parameters + middle).clamp(0, 1)
+            moved = parameters + middle
             grows = (0.5 + slope * (sets.nodes(moved) - 0.5)).clamp(0, 1).mean() > area
             low, high = (low, middle) if grows else (middle, high)
-        return (parameters + low).clamp(0, 1)
+        return parameters + low
 
     field, velocity, fields = shifted(sets.start(), 0.5, 1.0), torch.zeros_like(sets.start()), []
     for index in range(steps):
@@ -99,8 +114,10 @@ def test_the_steps_are_those_of_a_plain_loop() -> None:
         (gradient,) = torch.autograd.grad(shown - hidden, cut)
         velocity = 0.5 * velocity + gradient / gradient.abs().max()
         following = min(1.0, (index + 1) / (0.5 * steps))
-        field = shifted(field + 0.05 * velocity, 0.5, 9**following)
+        field = shifted(field + 2 * velocity, 0.5, 9**following)
     mean = torch.stack(fields[2:]).mean(0)  # the last 0.4 of three steps: one
+    assert mean.max() > 1.1
+    assert mean.min() < -0.1
 
     # Shifts are exact to a thousandth of the area during the ascent, so fields differ by about as much.
     torch.testing.assert_close(result.order, ranks(sets.nodes(mean)), atol=0.02, rtol=0)

@@ -168,10 +168,13 @@ class LevelSets:
         inside = (nodes > 0.5).to(nodes.dtype) if math.isinf(self.sharpness) else self.masks(nodes)
         return inside.flatten(1).mean(1)
 
-    def settled(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"]) -> Float[Tensor, "N 1 *L"]:
+    def settled(
+        self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"], *, decide: bool = True
+    ) -> Float[Tensor, "N 1 *L"]:
         """The parameters `(N, 1, *L)`, each shifted by one number, for sets of the areas `(N,)` to within a place.
 
-        Where the field is level around the outline, the places nearest to the middle come first.
+        Where the field is level around the outline, the places nearest to the middle come first; unless told not to `decide`,
+        so that sets of one field lie within each other.
         """
         places = math.prod(self.shape)
         count = (areas * places).round().long().clamp(1, places - 1)
@@ -183,7 +186,7 @@ class LevelSets:
             ordered = self.nodes(parameters).flatten(1).topk(largest, dim=1).values
             above, first, last, below = ordered.gather(1, around).unbind(1)
             parameters = parameters + (0.5 - (first + last) / 2).view(rows)
-            if trial == 0:
+            if trial == 0 and decide:
                 equal = (above - below < EQUAL).view(rows)
                 parameters = torch.where(equal, parameters + self.start() - 0.5, parameters)
         return parameters

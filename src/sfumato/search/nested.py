@@ -19,6 +19,7 @@ from torch import Tensor
 from sfumato.masks.level_set import LevelSets
 from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
+from sfumato.search.projection import shifted
 from sfumato.search.rules import like
 from sfumato.search.schedules import GradientAscent
 from sfumato.settings import check_number
@@ -32,11 +33,11 @@ class NestedAscent(GradientAscent):
     areas follow the golden ratio, $(u + i\,(\sqrt 5 - 1)/2) \bmod 1$, so that the steps up to any one lie evenly in (0, 1); the
     seed draws u. The slope grows from 1 to `sharpness` in the share `approach` of the steps. The gradient is divided by its
     largest entry and enters a velocity that keeps `momentum` of itself and moves the parameters by `rate`. Then the field is
-    shifted so that the mean of its ramp is one half, and its parameters are clipped to [0, 1]. So evidence that takes little
-    room reaches the bound after many steps, and its places then differ by less.
+    shifted so that the mean of its ramp is one half. Its parameters have no bounds: at a bound places would become level, and
+    lose their order.
 
     The answer is the mean of the fields of the last steps, the share `settling` of all. Its level set of each wanted area is
-    that area's mask: the smaller lie within the larger ones, up to the width of their edges and to places that are level.
+    that area's mask: the smaller lie within the larger ones, up to the width of their edges.
 
     A step takes a forward and a backward pass for each weight of the game. Its `values` are those of the area at which it cuts
     the field, its `parameters` those of the wanted areas.
@@ -65,22 +66,25 @@ class NestedAscent(GradientAscent):
         begin = torch.rand((), generator=generator, dtype=torch.float64, device="cpu").item()
         half = problem.areas.new_full((queries,), 0.5)
 
-        def ramps(index: int) -> Problem:
+        def ramps(index: int) -> LevelSets:
             done = min(1.0, index / (self.approach * steps)) if self.approach else 1.0
-            return replace(fields, parametrisation=sets.at(self.sharpness**done))
+            return sets.at(self.sharpness**done)
 
         def look(parameters: Float[Tensor, "B 1 *L"], index: int) -> Look:
             area = min(max((begin + index * GOLDEN) % 1, LEAST), 1 - LEAST)
             areas = torch.full_like(half, area)
-            return ramps(index).look(ramps(index).projected(parameters, areas), areas, index // 2)
+            cut = shifted(ramps(index), parameters, areas, fields.near)
+            return replace(fields, parametrisation=ramps(index)).look(cut, areas, index // 2)
 
         def project(parameters: Float[Tensor, "B 1 *L"], index: int) -> Float[Tensor, "B 1 *L"]:
-            return ramps(index).projected(parameters, half)
+            return shifted(ramps(index), parameters, half, fields.near)
 
         if warm is None:
             start = sets.start().expand(queries, *[-1] * (len(sets.size) + 1))
         else:
-            start = warm.unflatten(0, (queries, variants)).mean(1)
+            start = (
+                warm.unflatten(0, (queries, variants)).mean(1) + sets.start() - 0.5
+            )  # which decides between equal places
         first = min(round((1 - self.settling) * steps), steps - 1)
         total = torch.zeros_like(start)
         for step in climb(look, project(start, 0), steps, self.step_rule, project):
@@ -111,7 +115,7 @@ def _cut(
     """The parameters `(B · V, 1, *L)` of the level sets of areas, shifted by one number each; to a place where `exactly`."""
     parameters = field.repeat_interleave(areas.shape[1], 0)
     if exactly:
-        return sets.settled(parameters, areas.flatten())
+        return sets.settled(parameters, areas.flatten(), decide=False)
     falling = sets.nodes(field).flatten(1).sort(1, descending=True).values
     levels = falling.gather(1, (areas * (falling.shape[1] - 1)).round().long())
     return parameters + 0.5 - like(levels.flatten(), parameters)
