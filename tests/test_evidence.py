@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from spots import METHOD, certificate, ones, rectangle, result_of, spots
 
 import sfumato
 from sfumato.evidence import (
@@ -20,49 +21,6 @@ from sfumato.evidence import (
 )
 from sfumato.masks.regions import Cells
 from sfumato.perturbations import Constant
-
-SIDE = 32
-
-
-def spots(*corners: tuple[int, int], size: int = 8, worth: float = 1.0):
-    """A model whose first output is the sum of squares of places, `worth` each; the second is its negative."""
-    weights = torch.zeros(SIDE, SIDE)
-    for top, left in corners:
-        weights[top : top + size, left : left + size] = worth / size**2
-
-    def model(x: torch.Tensor) -> torch.Tensor:
-        value = (x[:, 0] * weights.to(x)).sum((1, 2))
-        return torch.stack([value, -value], 1)
-
-    return model
-
-
-def ones(batch: int = 1) -> torch.Tensor:
-    return torch.ones(batch, 1, SIDE, SIDE)
-
-
-def rectangle(top: int, left: int, height: int, width: int) -> torch.Tensor:
-    places = torch.zeros(1, 1, SIDE, SIDE)
-    places[..., top : top + height, left : left + width] = 1
-    return places
-
-
-METHOD = sfumato.ExtremalPerturbation(
-    areas=(1 / 16,), steps=60, perturbation=Constant(), jitter=None, mask=sfumato.LevelSet(4, 3, edge=0)
-)
-
-
-def result_of(model, *masks: torch.Tensor, method=METHOD, target: int = 0, **more) -> sfumato.Attribution:
-    """A result with these masks, as if the method had found them."""
-    with method.prepared(model, ones(), target) as subject:
-        about, whole = method.about(subject), subject.whole()
-    return sfumato.Attribution(map=masks[0], masks=torch.stack(masks, 1), whole=whole, about=about, **more)
-
-
-def certificate(model, *masks: torch.Tensor, claims=(Suffices(),), method=METHOD, keep=0.9, **more):
-    """The certificate of one query."""
-    (found,) = sfumato.Certify(claims, keep)(result_of(model, *masks, method=method), model, ones(), 0, **more)
-    return found
 
 
 def test_a_set_suffices_where_it_holds_enough_of_the_sum() -> None:
@@ -85,7 +43,7 @@ def test_the_smallest_set_that_is_worth_enough_is_taken() -> None:
     assert certificate(spots((8, 8)), *masks, keep=0.7).variant == 0
     assert certificate(spots((24, 24)), *masks).variant == 2  # none suffices: the largest
     found = certificate(spots((8, 8)), *masks)
-    assert found.area == pytest.approx(64 / SIDE**2)
+    assert found.area == pytest.approx(64 / 32**2)
     assert torch.equal(found.places, masks[1][0, 0] > 0.5)
 
 
@@ -251,6 +209,7 @@ def test_every_claim_on_a_real_search_and_its_text() -> None:
     for found in certificates:
         assert [finding.claim for finding in found.findings] == [
             "Suffices",
+            "Same answer",
             "Holds elsewhere",
             "Better than chance",
             "All needed",
@@ -258,7 +217,7 @@ def test_every_claim_on_a_real_search_and_its_text() -> None:
             "Steady",
         ]
         lines = str(found).splitlines()
-        assert len(lines) == 6
+        assert len(lines) == 7
         assert all(line.startswith(("yes ", "NO  ", "?   ")) for line in lines)
         assert json.loads(json.dumps(found.as_json()))["findings"][0]["numbers"]["worth"] > 0.7
         assert found["Better than chance"].holds

@@ -14,6 +14,7 @@ from sfumato.evidence.claim import Claim, Finding
 from sfumato.evidence.elsewhere import HoldsElsewhere
 from sfumato.evidence.needed import AllNeeded
 from sfumato.evidence.only import OnlyOne
+from sfumato.evidence.same_answer import SameAnswer
 from sfumato.evidence.steady import Steady
 from sfumato.evidence.suffices import Suffices
 from sfumato.evidence.tested import tested
@@ -92,11 +93,12 @@ class Certify:
     Three claims ask the network some hundred times each; `OnlyOne` searches again, for one area.
 
     >>> [type(claim).__name__ for claim in Certify().claims]
-    ['Suffices', 'HoldsElsewhere', 'BetterThanChance', 'AllNeeded', 'OnlyOne', 'Steady']
+    ['Suffices', 'SameAnswer', 'HoldsElsewhere', 'BetterThanChance', 'AllNeeded', 'OnlyOne', 'Steady']
     """
 
     claims: tuple[Claim, ...] = (
         Suffices(),
+        SameAnswer(),
         HoldsElsewhere(),
         BetterThanChance(),
         AllNeeded(),

@@ -215,7 +215,7 @@ class Subject:
             if not outputs:
                 run(self.inputs[:1])
             self.settle_layout(outputs[0])
-            first = self.scores_of(outputs[0], query)
+            first = self.scores_of(outputs[0], query).detach()  # the row that was measured had a graph
             # Moves the random state on, so that a model that draws random numbers does not draw the same ones again.
             torch.rand(1, dtype=torch.float32, device=self.inputs.device)
             self._compare_with_pair(outputs[0])
