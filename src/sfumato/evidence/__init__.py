@@ -2,7 +2,8 @@
 
 Read `certificate` first: it tests a result's set by a list of claims. `tested` is the set under test, `claim` what a claim is.
 The claims are one file each: `suffices`, `same_answer`, `elsewhere`, `chance`, `needed`, `only`, `steady`, `survival`. Two of
-them use what was measured on other pictures before: `calibration` and `survival`.
+them use what was measured on other pictures before: `calibration` and `survival`. `two_models` asks two networks the same
+questions, and `limits` says when their answers differ too much.
 """
 
 from sfumato.evidence.calibration import Calibrate as Calibrate
@@ -22,3 +23,6 @@ from sfumato.evidence.survival import Survival as Survival
 from sfumato.evidence.survival import Survives as Survives
 from sfumato.evidence.survival import survival as survival
 from sfumato.evidence.tested import Tested as Tested
+from sfumato.evidence.two_models import Differences as Differences
+from sfumato.evidence.two_models import compare_models as compare_models
+from sfumato.evidence.two_models import summarise as summarise
