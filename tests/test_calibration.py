@@ -99,7 +99,7 @@ def test_the_same_answer_and_its_calibrated_probability() -> None:
     assert "calibrated probability 0.88" in calm.sentence
     wrong = certificate(model, other, claims=(SameAnswer(),)).findings[0]
     assert not wrong.holds
-    assert "answers class 1, of the whole picture class 0" in wrong.sentence
+    assert "answers class 1, for the whole picture class 0" in wrong.sentence
 
 
 def test_a_network_without_classes_has_no_answer() -> None:

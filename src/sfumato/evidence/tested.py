@@ -42,6 +42,8 @@ class Tested:
     """The same with the probability of the class as its score; `None` where the explained score is not of a class."""
     models: Mapping[str, Model] = field(default_factory=dict)
     """Other networks that take the same inputs, by name."""
+    labels: Sequence[str] = ()
+    """The names of the classes, if they are known."""
     passes: int = 0
     """How many inputs the network has been given so far."""
     _ends: dict[Any, Float[Tensor, "1 2"]] = field(default_factory=dict)
@@ -89,6 +91,10 @@ class Tested:
         self.passes += len(self.perturbations)
         return float(shown_scores(self.of_class, self.perturbations, places[None], self.of_class.query)[0])
 
+    def name_of(self, index: int) -> str:
+        """The name of a class in a sentence."""
+        return f"{self.labels[index]} ({index})" if index < len(self.labels) else f"class {index}"
+
     @property
     def alone(self) -> str:
         """How the set is tested, as the beginning of a sentence."""
@@ -111,6 +117,7 @@ def tested(
     target: Any,
     keep: float,
     models: Mapping[str, Model],
+    labels: Sequence[str],
 ) -> Iterator[Tested]:
     """A context with the smallest of a query's sets that is worth `keep`, or else with the largest.
 
@@ -127,7 +134,7 @@ def tested(
         subject.probe(method.memory)
         score = subject.used_score
         of_class = replace(subject, score=Probability(score.target)) if isinstance(score, OfClass) else None
-        first = Tested(model, inputs, target, result, method, 0, sets[0], subject, of_class, models)
+        first = Tested(model, inputs, target, result, method, 0, sets[0], subject, of_class, models, labels)
         enough = (first.worth(sets) >= keep).tolist()
         variant = enough.index(True) if True in enough else len(enough) - 1
         yield replace(first, variant=variant, places=sets[variant])
