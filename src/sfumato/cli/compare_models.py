@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sfumato.cli import naming
-from sfumato.cli.errors import SOME_FAILED, print_error, reporting_errors
+from sfumato.cli.errors import LIMIT_BROKEN, SOME_FAILED, print_error, reporting_errors
 from sfumato.cli.files import check_writable, write_json
 from sfumato.settings import number
 
 if TYPE_CHECKING:
     from sfumato.models import Classifier
-
-LIMIT_BROKEN = 3
-"""The exit code where a limit is not kept."""
 
 CHUNK = 8
 """Pictures in a batch."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-SOME_FAILED, FAILED, INTERRUPTED = 1, 2, 130
+SOME_FAILED, FAILED, LIMIT_BROKEN, INTERRUPTED = 1, 2, 3, 130
 
 
 @contextmanager
