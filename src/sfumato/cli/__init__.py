@@ -1,5 +1,5 @@
 """The command line. Each command has a file: `sfumato explain`, `channels`, `demo`, `models`, `methods`, `layers`, `bench`,
-`report`, `compare-models`, `verify` and `serve`.
+`report`, `compare-models`, `calibrate`, `verify` and `serve`.
 
 Exit codes: 0 success · 1 some pictures could not be used, the others have results · 2 there are no results, and a
 sentence on stderr says why · 3 a limit is not kept, or a bundle is not as it was written · 130 interrupted.
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 # torch takes seconds to import. Modules that need it are imported inside the commands.
-from sfumato.cli import bench, channels, compare_models, demo, explain, layers, lists, report, serve, verify
+from sfumato.cli import bench, calibrate, channels, compare_models, demo, explain, layers, lists, report, serve, verify
 from sfumato.cli.tables import first_sentence
 
 DEMO_STEPS = 100
@@ -69,6 +69,7 @@ app.command()(layers.layers)
 app.add_typer(bench.app, name="bench")
 app.command()(report.report)
 app.command()(compare_models.compare_models)
+app.command()(calibrate.calibrate)
 app.command()(verify.verify)
 app.command()(serve.serve)
 
