@@ -31,11 +31,10 @@ def _version(wanted: bool) -> None:
 
 app = typer.Typer(
     help="Find the smallest part of a picture that a network needs.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"max_content_width": WIDEST},
+    context_settings={"max_content_width": WIDEST, "help_option_names": ["-h", "--help"]},
 )
 
 

@@ -32,8 +32,8 @@ def reporting_errors() -> Iterator[None]:
     except (ValueError, OSError, ImportError) as error:
         print_error(error)
         raise typer.Exit(FAILED) from error
-    except KeyboardInterrupt:
-        print_error("interrupted; the results written so far are kept")
+    except KeyboardInterrupt as stop:
+        print_error(str(stop) or "interrupted")
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -7,8 +7,11 @@ import typer
 
 from sfumato.cli import naming
 from sfumato.cli.compare import compare
-from sfumato.cli.errors import SOME_FAILED, reporting_errors
+from sfumato.cli.device import AUTO, Device
+from sfumato.cli.errors import reporting_errors
 from sfumato.cli.masks import explain_with_masks
+from sfumato.cli.outputs import Overwrite, Resume
+from sfumato.cli.queries import BatchSize, Request, prepare
 
 
 def explain(
@@ -46,12 +49,17 @@ def explain(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The seed of all random numbers. [default: the method's]")] = None,
     set_: naming.Setting = None,
+    device: Device = AUTO,
+    batch: BatchSize = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sfumato-out"),
+    overwrite: Overwrite = False,
+    resume: Resume = False,
 ) -> None:
     """Explain what a network sees in pictures. Writes a figure, the masks and a summary for each picture and target."""
     with reporting_errors():
         from sfumato.games import GAMES
-        from sfumato.scores import OF_A_CLASS
+        from sfumato.scores import AUTO as AUTO_LINK
+        from sfumato.scores import OF_A_CLASS, SIGMOID, link_of_meaning
 
         naming.check_share("--smallest", smallest)
         naming.check_choice("--game", game, tuple(GAMES))
@@ -72,11 +80,12 @@ def explain(
             raise ValueError(f"--smallest is for masks that keep the score; got --game {game}. Write --game preserve")
         if alternatives and not draws_masks:
             raise ValueError("--alternatives is for one method that makes masks, e.g. --method extremal")
-        if draws_masks:
-            failed, _ = explain_with_masks(
-                images, model, target or [], first, out, smallest, fractions, checkpoint, alternatives
-            )
-        else:
-            failed = compare(images, model, target or [], methods, out, checkpoint)
-    if failed:
-        raise typer.Exit(SOME_FAILED)
+        request = Request(images, model, out, target or [], checkpoint, device, batch, overwrite, resume)
+        links = {link_of_meaning(one.score) for one in methods.values()}
+        task = prepare(request, links.pop() if len(links) == 1 else SIGMOID if SIGMOID in links else AUTO_LINK)
+        with task.working():
+            if draws_masks:
+                for _ in explain_with_masks(task, first, smallest, fractions, alternatives):
+                    pass
+            else:
+                compare(task, methods)
