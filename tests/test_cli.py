@@ -241,7 +241,7 @@ def test_settings_are_set_as_in_a_plan(tmp_path):
 
 def test_a_search_without_restarts_says_why_nothing_agrees():
     few, enough = (
-        run("explain", "grey.png", *QUICK[:2], "--target", "red", "--areas", "0.2", "--steps", steps)
+        run("explain", "grey.png", *QUICK[:2], "--target", "red", "--areas", "0.2", "--steps", steps, "--overwrite")
         for steps in (49, 50)
     )
     assert few.exit_code == enough.exit_code == 0, few.output
@@ -257,7 +257,7 @@ def test_a_search_without_restarts_says_why_nothing_agrees():
         ),
         (["--set", "mask=SmoothMask"], "No alternatives: with these settings the search has no restarts."),
     ):
-        arguments = [*QUICK[:4], "--target", "red", *settings]
+        arguments = [*QUICK[:4], "--target", "red", *settings, "--overwrite"]
         assert reason in run("explain", "grey.png", *arguments, "--alternatives").stdout
         quiet = run("explain", "grey.png", *arguments).stdout
         assert "No alternatives" not in quiet

@@ -119,8 +119,15 @@ def _explain(method: "ExtremalChannels", task: Task, keep: float, invert: bool) 
             part, search = result[index], searches.get(index)
             inversions = _invert(method, classifier, batch.inputs[index], part) if invert else {}
             part, search = part.cpu(), search if search is None else search.cpu()
-            picture = classifier.restore(query.inputs)
-            sheet = sheets.channels(part, picture, count=TOP, found=search, inversions=inversions, title=query.title)
+            sheet = sheets.channels(
+                part,
+                query.picture,
+                count=TOP,
+                found=search,
+                inversions=inversions,
+                title=query.title,
+                classifier=classifier,
+            )
             save(sheet, out / f"{query.stem}.png")
             part.save(out / f"{query.stem}.safetensors")
             write_json(out / f"{query.stem}.json", _summary(part, search, query, classifier, keep) | summary_of(query))

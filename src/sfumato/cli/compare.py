@@ -45,7 +45,7 @@ def compare(task: Task, methods: Mapping[str, Any]) -> None:
                 f"{name}\n" + (f"{quantities[name]}, " if difference else "") + _seconds_text(seconds[name])
                 for name in results
             ]
-            figure = plots.comparison(list(results.values()), classifier.restore(query.inputs), titles, query.title)
+            figure = plots.comparison(list(results.values()), query.picture, titles, query.title, classifier)
             plots.save(figure, out / f"{query.stem}.png")
             entries = {
                 name: {

@@ -19,7 +19,8 @@ def explain_samples(out: Path, steps: int) -> None:
         with task.working():
             explanations = list(explain_with_masks(task, method))
         results = [explanation.result for explanation in explanations]
-        pictures = [explanation.picture for explanation in explanations]
+        pictures = [explanation.query.picture for explanation in explanations]
         titles = [f"{explanation.query.source.stem}: {explanation.query.label}" for explanation in explanations]
-        plots.save(plots.overview(results, pictures, titles), out / "demo.png")
+        probabilities = [explanation.probabilities.tolist() for explanation in explanations]
+        plots.save(plots.overview(results, pictures, titles, task.classifier, probabilities), out / "demo.png")
         typer.echo(f"All in one figure: {out / 'demo.png'}")

@@ -26,7 +26,6 @@ class Explanation:
     """A query with its result."""
 
     query: Query
-    picture: "Tensor"
     result: "Attribution"
     probabilities: "Tensor"
     """The target's probability under each mask, `(V,)`."""
@@ -116,7 +115,7 @@ def _explain_batch(
             about = {"smallest": search_summary(search[index], keep)}
             curve = (search.curve_areas.cpu(), search.curve_scores[index].cpu())
         probabilities = _probabilities(method, classifier, batch.inputs[index], query.target, result[index]).cpu()
-        yield Explanation(query, classifier.restore(query.inputs), part, probabilities, about, curve)
+        yield Explanation(query, part, probabilities, about, curve)
 
 
 def _probabilities(
@@ -156,12 +155,14 @@ def _write(
     }
     figure = plots.figure(
         result,
-        explanation.picture,
+        query.picture,
         title=query.title,
         keep=keep,
         curve=explanation.curve,
         classifier=classifier,
         alternatives=alternatives and result.alternatives is not None,
+        probabilities=explanation.probabilities,
+        at_most=explanation.search.get("smallest", {}).get("area") is not None,
     )
     plots.save(figure, out / f"{stem}.png")
     replace(result, about=about).save(out / f"{stem}.safetensors")

@@ -17,13 +17,14 @@ from sfumato.cli.outputs import MADE_FROM, Outputs, digest_of, made_from
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
     from torch import Tensor
 
     from sfumato.models import Classifier
 
 ON_GPU, ON_CPU = 8, 1
-"""How many queries go through the model together. On the CPU, several are not faster than one after the other, and the first
-results come later."""
+"""How many queries go through the model together. On the CPU, several take about as long as one after the other, and the
+first results come later."""
 
 TOP = 5
 """How many classes are named."""
@@ -57,12 +58,13 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One picture `(C, H, W)` with one target; `probabilities` `(classes,)` are the model's for the whole picture.
+    """One picture, as inputs `(C, H, W)`, with one target; `probabilities` `(classes,)` are the model's for the whole picture.
 
     Tensors are on the CPU. A model with one output has one class, 0, whose probability is the sigmoid of the output.
     """
 
     source: Path
+    picture: "Image"
     inputs: "Tensor"
     probabilities: "Tensor"
     target: int
@@ -216,7 +218,8 @@ class Task:
         self.skipped += len(self.targets) - len(targets)
         if self.targets and not targets:
             return
-        inputs = self.classifier.prepare(pictures.read(path))
+        picture = pictures.read(path)
+        inputs = self.classifier.prepare(picture)
         with torch.no_grad():
             of_classes = probabilities(self.classifier.logits(inputs[None].to(self.device)), self.link)[0].cpu()
         if not self.targets:
@@ -226,7 +229,9 @@ class Task:
                 return
         for target in targets:
             stem, label = outputs.stem(path, target), outputs.labels[target]
-            yield Query(path, inputs, of_classes, target, label, stem, outputs.about(digest), self.request.checkpoint)
+            yield Query(
+                path, picture, inputs, of_classes, target, label, stem, outputs.about(digest), self.request.checkpoint
+            )
 
     def report(self, error: object) -> None:
         """Report and count a picture that cannot be used."""
