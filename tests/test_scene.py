@@ -83,7 +83,7 @@ def test_a_figure_has_the_picture_s_shape():
         shapes = {drawn.get_array().shape[:2] for axes in figure.axes for drawn in axes.images}
         assert shapes == {(60, 90)}
         first = figure.axes[0]
-        assert first.get_title() in ("the picture (dashed: what the network sees)", "a")
+        assert first.get_title() in ("the picture;\ndashed: what the network sees", "a")
         assert first.lines, "the dashed line"
     figure = plots.figure(result(), image, classifier=net)
     on_black = torch.as_tensor(figure.axes[2].images[0].get_array())

@@ -30,7 +30,7 @@ def _version(wanted: bool) -> None:
 
 
 app = typer.Typer(
-    help="Find the smallest part of a picture that a network needs.",
+    help="Find the smallest part of a picture that suffices for a network's answer, or without which the answer is lost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

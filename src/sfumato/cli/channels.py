@@ -43,12 +43,15 @@ def channels(
         list[str] | None, typer.Option(help="A class, by index or label; may be repeated. [default: the top class]")
     ] = None,
     counts: Annotated[str | None, typer.Option(help="Numbers of channels. [default: 5,10,25,50]")] = None,
-    game: Annotated[str, typer.Option(help="preserve, delete or dual.")] = "preserve",
+    game: Annotated[
+        str,
+        typer.Option(help="preserve: which channels suffice; delete: without which it is lost; dual: both."),
+    ] = "preserve",
     keep: Annotated[
         float,
         typer.Option("--smallest", metavar="KEEP", help="The share of the score that the smallest set must keep."),
     ] = 0.9,
-    steps: Annotated[int | None, typer.Option(help="Steps of the ascent. [default: the method's]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the ascent. [default: the method's, 100]")] = None,
     score: Annotated[
         str,
         typer.Option(

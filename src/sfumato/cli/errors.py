@@ -19,13 +19,9 @@ def reporting_errors() -> Iterator[None]:
     """
     try:
         with warnings.catch_warnings():
-            show = warnings.showwarning
 
-            def show_plainly(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
-                if category is UserWarning:
-                    print_error(message)
-                else:
-                    show(message, category, *args, **kwargs)
+            def show_plainly(message: Warning | str, *_: Any, **__: Any) -> None:
+                print_error(message)
 
             warnings.showwarning = show_plainly
             yield

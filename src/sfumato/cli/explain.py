@@ -28,10 +28,19 @@ def explain(
         str | None, typer.Option(help="The layer, for methods that use one. [default: the model's own]")
     ] = None,
     areas: Annotated[
-        str | None, typer.Option(help="Fractions of the picture to show, e.g. 0.05,0.1,0.2. [default: the method's]")
+        str | None,
+        typer.Option(help="Fractions of the picture to show. [default: the method's; of extremal 0.05,0.1,0.2]"),
     ] = None,
-    game: Annotated[str | None, typer.Option(help="preserve, delete or dual. [default: the method's]")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of the ascent. [default: the method's]")] = None,
+    game: Annotated[
+        str | None,
+        typer.Option(
+            help="preserve: what suffices for the answer; delete: without which it is lost; "
+            "dual: both. [default: the method's; of extremal preserve]"
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the ascent. [default: the method's; of extremal 150]")
+    ] = None,
     smallest: Annotated[
         float | None,
         typer.Option(metavar="KEEP", help="Find the smallest area that keeps this share of the score, e.g. 0.9."),
@@ -44,10 +53,10 @@ def explain(
         str | None,
         typer.Option(
             help="What a class means, for all methods: logit, probability, log-odds, or sigmoid for networks with several "
-            "labels. [default: the method's]"
+            "labels. [default: the method's; of extremal logit]"
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="The seed of all random numbers. [default: the method's]")] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of all random numbers. [default: 0]")] = None,
     set_: naming.Setting = None,
     device: Device = AUTO,
     batch: BatchSize = None,
@@ -55,7 +64,7 @@ def explain(
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:
-    """Explain what a network sees in pictures. Writes a figure, the masks and a summary for each picture and target."""
+    """Find the parts of pictures that decide a network's answer. Writes a figure, masks and a summary for each of them."""
     with reporting_errors():
         from sfumato.games import GAMES
         from sfumato.scores import AUTO as AUTO_LINK

@@ -34,9 +34,9 @@ def advice(path: Path) -> str:
         return ". It holds HEIC pictures, which are read only if they are named themselves: write e.g. its path with /*.heic"
     kind = _kind(path) if path.is_file() else ""
     if kind == "HEIC" and find_spec("pillow_heif") is None:
-        return ". It is a HEIC picture: run pip install pillow-heif, or convert it to JPEG"
+        return ". It is a HEIC picture: run: pip install pillow-heif, or convert it to JPEG"
     if kind == "AVIF" and not features.check("avif"):
-        return ". It is an AVIF picture: run pip install --upgrade pillow, or convert it to JPEG"
+        return ". It is an AVIF picture: run: pip install --upgrade pillow, or convert it to JPEG"
     return ""
 
 

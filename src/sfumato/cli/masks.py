@@ -196,7 +196,7 @@ def _print(explanation: Explanation, classifier: "Classifier") -> None:
         if area is None:
             terminal.print(f"No area reaches {keep} of the score; the mask that comes nearest is shown.")
         else:
-            terminal.print(f"The smallest area that keeps {keep} of the score: {percent(area)} of the input.")
+            terminal.print(f"The smallest area that keeps {keep} of the score: at most {percent(area)} of the input.")
             if float(result.blank) >= search["keep"] * float(result.whole):  # type: ignore[arg-type]
                 terminal.print(
                     "The fully perturbed picture keeps as much, so this area says nothing about the picture."

@@ -110,7 +110,7 @@ def figure(
     headings = _headings(result, query, probabilities, at_most)
     if alternatives:
         headings = [f"{heading}\n{what}" for heading, what in zip(headings, _alternatives(result, query), strict=True)]
-    top = _head(headings) + (0.3 if title else 0)
+    top = _head([*headings, view.name]) + (0.3 if title else 0)
     size = (MARGIN + left + len(masks) * (cell[0] + GAP) + 0.1, top + 3 * cell[1] + 2 * GAP + LINE + 0.1)
     canvas = blank(size)
     place = partial(add_axes, canvas)
@@ -210,7 +210,7 @@ def comparison(
     maps = [coloured(result.map) for result in results]
     headings = [f"{heading}\n{colours.caption}" for heading, colours in zip(titles, maps, strict=True)]
     width, height = _cell(view.picture)
-    head, top = _head(headings), 0.35 if title else 0.0
+    head, top = _head([*headings, view.name]), 0.35 if title else 0.0
     canvas = blank(((len(maps) + 1) * (width + GAP) + 0.2, height + head + top + 0.1))
     size = canvas.get_size_inches()
     canvas.suptitle(title, x=0.1 / size[0], y=1 - 0.1 / size[1], ha="left", va="top", fontsize=12, weight="bold")

@@ -44,7 +44,7 @@ class Scene:
         """What the picture is, as the heading of a figure."""
         if self.is_input:
             return "the input"
-        return "the picture (dashed: what the network sees)" if self.is_cropped else "the picture"
+        return "the picture;\ndashed: what the network sees" if self.is_cropped else "the picture"
 
     def lay(self, values: Float[Tensor, "N C h w"], outside: float = 0.0) -> Float[Tensor, "N C H W"]:
         """Values of the input's places, interpolated linearly at the picture's pixels; `outside` beyond the window."""
