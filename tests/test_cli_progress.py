@@ -44,6 +44,10 @@ def test_what_is_soon_done_says_nothing():
     assert lines(10, 0.01) == []
 
 
+def test_after_one_step_nothing_is_known_yet():
+    assert not any("step 1 of" in line for line in lines(5, 60))
+
+
 def test_it_is_told_once_for_several_searches():
     assert sum("takes about" in line for line in lines(150, 0.25, searches=3)) == 1
 

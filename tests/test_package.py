@@ -35,9 +35,8 @@ def archives(tmp_path_factory):
 def test_the_archives_hold_what_is_needed_and_nothing_else(archives):
     (wheel,), (source,) = archives.glob("*.whl"), archives.glob("*.tar.gz")
     inside = set(zipfile.ZipFile(wheel).namelist())
-    tracked = subprocess.run(
-        ["git", "ls-files", "src"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split()
+    files = (path for path in (ROOT / "src").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    tracked = [path.relative_to(ROOT).as_posix() for path in files]
     assert {path.removeprefix("src/") for path in tracked} <= inside, "also pictures, styles and scripts"
     assert "sfumato/py.typed" in inside
     assert not [name for name in inside if name.startswith(("tests/", "docs/"))]

@@ -61,7 +61,7 @@ def progress_bar(
                 console.print(f"{title or 'The search'} {text}", markup=False, highlight=False, soft_wrap=True)
                 told = clock()
         if bar.disable:
-            if clock() - told >= INTERVAL and step.index + 1 < step.steps:
+            if step.index and clock() - told >= INTERVAL and step.index + 1 < step.steps:
                 told = clock()
                 line = f"{title or 'search'}: step {step.index + 1} of {step.steps}, about {duration(pace.left(step))} left"
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
