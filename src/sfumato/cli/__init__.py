@@ -30,12 +30,11 @@ def _version(wanted: bool) -> None:
 
 
 app = typer.Typer(
-    help="Find the smallest part of a picture that a network needs.",
-    add_completion=False,
+    help="Find the smallest part of a picture that suffices for a network's answer, or without which the answer is lost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"max_content_width": WIDEST},
+    context_settings={"max_content_width": WIDEST, "help_option_names": ["-h", "--help"]},
 )
 
 
