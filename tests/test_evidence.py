@@ -38,6 +38,19 @@ def test_a_set_suffices_where_it_holds_enough_of_the_sum() -> None:
     assert "keep 75% of the score" in found.sentence
 
 
+def test_all_sets_are_shown_with_the_edges_of_the_search() -> None:
+    """A soft edge shows less within the spot, and a little beside it, of every set alike."""
+    model, places = spots((8, 8)), rectangle(8, 8, 8, 8)
+    soft = replace(METHOD, mask=replace(METHOD.mask, edge=4.0))
+    mask = sfumato.LevelSet(4, 3, edge=4.0)
+    found = certificate(model, places, method=soft)["Suffices"]
+    blurred = sfumato.evidence.worth.masks_of(places[0] > 0.5, mask.edge)
+    assert found.numbers["worth"] == pytest.approx(float(blurred[0, 0, 8:16, 8:16].mean()), abs=1e-5)
+    assert 0.6 < found.numbers["worth"] < 0.9
+    line = blurred[0, 0, 12]
+    assert 3 <= ((line > 0.1) & (line < 0.9)).sum() / 2 <= 5
+
+
 def test_the_smallest_set_that_is_worth_enough_is_taken() -> None:
     masks = rectangle(8, 8, 8, 6), rectangle(8, 8, 8, 8), rectangle(4, 4, 16, 16)
     assert certificate(spots((8, 8)), *masks).variant == 1
@@ -296,13 +309,13 @@ def test_a_figure_has_the_sets_and_a_line_for_each_claim() -> None:
     found = replace(found, findings=(*found.findings, other))
     figure = drawn(found, torch.rand(3, 32, 32), "a picture")
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["what the network saw", "the set, 9.4 %", "needed, 6.2 %", "would do as well, 6.2 %"]
+    assert titles == ["the input", "the set, 9.4 %", "needed, 6.2 %", "would do as well, 6.2 %"]
     words = {text.get_text(): text.get_color() for text in figure.texts}
     assert [words[claim] for claim in ("Suffices", "All needed", "The only one")]
     assert COLOURS[True] in words.values()
     assert words["no"] == COLOURS[False]
     assert "It is not the only one." in words
-    with pytest.raises(ValueError, match="the set covers 32 x 32 places; got a picture of 16 x 16 pixels"):
+    with pytest.raises(ValueError, match="with 32 × 32 pixels; got shape"):
         drawn(found, torch.rand(3, 16, 16))
 
 

@@ -9,6 +9,7 @@ from sfumato.cli import naming
 from sfumato.cli.compare import compare
 from sfumato.cli.device import AUTO, Device
 from sfumato.cli.errors import reporting_errors
+from sfumato.cli.evidence import Wanted, bundled
 from sfumato.cli.masks import explain_with_masks
 from sfumato.cli.outputs import Overwrite, Resume
 from sfumato.cli.queries import BatchSize, Request, prepare
@@ -45,6 +46,34 @@ def explain(
         float | None,
         typer.Option(metavar="KEEP", help="Find the smallest area that keeps this share of the score, e.g. 0.9."),
     ] = None,
+    certificate: Annotated[
+        bool,
+        typer.Option(
+            "--certificate",
+            help="Test what each explanation may claim: whether the places suffice, are all needed, are better than chance, "
+            "are the only ones. Takes about as long again.",
+        ),
+    ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What `sfumato calibrate` wrote for this model, for --certificate.", show_default=False
+        ),
+    ] = None,
+    survival: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What `sfumato calibrate --survival` wrote, for --certificate.", show_default=False
+        ),
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="A new folder for the pictures, results and certificates, with a manifest of hashes; in place of --out.",
+            show_default=False,
+        ),
+    ] = None,
     alternatives: Annotated[
         bool,
         typer.Option("--alternatives", help="Draw the outlines of what each restart of the search found for itself."),
@@ -69,6 +98,7 @@ def explain(
         from sfumato.games import GAMES
         from sfumato.scores import AUTO as AUTO_LINK
         from sfumato.scores import OF_A_CLASS, SIGMOID, link_of_meaning
+        from sfumato.settings import as_json
 
         naming.check_share("--smallest", smallest)
         naming.check_choice("--game", game, tuple(GAMES))
@@ -89,12 +119,28 @@ def explain(
             raise ValueError(f"--smallest is for masks that keep the score; got --game {game}. Write --game preserve")
         if alternatives and not draws_masks:
             raise ValueError("--alternatives is for one method that makes masks, e.g. --method extremal")
-        request = Request(images, model, out, target or [], checkpoint, device, batch, overwrite, resume)
+        wanted = Wanted(certificate or bundle is not None, calibration, survival)
+        _check_evidence(wanted, draws_masks, smallest is not None, layer)
+        request = Request(images, model, bundle or out, target or [], checkpoint, device, batch, overwrite, resume)
         links = {link_of_meaning(one.score) for one in methods.values()}
         task = prepare(request, links.pop() if len(links) == 1 else SIGMOID if SIGMOID in links else AUTO_LINK)
-        with task.working():
+        with task.working(), bundled(bundle, task, {"method": as_json(first)}):
             if draws_masks:
-                for _ in explain_with_masks(task, first, smallest, fractions, alternatives):
+                for _ in explain_with_masks(task, first, smallest, fractions, alternatives, wanted):
                     pass
             else:
                 compare(task, methods)
+
+
+def _check_evidence(wanted: Wanted, draws_masks: bool, smallest: bool, layer: str | None) -> None:
+    """Raise `ValueError` for options about evidence that do not go with the others."""
+    if wanted.certificate and (not draws_masks or smallest):
+        without = " and without --layer" if layer else ""
+        raise ValueError(
+            f"--certificate is for the sets of one method, --method extremal or extremal-order, without --smallest{without}"
+        )
+    for option, file in (("--calibration", wanted.calibration), ("--survival", wanted.survival)):
+        if file is not None and not wanted.certificate:
+            raise ValueError(f"{option} is for --certificate; write both")
+        if file is not None and not file.is_file():
+            raise ValueError(f"{option}: there is no file {str(file)!r}")

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfumato.cli import summaries
+from sfumato.cli import evidence, summaries
+from sfumato.cli.evidence import Wanted
 from sfumato.cli.files import write_json
 from sfumato.cli.naming import place_at_layer
 from sfumato.cli.queries import Batch, Query, Task, summary_of
@@ -41,11 +42,12 @@ def explain_with_masks(
     keep: float | None = None,
     first_areas: tuple[float, ...] | None = None,
     alternatives: bool = False,
+    wanted: Wanted = Wanted(),  # it cannot change
 ) -> Iterator[Explanation]:
     """Explain the pictures of a task, and write and print each result when it is done.
 
     With `keep`, it searches for the smallest area that keeps this share of the score. The search begins with `first_areas`.
-    `alternatives` draws what each restart of the search found.
+    `alternatives` draws what each restart of the search found; `wanted` is the evidence that is written beside it.
     """
     from sfumato.cli.progress import progress_bar
 
@@ -55,10 +57,14 @@ def explain_with_masks(
     for batch in task.batches(method=method, smallest=smallest):
         with progress_bar(batch.title, left=batch.left) as progress:
             group = list(_explain_batch(method, classifier, batch, keep, first_areas, progress))
-        for explanation in group:
+        for index, explanation in enumerate(group):
+            inputs = batch.inputs[index : index + 1]
+            certificate = wanted.certify(explanation.result, classifier, inputs, explanation.query)
             _write(explanation, classifier, task.request.out, keep, alternatives)
             task.written += 1
             _print(explanation, classifier)
+            if certificate is not None:
+                evidence.write(certificate, explanation.query, classifier, task.request.out)
             if hint := _no_restarts(method, explanation.result, alternatives, keep is not None):
                 console().print(hint, soft_wrap=True)
             yield explanation

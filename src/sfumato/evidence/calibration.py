@@ -171,7 +171,8 @@ class Calibrate:
         with Subject.prepared(model, inputs, 0) as subject:
             subject.probe(None)
             hides = [seeded(perturbation, self.seed) for perturbation in self.perturbations]
-            logits = shown_logits(subject, hides, places, query.repeat_interleave(self.count * ranges))
+            repeated = query.repeat_interleave(self.count * ranges)
+            logits = shown_logits(subject, hides, places, repeated, sets.family.edge)
             whole = shown_logits(subject, hides[:1], torch.ones_like(places[: len(inputs)]), query)[0]
         return logits.unflatten(1, (-1, ranges)), whole.argmax(1)
 

@@ -25,7 +25,7 @@ class SameAnswer(Claim):
         shown = torch.stack([tested.places, torch.ones_like(tested.places)])
         query = torch.zeros(2, dtype=torch.long, device=shown.device)
         try:
-            logits = shown_logits(tested.subject, hides, shown, query).double()
+            logits = shown_logits(tested.subject, hides, shown, query, tested.edge).double()
         except ValueError as error:
             return Finding("Same answer", None, f"The network names no class: {error}.")
         tested.passes += 2 * len(hides)

@@ -21,6 +21,7 @@ from torch import Tensor
 from sfumato.evidence.answers import shown_logits
 from sfumato.evidence.claim import Claim, Finding
 from sfumato.evidence.tested import Tested
+from sfumato.evidence.worth import edge_of
 from sfumato.files import written
 from sfumato.methods.extremal import ExtremalPerturbation
 from sfumato.model.effects import Model
@@ -90,7 +91,8 @@ def survival(method: ExtremalPerturbation, model: Model, batches: Iterable[Float
             assert masks is not None  # noqa: S101  # for the type checker
             places = masks[:, :, 0] > 0.5
             rows = query.repeat_interleave(places.shape[1])
-            shown = shown_logits(subject, hides, places.flatten(0, 1), rows).softmax(2).mean(0).argmax(1)
+            edge = edge_of(method, inputs.shape[2:])
+            shown = shown_logits(subject, hides, places.flatten(0, 1), rows, edge).softmax(2).mean(0).argmax(1)
         same = shown.view(len(inputs), -1) == answers[:, None]
         found += [surviving_area(survives, method.areas) for survives in same.tolist()]
     return Survival(tuple(found), method)

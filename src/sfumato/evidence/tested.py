@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.evidence.worth import ends, shown_scores, worth
+from sfumato.evidence.worth import edge_of, ends, shown_scores, worth
 from sfumato.games import Game
 from sfumato.methods.extremal import ExtremalPerturbation
 from sfumato.model.effects import Model
@@ -55,6 +55,11 @@ class Tested:
         return float(self.places.float().mean())
 
     @property
+    def edge(self) -> float:
+        """The width of the edges of all masks in the tests, in places: that of the search's masks."""
+        return edge_of(self.method, self.places.shape)
+
+    @property
     def game(self) -> Game:
         """What was asked: to keep the score by the set, to destroy it by hiding the set, or both."""
         return Game.named(self.method.game)
@@ -82,14 +87,16 @@ class Tested:
             self.passes += 2 * len(hides)
         query = torch.zeros(len(places), dtype=torch.long, device=places.device)
         self.passes += len(places) * len(hides) * (bool(self.game.keep) + bool(self.game.drop))
-        return worth(subject, hides, places, query, self.game, self._ends[key], *moves)
+        return worth(subject, hides, places, query, self.game, self._ends[key], *moves, edge=self.edge)
 
     def probability(self, places: Bool[Tensor, "*S"]) -> float:
         """The probability of the class when the set is shown alone, under the search's perturbations; NaN without a class."""
         if self.of_class is None:
             return math.nan
         self.passes += len(self.perturbations)
-        return float(shown_scores(self.of_class, self.perturbations, places[None], self.of_class.query)[0])
+        return float(
+            shown_scores(self.of_class, self.perturbations, places[None], self.of_class.query, edge=self.edge)[0]
+        )
 
     def name_of(self, index: int) -> str:
         """The name of a class in a sentence."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sfumato.attribution import TensorResult
 from sfumato.evidence.answers import shown_logits
-from sfumato.evidence.worth import ends, worth
+from sfumato.evidence.worth import edge_of, ends, worth
 from sfumato.games import Game
 from sfumato.methods.extremal import ExtremalPerturbation
 from sfumato.metrics.estimate import Estimate, Measure, estimates
@@ -127,7 +127,7 @@ def compare_models(
             with Subject.prepared(net, inputs, answers[0], method.score, method.seed, method.deterministic) as subject:
                 subject.probe(method.memory)
                 bounds = ends(subject, hides)
-                both[name] = [_worths(subject, hides, some, method.game, bounds) for some in (masks, other_masks)]
+                both[name] = [_worths(subject, hides, some, method, bounds) for some in (masks, other_masks)]
         yield Differences(
             answer=answers[0],
             other_answer=answers[1],
@@ -170,12 +170,14 @@ def _worths(
     subject: Subject,
     hides: Sequence[Perturbation],
     masks: Float[Tensor, "B V 1 *S"],
-    game: Game | str,
+    method: ExtremalPerturbation,
     bounds: Float[Tensor, "B 2"],
 ) -> Float[Tensor, "B V"]:
     query = subject.query.repeat_interleave(masks.shape[1])
     places = (masks[:, :, 0] > 0.5).flatten(0, 1)
-    return worth(subject, hides, places, query, Game.named(game), bounds).view(masks.shape[:2]).float()
+    edge = edge_of(method, masks.shape[3:])
+    values = worth(subject, hides, places, query, Game.named(method.game), bounds, edge=edge)
+    return values.view(masks.shape[:2]).float()
 
 
 def _iou(first: Float[Tensor, "B V 1 *S"], second: Float[Tensor, "B V 1 *S"]) -> Float[Tensor, "B V"]:

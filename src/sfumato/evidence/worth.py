@@ -12,9 +12,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sfumato.games import Game
+from sfumato.masks.level_set import TENTHS, LevelSet
+from sfumato.methods.extremal import ExtremalPerturbation
 from sfumato.model.evaluate import Evaluation, Moved
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Perturbation
+from sfumato.space.smoothing import gaussian_blur
 
 AT_ONCE = 32
 """Rows in one batch of the network, at most."""
@@ -23,17 +26,32 @@ EQUAL = 1e-6
 """Scores of which the difference is a smaller share are equal."""
 
 
+def masks_of(places: Bool[Tensor, " N *S"], edge: float) -> Float[Tensor, "N 1 *S"]:
+    """Masks `(N, 1, *S)` of sets, whose edges need `edge` places to fall from 0.9 to 0.1, as those of `LevelSet`."""
+    masks = places[:, None].float()
+    return gaussian_blur(masks, edge / TENTHS) if edge else masks
+
+
+def edge_of(method: ExtremalPerturbation, shape: Sequence[int]) -> float:
+    """The width of the edges of a method's masks over inputs of a shape, in places."""
+    return method.mask.for_shape(shape).edge if isinstance(method.mask, LevelSet) else 0.0
+
+
 def shown_scores(
     subject: Subject,
     perturbations: Sequence[Perturbation],
     places: Bool[Tensor, " N *S"],
     query: Int[Tensor, " N"],
     *moves: Moved,
+    edge: float = 0.0,
 ) -> Float[Tensor, " N"]:
-    r"""$\Phi(m \otimes x)$, float64, where each m shows one of the sets of places; the mean over the perturbations."""
+    r"""$\Phi(m \otimes x)$, float64, where each m shows one of the sets of places; the mean over the perturbations.
+
+    The masks of all sets have edges of one width, that of the search: a sharp edge is a feature of its own.
+    """
     with subject.surroundings.computing(), torch.no_grad():
         perturbed = tuple(perturbation(subject.inputs) for perturbation in perturbations)
-    masks = places[:, None].to(subject.inputs.dtype)
+    masks = masks_of(places, edge)
     return Evaluation(subject, perturbed, query, AT_ONCE).scores(masks, *moves).double()
 
 
@@ -53,6 +71,7 @@ def worth(
     game: Game,
     bounds: Float[Tensor, "B 2"],
     *moves: Moved,
+    edge: float = 0.0,
 ) -> Float[Tensor, " N"]:
     """What the sets are worth, `(N,)`; `bounds` are the `ends`. It may exceed 1.
 
@@ -63,7 +82,9 @@ def worth(
     span = torch.where(span.abs() <= EQUAL * whole.abs().maximum(hidden.abs()), torch.nan, span)
     total = torch.zeros_like(span)
     if game.keep:
-        total += game.keep * (shown_scores(subject, perturbations, places, query, *moves) - hidden) / span
+        total += game.keep * (shown_scores(subject, perturbations, places, query, *moves, edge=edge) - hidden) / span
     if game.drop:
-        total += game.drop * (1 - (shown_scores(subject, perturbations, ~places, query, *moves) - hidden) / span)
+        total += game.drop * (
+            1 - (shown_scores(subject, perturbations, ~places, query, *moves, edge=edge) - hidden) / span
+        )
     return total / (game.keep + game.drop)

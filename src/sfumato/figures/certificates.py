@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from sfumato.data.pictures import rgb
 from sfumato.evidence.certificate import Certificate
-from sfumato.figures.panels import CELL, GAP, HEAD, SMALL, add_axes, blank, overlay, percent, show
+from sfumato.figures.panels import GAP, HEAD, SMALL, add_axes, blank, cell_size, overlay, percent, show
+from sfumato.figures.scene import scene
+from sfumato.models import Classifier
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,41 +27,40 @@ LEAST = 3
 """Panels whose width a figure has at least, so that sentences fit."""
 
 
-def certificate(certificate: Certificate, picture: Any, title: str = "") -> "Figure":
+def certificate(
+    certificate: Certificate, picture: Any, title: str = "", classifier: Classifier | None = None
+) -> "Figure":
     """A figure of one certificate over its picture.
 
-    `picture`: RGB, as for `plots.figure`, as large as the set. Raises `ValueError` for another size, and for sets that do not
-    lie in a plane.
+    `picture` and `classifier` are as for `plots.figure`. Raises `ValueError` for a picture of another size, and for sets that
+    do not lie in a plane.
     """
-    shown = rgb(picture)
-    if certificate.places.shape != shown.shape[1:]:
-        raise ValueError(
-            f"the set covers {' x '.join(map(str, certificate.places.shape))} places; got a picture of "
-            f"{' x '.join(map(str, shown.shape[1:]))} pixels: give the one that the network saw"
-        )
+    if certificate.places.ndim != 2:
+        raise ValueError(f"a figure shows sets in a plane; got one of {tuple(certificate.places.shape)} places")
+    view = scene(picture, certificate.places.shape, classifier)
     panels = list(_panels(certificate))
-    width = 0.2 + max(1 + len(panels), LEAST) * (CELL + GAP)
-    letters = int((width - COLUMN - 0.6) / LETTER)
+    width, height = cell_size(view.picture)
+    canvas_width = 0.2 + max(1 + len(panels), LEAST) * (width + GAP)
+    letters = int((canvas_width - COLUMN - 0.6) / LETTER)
     lines = [textwrap.wrap(finding.sentence, letters) for finding in certificate.findings]
-    top = 0.75 if title else HEAD
-    height = top + CELL + 0.25 + sum(len(some) * LINE + 0.08 for some in lines) + 0.1
-    canvas = blank((width, height))
+    top = (0.35 if title else 0.0) + HEAD
+    canvas = blank((canvas_width, top + height + 0.35 + sum(len(some) * LINE + 0.08 for some in lines)))
+    canvas_height = canvas.get_size_inches()[1]
     if title:
-        canvas.suptitle(title, x=0.1 / width, y=1 - 0.08 / height, ha="left", va="top", fontsize=12, weight="bold")
-    show(add_axes(canvas, 0.1, top, CELL, CELL), shown).set_title("what the network saw", fontsize=SMALL)
-    for column, (name, places) in enumerate(panels, start=1):
-        axes = add_axes(canvas, 0.1 + column * (CELL + GAP), top, CELL, CELL)
-        overlay(axes, shown, places.float().cpu()).set_title(
-            f"{name}, {percent(float(places.float().mean()))}", fontsize=SMALL
-        )
-    y = top + CELL + 0.3
+        place: Any = {"ha": "left", "va": "top", "fontsize": 12, "weight": "bold"}
+        canvas.suptitle(title, x=0.1 / canvas_width, y=1 - 0.1 / canvas_height, **place)
+    cells = [add_axes(canvas, 0.1 + column * (width + GAP), top, width, height) for column in range(1 + len(panels))]
+    show(cells[0], view.picture).set_title(view.name, fontsize=SMALL)
+    view.frame(cells[0])
+    for axes, (name, places) in zip(cells[1:], panels, strict=True):
+        laid = view.lay(places.float().cpu()[None, None])[0, 0]
+        overlay(axes, view.picture, laid).set_title(f"{name}, {percent(float(places.float().mean()))}", fontsize=SMALL)
+    y = top + height + 0.25
     for finding, some in zip(certificate.findings, lines, strict=True):
-        place: Any = {"va": "top", "fontsize": SMALL}
-        canvas.text(
-            0.1 / width, 1 - y / height, WORDS[finding.holds], color=COLOURS[finding.holds], weight="bold", **place
-        )
-        canvas.text(0.5 / width, 1 - y / height, finding.claim, weight="bold", **place)
-        canvas.text((0.5 + COLUMN) / width, 1 - y / height, "\n".join(some), linespacing=1.25, **place)
+        place = {"va": "top", "fontsize": SMALL, "y": 1 - y / canvas_height}
+        canvas.text(0.1 / canvas_width, s=WORDS[finding.holds], color=COLOURS[finding.holds], weight="bold", **place)
+        canvas.text(0.5 / canvas_width, s=finding.claim, weight="bold", **place)
+        canvas.text((0.5 + COLUMN) / canvas_width, s="\n".join(some), linespacing=1.25, **place)
         y += len(some) * LINE + 0.08
     return canvas
 

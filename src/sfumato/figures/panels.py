@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 CELL, GAP, HEAD, MARGIN = 2.2, 0.12, 0.48, 0.6
 """In inches: the longer side of a picture, and the space between pictures, above them and left of them."""
 
+MIN_WIDTH, MIN_HEIGHT = 1.75, 1.5
+"""The smallest size of a picture in inches, for the text above it and the curve beside it."""
+
 KEPT, LEFT, BOUND = "#b5402a", "#33658a", "#8a8a8a"
 """Colours of what a mask keeps, of what it leaves out, and of the bounds of the score."""
 
@@ -79,6 +82,13 @@ def add_axes(figure: "Figure", x: float, y: float, width: float, height: float) 
     figure_width, figure_height = map(float, figure.get_size_inches())
     left, bottom = x / figure_width, 1 - (y + height) / figure_height
     return figure.add_axes((left, bottom, width / figure_width, height / figure_height))
+
+
+def cell_size(picture: Float[Tensor, "3 H W"]) -> tuple[float, float]:
+    """The width and height of each picture in a figure, in inches."""
+    height, width = picture.shape[1:]
+    scale = CELL / max(height, width)
+    return max(scale * width, MIN_WIDTH), max(scale * height, MIN_HEIGHT)
 
 
 def show(axes: "Axes", picture: Float[Tensor, "3 H W"]) -> "Axes":

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sfumato.attribution import Attribution
 from sfumato.data.pictures import rgb
+from sfumato.figures.certificates import certificate
 from sfumato.figures.panels import (
     BOUND,
     CELL,
@@ -23,6 +24,7 @@ from sfumato.figures.panels import (
     SMALL,
     add_axes,
     blank,
+    cell_size,
     check_matplotlib,
     coloured,
     deletes,
@@ -45,10 +47,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Curve", "check_matplotlib", "comparison", "figure", "overview", "percent", "save", "shares"]
-
-MIN_WIDTH, MIN_HEIGHT = 1.75, 1.5
-"""The smallest size of a picture in inches, for the text above it and the curve beside it."""
+__all__ = ["Curve", "certificate", "check_matplotlib", "comparison", "figure", "overview", "percent", "save", "shares"]
 
 LINE = 0.2
 """The height of the line of text above the perturbed pictures, in inches."""
@@ -103,7 +102,7 @@ def figure(
     masks, parts = view.lay(masks), view.lay(parts)
     perturbed = None if perturbed is None else view.lay(perturbed, outside=1.0)
 
-    cell = _cell(view.picture)
+    cell = cell_size(view.picture)
     left = max(cell[0], 1.2 * CELL)
     if probabilities is not None and len(probabilities) != len(masks):
         raise ValueError(f"probabilities must be one for each of the {len(masks)} masks; got {len(probabilities)}")
@@ -171,8 +170,8 @@ def overview(
         if len(row) != count:
             raise ValueError(f"all results must have as many masks as the first, {count}; got one with {len(row)}")
     views = [scene(picture, row.shape[2:], classifier) for picture, row in zip(pictures, masks, strict=True)]
-    width = max(_cell(view.picture)[0] for view in views)
-    heights = [_cell(view.picture)[1] for view in views]
+    width = max(cell_size(view.picture)[0] for view in views)
+    heights = [cell_size(view.picture)[1] for view in views]
     head = max(map(_head, rows))
     size = ((count + 1) * (width + GAP) + 0.2, sum(heights) + len(results) * head + 0.1)
     canvas = blank(size)
@@ -209,7 +208,7 @@ def comparison(
     view = scene(picture, rgb(picture).shape[1:] if classifier is None else _largest(results), classifier)
     maps = [coloured(result.map) for result in results]
     headings = [f"{heading}\n{colours.caption}" for heading, colours in zip(titles, maps, strict=True)]
-    width, height = _cell(view.picture)
+    width, height = cell_size(view.picture)
     head, top = _head([*headings, view.name]), 0.35 if title else 0.0
     canvas = blank(((len(maps) + 1) * (width + GAP) + 0.2, height + head + top + 0.1))
     size = canvas.get_size_inches()
@@ -237,13 +236,6 @@ def _seen(view: Scene, picture: Any, classifier: Classifier | None) -> Float[Ten
         return view.picture
     whole = (255 * rgb(picture)).round().byte().movedim(0, -1).contiguous().numpy()
     return classifier.restore(classifier.prepare(Image.fromarray(whole)))
-
-
-def _cell(picture: Float[Tensor, "3 H W"]) -> tuple[float, float]:
-    """The width and height of each picture in a figure, in inches."""
-    height, width = picture.shape[1:]
-    scale = CELL / max(height, width)
-    return max(scale * width, MIN_WIDTH), max(scale * height, MIN_HEIGHT)
 
 
 def _masks(result: Attribution, query: int) -> Float[Tensor, "V 1 H W"]:
