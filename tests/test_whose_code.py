@@ -111,6 +111,69 @@ ONE, TWO = "value = lambda: 1\n", "value = lambda: 2\n"
         ),
         pytest.param(
             {
+                "X_m.py": "from importlib import import_module as load\n"
+                "lib = load('X_lib')\n"
+                + CLASS + "pass",
+                "X_lib.py": ONE,
+            },
+            "X_m:Method", "X_lib.py", id="another name of the function that imports",
+        ),
+        pytest.param(
+            {
+                "X_m.py": "import importlib\n"
+                "load = importlib.import_module\n"
+                "lib = load('X_lib')\n"
+                + CLASS + "pass",
+                "X_lib.py": ONE,
+            },
+            "X_m:Method", "X_lib.py", id="a function that imports, under another name",
+        ),
+        pytest.param(
+            {
+                "X_m.py": "import pkgutil\n"
+                "value = pkgutil.resolve_name('X_lib:value')\n"
+                + CLASS + "pass",
+                "X_lib.py": ONE,
+            },
+            "X_m:Method", "X_lib.py", id="a name that is resolved",
+        ),
+        pytest.param(
+            {
+                "X_m.py": "exec('import ' + 'X_lib')\n"
+                + CLASS + "pass",
+                "X_lib.py": ONE,
+            },
+            "X_m:Method", "X_lib.py", id="a text that is run",
+        ),
+        pytest.param(
+            {
+                "X_m.py": "import runpy\n"
+                "lib = runpy.run_path(__file__.replace('X_m', 'X_lib'))\n"
+                + CLASS + "pass",
+                "X_lib.py": ONE,
+            },
+            "X_m:Method", "X_lib.py", id="a file that is run",
+        ),
+        pytest.param(
+            {
+                "X_m.py": "import importlib.util as u\n"
+                "spec = u.spec_from_file_location('other', __file__.replace('X_m', 'X_lib'))\n"
+                + CLASS + "pass",
+                "X_lib.py": ONE,
+            },
+            "X_m:Method", "X_lib.py", id="a file by its specification",
+        ),
+        pytest.param(
+            {
+                "X_m.py": "from importlib.machinery import SourceFileLoader as Load\n"
+                "lib = Load('other', __file__.replace('X_m', 'X_lib'))\n"
+                + CLASS + "pass",
+                "X_lib.py": ONE,
+            },
+            "X_m:Method", "X_lib.py", id="a file by its loader",
+        ),
+        pytest.param(
+            {
                 "X/m.py": "import X\n" + CLASS + "X.deep.value()",
                 "X/__init__.py": """
                     import importlib

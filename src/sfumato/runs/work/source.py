@@ -44,6 +44,12 @@ INSTALLED = {"site-packages", "dist-packages"}
 LOADERS = ("import_module", "__import__")
 """Functions that import a module by its name."""
 
+OTHER_LOADERS = (
+    *("exec", "exec_module", "load_module", "load_source", "resolve_name", "run_module", "run_path"),
+    *("spec_from_file_location", "SourceFileLoader"),
+)
+"""Functions and classes that run a file or a text."""
+
 
 def of(thing: Any, named: Iterable[str] = ()) -> list[str]:
     """The user's code that an object depends on: a line with a hash for each module.
@@ -229,11 +235,15 @@ def _folders(package: str) -> list[str]:
 def _imports(module: _File) -> Iterable[str]:
     """The names of all modules that a module's source imports, anywhere in it.
 
-    If it computes names, or has a function `__getattr__` that imports what is asked for, they may be any in its folder."""
+    If it computes names, runs files, or has a function `__getattr__` that imports what is asked for, they may be any in its
+    folder."""
     try:
         tree = ast.parse(module.read())
     except (OSError, SyntaxError, ValueError):
         return
+    known: set[int] = (
+        set()
+    )  # the names of functions in calls that say what they import; a call is walked before its parts
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -242,12 +252,12 @@ def _imports(module: _File) -> Iterable[str]:
             with suppress(ImportError):
                 base = resolve_name("." * node.level + (node.module or ""), module.package)
                 yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
-        elif isinstance(node, ast.Call) and _called(node) in LOADERS:
-            if node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
-                with suppress(ImportError):
-                    yield resolve_name(node.args[0].value, module.package)
-            else:
-                yield from _neighbours(module)
+        elif isinstance(node, ast.Call) and _called(node) in LOADERS and _first_text(node):
+            known.add(id(node.func))
+            with suppress(ImportError):
+                yield resolve_name(_first_text(node), module.package)
+        elif id(node) not in known and _may_load(node):
+            yield from _neighbours(module)
     if any(_defines(statement, "__getattr__") for statement in tree.body):
         yield from _neighbours(module)
 
@@ -255,6 +265,19 @@ def _imports(module: _File) -> Iterable[str]:
 def _called(call: ast.Call) -> str:
     """The last name of the function that is called."""
     return getattr(call.func, "id", "") or getattr(call.func, "attr", "")
+
+
+def _first_text(call: ast.Call) -> str:
+    """The first argument of a call if it is a text that the source spells out, else empty."""
+    first = call.args[0] if call.args else None
+    return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
+
+
+def _may_load(node: ast.AST) -> bool:
+    """Whether a name in the source is that of a function that loads modules, by whatever name it is called afterwards."""
+    if isinstance(node, ast.alias):
+        return node.asname is not None and node.name in (*LOADERS, *OTHER_LOADERS)
+    return getattr(node, "id", getattr(node, "attr", "")) in (*LOADERS, *OTHER_LOADERS)
 
 
 def _defines(statement: ast.stmt, name: str) -> bool:

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfumato import models
 from sfumato.attribution import Attribution
@@ -35,7 +36,8 @@ from sfumato.runs.work import source
 from sfumato.runs.work.cache import MethodResult
 from sfumato.runs.work.faults import Fault, LostDeviceError, OpenItems, describe_error, machine_fault
 from sfumato.runs.work.items import PREDICTED_TARGET, Chunk, Code, Unit, code_of, seed_of
-from sfumato.runs.work.model_state import ModelState
+from sfumato.runs.work.model_state import ModelState, plain_tensors
+from sfumato.runs.work.process_state import functions_restored, process_state_restored, random_restored
 from sfumato.runs.work.steps import LOADING, METHOD, PICTURE, PROTOCOL, SENDING, Step
 from sfumato.scores import top_class
 from sfumato.settings import as_json
@@ -102,12 +104,14 @@ class Workbench:
     _pictures: "OrderedDict[tuple[str, str, str], ShownPicture | ValueError]" = field(default_factory=OrderedDict)
     _classes: dict[tuple[str, str], ClassMap | ClassesError] = field(default_factory=dict)
     _outputs: dict[str, int] = field(default_factory=dict)
+    _foreign: dict[int, bool] = field(default_factory=dict)
 
     def classifier(self, name: str) -> Classifier:
         """The model by its name in the plan, on the plan's device."""
         if name not in self._classifiers:
             entry = self.plan.models[name]
-            classifier = models.load(entry.name, checkpoint=entry.checkpoint)
+            with process_state_restored(), random_restored(self.plan.device):
+                classifier = models.load(entry.name, checkpoint=entry.checkpoint)
             if name in self.weights and identity(classifier, entry.name) != self.weights[name]:
                 raise ValueError(
                     f"model {name!r} has other weights here than where the run was planned; give every machine the same"
@@ -166,7 +170,7 @@ class Workbench:
         queries: list[tuple[Query, tuple[Item, ...]]] = []
         for place, (unit, items) in enumerate(zip(chunk.units, chunk.items, strict=True)):
             self.on_step(Step(PICTURE, (place,)))
-            query = self._attempt(partial(self._query, chunk, place, unit))
+            query = self._attempt(partial(self._query, chunk, place, unit), seed_of(unit))
             if isinstance(query, BaseException):
                 _note(outcome, chunk, place, range(len(items)), query)
             else:
@@ -181,7 +185,8 @@ class Workbench:
             for number, item in enumerate(items):
                 if wanted is None or item in wanted:
                     self.on_step(Step(PROTOCOL, (query.place,), number))
-                    done = self._attempt(partial(self._measure, chunk, query, explained, number, located))
+                    measure = partial(self._measure, chunk, query, explained, number, located)
+                    done = self._attempt(measure, seed_of(query.unit), self._is_foreign_protocol(chunk, number))
                     if isinstance(done, BaseException):
                         _note(outcome, chunk, query.place, (number,), done, explained.seconds)
                     else:
@@ -198,10 +203,10 @@ class Workbench:
             except (ImportError, AttributeError) as error:
                 raise ValueError(f"model {name!r} cannot be loaded: {describe_error(error)}") from error
 
-    def _attempt(self, work: Callable[[], T]) -> T | BaseException:
+    def _attempt(self, work: Callable[[], T], seed: int = 0, thorough: bool = False) -> T | BaseException:
         """Call code of the plan, and return its result or its error, even one that would end the process."""
         try:
-            return self._call(work)
+            return self._call(work, seed, thorough)
         except KeyboardInterrupt as error:
             if not self.isolated:
                 raise
@@ -216,19 +221,42 @@ class Workbench:
             _free_memory()
         return failure
 
-    def _call(self, work: Callable[[], T]) -> T:
-        """Call code of the plan. Whatever it does to a model, the next finds the models as they were loaded."""
+    def _call(self, work: Callable[[], T], seed: int = 0, thorough: bool = False) -> T:
+        """Call code of the plan. Whatever it does to a model or to the process, the next finds these as they were.
+
+        The global random numbers begin with `seed`, so that what the code draws does not depend on what ran before it.
+        `thorough` also finds changes that leave no trace, for code that is not this package's.
+        """
         try:
-            return work()
+            with ExitStack() as stack:
+                stack.enter_context(process_state_restored())
+                stack.enter_context(random_restored(self.plan.device, seed ^ self.plan.seed))
+                if thorough:
+                    stack.enter_context(functions_restored())
+                return work()
         finally:
             if os.getpid() != self._process:
                 os._exit(1)  # a copy of this process that the code forked: going on, it would do the same items
-            for name in [name for name, state in self._states.items() if not state.restore()]:
+            for name in [name for name, state in self._states.items() if not state.restore(thorough)]:
                 del self._classifiers[name], self._states[name]
                 warnings.warn(
-                    f"model {name!r} was left with other weights or hooks than it had; it is loaded again for the next item",
+                    f"model {name!r} was left with other weights than it had; it is loaded again for the next item",
                     stacklevel=1,
                 )
+
+    def _is_foreign_method(self, chunk: Chunk) -> bool:
+        """Whether the chunk's method has code that is not this package's."""
+        return self._is_foreign(self.plan.methods[chunk.combination.method])
+
+    def _is_foreign_protocol(self, chunk: Chunk, number: int) -> bool:
+        """Whether a protocol, given by its number in the combination, has or calls code that is not this package's."""
+        protocol = self.plan.protocols[chunk.combination.protocols[number]].protocol
+        return self._is_foreign(protocol) or ("method" in protocol.needs and self._is_foreign_method(chunk))
+
+    def _is_foreign(self, thing: Any) -> bool:
+        if id(thing) not in self._foreign:  # which the plan keeps
+            self._foreign[id(thing)] = bool(source.of(thing))
+        return self._foreign[id(thing)]
 
     def _query(self, chunk: Chunk, place: int, unit: Unit) -> Query:
         """Prepare a query. Raises `ValueError` if its picture or annotation cannot be used."""
@@ -243,7 +271,8 @@ class Workbench:
             )
         if unit.target == PREDICTED_TARGET:
             with torch.no_grad():
-                predicted = top_class(classifier.logits(picture.inputs.to(self.plan.device))[0])
+                inputs = picture.inputs.to(self.plan.device, copy=True)  # which a model may write to
+                predicted = top_class(classifier.logits(inputs)[0])
             return Query(place, unit, picture, predicted, predicted)
         output = self.class_map(combination.data, combination.model)[unit.target]
         return Query(place, unit, picture, output, unit.target)
@@ -328,7 +357,7 @@ class Workbench:
             return [result[index] for index in range(len(group))]
 
         self.on_step(Step(METHOD, tuple(query.place for query in group)))
-        outcomes = self._attempt(explained)
+        outcomes = self._attempt(explained, seed_of(group[0].unit), self._is_foreign_method(chunk))
         if not isinstance(outcomes, BaseException):
             return list(outcomes)
         if len(group) == 1:
@@ -379,12 +408,13 @@ class Workbench:
                 located.append(error)
         if isinstance(located[0], ValueError):
             raise located[0]
-        return located[0]
+        return replace(located[0], boxes=located[0].boxes.clone(), places=located[0].places.clone())  # its own copy
 
 
 def identity(classifier: Classifier, name: str = "") -> str:
     """A hash of all that results depend on in a model: its weights, preparation, labels and layers, the settings of torch's
-    modules, and the source code of the user's own modules and of the factory that is its `name`."""
+    modules, and the source code of the user's own modules and of the factory that is its `name`. Tensors that are attributes of
+    modules count as weights do."""
     facts = [
         as_json(classifier.preparation),
         list(classifier.labels),
@@ -393,6 +423,11 @@ def identity(classifier: Classifier, name: str = "") -> str:
         # What is not among the weights, such as strides: of torch's modules alone, as others may count their calls, say.
         [module.extra_repr() for module in classifier.net.modules() if type(module).__module__.startswith("torch.")],
     ]
+    if plain := plain_tensors(classifier.net):
+        holder = nn.Module()
+        for number, tensor in enumerate(plain.values()):
+            holder.register_buffer(str(number), tensor)
+        facts += [list(plain), fingerprint(holder)]
     return hashlib.sha256(f"{fingerprint(classifier.net)} {json.dumps(facts)}".encode()).hexdigest()[:32]
 
 
@@ -405,7 +440,7 @@ def _on_device(result: Any, device: str) -> Attribution:
         for name, value in values.items()
         if isinstance(value, Tensor)
     }
-    return replace(result, **tensors)
+    return replace(result, **tensors, about=dict(result.about))
 
 
 def failure(chunk: Chunk, place: int, number: int, reason: str, seconds: float = 0.0) -> Done:
