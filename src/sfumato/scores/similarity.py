@@ -1,6 +1,6 @@
 """How similar an embedding is to a reference: retrieval, and encoders of pictures and of texts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,7 +82,7 @@ def embedding(outputs: Any, part: str, rows: int) -> Float[Tensor, "N D"]:
 
 def _vectors(reference: Any) -> tuple[tuple[float, ...], ...]:
     """Embeddings as tuples of numbers, one for each query or one for all."""
-    if not isinstance(reference, Sequence) or not all(isinstance(row, Sequence) for row in reference):
+    if not isinstance(reference, list | tuple) or not all(isinstance(row, list | tuple) for row in reference):
         try:
             values = torch.as_tensor(reference).detach().float().cpu()
         except (TypeError, ValueError, RuntimeError) as error:
