@@ -38,6 +38,11 @@ from sfumato.methods.sufficient import SmallestArea as SmallestArea
 from sfumato.methods.sufficient import smallest as smallest
 from sfumato.model.arguments import Shared as Shared
 from sfumato.model.arguments import WithArguments as WithArguments
+from sfumato.model.black_box import BlackBox as BlackBox
+from sfumato.model.black_box import BudgetSpentError as BudgetSpentError
+from sfumato.model.black_box import CallFailedError as CallFailedError
+from sfumato.model.black_box import NoAnswerError as NoAnswerError
+from sfumato.model.black_box import Spent as Spent
 from sfumato.papers import citation as citation
 from sfumato.perturbations import Blur as Blur
 from sfumato.perturbations import Constant as Constant

@@ -1,11 +1,11 @@
-r"""What is explained: a scalar $\Phi$ of the model's outputs for every query.
+"""What is explained: a scalar Φ of the model's outputs for every query.
 
 A score maps outputs of `N` evaluations and the index `(N,)` of the query that each belongs to, to `(N,)` numbers. Scores
 add, subtract and scale: `Logit(281) - 0.5 * Logit(282)`. Targets are one class for all queries or one per query.
 
 A model with one output $z$ per input, `(N, 1, …)`, is read as one with two classes: class 0 is the output itself, with the
-probability $\sigma(z) = 1 / (1 + e^{-z})$, and class 1 is its complement, with $1 - \sigma(z)$. These are the softmax of the
-logits $z$ and 0, so that the same class index means the same in all scores.
+probability $σ(z) = 1 / (1 + e^{-z})$, and class 1 is its complement, with $1 - σ(z)$. These are the softmax of the logits $z$
+and 0, so that the same class index means the same in all scores.
 
 `score.py` says what a score is. `of_class.py` holds the scores of a class, `link.py` what makes probabilities of logits. The
 other questions have a file each: `region.py` (maps), `box.py` and `detections.py` (detectors), `similarity.py` (embeddings),

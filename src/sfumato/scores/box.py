@@ -38,6 +38,8 @@ class Box(Score):
     `box_score_thresh`. A search does not mirror the input for it.
     """
 
+    names_places = True
+
     box: Any = field(metadata=PER_QUERY)
     target: Any = field(metadata=PER_QUERY)
     detections: Reader | None = None
@@ -50,10 +52,6 @@ class Box(Score):
                 "detections is a function from the outputs to Detections, e.g. TorchvisionDetections(), or None; got "
                 f"{self.detections!r}"
             )
-
-    @property
-    def names_places(self) -> bool:
-        return True
 
     def check(self, queries: int) -> None:
         for values, what in ((self.box, "boxes"), (self.target, "classes of boxes")):

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,18 +31,14 @@ class OfClass(PlaceScore):
                 f"got {len(self.target)} targets for {queries} inputs; give one per input, or a single one for all"
             )
 
-    @cached_property
-    def _highest(self) -> int:
-        return _largest(self.target)
-
     def column(self, outputs: Any, query: Int[Tensor, " N"], target: Target | None = None) -> Int[Tensor, "N 1 *P"]:
         """Each evaluation's class in `outputs`, as an index that `gather(1, …)` takes.
 
         Raises `ValueError` where there is no such class, or not one row for each of the `N` evaluations.
         """
         logits = class_scores(outputs, len(query))
-        highest = self._highest if target is None else _largest(target)
         target = self.target if target is None else target
+        highest = int(np.max(target))
         if highest >= logits.shape[1]:
             raise ValueError(_out_of_range(highest, logits.shape[1]))
         wanted = torch.as_tensor(target, dtype=torch.long, device=logits.device)
@@ -58,7 +53,7 @@ class OfClass(PlaceScore):
         logits = class_scores(outputs, len(query))
         if logits.shape[1] != 1:
             return logits
-        highest = self._highest if target is None else max(self._highest, _largest(target))
+        highest = int(max(np.max(self.target), 0 if target is None else np.max(target)))
         if highest > 1:
             raise ValueError(f"target {highest} is out of range: {ONE_OUTPUT}")
         return two_classes(logits)
@@ -68,10 +63,6 @@ ONE_OUTPUT = (
     "the model has one output per input; class 0 is that output, with the probability sigmoid(output), and class 1 its "
     "complement"
 )
-
-
-def _largest(target: Target) -> int:
-    return max(target) if isinstance(target, tuple) else target
 
 
 def _out_of_range(target: int, classes: int) -> str:

@@ -105,6 +105,8 @@ class Region(Score):
     outputs whose places divide the input evenly. A search does not mirror the input for it.
     """
 
+    names_places = True
+
     score: Any
     mask: Any = field(metadata=PER_QUERY)
 
@@ -129,10 +131,6 @@ class Region(Score):
         places = tuple(Places.in_box(one, shape) for one in boxes)
         single = len(places) == 1 and not isinstance(_listed(box)[0], list | tuple)
         return cls(score, places[0] if single else places)
-
-    @property
-    def names_places(self) -> bool:
-        return True
 
     @property
     def _regions(self) -> tuple[Places, ...]:

@@ -13,17 +13,15 @@ from torch import Tensor
 class Score(ABC):
     """Base of all scores."""
 
+    names_places: bool = False
+    """Whether the score is of certain places of the input, so that a search must not mirror what the model sees."""
+
     @abstractmethod
     def __call__(self, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """One number for each of `N` evaluations, which belong to the queries `query`."""
 
     def check(self, queries: int) -> None:  # noqa: B027  # most scores serve any number
         """Raise `ValueError` if this score cannot serve so many queries."""
-
-    @property
-    def names_places(self) -> bool:
-        """Whether the score is of certain places of the input, so that a search must not mirror what the model sees."""
-        return False
 
     def resolve(self, outputs: Any) -> "Score":  # noqa: ARG002
         """The score as it is read for such outputs, with no setting left to "auto": what a result's file says."""
@@ -54,16 +52,15 @@ class Combined(Score):
 
     terms: tuple[tuple[float, Score], ...]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names_places", any(score.names_places for _, score in self.terms))
+
     def __call__(self, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         return torch.stack([weight * score(outputs, query) for weight, score in self.terms]).sum(0)
 
     def check(self, queries: int) -> None:
         for _, score in self.terms:
             score.check(queries)
-
-    @property
-    def names_places(self) -> bool:
-        return any(score.names_places for _, score in self.terms)
 
     def resolve(self, outputs: Any) -> "Combined":
         return replace(self, terms=tuple((weight, score.resolve(outputs)) for weight, score in self.terms))
