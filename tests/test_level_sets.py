@@ -50,8 +50,9 @@ def test_an_edge_is_as_wide_as_it_says() -> None:
 def test_detail_shortens_the_lengths_that_are_not_given() -> None:
     fine = sfumato.LevelSet(detail=2).for_shape((224, 448))
     assert (fine.step, fine.sigma) == ((4, 4), (4, 4))
-    half_given = sfumato.LevelSet(step=8, detail=2).for_shape((224, 224))
-    assert (half_given.step, half_given.sigma) == ((8, 8), (8, 8))  # in proportion to what is given
+    half_given = sfumato.LevelSet(sigma=8, detail=2).for_shape((224, 224))
+    assert (half_given.step, half_given.sigma) == ((4, 4), (8, 8))
+    assert sfumato.LevelSet(step=6).for_shape((224, 224)).sigma == (6, 6)  # in proportion to what is given
 
 
 def test_a_ramp_sharpens_to_the_set() -> None:
@@ -406,6 +407,8 @@ def test_an_input_of_one_place_is_refused() -> None:
         (lambda: E(mask=sfumato.SmoothMask(), ascent=sfumato.LevelSetAscent()), "cannot search masks of"),
         (lambda: sfumato.LevelSet(step=0), "step"),
         (lambda: sfumato.LevelSet(detail=0), "how many times shorter"),
+        (lambda: sfumato.LevelSet(step=8, detail=2), "give one of the two"),
+        (lambda: sfumato.LevelSet(detail=0.05).on((224, 224)), "too small for a mask with detail=0.05"),
         (lambda: sfumato.LevelSet(edge=-1), "edge"),
         (lambda: sfumato.LevelSet(step=8, sigma=4).on((64, 64)), "at least 0.6 steps"),
         (lambda: sfumato.LevelSet(step=40).on((64, 64)), "too small"),

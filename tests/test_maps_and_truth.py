@@ -406,6 +406,14 @@ def test_pixels_that_were_not_seen_do_not_count():
     assert math.isnan(AreaUnderROC("finest").measure(nothing)["auc"])
 
 
+@pytest.mark.parametrize("protocol", [EnergyPointing(), AreaUnderROC()])
+def test_a_window_that_shows_no_pixel_is_an_error(protocol) -> None:
+    with pytest.raises(ValueError, match="no pixel of the picture lies in the part that the network was shown"):
+        protocol.measure(
+            case_of(torch.ones(4, 4), truth_of(picture_of((4, 8), (0, 0, 1))), window=Window((8, 4), 9, 0, 13, 4))
+        )
+
+
 # Weak localisation
 
 

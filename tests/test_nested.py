@@ -215,6 +215,12 @@ def test_an_order_is_saved_moved_and_taken_apart(tmp_path) -> None:
     assert torch.equal(result[1].order, result.order[1:])
 
 
+def test_half_precision_keeps_all_ranks_apart() -> None:
+    result = still(steps=2)(stripes, ones(), 0).to(torch.float16)
+    assert result.map.dtype == torch.float16
+    assert len(result.order.unique()) == 3600
+
+
 def test_other_searches_have_no_order() -> None:
     assert E(steps=1, areas=(0.2,))(stripes, ones(), 0).order is None
 

@@ -2,6 +2,7 @@
 
 from sfumato import behaviour as behaviour
 from sfumato import data as data
+from sfumato import evidence as evidence
 from sfumato import metrics as metrics
 from sfumato import models as models
 from sfumato.attribution import Attribution as Attribution
@@ -9,6 +10,8 @@ from sfumato.attribution import load as load
 from sfumato.behaviour.per_class import ClassChannels as ClassChannels
 from sfumato.behaviour.per_class import class_channels as class_channels
 from sfumato.data import samples as samples
+from sfumato.evidence.certificate import Certificate as Certificate
+from sfumato.evidence.certificate import Certify as Certify
 from sfumato.figures import annotations as annotations
 from sfumato.figures import plots as plots
 from sfumato.figures import report as report

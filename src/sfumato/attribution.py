@@ -184,6 +184,11 @@ class Attribution(TensorResult):
         with written(path) as partial:
             save_file(file_tensors(self), partial, metadata={"format": FORMAT, "about": json.dumps(dict(self.about))})
 
+    def to(self, device: str | torch.device | torch.dtype | None = None, dtype: torch.dtype | None = None) -> Self:
+        """As `TensorResult.to`; but `order` keeps its type, as a half-precision number cannot tell all ranks apart."""
+        moved = super().to(device, dtype)
+        return moved if self.order is None else replace(moved, order=self.order.to(moved.map.device))
+
     def part(self, query: int | slice) -> Self:
         """What belongs to one query, still with a leading axis of length one, or to a slice of them; also `result[query]`.
 

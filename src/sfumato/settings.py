@@ -36,8 +36,9 @@ def check_number(
     least: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    most: float | None = None,
 ) -> None:
-    """Raise `ValueError` unless the value is a finite number, at least `least`, more than `above` and less than `below`.
+    """Raise `ValueError` unless the value is a finite number, from `least` to `most`, more than `above` and less than `below`.
 
     >>> check_number("rate", "fast", "a length in places", above=0)
     Traceback (most recent call last):
@@ -45,7 +46,7 @@ def check_number(
     """
     limits = [
         f"{words} {limit:g}"
-        for words, limit in (("at least", least), ("more than", above), ("less than", below))
+        for words, limit in (("at least", least), ("more than", above), ("less than", below), ("at most", most))
         if limit is not None
     ]
     if (
@@ -55,6 +56,7 @@ def check_number(
         or (least is not None and value < least)
         or (above is not None and value <= above)
         or (below is not None and value >= below)
+        or (most is not None and value > most)
     ):
         raise ValueError(
             f"{name} is {', '.join([meaning, ' and '.join(limits)]) if limits else meaning}; got {value!r}"

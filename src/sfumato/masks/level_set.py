@@ -35,7 +35,8 @@ class LevelSet:
 
     The field has a node every `step` places and is smoothed by a Gaussian of `sigma` places, each one number for all
     axes or one per axis. By default they suit the input's shape, axis by axis: 8 places for pictures of 224 pixels, in
-    proportion for other shapes (`for_shape` says them), and a `detail` above 1 makes them as many times shorter. `sigma` must
+    proportion for other shapes (`for_shape` says them), and a `detail` above 1 makes them as many times shorter; it goes with
+    no `step`. `sigma` must
     be at least 0.6 steps, as narrower Gaussians would show the lattice. A smaller sigma lets outlines follow finer parts; a
     larger one makes fewer and rounder parts.
     `edge` is how many places the mask needs at an outline to fall from 0.9 to 0.1; 0 gives masks of zeros and ones.
@@ -55,6 +56,11 @@ class LevelSet:
             object.__setattr__(self, name, as_lengths(name, getattr(self, name), "a length", above=0))
         check_number("detail", self.detail, "how many times shorter the lengths are by default", above=0)
         check_number("edge", self.edge, "the width of an edge in places", least=0)
+        if self.step is not None and self.detail != 1:
+            raise ValueError(
+                f"detail changes the lengths that suit an input, step says them; give one of the two; got step={self.step}, "
+                f"detail={self.detail:g}"
+            )
 
     def for_shape(self, shape: Sequence[int]) -> "LevelSet":
         """The same family with its lengths said, for inputs whose axes of space have the lengths `shape`."""
@@ -62,6 +68,10 @@ class LevelSet:
         for step, sigma in zip(steps, sigmas, strict=True):
             if sigma < NARROWEST * step:
                 raise ValueError(f"sigma must be at least {NARROWEST} steps; got step={step:g}, sigma={sigma:g}")
+        if self.step is None and any(
+            length < 2 * step for length, step in zip(shape, steps, strict=True) if step > LEAST
+        ):
+            raise too_small(tuple(shape), f"detail={self.detail:g}", LevelSet().for_shape(shape))
         edge = self.edge if self.step is not None else self.edge * min(1.0, *scales(shape))
         return LevelSet(steps, sigmas, edge)
 

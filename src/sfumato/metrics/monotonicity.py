@@ -29,7 +29,8 @@ class Monotonicity(Protocol):
     r"""The rank correlation of $\Phi(m_a \otimes x)$ with a, and whether it grows strictly.
 
     - `masks`: whether to use the masks of a method that makes two or more, with the scores that its result reports. If not,
-      and for all other methods, $m_a$ is the highest share a of the map's places.
+      and for all other methods, $m_a$ is the share a of the places, the highest of the map, or the first of the result's
+      `order`.
     - `areas`: the shares a.
     - `perturbation`: what hides the other places.
     - `score`: what a class index means, "probability", "logit", "log-odds" or "sigmoid"; any other target is a score itself.

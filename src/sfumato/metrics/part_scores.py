@@ -100,9 +100,9 @@ def importance_of(case: Case) -> Int[Tensor, "*S"]:
 
 
 def finite(values: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
-    """The map itself. Raises `ValueError` if a value is not finite."""
+    """The values themselves, of a map or an order. Raises `ValueError` if one is not finite."""
     if not torch.isfinite(values).all():
-        raise ValueError("the map has values that are not finite; check the method and its model")
+        raise ValueError("the map, or the order, has values that are not finite; check the method and its model")
     return values
 
 

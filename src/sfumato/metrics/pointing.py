@@ -101,11 +101,17 @@ def ground_pixels(truth: Truth, ground: str) -> Bool[Tensor, "height width"]:
 
 
 def seen_pixels(case: Case, shape: Sequence[int]) -> Bool[Tensor, "height width"]:
-    """The pixels of a picture of this shape that the network was shown: those in the case's window, or all without one."""
+    """The pixels of a picture of this shape that the network was shown: those in the case's window, or all without one.
+
+    Raises `ValueError` where it was shown none.
+    """
     if case.window is None:
         return torch.ones(tuple(shape), dtype=torch.bool, device="cpu")
     window = case.window
-    return box_pixels((window.left, window.top, window.right, window.bottom), window.size)
+    seen = box_pixels((window.left, window.top, window.right, window.bottom), window.size)
+    if not seen.any():
+        raise ValueError(f"no pixel of the picture lies in the part that the network was shown, {window}")
+    return seen
 
 
 def finite_map(saliency: Float[Tensor, "*S"], shape: Sequence[int]) -> Float[Tensor, "*S"]:

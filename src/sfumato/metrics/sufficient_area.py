@@ -29,8 +29,8 @@ from sfumato.settings import check_number, check_whole
 
 @dataclass(frozen=True)
 class SufficientArea(Protocol):
-    r"""$a^* = \min \{ a : \Phi(m_a \otimes x) \geq \mathrm{keep} \cdot \Phi(x) \}$, where $m_a$ shows the highest share a of
-    the map's places.
+    r"""$a^* = \min \{ a : \Phi(m_a \otimes x) \geq \mathrm{keep} \cdot \Phi(x) \}$, where $m_a$ shows the share a of the
+    places, the highest of the map, or the first of the result's `order`.
 
     - `keep`: the share of the whole picture's score that suffices.
     - `steps`: areas grow from 0 in steps of 1 / `steps`, up to the first that suffices. The last step is then bisected until
@@ -76,7 +76,7 @@ class SufficientArea(Protocol):
         return {"area": area, "reached": area < 1, "masks": masks is not None, "whole": whole_score}
 
     def _of_map(self, scorer: PartScorer, case: Case, goal: float) -> float:
-        """The smallest share of the map's highest places whose score reaches the goal."""
+        """The smallest share of the first places whose score reaches the goal."""
         importance = importance_of(case)
         places = importance.numel()
         counts = evenly(self.steps, places)

@@ -23,7 +23,8 @@ class Transfer(Protocol):
     - `perturbations`: the perturbations p.
     - `home`: the perturbation that the masks were learnt with. By default it is read from the result, which may name several.
       There is none for methods that perturb nothing, and for masks of a layer.
-    - `area`: for a method without masks, the mask is this highest share of the map's places.
+    - `area`: for a method without masks, the mask is this share of the places, the highest of the map, or the first of
+      the result's `order`.
     - `score`: what a class index means, "probability", "logit", "log-odds" or "sigmoid"; any other target is a score itself.
 
     A row holds shares of the whole picture's score, as means over the method's masks:
@@ -55,7 +56,7 @@ class Transfer(Protocol):
             check_perturbation("each of perturbations", perturbation)
         if self.home is not None:
             check_perturbation("home", self.home)
-        check_number("area", self.area, "the share of the map's places that is kept", above=0, below=1)
+        check_number("area", self.area, "the share of the places that is kept", above=0, below=1)
         check_meaning(self.score)
 
     @property

@@ -16,7 +16,7 @@ from sfumato.model.inputs import check_batch_axis, check_inputs, check_model
 from sfumato.model.memory import rows_within
 from sfumato.model.modes import Surroundings
 from sfumato.model.outputs import as_tensors, same_first_row, same_outputs
-from sfumato.scores import Score, as_score, check_finite, check_score, is_mean_over_places
+from sfumato.scores import Score, as_score, check_finite, check_score, is_of_class
 
 WHOLE = "the whole inputs"
 """The words for unperturbed inputs in messages."""
@@ -149,7 +149,7 @@ class Subject:
         scores = check_score(self.score(outputs, query), outputs, len(query)).float()
         if self.habits.score is None:
             self.habits.score = self.score.resolve(outputs)
-            if isinstance(outputs, Tensor) and math.prod(outputs.shape[2:]) > 1 and is_mean_over_places(self.score):
+            if isinstance(outputs, Tensor) and math.prod(outputs.shape[2:]) > 1 and is_of_class(self.score):
                 self.habits.places = tuple(outputs.shape[2:])
         return scores
 
@@ -215,7 +215,7 @@ class Subject:
             if not outputs:
                 run(self.inputs[:1])
             self.settle_layout(outputs[0])
-            first = self.scores_of(outputs[0], query)
+            first = self.scores_of(outputs[0], query).detach()  # the row that was measured had a graph
             # Moves the random state on, so that a model that draws random numbers does not draw the same ones again.
             torch.rand(1, dtype=torch.float32, device=self.inputs.device)
             self._compare_with_pair(outputs[0])

@@ -38,7 +38,7 @@ from sfumato.scores.of_class import Sigmoid as Sigmoid
 from sfumato.scores.of_class import as_score as as_score
 from sfumato.scores.of_class import as_target as as_target
 from sfumato.scores.of_class import check_meaning as check_meaning
-from sfumato.scores.of_class import is_mean_over_places as is_mean_over_places
+from sfumato.scores.of_class import is_of_class as is_of_class
 from sfumato.scores.of_class import link_of_meaning as link_of_meaning
 from sfumato.scores.of_class import without as without
 from sfumato.scores.region import Places as Places
@@ -52,6 +52,7 @@ from sfumato.scores.score import check_finite as check_finite
 from sfumato.scores.score import check_rows as check_rows
 from sfumato.scores.score import check_score as check_score
 from sfumato.scores.score import class_scores as class_scores
+from sfumato.scores.score import logits_of as logits_of
 from sfumato.scores.score import mean_over_space as mean_over_space
 from sfumato.scores.score import two_classes as two_classes
 from sfumato.scores.similarity import Similarity as Similarity

@@ -233,10 +233,10 @@ OF_A_CLASS: Mapping[str, type[OfClass]] = {
 """What a class index may mean, by its name."""
 
 
-def is_mean_over_places(score: Score) -> bool:
-    """Whether a score, or a part of a sum of scores, is a mean over all places where the outputs are maps."""
+def is_of_class(score: Score) -> bool:
+    """Whether a score, or a part of a sum of scores, is of a class or another output: in maps of outputs a mean over places."""
     if isinstance(score, Combined):
-        return any(is_mean_over_places(part) for _, part in score.terms)
+        return any(is_of_class(part) for _, part in score.terms)
     return isinstance(score, PlaceScore)
 
 

@@ -45,7 +45,7 @@ class Tokens(Score):
             raise ValueError(f"got {len(self.answer)} answers for {queries} inputs; give one per input, or one for all")
 
     def __call__(self, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
-        logits = class_scores(outputs, len(query))
+        logits = class_scores(getattr(outputs, "logits", outputs), len(query))
         longest, highest = max(map(len, self.answer)), max(map(max, self.answer))
         if logits.ndim != 3 or logits.shape[1] < longest or logits.shape[2] <= highest:
             raise ValueError(

@@ -19,7 +19,7 @@ from torch import Tensor
 from sfumato.masks.level_set import LevelSets
 from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
-from sfumato.search.projection import shifted
+from sfumato.search.projection import project
 from sfumato.search.rules import like
 from sfumato.search.schedules import GradientAscent
 from sfumato.settings import check_number
@@ -73,11 +73,11 @@ class NestedAscent(GradientAscent):
         def look(parameters: Float[Tensor, "B 1 *L"], index: int) -> Look:
             area = min(max((begin + index * GOLDEN) % 1, LEAST), 1 - LEAST)
             areas = torch.full_like(half, area)
-            cut = shifted(ramps(index), parameters, areas, fields.near)
+            cut = project(ramps(index), parameters, areas, fields.near, bounded=False)
             return replace(fields, parametrisation=ramps(index)).look(cut, areas, index // 2)
 
-        def project(parameters: Float[Tensor, "B 1 *L"], index: int) -> Float[Tensor, "B 1 *L"]:
-            return shifted(ramps(index), parameters, half, fields.near)
+        def halved(parameters: Float[Tensor, "B 1 *L"], index: int) -> Float[Tensor, "B 1 *L"]:
+            return project(ramps(index), parameters, half, fields.near, bounded=False)
 
         if warm is None:
             start = sets.start().expand(queries, *[-1] * (len(sets.size) + 1))
@@ -87,7 +87,7 @@ class NestedAscent(GradientAscent):
             )  # which decides between equal places
         first = min(round((1 - self.settling) * steps), steps - 1)
         total = torch.zeros_like(start)
-        for step in climb(look, project(start, 0), steps, self.step_rule, project):
+        for step in climb(look, halved(start, 0), steps, self.step_rule, halved):
             final = step.index == steps - 1
             total = total + step.parameters * (step.index >= first)
             field = total / (steps - first) if final else step.parameters

@@ -1,0 +1,24 @@
+"""What an explanation may claim: each claim about a set of places is tested with the network, and said in a plain sentence.
+
+Read `certificate` first: it tests a result's set by a list of claims. `tested` is the set under test, `claim` what a claim is.
+The claims are one file each: `suffices`, `same_answer`, `elsewhere`, `chance`, `needed`, `only`, `steady`, `survival`. Two of
+them use what was measured on other pictures before: `calibration` and `survival`.
+"""
+
+from sfumato.evidence.calibration import Calibrate as Calibrate
+from sfumato.evidence.calibration import Calibration as Calibration
+from sfumato.evidence.certificate import Certificate as Certificate
+from sfumato.evidence.certificate import Certify as Certify
+from sfumato.evidence.chance import BetterThanChance as BetterThanChance
+from sfumato.evidence.claim import Claim as Claim
+from sfumato.evidence.claim import Finding as Finding
+from sfumato.evidence.elsewhere import HoldsElsewhere as HoldsElsewhere
+from sfumato.evidence.needed import AllNeeded as AllNeeded
+from sfumato.evidence.only import OnlyOne as OnlyOne
+from sfumato.evidence.same_answer import SameAnswer as SameAnswer
+from sfumato.evidence.steady import Steady as Steady
+from sfumato.evidence.suffices import Suffices as Suffices
+from sfumato.evidence.survival import Survival as Survival
+from sfumato.evidence.survival import Survives as Survives
+from sfumato.evidence.survival import survival as survival
+from sfumato.evidence.tested import Tested as Tested

@@ -1,0 +1,212 @@
+r"""Calibrated probabilities of pictures of which only a part is shown.
+
+Masked pictures lie far from those a network has learnt from, so its probabilities for them mislead, and differently for each
+area. One temperature for each range of areas mends most of it: $p = \mathrm{softmax}(z / T_b)$, with the $T_b$ that
+minimises the negative log-likelihood over masked calibration pictures of the range b. The idea is that of *ReCalX* (NeurIPS
+2025); temperature scaling is C. Guo et al.: *On calibration of modern neural networks*, ICML 2017.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sfumato.evidence.answers import shown_logits
+from sfumato.files import written
+from sfumato.masks.level_set import LevelSet
+from sfumato.model.effects import Model
+from sfumato.model.subject import Subject
+from sfumato.perturbations import Blur, Fade, Perturbation, check_perturbation, seeded
+from sfumato.settings import as_json, check_number, check_seed, check_whole, from_json
+
+EDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+"""The ranges of areas, by default."""
+
+COLDEST, HOTTEST = 0.01, 100.0
+"""Between which temperatures are sought."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A temperature for each perturbation and each range of shown areas.
+
+    - `edges`: the bounds of the ranges, from 0 to 1.
+    - `temperatures`: for each of the `perturbations`, one for each range.
+    - `pictures`: on how many pictures they were chosen.
+    - `errors_before`, `errors_after`: the expected calibration error in each range, over all perturbations, on these pictures.
+    - `model`: the network's name, if it has one.
+    """
+
+    edges: tuple[float, ...]
+    perturbations: tuple[Perturbation, ...]
+    temperatures: tuple[tuple[float, ...], ...]
+    pictures: int
+    errors_before: tuple[float, ...] = ()
+    errors_after: tuple[float, ...] = ()
+    model: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("edges", "perturbations", "errors_before", "errors_after"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "temperatures", tuple(tuple(row) for row in self.temperatures))
+        check_edges(self.edges)
+        if [len(row) for row in self.temperatures] != [len(self.edges) - 1] * len(self.perturbations):
+            raise ValueError(
+                "temperatures need a row for each perturbation, and in it one number for each range of areas"
+            )
+        for row in self.temperatures:
+            for temperature in row:
+                check_number("temperatures", temperature, "what logits are divided by", above=0)
+
+    def temperature(self, area: float, perturbation: Perturbation) -> float:
+        """That of an area. Raises `ValueError` for a perturbation for which there is none."""
+        for known, row in zip(self.perturbations, self.temperatures, strict=True):
+            if known == perturbation or seeded(known, getattr(perturbation, "seed", 0)) == perturbation:
+                return row[range_of(area, self.edges)]
+        raise ValueError(
+            f"the calibration knows {', '.join(map(repr, self.perturbations))}, not {perturbation!r}; calibrate with it"
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as JSON, whole or not at all."""
+        with written(path) as partial:
+            Path(partial).write_text(json.dumps(as_json(self), indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote. Raises `ValueError` for another file."""
+        try:
+            found = from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no calibration: {error}") from error
+        if not isinstance(found, cls):
+            raise ValueError(f"{path} is no calibration; write one with sfumato calibrate")
+        return found
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Finds the temperatures of a network on pictures.
+
+    Called with a model and pairs of inputs `(B, C, *S)` and labels `(B,)`, a few hundred pictures in all, it returns a
+    `Calibration`. Of each picture `count` random smooth sets are shown in each range of areas, with each perturbation. Without
+    labels, `None`, the network's own answers for the whole pictures are the right ones.
+    """
+
+    edges: tuple[float, ...] = EDGES
+    perturbations: tuple[Perturbation, ...] = (Blur(), Fade())
+    count: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "edges", tuple(self.edges))
+        object.__setattr__(self, "perturbations", tuple(self.perturbations))
+        check_edges(self.edges)
+        if not self.perturbations:
+            raise ValueError("perturbations must be one or more, for example (Blur(), Fade()); got none")
+        for perturbation in self.perturbations:
+            check_perturbation(perturbation)
+        check_whole("count", self.count)
+        check_seed(self.seed)
+
+    def __call__(
+        self, model: Model, batches: Iterable[tuple[Float[Tensor, "B C *S"], Int[Tensor, " B"] | None]], name: str = ""
+    ) -> Calibration:
+        """The temperatures. `name` is kept as the model's. Raises `ValueError` without pictures."""
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        logits: list[Float[Tensor, "P N R K"]] = []
+        labels: list[Int[Tensor, " N"]] = []
+        for inputs, given in batches:
+            some, answers = self._shown(model, inputs, generator)
+            logits.append(some)
+            labels.append((answers if given is None else given.to(answers)).repeat_interleave(self.count))
+        if not logits:
+            raise ValueError("calibration needs pictures, a few hundred; got none")
+        all_logits, all_labels = torch.cat(logits, 1).double().cpu(), torch.cat(labels).cpu()
+        ranges = range(len(self.edges) - 1)
+        temperatures = [[best_temperature(of_one[:, area], all_labels) for area in ranges] for of_one in all_logits]
+        divisor = torch.tensor(temperatures, dtype=torch.float64, device="cpu")[:, None, :, None]
+        before, after = all_logits.softmax(3), (all_logits / divisor).softmax(3)
+        repeated = all_labels.repeat(len(self.perturbations))
+        return Calibration(
+            self.edges,
+            self.perturbations,
+            tuple(tuple(row) for row in temperatures),
+            len(all_labels) // self.count,
+            tuple(calibration_error(before[:, :, area].flatten(0, 1), repeated) for area in ranges),
+            tuple(calibration_error(after[:, :, area].flatten(0, 1), repeated) for area in ranges),
+            name,
+        )
+
+    def _shown(
+        self, model: Model, inputs: Float[Tensor, "B C *S"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, "P N R K"], Int[Tensor, " B"]]:
+        """Logits of random sets of the inputs in each range, and the classes that the network answers for the whole inputs."""
+        space, ranges = tuple(inputs.shape[2:]), len(self.edges) - 1
+        sets = LevelSet().on(space, inputs.device)
+        rows = len(inputs) * self.count * ranges
+        fields = torch.randn(rows, 1, *sets.size, generator=generator, dtype=torch.float32, device="cpu")
+        shares = torch.rand(len(inputs) * self.count, ranges, generator=generator, dtype=torch.float32, device="cpu")
+        low, high = torch.tensor(self.edges[:-1], device="cpu"), torch.tensor(self.edges[1:], device="cpu")
+        areas = (low + shares * (high - low)).flatten().clamp(sets.finest, 1 - sets.finest).to(inputs.device)
+        places = torch.cat(
+            [
+                sets.nodes(sets.settled(some.to(inputs.device), wanted)) > 0.5
+                for some, wanted in zip(fields.split(16), areas.split(16), strict=True)
+            ]
+        )[:, 0]
+        query = torch.arange(len(inputs), dtype=torch.long, device=inputs.device)
+        with Subject.prepared(model, inputs, 0) as subject:
+            subject.probe(None)
+            hides = [seeded(perturbation, self.seed) for perturbation in self.perturbations]
+            logits = shown_logits(subject, hides, places, query.repeat_interleave(self.count * ranges))
+            whole = shown_logits(subject, hides[:1], torch.ones_like(places[: len(inputs)]), query)[0]
+        return logits.unflatten(1, (-1, ranges)), whole.argmax(1)
+
+
+def best_temperature(logits: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> float:
+    """The temperature, between 0.01 and 100, that minimises the negative log-likelihood of the labels.
+
+    The likelihood is concave in 1/T, so the root of its slope is bisected.
+    """
+    wanted = logits.gather(1, labels[:, None])[:, 0]
+
+    def slope(inverse: float) -> float:
+        return float(((logits * inverse).softmax(1).mul(logits).sum(1) - wanted).mean())
+
+    low, high = math.log(1 / HOTTEST), math.log(1 / COLDEST)
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if slope(math.exp(middle)) > 0 else (middle, high)
+    return math.exp(-(low + high) / 2)
+
+
+def calibration_error(probabilities: Float[Tensor, "N K"], labels: Int[Tensor, " N"], bins: int = 15) -> float:
+    """The expected calibration error: the mean distance of the confidence from the share of right answers, over bins."""
+    confidence, answer = probabilities.max(1)
+    right = (answer == labels).double()
+    place = (confidence * bins).long().clamp(max=bins - 1)
+    gaps = torch.zeros(bins, dtype=torch.float64, device="cpu").index_add_(0, place, confidence.double() - right)
+    return float(gaps.abs().sum() / len(labels))
+
+
+def range_of(area: float, edges: Sequence[float]) -> int:
+    """The number of the range in which an area lies; a bound belongs to the range below it.
+
+    >>> [range_of(area, (0, 0.1, 0.5, 1)) for area in (0, 0.05, 0.1, 0.2, 1)]
+    [0, 0, 0, 1, 2]
+    """
+    return max(0, next(number for number, edge in enumerate(edges) if area <= edge) - 1)
+
+
+def check_edges(edges: Any) -> None:
+    """Raise `ValueError` unless they grow from 0 to 1."""
+    if len(edges) < 2 or edges[0] != 0 or edges[-1] != 1 or sorted(set(edges)) != list(edges):
+        raise ValueError(f"edges must grow from 0 to 1, e.g. (0, 0.1, 0.3, 1); got {edges}")

@@ -1,0 +1,173 @@
+"""A certificate: what an explanation's set of places may claim, each claim tested with the network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sfumato.attribution import Attribution
+from sfumato.evidence.chance import BetterThanChance
+from sfumato.evidence.claim import Claim, Finding
+from sfumato.evidence.elsewhere import HoldsElsewhere
+from sfumato.evidence.needed import AllNeeded
+from sfumato.evidence.only import OnlyOne
+from sfumato.evidence.same_answer import SameAnswer
+from sfumato.evidence.steady import Steady
+from sfumato.evidence.suffices import Suffices
+from sfumato.evidence.tested import tested
+from sfumato.model.effects import Model
+from sfumato.settings import as_json, check_number, from_json, number
+
+MARKS = {True: "yes", False: "NO", None: "?"}
+"""How it is printed whether a claim holds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """What was found about one set of one picture. `print(certificate)` shows it in plain words."""
+
+    places: Bool[Tensor, "*S"]
+    """The set."""
+    area: float
+    """The share of the input that it takes."""
+    variant: int
+    """The number of its mask in the result."""
+    findings: tuple[Finding, ...]
+    """Of each claim, in the order in which they were tested."""
+    passes: int
+    """How many inputs the network was given for it; one with a backward pass counts as three."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """How it was made: the settings of the claims, and `about` of the result."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether every claim holds."""
+        return all(finding.holds for finding in self.findings)
+
+    def __getitem__(self, claim: str) -> Finding:
+        """The finding of a claim, by its name."""
+        for finding in self.findings:
+            if finding.claim == claim:
+                return finding
+        raise KeyError(f"no claim {claim!r}; there are {', '.join(finding.claim for finding in self.findings)}")
+
+    def __str__(self) -> str:
+        """A line for each claim: whether it holds, and the sentence."""
+        width = max((len(finding.claim) for finding in self.findings), default=0)
+        return "\n".join(
+            f"{MARKS[finding.holds]:<4}{finding.claim:<{width}}  {finding.sentence}" for finding in self.findings
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON of all but the sets."""
+        return {
+            "area": self.area,
+            "holds": self.holds,
+            "passes": self.passes,
+            "findings": [
+                {
+                    "claim": finding.claim,
+                    "holds": finding.holds,
+                    "sentence": finding.sentence,
+                    "numbers": {name: number(value) for name, value in finding.numbers.items()},
+                }
+                for finding in self.findings
+            ],
+            "about": dict(self.about),
+        }
+
+
+@dataclass(frozen=True)
+class Certify:
+    """Tests the set of an explanation by a list of claims.
+
+    Called with a result of `ExtremalPerturbation` (or `ExtremalOrder`), the model and the inputs `(B, C, *S)` that made it, it
+    returns a `Certificate` for each query. Of the masks of several areas it takes the smallest that is worth the share `keep`
+    of the score, or else the largest.
+
+    - `claims`: what is tested, in this order. Leave one out, or give one of your own: a subclass of `Claim`.
+
+    Three claims ask the network some hundred times each; `OnlyOne` searches again, for one area.
+
+    >>> [type(claim).__name__ for claim in Certify().claims]
+    ['Suffices', 'SameAnswer', 'HoldsElsewhere', 'BetterThanChance', 'AllNeeded', 'OnlyOne', 'Steady']
+    """
+
+    claims: tuple[Claim, ...] = (
+        Suffices(),
+        SameAnswer(),
+        HoldsElsewhere(),
+        BetterThanChance(),
+        AllNeeded(),
+        OnlyOne(),
+        Steady(),
+    )
+    keep: float = 0.9
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "claims", tuple(self.claims))
+        for claim in self.claims:
+            if not isinstance(claim, Claim):
+                raise ValueError(f"claims must be claims such as Suffices(); got {claim!r}")
+        check_number("keep", self.keep, "a share of the score", above=0, most=1)
+
+    def __call__(
+        self,
+        result: Attribution,
+        model: Model,
+        inputs: Float[Tensor, "B C *S"],
+        targets: Any = None,
+        models: Mapping[str, Model] | None = None,
+    ) -> tuple[Certificate, ...]:
+        """A certificate for each query of the result.
+
+        `targets` are those that the method was given; by default the classes that the result names. `models`: other networks
+        that take the same inputs, by name. Raises `ValueError` for a result without sets of the input's places, for inputs that
+        are not those of the result, and for targets that the result does not name.
+        """
+        if len(inputs) != len(result):
+            raise ValueError(f"the result is of {len(result)} inputs; got {len(inputs)}")
+        certificates = []
+        for query in range(len(result)):
+            part, target = result[query], _target(result, targets, query)
+            with tested(part, model, inputs[query : query + 1], target, self.keep, models or {}) as subject:
+                _check_same(part, float(subject.subject.whole()[0]))
+                findings = tuple(claim.test(subject) for claim in self.claims)
+                certificates.append(
+                    Certificate(
+                        subject.places,
+                        subject.area,
+                        subject.variant,
+                        findings,
+                        subject.passes,
+                        {"certify": as_json(self), "result": dict(part.about)},
+                    )
+                )
+        return tuple(certificates)
+
+
+def _target(result: Attribution, targets: Any, query: int) -> Any:
+    """The target of one query."""
+    if targets is None:
+        try:
+            return from_json(result[query].about.get("score"))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"the result does not name its targets ({error}); give them, as the method got them"
+            ) from error
+    if isinstance(targets, list | tuple) or (isinstance(targets, Tensor) and targets.ndim):
+        return targets[query]
+    return targets
+
+
+def _check_same(result: Attribution, whole: float) -> None:
+    """Raise `ValueError` where the whole input has another score than the result says: another model, input or target."""
+    expected = torch.nan if result.whole is None else float(result.whole[0])
+    if abs(whole - expected) > 1e-2 * max(1.0, abs(expected)):
+        raise ValueError(
+            f"the model gives this input the score {whole:.4g}, and the result says {expected:.4g}; give the model, the inputs "
+            "and the targets with which the result was made"
+        )

@@ -1,0 +1,77 @@
+r"""The set is better than random sets of its area, and than the sets of simpler maps.
+
+The p-value is $(1 + k) / (1 + n)$ where k of n random sets are worth as much: B. Phipson, G. Smyth: *Permutation p-values
+should never be zero*, Statistical Applications in Genetics and Molecular Biology 2010.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from sfumato.evidence.claim import Claim, Finding
+from sfumato.evidence.tested import Tested
+from sfumato.masks.level_set import LevelSet
+from sfumato.methods.centre import Centre
+from sfumato.methods.method import Method
+from sfumato.metrics.likeness import order
+from sfumato.settings import check_number, check_seed, check_whole
+
+
+@dataclass(frozen=True)
+class BetterThanChance(Claim):
+    """At most the share `level` of random sets with equally smooth outlines is worth as much, and no set of a rival is.
+
+    - `count`: how many random sets are drawn. The p-value is 1 / (1 + `count`) at least.
+    - `rivals`: methods; of each the highest places of its map, of the same area, are a set to compare with, for example
+      `(Centre(), GradCAM(layer="layer4"))`.
+    """
+
+    count: int = 99
+    level: float = 0.05
+    rivals: tuple[Method, ...] = (Centre(),)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rivals", tuple(self.rivals))
+        check_whole("count", self.count)
+        check_number("level", self.level, "a share of random sets", above=0, below=1)
+        check_seed(self.seed)
+
+    def test(self, tested: Tested) -> Finding:
+        """Draw the sets, and ask the network about each."""
+        worth = float(tested.worth(tested.places[None])[0])
+        values = tested.worth(random_sets(tested, self.count, self.seed))
+        as_good = int((values >= worth).sum())
+        p_value = (1 + as_good) / (1 + self.count)
+        numbers = {"p_value": p_value, "sets": self.count, "random_mean": float(values.mean())}
+        numbers["random_best"] = float(values.max())
+        sets, better = {}, []
+        for rival in self.rivals:
+            name = type(rival).__name__
+            saliency = rival(tested.model, tested.inputs, tested.target).map[0, 0]
+            sets[name] = (order(saliency.detach().float().cpu()) < int(tested.places.sum())).to(tested.places.device)
+            numbers[name] = float(tested.worth(sets[name][None])[0])
+            better += [name] if numbers[name] >= worth else []
+        sentence = (
+            f"Of {self.count} random sets of the same area {as_good or 'none'} {'does' if as_good < 2 else 'do'} as well "
+            f"(p {'≤' if not as_good else '='} {p_value:.2g}); their mean is {numbers['random_mean']:.0%}."
+        )
+        if sets:
+            sentence += " Simpler sets: " + ", ".join(f"{name} {numbers[name]:.0%}" for name in sets) + "."
+        return Finding("Better than chance", p_value <= self.level and not better, sentence, numbers, sets)
+
+
+def random_sets(tested: Tested, count: int, seed: int) -> Bool[Tensor, " {count} *S"]:
+    """Sets of the tested area whose outlines are level lines of random smooth fields."""
+    family = tested.method.mask if isinstance(tested.method.mask, LevelSet) else LevelSet()
+    sets = family.on(tuple(tested.places.shape), tested.places.device)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    fields = torch.randn(count, 1, *sets.size, generator=generator, dtype=torch.float32, device="cpu")
+    areas = torch.full((count,), tested.area, dtype=torch.float32, device=tested.places.device)
+    parts = [
+        sets.nodes(sets.settled(chunk.to(tested.places.device), wanted)) > 0.5
+        for chunk, wanted in zip(fields.split(16), areas.split(16), strict=True)
+    ]
+    return torch.cat(parts)[:, 0]

@@ -1,0 +1,90 @@
+"""Every part of the set is needed: taken away alone, each costs something.
+
+A set is 1-minimal if no single part of it can be taken away: A. Zeller, R. Hildebrandt: *Simplifying and isolating
+failure-inducing input*, IEEE Transactions on Software Engineering 2002.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from sfumato.evidence.claim import Claim, Finding
+from sfumato.evidence.tested import Tested
+from sfumato.masks.regions import Cells, Regions, default_counts
+from sfumato.settings import check_number
+
+CELLS = {1: 98, 2: 14, 3: 8}
+"""Cells along each axis, by the number of axes: 16 places wide in pictures of 224."""
+
+
+@dataclass(frozen=True)
+class AllNeeded(Claim):
+    """The cells of the set that can be given up take less than the share `idle` of its area.
+
+    - `loss`: a cell can be given up if the rest is still worth as much as the set, to within this share of the score. What the
+      set is worth above the whole input does not count.
+    - `regions`: how the input is divided into cells, by default a grid of 14 by 14 for pictures.
+
+    The cells that cost least are given up together, as many as the loss allows; then the others are tried again, until no cell
+    can be given up alone. What remains is `sets["needed"]`.
+    """
+
+    loss: float = 0.02
+    idle: float = 0.5
+    regions: Regions | None = None
+
+    def __post_init__(self) -> None:
+        check_number("loss", self.loss, "a share of the score", least=0, below=1)
+        check_number("idle", self.idle, "a share of the set's area", above=0, most=1)
+
+    def test(self, tested: Tested) -> Finding:
+        """Take cells away until each one that is left is needed."""
+        cells = self._cells(tested)
+        worth = float(tested.worth(tested.places[None])[0])
+        if math.isnan(worth):
+            return Finding(
+                "All needed", None, "The hidden picture has the same score as the whole one.", {"worth": worth}
+            )
+        least = min(worth, 1.0) - self.loss
+        stays, dearest = list(range(len(cells))), worth - least
+        while len(stays) > 1:
+            rest = torch.stack([self._union(cells, [other for other in stays if other != cell]) for cell in stays])
+            alone = tested.worth(rest).tolist()
+            cheapest = sorted(range(len(stays)), key=lambda place: -alone[place])
+            ordered = [stays[place] for place in cheapest]
+            lists = [ordered[count:] for count in range(1, len(ordered))]
+            values = tested.worth(torch.stack([self._union(cells, some) for some in lists])).tolist()
+            good = [count for count, value in enumerate(values) if value >= least]
+            if not good:
+                dearest = worth - max(alone)
+                break
+            stays = lists[good[-1]]
+        needed = self._union(cells, stays)
+        share = float(needed.sum() / tested.places.sum())
+        numbers = {
+            "needed_area": float(needed.float().mean()),
+            "needed_share": share,
+            "cells": float(len(cells)),
+            "needed_cells": float(len(stays)),
+            "cheapest_cell": dearest,
+            "worth_needed": float(tested.worth(needed[None])[0]),
+        }
+        sentence = (
+            f"Of its {len(cells)} cells {len(stays)} are needed, {numbers['needed_area']:.1%} of the picture: without any one "
+            f"of them more than {self.loss:.0%} of the score is lost. They alone {tested.keep} {numbers['worth_needed']:.0%}."
+        )
+        return Finding("All needed", share > 1 - self.idle, sentence, numbers, {"needed": needed})
+
+    def _cells(self, tested: Tested) -> Bool[Tensor, " n *S"]:
+        """The set's part in each region that it touches."""
+        shape = tested.places.shape
+        regions = self.regions or Cells(default_counts(shape, CELLS))
+        labels = regions(tested.inputs)[0]
+        return torch.stack([(labels == label) & tested.places for label in labels[tested.places].unique().tolist()])
+
+    @staticmethod
+    def _union(cells: Bool[Tensor, " n *S"], some: list[int]) -> Bool[Tensor, "*S"]:
+        return cells[some].any(0) if some else torch.zeros_like(cells[0])

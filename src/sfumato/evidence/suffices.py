@@ -1,0 +1,37 @@
+"""The set alone is worth nearly as much as the whole input, under the perturbation of the search."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from sfumato.evidence.claim import Claim, Finding
+from sfumato.evidence.tested import Tested
+from sfumato.settings import check_number
+
+
+@dataclass(frozen=True)
+class Suffices(Claim):
+    """The set is worth at least the share `keep` of the whole input."""
+
+    keep: float = 0.9
+
+    def __post_init__(self) -> None:
+        check_number("keep", self.keep, "a share of the score", above=0, most=1)
+
+    def test(self, tested: Tested) -> Finding:
+        """Compare the set with the whole input, and with the hidden one."""
+        worth = float(tested.worth(tested.places[None])[0])
+        shown = tested.probability(tested.places)
+        whole = tested.probability(torch.ones_like(tested.places))
+        hidden = tested.probability(torch.zeros_like(tested.places))
+        numbers = {"worth": worth, "probability": shown, "probability_whole": whole, "probability_hidden": hidden}
+        name = "Suffices" if tested.game.keep else "Decides"
+        if math.isnan(worth):
+            return Finding(
+                name, None, "The hidden picture has the same score as the whole one, so nothing can be said.", numbers
+            )
+        sentence = f"{tested.alone} {tested.keep} {worth:.0%} of the score"
+        if not math.isnan(shown):
+            sentence += f"; the probability is {shown:.2f} (whole picture {whole:.2f}, hidden picture {hidden:.2f})"
+        return Finding(name, worth >= self.keep, sentence + ".", numbers)

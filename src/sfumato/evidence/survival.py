@@ -1,0 +1,143 @@
+r"""The area at which a network's answer survives, with a confidence that holds for any distribution of pictures.
+
+For each of n calibration pictures let $a_i$ be the smallest area from which on the answer is that of the whole picture. With
+the $\lceil (n + 1)\,c \rceil$-th smallest of them, $\hat a$, a new picture from the same source has $a_{n+1} \leq \hat a$ with
+a probability of at least the confidence c: split conformal prediction, V. Vovk, A. Gammerman, G. Shafer: *Algorithmic learning
+in a random world*, 2005.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sfumato.evidence.answers import shown_logits
+from sfumato.evidence.claim import Claim, Finding
+from sfumato.evidence.tested import Tested
+from sfumato.files import written
+from sfumato.methods.extremal import ExtremalPerturbation
+from sfumato.model.effects import Model
+from sfumato.model.subject import Subject
+from sfumato.perturbations import seeded
+from sfumato.settings import as_json, check_number, from_json
+
+
+@dataclass(frozen=True)
+class Survival:
+    """The areas from which on the answer survived on calibration pictures, as shares of the picture, one for each.
+
+    `method` made the sets. An area of 1 stands for a picture whose answer changes even with the largest set.
+    """
+
+    areas: tuple[float, ...]
+    method: ExtremalPerturbation
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "areas", tuple(sorted(self.areas)))
+        if not self.areas:
+            raise ValueError("survival needs pictures, a few hundred; got none")
+
+    def area(self, confidence: float = 0.9) -> float:
+        """The area at which the answer survives on a new picture with this confidence; 1 where there are too few pictures.
+
+        >>> survival = Survival((0.05, 0.1, 0.1, 0.2, 0.2, 0.2, 0.4, 0.4, 1.0), ExtremalPerturbation())
+        >>> survival.area(0.5), survival.area(0.8), survival.area(0.95)
+        (0.2, 0.4, 1.0)
+        """
+        check_number("confidence", confidence, "a probability", above=0, below=1)
+        rank = math.ceil((len(self.areas) + 1) * confidence - 1e-9)
+        return self.areas[rank - 1] if rank <= len(self.areas) else 1.0
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as JSON, whole or not at all."""
+        with written(path) as partial:
+            Path(partial).write_text(json.dumps(as_json(self), indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote. Raises `ValueError` for another file."""
+        try:
+            found = from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} holds no areas of survival: {error}") from error
+        if not isinstance(found, cls):
+            raise ValueError(f"{path} holds no areas of survival")
+        return found
+
+
+def survival(method: ExtremalPerturbation, model: Model, batches: Iterable[Float[Tensor, "B C *S"]]) -> Survival:
+    """Explain the network's answer for each picture, and find from which of the method's areas on its sets have that answer.
+
+    `batches` are inputs `(B, C, *S)`, a few hundred pictures in all: of the kind to which the statement shall apply, and used
+    for nothing else. Each picture costs a search. Give the method areas up to nearly 1, as the statement is about these.
+    """
+    found: list[float] = []
+    for inputs in batches:
+        query = torch.arange(len(inputs), dtype=torch.long, device=inputs.device)
+        hides = [seeded(perturbation, method.seed) for perturbation in method.used_perturbations()]
+        with Subject.prepared(model, inputs, 0) as subject:
+            subject.probe(None)
+            everything = torch.ones(len(inputs), *inputs.shape[2:], dtype=torch.bool, device=inputs.device)
+            answers = shown_logits(subject, hides[:1], everything, query)[0].argmax(1)
+            masks = method(model, inputs, answers).masks
+            assert masks is not None  # noqa: S101  # for the type checker
+            places = masks[:, :, 0] > 0.5
+            rows = query.repeat_interleave(places.shape[1])
+            shown = shown_logits(subject, hides, places.flatten(0, 1), rows).softmax(2).mean(0).argmax(1)
+        same = shown.view(len(inputs), -1) == answers[:, None]
+        found += [surviving_area(survives, method.areas) for survives in same.tolist()]
+    return Survival(tuple(found), method)
+
+
+def surviving_area(same: Sequence[bool], areas: Sequence[float]) -> float:
+    """The smallest area from which on the answer is always the same, or 1.
+
+    >>> surviving_area([True, False, True, True], (0.05, 0.1, 0.2, 0.4))
+    0.2
+    >>> surviving_area([True, True, False], (0.05, 0.1, 0.2))
+    1.0
+    """
+    area = 1.0
+    for survives, candidate in zip(reversed(same), reversed(areas), strict=True):
+        if not survives:
+            break
+        area = candidate
+    return area
+
+
+@dataclass(frozen=True)
+class Survives(Claim):
+    """The set is as large as sets must be for the network's answer to survive with a confidence.
+
+    `survival`: what `survival(…)` found on calibration pictures, for sets made by the same method.
+    """
+
+    survival: Survival
+    confidence: float = 0.9
+
+    def __post_init__(self) -> None:
+        check_number("confidence", self.confidence, "a probability", above=0, below=1)
+
+    def test(self, tested: Tested) -> Finding:
+        """Compare areas."""
+        area, pictures = self.survival.area(self.confidence), len(self.survival.areas)
+        numbers = {"area": area, "confidence": self.confidence, "pictures": float(pictures)}
+        if tested.method != self.survival.method:
+            sentence = (
+                "Nothing can be said: the areas of survival are of sets that another method, or other settings, made."
+            )
+            return Finding("Survives", None, sentence, numbers)
+        sentence = f"With {self.confidence:.0%} confidence the network's answer survives "
+        if area == 1:
+            sentence += f"on no set smaller than the picture ({pictures} calibration pictures)."
+        else:
+            sentence += f"on sets of {area:.0%} made this way ({pictures} calibration pictures)"
+            sentence += f"; this set has {tested.area:.1%}."
+        return Finding("Survives", tested.area >= area - 1e-3, sentence, numbers)
