@@ -6,6 +6,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
@@ -47,7 +48,7 @@ class Places:
         """
         if isinstance(mask, Places):
             return mask
-        values = torch.as_tensor(mask).detach().cpu()
+        values = mask.detach().cpu() if isinstance(mask, Tensor) else torch.from_numpy(np.asarray(mask))
         if not 1 <= values.ndim <= 3:
             raise ValueError(
                 f"a region's mask has the input's axes of space, e.g. (H, W); got shape {tuple(values.shape)}. Give a list of "

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -84,8 +85,9 @@ def _vectors(reference: Any) -> tuple[tuple[float, ...], ...]:
     """Embeddings as tuples of numbers, one for each query or one for all."""
     if not isinstance(reference, list | tuple) or not all(isinstance(row, list | tuple) for row in reference):
         try:
-            values = torch.as_tensor(reference).detach().float().cpu()
-        except (TypeError, ValueError, RuntimeError) as error:
+            tensor = reference if isinstance(reference, Tensor) else torch.from_numpy(np.asarray(reference, np.float64))
+            values = tensor.detach().float().cpu()
+        except (TypeError, ValueError) as error:
             raise ValueError(
                 f"the reference of a Similarity is an embedding, a tensor (D,) or (B, D); got {type(reference).__name__}"
             ) from error
