@@ -52,13 +52,14 @@ def test_each_range_of_areas_has_its_temperature() -> None:
     calibrate = Calibrate(edges=(0, 0.4, 0.6, 1), perturbations=(Constant(),), count=2)
     found = calibrate(model, [(inputs[:12], torch.zeros(12, dtype=torch.long)), (inputs[12:], None)], "a network")
     ((low, middle, high),) = found.temperatures
-    assert (low, high) == (pytest.approx(100), pytest.approx(0.01))  # always wrong, always right
-    assert 0.01 < middle <= 100
+    assert low > 10  # always wrong
+    assert 0.1 < high < 0.9  # always right: surer, but not certain
+    assert high < middle < low
     assert found.pictures == 24
     assert found.model == "a network"
     assert found.errors_before[0] == pytest.approx(1 / (1 + math.exp(-6)), abs=1e-3)
     assert found.errors_after[0] < found.errors_before[0]
-    assert found.errors_after[2] < 1e-3
+    assert found.errors_after[2] < found.errors_before[2]
     assert found.temperature(0.3, Constant()) == low
     assert found.temperature(0.4, Constant()) == low
     assert found.temperature(0.41, Constant()) == middle
@@ -99,7 +100,7 @@ def test_the_same_answer_and_its_calibrated_probability() -> None:
     assert "calibrated probability 0.88" in calm.sentence
     wrong = certificate(model, other, claims=(SameAnswer(),)).findings[0]
     assert not wrong.holds
-    assert "answers class 1, of the whole picture class 0" in wrong.sentence
+    assert "answers class 1, for the whole picture class 0" in wrong.sentence
 
 
 def test_a_network_without_classes_has_no_answer() -> None:

@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 import sfumato
 from sfumato import cli, samples
-from sfumato.cli import queries
 from sfumato.cli.progress import progress_bar
 from sfumato.models import Classifier, Preparation
 from sfumato.runs.plans.catalogue import method_classes
@@ -128,12 +127,25 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path):
         Image.new("RGB", (40, 40), colour).save(tmp_path / folder / "same.png")
     done = run("explain", "a", "b", "a/same.png", *QUICK)
     assert done.exit_code == 0, done.output
-    assert names(tmp_path / "sfumato-out") == ["same-red-2.json", "same-red.json"]
+    assert names(tmp_path / "sfumato-out") == ["a-same-red.json", "b-same-red.json"]
 
 
-def test_more_queries_than_fit_one_batch(tmp_path, monkeypatch):
-    monkeypatch.setattr(queries, "CHUNK", 2)
-    done = run("explain", "fire.png", *QUICK, "--target", "0", "--target", "1", "--target", "2", "--areas", "0.2")
+def test_more_queries_than_fit_one_batch(tmp_path):
+    done = run(
+        "explain",
+        "fire.png",
+        *QUICK,
+        "--batch",
+        "2",
+        "--target",
+        "0",
+        "--target",
+        "1",
+        "--target",
+        "2",
+        "--areas",
+        "0.2",
+    )
     assert done.exit_code == 0, done.output
     assert "3 results in sfumato-out" in done.stdout
     assert len(names(tmp_path / "sfumato-out")) == 3
@@ -229,7 +241,7 @@ def test_settings_are_set_as_in_a_plan(tmp_path):
 
 def test_a_search_without_restarts_says_why_nothing_agrees():
     few, enough = (
-        run("explain", "grey.png", *QUICK[:2], "--target", "red", "--areas", "0.2", "--steps", steps)
+        run("explain", "grey.png", *QUICK[:2], "--target", "red", "--areas", "0.2", "--steps", steps, "--overwrite")
         for steps in (49, 50)
     )
     assert few.exit_code == enough.exit_code == 0, few.output
@@ -245,7 +257,7 @@ def test_a_search_without_restarts_says_why_nothing_agrees():
         ),
         (["--set", "mask=SmoothMask"], "No alternatives: with these settings the search has no restarts."),
     ):
-        arguments = [*QUICK[:4], "--target", "red", *settings]
+        arguments = [*QUICK[:4], "--target", "red", *settings, "--overwrite"]
         assert reason in run("explain", "grey.png", *arguments, "--alternatives").stdout
         quiet = run("explain", "grey.png", *arguments).stdout
         assert "No alternatives" not in quiet
@@ -255,6 +267,8 @@ def test_a_search_without_restarts_says_why_nothing_agrees():
 
 def test_each_column_of_probabilities_says_of_what_they_are():
     lines = run("explain", "fire.png", *QUICK).stdout.splitlines()
+    assert lines[0].startswith("toy runs on ")
+    lines = lines[1:]
     assert lines[1].split() == ["probability", "probability"]
     assert " ".join(lines[2].split()) == "top classes of the class area score of whole of the target"
 
@@ -385,8 +399,8 @@ def test_a_checkpoint_gives_a_model_its_weights(tmp_path):
     summary = json.loads((tmp_path / "sfumato-out" / "fire-blue.json").read_text())
     assert summary["checkpoint"] == "blue.pth"
     assert summary["probability"] > 0.99
-    grad_cam = run("explain", "fire.png", *model, "--method", "grad-cam")
-    channels = run("channels", "fire.png", *model, "--steps", "2", "--counts", "1", "--no-invert")
+    grad_cam = run("explain", "fire.png", *model, "--method", "grad-cam", "--out", "cam")
+    channels = run("channels", "fire.png", *model, "--steps", "2", "--counts", "1", "--no-invert", "--out", "sheet")
     assert all(done.exit_code == 0 and "blue (2)" in done.stdout for done in (grad_cam, channels)), channels.output
     whole = run("channels", "fire.png", *model, "--steps", "2", "--no-invert", "--per-class", "--target", "blue")
     assert whole.exit_code == 0, whole.output

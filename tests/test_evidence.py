@@ -16,6 +16,7 @@ from sfumato.evidence import (
     Finding,
     HoldsElsewhere,
     OnlyOne,
+    SameAnswer,
     Steady,
     Suffices,
 )
@@ -281,3 +282,32 @@ def test_wrong_things_are_refused(wrong, says: str) -> None:
     result = result_of(model, rectangle(8, 8, 8, 8))
     with pytest.raises(ValueError, match=says):
         wrong(model, result)
+
+
+def test_a_figure_has_the_sets_and_a_line_for_each_claim() -> None:
+    pytest.importorskip("matplotlib", reason="figures need matplotlib")
+    from sfumato.figures.certificates import COLOURS
+    from sfumato.figures.certificates import certificate as drawn
+
+    other = Finding(
+        "The only one", False, "It is not the only one.", {}, {"other 1": rectangle(20, 20, 8, 8)[0, 0] > 0.5}
+    )
+    found = certificate(spots((8, 8)), rectangle(8, 8, 8, 12), claims=(Suffices(), AllNeeded(regions=Cells(8))))
+    found = replace(found, findings=(*found.findings, other))
+    figure = drawn(found, torch.rand(3, 32, 32), "a picture")
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["what the network saw", "the set, 9.4 %", "needed, 6.2 %", "would do as well, 6.2 %"]
+    words = {text.get_text(): text.get_color() for text in figure.texts}
+    assert [words[claim] for claim in ("Suffices", "All needed", "The only one")]
+    assert COLOURS[True] in words.values()
+    assert words["no"] == COLOURS[False]
+    assert "It is not the only one." in words
+    with pytest.raises(ValueError, match="the set covers 32 x 32 places; got a picture of 16 x 16 pixels"):
+        drawn(found, torch.rand(3, 16, 16))
+
+
+def test_classes_are_named_where_their_names_are_known() -> None:
+    model = spots((8, 8))
+    result = result_of(model, rectangle(8, 8, 8, 8))
+    (found,) = sfumato.Certify((SameAnswer(),))(result, model, ones(), labels=("cat", "dog"))
+    assert "answers cat (0), as for the whole picture" in found.findings[0].sentence

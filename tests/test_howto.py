@@ -1,4 +1,4 @@
-"""What the tutorial, the explorer's page, the how-to guides and the methods' pages show runs, each from top to bottom."""
+"""What the tutorial, the pages of the explorer and of evidence, the how-to guides and the methods' pages show runs."""
 
 import re
 import sys
@@ -14,6 +14,7 @@ FOLDERS = ("howto", "methods")
 PAGES = [
     DOCS / "tutorial.md",
     DOCS / "explorer.md",
+    DOCS / "evidence.md",
     *(page for each in FOLDERS for page in sorted((DOCS / each).glob("*.md"))),
 ]
 WITH_CODE = [page for page in PAGES if "```python\n" in page.read_text(encoding="utf-8")]
@@ -21,7 +22,15 @@ CLUSTER = DOCS / "howto/cluster.md"
 """Its own takes half a minute to start."""
 LONG = [
     DOCS / f"{page}.md"
-    for page in ("tutorial", "howto/curve", "howto/areas", "methods/extremal", "methods/channels", "methods/meaningful")
+    for page in (
+        "tutorial",
+        "evidence",
+        "howto/curve",
+        "howto/areas",
+        "methods/extremal",
+        "methods/channels",
+        "methods/meaningful",
+    )
 ]
 """Search for many masks, and take seconds even with two steps."""
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)

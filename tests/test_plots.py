@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+import sfumato
 from sfumato import Blur, Constant, Fade, MeaningfulPerturbation, Noise, plots, sheets
 from sfumato.attribution import Attribution
 from sfumato.data.pictures import rgb
@@ -366,9 +367,11 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
 
 
 def test_methods_stand_side_by_side(tmp_path):
-    one, coarse = result(queries=1), replace(result(queries=1), map=torch.linspace(-1, 2, 35).view(1, 1, 5, 7))
+    one, coarse = result(queries=1), replace(result(queries=1), map=torch.linspace(2, 5, 35).view(1, 1, 5, 7))
     figure = plots.comparison([one, coarse], torch.rand(3, 24, 32), ["first", "second\n2 s"], "title")
-    assert words(figure) == ["the input", "first", "second\n2 s"]
+    low, high = (float(one.map.flatten().quantile(level)) for level in (0.005, 0.995))
+    assert words(figure)[:2] == ["the input", f"first\ncolours from {low:.2g} to {high:.2g}"]
+    assert words(figure)[2].startswith("second\n2 s\ncolours from 2 to 5")
     assert figure.get_suptitle() == "title"
     drawn = figure.axes[2].images[1].get_array()
     assert drawn.shape == (24, 32)
@@ -376,6 +379,56 @@ def test_methods_stand_side_by_side(tmp_path):
     assert drawn.max() == pytest.approx(1)
     plots.save(figure, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_map_that_is_positive_everywhere_uses_all_its_colours():
+    """Maps of RISE lie in a narrow range far from 0."""
+    narrow = replace(result(queries=1), map=torch.linspace(0.5, 0.52, 24 * 32).view(1, 1, 24, 32))
+    values = plots.comparison([narrow], torch.rand(3, 24, 32), ["rise"]).axes[1].images[1].get_array()
+    assert (values < 0.1).mean() == pytest.approx(0.1, abs=0.02)
+    assert (values > 0.9).mean() == pytest.approx(0.1, abs=0.02)
+
+
+def test_a_signed_map_has_no_colour_at_nought():
+    signed = replace(result(queries=1), map=torch.linspace(-1, 3, 24 * 32).view(1, 1, 24, 32))
+    figure = plots.comparison([signed], torch.rand(3, 24, 32), ["signed"])
+    drawn = figure.axes[1].images[1]
+    assert words(figure)[1] == "signed\ncolours from −3 to 3"
+    assert (drawn.norm.vmin, drawn.norm.vmax) == (-1, 1)
+    assert float(drawn.get_array().min()) == pytest.approx(-1 / 3, abs=0.01)
+    at_nought = np.abs(drawn.get_array()).argmin()
+    assert drawn.get_alpha().flat[at_nought] < 0.05
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7, -2.0])
+def test_a_map_without_differences_is_said_to_be_so(value):
+    even = replace(result(queries=1), map=torch.full((1, 1, 24, 32), value))
+    assert "everywhere" in words(plots.comparison([even], torch.rand(3, 24, 32), ["even"]))[1]
+
+
+@pytest.mark.parametrize(("name", "beginning"), [("a.png", b"\x89PNG"), ("a.PDF", b"%PDF"), ("a.svg", b"<?xml")])
+def test_the_ending_of_the_file_decides_its_format(tmp_path, name, beginning):
+    plots.save(plots.overview([result()[0]], [RGB], ["a"]), tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(beginning)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.safetensors", "a", "a.png.txt"])
+def test_an_ending_of_no_figure_is_refused(tmp_path, name):
+    with pytest.raises(
+        ValueError, match=r"a figure is written as \.png, \.pdf or \.svg; got 'a.*'. Write e\.g\. save\(figure"
+    ):
+        plots.save(plots.overview([result()[0]], [RGB], ["a"]), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_heading_says_what_is_kept_of_what_and_how_probable_the_class_is():
+    given = replace(result(), about={"score": as_json(sfumato.Logit(1))}, achieved=torch.tensor([[0.1, 0.3, 0.5]] * 2))
+    said = words(plots.figure(given, RGB, probabilities=[0.014, 0.2, 0.9]))
+    assert "area 10 %\nkeeps 0 % of the logit\nprobability 1.4 %" in said
+    upper = words(plots.figure(given, RGB, at_most=True))
+    assert "area at most 10 %\nkeeps 0 % of the logit" in upper
+    with pytest.raises(ValueError, match="probabilities must be one for each of the 3 masks; got 1"):
+        plots.figure(given, RGB, probabilities=[0.1])
 
 
 def test_maps_that_cannot_stand_side_by_side():

@@ -128,7 +128,7 @@ class TensorResult:
         return replace(self, **changed)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Attribution(TensorResult):
     r"""What a method found for `B` queries; for methods with masks, `V` masks of growing area for each.
 
@@ -262,6 +262,27 @@ class Attribution(TensorResult):
         if self.masks is None or self.activation is None:
             raise ValueError("the result has no masks of channels; give one made by ExtremalChannels")
         return self.masks.flatten(2)
+
+    def __repr__(self) -> str:
+        """Three lines: what was explained, what the masks or the map are, and where to find all."""
+        count = f"{len(self)} {'query' if len(self) == 1 else 'queries'}"
+        maker = str(self.method.get("class", "")).rpartition(":")[2]
+        lines = [f"Attribution of {count}" + (f" by {maker}" if maker else "")]
+        if self.masks is None:
+            lines.append(f"map {tuple(self.map.shape)} from {float(self.map.min()):.3g} to {float(self.map.max()):.3g}")
+        else:
+            sizes = self.areas if self.areas is not None else None if self.achieved is None else self.achieved.mean(0)
+            of_sizes = "" if sizes is None else f" of areas {', '.join(f'{float(size):.3g}' for size in sizes)}"
+            kept = (
+                ""
+                if self.scores is None
+                else f", which keep {', '.join(f'{float(s):.3g}' for s in self.scores.mean(0))}"
+            )
+            of_whole = "" if self.whole is None or not kept else f" of {float(self.whole.mean()):.3g}"
+            mean = " (mean scores)" if kept and len(self) > 1 else ""
+            lines.append(f"masks {tuple(self.masks.shape)}{of_sizes}{kept}{of_whole}{mean}")
+        lines.append(f"on {self.map.device}: {', '.join([*self.tensors(), 'about'])}")
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the masks, with a slider through their areas."""

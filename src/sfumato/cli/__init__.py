@@ -1,8 +1,8 @@
 """The command line. Each command has a file: `sfumato explain`, `channels`, `demo`, `models`, `methods`, `layers`, `bench`,
-`report` and `serve`.
+`report`, `compare-models`, `calibrate`, `verify` and `serve`.
 
 Exit codes: 0 success · 1 some pictures could not be used, the others have results · 2 there are no results, and a
-sentence on stderr says why · 130 interrupted.
+sentence on stderr says why · 3 a limit is not kept, or a bundle is not as it was written · 130 interrupted.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 # torch takes seconds to import. Modules that need it are imported inside the commands.
-from sfumato.cli import bench, channels, demo, explain, layers, lists, report, serve
+from sfumato.cli import bench, calibrate, channels, compare_models, demo, explain, layers, lists, report, serve, verify
 from sfumato.cli.tables import first_sentence
 
 DEMO_STEPS = 100
@@ -30,12 +30,11 @@ def _version(wanted: bool) -> None:
 
 
 app = typer.Typer(
-    help="Find the smallest part of a picture that a network needs.",
-    add_completion=False,
+    help="Find the smallest part of a picture that suffices for a network's answer, or without which the answer is lost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"max_content_width": WIDEST},
+    context_settings={"max_content_width": WIDEST, "help_option_names": ["-h", "--help"]},
 )
 
 
@@ -68,6 +67,9 @@ app.command()(lists.methods)
 app.command()(layers.layers)
 app.add_typer(bench.app, name="bench")
 app.command()(report.report)
+app.command()(compare_models.compare_models)
+app.command()(calibrate.calibrate)
+app.command()(verify.verify)
 app.command()(serve.serve)
 
 for commands in (app, bench.app):  # whole sentences, which are wrapped; the default is a cut line

@@ -7,10 +7,12 @@ import typer
 
 from sfumato.cli import naming, summaries
 from sfumato.cli.class_sheet import class_sheet
+from sfumato.cli.device import AUTO, Device
 from sfumato.cli.errors import SOME_FAILED, reporting_errors
-from sfumato.cli.files import Names, print_folder, write_json
+from sfumato.cli.files import write_json
 from sfumato.cli.inversion import invert_masks
-from sfumato.cli.queries import Batch, Query, Task, prepare
+from sfumato.cli.outputs import Overwrite, Resume
+from sfumato.cli.queries import Batch, BatchSize, Query, Request, Task, prepare, summary_of
 from sfumato.cli.tables import console, table
 from sfumato.settings import number
 
@@ -41,12 +43,15 @@ def channels(
         list[str] | None, typer.Option(help="A class, by index or label; may be repeated. [default: the top class]")
     ] = None,
     counts: Annotated[str | None, typer.Option(help="Numbers of channels. [default: 5,10,25,50]")] = None,
-    game: Annotated[str, typer.Option(help="preserve, delete or dual.")] = "preserve",
+    game: Annotated[
+        str,
+        typer.Option(help="preserve: which channels suffice; delete: without which it is lost; dual: both."),
+    ] = "preserve",
     keep: Annotated[
         float,
         typer.Option("--smallest", metavar="KEEP", help="The share of the score that the smallest set must keep."),
     ] = 0.9,
-    steps: Annotated[int | None, typer.Option(help="Steps of the ascent. [default: the method's]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the ascent. [default: the method's, 100]")] = None,
     score: Annotated[
         str,
         typer.Option(
@@ -63,7 +68,11 @@ def channels(
     ] = False,
     seed: Annotated[int, typer.Option(help="The seed of all random numbers.")] = 0,
     set_: naming.Setting = None,
+    device: Device = AUTO,
+    batch: BatchSize = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sfumato-out"),
+    overwrite: Overwrite = False,
+    resume: Resume = False,
 ) -> None:
     """Find the channels of a layer that a class needs. Writes a sheet, the masks and a summary for each picture."""
     with reporting_errors():
@@ -88,39 +97,45 @@ def channels(
                 raise ValueError(
                     f"--per-class is for the pictures of one class; name one class with --target; got {target}"
                 )
-            left_out = class_sheet(images, method, model, checkpoint, target[0], keep, invert, out)
+            left_out = class_sheet(images, method, model, checkpoint, target[0], keep, invert, out, device)
             raise typer.Exit(SOME_FAILED if left_out else 0)
-        task = prepare(images, model, target or [], out, checkpoint, link_of_meaning(method.score))
+        request = Request(images, model, out, target or [], checkpoint, device, batch, overwrite, resume)
+        task = prepare(request, link_of_meaning(method.score))
         method = naming.place_at_layer(method, task.classifier, model, needed=True)
-        _explain(method, task, keep, invert, out)
-    if task.failed:
-        raise typer.Exit(SOME_FAILED)
+        with task.working():
+            _explain(method, task, keep, invert)
 
 
-def _explain(method: "ExtremalChannels", task: Task, keep: float, invert: bool, out: Path) -> None:
+def _explain(method: "ExtremalChannels", task: Task, keep: float, invert: bool) -> None:
     """Explain the queries, and write and print their results."""
     from sfumato import sheets
     from sfumato.cli.progress import progress_bar
     from sfumato.figures.panels import save
 
-    classifier = task.classifier
-    names = Names()
-    for batch in task.batches():
-        with progress_bar(batch.title) as progress:
+    classifier, out = task.classifier, task.request.out
+    for batch in task.batches(method=method, keep=keep, inversions=invert):
+        with progress_bar(batch.title, left=batch.left) as progress:
             result = method(classifier.net, batch.inputs, batch.targets, progress=progress)
-        with progress_bar("smallest sets") as progress:
+        with progress_bar(f"{batch.title}: smallest sets", left=batch.left) as progress:
             searches = _smallest(method, classifier, batch, result.whole, keep, progress)
         for index, query in enumerate(batch.queries):
             part, search = result[index], searches.get(index)
             inversions = _invert(method, classifier, batch.inputs[index], part) if invert else {}
-            stem = names.unused(query.stem)
-            picture = classifier.restore(query.inputs)
-            sheet = sheets.channels(part, picture, count=TOP, found=search, inversions=inversions, title=query.title)
-            save(sheet, out / f"{stem}.png")
-            part.save(out / f"{stem}.safetensors")
-            write_json(out / f"{stem}.json", _summary(part, search, query, classifier, keep))
+            part, search = part.cpu(), search if search is None else search.cpu()
+            sheet = sheets.channels(
+                part,
+                query.picture,
+                count=TOP,
+                found=search,
+                inversions=inversions,
+                title=query.title,
+                classifier=classifier,
+            )
+            save(sheet, out / f"{query.stem}.png")
+            part.save(out / f"{query.stem}.safetensors")
+            write_json(out / f"{query.stem}.json", _summary(part, search, query, classifier, keep) | summary_of(query))
+            task.written += 1
             _print(part, search, query, keep)
-    print_folder(len(task.queries), out)
 
 
 def _smallest(

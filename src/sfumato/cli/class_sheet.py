@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sfumato.cli import naming
+from sfumato.cli.device import AUTO, choose, in_words, place
 from sfumato.cli.errors import print_error
 from sfumato.cli.files import check_writable, slug, write_json
 from sfumato.cli.inversion import invert_masks
@@ -31,6 +32,7 @@ def class_sheet(
     keep: float,
     invert: bool,
     out: Path,
+    device: str = AUTO,
 ) -> int:
     """Find and draw the channels of one class; returns how many pictures could not be used.
 
@@ -43,10 +45,13 @@ def class_sheet(
 
     panels.check_matplotlib()
     check_writable(out)
+    chosen = choose(device)
     classifier = models.load(model, checkpoint)
+    place(classifier.net, chosen)
     index = labels.find(classifier.labels, target)
     label = labels.synonyms(classifier.labels[index])[0]
     method = naming.place_at_layer(method, classifier, model, needed=True)
+    typer.echo(f"{classifier.name} runs on {in_words(chosen, device)}.")
     result = class_channels(method, classifier, images, index, keep=keep, out=out / "masks", progress=_print_reason)
     inversions = _invert_channels(result, method) if invert else {}
     title = f"{label} ({index}): {method.layer} of {classifier.name}"
@@ -76,12 +81,14 @@ def _invert_channels(result: "ClassChannels", method: "ExtremalChannels") -> "di
 
     from sfumato.data import pictures
     from sfumato.layers.below import activations
+    from sfumato.model.effects import device_of
 
     classifier = result.classifier
     channels = result.top(min(CHANNELS, len(result.mean)))[0].tolist()
     best = result.peaks.values.argmax(0)
     inputs = [classifier.prepare(pictures.read(result.peaks.pictures[best[channel]])) for channel in channels]
-    values = activations(classifier.net, method.layer, torch.stack(inputs), method.at, method.call)
+    stacked = torch.stack(inputs).to(device_of(classifier.net))
+    values = activations(classifier.net, method.layer, stacked, method.at, method.call)
     masks = torch.eye(len(result.mean), dtype=torch.float32, device="cpu")[channels]
     return dict(zip(channels, invert_masks(classifier, method, values, masks), strict=True))
 

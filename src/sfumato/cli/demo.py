@@ -6,17 +6,21 @@ import typer
 
 from sfumato.cli.errors import reporting_errors
 from sfumato.cli.masks import explain_with_masks
+from sfumato.cli.queries import Request, prepare
 
 
 def explain_samples(out: Path, steps: int) -> None:
-    """Explain each sample picture with its top class."""
+    """Explain each sample picture with its top class. Results of an earlier demo are replaced."""
     with reporting_errors():
         from sfumato import ExtremalPerturbation, plots, samples
 
         method = ExtremalPerturbation(areas=(0.05, 0.1, 0.2), steps=steps)
-        _, explanations = explain_with_masks(samples.paths(), "lite0", [], method, out)
+        task = prepare(Request(samples.paths(), "lite0", out, overwrite=True))
+        with task.working():
+            explanations = list(explain_with_masks(task, method))
         results = [explanation.result for explanation in explanations]
-        pictures = [explanation.picture for explanation in explanations]
+        pictures = [explanation.query.picture for explanation in explanations]
         titles = [f"{explanation.query.source.stem}: {explanation.query.label}" for explanation in explanations]
-        plots.save(plots.overview(results, pictures, titles), out / "demo.png")
+        probabilities = [explanation.probabilities.tolist() for explanation in explanations]
+        plots.save(plots.overview(results, pictures, titles, task.classifier, probabilities), out / "demo.png")
         typer.echo(f"All in one figure: {out / 'demo.png'}")

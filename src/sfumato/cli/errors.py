@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-SOME_FAILED, FAILED, INTERRUPTED = 1, 2, 130
+SOME_FAILED, FAILED, LIMIT_BROKEN, INTERRUPTED = 1, 2, 3, 130
 
 
 @contextmanager
@@ -19,21 +19,17 @@ def reporting_errors() -> Iterator[None]:
     """
     try:
         with warnings.catch_warnings():
-            show = warnings.showwarning
 
-            def show_plainly(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
-                if category is UserWarning:
-                    print_error(message)
-                else:
-                    show(message, category, *args, **kwargs)
+            def show_plainly(message: Warning | str, *_: Any, **__: Any) -> None:
+                print_error(message)
 
             warnings.showwarning = show_plainly
             yield
     except (ValueError, OSError, ImportError) as error:
         print_error(error)
         raise typer.Exit(FAILED) from error
-    except KeyboardInterrupt:
-        print_error("interrupted; the results written so far are kept")
+    except KeyboardInterrupt as stop:
+        print_error(str(stop) or "interrupted")
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -7,8 +7,11 @@ import typer
 
 from sfumato.cli import naming
 from sfumato.cli.compare import compare
-from sfumato.cli.errors import SOME_FAILED, reporting_errors
+from sfumato.cli.device import AUTO, Device
+from sfumato.cli.errors import reporting_errors
 from sfumato.cli.masks import explain_with_masks
+from sfumato.cli.outputs import Overwrite, Resume
+from sfumato.cli.queries import BatchSize, Request, prepare
 
 
 def explain(
@@ -25,10 +28,19 @@ def explain(
         str | None, typer.Option(help="The layer, for methods that use one. [default: the model's own]")
     ] = None,
     areas: Annotated[
-        str | None, typer.Option(help="Fractions of the picture to show, e.g. 0.05,0.1,0.2. [default: the method's]")
+        str | None,
+        typer.Option(help="Fractions of the picture to show. [default: the method's; of extremal 0.05,0.1,0.2]"),
     ] = None,
-    game: Annotated[str | None, typer.Option(help="preserve, delete or dual. [default: the method's]")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of the ascent. [default: the method's]")] = None,
+    game: Annotated[
+        str | None,
+        typer.Option(
+            help="preserve: what suffices for the answer; delete: without which it is lost; "
+            "dual: both. [default: the method's; of extremal preserve]"
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the ascent. [default: the method's; of extremal 150]")
+    ] = None,
     smallest: Annotated[
         float | None,
         typer.Option(metavar="KEEP", help="Find the smallest area that keeps this share of the score, e.g. 0.9."),
@@ -41,17 +53,22 @@ def explain(
         str | None,
         typer.Option(
             help="What a class means, for all methods: logit, probability, log-odds, or sigmoid for networks with several "
-            "labels. [default: the method's]"
+            "labels. [default: the method's; of extremal logit]"
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="The seed of all random numbers. [default: the method's]")] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of all random numbers. [default: 0]")] = None,
     set_: naming.Setting = None,
+    device: Device = AUTO,
+    batch: BatchSize = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sfumato-out"),
+    overwrite: Overwrite = False,
+    resume: Resume = False,
 ) -> None:
-    """Explain what a network sees in pictures. Writes a figure, the masks and a summary for each picture and target."""
+    """Find the parts of pictures that decide a network's answer. Writes a figure, masks and a summary for each of them."""
     with reporting_errors():
         from sfumato.games import GAMES
-        from sfumato.scores import OF_A_CLASS
+        from sfumato.scores import AUTO as AUTO_LINK
+        from sfumato.scores import OF_A_CLASS, SIGMOID, link_of_meaning
 
         naming.check_share("--smallest", smallest)
         naming.check_choice("--game", game, tuple(GAMES))
@@ -72,11 +89,12 @@ def explain(
             raise ValueError(f"--smallest is for masks that keep the score; got --game {game}. Write --game preserve")
         if alternatives and not draws_masks:
             raise ValueError("--alternatives is for one method that makes masks, e.g. --method extremal")
-        if draws_masks:
-            failed, _ = explain_with_masks(
-                images, model, target or [], first, out, smallest, fractions, checkpoint, alternatives
-            )
-        else:
-            failed = compare(images, model, target or [], methods, out, checkpoint)
-    if failed:
-        raise typer.Exit(SOME_FAILED)
+        request = Request(images, model, out, target or [], checkpoint, device, batch, overwrite, resume)
+        links = {link_of_meaning(one.score) for one in methods.values()}
+        task = prepare(request, links.pop() if len(links) == 1 else SIGMOID if SIGMOID in links else AUTO_LINK)
+        with task.working():
+            if draws_masks:
+                for _ in explain_with_masks(task, first, smallest, fractions, alternatives):
+                    pass
+            else:
+                compare(task, methods)

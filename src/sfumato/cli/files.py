@@ -1,9 +1,10 @@
-"""Writing results: a folder that can be written, unique file names, and complete JSON files."""
+"""Writing results: a folder that can be written, file names, and complete JSON files."""
 
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +24,56 @@ def check_writable(out: Path) -> None:
         raise ValueError(f"cannot write to folder {str(out)!r}: {reason}; name another with --out") from error
 
 
-class Names:
-    """Unique file names, also on file systems that do not distinguish upper and lower case.
+def stems(paths: Sequence[Path]) -> dict[Path, str]:
+    """For each picture, the beginning of the names of its files.
 
-    >>> names = Names()
-    >>> names.unused("cat"), names.unused("Cat"), names.unused("dog")
-    ('cat', 'Cat-2', 'dog')
+    Pictures of one stem get their endings too, or the folders that they lie in. The names depend on the paths only, not on
+    which pictures can be read. They differ also on file systems that do not distinguish upper and lower case.
+
+    >>> list(stems([Path("a/cat.png"), Path("a/cat.jpg"), Path("b/dog.png"), Path("c/Dog.png"), Path("c/cow.png")]).values())
+    ['cat-png', 'cat-jpg', 'b-dog', 'c-Dog', 'cow']
     """
+    groups = defaultdict(list)
+    for path in paths:
+        groups[path.stem.casefold()].append(path)
+    names = {path: name for group in groups.values() for path, name in zip(group, _distinct(group), strict=True)}
+    return dict(zip(paths, unique([names[path] for path in paths]), strict=True))
 
-    def __init__(self) -> None:
-        self._used: set[str] = set()
 
-    def unused(self, stem: str) -> str:
-        """The stem, with a number if it was used before."""
+def _distinct(paths: Sequence[Path]) -> list[str]:
+    """Short names for pictures of one stem."""
+    if len(paths) == 1:
+        return [paths[0].stem]
+    absolute = [path.absolute() for path in paths]
+    names: list[str] = []
+    for depth in range(max(len(path.parts) for path in absolute) - 1):
+        folders = [path.parts[1:-1][-depth:] if depth else () for path in absolute]
+        for with_ending in (False, True):
+            names = [
+                "-".join((*folder, path.stem, *([path.suffix[1:]] if with_ending and path.suffix else [])))
+                for folder, path in zip(folders, absolute, strict=True)
+            ]
+            if len({name.casefold() for name in names}) == len(names):
+                return names
+    return names
+
+
+def unique(names: Iterable[str]) -> list[str]:
+    """The names, with a number where one was used before, in upper or lower case.
+
+    >>> unique(["cat", "Cat", "dog"])
+    ['cat', 'Cat-2', 'dog']
+    """
+    used: set[str] = set()
+    numbered = []
+    for stem in names:
         name, count = stem, 1
-        while name.casefold() in self._used:
+        while name.casefold() in used:
             count += 1
             name = f"{stem}-{count}"
-        self._used.add(name.casefold())
-        return name
+        used.add(name.casefold())
+        numbered.append(name)
+    return numbered
 
 
 def slug(label: str) -> str:
@@ -60,6 +92,15 @@ def write_json(path: Path, summary: Mapping[str, Any]) -> None:
         partial.write_text(content, encoding="utf-8")
 
 
+def results_in(count: int, out: Path) -> str:
+    """How many results are in which folder.
+
+    >>> results_in(1, Path("out")), results_in(3, Path("out"))
+    ('1 result in out', '3 results in out')
+    """
+    return f"{count} {'result' if count == 1 else 'results'} in {out}"
+
+
 def print_folder(results: int, out: Path) -> None:
     """Print the last line of a command: how many results are in which folder."""
-    typer.echo(f"{results} {'result' if results == 1 else 'results'} in {out}")
+    typer.echo(results_in(results, out))

@@ -32,6 +32,7 @@ def invert_masks(
         empty = torch.zeros(2, *shape, dtype=torch.float32, device=device_of(classifier.net))
         axes = axes_at(classifier.net, method.layer, method.at, empty, classifier.net, method.layout, method.call)
     axis = channel_layout(activations.shape, shape[1:], method.layer, axes, method.layout, method.at).channels
+    masks = masks.to(activations.device)
     spread = masks.repeat_interleave(activations.shape[axis] // masks.shape[1], 1).to(activations)
     targets = masked(activations.expand(len(masks), *activations.shape[1:]), spread, axis)
     has_values = (targets != 0).flatten(1).any(1)
@@ -49,5 +50,5 @@ def invert_masks(
             seed=method.seed,
             progress=progress,
         )
-    pictures[has_values] = inversion.pictures.float().cpu()
+    pictures[has_values.cpu()] = inversion.pictures.float().cpu()
     return list(pictures.expand(-1, 3, -1, -1))

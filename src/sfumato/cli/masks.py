@@ -1,15 +1,15 @@
 """Explanations by one method that makes masks: a figure, the masks and a summary for each query, and tables on the terminal."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfumato.cli import summaries
-from sfumato.cli.files import Names, print_folder, write_json
+from sfumato.cli.files import write_json
 from sfumato.cli.naming import place_at_layer
-from sfumato.cli.queries import Batch, Query, prepare
+from sfumato.cli.queries import Batch, Query, Task, summary_of
 from sfumato.cli.tables import OF_CLASS, OF_TARGET, console, table
 from sfumato.settings import number
 
@@ -26,7 +26,6 @@ class Explanation:
     """A query with its result."""
 
     query: Query
-    picture: "Tensor"
     result: "Attribution"
     probabilities: "Tensor"
     """The target's probability under each mask, `(V,)`."""
@@ -37,41 +36,32 @@ class Explanation:
 
 
 def explain_with_masks(
-    images: Sequence[Path],
-    model: str,
-    targets: Sequence[str],
+    task: Task,
     method: Any,
-    out: Path,
     keep: float | None = None,
     first_areas: tuple[float, ...] | None = None,
-    checkpoint: Path | None = None,
     alternatives: bool = False,
-) -> tuple[int, list[Explanation]]:
-    """Explain all pictures; returns how many pictures failed, and the explanations.
+) -> Iterator[Explanation]:
+    """Explain the pictures of a task, and write and print each result when it is done.
 
     With `keep`, it searches for the smallest area that keeps this share of the score. The search begins with `first_areas`.
     `alternatives` draws what each restart of the search found.
     """
     from sfumato.cli.progress import progress_bar
-    from sfumato.scores import link_of_meaning
 
-    link = link_of_meaning(method.score)
-    task = prepare(images, model, targets, out, checkpoint, link)
     classifier = task.classifier
-    method = place_at_layer(method, classifier, model)
-    names = Names()
-    explanations: list[Explanation] = []
-    for batch in task.batches():
-        with progress_bar(batch.title) as progress:
+    method = place_at_layer(method, classifier, task.request.model)
+    smallest = None if keep is None else {"keep": keep, "areas": first_areas}
+    for batch in task.batches(method=method, smallest=smallest):
+        with progress_bar(batch.title, left=batch.left) as progress:
             group = list(_explain_batch(method, classifier, batch, keep, first_areas, progress))
         for explanation in group:
-            _write(explanation, classifier, out, names.unused(explanation.query.stem), keep, alternatives)
+            _write(explanation, classifier, task.request.out, keep, alternatives)
+            task.written += 1
             _print(explanation, classifier)
             if hint := _no_restarts(method, explanation.result, alternatives, keep is not None):
                 console().print(hint, soft_wrap=True)
-        explanations += group
-    print_folder(len(explanations), out)
-    return task.failed, explanations
+            yield explanation
 
 
 def _no_restarts(method: Any, result: "Attribution", alternatives: bool, smallest: bool) -> str:
@@ -115,7 +105,7 @@ def _explain_batch(
         search = smallest(method, classifier.net, batch.inputs, batch.targets, keep=keep, progress=progress, **options)
         result = search.attribution
     for index, query in enumerate(batch.queries):
-        part = result[index]
+        part = result[index].cpu()
         about: dict[str, Any] = {}
         curve = None
         if search is not None and keep is not None:
@@ -123,12 +113,14 @@ def _explain_batch(
 
             part = replace(part, areas=part.achieved[0].clone())  # each query has an area of its own
             about = {"smallest": search_summary(search[index], keep)}
-            curve = (search.curve_areas, search.curve_scores[index])
-        probabilities = _probabilities(method, classifier, query, part)
-        yield Explanation(query, classifier.restore(query.inputs), part, probabilities, about, curve)
+            curve = (search.curve_areas.cpu(), search.curve_scores[index].cpu())
+        probabilities = _probabilities(method, classifier, batch.inputs[index], query.target, result[index]).cpu()
+        yield Explanation(query, part, probabilities, about, curve)
 
 
-def _probabilities(method: Any, classifier: "Classifier", query: Query, result: "Attribution") -> "Tensor":
+def _probabilities(
+    method: Any, classifier: "Classifier", inputs: "Tensor", target: int, result: "Attribution"
+) -> "Tensor":
     """The target's probability under each mask, `(V,)`; the mean if the method has several perturbations."""
     import torch
 
@@ -138,21 +130,22 @@ def _probabilities(method: Any, classifier: "Classifier", query: Query, result: 
     rows = torch.zeros(len(masks), dtype=torch.long, device=masks.device)
     with torch.no_grad():
         outputs = [
-            probabilities(
-                classifier.logits(perturbation(query.inputs[None])(masks, rows)), link_of_meaning(method.score)
-            )[:, query.target]
+            probabilities(classifier.logits(perturbation(inputs[None])(masks, rows)), link_of_meaning(method.score))[
+                :, target
+            ]
             for perturbation in method.used_perturbations()
         ]
     return torch.stack(outputs).mean(0)
 
 
 def _write(
-    explanation: Explanation, classifier: "Classifier", out: Path, stem: str, keep: float | None, alternatives: bool
+    explanation: Explanation, classifier: "Classifier", out: Path, keep: float | None, alternatives: bool
 ) -> None:
     """Write the figure, the result with its `about`, and the summary, which has the numbers too."""
     from sfumato import plots
 
     query, result = explanation.query, explanation.result
+    stem = query.stem
     picture = summaries.picture(query, classifier)
     about = picture | explanation.search | summaries.about(result, query)
     numbers = {
@@ -162,16 +155,18 @@ def _write(
     }
     figure = plots.figure(
         result,
-        explanation.picture,
+        query.picture,
         title=query.title,
         keep=keep,
         curve=explanation.curve,
         classifier=classifier,
         alternatives=alternatives and result.alternatives is not None,
+        probabilities=explanation.probabilities,
+        at_most=explanation.search.get("smallest", {}).get("area") is not None,
     )
     plots.save(figure, out / f"{stem}.png")
     replace(result, about=about).save(out / f"{stem}.safetensors")
-    write_json(out / f"{stem}.json", picture | numbers | about)
+    write_json(out / f"{stem}.json", picture | numbers | about | summary_of(query))
 
 
 def _print(explanation: Explanation, classifier: "Classifier") -> None:
@@ -201,7 +196,7 @@ def _print(explanation: Explanation, classifier: "Classifier") -> None:
         if area is None:
             terminal.print(f"No area reaches {keep} of the score; the mask that comes nearest is shown.")
         else:
-            terminal.print(f"The smallest area that keeps {keep} of the score: {percent(area)} of the input.")
+            terminal.print(f"The smallest area that keeps {keep} of the score: at most {percent(area)} of the input.")
             if float(result.blank) >= search["keep"] * float(result.whole):  # type: ignore[arg-type]
                 terminal.print(
                     "The fully perturbed picture keeps as much, so this area says nothing about the picture."

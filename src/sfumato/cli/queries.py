@@ -1,40 +1,78 @@
-"""The queries of a command: a classifier, and pictures with their targets."""
+"""The queries of a command: a classifier, and pictures with their targets, which are read one batch at a time."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import takewhile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfumato.cli.errors import FAILED, print_error
-from sfumato.cli.files import check_writable, slug
+from sfumato.cli.device import choose, in_words, place
+from sfumato.cli.errors import FAILED, SOME_FAILED, print_error
+from sfumato.cli.files import check_writable, results_in
+from sfumato.cli.formats import advice, open_more_formats
+from sfumato.cli.naming import check_count
+from sfumato.cli.outputs import MADE_FROM, Outputs, digest_of, made_from
 
 if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
     from torch import Tensor
 
     from sfumato.models import Classifier
 
-CHUNK = 8
-"""The largest number of queries in a batch."""
+ON_GPU, ON_CPU = 8, 1
+"""How many queries go through the model together. On the CPU, several take about as long as one after the other, and the
+first results come later."""
 
 TOP = 5
 """How many classes are named."""
 
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch",
+        metavar="N",
+        help=f"How many pictures and targets are explained together. [default: {ON_GPU} on a GPU, {ON_CPU} on the CPU]",
+        show_default=False,
+    ),
+]
+"""The option --batch."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command is asked for, besides the method: the options that `explain` and `channels` have in common."""
+
+    images: Sequence[Path]
+    model: str
+    out: Path
+    targets: Sequence[str] = ()
+    checkpoint: Path | None = None
+    device: str = "auto"
+    batch: int | None = None
+    overwrite: bool = False
+    resume: bool = False
+
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One picture `(C, H, W)` with one target; `probabilities` `(classes,)` are the model's for the whole picture.
+    """One picture, as inputs `(C, H, W)`, with one target; `probabilities` `(classes,)` are the model's for the whole picture.
 
-    A model with one output has one class, 0, whose probability is the sigmoid of the output.
+    Tensors are on the CPU. A model with one output has one class, 0, whose probability is the sigmoid of the output.
     """
 
     source: Path
+    picture: "Image"
     inputs: "Tensor"
     probabilities: "Tensor"
     target: int
     label: str
+    stem: str
+    """The beginning of the names of its files."""
+    made_from: Mapping[str, Any] = field(default_factory=dict)
+    """From what its result is made."""
     checkpoint: Path | None = None
     """The file of the model's weights, if they are not the model's own."""
 
@@ -42,11 +80,6 @@ class Query:
     def title(self) -> str:
         """The title of a figure."""
         return f"{self.source.name}: {self.label} ({self.target})"
-
-    @property
-    def stem(self) -> str:
-        """The beginning of the names of its files. `files.Names` makes them unique."""
-        return f"{self.source.stem}-{slug(self.label)}"
 
     @property
     def top(self) -> list[tuple[int, float]]:
@@ -57,101 +90,184 @@ class Query:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Queries that go through the model together: `inputs` `(B, C, H, W)` and `targets` `(B,)`."""
+    """Queries that go through the model together: `inputs` `(B, C, H, W)` and `targets` `(B,)`, on the model's device."""
 
     queries: Sequence[Query]
     inputs: "Tensor"
     targets: "Tensor"
     title: str
-    """The numbers of the queries, such as "1–8 of 20"; empty if there is one batch."""
+    """The first query, and which of all these are."""
+    left: float
+    """How many batches like this one are left, this one included."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Task:
-    """The task of a command: its classifier and its queries, and how many pictures could not be used."""
+    """The work of a command: its classifier and its pictures. It counts what is done.
 
+    A query is read when its turn comes: no more than a batch of pictures is in memory.
+    """
+
+    request: Request
     classifier: "Classifier"
-    queries: Sequence[Query]
-    failed: int
+    paths: Sequence[Path]
+    targets: Sequence[int]
+    """The targets of all pictures. Without any, the target of a picture is its top class."""
+    device: "torch.device"
+    link: str
+    failed: int = 0
+    """How many pictures could not be used."""
+    written: int = 0
+    """How many results are written."""
+    skipped: int = 0
+    """How many results were there already."""
+    passed: int = 0
+    """How many queries are done with, in one way or another."""
 
-    def batches(self) -> Iterator[Batch]:
-        """The queries in their order, in batches of at most `CHUNK`."""
+    @property
+    def total(self) -> int:
+        """How many queries there are, also those of pictures that cannot be used."""
+        return len(self.paths) * max(1, len(self.targets))
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """A context for the work. It says at the end, and also after Ctrl-C, which results there are.
+
+        Raises `typer.Exit` with an exit code if any pictures could not be used.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            done = results_in(self.written, self.request.out)
+            before = f", besides {self.skipped} that were there before" if self.skipped else ""
+            remedy = "; the same command with --resume does the others" if self.written + self.skipped else ""
+            raise KeyboardInterrupt(f"interrupted; {done}{before}{remedy}") from None
+        if self.written or self.skipped:
+            there = f"; {self.skipped} {'was' if self.skipped == 1 else 'were'} there already" if self.skipped else ""
+            typer.echo(f"{results_in(self.written, self.request.out)}{there}")
+        if self.failed:  # each failure has been reported
+            raise typer.Exit(SOME_FAILED if self.written or self.skipped else FAILED)
+
+    def batches(self, **settings: Any) -> Iterator[Batch]:
+        """The queries in their order, in batches of one shape, without those that are done.
+
+        `settings` are what the results depend on, besides the network and the picture. Raises `ValueError` if results would be
+        overwritten, before anything is computed.
+        """
+        from sfumato.data import labels
+
+        names = [labels.synonyms(label)[0] for label in self.classifier.labels]
+        outputs = Outputs(
+            self.request.out,
+            self.paths,
+            names,
+            made_from(self.classifier, **settings),
+            self.request.overwrite,
+            self.request.resume,
+        )
+        outputs.check(self.targets)
+        typer.echo(f"{self.classifier.name} runs on {in_words(self.device, self.request.device)}.")
+        size = self.request.batch or (ON_CPU if self.device.type == "cpu" else ON_GPU)
+        group: list[Query] = []
+        for query in self._queries(outputs):
+            if group and (len(group) == size or query.inputs.shape != group[0].inputs.shape):
+                yield self._batch(group)
+                group = []
+            group.append(query)
+            if len(group) == size:  # not only when the next one is read, which may take long
+                yield self._batch(group)
+                group = []
+        if group:
+            yield self._batch(group)
+
+    def _batch(self, group: Sequence[Query]) -> Batch:
         import torch
 
-        count = len(self.queries)
-        start = 0
-        while start < count:
-            chunk = _same_shape(self.queries[start : start + CHUNK])
-            inputs = torch.stack([query.inputs for query in chunk])
-            targets = torch.tensor([query.target for query in chunk], dtype=torch.long, device="cpu")
-            title = f"{start + 1}–{start + len(chunk)} of {count}" if count > CHUNK else ""
-            yield Batch(chunk, inputs, targets, title)
-            start += len(chunk)
+        first = self.passed - len(group) + 1
+        where = f"{first}–{self.passed}" if len(group) > 1 else f"{first}"
+        title = f"{group[0].source.name}: {group[0].label}"
+        return Batch(
+            tuple(group),
+            torch.stack([query.inputs for query in group]).to(self.device),
+            torch.tensor([query.target for query in group], dtype=torch.long, device=self.device),
+            f"{title} ({where} of {self.total})" if self.total > 1 else title,
+            1 + (self.total - self.passed) / len(group),
+        )
+
+    def _queries(self, outputs: Outputs) -> Iterator[Query]:
+        """The queries that are not done. Pictures that cannot be used are reported and counted."""
+        for path in self.paths:
+            before = self.passed
+            try:
+                for query in self._queries_of(path, outputs):
+                    self.passed += 1
+                    yield query
+            except ValueError as error:
+                self.report(f"{error}{advice(path)}")
+            self.passed = before + max(1, len(self.targets))
+
+    def _queries_of(self, path: Path, outputs: Outputs) -> Iterator[Query]:
+        """The queries of one picture that are not done."""
+        import torch
+
+        from sfumato.data import pictures
+        from sfumato.scores import probabilities, top_class
+
+        digest = digest_of(path)
+        targets = [target for target in self.targets if not outputs.is_done(path, target, digest)]
+        self.skipped += len(self.targets) - len(targets)
+        if self.targets and not targets:
+            return
+        picture = pictures.read(path)
+        inputs = self.classifier.prepare(picture)
+        with torch.no_grad():
+            of_classes = probabilities(self.classifier.logits(inputs[None].to(self.device)), self.link)[0].cpu()
+        if not self.targets:
+            targets = [top_class(of_classes)]
+            if outputs.is_done(path, targets[0], digest):
+                self.skipped += 1
+                return
+        for target in targets:
+            stem, label = outputs.stem(path, target), outputs.labels[target]
+            yield Query(
+                path, picture, inputs, of_classes, target, label, stem, outputs.about(digest), self.request.checkpoint
+            )
+
+    def report(self, error: object) -> None:
+        """Report and count a picture that cannot be used."""
+        self.failed += 1
+        print_error(error)
 
 
-def _same_shape(queries: Sequence[Query]) -> Sequence[Query]:
-    """The first queries whose inputs have the same shape. Shapes differ if the model's preparation does not resize pictures."""
-    shape = queries[0].inputs.shape
-    return list(takewhile(lambda query: query.inputs.shape == shape, queries))
+def prepare(request: Request, link: str = "auto") -> Task:
+    """Load the classifier and find the pictures. Pictures that are not there are reported and counted.
 
-
-def prepare(
-    images: Sequence[Path],
-    model: str,
-    targets: Sequence[str],
-    out: Path,
-    checkpoint: Path | None = None,
-    link: str = "auto",
-) -> Task:
-    """Load the classifier and the pictures, and make a query of each picture and each target.
-
-    `link`, of `scores.LINKS`, is how outputs become probabilities. Raises `ValueError` for a model, a target or a folder that
-    cannot be used, before the work begins.
+    `link`, of `scores.LINKS`, is how outputs become probabilities. Raises `ValueError` for a model, a target, a device or a
+    folder that cannot be used.
     """
     from sfumato import models, plots
-    from sfumato.data import labels
-
-    plots.check_matplotlib()
-    check_writable(out)
-    classifier = models.load(model, checkpoint)
-    indices = dict.fromkeys(labels.find(classifier.labels, text) for text in targets)
-    return _make_queries(images, classifier, list(indices), checkpoint, link)
-
-
-def _make_queries(
-    images: Sequence[Path], classifier: "Classifier", targets: Sequence[int], checkpoint: Path | None, link: str
-) -> Task:
-    """A query of each picture and each target, or its top class. Pictures that cannot be used are reported and counted."""
-    import torch
-
     from sfumato.data import labels, pictures
-    from sfumato.scores import probabilities, top_class
 
-    queries, failed = [], 0
-    resolved_paths: set[Path] = set()
-    for image in images:
+    check_count("--batch", request.batch, ON_GPU)
+    plots.check_matplotlib()
+    check_writable(request.out)
+    device = choose(request.device)
+    open_more_formats()
+    classifier = models.load(request.model, request.checkpoint)
+    place(classifier.net, device)
+    targets = list(dict.fromkeys(labels.find(classifier.labels, text) for text in request.targets))
+    task = Task(request, classifier, [], targets, device, link)
+    paths: dict[Path, Path] = {}
+    for image in request.images:
         try:
-            paths = pictures.find(image)
+            for path in pictures.find(image):
+                paths.setdefault(path.resolve(), path)  # a picture that is named twice is explained once
         except ValueError as error:
-            failed += 1
-            print_error(error)
-            continue
-        for path in paths:
-            if path.resolve() in resolved_paths:
-                continue
-            resolved_paths.add(path.resolve())
-            try:
-                inputs = classifier.prepare(pictures.read(path))
-                with torch.no_grad():
-                    class_probabilities = probabilities(classifier.logits(inputs[None]), link)[0]
-                predicted = top_class(class_probabilities)
-            except ValueError as error:
-                failed += 1
-                print_error(error)
-                continue
-            for target in targets or [predicted]:
-                label = labels.synonyms(classifier.labels[target])[0]
-                queries.append(Query(path, inputs, class_probabilities, target, label, checkpoint))
-    if not queries:
-        raise typer.Exit(FAILED)  # each failure has been reported
-    return Task(classifier, queries, failed)
+            task.report(f"{error}{advice(image)}")
+    task.paths = list(paths.values())
+    return task
+
+
+def summary_of(query: Query) -> dict[str, Any]:
+    """The entry of a summary that --resume reads."""
+    return {MADE_FROM: dict(query.made_from)}

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from sfumato.cli.device import AUTO, Device, choose, in_words, place
 from sfumato.cli.errors import reporting_errors
 from sfumato.cli.naming import Checkpoint, Model
 from sfumato.cli.tables import console
@@ -17,7 +18,7 @@ def serve(
         str, typer.Option(help="The address to listen at. By default, only this machine can reach it.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 for any free port.", min=0, max=65535)] = 8765,
-    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+    device: Device = AUTO,
 ) -> None:
     """Serve a page that shows what a network needs to see; Ctrl-C ends it."""
     with reporting_errors():
@@ -33,8 +34,10 @@ def serve(
 
         with _listen(host, port) as listener:
             port = listener.getsockname()[1]
+            chosen = choose(device)
             classifier = models.load(model, checkpoint)
-            classifier.net.to(device)
+            place(classifier.net, chosen)
+            console().print(f"{classifier.name} runs on {in_words(chosen, device)}.")
             warm_up(classifier)
             url_host = f"[{host}]" if ":" in host else host
             console().print(f"http://{url_host}:{port}/ shows what {classifier.name} needs to see; Ctrl-C ends it")

@@ -2,7 +2,7 @@ r"""Calibrated probabilities of pictures of which only a part is shown.
 
 Masked pictures lie far from those a network has learnt from, so its probabilities for them mislead, and differently for each
 area. One temperature for each range of areas mends most of it: $p = \mathrm{softmax}(z / T_b)$, with the $T_b$ that
-minimises the negative log-likelihood over masked calibration pictures of the range b. The idea is that of *ReCalX* (NeurIPS
+is most probable for masked calibration pictures of the range b. The idea is that of *ReCalX* (NeurIPS
 2025); temperature scaling is C. Guo et al.: *On calibration of modern neural networks*, ICML 2017.
 """
 
@@ -120,32 +120,37 @@ class Calibrate:
         self, model: Model, batches: Iterable[tuple[Float[Tensor, "B C *S"], Int[Tensor, " B"] | None]], name: str = ""
     ) -> Calibration:
         """The temperatures. `name` is kept as the model's. Raises `ValueError` without pictures."""
-        generator = torch.Generator("cpu").manual_seed(self.seed)
-        logits: list[Float[Tensor, "P N R K"]] = []
-        labels: list[Int[Tensor, " N"]] = []
-        for inputs, given in batches:
-            some, answers = self._shown(model, inputs, generator)
-            logits.append(some)
-            labels.append((answers if given is None else given.to(answers)).repeat_interleave(self.count))
-        if not logits:
-            raise ValueError("calibration needs pictures, a few hundred; got none")
-        all_logits, all_labels = torch.cat(logits, 1).double().cpu(), torch.cat(labels).cpu()
+        logits, labels = self.shown(model, batches)
         ranges = range(len(self.edges) - 1)
-        temperatures = [[best_temperature(of_one[:, area], all_labels) for area in ranges] for of_one in all_logits]
+        temperatures = [[best_temperature(of_one[:, area], labels) for area in ranges] for of_one in logits]
         divisor = torch.tensor(temperatures, dtype=torch.float64, device="cpu")[:, None, :, None]
-        before, after = all_logits.softmax(3), (all_logits / divisor).softmax(3)
-        repeated = all_labels.repeat(len(self.perturbations))
+        before, after = logits.softmax(3), (logits / divisor).softmax(3)
+        repeated = labels.repeat(len(self.perturbations))
         return Calibration(
             self.edges,
             self.perturbations,
             tuple(tuple(row) for row in temperatures),
-            len(all_labels) // self.count,
+            len(labels) // self.count,
             tuple(calibration_error(before[:, :, area].flatten(0, 1), repeated) for area in ranges),
             tuple(calibration_error(after[:, :, area].flatten(0, 1), repeated) for area in ranges),
             name,
         )
 
-    def _shown(
+    def shown(
+        self, model: Model, batches: Iterable[tuple[Float[Tensor, "B C *S"], Int[Tensor, " B"] | None]]
+    ) -> tuple[Float[Tensor, "P N R K"], Int[Tensor, " N"]]:
+        """Logits `(P, N, R, K)`, float64, of random sets in each of R ranges under P perturbations, and the labels `(N,)`."""
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        logits, labels = [], []
+        for inputs, given in batches:
+            some, answers = self._of_batch(model, inputs, generator)
+            logits.append(some.double().cpu())
+            labels.append((answers if given is None else given.to(answers)).repeat_interleave(self.count).cpu())
+        if not logits:
+            raise ValueError("calibration needs pictures, a few hundred; got none")
+        return torch.cat(logits, 1), torch.cat(labels)
+
+    def _of_batch(
         self, model: Model, inputs: Float[Tensor, "B C *S"], generator: torch.Generator
     ) -> tuple[Float[Tensor, "P N R K"], Int[Tensor, " B"]]:
         """Logits of random sets of the inputs in each range, and the classes that the network answers for the whole inputs."""
@@ -172,19 +177,22 @@ class Calibrate:
 
 
 def best_temperature(logits: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> float:
-    """The temperature, between 0.01 and 100, that minimises the negative log-likelihood of the labels.
+    r"""The temperature, between 0.01 and 100, that is most probable for the labels.
 
-    The likelihood is concave in 1/T, so the root of its slope is bisected.
+    The prior is that $\log T$ is normal with mean 0 and a standard deviation of 1. It keeps a few pictures, all of them right,
+    from making the answers certain. The root of the slope of $\sum_i -\log p_i + (\log T)^2 / 2$ is bisected.
     """
     wanted = logits.gather(1, labels[:, None])[:, 0]
 
-    def slope(inverse: float) -> float:
-        return float(((logits * inverse).softmax(1).mul(logits).sum(1) - wanted).mean())
+    def slope(log_inverse: float) -> float:
+        inverse = math.exp(log_inverse)
+        expected = (logits * inverse).softmax(1).mul(logits).sum(1)
+        return inverse * float((expected - wanted).sum()) + log_inverse
 
     low, high = math.log(1 / HOTTEST), math.log(1 / COLDEST)
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (low, middle) if slope(math.exp(middle)) > 0 else (middle, high)
+        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
     return math.exp(-(low + high) / 2)
 
 

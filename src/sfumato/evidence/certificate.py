@@ -1,6 +1,6 @@
 """A certificate: what an explanation's set of places may claim, each claim tested with the network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,19 +121,20 @@ class Certify:
         inputs: Float[Tensor, "B C *S"],
         targets: Any = None,
         models: Mapping[str, Model] | None = None,
+        labels: Sequence[str] = (),
     ) -> tuple[Certificate, ...]:
         """A certificate for each query of the result.
 
         `targets` are those that the method was given; by default the classes that the result names. `models`: other networks
-        that take the same inputs, by name. Raises `ValueError` for a result without sets of the input's places, for inputs that
-        are not those of the result, and for targets that the result does not name.
+        that take the same inputs, by name. `labels`: the names of the classes. Raises `ValueError` for a result without sets of
+        the input's places, for inputs that are not those of the result, and for targets that the result does not name.
         """
         if len(inputs) != len(result):
             raise ValueError(f"the result is of {len(result)} inputs; got {len(inputs)}")
         certificates = []
         for query in range(len(result)):
             part, target = result[query], _target(result, targets, query)
-            with tested(part, model, inputs[query : query + 1], target, self.keep, models or {}) as subject:
+            with tested(part, model, inputs[query : query + 1], target, self.keep, models or {}, labels) as subject:
                 _check_same(part, float(subject.subject.whole()[0]))
                 findings = tuple(claim.test(subject) for claim in self.claims)
                 certificates.append(

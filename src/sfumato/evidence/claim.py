@@ -21,7 +21,7 @@ class Finding:
     sentence: str
     """What was found, in a plain sentence with its numbers."""
     numbers: Mapping[str, float] = field(default_factory=dict)
-    """What was measured, by name; scores are shares as `Tested.worth` defines them."""
+    """What was measured, by name; scores are shares, see `sfumato.evidence.worth`."""
     sets: Mapping[str, Bool[Tensor, "*S"]] = field(default_factory=dict)
     """Other sets of places that the test came upon, by name."""
 

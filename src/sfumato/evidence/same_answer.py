@@ -43,9 +43,10 @@ class SameAnswer(Claim):
             "probability_whole": float(of_whole[expected]),
         }
         kind = "calibrated probability" if self.calibration else "probability"
-        sentence = f"Of the set alone the network answers class {answer}"
+        sentence = f"For the set alone the network answers {tested.name_of(answer)}"
         if answer == expected:
-            sentence += f" as of the whole picture, with the {kind} {numbers['probability']:.2f}."
+            sentence += f", as for the whole picture, with the {kind} {numbers['probability']:.2f}."
         else:
-            sentence += f", of the whole picture class {expected}, whose {kind} is now {numbers['probability']:.2f}."
+            whole = tested.name_of(expected)
+            sentence += f", for the whole picture {whole}, whose {kind} is now {numbers['probability']:.2f}."
         return Finding("Same answer", answer == expected, sentence, numbers)

@@ -11,17 +11,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
+from sfumato.evidence.worth import ends, shown_scores, worth
 from sfumato.games import Game
 from sfumato.methods.extremal import ExtremalPerturbation
 from sfumato.model.effects import Model
-from sfumato.model.evaluate import Evaluation
+from sfumato.model.evaluate import Moved
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Perturbation, seeded
 from sfumato.scores import OfClass, Probability
 from sfumato.settings import from_json
-
-AT_ONCE = 32
-"""Rows in one batch of the network, at most."""
 
 
 @dataclass(eq=False)
@@ -44,9 +42,11 @@ class Tested:
     """The same with the probability of the class as its score; `None` where the explained score is not of a class."""
     models: Mapping[str, Model] = field(default_factory=dict)
     """Other networks that take the same inputs, by name."""
+    labels: Sequence[str] = ()
+    """The names of the classes, if they are known."""
     passes: int = 0
     """How many inputs the network has been given so far."""
-    _ends: dict[Any, list[float]] = field(default_factory=dict)
+    _ends: dict[Any, Float[Tensor, "1 2"]] = field(default_factory=dict)
     """The scores of the whole and of the hidden input, by what hid it."""
 
     @property
@@ -64,60 +64,36 @@ class Tested:
         """What hid places in the search."""
         return tuple(seeded(perturbation, self.method.seed) for perturbation in self.method.used_perturbations())
 
-    def scores(
-        self,
-        places: Bool[Tensor, " N *S"],
-        perturbations: Sequence[Perturbation] = (),
-        *moves: Any,
-        subject: Subject | None = None,
-    ) -> Float[Tensor, " N"]:
-        r"""$\Phi(m \otimes x)$, float64, where each m shows one of the sets.
-
-        The mean over the perturbations, by default those of the search. `subject` takes the place of the explained network
-        and score.
-        """
-        subject = subject or self.subject
-        with subject.surroundings.computing(), torch.no_grad():
-            perturbed = tuple(perturbation(subject.inputs) for perturbation in perturbations or self.perturbations)
-        masks = places[:, None].to(self.inputs.dtype)
-        query = torch.zeros(len(masks), dtype=torch.long, device=masks.device)
-        self.passes += len(masks) * len(perturbed)
-        return Evaluation(subject, perturbed, query, AT_ONCE).scores(masks, *moves).double()
-
     def worth(
         self,
         places: Bool[Tensor, " N *S"],
         perturbations: Sequence[Perturbation] = (),
-        *moves: Any,
+        *moves: Moved,
         subject: Subject | None = None,
     ) -> Float[Tensor, " N"]:
-        r"""What sets of places are worth, `(N,)`: 1 for the whole input, 0 for the hidden one.
+        """What sets of places are worth, `(N,)`, see `sfumato.evidence.worth`: 1 for the whole input, 0 for the hidden one.
 
-        $(\Phi(m \otimes x) - \Phi(0 \otimes x)) / (\Phi(x) - \Phi(0 \otimes x))$ for the game that keeps; for the one that
-        destroys, 1 minus the same of the complement; for the dual game the mean of both. It may exceed 1. NaN where the hidden
-        input has the score of the whole one.
+        The perturbations are by default those of the search. `subject` takes the place of the explained network and score.
         """
-        key = (tuple(perturbations), moves, subject)
+        subject, hides = subject or self.subject, tuple(perturbations) or self.perturbations
+        key = (hides, moves, subject)
         if key not in self._ends:
-            ends = torch.stack([torch.ones_like(places[0]), torch.zeros_like(places[0])])
-            self._ends[key] = self.scores(ends, perturbations, *moves, subject=subject).tolist()
-        whole, hidden = self._ends[key]
-        if math.isclose(whole, hidden, rel_tol=1e-6, abs_tol=1e-12):
-            return torch.full((len(places),), torch.nan, dtype=torch.float64, device=places.device)
-
-        def share(shown: Bool[Tensor, " N *S"]) -> Float[Tensor, " N"]:
-            return (self.scores(shown, perturbations, *moves, subject=subject) - hidden) / (whole - hidden)
-
-        game, parts = self.game, []
-        if game.keep:
-            parts.append(game.keep * share(places))
-        if game.drop:
-            parts.append(game.drop * (1 - share(~places)))
-        return torch.stack(parts).sum(0) / (game.keep + game.drop)
+            self._ends[key] = ends(subject, hides, *moves)
+            self.passes += 2 * len(hides)
+        query = torch.zeros(len(places), dtype=torch.long, device=places.device)
+        self.passes += len(places) * len(hides) * (bool(self.game.keep) + bool(self.game.drop))
+        return worth(subject, hides, places, query, self.game, self._ends[key], *moves)
 
     def probability(self, places: Bool[Tensor, "*S"]) -> float:
         """The probability of the class when the set is shown alone, under the search's perturbations; NaN without a class."""
-        return float(self.scores(places[None], subject=self.of_class)[0]) if self.of_class else math.nan
+        if self.of_class is None:
+            return math.nan
+        self.passes += len(self.perturbations)
+        return float(shown_scores(self.of_class, self.perturbations, places[None], self.of_class.query)[0])
+
+    def name_of(self, index: int) -> str:
+        """The name of a class in a sentence."""
+        return f"{self.labels[index]} ({index})" if index < len(self.labels) else f"class {index}"
 
     @property
     def alone(self) -> str:
@@ -141,6 +117,7 @@ def tested(
     target: Any,
     keep: float,
     models: Mapping[str, Model],
+    labels: Sequence[str],
 ) -> Iterator[Tested]:
     """A context with the smallest of a query's sets that is worth `keep`, or else with the largest.
 
@@ -157,7 +134,7 @@ def tested(
         subject.probe(method.memory)
         score = subject.used_score
         of_class = replace(subject, score=Probability(score.target)) if isinstance(score, OfClass) else None
-        first = Tested(model, inputs, target, result, method, 0, sets[0], subject, of_class, models)
+        first = Tested(model, inputs, target, result, method, 0, sets[0], subject, of_class, models, labels)
         enough = (first.worth(sets) >= keep).tolist()
         variant = enough.index(True) if True in enough else len(enough) - 1
         yield replace(first, variant=variant, places=sets[variant])

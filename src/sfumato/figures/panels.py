@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
+from sfumato.figures.letters import draw_all_letters
 from sfumato.files import written
 from sfumato.models import Classifier
 from sfumato.perturbations import Blur, Perturbation
@@ -27,6 +29,12 @@ KEPT, LEFT, BOUND = "#b5402a", "#33658a", "#8a8a8a"
 
 SMALL = 9
 """The size of small text, in points."""
+
+FORMATS = (".png", ".pdf", ".svg")
+"""The endings of figures' files."""
+
+DPI = 160
+"""Pixels of an inch, in a figure of pixels."""
 
 BRIGHTEST = 0.995
 """The quantile of a map's values that has the brightest colour."""
@@ -51,9 +59,19 @@ def blank(size: tuple[float, float]) -> "Figure":
 
 
 def save(figure: "Figure", path: str | os.PathLike[str]) -> None:
-    """Write the figure as a PNG file, completely or not at all. Raises `OSError`."""
+    """Write the figure, completely or not at all, in the format of the file's ending: .png, .pdf or .svg.
+
+    Raises `ValueError` for another ending, and `OSError`.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise ValueError(
+            f"a figure is written as {', '.join(FORMATS[:-1])} or {FORMATS[-1]}; got {Path(path).name!r}. Write e.g. "
+            f'save(figure, "{Path(path).with_suffix(".png").name}")'
+        )
+    draw_all_letters(figure)
     with written(path) as partial:
-        figure.savefig(partial, format="png", dpi=120)
+        figure.savefig(partial, format=suffix[1:], dpi=DPI)
 
 
 def add_axes(figure: "Figure", x: float, y: float, width: float, height: float) -> "Axes":
@@ -151,6 +169,56 @@ def positive(saliency: Float[Tensor, "1 1 *L"], picture: Float[Tensor, "3 H W"])
     values = (values - values.min().clamp(min=0)).clamp(min=0)  # a map without zeros is drawn from its least value on
     values = torch.nn.functional.interpolate(values, picture.shape[-2:], mode="bilinear", align_corners=False)[0]
     return (values / values.quantile(BRIGHTEST).clamp(min=1e-12)).clamp(max=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Coloured:
+    """A map in the range of its colours: [0, 1], or [-1, 1] if it is signed."""
+
+    values: Float[Tensor, "1 1 *L"]
+    low: float
+    """The value of the map with the lowest colour."""
+    high: float
+    """The value of the map with the highest colour."""
+    is_signed: bool
+
+    @property
+    def caption(self) -> str:
+        """Which values the colours show."""
+        if self.low == self.high:
+            return f"{self.low:.2g} everywhere"
+        return f"colours from {self.low:.2g} to {self.high:.2g}".replace("-", "−")
+
+
+def coloured(saliency: Float[Tensor, "1 1 *L"]) -> Coloured:
+    """A map of one query in the range of colours of its own: from its lowest to its highest value, without the outermost.
+
+    A map with positive and negative values is symmetric: 0 stays 0.
+    """
+    values = saliency.detach().float().cpu()
+    flat = values.flatten()
+    low, high = float(flat.quantile(1 - BRIGHTEST)), float(flat.quantile(BRIGHTEST))
+    if low < 0 < high:
+        bound = max(-low, high)
+        return Coloured((values / bound).clamp(-1, 1), -bound, bound, is_signed=True)
+    if low == high:  # few places have another value
+        low, high = float(flat.min()), float(flat.max())
+    span = high - low or 1.0
+    return Coloured(((values - low) / span).clamp(0, 1), low, high, is_signed=False)
+
+
+def paint(
+    axes: "Axes", picture: Float[Tensor, "3 H W"], values: Float[Tensor, "H W"], is_signed: bool = False
+) -> "Axes":
+    """Draw a map in [0, 1], or a signed one in [-1, 1], in colours over the grey picture. NaN has no colour."""
+    grey = picture.mean(0, keepdim=True).expand(3, -1, -1)
+    show(axes, 0.35 + 0.6 * grey)
+    strength = values.abs().nan_to_num()
+    if is_signed:
+        axes.imshow(values.numpy(), cmap="RdBu_r", vmin=-1, vmax=1, alpha=(0.9 * strength.sqrt()).numpy())
+    else:
+        axes.imshow(values.numpy(), cmap="inferno", vmin=0, vmax=1, alpha=(0.3 + 0.5 * strength).numpy())
+    return axes
 
 
 def shares(result: Attribution, scores: Float[Tensor, "B ..."] | None = None) -> Float[Tensor, "B ..."]:

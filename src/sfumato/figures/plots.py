@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from sfumato.attribution import Attribution
@@ -23,18 +24,21 @@ from sfumato.figures.panels import (
     add_axes,
     blank,
     check_matplotlib,
+    coloured,
     deletes,
     overlay,
+    paint,
     percent,
     perturbed_picture,
-    positive,
     save,
     shares,
     show,
     shown_perturbation,
 )  # fmt: skip
+from sfumato.figures.scene import Scene, scene
 from sfumato.models import Classifier
 from sfumato.perturbations import Blur, Perturbation
+from sfumato.scores import quantity
 from sfumato.space.smoothing import enlarged
 
 if TYPE_CHECKING:
@@ -69,47 +73,59 @@ def figure(
     classifier: Classifier | None = None,
     perturbation: Perturbation | None = None,
     alternatives: bool = False,
+    probabilities: Sequence[float] | Tensor | None = None,
+    at_most: bool = False,
 ) -> "Figure":
     r"""A figure of one query: the picture, the mask of each area, and the score against the area.
 
     Below each mask is the part of the picture that it keeps, on black and then as the network saw it, $m \otimes x$. In the
     deletion game masks mark what is removed, and the figure shows $(1 - m) \otimes x$.
 
-    - `picture`: RGB, as large as the masks: a tensor or array `(3, H, W)` or `(H, W, 3)` in [0, 1] or of 8 bits (grey with
-      one channel), or a PIL picture.
+    - `picture`: RGB: a PIL picture, or a tensor or array `(3, H, W)` or `(H, W, 3)` in [0, 1] or of 8 bits (grey with one
+      channel). With `classifier`, a PIL picture, or one of another size than the masks, is the one that was prepared for the
+      network: the masks are laid over it, in its own shape. Other pictures are the network's input, as large as the masks.
     - `keep`: draws a line at this share of the whole picture's score.
     - `curve`: areas that were tried and their scores, such as those of `smallest`.
     - `classifier`: the classifier that was explained. Its network's inputs have other units than the picture, on which the
-      perturbed picture depends, except for `Blur`. Without it, the picture is perturbed in its own units.
+      perturbed picture depends, except for `Blur`. Without it, the picture is perturbed in its own units. It also says which
+      part of a picture the network saw.
     - `perturbation`: what hid places, if it is not a perturbation of this package, which the result gives back itself.
     - `alternatives`: draws a thin outline of the set that each restart of the search found, and says what it keeps.
+    - `probabilities`: the class's probability under each mask, for the headings.
+    - `at_most`: the masks' area is an upper bound of the smallest one that suffices; the heading says so.
 
     Raises `ValueError` if the result has no masks of pictures, no restarts to show, or the picture has another size.
     """
     masks = _masks(result, query)
-    picture = rgb(picture, masks.shape[2:])
+    view = scene(picture, masks.shape[2:], classifier)
     parts = 1 - masks if deletes(result) else masks
-    perturbed, note = _perturb(result, parts, picture, classifier, perturbation)
+    perturbed, note = _perturb(result, parts, _seen(view, picture, classifier), classifier, perturbation)
+    masks, parts = view.lay(masks), view.lay(parts)
+    perturbed = None if perturbed is None else view.lay(perturbed, outside=1.0)
 
-    cell = _cell(masks)
+    cell = _cell(view.picture)
     left = max(cell[0], 1.2 * CELL)
-    headings = _headings(result, query)
+    if probabilities is not None and len(probabilities) != len(masks):
+        raise ValueError(f"probabilities must be one for each of the {len(masks)} masks; got {len(probabilities)}")
+    headings = _headings(result, query, probabilities, at_most)
     if alternatives:
         headings = [f"{heading}\n{what}" for heading, what in zip(headings, _alternatives(result, query), strict=True)]
-    top = _head(headings) + (0.3 if title else 0)
+    top = _head([*headings, view.name]) + (0.3 if title else 0)
     size = (MARGIN + left + len(masks) * (cell[0] + GAP) + 0.1, top + 3 * cell[1] + 2 * GAP + LINE + 0.1)
     canvas = blank(size)
     place = partial(add_axes, canvas)
     canvas.suptitle(title, x=MARGIN / size[0], y=1 - 0.1 / size[1], ha="left", va="top", fontsize=12, weight="bold")
-    show(place(MARGIN, top, left, cell[1]), picture).set_title("the input", fontsize=SMALL)
+    axes = show(place(MARGIN, top, left, cell[1]), view.picture)
+    axes.set_title(view.name, fontsize=SMALL)
+    view.frame(axes)
     for column, (mask, part, heading) in enumerate(zip(masks, parts, headings, strict=True)):
         x = MARGIN + left + GAP + column * (cell[0] + GAP)
-        shown = overlay(place(x, top, *cell), picture, mask[0])
+        shown = overlay(place(x, top, *cell), view.picture, mask[0])
         shown.set_title(heading, fontsize=SMALL)
         if alternatives and result.alternatives is not None:
-            for index, found in enumerate(result.alternatives[query, column, :, 0].float().cpu()):
+            for index, found in enumerate(view.lay(result.alternatives[query, column].float().cpu())[:, 0]):
                 shown.contour(found.numpy(), levels=[0.5], colors=[LINES[index % len(LINES)]], linewidths=1.0)
-        show(place(x, top + cell[1] + GAP, *cell), picture * part)
+        show(place(x, top + cell[1] + GAP, *cell), view.picture * part)
         axes = place(x, top + 2 * (cell[1] + GAP) + LINE, *cell)
         if perturbed is None:
             axes.set_axis_off()
@@ -128,61 +144,104 @@ def figure(
     return canvas
 
 
-def overview(results: Sequence[Attribution], pictures: Sequence[Any], titles: Sequence[str]) -> "Figure":
+def overview(
+    results: Sequence[Attribution],
+    pictures: Sequence[Any],
+    titles: Sequence[str],
+    classifier: Classifier | None = None,
+    probabilities: Sequence[Sequence[float]] | None = None,
+) -> "Figure":
     """A figure with a row for each result of one query: the picture with its title, and the mask of each area.
 
-    All results have the same number of masks. Each picture is RGB, as for `figure`, and as large as its masks. Raises
-    `ValueError`.
+    All results have the same number of masks. `pictures` and `classifier` are as for `figure`, and so are the `probabilities`
+    of each result. Raises `ValueError`.
     """
     _check_counts(results, pictures=pictures, titles=titles)
+    given: Sequence[Sequence[float] | None] = [None] * len(results) if probabilities is None else probabilities
+    _check_counts(results, probabilities=given)
     if any(len(result) != 1 for result in results):
         raise ValueError(
             f"an overview takes results of one query each; got results of {list(map(len, results))} queries: give result[0] "
             "and so on"
         )
-    first = _masks(results[0], 0)
-    width, height = _cell(first)
-    count = len(first)
-    rows = [_headings(result, 0) for result in results]
-    canvas = blank(((count + 1) * (width + GAP) + 0.2, len(results) * (height + max(map(_head, rows))) + 0.2))
-    axes = canvas.subplots(len(results), count + 1, squeeze=False)
-    for row, result, picture, title, headings in zip(axes, results, pictures, titles, rows, strict=True):
-        masks = _masks(result, 0)
-        if len(masks) != count:
-            raise ValueError(f"all results must have as many masks as the first, {count}; got one with {len(masks)}")
-        image = rgb(picture, masks.shape[2:])
-        show(row[0], image).set_title(title, fontsize=SMALL, weight="bold")
-        for cell, mask, heading in zip(row[1:], masks, headings, strict=True):
-            overlay(cell, image, mask[0]).set_title(heading, fontsize=SMALL)
-    canvas.tight_layout(pad=0.5, w_pad=0.6, h_pad=0.8)
+    count = len(_masks(results[0], 0))
+    rows = [_headings(result, 0, row) for result, row in zip(results, given, strict=True)]
+    masks = [_masks(result, 0) for result in results]
+    for row in masks:
+        if len(row) != count:
+            raise ValueError(f"all results must have as many masks as the first, {count}; got one with {len(row)}")
+    views = [scene(picture, row.shape[2:], classifier) for picture, row in zip(pictures, masks, strict=True)]
+    width = max(_cell(view.picture)[0] for view in views)
+    heights = [_cell(view.picture)[1] for view in views]
+    head = max(map(_head, rows))
+    size = ((count + 1) * (width + GAP) + 0.2, sum(heights) + len(results) * head + 0.1)
+    canvas = blank(size)
+    y = 0.0
+    for row, view, title, headings, height in zip(masks, views, titles, rows, heights, strict=True):
+        y += head
+        cells = [add_axes(canvas, 0.1 + column * (width + GAP), y, width, height) for column in range(count + 1)]
+        y += height
+        show(cells[0], view.picture).set_title(title, fontsize=SMALL, weight="bold")
+        view.frame(cells[0])
+        for cell, mask, heading in zip(cells[1:], view.lay(row), headings, strict=True):
+            overlay(cell, view.picture, mask[0]).set_title(heading, fontsize=SMALL)
     return canvas
 
 
-def comparison(results: Sequence[Attribution], picture: Any, titles: Sequence[str], title: str = "") -> "Figure":
+def comparison(
+    results: Sequence[Attribution],
+    picture: Any,
+    titles: Sequence[str],
+    title: str = "",
+    classifier: Classifier | None = None,
+) -> "Figure":
     """A figure of the saliency maps of several methods for one picture, side by side (Fong et al. 2019, figure 2).
 
-    Each result is of one query. The colours of a map go from 0 to the value that one place in two hundred exceeds, so that a
-    few peaks do not hide the other places. Negative values, which speak against the class, are not shown. `picture` is RGB, as
-    for `figure`. Maps of another size are resized to it. Raises `ValueError`.
+    Each result is of one query. Each map has colours of its own, from its lowest to its highest value, or nearly: one place in
+    two hundred may lie beyond either end, so that a few peaks do not hide the other places. A map with positive and negative
+    values has red and blue, and no colour at 0. The heading says which values the colours go to. `picture` is RGB; it and
+    `classifier` are as for `figure`. Without the classifier, maps are resized to the picture. Raises `ValueError`.
     """
     _check_counts(results, titles=titles)
-    image = rgb(picture)
-    maps = [positive(result.map, image) for result in results]
-    width, height = _cell(maps[0][None])
-    top = 0.35 if title else 0.0
-    canvas = blank(((len(maps) + 1) * (width + GAP) + 0.2, height + HEAD + top + 0.2))
-    canvas.suptitle(title, fontsize=12, weight="bold")
-    cells = canvas.subplots(1, len(maps) + 1, squeeze=False)[0]
-    show(cells[0], image).set_title("the input", fontsize=SMALL)
-    for cell, saliency, heading in zip(cells[1:], maps, titles, strict=True):
-        overlay(cell, image, saliency[0], outline=False).set_title(heading, fontsize=SMALL)
-    canvas.tight_layout(pad=0.5, w_pad=0.6)
+    for result in results:
+        if result.map.ndim != 4 or len(result) != 1:
+            raise ValueError(f"a map of one picture has the shape (1, 1, H, W); got {tuple(result.map.shape)}")
+    view = scene(picture, rgb(picture).shape[1:] if classifier is None else _largest(results), classifier)
+    maps = [coloured(result.map) for result in results]
+    headings = [f"{heading}\n{colours.caption}" for heading, colours in zip(titles, maps, strict=True)]
+    width, height = _cell(view.picture)
+    head, top = _head([*headings, view.name]), 0.35 if title else 0.0
+    canvas = blank(((len(maps) + 1) * (width + GAP) + 0.2, height + head + top + 0.1))
+    size = canvas.get_size_inches()
+    canvas.suptitle(title, x=0.1 / size[0], y=1 - 0.1 / size[1], ha="left", va="top", fontsize=12, weight="bold")
+    cells = [
+        add_axes(canvas, 0.1 + column * (width + GAP), top + head, width, height) for column in range(len(maps) + 1)
+    ]
+    show(cells[0], view.picture).set_title(view.name, fontsize=SMALL)
+    view.frame(cells[0])
+    for cell, colours, heading in zip(cells[1:], maps, headings, strict=True):
+        laid = view.lay(colours.values, outside=float("nan"))[0, 0]
+        paint(cell, view.picture, laid, colours.is_signed).set_title(heading, fontsize=SMALL)
     return canvas
 
 
-def _cell(masks: Float[Tensor, "V 1 H W"]) -> tuple[float, float]:
+def _largest(results: Sequence[Attribution]) -> tuple[int, int]:
+    """The height and width of the largest map."""
+    height, width = max((result.map.shape[2:] for result in results), key=lambda shape: shape[0] * shape[1])
+    return height, width
+
+
+def _seen(view: Scene, picture: Any, classifier: Classifier | None) -> Float[Tensor, "3 h w"]:
+    """What the network saw of the picture, as RGB."""
+    if view.is_input or classifier is None:
+        return view.picture
+    whole = (255 * rgb(picture)).round().byte().movedim(0, -1).contiguous().numpy()
+    return classifier.restore(classifier.prepare(Image.fromarray(whole)))
+
+
+def _cell(picture: Float[Tensor, "3 H W"]) -> tuple[float, float]:
     """The width and height of each picture in a figure, in inches."""
-    height, width = masks.shape[2:]
+    height, width = picture.shape[1:]
     scale = CELL / max(height, width)
     return max(scale * width, MIN_WIDTH), max(scale * height, MIN_HEIGHT)
 
@@ -244,12 +303,17 @@ def _write_note(axes: "Axes", note: str, width: float, above: bool) -> None:
         axes.text(0, 1, lines, va="top", fontsize=SMALL, transform=axes.transAxes)
 
 
-def _headings(result: Attribution, query: int) -> list[str]:
-    """The heading of each mask: its area, the share of the score that it keeps, and how far restarts of the search agree."""
+def _headings(
+    result: Attribution,
+    query: int,
+    probabilities: Sequence[float] | Tensor | None = None,
+    at_most: bool = False,
+) -> list[str]:
+    """The heading of each mask: its area, the share of the score that it keeps, the probability, and how far restarts agree."""
     achieved = [percent(area) for area in _achieved(result, query)]
     requested = achieved if result.areas is None else [percent(area) for area in result.areas.tolist()]
     areas = [
-        f"area {area}" if area == request else f"area {area} (asked: {request})"
+        f"area {'at most ' * at_most}{area}" if area == request else f"area {area} (asked: {request})"
         for area, request in zip(achieved, requested, strict=True)
     ]
     if result.scores is None or result.whole is None or result.blank is None:
@@ -257,14 +321,24 @@ def _headings(result: Attribution, query: int) -> list[str]:
     verb = "keeps"
     if deletes(result) and result.complements is not None:
         verb, result = "leaves", replace(result, scores=result.complements)
+    name = _name_of_score(result)
     headings = [
-        f"{area}\n{verb} {percent(round(share, 2))} of the score"
+        f"{area}\n{verb} {percent(round(share, 2))} of the {name}"
         for area, share in zip(areas, shares(result)[query].tolist(), strict=True)
     ]
+    if probabilities is not None:
+        given = [float(value) for value in probabilities]
+        headings = [f"{heading}\nprobability {percent(value)}" for heading, value in zip(headings, given, strict=True)]
     if result.agreement is None:
         return headings
     agree = [percent(round(share, 2)) for share in result.agreement[query].tolist()]
     return [f"{heading}\nrestarts agree by {share}" for heading, share in zip(headings, agree, strict=True)]
+
+
+def _name_of_score(result: Attribution) -> str:
+    """What the score is, in words, if the result says it."""
+    about = result.about.get("score")
+    return "score" if about is None else quantity(about)
 
 
 def _alternatives(result: Attribution, query: int) -> list[str]:

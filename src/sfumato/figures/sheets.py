@@ -10,6 +10,8 @@ from torch import Tensor
 from sfumato.attribution import Attribution
 from sfumato.data.pictures import rgb
 from sfumato.figures.panels import BOUND, CELL, GAP, HEAD, KEPT, LEFT, MARGIN, SMALL, add_axes, blank, positive, show
+from sfumato.figures.scene import Scene, scene
+from sfumato.models import Classifier
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,11 +32,12 @@ def channels(
     found: "SmallestArea | None" = None,
     inversions: Mapping[str, Any] | None = None,
     title: str = "",
+    classifier: Classifier | None = None,
 ) -> "Figure":
     r"""A figure of one query: the picture, the overlay of its channels $\sum_k m_k \Phi_k(x)$, their scores, and their maps.
 
     - `result`: of one query, from `ExtremalChannels`; `result[i]` takes a query out of a batch.
-    - `picture`: RGB, as for `plots.figure`.
+    - `picture`, `classifier`: RGB, and what prepared it, as for `plots.figure`.
     - `variant`: the mask whose overlay is drawn.
     - `count`: how many channels are drawn, those with the largest weights.
     - `found`: the result of `smallest`, whose curve is added.
@@ -45,8 +48,8 @@ def channels(
     masks = result.channel_masks
     if len(masks) != 1:
         raise ValueError(f"the result is of {len(masks)} queries; give one, as result[0]")
-    picture = rgb(picture)
-    pictures = {"the input": picture, **(inversions or {})}
+    view = scene(picture, result.map.shape[2:] if classifier else rgb(picture).shape[1:], classifier)
+    pictures = {view.name: view.picture, **(inversions or {})}
     indices, weights = (values[0].tolist() for values in result.channels(min(count, masks.shape[2]), variant))
     columns = len(pictures) + 1
     width = 0.1 + columns * (CELL + GAP) + MARGIN + PLOT * CELL
@@ -57,7 +60,7 @@ def channels(
     _add_title(canvas, title)
     panels = [place(0.1 + column * (CELL + GAP), top, CELL, CELL) for column in range(columns)]
     size = round(float(masks[0, variant].sum()))
-    heat(panels[1], picture, result.overlay(variant)).set_title(
+    heat(panels[1], view, result.overlay(variant)).set_title(
         f"overlay of {size} of {masks.shape[2]} channels", fontsize=SMALL
     )
     for axes, (name, image) in zip([panels[0], *panels[2:]], pictures.items(), strict=True):
@@ -65,7 +68,7 @@ def channels(
     scores(place(width - (PLOT * CELL), top, PLOT * CELL - 0.15, CELL), result, found)
     for column, (index, weight) in enumerate(zip(indices, weights, strict=True)):
         axes = place(0.1 + column * (small + GAP), top + CELL + UNDER, small, small)
-        heat(axes, picture, _map(result, index, masks.shape[2]))
+        heat(axes, view, _map(result, index, masks.shape[2]))
         axes.set_title(f"channel {index}\nweight {weight:.2g}", fontsize=SMALL - 1)
     return canvas
 
@@ -121,10 +124,10 @@ def of_class(
     return canvas
 
 
-def heat(axes: "Axes", picture: Float[Tensor, "3 H W"], values: Float[Tensor, "1 1 *L"]) -> "Axes":
-    """Draw a map in warm colours over a pale picture. Negative values are not shown."""
-    warm = positive(values, picture)[0]
-    grey = picture.mean(0, keepdim=True).expand(3, -1, -1)
+def heat(axes: "Axes", view: Scene, values: Float[Tensor, "1 1 *L"]) -> "Axes":
+    """Draw a map in warm colours over the pale picture of a scene. Negative values are not shown."""
+    warm = view.lay(positive(values, values.new_empty(3, *values.shape[2:]))[None])[0, 0]
+    grey = view.picture.mean(0, keepdim=True).expand(3, -1, -1)
     show(axes, 0.45 + 0.55 * grey)
     axes.imshow(warm.numpy(), cmap="inferno", vmin=0, vmax=1, alpha=(0.85 * warm.sqrt()).numpy())
     return axes

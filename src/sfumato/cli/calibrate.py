@@ -1,0 +1,136 @@
+"""`sfumato calibrate`: temperatures for probabilities of masked pictures, and the area at which answers survive."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sfumato.cli import naming
+from sfumato.cli.errors import SOME_FAILED, print_error, reporting_errors
+from sfumato.cli.files import slug
+from sfumato.cli.tables import console, table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sfumato.evidence.calibration import Calibration
+    from sfumato.models import Classifier
+
+AREAS = "0.05,0.1,0.2,0.4,0.6,0.8"
+"""Of the sets whose answers are looked at, by default."""
+
+
+def calibrate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model; see `sfumato models`.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="PICTURE...", help="A few hundred pictures, or folders of them.")
+    ],
+    checkpoint: naming.Checkpoint = None,
+    by_folder: Annotated[
+        bool,
+        typer.Option(
+            "--by-folder",
+            help="The right class of a picture is the name of its folder. [default: the network's own answer for the picture]",
+        ),
+    ] = False,
+    survival: Annotated[
+        bool,
+        typer.Option(
+            "--survival", help="Find too from which area on the network's answer survives: a search for each picture."
+        ),
+    ] = False,
+    areas: Annotated[str, typer.Option(help="Fractions of the picture, for --survival.")] = AREAS,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of a search, for --survival. [default: the method's]")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Folder for MODEL.calibration.json and MODEL.survival.json. [default: this one]"
+        ),
+    ] = None,
+) -> None:
+    """Find how much a model's probabilities for masked pictures mislead, and write what mends them, for certificates."""
+    with reporting_errors():
+        failed = _calibrate(
+            model, images, checkpoint, by_folder, survival, naming.fractions(areas, "--areas"), steps, out
+        )
+    if failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _calibrate(
+    model: str,
+    images: Sequence[Path],
+    checkpoint: Path | None,
+    by_folder: bool,
+    survives: bool,
+    areas: tuple[float, ...],
+    steps: int | None,
+    out: Path | None,
+) -> int:
+    """Calibrate, write and print. Returns how many pictures could not be used."""
+    from sfumato import models
+    from sfumato.evidence.calibration import Calibrate
+    from sfumato.evidence.surviving import survival
+    from sfumato.methods import ExtremalPerturbation
+
+    classifier = models.load(model, checkpoint)
+    folder = out or Path()
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = slug(model if checkpoint is None else f"{model} {checkpoint.stem}")
+    failures: list[str] = []
+    calibration = Calibrate()(
+        classifier.net,
+        _batches(classifier, images, by_folder, failures),
+        model if checkpoint is None else f"{model} {checkpoint.name}",
+    )
+    calibration.save(folder / f"{stem}.calibration.json")
+    _print(calibration)
+    typer.echo(str(folder / f"{stem}.calibration.json"))
+    if survives:
+        settings: dict[str, Any] = {} if steps is None else {"steps": steps}
+        method = ExtremalPerturbation(areas=areas, **settings)
+        found = survival(method, classifier.net, (inputs for inputs, _ in _batches(classifier, images, False, [])))
+        found.save(folder / f"{stem}.survival.json")
+        area = found.area()
+        typer.echo(
+            f"With 90% confidence the answer survives on sets of {area:.0%} ({len(found.areas)} pictures)."
+            if area < 1
+            else f"On none of these areas the answer survives with 90% confidence ({len(found.areas)} pictures)."
+        )
+        typer.echo(str(folder / f"{stem}.survival.json"))
+    return len(failures)
+
+
+def _batches(
+    classifier: "Classifier", images: Sequence[Path], by_folder: bool, failures: list[str]
+) -> Iterator[tuple["Tensor", "Tensor | None"]]:
+    """Each picture as inputs `(1, C, H, W)` with its class `(1,)`, if it is known. Those that cannot be used are reported."""
+    import torch
+
+    from sfumato.data import labels, pictures
+
+    for image in images:
+        for path in pictures.find(image) if image.is_dir() else [image]:
+            try:
+                inputs = classifier.prepare(pictures.read(path))[None]
+                right = torch.tensor([labels.find(classifier.labels, path.parent.name)]) if by_folder else None
+            except ValueError as error:
+                failures.append(str(error))
+                print_error(error)
+                continue
+            yield inputs, right
+
+
+def _print(calibration: "Calibration") -> None:
+    """A row for each range of areas."""
+    names = [type(perturbation).__name__ for perturbation in calibration.perturbations]
+    rows = table("shown", *(f"temperature, {name}" for name in names), "error before", "after")
+    for number, edge in enumerate(calibration.edges[1:]):
+        temperatures = (f"{row[number]:.2f}" for row in calibration.temperatures)
+        errors = (f"{values[number]:.3f}" for values in (calibration.errors_before, calibration.errors_after))
+        rows.add_row(f"{calibration.edges[number]:.0%} to {edge:.0%}", *temperatures, *errors)
+    console().print(rows)
+    console().print(f"Expected calibration errors on the {calibration.pictures} pictures themselves.")

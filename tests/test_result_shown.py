@@ -1,0 +1,41 @@
+"""`repr(result)` is three lines that say what it holds, not all of its numbers."""
+
+import pytest
+import torch
+
+import sfumato
+from sfumato.attribution import Attribution
+
+
+def masks(queries=1):
+    return Attribution(
+        map=torch.zeros(queries, 1, 8, 8),
+        masks=torch.zeros(queries, 2, 1, 8, 8),
+        areas=torch.tensor([0.1, 0.25]),
+        scores=torch.tensor([[3.0, 6.5]]).expand(queries, -1),
+        whole=torch.full((queries,), 8.0),
+        about={"method": {"class": "sfumato:ExtremalPerturbation"}},
+    )
+
+
+def test_of_masks():
+    assert repr(masks()).splitlines() == [
+        "Attribution of 1 query by ExtremalPerturbation",
+        "masks (1, 2, 1, 8, 8) of areas 0.1, 0.25, which keep 3, 6.5 of 8",
+        "on cpu: map, masks, areas, scores, whole, about",
+    ]
+    assert "Attribution of 4 queries" in repr(masks(4))
+    assert "which keep 3, 6.5 of 8 (mean scores)" in repr(masks(4))
+
+
+def test_of_a_map():
+    said = repr(Attribution(map=torch.linspace(-1, 2, 64).view(1, 1, 8, 8))).splitlines()
+    assert said == ["Attribution of 1 query", "map (1, 1, 8, 8) from -1 to 2", "on cpu: map, about"]
+
+
+@pytest.mark.parametrize("method", [sfumato.Gradient(), sfumato.ExtremalPerturbation(areas=(0.2,), steps=2)])
+def test_of_what_methods_find(method):
+    found = method(torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()), torch.rand(1, 3, 16, 16), 1)
+    lines = repr(found).splitlines()
+    assert len(lines) == 3
+    assert all(len(line) < 200 for line in lines)

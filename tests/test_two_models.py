@@ -1,0 +1,246 @@
+"""Two networks asked the same questions: what differs, the limits, the page and the command."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from factories import importable
+from PIL import Image
+from spots import METHOD, ones, rectangle, spots
+from torch import nn
+from typer.testing import CliRunner
+
+from sfumato import cli
+from sfumato.evidence.limits import Limit
+from sfumato.evidence.two_models import MEASURES, Differences, compare_models, summarise
+from sfumato.figures.report.differences import Compared, differences_page
+from sfumato.metrics.estimate import Estimate
+from sfumato.models import Classifier, Preparation
+
+FIRST, SECOND = (4, 4), (20, 20)
+
+
+def both(*corners: tuple[int, int]):
+    """A model that is right about class 0 by the mean of its spots."""
+    return spots(*corners, worth=1 / len(corners))
+
+
+def test_the_same_network_differs_by_nothing() -> None:
+    (found,) = compare_models(METHOD, both(FIRST), both(FIRST), [ones(2)])
+    assert len(found) == 2
+    assert torch.equal(found.masks, found.other_masks)
+    for row in found.rows():
+        assert row["answer"] == row["iou"] == row["kept"] == row["kept_back"] == 1
+        assert row["changed"] == row["grew"] == 0
+        assert row["new"] <= 0
+        assert row["iou_self"] > 0.6
+
+
+def test_another_reason_for_the_same_answer() -> None:
+    (found,) = compare_models(METHOD, both(FIRST), both(SECOND), [ones()])
+    (row,) = found.rows()
+    assert row["answer"] == 1
+    assert row["changed"] == 1
+    assert row["kept"] < 0.1
+    assert row["kept_back"] < 0.1
+    assert row["iou"] < 0.1
+    assert row["new"] > 0.5
+    assert found.other_masks[0, 0, 0, 20:28, 20:28].mean() > 0.7
+    assert found.masks[0, 0, 0, 4:12, 4:12].mean() > 0.7
+
+
+def test_what_each_set_is_worth_to_the_other() -> None:
+    """The second network needs both spots: the first one's set is half of what it needs."""
+    method = replace(METHOD, areas=(1 / 8,), steps=90)
+    (found,) = compare_models(method, both(FIRST), both(FIRST, SECOND), [ones()])
+    (row,) = found.rows()
+    assert row["kept"] == pytest.approx(0.5, abs=0.1)
+    assert row["kept_back"] > 0.9
+
+
+def differences(**changes) -> Differences:
+    masks = torch.stack([rectangle(0, 0, 8, 8), rectangle(0, 0, 16, 16)], 1)
+    others = torch.stack([rectangle(0, 4, 8, 8), rectangle(0, 16, 16, 16)], 1)
+    values = {
+        "answer": torch.tensor([3]),
+        "other_answer": torch.tensor([3]),
+        "masks": masks,
+        "other_masks": others,
+        "iou": torch.tensor([[1 / 3, 0.0]]),
+        "iou_self": torch.tensor([[1.0, 1 / 3]]),
+        "own": torch.tensor([[0.7, 0.95]]),
+        "kept": torch.tensor([[0.2, 0.4]]),
+        "other_own": torch.tensor([[0.5, 0.7]]),
+        "kept_back": torch.tensor([[0.6, 1.05]]),
+    }
+    return Differences(**{**values, **changes})
+
+
+def test_each_measure_by_hand() -> None:
+    (row,) = differences().rows()
+    assert row["iou"] == pytest.approx(1 / 6)
+    assert row["iou_self"] == pytest.approx(2 / 3)
+    assert row["kept"] == pytest.approx(0.3 / 0.6)
+    assert row["kept_back"] == 1  # .825 of .825
+    assert row["changed"] == 0
+    assert differences().rows(enough=0.51)[0]["changed"] == 1
+    assert row["new"] == pytest.approx(((1 / 2 - 0) + (1 - 1 / 2)) / 2)  # of sets of equal area
+    assert row["grew"] == pytest.approx(1 - 1 / 4)  # no set of the other one suffices
+    (other,) = differences(other_answer=torch.tensor([4])).rows(enough=0.51)
+    assert other["answer"] == other["changed"] == 0
+    (nothing,) = differences(other_own=torch.tensor([[0.0, 0.001]])).rows()
+    assert nothing["kept"] == 1
+
+
+def test_a_summary_has_the_means_and_their_intervals() -> None:
+    found = summarise([differences(), differences(iou=torch.tensor([[1.0, 1.0]]))])
+    assert list(found) == [measure.name for measure in MEASURES]
+    assert found["iou"].value == pytest.approx((1 / 6 + 1) / 2)
+    assert found["iou"].few
+    assert found["iou"].pictures == 2
+    with pytest.raises(ValueError, match="needs pictures"):
+        summarise([])
+
+
+def test_limits_are_read_and_judged() -> None:
+    means = {"iou": Estimate(0.5, 0.4, 0.6, 20), "grew": Estimate(float("nan"), 0, 0, 0)}
+    assert Limit.parse("iou < .6", means).broken_by(means)
+    assert not Limit.parse("iou<.5", means).broken_by(means)
+    assert Limit.parse("iou <= .5", means).broken_by(means)
+    assert not Limit.parse(" iou > 0.5 ", means).broken_by(means)
+    assert Limit.parse("iou >= 5e-1", means).broken_by(means)
+    assert Limit.parse("grew > -1", means).broken_by(means)  # unknown: fails
+    assert str(Limit.parse("iou < .6", means)) == "iou < 0.6"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("iou", "a limit is a measure, one of"),
+        ("iou < much", "a limit is a measure"),
+        ("iou < 1.2.3", "a limit is a measure"),
+        ("iou < .", "a limit is a measure"),
+        ("iuo < .6", "no measure 'iuo'.*iou"),
+    ],
+)
+def test_wrong_limits_are_refused(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Limit.parse(text, {measure.name: measure for measure in MEASURES})
+
+
+def test_the_page_shows_the_largest_differences_first() -> None:
+    picture = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(1))
+    same = differences(kept=torch.tensor([[0.5, 0.7]]))
+    compared = [
+        Compared("alike.png", picture, same, ("cat", "cat")),
+        Compared("<b>.png", picture, differences(kept=torch.tensor([[0.0, 0.1]])), ("cat", "cat")),
+        Compared("other.png", picture, differences(other_answer=torch.tensor([4])), ("cat", "dog")),
+    ]
+    summary = summarise([one.differences for one in compared])
+    limit = Limit.parse("iou < .6", summary)
+    content = differences_page(compared, summary, ("old", "new"), [limit], [limit])
+    places = [content.index(words) for words in ("other.png", "&lt;b&gt;.png", "alike.png")]
+    assert places == sorted(places)
+    assert "<b>.png" not in content
+    assert "Fails: iou &lt; 0.6." in content
+    assert content.count("<img") == 3 * 5  # two sets each, and what is new
+    assert "The answer is the same, the reason is not." in content
+    assert "old answers cat, new dog." in content
+    assert "All limits are kept." in differences_page(compared, summary, ("a", "b"), [], [limit])
+    assert not re.search(r"https?:", content)
+
+
+class Corner(nn.Module):
+    """Two classes; the first is the brightness of a corner."""
+
+    def __init__(self, bottom: bool) -> None:
+        super().__init__()
+        self.bottom = bottom
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        part = x[:, :, 16:, 16:] if self.bottom else x[:, :, :16, :16]
+        value = part.mean((1, 2, 3))
+        return 4 * torch.stack([value, 0.2 - value], 1)
+
+
+def top() -> Classifier:
+    return Classifier("top", Corner(False), Preparation(32, 32), ("bright", "dark"))
+
+
+def bottom() -> Classifier:
+    return Classifier("bottom", Corner(True), Preparation(32, 32), ("bright", "dark"))
+
+
+def three() -> Classifier:
+    return Classifier("three", Corner(True), Preparation(32, 32), ("bright", "dark", "grey"))
+
+
+def larger() -> Classifier:
+    return Classifier("larger", Corner(True), Preparation(48, 48), ("bright", "dark"))
+
+
+@pytest.fixture
+def corners(monkeypatch, tmp_path):
+    importable(monkeypatch, tmp_path, "corners", __name__)
+    for number in range(2):
+        Image.new("RGB", (32, 32), (200, 200 + number, 200)).save(tmp_path / f"{number}.png")
+    return tmp_path
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(cli.app, ["compare-models", *map(str, arguments)])
+
+
+QUICK = ("--steps", 30, "--areas", "0.25")
+
+
+def test_the_command_passes_the_same_network_and_stops_another(corners) -> None:
+    pictures = (corners / "0.png", corners / "1.png")
+    out = corners / "same"
+    found = run("corners:top", "corners:top", *pictures, *QUICK, "--fail-if", "iou < .6", "--out", out)
+    assert found.exit_code == 0, found.output
+    content = json.loads((out / "comparison.json").read_text())
+    assert content["limits"] == {"iou < 0.6": False}
+    assert content["means"]["iou"][0] == 1
+    assert "corners:top, A and corners:top, B" in (out / "report.html").read_text()
+
+    out = corners / "other"
+    limits = ("--fail-if", "changed > .5", "--fail-if", "grew > .9")
+    found = run("corners:top", "corners:bottom", *pictures, *QUICK, *limits, "--out", out)
+    assert found.exit_code == 3
+    assert "the limit is not kept: changed > 0.5 (mean 1)" in found.stderr
+    content = json.loads((out / "comparison.json").read_text())
+    assert content["limits"] == {"changed > 0.5": True, "grew > 0.9": False}
+    assert set(content["pictures"]) == {"0.png", "1.png"}
+    assert content["pictures"]["0.png"]["kept"] < 0.3
+    assert "too few pictures for an interval" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("corners:top", "corners:three"), "the models must have the same classes"),
+        (("corners:top", "corners:larger"), "the models must take the same inputs"),
+        (("corners:top", "corners:bottom", "--fail-if", "iou"), "a limit is a measure"),
+        (("corners:top", "corners:bottom", "--method", "rise"), "one method that finds sets of places"),
+    ],
+)
+def test_wrong_things_end_with_a_sentence(corners, arguments, says: str) -> None:
+    first, second, *more = arguments
+    steps = () if "rise" in more else QUICK
+    found = run(first, second, corners / "0.png", *more, *steps, "--out", corners / "out")
+    assert found.exit_code == 2
+    assert says in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+
+
+def test_a_picture_that_cannot_be_read_is_left_out(corners) -> None:
+    (corners / "broken.png").write_bytes(b"no picture")
+    found = run(
+        "corners:top", "corners:bottom", corners / "0.png", corners / "broken.png", *QUICK, "--out", corners / "o"
+    )
+    assert found.exit_code == 1, found.output
+    assert "broken.png" in found.stderr
+    assert set(json.loads((corners / "o" / "comparison.json").read_text())["pictures"]) == {"0.png"}
