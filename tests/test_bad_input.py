@@ -222,7 +222,7 @@ class Returning(nn.Module):
     ("kind", "message"),
     [
         (lambda outputs: (outputs, outputs), r"returns a tuple, not a tensor.*outputs\[0\]\[:, 281\]"),
-        (lambda outputs: {"logits": outputs}, r"returns a dict with keys 'logits'.*outputs\['logits'\]"),
+        (lambda outputs: {"out": outputs}, r"returns a dict with keys 'out'.*outputs\['out'\]"),
         (lambda outputs: {}, "returns a dict"),
         (lambda outputs: None, "returns a NoneType"),
         (lambda outputs: outputs[:, 0], r"shape \(1,\), not \(N, classes\)"),

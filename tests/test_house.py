@@ -31,8 +31,8 @@ def test_no_import_is_exempted_from_the_contracts(house):
 def test_the_top_level_is_small(house):
     modules = {path.stem for path in house.PACKAGE.glob("*.py")} - {"__init__", "__main__"}
     packages = {path.parent.name for path in house.PACKAGE.glob("*/__init__.py")}
-    assert len(modules) <= 8
-    assert len(packages) <= 15
+    assert len(modules) <= 7
+    assert len(packages) <= 16
     described = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert [name for name in sorted(modules | packages) if f"`{name}`" not in described] == []
 
@@ -45,6 +45,6 @@ def test_every_package_says_what_lives_there(house):
 def test_what_a_call_runs_through_does_not_grow(house):
     calls, step = house.main_path()
     assert "search/loop.py" in step.files
-    assert len(calls.files) <= 30
+    assert len(calls.files) <= 31
     assert len(calls.functions) <= 160
     assert len(step.functions) < len(calls.functions) / 2

@@ -245,7 +245,7 @@ def test_a_classifier_by_dotted_path(toys):
     [
         (
             "lite1",
-            "no model 'lite1'; did you mean lite0[?]; expected lite0, hf:…, timm:…, torchray:…, torchvision:… or package",
+            "no model 'lite1'; did you mean lite0[?]; expected lite0, hf:…, onnx:…, timm:…, torchray:…, torchvision:… or ",
         ),
         ("zebra", "no model 'zebra'; expected"),
         (

@@ -5,7 +5,7 @@ arXiv 1910.08485.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -50,7 +50,8 @@ class ExtremalPerturbation(MaskMethod):
       smooth outlines; `SmoothMask()` are the paper's (see `smooth_masks`).
     - `ascent`: how the best is sought: by default as goes with the family. `EvolutionAscent()` needs no gradients, for
       models that have none; its masks are smooth ones unless a `LevelSet` is given.
-    - `jitter`: random moves of the perturbed input, or `None`. At a layer nothing is moved.
+    - `jitter`: random moves of the perturbed input, or `None`. At a layer nothing is moved, and nothing is mirrored for a
+      score of certain places, such as `Region` and `Box`.
     - `smooth`: width of the Gaussian that smooths `result.map`, the mean of the masks, as a fraction of the input's
       shortest side; TorchRay's pointing game uses 0.09 (its sum of masks is this mean times V). By default 0.05 for sets, so
       that places outside of all sets are ordered by how near they are; 0 for other masks.
@@ -183,6 +184,8 @@ class ExtremalPerturbation(MaskMethod):
             parametrisation = self.family(seen, space)
         hides = self.used_perturbations()
         jitter = Jitter(0, flip=False) if self.layer or self.jitter is None else self.jitter
+        if subject.score.names_places:  # what is mirrored lies elsewhere
+            jitter = replace(jitter, flip=False) if isinstance(jitter, Jitter) else Jitter(0, flip=False)
         jitter = jitter.for_shape(space) if isinstance(jitter, Jitter) else jitter
         used = {"mask": parametrisation.family, "jitter": None if self.layer or self.jitter is None else jitter}
 

@@ -19,6 +19,7 @@ from sfumato.games import Game
 from sfumato.masks.regions import Cells, Regions, check_regions, labels_of
 from sfumato.methods.method import Method
 from sfumato.methods.sampled import default_batch
+from sfumato.model.black_box import NoAnswerError, warn_of_stop
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.inputs import warn_of_no_effect
 from sfumato.model.subject import Subject
@@ -91,9 +92,14 @@ class GreedyOrder(Method):
             batch_rows = min(default_batch(inputs.device), most)
             searches = [RegionSearch(self, one.unique(return_inverse=True)[1]) for one in labels]
             evaluation = Evaluation(subject, (seeded(self.perturbation, self.seed)(inputs),), subject.query, batch_rows)
-        for choice in subject.surroundings.iterate(_choose(searches, evaluation, Game.named(self.game))):
-            if progress is not None:
-                progress(choice)
+        try:
+            for choice in subject.surroundings.iterate(_choose(searches, evaluation, Game.named(self.game))):
+                if progress is not None:
+                    progress(choice)
+        except NoAnswerError as error:
+            if not any(search.front for search in searches):
+                raise
+            warn_of_stop(error)
         with subject.surroundings.computing(), torch.no_grad():
             maps = torch.stack([search.map for search in searches])[:, None]
             warn_of_no_effect(
@@ -131,11 +137,13 @@ class RegionSearch:
 
     @property
     def map(self) -> Float[Tensor, " *S"]:
-        """1 in the first region, down to 1/n in the last."""
+        """1 in the first region, down to 1/n in the last. Regions that have no place yet share the mean of those left."""
         device = self.labels.device
-        order = torch.tensor([*self.front, *reversed(self.tail)], dtype=torch.long, device=device)
-        ranks = torch.empty(self.count, dtype=torch.float32, device=device)
-        ranks[order] = torch.linspace(1, 1 / self.count, self.count, dtype=torch.float32, device=device)
+        places = torch.linspace(1, 1 / self.count, self.count, dtype=torch.float32, device=device)
+        chosen, dropped = len(self.front), self.count - len(self.tail)
+        ranks = places[chosen:dropped].mean().expand(self.count).clone()
+        ranks[torch.tensor(self.front, dtype=torch.long, device=device)] = places[:chosen]
+        ranks[torch.tensor(self.tail[::-1], dtype=torch.long, device=device)] = places[dropped:]
         return ranks[self.labels]
 
     @property

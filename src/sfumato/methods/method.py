@@ -25,6 +25,7 @@ from sfumato.layers.tokens import check_layout, laid_out
 from sfumato.model.arguments import split_arguments
 from sfumato.model.backward.rule import BackwardRule
 from sfumato.model.backward.rules import check_visible
+from sfumato.model.black_box import BlackBox, noted
 from sfumato.model.effects import Model
 from sfumato.model.inputs import warn_of_no_effect
 from sfumato.model.subject import WHOLE, Subject
@@ -91,10 +92,12 @@ class Method(ABC):
         also after an error.
         """
         with self.prepared(model, inputs, targets) as subject:
+            box = subject.model if isinstance(subject.model, BlackBox) else None
+            before = box and box.begin()
             result = self.explain(subject, progress)
             if not (isinstance(result, Attribution) and result.map.shape[:2] == (len(subject.inputs), 1)):
                 raise self._wrong(result, len(subject.inputs))
-            return result
+            return noted(result, box, before) if box and before else result
 
     @contextmanager
     def prepared(self, model: Model, inputs: Float[Tensor, "B C *S"], targets: Any) -> Iterator[Subject]:

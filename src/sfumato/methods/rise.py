@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sfumato.methods.sampled import ROUND, SampledMasks, SampledRound
+from sfumato.model.black_box import NoAnswerError
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Fade, Perturbation
 from sfumato.settings import check_number, check_whole, later, renewed
@@ -104,8 +105,13 @@ class RISE(SampledMasks):
         active = subject.query
         steps = math.ceil(self.samples / ROUND)
         for index, draws in enumerate(self.masks(x.shape[2:], x.device)):
-            for masks, scores in scorer.chunks(draws, active):
-                sums.add(masks, scores, active)
+            try:
+                for masks, scores in scorer.chunks(draws, active):
+                    sums.add(masks, scores, active)
+            except NoAnswerError:
+                if sums.count.all():
+                    yield sums.round(index, steps)
+                raise
             estimate = sums.round(index, steps)
             yield estimate
             active = active[estimate.relative[active] > self.tolerance] if self.tolerance else active

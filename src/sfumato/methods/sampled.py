@@ -16,6 +16,7 @@ from torch import Tensor
 from sfumato.attribution import Attribution, saliency
 from sfumato.masks.regions import CELLS, default_counts
 from sfumato.methods.method import Method
+from sfumato.model.black_box import NoAnswerError, warn_of_stop
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.inputs import warn_of_no_effect
 from sfumato.model.subject import Subject
@@ -109,9 +110,14 @@ class SampledMasks(Method):
         most, whole = subject.probe(self.memory)
         batch_rows = min(self.batch or default_batch(subject.inputs.device), most)
         last = None
-        for last in subject.surroundings.iterate(self.rounds(subject, batch_rows)):
-            if progress is not None:
-                progress(last)
+        try:
+            for last in subject.surroundings.iterate(self.rounds(subject, batch_rows)):
+                if progress is not None:
+                    progress(last)
+        except NoAnswerError as error:
+            if last is None:
+                raise
+            warn_of_stop(error)
         if last is None:
             raise RuntimeError("no masks were drawn")
         with subject.surroundings.computing(), torch.no_grad():

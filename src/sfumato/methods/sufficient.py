@@ -18,6 +18,7 @@ from sfumato.games import Game
 from sfumato.masks.level_set import LevelSets
 from sfumato.methods.extremal import ExtremalPerturbation, check_areas
 from sfumato.methods.extremal_channels import ExtremalChannels, check_counts
+from sfumato.model.black_box import BlackBox, NoAnswerError, noted, warn_of_stop
 from sfumato.model.effects import Model
 from sfumato.search.loop import Progress
 
@@ -90,6 +91,8 @@ def smallest(
     Raises `ValueError` where the whole input's score is not positive: a share of it means nothing. Where the score of the fully
     perturbed input suffices, `blank_suffices` says so.
 
+    Where a `BlackBox` gives no more answers, the area is the smallest that was found to suffice until then.
+
     Scores need not grow strictly with the area, as each is found by its own ascent; $a^*$ is the first crossing.
     """
     if not 0 < keep <= 1:
@@ -106,6 +109,8 @@ def smallest(
     elif areas is not None:
         areas = check_counts(areas)
     with method.prepared(model, inputs, targets) as subject:
+        box = subject.model if isinstance(subject.model, BlackBox) else None
+        before = box and box.begin()
         search = method.search(subject)
         grain = search.parametrisation.finest if of_channels else 0.0
         least = search.parametrisation.finest if isinstance(search.parametrisation, LevelSets) else 0.0  # of one place
@@ -135,22 +140,26 @@ def smallest(
         upper, best = grid[first], parameters[rows, first]
         lower = torch.where(first > 0, grid[(first - 1).clamp(min=0)], 0.0)
         lower = torch.where(reached, lower, upper)
-        while (open_ := (upper - lower > tolerance + ROUNDING) & (upper > least + ROUNDING)).any():
-            middle = ((lower + upper) / 2).clamp(min=least)
-            if grain:
-                middle = (middle / grain + 0.25).floor() * grain  # of a whole number or a half, the whole
-            middle = torch.where(open_, middle, upper)
-            found = search.ascend(middle[:, None], progress, warm=best, steps=max(1, method.steps // 4)).parameters
-            score = search.scores(search.masks(found, middle[:, None]))[:, 0]
-            suffices = open_ & (score >= wanted)
-            best = torch.where(suffices.view(-1, *[1] * (best.ndim - 1)), found, best)
-            lower = torch.where(open_ & ~suffices, middle, lower)
-            upper = torch.where(suffices, middle, upper)
+        try:
+            while (open_ := (upper - lower > tolerance + ROUNDING) & (upper > least + ROUNDING)).any():
+                middle = ((lower + upper) / 2).clamp(min=least)
+                if grain:
+                    middle = (middle / grain + 0.25).floor() * grain  # of a whole number or a half, the whole
+                middle = torch.where(open_, middle, upper)
+                found = search.ascend(middle[:, None], progress, warm=best, steps=max(1, method.steps // 4)).parameters
+                score = search.scores(search.masks(found, middle[:, None]))[:, 0]
+                suffices = open_ & (score >= wanted)
+                best = torch.where(suffices.view(-1, *[1] * (best.ndim - 1)), found, best)
+                lower = torch.where(open_ & ~suffices, middle, lower)
+                upper = torch.where(suffices, middle, upper)
+        except NoAnswerError as error:  # the bracket is wider than it was to be
+            warn_of_stop(error)
+        attribution = search.attribution(best, upper[:, None])
         return SmallestArea(
             area=torch.where(reached, upper, torch.nan),
             reached=reached,
             wanted=wanted,
-            attribution=search.attribution(best, upper[:, None]),
+            attribution=noted(attribution, box, before) if box and before else attribution,
             curve_areas=grid,
             curve_scores=scores,
             count=torch.where(reached, (upper / grain).round(), 0).long() if grain else None,

@@ -104,10 +104,10 @@ def check_batch_axis(shape: tuple[int, ...], error: Exception) -> None:
 def warn_of_no_effect(queries: Bool[Tensor, " B"], layer: str) -> None:
     """Warn about the marked queries, whose score does not depend on the places of the layer, or of the input."""
     if queries.any():
-        warnings.warn(no_effect(queries, layer), stacklevel=1 + _frames_of_ours())
+        warnings.warn(no_effect(queries, layer), stacklevel=1 + frames_of_ours())
 
 
-def _frames_of_ours() -> int:
+def frames_of_ours() -> int:
     """The number of callers in this package, from that of this function upwards, so that a warning names the user's line."""
     package, count, frame = __name__.split(".")[0], 0, sys._getframe(1)
     while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] in (package, "contextlib"):

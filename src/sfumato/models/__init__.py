@@ -11,6 +11,7 @@ from types import ModuleType
 
 from sfumato.models import dotted, lite0
 from sfumato.models import hf as hf
+from sfumato.models import onnx as onnx
 from sfumato.models import timm as timm
 from sfumato.models import torchray as torchray
 from sfumato.models import torchvision as torchvision

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sfumato.model.black_box import NoAnswerError, warn_of_stop
 from sfumato.search.loop import Step
 from sfumato.search.rules import like
 
@@ -55,12 +56,20 @@ def best_of(
 ) -> Iterator[Step]:
     """The steps of one loop or of several, one after the other; the last step holds the best of all that count, projected.
 
-    `climb_from` is given the best so far, at first `start` `(N, …)`, the round's number and how many steps it has.
+    `climb_from` is given the best so far, at first `start` `(N, …)`, the round's number and how many steps it has. Where a
+    black box gives no more answers, the steps end with the best so far.
     """
     best, index, steps = Best(start), 0, sum(lengths)
-    for number, length in enumerate(lengths):
-        for step in climb_from(best.parameters, number, length):
-            best.see(step)
-            numbered = replace(step, index=index, steps=steps)
-            yield best.answer(numbered, project) if index == steps - 1 else numbered
-            index += 1
+    numbered = None
+    try:
+        for number, length in enumerate(lengths):
+            for step in climb_from(best.parameters, number, length):
+                best.see(step)
+                numbered = replace(step, index=index, steps=steps)
+                yield best.answer(numbered, project) if index == steps - 1 else numbered
+                index += 1
+    except NoAnswerError as error:
+        if numbered is None:
+            raise
+        warn_of_stop(error)
+        yield best.answer(numbered, project)

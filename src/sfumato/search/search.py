@@ -1,6 +1,7 @@
 """A method at work on one batch: the model held still, a family of masks over what it sees, and what is asked of them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from sfumato.attribution import Attribution, ranks
 from sfumato.games import Game
 from sfumato.masks.family import Parametrisation
+from sfumato.model.black_box import BlackBox, NoAnswerError, warn_of_stop
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.inputs import warn_of_no_effect
 from sfumato.search.loop import Progress, Step
@@ -61,14 +63,26 @@ class Search:
         name, step = type(self.ascent).__name__, None
         if not isinstance(ascent, Iterator):
             raise ValueError(f"{name} must return an iterator of steps, as climb(…) is; got {type(ascent).__name__}")
-        for step in surroundings.iterate(ascent):
-            if not isinstance(step, Step):
-                raise ValueError(f"{name} must yield objects of sfumato.search.loop.Step; got {type(step).__name__}")
-            if progress is not None:
-                progress(step)
+        model = self.evaluation.subject.model
+        with model.holding_back(self._scored(areas)) if isinstance(model, BlackBox) else nullcontext():
+            for step in surroundings.iterate(ascent):
+                if not isinstance(step, Step):
+                    raise ValueError(
+                        f"{name} must yield objects of sfumato.search.loop.Step; got {type(step).__name__}"
+                    )
+                if progress is not None:
+                    progress(step)
         if step is None:
             raise ValueError(f"{name} made no step; it must yield at least one")
         return step
+
+    def _scored(self, areas: Float[Tensor, "B V"]) -> int:
+        """How many inputs are scored after a search for areas: what masks keep, what is left, and the hidden input.
+
+        `smallest` scores the masks of all its areas, and then those of one.
+        """
+        queries, variants = areas.shape
+        return queries * (2 * variants + 3) * len(self.evaluation.perturbed)
 
     def masks(self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, "B V"]) -> Float[Tensor, "B V K *S"]:
         """Masks `(B, V, 1, *S)`, or of channels `(B, V, K, 1, …)`, of parameters `(B · V, 1, *L)`."""
@@ -106,18 +120,21 @@ class Search:
         masks = self.masks(parameters, areas)
         with self.evaluation.subject.surroundings.computing():
             shown = self.shown(masks)
-        scores, blank = self.scores(masks), self.scores(torch.zeros_like(masks[:, :1]))[:, 0]
-        warn_of_no_effect((blank == self.whole) & (scores == blank[:, None]).all(1), self.layer)
+        measured = {}
+        try:
+            scores, blank = self.scores(masks), self.scores(torch.zeros_like(masks[:, :1]))[:, 0]
+            warn_of_no_effect((blank == self.whole) & (scores == blank[:, None]).all(1), self.layer)
+            measured = {"scores": scores, "blank": blank, "complements": self.scores(1 - masks)}
+            measured |= {} if alternatives is None else self.compared(alternatives, areas)
+        except NoAnswerError as error:  # the masks are there, only without their scores
+            warn_of_stop(error)
         return Attribution(
             **shown,
             masks=masks,
             areas=areas.amax(0),  # which queries share, but for smallest areas
             achieved=masks.flatten(2).mean(2),
-            scores=scores,
-            complements=self.scores(1 - masks),
             whole=self.whole,
-            blank=blank,
-            **({} if alternatives is None else self.compared(alternatives, areas)),
+            **measured,
             order=None if order is None else self.ordered(order, shown["map"].shape[2:]),
             about=self.about,
         )
