@@ -54,7 +54,7 @@ def in_words(device: "torch.device", name: str) -> str:
 
     >>> import torch
     >>> in_words(torch.device("cpu"), "cpu"), in_words(torch.device("cpu"), "auto")
-    ('the CPU', 'the CPU; PyTorch finds no GPU')
+    ('the CPU', 'the CPU (PyTorch finds no GPU)')
     """
     import torch
 
@@ -62,4 +62,4 @@ def in_words(device: "torch.device", name: str) -> str:
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "mps":
         return "the GPU of this Mac (mps)"
-    return "the CPU; PyTorch finds no GPU" if name == AUTO else "the CPU"
+    return "the CPU (PyTorch finds no GPU)" if name == AUTO else "the CPU"

@@ -50,19 +50,19 @@ def progress_bar(
     )
     task = bar.add_task(title, total=None)
     pace = Pace(clock)
-    told, estimated = clock(), False
+    last_line, estimated = clock(), False
 
     def show(step: "AnyStep") -> None:
-        nonlocal told, estimated
+        nonlocal last_line, estimated
         pace.see(step)
         if step.index + 1 == MEASURED and not estimated:
             estimated = True
             if text := pace.estimate(step.steps, left):
                 console.print(f"{title or 'The search'} {text}", markup=False, highlight=False, soft_wrap=True)
-                told = clock()
+                last_line = clock()
         if bar.disable:
-            if step.index and clock() - told >= INTERVAL and step.index + 1 < step.steps:
-                told = clock()
+            if step.index and clock() - last_line >= INTERVAL and step.index + 1 < step.steps:
+                last_line = clock()
                 line = f"{title or 'search'}: step {step.index + 1} of {step.steps}, about {duration(pace.left(step))} left"
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
             return

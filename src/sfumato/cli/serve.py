@@ -37,10 +37,13 @@ def serve(
             chosen = choose(device)
             classifier = models.load(model, checkpoint)
             place(classifier.net, chosen)
-            console().print(f"{classifier.name} runs on {in_words(chosen, device)}.")
             warm_up(classifier)
             url_host = f"[{host}]" if ":" in host else host
-            console().print(f"http://{url_host}:{port}/ shows what {classifier.name} needs to see; Ctrl-C ends it")
+            where = in_words(chosen, device)
+            console().print(
+                f"http://{url_host}:{port}/ shows what {classifier.name} needs to see, on {where}; Ctrl-C ends it",
+                soft_wrap=True,
+            )
             server(explorer_app(classifier, url_host, port)).run(sockets=[listener])
 
 

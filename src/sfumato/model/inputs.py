@@ -1,5 +1,6 @@
 """Checks of a user's inputs and model before any computation, with errors that name the remedy."""
 
+import reprlib
 import sys
 import warnings
 from typing import Any
@@ -48,7 +49,9 @@ def check_model(model: Any, inputs: Float[Tensor, "B C *S"]) -> None:
     """Raise `ValueError` unless the model can be called on the inputs, and differentiated if it is an `nn.Module`."""
     if not callable(model):
         remedy = f". Write sfumato.models.load({model!r}).net for the model of a name" if isinstance(model, str) else ""
-        raise ValueError(f"the model must be an nn.Module or a function of inputs; got {model!r}{remedy}")
+        if isinstance(getattr(model, "net", None), nn.Module):  # a Classifier, whose repr is that of all its layers
+            remedy = ". Write its .net for the model, and classifier.prepare(picture)[None] for the inputs"
+        raise ValueError(f"the model must be an nn.Module or a function of inputs; got {reprlib.repr(model)}{remedy}")
     if inputs.is_meta:
         raise ValueError("inputs are on the meta device, which holds no numbers; move inputs and model to a real one")
     if isinstance(model, nn.Module):
