@@ -159,7 +159,9 @@ class Calibrate:
         rows = len(inputs) * self.count * ranges
         fields = torch.randn(rows, 1, *sets.size, generator=generator, dtype=torch.float32, device="cpu")
         shares = torch.rand(len(inputs) * self.count, ranges, generator=generator, dtype=torch.float32, device="cpu")
-        low, high = torch.tensor(self.edges[:-1], device="cpu"), torch.tensor(self.edges[1:], device="cpu")
+        low, high = (
+            torch.tensor(edges, dtype=torch.float32, device="cpu") for edges in (self.edges[:-1], self.edges[1:])
+        )
         areas = (low + shares * (high - low)).flatten().clamp(sets.finest, 1 - sets.finest).to(inputs.device)
         places = torch.cat(
             [
