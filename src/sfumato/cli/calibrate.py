@@ -116,7 +116,11 @@ def _batches(
         for path in pictures.find(image) if image.is_dir() else [image]:
             try:
                 inputs = classifier.prepare(pictures.read(path))[None]
-                right = torch.tensor([labels.find(classifier.labels, path.parent.name)]) if by_folder else None
+                right = (
+                    torch.tensor([labels.find(classifier.labels, path.parent.name)], dtype=torch.long, device="cpu")
+                    if by_folder
+                    else None
+                )
             except ValueError as error:
                 failures.append(str(error))
                 print_error(error)

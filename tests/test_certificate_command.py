@@ -1,0 +1,111 @@
+"""`sfumato explain --certificate` and `--bundle`: what is written and printed, and what does not go together."""
+
+import json
+
+import pytest
+import torch
+from factories import importable
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+from typer.testing import CliRunner
+
+import sfumato
+from sfumato import cli
+from sfumato.evidence import Calibration, Survival
+from sfumato.evidence.bundle import verify
+from sfumato.models import Classifier, Preparation
+
+pytest.importorskip("matplotlib", reason="figures need matplotlib")
+
+
+class Spot(nn.Module):
+    """The brightness of the middle, against a constant."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        value = 6 * x[:, :, 12:20, 12:20].mean((1, 2, 3))
+        return torch.stack([value, torch.full_like(value, 1.0)], 1)
+
+
+def spotted() -> Classifier:
+    return Classifier("spotted", Spot(), Preparation(32, 32), ("bright", "dark"))
+
+
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    importable(monkeypatch, tmp_path, "spotted_for_certificates", __name__)
+    Image.new("RGB", (48, 32), (220, 220, 220)).save(tmp_path / "photo.png")
+    return tmp_path
+
+
+def run(folder, *arguments: object):
+    start = ("explain", folder / "photo.png", "--model", "spotted_for_certificates:spotted", "--target", "bright")
+    quick = () if "--method" in arguments else ("--steps", 4, "--areas", "0.2,0.4")
+    return CliRunner().invoke(cli.app, [str(argument) for argument in (*start, *quick, *arguments)])
+
+
+def test_a_certificate_is_printed_and_written(folder) -> None:
+    found = run(folder, "--certificate", "--out", folder / "out")
+    assert found.exit_code == 0, found.output
+    for claim in ("Suffices", "Same answer", "Better than chance", "All needed", "The only one", "Steady"):
+        assert claim in found.stdout
+    stem = folder / "out" / "photo-bright-certificate"
+    content = json.loads(stem.with_suffix(".json").read_text())
+    assert content["findings"][0]["claim"] == "Suffices"
+    assert "Centre" in content["findings"][3]["numbers"]
+    sets = load_file(stem.with_suffix(".safetensors"))
+    assert sets["places"].dtype == torch.bool
+    assert sets["places"].float().mean() == pytest.approx(content["area"])
+    assert "All needed: needed" in sets
+    with Image.open(stem.with_suffix(".png")) as figure:
+        assert figure.width > 500
+    assert "bright (0)" in found.stdout
+
+
+def test_what_was_measured_before_is_used(folder) -> None:
+    method = sfumato.ExtremalPerturbation(areas=(0.2, 0.4), steps=4)
+    calibration = Calibration((0.0, 1.0), (sfumato.Blur(), sfumato.Fade()), ((2.0,), (2.0,)), 9)
+    calibration.save(folder / "c.json")
+    Survival((0.2,) * 20, method).save(folder / "s.json")
+    files = ("--calibration", folder / "c.json", "--survival", folder / "s.json")
+    found = run(folder, "--certificate", *files, "--out", folder / "out")
+    assert found.exit_code == 0, found.output
+    assert "calibrated probability" in found.stdout
+    assert "With 90% confidence the network's answer survives on sets of 20% made this way" in found.stdout
+
+
+def test_a_bundle_holds_everything_and_verifies(folder) -> None:
+    found = run(folder, "--bundle", folder / "bundle")
+    assert found.exit_code == 0, found.output
+    names = {path.name for path in (folder / "bundle").rglob("*") if path.is_file()}
+    stem = "photo-bright"
+    assert names == {
+        *(f"{stem}{ending}" for ending in (".json", ".png", ".safetensors")),
+        *(f"{stem}-certificate{ending}" for ending in (".json", ".png", ".safetensors")),
+        "0-photo.png",
+        "manifest.json",
+    }
+    facts = json.loads((folder / "bundle" / "manifest.json").read_text())["facts"]
+    assert facts["model"] == "spotted"
+    assert len(facts["weights"]) == 64
+    assert facts["method"]["steps"] == 4
+    assert verify(folder / "bundle") == []
+    again = run(folder, "--bundle", folder / "bundle")
+    assert again.exit_code == 2
+    assert verify(folder / "bundle") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--certificate", "--method", "rise"), "--certificate is for the sets of one method"),
+        (("--certificate", "--smallest", "0.9"), "--certificate is for the sets of one method"),
+        (("--calibration", "c.json"), "--calibration is for --certificate; write both"),
+        (("--certificate", "--survival", "none.json"), "--survival: there is no file 'none.json'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(folder, arguments, says: str) -> None:
+    found = run(folder, *arguments, "--out", folder / "out")
+    assert found.exit_code == 2
+    assert says in found.stderr
+    assert not (folder / "out").exists() or not any((folder / "out").iterdir())
