@@ -165,11 +165,27 @@ def two_classes(logits: Float[Tensor, "N K *P"]) -> Float[Tensor, "N M *P"]:
     return torch.cat([logits, torch.zeros_like(logits)], 1) if logits.shape[1] == 1 else logits
 
 
+def logits_of(outputs: Any) -> Any:
+    """The tensor `logits` of an object or mapping, as transformers returns it; other outputs as they are.
+
+    Logits with three axes remain where they are: they are those of a detector's boxes or of tokens, and which of them count is
+    for the user to say.
+
+    >>> logits_of({"logits": torch.zeros(2, 10), "hidden_states": None}).shape
+    torch.Size([2, 10])
+    """
+    if isinstance(outputs, Tensor):
+        return outputs
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    return logits if isinstance(logits, Tensor) and logits.ndim in (2, 4, 5) else outputs
+
+
 def class_scores(outputs: Any, rows: int | None = None) -> Float[Tensor, "N K *P"]:
-    """The outputs for `rows` inputs, if they are a real tensor `(rows, K, …)`, in float32.
+    """The outputs for `rows` inputs, if they are a real tensor `(rows, K, …)` or hold one as `logits`, in float32.
 
     Otherwise a `ValueError` says how to pick from them.
     """
+    outputs = logits_of(outputs)
     if not isinstance(outputs, Tensor):
         kind = type(outputs).__name__
         keys = f" with keys {', '.join(map(repr, outputs))}" if isinstance(outputs, dict) else ""

@@ -25,8 +25,11 @@ def compare(
     methods: Mapping[str, Any],
     out: Path,
     checkpoint: Path | None = None,
+    labels: Path | None = None,
 ) -> int:
     """Run the methods, given by name, on all pictures and draw their maps; returns how many pictures failed.
+
+    `labels` is a file with names of classes.
 
     If the methods explain different quantities, the titles, the files and the terminal say so.
     """
@@ -34,7 +37,7 @@ def compare(
     from sfumato.scores import AUTO, SIGMOID, differing, link_of_meaning, quantity
 
     links = {link_of_meaning(method.score) for method in methods.values()}
-    task = prepare(images, model, targets, out, checkpoint, SIGMOID if SIGMOID in links else AUTO)
+    task = prepare(images, model, targets, out, checkpoint, SIGMOID if SIGMOID in links else AUTO, labels)
     classifier = task.classifier
     methods = {name: place_at_layer(method, classifier, model) for name, method in methods.items()}
     names, difference = Names(), ""

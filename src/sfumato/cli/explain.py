@@ -15,6 +15,7 @@ def explain(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of them.")],
     model: naming.Model = "lite0",
     checkpoint: naming.Checkpoint = None,
+    labels: naming.Labels = None,
     target: Annotated[
         list[str] | None, typer.Option(help="A class, by index or label; may be repeated. [default: the top class]")
     ] = None,
@@ -74,9 +75,9 @@ def explain(
             raise ValueError("--alternatives is for one method that makes masks, e.g. --method extremal")
         if draws_masks:
             failed, _ = explain_with_masks(
-                images, model, target or [], first, out, smallest, fractions, checkpoint, alternatives
+                images, model, target or [], first, out, smallest, fractions, checkpoint, alternatives, labels
             )
         else:
-            failed = compare(images, model, target or [], methods, out, checkpoint)
+            failed = compare(images, model, target or [], methods, out, checkpoint, labels)
     if failed:
         raise typer.Exit(SOME_FAILED)

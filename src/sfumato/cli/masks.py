@@ -46,26 +46,27 @@ def explain_with_masks(
     first_areas: tuple[float, ...] | None = None,
     checkpoint: Path | None = None,
     alternatives: bool = False,
+    names: Path | None = None,
 ) -> tuple[int, list[Explanation]]:
     """Explain all pictures; returns how many pictures failed, and the explanations.
 
     With `keep`, it searches for the smallest area that keeps this share of the score. The search begins with `first_areas`.
-    `alternatives` draws what each restart of the search found.
+    `alternatives` draws what each restart of the search found. `names` is a file with names of classes.
     """
     from sfumato.cli.progress import progress_bar
     from sfumato.scores import link_of_meaning
 
     link = link_of_meaning(method.score)
-    task = prepare(images, model, targets, out, checkpoint, link)
+    task = prepare(images, model, targets, out, checkpoint, link, names)
     classifier = task.classifier
     method = place_at_layer(method, classifier, model)
-    names = Names()
+    files = Names()
     explanations: list[Explanation] = []
     for batch in task.batches():
         with progress_bar(batch.title) as progress:
             group = list(_explain_batch(method, classifier, batch, keep, first_areas, progress))
         for explanation in group:
-            _write(explanation, classifier, out, names.unused(explanation.query.stem), keep, alternatives)
+            _write(explanation, classifier, out, files.unused(explanation.query.stem), keep, alternatives)
             _print(explanation, classifier)
             if hint := _no_restarts(method, explanation.result, alternatives, keep is not None):
                 console().print(hint, soft_wrap=True)

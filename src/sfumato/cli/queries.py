@@ -102,10 +102,11 @@ def prepare(
     out: Path,
     checkpoint: Path | None = None,
     link: str = "auto",
+    names: Path | None = None,
 ) -> Task:
     """Load the classifier and the pictures, and make a query of each picture and each target.
 
-    `link`, of `scores.LINKS`, is how outputs become probabilities. Raises `ValueError` for a model, a target or a folder that
+    `link`, of `scores.LINKS`, is how outputs become probabilities; `names` is a file with names of classes. Raises `ValueError` for a model, a target or a folder that
     cannot be used, before the work begins.
     """
     from sfumato import models, plots
@@ -113,7 +114,7 @@ def prepare(
 
     plots.check_matplotlib()
     check_writable(out)
-    classifier = models.load(model, checkpoint)
+    classifier = models.load(model, checkpoint, names)
     indices = dict.fromkeys(labels.find(classifier.labels, text) for text in targets)
     return _make_queries(images, classifier, list(indices), checkpoint, link)
 
