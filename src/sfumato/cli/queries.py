@@ -106,8 +106,8 @@ def prepare(
 ) -> Task:
     """Load the classifier and the pictures, and make a query of each picture and each target.
 
-    `link`, of `scores.LINKS`, is how outputs become probabilities; `names` is a file with names of classes. Raises `ValueError` for a model, a target or a folder that
-    cannot be used, before the work begins.
+    `link`, of `scores.LINKS`, is how outputs become probabilities; `names` is a file with names of classes. Raises
+    `ValueError` for a model, a target or a folder that cannot be used, before the work begins.
     """
     from sfumato import models, plots
     from sfumato.data import labels

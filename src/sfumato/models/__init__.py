@@ -17,7 +17,7 @@ from sfumato.models import hf as hf
 from sfumato.models import timm as timm
 from sfumato.models import torchray as torchray
 from sfumato.models import torchvision as torchvision
-from sfumato.models.class_names import class_names
+from sfumato.models.class_names import read_class_names
 from sfumato.models.classifier import Classifier, Preparation
 from sfumato.models.transforms import TransformPreparation, prepared_by
 from sfumato.settings import near
@@ -53,7 +53,7 @@ def load(
     classifier = _load(name, None if checkpoint is None else Path(checkpoint))
     if labels is None:
         return classifier
-    return replace(classifier, labels=class_names(labels, len(classifier.labels)))
+    return replace(classifier, labels=read_class_names(labels, len(classifier.labels)))
 
 
 def _load(name: str, weights: Path | None) -> Classifier:

@@ -10,7 +10,7 @@ HOLDERS = ("labels", "classes", "class_names", "names", "id2label", "idx_to_clas
 """The keys under which checkpoints have class names."""
 
 
-def class_names(labels: str | os.PathLike[str] | Sequence[str], count: int) -> tuple[str, ...]:
+def read_class_names(labels: str | os.PathLike[str] | Sequence[str], count: int) -> tuple[str, ...]:
     """The `count` class names of a list, or of a file: text with one name in each line, or JSON.
 
     JSON is a list, or says for each index its name, {"0": "cat"}, or for each name its index, {"cat": 0}. Raises `ValueError`

@@ -17,6 +17,8 @@ from sfumato.space.normalisation import Normalisation
 
 PROBE = 96
 """Shorter side in pixels of the pictures that are shown to a transform to learn what it does."""
+ODD = (131, 101)
+"""A size whose multiples show whether a transform cuts first, to whole pixels of the picture, and then resizes."""
 COLOURS = {"black": (0, 0, 0), "white": (1, 1, 1), "red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
 DIGITS = 6
 """Decimals of `mean` and `std`. They come out of single precision, with seven digits."""
@@ -126,8 +128,13 @@ def prepared_by(
         order=order,
         scale=_scale(transform, seen),
     )
-    small, large = (preparation.window((times * 3 * PROBE, times * 2 * PROBE)) for times in (1, 2))
-    proportional = all(abs(2 * a - b) < 1e-6 * PROBE for a, b in zip(small, large, strict=True))
+    width, height = ODD
+    windows = [preparation.window((times * width, times * height)) for times in (1, 2, 3)]
+    proportional = all(
+        abs(value / times - one) < 1e-6 * PROBE
+        for times, window in enumerate(windows, 1)
+        for value, one in zip(window, windows[0], strict=True)
+    )
     return replace(preparation, proportional=proportional)
 
 
