@@ -185,7 +185,8 @@ def class_scores(outputs: Any, rows: int | None = None) -> Float[Tensor, "N K *P
 
     Otherwise a `ValueError` says how to pick from them.
     """
-    outputs = logits_of(outputs)
+    if not isinstance(outputs, Tensor):
+        outputs = logits_of(outputs)
     if not isinstance(outputs, Tensor):
         kind = type(outputs).__name__
         keys = f" with keys {', '.join(map(repr, outputs))}" if isinstance(outputs, dict) else ""

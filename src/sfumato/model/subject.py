@@ -149,7 +149,7 @@ class Subject:
         scores = check_score(self.score(outputs, query), outputs, len(query)).float()
         if self.habits.score is None:
             self.habits.score = self.score.resolve(outputs)
-            logits = logits_of(outputs)
+            logits = outputs if isinstance(outputs, Tensor) else logits_of(outputs)
             if isinstance(logits, Tensor) and math.prod(logits.shape[2:]) > 1 and is_of_class(self.score):
                 self.habits.places = tuple(logits.shape[2:])
         return scores
