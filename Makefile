@@ -67,9 +67,11 @@ $(VENV)/.demo: $(VENV)/.created pyproject.toml constraints.txt
 	@$(INSTALL) --editable '.[demo,plots]'
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.demo
+$(VENV)/.dev: $(VENV)/.demo tests/beside_cpu_torch.py
 	@echo 'Installing the development tools …'
+	@$(INSTALL) --no-deps torchvision  # first and alone: it wants the torch for CUDA that it was built for
 	@$(INSTALL) --group dev
+	@$(BIN)/python tests/beside_cpu_torch.py
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.dev

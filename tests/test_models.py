@@ -6,7 +6,10 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pytest
+import timm
 import torch
+import torchvision
+import transformers
 from PIL import Image
 from torch import nn
 
@@ -175,10 +178,15 @@ def test_the_logits_are_the_networks():
     torch.testing.assert_close(classifier.logits(inputs), classifier.net(inputs))
 
 
-def test_a_transformer_has_no_default_layers():
-    classifier = describe("toy", Tokens(), Preparation())
+def test_a_network_without_blocks_of_tokens_has_no_default_layers():
+    """Its only maps that are a block's or a normalisation's would be tokens; a single linear layer of them is neither."""
+    classifier = describe("toy", nn.Sequential(nn.Flatten(), nn.Linear(3 * 224 * 224, 5)), Preparation())
     assert classifier.layers == {}
     assert classifier.layer == ""
+
+
+def test_of_tokens_alone_the_patches_before_them_are_the_default_layer():
+    assert describe("toy", Tokens(), Preparation()).layer == "patches"
 
 
 def test_methods_that_no_table_names_get_the_default_layer_if_they_need_one():
@@ -207,7 +215,7 @@ def test_methods_are_placed_where_the_classifier_says():
         methods.ExtremalPerturbation(),
     ):  # none named for these
         assert classifier.placed(method) is method
-    unplaced = describe("toy", Tokens(), Preparation())
+    unplaced = Classifier("toy", nn.Flatten(), Preparation(), ("a",))
     assert unplaced.placed(methods.GradCAM()) == methods.GradCAM()
 
 
@@ -383,16 +391,7 @@ def test_lite0_is_quiet_and_its_layers_exist(lite0, capsys):
         lite0.net.get_submodule(layer)
 
 
-def importable(module):
-    """The module, or a skip; the published torchvision fails beside a CPU torch with a RuntimeError."""
-    try:
-        return pytest.importorskip(module)
-    except RuntimeError as error:
-        pytest.skip(f"{module} cannot be imported: {error}")
-
-
 def test_torchvision_with_a_checkpoint(tmp_path):
-    torchvision = importable("torchvision")
     net = torchvision.models.squeezenet1_1(weights=None)
     torch.save(net.state_dict(), tmp_path / "squeezenet.pth")
     classifier = models.load("torchvision:squeezenet1_1", checkpoint=tmp_path / "squeezenet.pth")
@@ -403,8 +402,6 @@ def test_torchvision_with_a_checkpoint(tmp_path):
 
 
 def test_timm_with_a_checkpoint(tmp_path):
-    importable("torchvision")
-    timm = importable("timm")
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.pth")
     classifier = models.load("timm:resnet18", checkpoint=tmp_path / "resnet18.pth")
     assert classifier.layers["GradCAM"] == "layer4"
@@ -413,7 +410,6 @@ def test_timm_with_a_checkpoint(tmp_path):
 
 
 def test_hf_from_a_local_folder(tmp_path):
-    transformers = importable("transformers")
     config = transformers.ResNetConfig(
         embedding_size=4,
         hidden_sizes=[4, 8],
@@ -423,7 +419,7 @@ def test_hf_from_a_local_folder(tmp_path):
     )
     transformers.ResNetForImageClassification(config).save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(
-        '{"size": {"height": 32, "width": 32}, "image_mean": [0.5, 0.5, 0.5]}'
+        '{"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, "image_mean": [0.5, 0.5, 0.5]}'
     )
     classifier = models.load(f"hf:{tmp_path}")
     assert classifier.labels == ("cat", "dog")

@@ -27,6 +27,7 @@ def calibrate(
         list[Path], typer.Argument(metavar="PICTURE...", help="A few hundred pictures, or folders of them.")
     ],
     checkpoint: naming.Checkpoint = None,
+    labels: naming.Labels = None,
     by_folder: Annotated[
         bool,
         typer.Option(
@@ -54,7 +55,7 @@ def calibrate(
     """Find how much a model's probabilities for masked pictures mislead, and write what mends them, for certificates."""
     with reporting_errors():
         failed = _calibrate(
-            model, images, checkpoint, by_folder, survival, naming.fractions(areas, "--areas"), steps, out
+            model, images, checkpoint, labels, by_folder, survival, naming.fractions(areas, "--areas"), steps, out
         )
     if failed:
         raise typer.Exit(SOME_FAILED)
@@ -64,6 +65,7 @@ def _calibrate(
     model: str,
     images: Sequence[Path],
     checkpoint: Path | None,
+    labels: Path | None,
     by_folder: bool,
     survives: bool,
     areas: tuple[float, ...],
@@ -76,7 +78,7 @@ def _calibrate(
     from sfumato.evidence.surviving import survival
     from sfumato.methods import ExtremalPerturbation
 
-    classifier = models.load(model, checkpoint)
+    classifier = models.load(model, checkpoint, labels)
     folder = out or Path()
     folder.mkdir(parents=True, exist_ok=True)
     stem = slug(model if checkpoint is None else f"{model} {checkpoint.stem}")

@@ -19,6 +19,7 @@ def explain(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of them.")],
     model: naming.Model = "lite0",
     checkpoint: naming.Checkpoint = None,
+    labels: naming.Labels = None,
     target: Annotated[
         list[str] | None, typer.Option(help="A class, by index or label; may be repeated. [default: the top class]")
     ] = None,
@@ -121,7 +122,9 @@ def explain(
             raise ValueError("--alternatives is for one method that makes masks, e.g. --method extremal")
         wanted = Wanted(certificate or bundle is not None, calibration, survival)
         _check_evidence(wanted, draws_masks, smallest is not None, layer)
-        request = Request(images, model, bundle or out, target or [], checkpoint, device, batch, overwrite, resume)
+        request = Request(
+            images, model, bundle or out, target or [], checkpoint, device, batch, overwrite, resume, labels
+        )
         links = {link_of_meaning(one.score) for one in methods.values()}
         task = prepare(request, links.pop() if len(links) == 1 else SIGMOID if SIGMOID in links else AUTO_LINK)
         with task.working(), bundled(bundle, task, {"method": as_json(first)}):

@@ -32,6 +32,15 @@ Checkpoint = Annotated[
 ]
 """The option --checkpoint."""
 
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Names of the classes: text with one in each line, or JSON. [default: the checkpoint's or the model's]",
+    ),
+]
+"""The option --labels."""
+
 
 Setting = Annotated[
     list[str] | None,

@@ -54,6 +54,8 @@ class Request:
     batch: int | None = None
     overwrite: bool = False
     resume: bool = False
+    labels: Path | None = None
+    """A file with the names of the classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +255,7 @@ def prepare(request: Request, link: str = "auto") -> Task:
     check_writable(request.out)
     device = choose(request.device)
     open_more_formats()
-    classifier = models.load(request.model, request.checkpoint)
+    classifier = models.load(request.model, request.checkpoint, request.labels)
     place(classifier.net, device)
     targets = list(dict.fromkeys(labels.find(classifier.labels, text) for text in request.targets))
     task = Task(request, classifier, [], targets, device, link)

@@ -64,8 +64,11 @@ def find_layer(model: Model, layer: str) -> nn.Module:
 
 
 def nearest_layers(layer: str, names: Iterable[str]) -> list[str]:
-    """Up to three of the names that are most like `layer`: first one that differs from it in its numbers only.
+    """Up to three of the names that are most like `layer`: first that which it has in another wrapper of the model, such as
+    data-parallel training, `torch.compile` and PEFT, then one that differs from it in its numbers only.
 
+    >>> nearest_layers("layer4", ["module", "module.layer3", "module.layer4", "module.layer4.0"])[0]
+    'module.layer4'
     >>> nearest_layers("layer4.9.conv3", ["conv1", "layer1.0.conv3", "layer4.1.conv3", "layer4.2.conv2", "layer4.2.conv3"])
     ['layer4.2.conv3', 'layer4.1.conv3', 'layer4.2.conv2']
     """
@@ -76,9 +79,18 @@ def nearest_layers(layer: str, names: Iterable[str]) -> list[str]:
         differences = [abs(int(one) - other) for one, other in zip(re.findall(r"\d+", name), numbers, strict=True)]
         return sum(map(bool, differences)), sum(differences)
 
+    unwrapped = [name for name in candidates if _unwrapped(name) == _unwrapped(layer)]
     same_words = [name for name in candidates if re.sub(r"\d+", "0", name) == re.sub(r"\d+", "0", layer)]
     similar = difflib.get_close_matches(layer, candidates, n=3, cutoff=0.5)
-    return list(dict.fromkeys([*sorted(same_words, key=distance)[:1], *similar]))[:3] or candidates[-2:]
+    return list(dict.fromkeys([*unwrapped[:1], *sorted(same_words, key=distance)[:1], *similar]))[:3] or candidates[-2:]
+
+
+WRAPPERS = frozenset({"module", "_orig_mod", "base_model", "model", "base_layer"})
+"""Parts of a layer's name that DistributedDataParallel, torch.compile and PEFT add."""
+
+
+def _unwrapped(name: str) -> list[str]:
+    return [part for part in name.split(".") if part not in WRAPPERS]
 
 
 class CallChooser:

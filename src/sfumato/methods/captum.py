@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfumato.attribution import Attribution
-from sfumato.layers.capture import find_layer
+from sfumato.layers.capture import find_layer, watched
 from sfumato.methods.method import Method, check_reduction, reduce_channels
 from sfumato.model.effects import Model
 from sfumato.model.inputs import describe
@@ -105,7 +105,7 @@ class Captum(Method):
         cls = self._class()
         _, whole = subject.probe(MEMORY)
         scores = _Scores(subject)
-        layer = {"layer": find_layer(subject.model, self.layer)} if self.needs_layer else {}
+        layer = {"layer": self._find_layer(subject)} if self.needs_layer else {}
         with subject.surroundings.computing(), ONE_AT_A_TIME, _restored(subject.model), _seeded(self.seed):
             x = subject.inputs.clone().requires_grad_()
             of_class, of_attribute = self._split_arguments(cls, x)
@@ -118,6 +118,24 @@ class Captum(Method):
     def needs_layer(self) -> bool:  # type: ignore[override]  # it depends on the method of Captum
         """Whether the method uses a layer. Raises the errors of a call if there is no such method."""
         return "layer" in inspect.signature(self._class()).parameters
+
+    def _find_layer(self, subject: Subject) -> nn.Module:
+        """The layer. Raises `ValueError` if it puts out no tensors, but an object, of which Captum sees nothing."""
+        module = find_layer(subject.model, self.layer)
+        kinds: list[str] = []
+
+        def see(output: Any) -> None:
+            if not isinstance(output, Tensor | tuple):
+                kinds.append(type(output).__name__)
+
+        with subject.surroundings.computing(), torch.no_grad(), watched(module, "output", see):
+            subject.phi(subject.inputs[:1], subject.query[:1])
+        if kinds:
+            raise ValueError(
+                f"the layer {self.layer!r} puts out a {kinds[0]}, not a tensor; name a layer inside it, of "
+                "[name for name, _ in model.named_modules()]"
+            )
+        return module
 
     def _class(self) -> Callable[..., Any]:
         path = self.name.removeprefix("captum:")

@@ -1,6 +1,7 @@
 """The outputs of a model: converted to tensors, paired, and compared between two passes."""
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,16 @@ def pairs_of(a: Any, b: Any) -> list[tuple[Any, Any]] | None:
     >>> pairs_of([1, 2], [1]) is None
     True
     """
-    values_a, form_a = tree_flatten(a)
-    values_b, form_b = tree_flatten(b)
+    values_a, form_a = tree_flatten(_parts(a) if is_dataclass(a) else a)
+    values_b, form_b = tree_flatten(_parts(b) if is_dataclass(b) else b)
     return list(zip(values_a, values_b, strict=True)) if form_a == form_b else None
+
+
+def _parts(outputs: Any) -> Any:
+    """A dataclass as a dict; those of transformers, which are mappings too, as they are."""
+    if not isinstance(outputs, type | Mapping):
+        return {entry.name: getattr(outputs, entry.name) for entry in fields(outputs)}
+    return outputs
 
 
 def tolerance(values: Float[Tensor, "..."], rounding: float = 0.0) -> Float[Tensor, ""]:

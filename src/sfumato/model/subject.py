@@ -16,7 +16,7 @@ from sfumato.model.inputs import check_batch_axis, check_inputs, check_model
 from sfumato.model.memory import rows_within
 from sfumato.model.modes import Surroundings
 from sfumato.model.outputs import as_tensors, same_first_row, same_outputs
-from sfumato.scores import Score, as_score, check_finite, check_score, is_of_class
+from sfumato.scores import Score, as_score, check_finite, check_score, is_of_class, logits_of
 
 WHOLE = "the whole inputs"
 """The words for unperturbed inputs in messages."""
@@ -149,8 +149,9 @@ class Subject:
         scores = check_score(self.score(outputs, query), outputs, len(query)).float()
         if self.habits.score is None:
             self.habits.score = self.score.resolve(outputs)
-            if isinstance(outputs, Tensor) and math.prod(outputs.shape[2:]) > 1 and is_of_class(self.score):
-                self.habits.places = tuple(outputs.shape[2:])
+            logits = outputs if isinstance(outputs, Tensor) else logits_of(outputs)
+            if isinstance(logits, Tensor) and math.prod(logits.shape[2:]) > 1 and is_of_class(self.score):
+                self.habits.places = tuple(logits.shape[2:])
         return scores
 
     @property

