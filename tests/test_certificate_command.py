@@ -60,6 +60,20 @@ def test_a_certificate_is_printed_and_written(folder) -> None:
     with Image.open(stem.with_suffix(".png")) as figure:
         assert figure.width > 500
     assert "bright (0)" in found.stdout
+    saved = sfumato.load(folder / "out" / "photo-bright.safetensors")
+    assert saved.about["certificate"]["findings"] == content["findings"]
+    page = sfumato.report.html(saved)
+    assert page.count("<li><strong") == len(content["findings"])
+    assert "Shown alone, these" in page
+
+
+@pytest.mark.parametrize(
+    "wrong", [3, {"findings": 3}, {"findings": [3]}, {"findings": [{"holds": "<b>", "claim": "<i>"}]}]
+)
+def test_a_page_takes_whatever_a_file_says_of_a_certificate(wrong) -> None:
+    result = sfumato.Attribution(map=torch.rand(1, 1, 8, 8), about={"certificate": wrong})
+    page = sfumato.report.html(result)
+    assert "<i>" not in page
 
 
 def test_what_was_measured_before_is_used(folder) -> None:

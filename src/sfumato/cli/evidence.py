@@ -58,6 +58,12 @@ class Wanted:
         return certify(result, classifier.net, inputs, query.target, labels=names)[0]
 
 
+def findings(certificate: "Certificate") -> dict[str, Any]:
+    """What the summary of a result and its `about` say of a certificate."""
+    content = certificate.as_json()
+    return {name: content[name] for name in ("area", "holds", "findings")}
+
+
 def write(certificate: "Certificate", query: "Query", classifier: "Classifier", out: Path) -> None:
     """Write the figure, the sentences and numbers, and the sets of a certificate, and print it."""
     from safetensors.torch import save_file

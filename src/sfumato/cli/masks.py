@@ -60,6 +60,8 @@ def explain_with_masks(
         for index, explanation in enumerate(group):
             inputs = batch.inputs[index : index + 1]
             certificate = wanted.certify(explanation.result, classifier, inputs, explanation.query)
+            if certificate is not None:
+                explanation.search["certificate"] = evidence.findings(certificate)
             _write(explanation, classifier, task.request.out, keep, alternatives)
             task.written += 1
             _print(explanation, classifier)

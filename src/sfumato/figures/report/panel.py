@@ -18,6 +18,15 @@ from sfumato.figures.report.page import scrollable
 from sfumato.figures.report.pictures import Frames, PerturbedLevels, frames
 from sfumato.methods.sufficient import SmallestArea
 
+CERTIFICATE = "certificate"
+"""The entry of `about` with a certificate's findings."""
+
+WORDS = {"True": "Yes", "False": "No"}
+"""Whether a claim holds, in words."""
+
+HELD = {"True": "held", "False": "failed"}
+"""The same as a class of style."""
+
 VIEWS = {"overlay": "Overlay", "black": "Blacked out", "seen": "Blurred", "heat": "Heat map"}
 """Views of a mask, by their names in the script."""
 
@@ -82,7 +91,8 @@ class Panel:
         parts.append(_bounds(whole, blank, has_masks=bool(rows)))
         if search is not None:
             parts.append(_search_sentence(search))
-        parts.append(_about_table(self.result.about))
+        parts.append(_claims(self.result.about.get(CERTIFICATE)))
+        parts.append(_about_table({key: value for key, value in self.result.about.items() if key != CERTIFICATE}))
         return tag(
             "article",
             *parts,
@@ -186,6 +196,26 @@ def _search_sentence(search: SearchOutcome) -> Html:
         )
     count = "" if search.count is None else f", {search.count} channels"
     return tag("p", f"The smallest area that keeps the score wanted, {wanted}: a* = {percent(search.area)}{count}.")
+
+
+def _claims(certificate: Any) -> Html | None:
+    """What the explanation may claim and what not, a line for each claim; `None` if it was not tested.
+
+    A file may hold anything in its place; what is no finding is left out.
+    """
+    findings = certificate.get("findings") if isinstance(certificate, Mapping) else None
+    known = [one for one in findings if isinstance(one, Mapping)] if isinstance(findings, list | tuple) else []
+    items = [
+        tag(
+            "li",
+            tag("strong", WORDS.get(str(one.get("holds")), "Unknown"), class_=HELD.get(str(one.get("holds")))),
+            f" {one.get('claim', '')}. {one.get('sentence', '')}",
+        )
+        for one in known
+    ]
+    return (
+        tag("div", tag("h4", "What the explanation may claim"), tag("ul", *items, class_="claims")) if items else None
+    )
 
 
 def _about_table(about: Mapping[str, Any]) -> Html | None:
