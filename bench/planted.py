@@ -1,0 +1,205 @@
+"""Judge methods by the measured importance of parts: `python bench/planted.py CACHE ROWS.jsonl`.
+
+Networks × worlds × methods × pictures, a line of the file each. What is in the file is not done again, so that a run can be
+stopped and continued, and files of several machines can be joined by `cat`. `--table` only sums a file up. CACHE is the folder
+of the networks (`bench/planted_nets.py`), which are trained if they are missing.
+
+The pictures are held-out ones that the network gets right; in the world "planted" those of class 0 with the cue.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from planted_nets import FIRST, HELD_OUT, LAYERS, MEAN, NETWORKS, STD, WORLDS, accuracy, network, normalised
+from torch import Tensor, nn
+
+import sfumato
+from sfumato.data.scenes import CUE, DISTRACTOR, PARTS, Scenes
+from sfumato.metrics import Case, PartImportance
+
+AT_ONCE = 10
+"""Pictures in one call of a method."""
+
+Extremal = sfumato.ExtremalPerturbation
+WINDOW = {"sliding_window_shapes": (3, 12, 12), "strides": (3, 4, 4)}
+
+METHODS: dict[str, Callable[[str], Any]] = {
+    "extremal order": lambda layer: sfumato.ExtremalOrder(),
+    "extremal, maps": lambda layer: Extremal.for_maps(),
+    "extremal, delete": lambda layer: Extremal(game="delete"),
+    "extremal": lambda layer: Extremal(),
+    "extremal, smooth": lambda layer: Extremal.smooth_masks(),
+    "meaningful": lambda layer: sfumato.MeaningfulPerturbation(),
+    "IGOS": lambda layer: sfumato.IGOS(),
+    "RISE": lambda layer: sfumato.RISE(samples=1000),
+    "greedy order": lambda layer: sfumato.GreedyOrder(),
+    "occlusion": lambda layer: sfumato.Captum("Occlusion", arguments=WINDOW),
+    "Grad-CAM": lambda layer: sfumato.GradCAM(layer=layer),
+    "linear, layer": lambda layer: sfumato.LinearApproximation(layer=layer),
+    "linear, input": lambda layer: sfumato.LinearApproximation(),
+    "integrated gradients": lambda layer: sfumato.Captum("IntegratedGradients"),
+    "guided backprop": lambda layer: sfumato.GuidedBackprop(),
+    "gradient": lambda layer: sfumato.Gradient(),
+    "centre": lambda layer: sfumato.Centre(),
+}
+"""By name, for the layer of Grad-CAM. Settings are the defaults, except the number of RISE's masks and occlusion's window."""
+FAMILY = tuple(name for name in METHODS if name.startswith("extremal"))
+
+
+def protocol(scenes: Scenes) -> PartImportance:
+    return PartImportance(scenes, mean=MEAN, std=STD)
+
+
+def subjects(net: nn.Module, world: str, count: int) -> Iterator[tuple[int, Tensor, int]]:
+    """Scenes that the network gets right: their index, the input and the class."""
+    scenes = WORLDS[world]
+    for index in range(FIRST, FIRST + 100 * count):
+        if count == 0:
+            return
+        drawing = scenes.drawing(index)
+        if world == "planted" and (drawing.scene.label or CUE not in drawing.scene.names):
+            continue
+        x = normalised(drawing.picture()[None].float() / 255)
+        with torch.no_grad():
+            right = int(net(x).argmax()) == drawing.scene.label
+        if right:
+            count -= 1
+            yield index, x, drawing.scene.label
+
+
+def measure(path: Path, options: argparse.Namespace) -> None:
+    """Do what the file does not have yet."""
+    done = {key_of(row) for row in read(path)} if path.exists() else set()
+    with path.open("a", encoding="utf-8") as file:
+        for world in options.worlds:
+            for name in options.networks:
+                net, judge = network(name, world, options.cache), protocol(WORLDS[world])
+                chosen = list(subjects(net, world, options.pictures))
+                for method in options.methods:
+                    make = METHODS[method](LAYERS[name])
+                    todo = [one for one in chosen if (world, name, method, one[0]) not in done]
+                    for start in range(0, len(todo), AT_ONCE):
+                        group = todo[start : start + AT_ONCE]
+                        inputs, targets = torch.cat([x for _, x, _ in group]), [label for *_, label in group]
+                        began = time.perf_counter()
+                        result = make(net, inputs, torch.tensor(targets))
+                        seconds = (time.perf_counter() - began) / len(group)
+                        for place, (index, x, label) in enumerate(group):
+                            case = Case(result[place], net, x, label, picture=str(index))
+                            about = {"world": world, "network": name, "method": method, "picture": index}
+                            row = about | dict(judge.measure(case)) | {"seconds": seconds}
+                            if method == options.methods[0]:
+                                row["effects"] = dict(judge.effects(case))
+                            file.write(json.dumps(row) + "\n")
+                        file.flush()
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        yield json.loads(line)
+
+
+def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["world"], row["network"], row["method"], row["picture"]
+
+
+def shown(estimate: Any, percent: bool = False, signed: bool = False) -> str:
+    """A number with its interval."""
+    if estimate.count == 0:
+        return "–"
+    scale, digits = (100, 0) if percent else (1, 2)
+    value, low, high = (
+        f"{scale * number:{'+' if signed else ''}.{digits}f}"
+        for number in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value} [{low}, {high}]"
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The measures of each method, and by how much its rank correlation differs from that of the best of the family, paired."""
+    groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for row in sorted(rows, key=lambda row: row["picture"]):
+        groups[row["world"], row["network"]][row["method"]].append(row)
+    judge = PartImportance()
+    for (world, name), methods in groups.items():
+        estimates = {method: judge.summarise(methods[method]) for method in METHODS if method in methods}
+        best = max(
+            (m for m in estimates if m in FAMILY), key=lambda m: estimates[m]["rank correlation"].value, default=None
+        )
+        yield f"\n{world}, {name}: the best of the family is {best}\n"
+        columns = (
+            *(measure.name for measure in judge.measures([])),
+            "less than the best of the family",
+            "s",
+            "pictures",
+        )
+        yield "| method | " + " | ".join(columns) + " |"
+        yield "| --- |" + " ---: |" * len(columns)
+        for method in sorted(estimates, key=lambda m: -estimates[m]["rank correlation"].value):
+            numbers = [shown(estimates[method][m.name], m.percent, "above" in m.name) for m in judge.measures([])]
+            same = {row["picture"] for row in methods[method]}
+            if best is None or method == best:
+                less = "–"
+            else:
+                both = same & {row["picture"] for row in methods[best]}
+                pair = [[row for row in methods[m] if row["picture"] in both] for m in (best, method)]
+                less = shown(judge.compared(*pair)["rank correlation"], signed=True)
+            seconds = statistics.median(row["seconds"] for row in methods[method])
+            yield f"| {method} | " + " | ".join(numbers) + f" | {less} | {seconds:.2g} | {len(same)} |"
+
+
+def evidence(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What removal measured: the mean change of the score for each kind of element, in shares of the scene's largest."""
+    yield "\n| world | network | parts that the class fixes | free parts | distractors | cue | pictures |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        if "effects" in row:
+            groups[row["world"], row["network"]].append(row)
+    for (world, name), group in groups.items():
+        shares: dict[str, list[float]] = defaultdict(list)
+        for row in group:
+            scene = WORLDS[world].scene(row["picture"])
+            fixed = {part for part, v in zip(PARTS, WORLDS[world].table[scene.label], strict=True) if v is not None}
+            kinds = {element.name: element.kind for element in scene.elements}
+            for element, effect in row["effects"].items():
+                kind = kinds[element]
+                shares[kind if kind in (CUE, DISTRACTOR) else "fixed" if element in fixed else "free"].append(
+                    effect / row["effect"]
+                )
+        means = [
+            f"{statistics.mean(shares[kind]):.2f}" if shares[kind] else "–"
+            for kind in ("fixed", "free", DISTRACTOR, CUE)
+        ]
+        yield f"| {world} | {name} | " + " | ".join(means) + f" | {len(group)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("rows", type=Path)
+    parser.add_argument("--table", action="store_true", help="sum the file up, and measure nothing")
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--worlds", nargs="+", default=list(WORLDS), choices=list(WORLDS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--pictures", type=int, default=50, help="how many that the network gets right")
+    options = parser.parse_args()
+    if not options.table:
+        measure(options.rows, options)
+    rows = list(read(options.rows))
+    for world in options.worlds:
+        for name in options.networks:
+            share = accuracy(network(name, world, options.cache), WORLDS[world])
+            print(f"{world}, {name}: {share:.1%} of {HELD_OUT} held-out pictures right")
+    print("\n".join([*evidence(rows), *table(rows)]))
+
+
+if __name__ == "__main__":
+    main()
