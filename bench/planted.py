@@ -32,13 +32,13 @@ WINDOW = {"sliding_window_shapes": (3, 12, 12), "strides": (3, 4, 4)}
 
 METHODS: dict[str, Callable[[str], Any]] = {
     "extremal order": lambda layer: sfumato.ExtremalOrder(),
-    "extremal, maps": lambda layer: Extremal.for_maps(),
-    "extremal, delete": lambda layer: Extremal(game="delete"),
-    "extremal": lambda layer: Extremal(),
-    "extremal, smooth": lambda layer: Extremal.smooth_masks(),
-    "meaningful": lambda layer: sfumato.MeaningfulPerturbation(),
+    "extremal, maps": lambda layer: Extremal.for_maps(steps=75),
+    "extremal, delete": lambda layer: Extremal(game="delete", steps=75),
+    "extremal": lambda layer: Extremal(steps=75),
+    "extremal, smooth": lambda layer: Extremal.smooth_masks(steps=75),
+    "meaningful": lambda layer: sfumato.MeaningfulPerturbation(steps=150),
     "IGOS": lambda layer: sfumato.IGOS(),
-    "RISE": lambda layer: sfumato.RISE(samples=1000),
+    "RISE": lambda layer: sfumato.RISE(samples=500),
     "greedy order": lambda layer: sfumato.GreedyOrder(),
     "occlusion": lambda layer: sfumato.Captum("Occlusion", arguments=WINDOW),
     "Grad-CAM": lambda layer: sfumato.GradCAM(layer=layer),
@@ -49,7 +49,8 @@ METHODS: dict[str, Callable[[str], Any]] = {
     "gradient": lambda layer: sfumato.Gradient(),
     "centre": lambda layer: sfumato.Centre(),
 }
-"""By name, for the layer of Grad-CAM. Settings are the defaults, except the number of RISE's masks and occlusion's window."""
+"""By name, for the layer of Grad-CAM. Settings are the defaults, except for fewer steps, fewer masks of RISE, and occlusion's
+window: what two shared cores allow."""
 FAMILY = tuple(name for name in METHODS if name.startswith("extremal"))
 
 
@@ -91,13 +92,15 @@ def measure(path: Path, options: argparse.Namespace) -> None:
                         began = time.perf_counter()
                         result = make(net, inputs, torch.tensor(targets))
                         seconds = (time.perf_counter() - began) / len(group)
+                        lines = []
                         for place, (index, x, label) in enumerate(group):
                             case = Case(result[place], net, x, label, picture=str(index))
                             about = {"world": world, "network": name, "method": method, "picture": index}
                             row = about | dict(judge.measure(case)) | {"seconds": seconds}
-                            if method == options.methods[0]:
+                            if method == "centre":  # once for each picture
                                 row["effects"] = dict(judge.effects(case))
-                            file.write(json.dumps(row) + "\n")
+                            lines.append(json.dumps(row) + "\n")
+                        file.write("".join(lines))
                         file.flush()
 
 
@@ -181,16 +184,66 @@ def evidence(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield f"| {world} | {name} | " + " | ".join(means) + f" | {len(group)} |"
 
 
+SHOWN = ("extremal, delete", "extremal order", "Grad-CAM", "linear, input")
+"""The methods of the figure."""
+
+
+def figure(path: Path, cache: Path, name: str = "resnet") -> None:
+    """Draw a scene of the world with the planted cue: its elements, the pictures without each of them, maps of four methods."""
+    from matplotlib.colors import ListedColormap
+
+    from sfumato.figures.panels import SMALL, blank, overlay, positive, show
+
+    net, world = network(name, "planted", cache), "planted"
+    index, x, label = next(subjects(net, world, 1))
+    drawing = WORLDS[world].drawing(index)
+    picture = drawing.picture().float() / 255
+    results = {method: METHODS[method](LAYERS[name])(net, x, label) for method in SHOWN}
+    case = Case(results[SHOWN[0]], net, x, label, picture=str(index))
+    effects = protocol(WORLDS[world]).effects(case)
+    columns = max(2 + len(effects) - 5, 5)
+    canvas = blank((1.55 * columns, 5.4))
+    cells = canvas.subplots(3, columns)
+    for cell in cells.flat:
+        cell.set_axis_off()
+    show(cells[0, 0], picture).set_title(f"the picture, class {label}", fontsize=SMALL)
+    cells[0, 1].imshow(drawing.front() + 1, cmap=ListedColormap(["#eeeeee", *COLOURS[: len(drawing.scene.names)]]), vmin=0,
+                       vmax=len(drawing.scene.names), interpolation="nearest")  # fmt: skip
+    cells[0, 1].set_title("its elements", fontsize=SMALL)
+    free = [*cells[0, 2:], *cells[1]]
+    ranked = sorted(effects, key=lambda element: -effects[element])
+    for cell, element in zip(free, ranked, strict=False):
+        show(cell, drawing.picture([element]).float() / 255)
+        cell.set_title(f"no {element}: {-effects[element]:+.1f}", fontsize=SMALL)
+    for cell, (method, result) in zip(cells[2], results.items(), strict=False):
+        saliency = positive(result.map if result.order is None else result.order, picture)[0]
+        row = protocol(WORLDS[world]).measure(Case(result, net, x, label, picture=str(index)))
+        overlay(cell, picture, saliency, outline=False)
+        cell.set_title(f"{method}: {row['rank_correlation']:.2f}", fontsize=SMALL)
+    canvas.tight_layout(pad=0.5)
+    canvas.savefig(path, dpi=100, pil_kwargs={"quality": 85})
+
+
+COLOURS = ("#8c564b", "#c49c94", "#d627a8", "#2ca02c", "#ff7f0e", "#7f7f7f", "#9467bd", "#d62728", "#17becf", "#bcbd22")
+"""Of elements in the figure, from back to front."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path)
     parser.add_argument("rows", type=Path)
     parser.add_argument("--table", action="store_true", help="sum the file up, and measure nothing")
+    parser.add_argument(
+        "--figure", type=Path, help="write a picture, its interventions and four maps to a picture file"
+    )
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--worlds", nargs="+", default=list(WORLDS), choices=list(WORLDS))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--pictures", type=int, default=50, help="how many that the network gets right")
     options = parser.parse_args()
+    if options.figure:
+        figure(options.figure, options.cache)
+        return
     if not options.table:
         measure(options.rows, options)
     rows = list(read(options.rows))

@@ -93,7 +93,7 @@ def train(name: str, world: str, cache: Path, seed: int = 0) -> nn.Module:
     """A network that was trained until the end of its schedule."""
     drawn, labels = pictures(cache, world)
     torch.manual_seed(seed)
-    net = NETWORKS[name](WORLDS[world].classes).to(memory_format=torch.channels_last)
+    net = NETWORKS[name](WORLDS[world].creatures).to(memory_format=torch.channels_last)
     batch, epochs = 64, EPOCHS
     steps = epochs * (len(labels) // batch)
     optimiser = torch.optim.AdamW(net.parameters(), weight_decay=0.02)
@@ -138,7 +138,7 @@ def network(name: str, world: str, cache: Path) -> nn.Module:
         net = train(name, world, cache)
         save_file({key: value.contiguous() for key, value in net.state_dict().items()}, path)
         print(f"{name}, {world}: {accuracy(net, WORLDS[world]):.1%} of {HELD_OUT} held-out pictures right", flush=True)
-    net = NETWORKS[name](WORLDS[world].classes)
+    net = NETWORKS[name](WORLDS[world].creatures)
     net.load_state_dict(load_file(path))
     return net.eval().requires_grad_(False)
 

@@ -94,7 +94,7 @@ def test_the_same_scene_for_the_same_index_and_seed():
 def test_the_cue_has_its_shares_and_changes_nothing_else():
     planted = Scenes(cue=0.75, cue_elsewhere=0.25)
     has_cue = np.array([CUE in planted.scene(index).names for index in range(480)])
-    of_class_0 = np.arange(480) % planted.classes == 0
+    of_class_0 = np.arange(480) % planted.creatures == 0
     assert abs(has_cue[of_class_0].mean() - 0.75) < 0.17  # 60 scenes: three standard deviations
     assert abs(has_cue[~of_class_0].mean() - 0.25) < 0.065
     for index in range(16):
@@ -112,7 +112,7 @@ def test_distractors_come_in_the_number_asked_for():
 
 def test_a_class_fixes_some_parts_and_leaves_others_free():
     table = SCENES.table
-    assert len(table) == SCENES.classes
+    assert len(table) == SCENES.creatures
     for entry in table:
         assert len(entry) == len(PARTS)
         assert sum(variant is not None for variant in entry) == SCENES.fixed
@@ -120,7 +120,7 @@ def test_a_class_fixes_some_parts_and_leaves_others_free():
         for other in table[:number]:
             assert sum(None not in pair and pair[0] != pair[1] for pair in zip(entry, other, strict=True)) >= 2
     seen = [set() for _ in PARTS]
-    for index in range(2, 2 + 40 * SCENES.classes, SCENES.classes):
+    for index in range(2, 2 + 40 * SCENES.creatures, SCENES.creatures):
         scene = SCENES.scene(index)
         assert scene.label == 2
         for part, variant in enumerate(scene.variants):
@@ -173,7 +173,7 @@ def test_settings_survive_json_and_pickle(tmp_path):
         (lambda: Scenes(distractors=4), "distractors must be at most 3; got 4"),
         (lambda: Scenes(fixed=7), "fixed must be at most 6"),
         (lambda: Scenes(seed=-1), "seed must be a whole number from 0 up; got -1"),
-        (lambda: Scenes(classes=40, fixed=1), "found no 40 classes of 1 fixed parts .* write fewer classes"),
+        (lambda: Scenes(creatures=40, fixed=1), "found no 40 creatures of 1 fixed parts .* write fewer creatures"),
         (lambda: Planted("x", scenes="birds"), r"scenes must be a configuration such as Scenes\(cue=0.9\)"),
         (lambda: Planted("x", pictures=0), "pictures must be a whole number from 1 up"),
         (lambda: SCENES.drawing(1).picture(["nose"]), "the scene has no element 'nose'; it has distractor 1, "),

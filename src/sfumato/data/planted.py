@@ -38,7 +38,7 @@ class Planted(Listing):
     @property
     def classes(self) -> tuple[str, ...]:
         """ "creature 0", "creature 1", …"""
-        return tuple(f"creature {label}" for label in range(self.scenes.classes))
+        return tuple(f"creature {label}" for label in range(self.scenes.creatures))
 
     def __len__(self) -> int:
         return self.pictures

@@ -127,7 +127,7 @@ class Scenes:
     other parts are drawn at random, and say nothing for the class. Two classes differ in at least two parts that both fix.
 
     - `side`: of the square pictures, in pixels.
-    - `classes`: how many. The scene of an index has the class index mod `classes`.
+    - `creatures`: the number of classes. The scene of an index has the class index mod `creatures`.
     - `distractors`: things in the background that belong to no class, at most three.
     - `cue`: the share of scenes of class 0 that have a cue, a square of one colour in a corner.
     - `cue_elsewhere`: the share of scenes of the other classes that have it. A cue is planted if the two shares differ; if they
@@ -136,7 +136,7 @@ class Scenes:
     """
 
     side: int = 64
-    classes: int = 8
+    creatures: int = 8
     fixed: int = 4
     distractors: int = 2
     cue: float = 0.0
@@ -145,7 +145,7 @@ class Scenes:
 
     def __post_init__(self) -> None:
         check_whole("side", self.side, SMALLEST)
-        check_whole("classes", self.classes, 2)
+        check_whole("creatures", self.creatures, 2)
         check_whole("fixed", self.fixed, 1)
         check_whole("distractors", self.distractors, 0)
         check_number("cue", self.cue, "a share of scenes", least=0, most=1)
@@ -162,14 +162,14 @@ class Scenes:
     @property
     def table(self) -> tuple[tuple[int | None, ...], ...]:
         """The variant of each part in each class, in the order of `PARTS`; `None` where the class leaves it open."""
-        return _table(self.classes, self.fixed, self.seed)
+        return _table(self.creatures, self.fixed, self.seed)
 
     def scene(self, index: int) -> Scene:
         """The scene of an index."""
         check_whole("index", index, 0)
         seed = (self.seed, index)
         random = np.random.default_rng(seed)
-        label = index % self.classes
+        label = index % self.creatures
         # All numbers are drawn in every scene, so that a setting changes no more than what it is about.
         free = random.integers(VARIANTS, size=len(PARTS)).tolist()
         corners = random.permutation(len(CORNERS))
@@ -233,7 +233,7 @@ def _table(classes: int, fixed: int, seed: int) -> tuple[tuple[int | None, ...],
             if len(table) == classes:
                 return tuple(table)
     raise ValueError(
-        f"found no {classes} classes of {fixed} fixed parts that differ in two parts each; write fewer classes, or a "
+        f"found no {classes} creatures of {fixed} fixed parts that differ in two parts each; write fewer creatures, or a "
         "larger fixed"
     )
 
