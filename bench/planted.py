@@ -35,7 +35,6 @@ METHODS: dict[str, Callable[[str], Any]] = {
     "extremal, maps": lambda layer: Extremal.for_maps(steps=75),
     "extremal, delete": lambda layer: Extremal(game="delete", steps=75),
     "extremal": lambda layer: Extremal(steps=75),
-    "extremal, smooth": lambda layer: Extremal.smooth_masks(steps=75),
     "meaningful": lambda layer: sfumato.MeaningfulPerturbation(steps=150),
     "IGOS": lambda layer: sfumato.IGOS(),
     "RISE": lambda layer: sfumato.RISE(samples=500),
@@ -83,25 +82,31 @@ def measure(path: Path, options: argparse.Namespace) -> None:
             for name in options.networks:
                 net, judge = network(name, world, options.cache), protocol(WORLDS[world])
                 chosen = list(subjects(net, world, options.pictures))
-                for method in options.methods:
-                    make = METHODS[method](LAYERS[name])
-                    todo = [one for one in chosen if (world, name, method, one[0]) not in done]
-                    for start in range(0, len(todo), AT_ONCE):
-                        group = todo[start : start + AT_ONCE]
-                        inputs, targets = torch.cat([x for _, x, _ in group]), [label for *_, label in group]
-                        began = time.perf_counter()
-                        result = make(net, inputs, torch.tensor(targets))
-                        seconds = (time.perf_counter() - began) / len(group)
-                        lines = []
-                        for place, (index, x, label) in enumerate(group):
-                            case = Case(result[place], net, x, label, picture=str(index))
-                            about = {"world": world, "network": name, "method": method, "picture": index}
-                            row = about | dict(judge.measure(case)) | {"seconds": seconds}
-                            if method == "centre":  # once for each picture
-                                row["effects"] = dict(judge.effects(case))
-                            lines.append(json.dumps(row) + "\n")
-                        file.write("".join(lines))
-                        file.flush()
+                for start in range(0, len(chosen), AT_ONCE):
+                    for method in options.methods:
+                        group = chosen[start : start + AT_ONCE]
+                        group = [one for one in group if (world, name, method, one[0]) not in done]
+                        if group:
+                            about = {"world": world, "network": name, "method": method}
+                            lines = [json.dumps(about | row) + "\n" for row in rows_of(net, name, method, group, judge)]
+                            file.write("".join(lines))
+                            file.flush()
+
+
+def rows_of(
+    net: nn.Module, name: str, method: str, group: Sequence[tuple[int, Tensor, int]], judge: PartImportance
+) -> Iterator[dict[str, Any]]:
+    """The rows of one method for some pictures, which are explained together."""
+    inputs, targets = torch.cat([x for _, x, _ in group]), [label for *_, label in group]
+    began = time.perf_counter()
+    result = METHODS[method](LAYERS[name])(net, inputs, torch.tensor(targets))
+    seconds = (time.perf_counter() - began) / len(group)
+    for place, (index, x, label) in enumerate(group):
+        case = Case(result[place], net, x, label, picture=str(index))
+        row: dict[str, Any] = {"picture": index} | dict(judge.measure(case)) | {"seconds": seconds}
+        if method == "centre":  # once for each picture
+            row["effects"] = dict(judge.effects(case))
+        yield row
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:

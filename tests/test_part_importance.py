@@ -1,6 +1,7 @@
 """Importance of parts, beside a literal computation and networks whose evidence is known."""
 
 import math
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,10 @@ from sfumato.attribution import Attribution
 from sfumato.data import Scenes
 from sfumato.data.scenes import DISTRACTOR, Drawing
 from sfumato.metrics import Case, PartImportance
+from sfumato.runs.execution.session import begin
+from sfumato.runs.plans.plan import parse
+from sfumato.runs.results import summary
+from sfumato.runs.results.record import Place, read_record
 
 SCENES = Scenes(cue=1, cue_elsewhere=1)
 WITH_ALL = 3
@@ -194,3 +199,53 @@ def test_cases_that_show_something_else(change, message):
 def test_settings_that_cannot_be_used(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+NET = """
+import torch
+from sfumato.models import Classifier, Preparation
+
+class Magenta(torch.nn.Module):
+    def forward(self, x):
+        red, green, blue = (x * 0.25 + 0.5).unbind(1)
+        count = ((red > 0.85) & (green < 0.05) & (blue > 0.7)).float().sum((1, 2))
+        return torch.stack([count / 10 + 0 * x.sum((1, 2, 3))] + 7 * [torch.zeros_like(count)], 1)
+
+def magenta():
+    labels = tuple(f"creature {label}" for label in range(8))
+    return Classifier("magenta", Magenta().eval(), Preparation(64, None, (0.5,) * 3, (0.25,) * 3), labels)
+"""
+PLAN = """
+[models]
+magenta = "MODULE:magenta"
+
+[methods]
+centre = "Centre"
+
+[protocols.parts]
+use = "PartImportance"
+mean = [0.5, 0.5, 0.5]
+std = [0.25, 0.25, 0.25]
+scenes = { use = "sfumato.data:Scenes", cue = 1.0 }
+
+[data.planted]
+use = "Planted"
+path = "drawn"
+pictures = 2
+first = 7
+scenes = { use = "sfumato.data:Scenes", cue = 1.0 }
+"""
+
+
+def test_a_run_over_the_data_set(tmp_path, monkeypatch):
+    module = f"magenta_{time.monotonic_ns()}"
+    (tmp_path / f"{module}.py").write_text(NET)
+    monkeypatch.syspath_prepend(tmp_path)
+    session = begin(parse(PLAN.replace("MODULE", module), tmp_path), Place(tmp_path / "run"))
+    assert list(session.work())[-1].done == 2
+    record = read_record(Place(tmp_path / "run"))
+    with record.place.store() as store:
+        rows = {row["example"]: row for row in summary.rows(record, store)}
+    assert rows["8"]["cue_effect"] == 1
+    assert rows["8"]["cue_found"] == 0
+    assert rows["7"]["effect"] == 0
