@@ -130,6 +130,8 @@ def test_a_cue_that_the_network_uses_is_found_or_not():
     assert (hit["cue_found"], missed["cue_found"], hit["cue_effect"]) == (1, 0, 1)
     assert math.isnan(hit["cue_accused"])
     assert hit["rank_correlation"] == pytest.approx(1)
+    noisy = protocol.measure(case(lambda x: magenta(x) + 1e-6 * weighted(classes=2)(x), visible["cue"], target=0))
+    assert noisy["rank_correlation"] == pytest.approx(1), "effects that are rounding only are equal"
 
 
 def test_a_cue_that_the_network_does_not_see_is_accused_or_not():

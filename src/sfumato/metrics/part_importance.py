@@ -24,6 +24,9 @@ from sfumato.settings import check_number
 
 WHO = "PartImportance"
 
+ROUNDING = 1e-5
+"""Effects are rounded to this share of the largest one, so that those that differ only by rounding of the model are equal."""
+
 SAME = 2e-3
 """How far inputs may lie from the drawn picture, in values of a picture in [0, 1]: half of a step of 8 bits."""
 
@@ -47,7 +50,8 @@ class PartImportance(Protocol):
 
     A row holds
 
-    - `rank_correlation`; `sum_correlation`, with the sum of the map over each part instead of the mean;
+    - `rank_correlation`; `sum_correlation`, with the sum of the map over each part instead of the mean. NaN if all parts
+      have the same effect;
     - `first`, whether the part that matters most by its removal has the highest mean of all;
     - `cue_found`, if the scene has a cue whose removal matters most: whether the map has its highest mean there, else NaN;
     - `cue_accused`, if the scene has a cue without an effect: whether the map has its highest mean there, else NaN;
@@ -85,11 +89,11 @@ class PartImportance(Protocol):
         effects = self._effects(case, drawing, list(visible))
         kinds = {element.name: element.kind for element in drawing.scene.elements}
         parts = [name for name in visible if kinds[name] != DISTRACTOR]
-        measured = torch.tensor([effects[name] for name in parts], dtype=torch.float64, device="cpu")
+        largest = max(abs(effect) for effect in effects.values())
+        measured = _rounded(torch.tensor([effects[name] for name in parts], dtype=torch.float64, device="cpu"), largest)
         order = finite(case.order).double()
         sums = torch.stack([order[visible[name]].sum() for name in parts])
         means = torch.stack([order[visible[name]].mean() for name in parts])
-        largest = max(abs(effect) for effect in effects.values())
         most, highest = parts[int(measured.argmax())], parts[int(means.argmax())]
         without_effect = {name for name in visible if abs(effects[name]) <= self.slight * largest}
         cue = next((name for name in parts if kinds[name] == CUE), None)
@@ -161,6 +165,10 @@ def _scores(scorer: PartScorer, pictures: Float[Tensor, "N C *S"]) -> list[float
         with subject.surroundings.computing(), torch.no_grad():
             scores += check_finite(subject.phi(rows, query), "a picture without one of its parts").tolist()
     return scores
+
+
+def _rounded(effects: Float[Tensor, " n"], largest: float) -> Float[Tensor, " n"]:
+    return (effects / (ROUNDING * largest)).round() if largest > 0 else effects
 
 
 def _correlation(measured: Float[Tensor, " n"], said: Float[Tensor, " n"]) -> float:
