@@ -122,7 +122,7 @@ def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def shown(estimate: Any, percent: bool = False, signed: bool = False) -> str:
     """A number with its interval."""
-    if estimate.count == 0:
+    if estimate.pictures < 2:
         return "–"
     scale, digits = (100, 0) if percent else (1, 2)
     value, low, high = (
@@ -132,12 +132,54 @@ def shown(estimate: Any, percent: bool = False, signed: bool = False) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """The measures of each method, and by how much its rank correlation is less than that of the reference, paired."""
-    groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+Groups = dict[tuple[str, str], dict[str, list[dict[str, Any]]]]
+
+
+def grouped(rows: Sequence[dict[str, Any]]) -> Groups:
+    """Rows by world and network, then by method, in the order of the pictures."""
+    groups: Groups = defaultdict(lambda: defaultdict(list))
     for row in sorted(rows, key=lambda row: row["picture"]):
         groups[row["world"], row["network"]][row["method"]].append(row)
-    judge = PartImportance()
+    return groups
+
+
+def less_than_reference(methods: dict[str, list[dict[str, Any]]], method: str) -> str:
+    """By how much the rank correlation of a method is less than that of the reference, on the pictures of both."""
+    if method == REFERENCE or method not in methods or REFERENCE not in methods:
+        return "–"
+    both = set.intersection(*({row["picture"] for row in methods[name]} for name in (REFERENCE, method)))
+    pair = [[row for row in methods[name] if row["picture"] in both] for name in (REFERENCE, method)]
+    return shown(PartImportance().compared(*pair)["rank correlation"], signed=True)
+
+
+def overview(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Rank correlations of all methods and networks, with the number of pictures, then differences from the reference."""
+    groups, judge = grouped(rows), PartImportance()
+    heads = [f"{world}, {name}" for world, name in groups]
+    for differences in (False, True):
+        yield (
+            "\n| "
+            + (f"less than {REFERENCE}" if differences else "rank correlation")
+            + " | "
+            + " | ".join(heads)
+            + " |"
+        )
+        yield "| --- |" + " ---: |" * len(groups)
+        for method in METHODS:
+            cells = []
+            for methods in groups.values():
+                if differences or method not in methods:
+                    cells.append(less_than_reference(methods, method))
+                else:
+                    estimate = judge.summarise(methods[method])["rank correlation"]
+                    cells.append(f"{shown(estimate)} ({estimate.pictures})")
+            if not (differences and method == REFERENCE):
+                yield f"| {method} | " + " | ".join(cells) + " |"
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The measures of each method, and by how much its rank correlation is less than that of the reference, paired."""
+    groups, judge = grouped(rows), PartImportance()
     for (world, name), methods in groups.items():
         estimates = {method: judge.summarise(methods[method]) for method in METHODS if method in methods}
         yield f"\n{world}, {name}\n"
@@ -146,15 +188,9 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield "| --- |" + " ---: |" * len(columns)
         for method in sorted(estimates, key=lambda m: -estimates[m]["rank correlation"].value):
             numbers = [shown(estimates[method][m.name], m.percent, "above" in m.name) for m in judge.measures([])]
-            same = {row["picture"] for row in methods[method]}
-            if REFERENCE not in methods or method == REFERENCE:
-                less = "–"
-            else:
-                both = same & {row["picture"] for row in methods[REFERENCE]}
-                pair = [[row for row in methods[m] if row["picture"] in both] for m in (REFERENCE, method)]
-                less = shown(judge.compared(*pair)["rank correlation"], signed=True)
+            less = less_than_reference(methods, method)
             seconds = statistics.median(row["seconds"] for row in methods[method])
-            yield f"| {method} | " + " | ".join(numbers) + f" | {less} | {seconds:.2g} | {len(same)} |"
+            yield f"| {method} | " + " | ".join(numbers) + f" | {less} | {seconds:.2g} | {len(methods[method])} |"
 
 
 def evidence(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -249,7 +285,7 @@ def main() -> None:
     for world, name in () if options.table else itertools.product(options.worlds, options.networks):
         share = accuracy(network(name, world, options.cache), WORLDS[world])
         print(f"{world}, {name}: {share:.1%} of {HELD_OUT} held-out pictures right")
-    print("\n".join([*evidence(rows), *table(rows)]))
+    print("\n".join([*evidence(rows), *overview(rows), *table(rows)]))
 
 
 if __name__ == "__main__":
