@@ -14,6 +14,8 @@ from sfumato.data.example import Thing as Thing
 from sfumato.data.folder import Folder as Folder
 from sfumato.data.imagenet import ImageNet as ImageNet
 from sfumato.data.masked import Masked as Masked
+from sfumato.data.planted import Planted as Planted
+from sfumato.data.scenes import Scenes as Scenes
 from sfumato.data.subset import Subset as Subset
 from sfumato.data.table import Table as Table
 from sfumato.data.truth import Truth as Truth

@@ -15,6 +15,7 @@ from sfumato.metrics.estimate import Estimate as Estimate
 from sfumato.metrics.estimate import Measure as Measure
 from sfumato.metrics.insertion_deletion import InsertionDeletion as InsertionDeletion
 from sfumato.metrics.monotonicity import Monotonicity as Monotonicity
+from sfumato.metrics.part_importance import PartImportance as PartImportance
 from sfumato.metrics.pointing import PointingGame as PointingGame
 from sfumato.metrics.protocol import Protocol as Protocol
 from sfumato.metrics.randomisation import Randomisation as Randomisation
