@@ -26,7 +26,7 @@ from torch import Tensor
 
 import sfumato
 from sfumato.data import pictures
-from sfumato.evidence import Calibrate, Certify, Survival, survival
+from sfumato.evidence import Calibrate, Survival, survival
 from sfumato.evidence.calibration import calibration_error
 from sfumato.metrics.intervals import wilson
 from sfumato.models import Classifier
@@ -55,7 +55,7 @@ def row_of(classifier: Classifier, inputs: Tensor, method: sfumato.ExtremalPertu
     begin = time.perf_counter()
     result = method(classifier.net, inputs, answer)
     searched = time.perf_counter()
-    (certificate,) = Certify()(result, classifier.net, inputs, answer)
+    (certificate,) = sfumato.Certify()(result, classifier.net, inputs, answer)
     done = time.perf_counter()
     return {
         "area": certificate.area,

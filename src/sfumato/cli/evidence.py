@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from sfumato.attribution import Attribution
     from sfumato.cli.queries import Query, Task
-    from sfumato.evidence import Certificate, Claim
+    from sfumato.evidence import Claim
+    from sfumato.evidence.certificate import Certificate
     from sfumato.models import Classifier
 
 
@@ -29,7 +30,8 @@ class Wanted:
 
     def claims(self, classifier: "Classifier") -> "tuple[Claim, ...]":
         """The default claims, with what was measured before, and with the sets of Grad-CAM if its layer is known."""
-        from sfumato.evidence import BetterThanChance, Calibration, Certify, Claim, SameAnswer, Survival, Survives
+        from sfumato.evidence import BetterThanChance, Calibration, Claim, SameAnswer, Survival, Survives
+        from sfumato.evidence.certificate import Certify
         from sfumato.methods import GradCAM
 
         grad_cam = classifier.placed(GradCAM())
@@ -51,7 +53,7 @@ class Wanted:
         if not self.certificate:
             return None
         from sfumato.data import labels
-        from sfumato.evidence import Certify
+        from sfumato.evidence.certificate import Certify
 
         names = [labels.synonyms(label)[0] for label in classifier.labels]
         certify = Certify(self.claims(classifier))

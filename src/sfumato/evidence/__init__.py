@@ -8,8 +8,6 @@ questions, and `limits` says when their answers differ too much.
 
 from sfumato.evidence.calibration import Calibrate as Calibrate
 from sfumato.evidence.calibration import Calibration as Calibration
-from sfumato.evidence.certificate import Certificate as Certificate
-from sfumato.evidence.certificate import Certify as Certify
 from sfumato.evidence.chance import BetterThanChance as BetterThanChance
 from sfumato.evidence.claim import Claim as Claim
 from sfumato.evidence.claim import Finding as Finding
