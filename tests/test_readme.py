@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
@@ -43,6 +44,13 @@ def test_the_example_s_target_is_the_picture_s_class():
     assert "Egyptian cat" in README
 
 
+def write_checkpoint() -> None:
+    """A network of three classes and their names, as a user may have them."""
+    timm = pytest.importorskip("timm")
+    torch.save(timm.create_model("resnet50", num_classes=3).state_dict(), "mine.pth")
+    Path("classes.txt").write_text("cat\ndog\npuma\n")
+
+
 def commands():
     for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL):
         yield from (line.split("#")[0].strip() for line in block.splitlines() if line.startswith("sfumato "))
@@ -52,13 +60,24 @@ def commands():
     "command",
     # The demo searches for three pictures; in `tests/test_cli.py` it runs with a smaller network.
     # `explain` is enough for a quick run.
-    [pytest.param(each, marks=() if each.startswith("sfumato explain") else pytest.mark.slow) for each in commands()],
+    [
+        pytest.param(
+            each, marks=() if each.startswith("sfumato explain") and "--certificate" not in each else pytest.mark.slow
+        )
+        for each in commands()
+    ],
 )
-def test_commands_run(command, monkeypatch):
+def test_commands_run(command, monkeypatch, tmp_path):
     monkeypatch.setattr(cli, "DEMO_STEPS", 2)
-    Path("picture.jpg").write_bytes(Path(samples.path("chelsea")).read_bytes())
+    monkeypatch.syspath_prepend(tmp_path)
     words = shlex.split(command)[1:]
-    if words[0] in ("explain", "channels"):  # quicker than the defaults
+    if "timm:resnet50" in words:
+        write_checkpoint()
+    Path("photos").mkdir()
+    for name in ("picture.jpg", "photo.jpg", "photos/one.jpg"):
+        Path(name).write_bytes(Path(samples.path("chelsea")).read_bytes())
+    Path("my_nets.py").write_text("from sfumato import models\n\ndef new():\n    return models.load('lite0')\n")
+    if words[0] in ("explain", "channels", "compare-models"):  # quicker than the defaults
         words += ["--steps", "2"]
     done = CliRunner().invoke(cli.app, words)
     assert done.exit_code == 0, done.output
