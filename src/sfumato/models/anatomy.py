@@ -138,8 +138,12 @@ def _last_of_effect(
     """
     parts = _parts(net)
     captured: dict[str, Tensor] = {}
-    generator = torch.Generator().manual_seed(0)
-    picture = torch.randn(example.shape, generator=generator).to(example)  # an empty one leaves rectifiers at zero
+    generator = torch.Generator("cpu").manual_seed(0)
+
+    def drawn(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator, dtype=torch.float32, device="cpu").to(like)
+
+    picture = drawn(example)  # an empty one leaves rectifiers at zero
     gradients: dict[str, Tensor | None] = {}
     try:
         with ExitStack() as effects, torch.enable_grad():
@@ -150,7 +154,7 @@ def _last_of_effect(
         score = picture.new_zeros(())
         for value in tree_flatten(logits_of(outputs))[0]:
             if isinstance(value, Tensor) and value.requires_grad:
-                score = score + (value * torch.randn(value.shape, generator=generator).to(value)).sum()
+                score = score + (value * drawn(value)).sum()
         names = [name for name in captured if captured[name].requires_grad]
         found = torch.autograd.grad(score, [captured[name] for name in names], allow_unused=True)
         gradients = dict(zip(names, found, strict=True))

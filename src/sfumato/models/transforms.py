@@ -144,7 +144,7 @@ def _scale(transform: Callable[[Any], Any], seen: dict[str, Float[Tensor, " C"]]
 
 
 def _takes_tensors(transform: Callable[[Any], Any], scale: float, seen: dict[str, Float[Tensor, " C"]]) -> bool:
-    ramp = torch.linspace(0, 1, 2 * PROBE).expand(3, PROBE, -1)
+    ramp = torch.linspace(0, 1, 2 * PROBE, dtype=torch.float32, device="cpu").expand(3, PROBE, -1)
     try:
         for values in (ramp, ramp.mT):  # some pad and resize pictures only, and constant tensors
             transform(values * scale)
@@ -159,7 +159,7 @@ def _plain(colour: tuple[int, int, int]) -> Image.Image:
 
 
 def _tensor(colour: tuple[int, int, int]) -> Float[Tensor, "3 H W"]:
-    return torch.tensor(colour, dtype=torch.float32).view(3, 1, 1).repeat(1, PROBE, PROBE)
+    return torch.tensor(colour, dtype=torch.float32, device="cpu").view(3, 1, 1).repeat(1, PROBE, PROBE)
 
 
 def _centre(transform: Callable[[Any], Any], picture: Any, side: int) -> Float[Tensor, " C"]:
@@ -197,9 +197,9 @@ def _places(
 ) -> tuple[Float[Tensor, " W"], Float[Tensor, " H"], Bool[Tensor, "H W"]]:
     """Which place of a picture each column and each row of the input shows, in [0, 1], and which pixels show any place."""
     width, height = size
-    across = ((torch.arange(width) + 0.5) / width).expand(height, width)
-    down = ((torch.arange(height) + 0.5) / height)[:, None].expand(height, width)
-    maps = torch.stack([across, down, torch.ones(height, width)]).float()
+    across = ((torch.arange(width, dtype=torch.float32, device="cpu") + 0.5) / width).expand(height, width)
+    down = ((torch.arange(height, dtype=torch.float32, device="cpu") + 0.5) / height)[:, None].expand(height, width)
+    maps = torch.stack([across, down, torch.ones(height, width, dtype=torch.float32, device="cpu")])
     if preparation.order:
         seen = _shown(preparation, maps)
         across, down, presence = seen[[preparation.order.index(colour) for colour in range(3)]].double()
@@ -232,7 +232,7 @@ def _borders(
     if not inside.all():  # where something is padded, the whole picture is inside
         resized, start = float(inside.sum()), -float(inside.nonzero()[0])
         return start * final / resized, (start + count) * final / resized
-    index = torch.arange(count, dtype=torch.float64)
+    index = torch.arange(count, dtype=torch.float64, device="cpu")
     third = count // 3
     step, offset = _line(index[third : count - third], places[third : count - third])
     # Near a border of the picture a pixel shows less than its filter wants, so the line is laid through the others.
