@@ -449,6 +449,15 @@ MEASURES = {
         ("strictly growing", UP, True),
         ("growing steps", UP, True),
     ],
+    "PartImportance": [
+        ("rank correlation", UP, False),
+        ("rank correlation of sums", UP, False),
+        ("most important part", UP, True),
+        ("cue found", UP, True),
+        ("cue accused", DOWN, True),
+        ("on distractors", DOWN, True),
+        ("on distractors, above chance", DOWN, True),
+    ],
     "PointingGame": [
         ("all", UP, True),
         ("difficult", UP, True),

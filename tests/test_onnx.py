@@ -140,7 +140,7 @@ def test_the_command_line_takes_it(written, tmp_path):
     done = CliRunner().invoke(cli.app, [*arguments, "--method", "rise", "--set", "samples=16"])
     assert done.exit_code == 0, done.output
     assert list((tmp_path / "out").iterdir())
-    refused = CliRunner().invoke(cli.app, arguments)
+    refused = CliRunner().invoke(cli.app, [*arguments, "--overwrite"])
     assert refused.exit_code == 2
     assert "EvolutionAscent" in refused.output
 

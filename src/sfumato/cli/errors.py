@@ -29,7 +29,7 @@ def reporting_errors() -> Iterator[None]:
         print_error(error)
         raise typer.Exit(FAILED) from error
     except KeyboardInterrupt as stop:
-        print_error(str(stop) or "interrupted")
+        print_error(str(stop) or "interrupted; the results written so far are kept")
         raise typer.Exit(INTERRUPTED) from None
 
 

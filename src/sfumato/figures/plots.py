@@ -72,7 +72,7 @@ def figure(
     classifier: Classifier | None = None,
     perturbation: Perturbation | None = None,
     alternatives: bool = False,
-    probabilities: Sequence[float] | Tensor | None = None,
+    probabilities: Sequence[float] | Float[Tensor, " V"] | None = None,
     at_most: bool = False,
 ) -> "Figure":
     r"""A figure of one query: the picture, the mask of each area, and the score against the area.
@@ -298,7 +298,7 @@ def _write_note(axes: "Axes", note: str, width: float, above: bool) -> None:
 def _headings(
     result: Attribution,
     query: int,
-    probabilities: Sequence[float] | Tensor | None = None,
+    probabilities: Sequence[float] | Float[Tensor, " V"] | None = None,
     at_most: bool = False,
 ) -> list[str]:
     """The heading of each mask: its area, the share of the score that it keeps, the probability, and how far restarts agree."""

@@ -251,15 +251,15 @@ class BlackBox:
         return f"BlackBox({self.function!r}, batch={self._most}, budget={self.budget}, spent={self.spent})"
 
 
-def _as_tensor(_box: BlackBox, inputs: Tensor) -> Tensor:
+def _as_tensor(_box: BlackBox, inputs: Shaped[Tensor, "N C *S"]) -> Shaped[Tensor, "N C *S"]:
     return inputs
 
 
-def _as_array(_box: BlackBox, inputs: Tensor) -> Any:
+def _as_array(_box: BlackBox, inputs: Shaped[Tensor, "N C *S"]) -> Any:
     return inputs.cpu().float().numpy() if inputs.dtype == torch.bfloat16 else inputs.cpu().numpy()
 
 
-def _as_pictures(box: BlackBox, inputs: Tensor) -> list[Image.Image]:
+def _as_pictures(box: BlackBox, inputs: Shaped[Tensor, "N C H W"]) -> list[Image.Image]:
     values = (inputs if box.restore is None else box.restore(inputs)).float().cpu()
     if values.ndim != 4 or values.shape[1] not in (1, 3):
         raise ValueError(

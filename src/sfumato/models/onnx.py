@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from sfumato.models.anatomy import describe
@@ -36,7 +36,7 @@ class OnnxNetwork(nn.Module):
     that need none. Raises `ValueError` for a file that cannot be read, and for a program with several inputs.
     """
 
-    digest: Tensor
+    digest: UInt8[Tensor, " 32"]
 
     def __init__(self, path: Path) -> None:
         super().__init__()
