@@ -8,7 +8,7 @@ import torch
 from spots import METHOD, SIDE, certificate, ones, rectangle, spots
 
 import sfumato
-from sfumato.evidence import Calibrate, Calibration, SameAnswer, Survival, Survives, survival
+from sfumato.evidence import Calibrate, Calibration, SameAnswer, Suffices, Survival, Survives, survival
 from sfumato.evidence.calibration import best_temperature, calibration_error
 from sfumato.perturbations import Blur, Constant, Noise
 
@@ -101,6 +101,21 @@ def test_the_same_answer_and_its_calibrated_probability() -> None:
     wrong = certificate(model, other, claims=(SameAnswer(),)).findings[0]
     assert not wrong.holds
     assert "answers class 1, for the whole picture class 0" in wrong.sentence
+
+
+def test_in_the_game_that_destroys_the_answer_is_to_change() -> None:
+    first, second = spots((4, 4), worth=4.0), spots((20, 20), worth=3.0)
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([first(x)[:, :1], second(x)[:, :1]], 1)
+
+    method = replace(METHOD, game="delete")
+    gone = certificate(model, rectangle(4, 4, 8, 8), method=method, claims=(SameAnswer(), Suffices()))
+    assert gone["Other answer"].holds
+    assert "Without the set the network answers class 1, for the whole picture class 0" in gone["Other answer"].sentence
+    assert gone["Decides"].numbers["probability"] == pytest.approx(float(torch.tensor([0.0, 3.0]).softmax(0)[0]))
+    left = certificate(model, rectangle(20, 20, 8, 8), method=method, claims=(SameAnswer(),))["Other answer"]
+    assert not left.holds
 
 
 def test_a_network_without_classes_has_no_answer() -> None:

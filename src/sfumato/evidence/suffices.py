@@ -22,7 +22,7 @@ class Suffices(Claim):
     def test(self, tested: Tested) -> Finding:
         """Compare the set with the whole input, and with the hidden one."""
         worth = float(tested.worth(tested.places[None])[0])
-        shown = tested.probability(tested.places)
+        shown = tested.probability(tested.shown)
         whole = tested.probability(torch.ones_like(tested.places))
         hidden = tested.probability(torch.zeros_like(tested.places))
         numbers = {"worth": worth, "probability": shown, "probability_whole": whole, "probability_hidden": hidden}

@@ -65,6 +65,11 @@ class Tested:
         return Game.named(self.method.game)
 
     @property
+    def shown(self) -> Bool[Tensor, "*S"]:
+        """What is shown where the set is put to the test: the set; in the game that destroys, all but the set."""
+        return self.places if self.game.keep else ~self.places
+
+    @property
     def perturbations(self) -> tuple[Perturbation, ...]:
         """What hid places in the search."""
         return tuple(seeded(perturbation, self.method.seed) for perturbation in self.method.used_perturbations())
