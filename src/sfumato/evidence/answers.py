@@ -35,3 +35,10 @@ def shown_logits(
                 parts.append(logits.flatten(2).mean(2) if logits.ndim > 2 else logits)
             rows.append(torch.cat(parts))
     return torch.stack(rows)
+
+
+def whole_answers(subject: Subject, perturbation: Perturbation) -> Int[Tensor, " B"]:
+    """The class that the network answers for each whole input; nothing is hidden by the perturbation."""
+    inputs = subject.inputs
+    everything = torch.ones(len(inputs), *inputs.shape[2:], dtype=torch.bool, device=inputs.device)
+    return shown_logits(subject, (perturbation,), everything, subject.query)[0].argmax(1)

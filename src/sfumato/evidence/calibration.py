@@ -6,25 +6,23 @@ is most probable for masked calibration pictures of the range b. The idea is tha
 2025); temperature scaling is C. Guo et al.: *On calibration of modern neural networks*, ICML 2017.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sfumato.evidence.answers import shown_logits
-from sfumato.files import written
+from sfumato.evidence import stored
+from sfumato.evidence.answers import shown_logits, whole_answers
 from sfumato.masks.level_set import LevelSet
 from sfumato.model.effects import Model
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Fade, Perturbation, check_perturbation, seeded
-from sfumato.settings import as_json, check_number, check_seed, check_whole, from_json
+from sfumato.settings import check_number, check_seed, check_whole
 
 EDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """The ranges of areas, by default."""
@@ -76,19 +74,12 @@ class Calibration:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON, whole or not at all."""
-        with written(path) as partial:
-            Path(partial).write_text(json.dumps(as_json(self), indent=1), encoding="utf-8")
+        stored.save(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote. Raises `ValueError` for another file."""
-        try:
-            found = from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is no calibration: {error}") from error
-        if not isinstance(found, cls):
-            raise ValueError(f"{path} is no calibration; write one with sfumato calibrate")
-        return found
+        return stored.load(cls, path, "is no calibration")
 
 
 @dataclass(frozen=True)
@@ -175,8 +166,8 @@ class Calibrate:
             hides = [seeded(perturbation, self.seed) for perturbation in self.perturbations]
             repeated = query.repeat_interleave(self.count * ranges)
             logits = shown_logits(subject, hides, places, repeated, sets.family.edge)
-            whole = shown_logits(subject, hides[:1], torch.ones_like(places[: len(inputs)]), query)[0]
-        return logits.unflatten(1, (-1, ranges)), whole.argmax(1)
+            answers = whole_answers(subject, hides[0])
+        return logits.unflatten(1, (-1, ranges)), answers
 
 
 def best_temperature(logits: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> float:

@@ -6,28 +6,26 @@ a probability of at least the confidence c: split conformal prediction, V. Vovk,
 in a random world*, 2005.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sfumato.evidence.answers import shown_logits
+from sfumato.evidence import stored
+from sfumato.evidence.answers import shown_logits, whole_answers
 from sfumato.evidence.claim import Claim, Finding
 from sfumato.evidence.tested import Tested
 from sfumato.evidence.worth import edge_of
-from sfumato.files import written
 from sfumato.methods.extremal import ExtremalPerturbation
 from sfumato.model.effects import Model
 from sfumato.model.subject import Subject
 from sfumato.perturbations import seeded
-from sfumato.settings import as_json, check_number, from_json
+from sfumato.settings import check_number
 
 
 @dataclass(frozen=True)
@@ -58,19 +56,12 @@ class Survival:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON, whole or not at all."""
-        with written(path) as partial:
-            Path(partial).write_text(json.dumps(as_json(self), indent=1), encoding="utf-8")
+        stored.save(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote. Raises `ValueError` for another file."""
-        try:
-            found = from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} holds no areas of survival: {error}") from error
-        if not isinstance(found, cls):
-            raise ValueError(f"{path} holds no areas of survival")
-        return found
+        return stored.load(cls, path, "holds no areas of survival")
 
 
 def survival(method: ExtremalPerturbation, model: Model, batches: Iterable[Float[Tensor, "B C *S"]]) -> Survival:
@@ -85,8 +76,7 @@ def survival(method: ExtremalPerturbation, model: Model, batches: Iterable[Float
         hides = [seeded(perturbation, method.seed) for perturbation in method.used_perturbations()]
         with Subject.prepared(model, inputs, 0) as subject:
             subject.probe(None)
-            everything = torch.ones(len(inputs), *inputs.shape[2:], dtype=torch.bool, device=inputs.device)
-            answers = shown_logits(subject, hides[:1], everything, query)[0].argmax(1)
+            answers = whole_answers(subject, hides[0])
             masks = method(model, inputs, answers).masks
             assert masks is not None  # noqa: S101  # for the type checker
             places = masks[:, :, 0] > 0.5

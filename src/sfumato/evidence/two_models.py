@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sfumato.attribution import TensorResult
-from sfumato.evidence.answers import shown_logits
+from sfumato.evidence.answers import whole_answers
 from sfumato.evidence.worth import edge_of, ends, worth
 from sfumato.games import Game
 from sfumato.methods.extremal import ExtremalPerturbation
@@ -117,7 +117,7 @@ def compare_models(
             for subject in subjects:
                 subject.probe(method.memory)
             hides = tuple(seeded(perturbation, method.seed) for perturbation in method.used_perturbations())
-            answers = [_answers(subject, hides[:1]) for subject in subjects]
+            answers = [whole_answers(subject, hides[0]) for subject in subjects]
         masks, again, other_masks = (
             _masks(searching, net, inputs, answers[0])
             for searching, net in ((method, model), (replace(method, seed=method.seed + 1), model), (method, other))
@@ -149,13 +149,6 @@ def summarise(differences: Sequence[Differences], enough: float = 0.5) -> dict[s
         raise ValueError("a comparison needs pictures; got none")
     numbered = [{**row, "picture": number} for number, row in enumerate(rows)]
     return dict(zip((measure.name for measure in MEASURES), estimates(MEASURES, numbered), strict=True))
-
-
-def _answers(subject: Subject, hides: Sequence[Perturbation]) -> Int[Tensor, " B"]:
-    everything = torch.ones(
-        len(subject.inputs), *subject.inputs.shape[2:], dtype=torch.bool, device=subject.inputs.device
-    )
-    return shown_logits(subject, hides, everything, subject.query)[0].argmax(1)
 
 
 def _masks(
