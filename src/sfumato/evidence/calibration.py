@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sfumato.evidence import stored
 from sfumato.evidence.answers import shown_logits, whole_answers
+from sfumato.evidence.random_sets import cut, random_fields
 from sfumato.masks.level_set import LevelSet
 from sfumato.model.effects import Model
 from sfumato.model.subject import Subject
@@ -148,18 +149,13 @@ class Calibrate:
         space, ranges = tuple(inputs.shape[2:]), len(self.edges) - 1
         sets = LevelSet().on(space, inputs.device)
         rows = len(inputs) * self.count * ranges
-        fields = torch.randn(rows, 1, *sets.size, generator=generator, dtype=torch.float32, device="cpu")
+        fields = random_fields(sets, rows, generator)
         shares = torch.rand(len(inputs) * self.count, ranges, generator=generator, dtype=torch.float32, device="cpu")
         low, high = (
             torch.tensor(edges, dtype=torch.float32, device="cpu") for edges in (self.edges[:-1], self.edges[1:])
         )
         areas = (low + shares * (high - low)).flatten().clamp(sets.finest, 1 - sets.finest).to(inputs.device)
-        places = torch.cat(
-            [
-                sets.nodes(sets.settled(some.to(inputs.device), wanted)) > 0.5
-                for some, wanted in zip(fields.split(16), areas.split(16), strict=True)
-            ]
-        )[:, 0]
+        places = cut(sets, fields, areas)
         query = torch.arange(len(inputs), dtype=torch.long, device=inputs.device)
         with Subject.prepared(model, inputs, 0) as subject:
             subject.probe(None)

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from sfumato.evidence.claim import Claim, Finding
+from sfumato.evidence.random_sets import cut, random_fields
 from sfumato.evidence.tested import Tested
 from sfumato.masks.level_set import LevelSet
 from sfumato.methods.centre import Centre
@@ -68,10 +69,5 @@ def random_sets(tested: Tested, count: int, seed: int) -> Bool[Tensor, " {count}
     family = tested.method.mask if isinstance(tested.method.mask, LevelSet) else LevelSet()
     sets = family.on(tuple(tested.places.shape), tested.places.device)
     generator = torch.Generator("cpu").manual_seed(seed)
-    fields = torch.randn(count, 1, *sets.size, generator=generator, dtype=torch.float32, device="cpu")
     areas = torch.full((count,), tested.area, dtype=torch.float32, device=tested.places.device)
-    parts = [
-        sets.nodes(sets.settled(chunk.to(tested.places.device), wanted)) > 0.5
-        for chunk, wanted in zip(fields.split(16), areas.split(16), strict=True)
-    ]
-    return torch.cat(parts)[:, 0]
+    return cut(sets, random_fields(sets, count, generator), areas)
