@@ -734,4 +734,22 @@ def test_rows_are_the_same_in_a_database(subject, tmp_path, postgres, workers):
     assert rows == table(tmp_path / "file")
     shown = typed("status", tmp_path / "database", "--store", postgres.url())
     assert f"{ITEMS} of {ITEMS} items are done" in shown.output
-    assert "no run" in typed("status", tmp_path / "database").output  # there is none in the folder itself
+    for command in ("status", "resume"):  # none is begun anew in the folder itself
+        assert "give its address with --store" in " ".join(typed(command, tmp_path / "database").output.split())
+    assert not (tmp_path / "database/run.sqlite").exists()
+    for command in ("status", "resume"):  # nor in the database
+        shown = typed(command, tmp_path / "file", "--store", postgres.url())
+        assert "are in its file run.sqlite" in " ".join(shown.output.split())
+    assert not (tmp_path / "file/name.txt").exists()
+
+
+@pytest.mark.parametrize("address", ["postgresql://tester:secret@localhost/rows", "s3://bucket/run"])
+def test_an_address_is_no_folder(written, tmp_path, monkeypatch, address):
+    monkeypatch.chdir(tmp_path)
+    before = {path.name for path in tmp_path.iterdir()}
+    shown = typed("run", written, "--out", address)
+    assert shown.exit_code == 2
+    assert "write --out FOLDER --store ADDRESS" in " ".join(shown.output.split())
+    assert "secret" not in shown.output
+    assert {path.name for path in tmp_path.iterdir()} == before
+    assert Place(tmp_path.with_name("C:") / "runs").folder.name == "runs"  # a drive is none

@@ -1,5 +1,6 @@
 """`sfumato bench`: measure methods on whole data sets, in runs that can be stopped and resumed."""
 
+import os
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
@@ -292,7 +293,8 @@ def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool,
         done, failed = session.counts(run_store)
     console().print(f"{done} items are done, {done - session.total + remaining} of them now; {failed} failed")
     if failed:
-        print_error(f"{failed} items failed; see why with: sfumato bench status {session.place.folder}")
+        database = " --store ADDRESS" if session.place.url and "SFUMATO_STORE" not in os.environ else ""
+        print_error(f"{failed} items failed; see why with: sfumato bench status {session.place.folder}{database}")
     if reason:
         print_error(f"{reason}; run the same command again")
     elif done < session.total:

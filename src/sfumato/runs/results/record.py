@@ -1,6 +1,7 @@
 """A run, read from its folder: what was planned, how far it is, where its rows are. Models, pictures and data sets are
 not needed."""
 
+import re
 import secrets
 import warnings
 from collections.abc import Mapping
@@ -10,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfumato.runs.stores.opened import open_store
-from sfumato.runs.stores.store import Store, Tally, data_note, measures_note
+from sfumato.runs.stores.opened import FILE, open_store
+from sfumato.runs.stores.store import Store, StoreError, Tally, data_note, measures_note
 
 if TYPE_CHECKING:  # torch takes seconds, and how far a run is says its store alone
     from sfumato.metrics.protocol import Protocol
@@ -26,14 +27,39 @@ class Place:
     folder: Path
     url: str | None = None
 
+    def __post_init__(self) -> None:
+        if "://" in str(self.folder) or re.match(r"\w{2,}:/", self.folder.as_posix()):  # a path holds one slash of two
+            raise ValueError(
+                "a run has a folder, whose name cannot be an address; if its rows are to be in a database, write "
+                "--out FOLDER --store ADDRESS"
+            )
+
     def store(self, create: bool = False) -> AbstractContextManager[Store]:
-        """Open the run's store. Raises `StoreError` if there is none, unless `create` is given."""
+        """Open the run's store. Raises `StoreError` if there is none, unless `create` is given, and if the rows of the run in
+        this folder are in the other kind of store.
+        """
+        in_file, in_database = (self.folder / FILE).exists(), self._name_file.exists()
+        if self.url is None and in_database and not in_file:
+            raise StoreError(
+                f"the rows of the run in {str(self.folder)!r} are in a database: give its address with --store, or in the "
+                "variable SFUMATO_STORE"
+            )
+        if self.url is not None and in_file and not in_database:
+            raise StoreError(
+                f"the rows of the run in {str(self.folder)!r} are in its file {FILE}: leave out --store, and the variable "
+                "SFUMATO_STORE, or take another folder"
+            )
         return open_store(self.folder, self.url, self.name if self.url else None, create)
+
+    @property
+    def _name_file(self) -> Path:
+        """Only a run whose rows are in a database has it."""
+        return self.folder / "name.txt"
 
     @property
     def name(self) -> str:
         """The name of the run in a database: that of its first folder, and a random number."""
-        file = self.folder / "name.txt"
+        file = self._name_file
         if not file.exists():
             file.write_text(f"{self.folder.resolve().name[:32]}-{secrets.token_hex(4)}\n", encoding="utf-8")
         return file.read_text(encoding="utf-8").strip()
