@@ -4,6 +4,8 @@ import csv
 import itertools
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -138,3 +140,32 @@ def test_a_name_that_is_none_of_the_columns_is_told(tmp_path):
     with pytest.raises(ValueError, match="a record has the name 'y', which is none of the columns x; add it to names"):
         write([{"x": 1}, {"x": 1, "y": 2}], tmp_path / "a.csv", ["x"])
     assert not list(tmp_path.iterdir())
+
+
+COMBINED = """
+import sys
+from pathlib import Path
+
+import pyarrow
+
+from sfumato.runs.results import parquet
+
+parquet.BATCH = 1000
+rows = ({"x": 1 if row < 1000 else row / 7} for row in range(int(sys.argv[1])))  # two parts: whole numbers, and fractions
+parquet.write_parquet(rows, Path(sys.argv[2]), ["x"])
+print(pyarrow.default_memory_pool().max_memory())
+"""
+
+
+def test_parts_are_combined_a_batch_at_a_time(tmp_path):
+    """Arrow has memory of its own, which Python does not count: a part that is read ahead would be there as a whole."""
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    few, many = (
+        int(
+            subprocess.run(
+                [sys.executable, "-c", COMBINED, str(count), tmp_path / "a.parquet"], capture_output=True, check=True
+            ).stdout
+        )
+        for count in (10_000, 100_000)
+    )
+    assert many < few + 300_000  # of 700,000 more bytes

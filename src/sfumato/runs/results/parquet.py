@@ -158,7 +158,7 @@ def write_parquet(records: Iterable[Mapping[str, Any]], path: Path, names: Seque
             return
         with parquet.ParquetWriter(path, schema(kinds)) as combined:
             for part, own in parts:
-                with parquet.ParquetFile(part) as file:
+                with parquet.ParquetFile(part, pre_buffer=False) as file:
                     for batch in joined(file.iter_batches(BATCH), own, kinds):
                         combined.write_batch(batch)
     finally:
