@@ -150,7 +150,7 @@ class Calibrate:
             if given is not None and given.shape != inputs.shape[:1]:
                 raise ValueError(f"labels are one for each of the {len(inputs)} inputs; got shape {tuple(given.shape)}")
             some, answers = self._of_batch(model, inputs, generator)
-            logits.append(some.double().cpu())
+            logits.append(some.cpu().double())
             labels.append((answers if given is None else given.to(answers)).repeat_interleave(self.count).cpu())
         if not logits:
             raise ValueError("calibration needs pictures, a few hundred; got none")

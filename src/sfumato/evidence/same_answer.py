@@ -37,7 +37,7 @@ class SameAnswer(Claim):
         shown = torch.stack([tested.shown, torch.ones_like(tested.shown)])
         query = torch.zeros(2, dtype=torch.long, device=shown.device)
         try:
-            outputs = shown_logits(tested.subject, tested.ready(), shown, query, tested.edge).double()
+            outputs = shown_logits(tested.subject, tested.ready(), shown, query, tested.edge).cpu().double()
         except ValueError as error:
             return Finding(name, None, f"The network names no class: {error}.")
         several = tested.link == SIGMOID and outputs.shape[2] > 1

@@ -156,7 +156,7 @@ def tested(
         raise ValueError(
             "a certificate is of sets of the input's places; explain with ExtremalPerturbation(), without a layer"
         )
-    sets = masks[0, :, 0] > 0.5
+    sets = (masks[0, :, 0] > 0.5).to(inputs.device)  # a result may have been moved since
     with Subject.prepared(model, inputs, target, method.score, method.seed, method.deterministic) as subject:
         subject.probe(method.memory)
         score = subject.used_score

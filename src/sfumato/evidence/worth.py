@@ -17,6 +17,7 @@ from sfumato.methods.extremal import ExtremalPerturbation
 from sfumato.model.evaluate import Evaluation, Moved
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Perturbation, Perturbed
+from sfumato.space.precision import widest_float
 from sfumato.space.smoothing import gaussian_blur
 
 AT_ONCE = 32
@@ -60,13 +61,13 @@ def shown_scores(
     *moves: Moved,
     edge: float = 0.0,
 ) -> Float[Tensor, " N"]:
-    r"""$\Phi(m \otimes x)$, float64, where each m shows one of the sets of places; the mean over all of `perturbed`.
+    r"""$\Phi(m \otimes x)$, where each m shows one of the sets of places; the mean over all of `perturbed`.
 
     `perturbed` is what `ready` returns. The masks of all sets have edges of one width, that of the search: a sharp edge is a
     feature of its own.
     """
     masks = masks_of(places, edge)
-    return Evaluation(subject, perturbed, query, AT_ONCE).scores(masks, *moves).double()
+    return Evaluation(subject, perturbed, query, AT_ONCE).scores(masks, *moves).to(widest_float(masks.device))
 
 
 def ends(subject: Subject, perturbed: tuple[Perturbed, ...], *moves: Moved) -> Float[Tensor, "B 2"]:
