@@ -98,6 +98,15 @@ def test_a_link_is_not_written(tmp_path) -> None:
     assert "There is no manifest" in verify(tmp_path / "b")[0]
 
 
+def test_a_folder_into_which_nothing_was_written_can_be_used_again(tmp_path) -> None:
+    with pytest.raises(ValueError, match="early"), bundle(tmp_path / "b"):
+        raise ValueError("early")
+    assert not list((tmp_path / "b").iterdir())
+    with bundle(tmp_path / "b") as folder:
+        (folder / "one").write_text("")
+    assert verify(tmp_path / "b") == []
+
+
 def test_a_second_process_cannot_write_the_same_bundle(tmp_path) -> None:
     with bundle(tmp_path / "b") as folder:
         with pytest.raises(ValueError, match="a new or empty folder"), bundle(folder):

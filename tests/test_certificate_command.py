@@ -124,7 +124,6 @@ def test_a_bundle_holds_everything_and_verifies(folder) -> None:
         (("--certificate", "--survival", "none.json"), "--survival: there is no file 'none.json'"),
         (("--expected", "dark"), "--expected is for --bundle; write both"),
         (("--bundle", "new", "--resume"), "--bundle is for a new folder; leave out --overwrite and --resume"),
-        (("--bundle", "new", "--expected", "grey"), "no class is called 'grey'"),
     ],
 )
 def test_what_does_not_go_together_is_refused(folder, arguments, says: str) -> None:
@@ -132,6 +131,14 @@ def test_what_does_not_go_together_is_refused(folder, arguments, says: str) -> N
     assert found.exit_code == 2
     assert says in found.stderr
     assert not (folder / "out").exists() or not any((folder / "out").iterdir())
+
+
+def test_an_expected_class_that_is_none_is_refused_first(folder, monkeypatch) -> None:
+    without_search(monkeypatch)
+    found = run(folder, "--bundle", folder / "bundle", "--expected", "grey")
+    assert found.exit_code == 2
+    assert "no class is called 'grey'" in found.stderr
+    assert not list((folder / "bundle").iterdir())
 
 
 def without_search(monkeypatch) -> None:

@@ -38,7 +38,14 @@ def bundle(folder: str | os.PathLike[str], facts: Mapping[str, Any] | None = Non
         (place / UNFINISHED).touch(exist_ok=False)  # two processes may have found the folder empty
     except FileExistsError as error:
         raise _not_new(place) from error
-    yield place
+    try:
+        yield place
+    except BaseException:
+        if [path.name for path in place.iterdir()] == [
+            UNFINISHED
+        ]:  # nothing was written, so the folder can be used again
+            (place / UNFINISHED).unlink()
+        raise
     files = {name: _described(place / name) for name in _names(place) if name != UNFINISHED}
     if linked := [name for name, known in files.items() if not known]:
         raise ValueError(f"a bundle holds files; {linked[0]!r} is a link, or no file; copy what it is to hold")
