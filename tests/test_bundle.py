@@ -1,6 +1,7 @@
 """Bundles: what is written is what is verified, and what was not finished is known."""
 
 import json
+import os
 
 import pytest
 from typer.testing import CliRunner
@@ -42,6 +43,77 @@ def test_a_link_in_place_of_a_file_is_a_change(written, tmp_path) -> None:
     (written / "certificate.json").unlink()
     (written / "certificate.json").symlink_to(tmp_path / "nothing")
     assert verify(written) == ["certificate.json has changed."]
+
+
+def test_a_link_to_the_same_content_is_a_change(written, tmp_path) -> None:
+    (written / "certificate.json").rename(tmp_path / "elsewhere.json")
+    (written / "certificate.json").symlink_to(tmp_path / "elsewhere.json")
+    assert verify(written) == ["certificate.json has changed."]
+
+
+def test_a_linked_folder_is_a_change(written, tmp_path) -> None:
+    (written / "masks").rename(tmp_path / "elsewhere")
+    (written / "masks").symlink_to(tmp_path / "elsewhere")
+    assert verify(written) == ["masks/0.png is missing.", "masks is not in the manifest."]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are of Unix")
+def test_what_is_no_file_is_not_in_the_manifest(written) -> None:
+    os.mkfifo(written / "pipe")
+    assert verify(written) == ["pipe is not in the manifest."]
+
+
+@pytest.mark.parametrize(("old", "new"), [('"lite0"', '"lite1"'), ('"torch"', '"tarch"'), ('"bytes": 3', '"bytes": 4')])
+def test_a_changed_manifest_is_said(written, old: str, new: str) -> None:
+    content = (written / MANIFEST).read_text()
+    assert old in content
+    (written / MANIFEST).write_text(content.replace(old, new))
+    assert verify(written) == ["manifest.json has changed."]
+
+
+def test_a_bundle_of_the_first_format_verifies(written) -> None:
+    content = json.loads((written / MANIFEST).read_text())
+    del content["sha256"]
+    (written / MANIFEST).write_text(json.dumps(content))
+    assert verify(written) == ["manifest.json has changed."]
+    (written / MANIFEST).write_text(json.dumps({**content, "format": "sfumato evidence 1"}))
+    assert verify(written) == []
+
+
+def test_names_in_a_manifest_lead_nowhere_else(written, tmp_path) -> None:
+    (tmp_path / "secret").write_bytes(b"one")
+    content = json.loads((written / MANIFEST).read_text())
+    content = {
+        **content,
+        "format": "sfumato evidence 1",
+        "files": {**content["files"], "../secret": content["files"]["masks/0.png"]},
+    }
+    (written / MANIFEST).write_text(json.dumps(content))
+    assert verify(written) == ["../secret is missing."]
+
+
+def test_a_link_is_not_written(tmp_path) -> None:
+    with pytest.raises(ValueError, match="'there' is a link"), bundle(tmp_path / "b") as folder:
+        (folder / "there").symlink_to(tmp_path)
+    assert "There is no manifest" in verify(tmp_path / "b")[0]
+
+
+def test_a_folder_into_which_nothing_was_written_can_be_used_again(tmp_path) -> None:
+    with pytest.raises(ValueError, match="early"), bundle(tmp_path / "b"):
+        raise ValueError("early")
+    assert not list((tmp_path / "b").iterdir())
+    with bundle(tmp_path / "b") as folder:
+        (folder / "one").write_text("")
+    assert verify(tmp_path / "b") == []
+
+
+def test_a_second_process_cannot_write_the_same_bundle(tmp_path) -> None:
+    with bundle(tmp_path / "b") as folder:
+        with pytest.raises(ValueError, match="a new or empty folder"), bundle(folder):
+            pass
+        (folder / "one").write_text("")
+    assert verify(tmp_path / "b") == []
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [MANIFEST, "one"]
 
 
 def test_what_was_not_finished_has_no_manifest(tmp_path) -> None:

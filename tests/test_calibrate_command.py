@@ -80,3 +80,32 @@ def test_a_broken_picture_is_left_out(pictures) -> None:
     assert "broken.png" in found.stderr
     (path,) = (pictures / "out").iterdir()
     assert Calibration.load(path).pictures == 2
+
+
+def test_a_picture_counts_once(pictures) -> None:
+    found = run(pictures / "red", pictures / "red" / "0.png", pictures / "green" / "0.png", "--out", pictures / "out")
+    assert found.exit_code == 0, found.output
+    (path,) = (pictures / "out").iterdir()
+    assert Calibration.load(path).pictures == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--steps", 3), "--steps is for --survival; write both"),
+        (("--areas", "0.1"), "--areas is for --survival; write both"),
+        (("--survival", "--areas", ""), "--areas takes numbers separated by commas"),
+        (("--device", "tpu"), "--device is auto, cpu, cuda or mps"),
+    ],
+)
+def test_wrong_options_are_refused(pictures, arguments, says: str) -> None:
+    found = run(pictures / "red", *arguments, "--out", pictures / "out")
+    assert found.exit_code == 2
+    assert says in found.stderr
+    assert not (pictures / "out").exists() or not list((pictures / "out").iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_said_first(pictures) -> None:
+    found = run(pictures / "red", "--out", pictures / "red" / "0.png")
+    assert found.exit_code == 2
+    assert "cannot write to folder" in found.stderr

@@ -89,7 +89,7 @@ def test_what_was_measured_before_is_used(folder) -> None:
 
 
 def test_a_bundle_holds_everything_and_verifies(folder) -> None:
-    found = run(folder, "--bundle", folder / "bundle")
+    found = run(folder, "--bundle", folder / "bundle", "--expected", "dark")
     assert found.exit_code == 0, found.output
     names = {path.name for path in (folder / "bundle").rglob("*") if path.is_file()}
     stem = "photo-bright"
@@ -104,6 +104,12 @@ def test_a_bundle_holds_everything_and_verifies(folder) -> None:
     assert len(facts["weights"]) == 64
     assert facts["method"]["steps"] == 4
     assert verify(folder / "bundle") == []
+    (entry,) = facts["results"]
+    assert entry["result"] == stem
+    assert entry["picture"] == "pictures/0-photo.png"
+    assert entry["explained"] == {"index": 0, "label": "bright"}
+    assert entry["predicted"] | {"probability": 1} == {"index": 0, "label": "bright", "probability": 1}
+    assert entry["expected"] == {"index": 1, "label": "dark"}
     again = run(folder, "--bundle", folder / "bundle")
     assert again.exit_code == 2
     assert verify(folder / "bundle") == []
@@ -116,6 +122,8 @@ def test_a_bundle_holds_everything_and_verifies(folder) -> None:
         (("--certificate", "--smallest", "0.9"), "--certificate is for the sets of one method"),
         (("--calibration", "c.json"), "--calibration is for --certificate; write both"),
         (("--certificate", "--survival", "none.json"), "--survival: there is no file 'none.json'"),
+        (("--expected", "dark"), "--expected is for --bundle; write both"),
+        (("--bundle", "new", "--resume"), "--bundle is for a new folder; leave out --overwrite and --resume"),
     ],
 )
 def test_what_does_not_go_together_is_refused(folder, arguments, says: str) -> None:
@@ -123,3 +131,115 @@ def test_what_does_not_go_together_is_refused(folder, arguments, says: str) -> N
     assert found.exit_code == 2
     assert says in found.stderr
     assert not (folder / "out").exists() or not any((folder / "out").iterdir())
+
+
+def test_an_expected_class_that_is_none_is_refused_first(folder, monkeypatch) -> None:
+    without_search(monkeypatch)
+    found = run(folder, "--bundle", folder / "bundle", "--expected", "grey")
+    assert found.exit_code == 2
+    assert "no class is called 'grey'" in found.stderr
+    assert not list((folder / "bundle").iterdir())
+
+
+def without_search(monkeypatch) -> None:
+    """From now on, a search is an error."""
+
+    def search(*_: object, **__: object):
+        raise AssertionError("searched")
+
+    monkeypatch.setattr("sfumato.ExtremalPerturbation.__call__", search)
+
+
+WEIGHTS = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("option", "file", "says"),
+    [
+        ("--calibration", "{", "is no calibration"),
+        ("--calibration", Calibration((0, 1), (sfumato.Noise(),), ((2.0,),), 9), "the calibration knows Noise"),
+        (
+            "--calibration",
+            Calibration((0, 1), (sfumato.Blur(), sfumato.Fade()), ((2.0,), (2.0,)), 9, weights=WEIGHTS),
+            "was measured with another network than 'spotted', or other weights",
+        ),
+        ("--survival", Calibration((0, 1), (sfumato.Blur(),), ((2.0,),), 9), "holds no areas of survival"),
+        (
+            "--survival",
+            Survival((0.2,), sfumato.ExtremalPerturbation(areas=(0.2, 0.4), steps=4), WEIGHTS),
+            "was measured with another network",
+        ),
+        (
+            "--survival",
+            Survival((0.2,), sfumato.ExtremalPerturbation(areas=(0.1, 0.3), steps=4)),
+            "made with areas=0.1,0.3; got 0.2,0.4. Write --areas 0.1,0.3",
+        ),
+        (
+            "--survival",
+            Survival((0.2,), sfumato.ExtremalPerturbation(areas=(0.2, 0.4), steps=5)),
+            "made with steps=5; got 4. Write --steps 5",
+        ),
+        ("--survival", Survival((0.2,), sfumato.ExtremalOrder(areas=(0.2, 0.4))), "sets made by ExtremalOrder"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused_before_the_search(folder, monkeypatch, option, file, says: str) -> None:
+    path = folder / "measured.json"
+    path.write_text(file) if isinstance(file, str) else file.save(path)
+    without_search(monkeypatch)
+    found = run(folder, "--certificate", option, path, "--out", folder / "out")
+    assert found.exit_code == 2, found.output
+    assert says in found.stderr
+    assert not list((folder / "out").iterdir())
+
+
+def test_a_result_without_the_certificate_is_not_done(folder) -> None:
+    out = folder / "out"
+    assert run(folder, "--out", out).exit_code == 0
+    found = run(folder, "--certificate", "--resume", "--out", out)
+    assert found.exit_code == 2
+    assert "was made from another certificate" in found.stderr
+    assert run(folder, "--certificate", "--overwrite", "--out", out).exit_code == 0
+    assert "1 was there already" in run(folder, "--certificate", "--resume", "--out", out).stdout
+    assert "1 was there already" in run(folder, "--resume", "--out", out).stdout
+    assert run(folder, "--overwrite", "--out", out).exit_code == 0  # its certificate was of the earlier result
+    assert {path.name for path in out.iterdir()} == {
+        f"photo-bright{ending}" for ending in (".json", ".png", ".safetensors")
+    }
+
+
+def test_a_bundle_holds_only_what_was_explained(folder) -> None:
+    (folder / "broken.png").write_bytes(b"no picture")
+    found = run(folder, folder / "broken.png", "--bundle", folder / "bundle")
+    assert found.exit_code == 1
+    assert verify(folder / "bundle") == []
+    assert [path.name for path in (folder / "bundle" / "pictures").iterdir()] == ["0-photo.png"]
+    (folder / "photo.png").write_bytes(b"no picture")
+    found = run(folder, "--bundle", folder / "nothing")
+    assert found.exit_code == 2
+    assert "There is no manifest" in verify(folder / "nothing")[0]
+
+
+def test_a_picture_that_changed_meanwhile_makes_no_bundle(folder, monkeypatch) -> None:
+    search = sfumato.ExtremalPerturbation.__call__
+
+    def slow(*arguments, **named):
+        Image.new("RGB", (48, 32), (10, 10, 10)).save(folder / "photo.png")
+        return search(*arguments, **named)
+
+    monkeypatch.setattr("sfumato.ExtremalPerturbation.__call__", slow)
+    found = run(folder, "--bundle", folder / "bundle")
+    assert found.exit_code == 2
+    assert "has changed since it was explained" in found.stderr
+    assert "There is no manifest" in verify(folder / "bundle")[0]
+
+
+def test_a_stopped_bundle_is_not_to_be_resumed(folder, monkeypatch) -> None:
+    def stopped(*_: object, **__: object):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sfumato.cli.masks._print", stopped)  # when the first result is written
+    found = run(folder, "--bundle", folder / "bundle")
+    assert found.exit_code == 130
+    assert "the bundle is not finished: remove it, or write another --bundle" in found.stderr
+    assert "--resume" not in found.stderr
+    assert "There is no manifest" in verify(folder / "bundle")[0]

@@ -188,9 +188,11 @@ def test_a_set_is_steady_where_it_may_move() -> None:
     claim = Steady(shift=2, keep=0.5)
     found = certificate(model, rectangle(8, 8, 8, 8), claims=(claim,)).findings[0]
     assert found.numbers["least_moved"] == pytest.approx(0.75)  # two of eight columns leave
-    assert found.holds
+    assert found.holds is None  # whether another search finds it again is not known
     assert math.isnan(found.numbers["agreement"])
-    assert not certificate(model, rectangle(8, 8, 8, 8), claims=(Steady(shift=6),)).findings[0].holds
+    assert certificate(model, rectangle(8, 8, 8, 8), claims=(Steady(shift=6),)).findings[0].holds is False
+    result = result_of(model, rectangle(8, 8, 8, 8), agreement=torch.tensor([[0.6]]))
+    assert sfumato.Certify((claim,))(result, model, ones())[0].holds
     result = result_of(model, rectangle(8, 8, 8, 8), agreement=torch.tensor([[0.3]]))
     (found,) = sfumato.Certify((claim,))(result, model, ones())
     assert not found.holds
@@ -259,7 +261,7 @@ def test_the_model_is_left_as_it_was() -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()).train()
     result = METHOD(network, ones(), 0)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    claims = (Suffices(), BetterThanChance(count=3), AllNeeded(), Steady())
+    claims = (Suffices(), BetterThanChance(count=19), AllNeeded(), Steady())
     sfumato.Certify(claims)(result, network, ones())
     assert network.training
     assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
@@ -284,6 +286,12 @@ def test_the_model_is_left_as_it_was() -> None:
         (lambda model, result: sfumato.Certify(claims=(Suffices,)), "claims must be claims such as Suffices"),
         (lambda model, result: Suffices(keep=90), "keep is a share of the score, more than 0 and at most 1; got 90"),
         (lambda model, result: BetterThanChance(count=0), "count"),
+        (lambda model, result: BetterThanChance(count=18), "count must be 19 sets or more, as fewer cannot"),
+        (lambda model, result: sfumato.Certify()(result, model, ones(), [0, 0]), "got 2 targets for 1 inputs"),
+        (
+            lambda model, result: sfumato.Certify()(replace(result, whole=None), model, ones(), 0),
+            "does not say the score",
+        ),
         (lambda model, result: HoldsElsewhere(()), "one or more"),
         (lambda model, result: AllNeeded(idle=0), "idle"),
         (lambda model, result: OnlyOne(most=0), "most"),

@@ -94,6 +94,25 @@ def test_each_measure_by_hand() -> None:
     assert nothing["kept"] == 1
 
 
+def constant(x: torch.Tensor) -> torch.Tensor:
+    return spots((8, 8))(0 * x) + torch.tensor([1.0, -1.0])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shares"),
+    [(spots((8, 8)), constant, (0, None)), (constant, spots((8, 8)), (None, 0)), (constant, constant, (1, 1))],
+)
+@pytest.mark.filterwarnings("ignore:.*does not change with the input")
+def test_a_network_that_does_not_read_the_picture_has_no_reason_in_it(first, second, shares) -> None:
+    (found,) = compare_models(replace(METHOD, steps=4), first, second, [ones()])
+    (row,) = found.rows()
+    for name, share in zip(("kept", "kept_back"), shares, strict=True):
+        assert row[name] == share if share is not None else 0 <= row[name] <= 1
+    assert row["answer"] == 1
+    assert row["changed"] == (0 if first is second else 1)
+    assert all(value == value for value in row.values())  # noqa: PLR0124  # no NaN, which means would leave out
+
+
 def test_a_summary_has_the_means_and_their_intervals() -> None:
     found = summarise([differences(), differences(iou=torch.tensor([[1.0, 1.0]]))])
     assert list(found) == [measure.name for measure in MEASURES]
@@ -123,6 +142,10 @@ def test_limits_are_read_and_judged() -> None:
         ("iou < 1.2.3", "a limit is a measure"),
         ("iou < .", "a limit is a measure"),
         ("iuo < .6", "no measure 'iuo'.*iou"),
+        ("changed > 5", 'changed lies between 0 and 1; got the limit 5; write "changed > 0.05"'),
+        ("iou < 1e999", "iou lies between 0 and 1; got the limit inf"),
+        ("grew < -2", "grew lies between -1 and 1"),
+        ("iou > -.1", "iou lies between 0 and 1"),
     ],
 )
 def test_wrong_limits_are_refused(text: str, says: str) -> None:
@@ -177,6 +200,18 @@ def three() -> Classifier:
     return Classifier("three", Corner(True), Preparation(32, 32), ("bright", "dark", "grey"))
 
 
+def swapped() -> Classifier:
+    return Classifier("swapped", Corner(True), Preparation(32, 32), ("dark", "bright"))
+
+
+def animals() -> Classifier:
+    return Classifier("animals", Corner(True), Preparation(32, 32), ("cat", "dog"))
+
+
+def nameless() -> Classifier:
+    return Classifier("nameless", Corner(True), Preparation(32, 32), ("class 0", "class 1"))
+
+
 def larger() -> Classifier:
     return Classifier("larger", Corner(True), Preparation(48, 48), ("bright", "dark"))
 
@@ -223,6 +258,10 @@ def test_the_command_passes_the_same_network_and_stops_another(corners) -> None:
     [
         (("corners:top", "corners:three"), "the models must have the same classes"),
         (("corners:top", "corners:larger"), "the models must take the same inputs"),
+        (("corners:top", "corners:swapped"), "'bright' is class 0 of corners:top and class 1 of corners:swapped"),
+        (("corners:top", "corners:animals"), "class 0 is 'bright' in corners:top and 'cat' in corners:animals"),
+        (("corners:top", "corners:bottom", "--fail-if", "changed > 5"), "changed lies between 0 and 1"),
+        (("corners:top", "corners:bottom", "--device", "tpu"), "--device is auto, cpu, cuda or mps"),
         (("corners:top", "corners:bottom", "--fail-if", "iou"), "a limit is a measure"),
         (("corners:top", "corners:bottom", "--method", "rise"), "one method that finds sets of places"),
     ],
@@ -244,3 +283,25 @@ def test_a_picture_that_cannot_be_read_is_left_out(corners) -> None:
     assert found.exit_code == 1, found.output
     assert "broken.png" in found.stderr
     assert set(json.loads((corners / "o" / "comparison.json").read_text())["pictures"]) == {"0.png"}
+
+
+def test_pictures_of_one_name_are_told_apart_and_none_counts_twice(corners) -> None:
+    for folder in ("a", "b"):
+        (corners / folder).mkdir()
+        Image.new("RGB", (32, 32), (200, 200, 100)).save(corners / folder / "0.png")
+    paths = (corners / "a", corners / "b" / "0.png", corners / "a" / "0.png", corners / "1.png")
+    found = run("corners:top", "corners:nameless", *paths, "--steps", 2, "--areas", "0.25", "--out", corners / "o")
+    assert found.exit_code == 0, found.output
+    names = json.loads((corners / "o" / "comparison.json").read_text())["pictures"]
+    assert set(names) == {(corners / "a" / "0.png").as_posix(), (corners / "b" / "0.png").as_posix(), "1.png"}
+
+
+def test_a_stopped_comparison_says_that_nothing_is_written(corners, monkeypatch) -> None:
+    def stopped(*_: object):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sfumato.evidence.two_models.compare_models", stopped)
+    found = run("corners:top", "corners:bottom", corners / "0.png", *QUICK, "--out", corners / "o")
+    assert found.exit_code == 130
+    assert found.stderr == "sfumato: interrupted; nothing is written, as the report is of all pictures\n"
+    assert not list((corners / "o").iterdir())

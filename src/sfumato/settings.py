@@ -5,8 +5,9 @@ import importlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import Field, field, fields, is_dataclass
+from dataclasses import Field, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import PurePath
 from types import ModuleType
@@ -103,6 +104,20 @@ def number(value: Any, digits: int = 6) -> float | None:
     return rounded if math.isfinite(rounded) else None
 
 
+def numbered(names: Iterable[str]) -> list[str]:
+    """The names, with a number where one occurs again.
+
+    >>> numbered(["Blur", "Fade", "Blur"])
+    ['Blur', 'Fade', 'Blur 2']
+    """
+    counts: Counter[str] = Counter()
+    found = []
+    for name in names:
+        counts[name] += 1
+        found.append(name if counts[name] == 1 else f"{name} {counts[name]}")
+    return found
+
+
 def check_seed(seed: Any) -> None:
     """Raise `ValueError` unless the seed is a whole number of 64 bits, as torch's generators need."""
     if not is_whole(seed):
@@ -194,6 +209,27 @@ def per_query(value: Any, path: str) -> list[str]:
     if isinstance(value, tuple | list):
         return [name for place, item in enumerate(value) for name in per_query(item, f"{path}.{place}")]
     return []
+
+
+def part_of(value: T, query: int, queries: int) -> T:
+    """A configuration for one of so many queries: of each setting with one value for each query, that of this one.
+
+    >>> from sfumato.scores import Logit
+    >>> part_of(2.0 * Logit((1, 2)), 1, 2)
+    Combined(terms=((2.0, Logit(target=(2,))),))
+    """
+    if isinstance(value, tuple):
+        return tuple(part_of(item, query, queries) for item in value)  # type: ignore[return-value]
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    changes = {}
+    for entry in fields(value):
+        item = getattr(value, entry.name)
+        if not entry.init:
+            continue
+        listed = entry.metadata.get("per_query") and isinstance(item, tuple | list) and len(item) == queries
+        changes[entry.name] = (item[query],) if listed else part_of(item, query, queries)
+    return replace(value, **changes)
 
 
 def from_json(value: Any) -> Any:

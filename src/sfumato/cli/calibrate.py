@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sfumato.cli import naming
+from sfumato.cli.device import AUTO, Device, choose, in_words, place
 from sfumato.cli.errors import SOME_FAILED, print_error, reporting_errors
-from sfumato.cli.files import slug
+from sfumato.cli.files import check_writable, slug
 from sfumato.cli.tables import console, table
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from sfumato.evidence.calibration import Calibration
@@ -41,10 +43,14 @@ def calibrate(
             "--survival", help="Find too from which area on the network's answer survives: a search for each picture."
         ),
     ] = False,
-    areas: Annotated[str, typer.Option(help="Fractions of the picture, for --survival.")] = AREAS,
+    areas: Annotated[
+        str | None,
+        typer.Option(help=f"Fractions of the picture, for --survival. [default: {AREAS}]", show_default=False),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps of a search, for --survival. [default: the method's]")
     ] = None,
+    device: Device = AUTO,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -53,9 +59,13 @@ def calibrate(
     ] = None,
 ) -> None:
     """Find how much a model's probabilities for masked pictures mislead, and write what mends them, for certificates."""
-    with reporting_errors():
+    with reporting_errors("interrupted; only the files that were named before are written"):
+        for option, given in (("--areas", areas), ("--steps", steps)):
+            if given is not None and not survival:
+                raise ValueError(f"{option} is for --survival; write both")
+        fractions = naming.fractions(AREAS if areas is None else areas, "--areas")
         failed = _calibrate(
-            model, images, checkpoint, labels, by_folder, survival, naming.fractions(areas, "--areas"), steps, out
+            model, images, checkpoint, labels, by_folder, survival, fractions, steps, device, out or Path()
         )
     if failed:
         raise typer.Exit(SOME_FAILED)
@@ -70,7 +80,8 @@ def _calibrate(
     survives: bool,
     areas: tuple[float, ...],
     steps: int | None,
-    out: Path | None,
+    device: str,
+    folder: Path,
 ) -> int:
     """Calibrate, write and print. Returns how many pictures could not be used."""
     from sfumato import models
@@ -78,14 +89,16 @@ def _calibrate(
     from sfumato.evidence.surviving import survival
     from sfumato.methods import ExtremalPerturbation
 
+    check_writable(folder)
+    where = choose(device)
     classifier = models.load(model, checkpoint, labels)
-    folder = out or Path()
-    folder.mkdir(parents=True, exist_ok=True)
+    place(classifier.net, where)
+    typer.echo(f"{classifier.name} runs on {in_words(where, device)}.")
     stem = slug(model if checkpoint is None else f"{model} {checkpoint.stem}")
     failures: list[str] = []
     calibration = Calibrate()(
         classifier.net,
-        _batches(classifier, images, by_folder, failures),
+        _batches(classifier, images, by_folder, failures, where),
         model if checkpoint is None else f"{model} {checkpoint.name}",
     )
     calibration.save(folder / f"{stem}.calibration.json")
@@ -94,11 +107,13 @@ def _calibrate(
     if survives:
         settings: dict[str, Any] = {} if steps is None else {"steps": steps}
         method = ExtremalPerturbation(areas=areas, **settings)
-        found = survival(method, classifier.net, (inputs for inputs, _ in _batches(classifier, images, False, [])))
+        found = survival(
+            method, classifier.net, (inputs for inputs, _ in _batches(classifier, images, False, None, where))
+        )
         found.save(folder / f"{stem}.survival.json")
         area = found.area()
         typer.echo(
-            f"With 90% confidence the answer survives on sets of {area:.0%} ({len(found.areas)} pictures)."
+            f"With 90% confidence the answer survives on sets of {100 * area:.3g}% ({len(found.areas)} pictures)."
             if area < 1
             else f"On none of these areas the answer survives with 90% confidence ({len(found.areas)} pictures)."
         )
@@ -107,25 +122,37 @@ def _calibrate(
 
 
 def _batches(
-    classifier: "Classifier", images: Sequence[Path], by_folder: bool, failures: list[str]
+    classifier: "Classifier",
+    images: Sequence[Path],
+    by_folder: bool,
+    failures: list[str] | None,
+    where: "torch.device",
 ) -> Iterator[tuple["Tensor", "Tensor | None"]]:
-    """Each picture as inputs `(1, C, H, W)` with its class `(1,)`, if it is known. Those that cannot be used are reported."""
+    """Each picture once as inputs `(1, C, H, W)` with its class `(1,)`, if it is known.
+
+    Those that cannot be used are reported, unless they have been, and added to the failures.
+    """
     import torch
 
     from sfumato.data import labels, pictures
 
+    known: set[Path] = set()
     for image in images:
         for path in pictures.find(image) if image.is_dir() else [image]:
+            if path.resolve() in known:  # twice would count as two pictures
+                continue
+            known.add(path.resolve())
             try:
-                inputs = classifier.prepare(pictures.read(path))[None]
+                inputs = classifier.prepare(pictures.read(path))[None].to(where)
                 right = (
                     torch.tensor([labels.find(classifier.labels, path.parent.name)], dtype=torch.long, device="cpu")
                     if by_folder
                     else None
                 )
             except ValueError as error:
-                failures.append(str(error))
-                print_error(error)
+                if failures is not None:
+                    failures.append(str(error))
+                    print_error(error)
                 continue
             yield inputs, right
 

@@ -1,18 +1,25 @@
 """`sfumato compare-models`: whether two networks see the same, as a report, a JSON file and an exit code."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from sfumato.cli import naming
+from sfumato.cli.device import AUTO, Device, choose, in_words, place
 from sfumato.cli.errors import LIMIT_BROKEN, SOME_FAILED, print_error, reporting_errors
 from sfumato.cli.files import check_writable, write_json
 from sfumato.settings import number
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sfumato.models import Classifier
+
+T = TypeVar("T")
 
 CHUNK = 8
 """Pictures in a batch."""
@@ -39,12 +46,13 @@ def compare_models(
     areas: Annotated[str | None, typer.Option(help="Fractions of the picture. [default: the method's]")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of a search. [default: the method's]")] = None,
     settings: naming.Setting = None,
+    device: Device = AUTO,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for report.html and comparison.json.")] = Path(
         "sfumato-compare-models"
     ),
 ) -> None:
     """Ask two models the same questions: where they need other places, and where the answer stays and the reason changes."""
-    with reporting_errors():
+    with reporting_errors("interrupted; nothing is written, as the report is of all pictures"):
         from sfumato.evidence.limits import Limit
         from sfumato.evidence.two_models import MEASURES
 
@@ -56,7 +64,7 @@ def compare_models(
         if steps is not None:
             options["steps"] = steps
         built = naming.build_methods(method, options, settings or ())
-        broken, failed = _compare(built, (model, other), (checkpoint, other_checkpoint), images, limits, out)
+        broken, failed = _compare(built, (model, other), (checkpoint, other_checkpoint), images, limits, device, out)
     if broken:
         raise typer.Exit(LIMIT_BROKEN)
     if failed:
@@ -69,6 +77,7 @@ def _compare(
     checkpoints: tuple[Path | None, Path | None],
     images: Sequence[Path],
     limits: Sequence[Any],
+    device: str,
     out: Path,
 ) -> tuple[bool, int]:
     """Compare, write and print. Returns whether a limit is broken, and how many pictures could not be used."""
@@ -84,25 +93,28 @@ def _compare(
     if not isinstance(method, ExtremalPerturbation):
         raise ValueError("compare-models takes one method that finds sets of places: extremal or extremal-order")
     check_writable(out)
+    where = choose(device)
     first, second = (models.load(name, checkpoint) for name, checkpoint in zip(names, checkpoints, strict=True))
-    if len(first.labels) != len(second.labels):
-        raise ValueError(
-            f"the models must have the same classes; {names[0]} has {len(first.labels)}, {names[1]} {len(second.labels)}"
-        )
-    pictures, failed = _read(first, second, images)
+    _check_classes(names, first.labels, second.labels)
+    for classifier in (first, second):
+        place(classifier.net, where)
+    typer.echo(f"The models run on {in_words(where, device)}.")
+    paths, failures = _paths(images), list[str]()
+    shown = dict(zip(paths, _names(paths), strict=True))
     compared = []
-    for start in range(0, len(pictures), CHUNK):
-        chunk = pictures[start : start + CHUNK]
+    for chunk in _batched(_prepared(first, second, paths, failures), CHUNK):
         inputs = torch.stack([prepared for _, prepared in chunk])
-        for differences in compare_models(method, first.net, second.net, [inputs]):
-            restored = first.restore(inputs)
+        for found in compare_models(method, first.net, second.net, [inputs.to(where)]):
+            differences, restored = found.cpu(), first.restore(inputs)
             for row, (path, _) in enumerate(chunk):
                 part = differences.part(row)
                 answers = int(part.answer[0]), int(part.other_answer[0])
                 labels = first.labels[answers[0]], second.labels[answers[1]]
-                compared.append(Compared(path.name, restored[row], part, labels))
+                compared.append(Compared(shown[path], restored[row], part, labels))
                 values = compared[-1].row
-                typer.echo(f"{path.name}: " + ", ".join(f"{name} {value:.2f}" for name, value in values.items()))
+                typer.echo(f"{shown[path]}: " + ", ".join(f"{name} {value:.2f}" for name, value in values.items()))
+    if not compared:
+        raise ValueError("there are no pictures to compare on")
     summary = summarise([one.differences for one in compared])
     broken = [limit for limit in limits if limit.broken_by(summary)]
     titles = _titles(names, checkpoints)
@@ -125,22 +137,70 @@ def _compare(
     typer.echo(str(out / "report.html"))
     for limit in broken:
         print_error(f"the limit is not kept: {limit} (mean {summary[limit.measure].value:.3g})")
-    return bool(broken), failed
+    return bool(broken), len(failures)
 
 
-def _read(first: "Classifier", second: "Classifier", images: Sequence[Path]) -> tuple[list[tuple[Path, Any]], int]:
-    """The pictures as both models take them, and how many could not be used."""
+def _check_classes(names: tuple[str, str], first: Sequence[str], second: Sequence[str]) -> None:
+    """Raise `ValueError` unless a class has one index in both models, as far as their names say."""
+    from sfumato.data import labels
+
+    if len(first) != len(second):
+        raise ValueError(
+            f"the models must have the same classes; {names[0]} has {len(first)}, {names[1]} {len(second)}"
+        )
+    one, other = ([labels.synonyms(label)[0].casefold() for label in some] for some in (first, second))
+    count = Counter(one), Counter(other)
+    places = {label: index for index, label in enumerate(other) if count[1][label] == 1}
+    moved = [index for index, label in enumerate(one) if count[0][label] == 1 and places.get(label, index) != index]
+    if len(moved) > 1:  # a swap moves two
+        label = one[moved[0]]
+        raise ValueError(
+            f"the models must have the same classes in the same order; {label!r} is class {moved[0]} of {names[0]} and class "
+            f"{places[label]} of {names[1]}"
+        )
+    nameless = [f"class {index}" for index in range(len(first))]
+    if not set(one) & set(other) and nameless not in (one, other):
+        raise ValueError(
+            f"the models must have the same classes; class 0 is {first[0]!r} in {names[0]} and {second[0]!r} in {names[1]}, "
+            "and no other class has one name in both"
+        )
+
+
+def _paths(images: Iterable[Path]) -> list[Path]:
+    """The pictures, and those in folders, each once. What is neither is named too, so that reading it says why."""
+    from sfumato.data import pictures
+
+    found: dict[Path, Path] = {}
+    for image in images:
+        for path in pictures.find(image) if image.is_dir() else (image,):
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Names of pictures: those of the files, with their folders where several files have one name.
+
+    >>> _names([Path("a/cat.png"), Path("b/cat.png"), Path("b/dog.png")])
+    ['a/cat.png', 'b/cat.png', 'dog.png']
+    """
+    count = Counter(path.name for path in paths)
+    return [path.name if count[path.name] == 1 else path.as_posix() for path in paths]
+
+
+def _prepared(
+    first: "Classifier", second: "Classifier", paths: Iterable[Path], failures: list[str]
+) -> "Iterator[tuple[Path, Tensor]]":
+    """The pictures as both models take them, read when their turn comes. Those that cannot be used are reported."""
     import torch
 
     from sfumato.data import pictures
 
-    found, failed = [], 0
-    for path in _paths(images):
+    for path in paths:
         try:
             picture = pictures.read(path)
             inputs, others = first.prepare(picture), second.prepare(picture)
         except ValueError as error:
-            failed += 1
+            failures.append(str(error))
             print_error(error)
             continue
         if inputs.shape != others.shape or not torch.allclose(inputs, others, atol=1e-4):
@@ -148,18 +208,18 @@ def _read(first: "Classifier", second: "Classifier", images: Sequence[Path]) -> 
                 "the models must take the same inputs, as each sees the other's sets; they prepare pictures differently. "
                 "Load the second as package.module:factory with the first one's preparation"
             )
-        found.append((path, inputs))
-    if not found:
-        raise ValueError("there are no pictures to compare on")
-    return found, failed
+        yield path, inputs
 
 
-def _paths(images: Sequence[Path]) -> Iterator[Path]:
-    """The pictures, and those in folders. What is neither is yielded too, so that reading it says why."""
-    from sfumato.data import pictures
+def _batched(items: "Iterable[T]", size: int) -> "Iterator[list[T]]":
+    """Lists of so many consecutive items; the last may be shorter.
 
-    for image in images:
-        yield from pictures.find(image) if image.is_dir() else (image,)
+    >>> list(_batched("abc", 2))
+    [['a', 'b'], ['c']]
+    """
+    iterator = iter(items)
+    while some := list(islice(iterator, size)):
+        yield some
 
 
 def _titles(names: tuple[str, str], checkpoints: tuple[Path | None, Path | None]) -> tuple[str, str]:

@@ -12,8 +12,10 @@ SOME_FAILED, FAILED, LIMIT_BROKEN, INTERRUPTED = 1, 2, 3, 130
 
 
 @contextmanager
-def reporting_errors() -> Iterator[None]:
+def reporting_errors(interrupted: str = "interrupted; the results written so far are kept") -> Iterator[None]:
     """Print an error that a user can mend, and warnings, as one sentence each: without a traceback or a line of code.
+
+    `interrupted` is said after Ctrl-C.
 
     Raises `typer.Exit` with the exit code after such an error. Other errors pass through.
     """
@@ -29,7 +31,7 @@ def reporting_errors() -> Iterator[None]:
         print_error(error)
         raise typer.Exit(FAILED) from error
     except KeyboardInterrupt as stop:
-        print_error(str(stop) or "interrupted; the results written so far are kept")
+        print_error(str(stop) or interrupted)
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -1,22 +1,29 @@
 """`sfumato explain --certificate` and `--bundle`: what an explanation may claim, beside it, and all in one folder."""
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from sfumato.cli.errors import FAILED
 from sfumato.cli.files import write_json
+from sfumato.cli.outputs import digest_of
+from sfumato.settings import number
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sfumato.attribution import Attribution
     from sfumato.cli.queries import Query, Task
-    from sfumato.evidence import Claim
-    from sfumato.evidence.certificate import Certificate
+    from sfumato.evidence import Calibration, Claim
+    from sfumato.evidence.certificate import Certificate, Certify
+    from sfumato.methods import ExtremalPerturbation
     from sfumato.models import Classifier
 
 
@@ -28,36 +35,95 @@ class Wanted:
     calibration: Path | None = None
     survival: Path | None = None
 
-    def claims(self, classifier: "Classifier") -> "tuple[Claim, ...]":
-        """The default claims, with what was measured before, and with the sets of Grad-CAM if its layer is known."""
-        from sfumato.evidence import BetterThanChance, Calibration, Claim, SameAnswer, Survival, Survives
+    def certify(self, classifier: "Classifier", method: "ExtremalPerturbation") -> "Certify | None":
+        """The default claims, with what was measured before, and with the sets of Grad-CAM if its layer is known.
+
+        `None` if no certificate is wanted. Raises `ValueError` for files that are no such measurements, or were measured with
+        another network or another method.
+        """
+        if not self.certificate:
+            return None
+        from sfumato.evidence import BetterThanChance, Calibration, SameAnswer, Survival, Survives
         from sfumato.evidence.certificate import Certify
         from sfumato.methods import GradCAM
 
+        calibration = None if self.calibration is None else Calibration.load(self.calibration)
+        survival = None if self.survival is None else Survival.load(self.survival)
+        if calibration is not None:
+            _check_network("--calibration", self.calibration, calibration.weights, classifier)
+            _check_calibration(calibration, method)
+        if survival is not None:
+            _check_network("--survival", self.survival, survival.weights, classifier)
+            _check_method(survival.method, method)
         grad_cam = classifier.placed(GradCAM())
 
-        def informed(claim: Claim) -> Claim:
-            if isinstance(claim, SameAnswer) and self.calibration:
-                return SameAnswer(Calibration.load(self.calibration))
+        def informed(claim: "Claim") -> "Claim":
+            if isinstance(claim, SameAnswer) and calibration is not None:
+                return SameAnswer(calibration)
             if isinstance(claim, BetterThanChance) and grad_cam.layer:
                 return replace(claim, rivals=(*claim.rivals, grad_cam))
             return claim
 
         claims = tuple(map(informed, Certify().claims))
-        return (*claims, Survives(Survival.load(self.survival))) if self.survival else claims
+        return Certify(claims if survival is None else (*claims, Survives(survival)))
 
-    def certify(
-        self, result: "Attribution", classifier: "Classifier", inputs: "Tensor", query: "Query"
-    ) -> "Certificate | None":
-        """The certificate of one query with inputs `(1, C, H, W)`, if one is wanted."""
-        if not self.certificate:
-            return None
-        from sfumato.data import labels
-        from sfumato.evidence.certificate import Certify
 
-        names = [labels.synonyms(label)[0] for label in classifier.labels]
-        certify = Certify(self.claims(classifier))
-        return certify(result, classifier.net, inputs, query.target, labels=names)[0]
+def _check_network(option: str, file: Path | None, weights: str, classifier: "Classifier") -> None:
+    """Raise `ValueError` where a file was measured with a network of other weights."""
+    from sfumato.evidence.measured import same_network
+
+    if not same_network(weights, classifier.net):
+        raise ValueError(
+            f"{option}: {str(file)!r} was measured with another network than {classifier.name!r}, or other weights; write one "
+            "for it with sfumato calibrate"
+        )
+
+
+def _check_calibration(calibration: "Calibration", method: "ExtremalPerturbation") -> None:
+    """Raise `ValueError` where a calibration has no temperatures for what hides places in a search."""
+    from sfumato.scores import SIGMOID, link_of_meaning
+
+    for perturbation in method.used_perturbations():
+        calibration.temperature(0.5, perturbation)
+    if link_of_meaning(method.score) == SIGMOID:
+        raise ValueError(
+            "--calibration is for networks that answer one of several classes; leave it out with --score sigmoid"
+        )
+
+
+def _check_method(measured: "ExtremalPerturbation", method: "ExtremalPerturbation") -> None:
+    """Raise `ValueError` where the areas of survival are of sets that another method made."""
+    if type(measured) is not type(method):
+        raise ValueError(
+            f"--survival is about sets made by {type(measured).__name__}; got {type(method).__name__}. Write --method extremal"
+        )
+    for entry in fields(measured):
+        asked, used = getattr(measured, entry.name), getattr(method, entry.name)
+        if entry.init and asked != used:
+            texts = (",".join(map(str, value)) if isinstance(value, tuple) else f"{value}" for value in (asked, used))
+            wanted, given = texts
+            options = {name: f"--{name} {wanted}" for name in ("areas", "steps", "seed")}
+            raise ValueError(
+                f"--survival is about sets made with {entry.name}={wanted}; got {given}. Write "
+                f"{options.get(entry.name, f'--set {entry.name}=…, or calibrate with this setting')}"
+            )
+
+
+def certificate_of(
+    certify: "Certify", result: "Attribution", classifier: "Classifier", inputs: "Tensor", query: "Query"
+) -> "Certificate":
+    """The certificate of one query with inputs `(1, C, H, W)`."""
+    from sfumato.data import labels
+
+    names = [labels.synonyms(label)[0] for label in classifier.labels]
+    return certify(result, classifier.net, inputs, query.target, labels=names)[0]
+
+
+def key_of(certify: "Certify") -> str:
+    """A short name of all that is tested, with what was measured before."""
+    from sfumato.settings import as_json
+
+    return hashlib.sha256(json.dumps(as_json(certify), sort_keys=True).encode()).hexdigest()
 
 
 def findings(certificate: "Certificate") -> dict[str, Any]:
@@ -66,8 +132,18 @@ def findings(certificate: "Certificate") -> dict[str, Any]:
     return {name: content[name] for name in ("area", "holds", "findings")}
 
 
+ENDINGS = (".png", ".safetensors", ".json")
+"""Of the files of a certificate."""
+
+
+def forget(query: "Query", out: Path) -> None:
+    """Remove the certificate of an earlier result, which is about to be replaced."""
+    for ending in ENDINGS:
+        (out / f"{query.stem}-certificate{ending}").unlink(missing_ok=True)
+
+
 def write(certificate: "Certificate", query: "Query", classifier: "Classifier", out: Path) -> None:
-    """Write the figure, the sentences and numbers, and the sets of a certificate, and print it."""
+    """Write the figure, the sentences and numbers, and the sets of a certificate."""
     from safetensors.torch import save_file
 
     from sfumato import plots
@@ -81,26 +157,59 @@ def write(certificate: "Certificate", query: "Query", classifier: "Classifier", 
     with written(out / f"{stem}.safetensors") as partial:
         save_file({name: places.cpu().contiguous() for name, places in sets.items()}, partial)
     write_json(out / f"{stem}.json", certificate.as_json())
-    typer.echo(str(certificate))
 
 
 @contextmanager
-def bundled(folder: Path | None, task: "Task", facts: Mapping[str, Any]) -> Iterator[None]:
-    """A context in which a command writes into `folder`, a bundle, if there is one. Its pictures are copied into it at the end.
+def bundled(
+    folder: Path | None, task: "Task", facts: Mapping[str, Any], expected: int | None = None
+) -> "Iterator[Callable[[Query], None]]":
+    """A context in which a command writes into `folder`, a bundle, if there is one.
 
-    Raises `ValueError` where the folder is not new or empty.
+    It gives a function that is called with each query that has been explained. It copies the picture into the bundle, and notes
+    for the manifest what was explained, what the network answers, and the `expected` class, if it is known. Raises `ValueError`
+    where the folder is not new or empty, and for a picture that has changed since it was read.
     """
     if folder is None:
-        yield
+        yield lambda _: None
         return
-    import shutil
-
     from sfumato.evidence.bundle import bundle
     from sfumato.model.fingerprint import fingerprint
 
-    known = {"model": task.classifier.name, "weights": fingerprint(task.classifier.net), **facts}
+    labels, results = task.classifier.labels, list[dict[str, Any]]()
+    known = {"model": task.classifier.name, "weights": fingerprint(task.classifier.net), **facts, "results": results}
     with bundle(folder, known) as place:
-        yield
-        (place / "pictures").mkdir()
-        for number, path in enumerate(task.paths):
-            shutil.copyfile(path, place / "pictures" / f"{number}-{path.name}")
+
+        def add(query: "Query") -> None:
+            name = _copied(query, list(task.paths), place)
+            (answer, probability), *_ = query.top
+            results.append(
+                {
+                    "result": query.stem,
+                    "picture": name,
+                    "explained": _class(query.target, labels),
+                    "predicted": _class(answer, labels) | {"probability": number(probability)},
+                    "expected": None if expected is None else _class(expected, labels),
+                }
+            )
+
+        yield add
+        if not results:  # each failure has been reported
+            raise typer.Exit(FAILED)
+
+
+def _class(index: int, labels: Sequence[str]) -> dict[str, Any]:
+    return {"index": index, "label": labels[index]}
+
+
+def _copied(query: "Query", paths: Sequence[Path], place: Path) -> str:
+    """Copy the picture of a query into a bundle, once. Returns its name there."""
+    name = f"pictures/{paths.index(query.source)}-{query.source.name}"
+    copy = place / name
+    if not copy.exists():
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(query.source, copy)
+        if digest_of(copy) != query.made_from["picture"]:
+            raise ValueError(
+                f"{str(query.source)!r} has changed since it was explained; do it again into another folder"
+            )
+    return name

@@ -75,6 +75,12 @@ def explain(
             show_default=False,
         ),
     ] = None,
+    expected: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS", help="The right class of the pictures, to be noted in a --bundle.", show_default=False
+        ),
+    ] = None,
     alternatives: Annotated[
         bool,
         typer.Option("--alternatives", help="Draw the outlines of what each restart of the search found for itself."),
@@ -96,6 +102,7 @@ def explain(
 ) -> None:
     """Find the parts of pictures that decide a network's answer. Writes a figure, masks and a summary for each of them."""
     with reporting_errors():
+        from sfumato.data import labels as names_of_classes
         from sfumato.games import GAMES
         from sfumato.scores import AUTO as AUTO_LINK
         from sfumato.scores import OF_A_CLASS, SIGMOID, link_of_meaning
@@ -122,15 +129,18 @@ def explain(
             raise ValueError("--alternatives is for one method that makes masks, e.g. --method extremal")
         wanted = Wanted(certificate or bundle is not None, calibration, survival)
         _check_evidence(wanted, draws_masks, smallest is not None, layer)
+        _check_bundle(bundle, overwrite or resume, expected)
+        folder = out if bundle is None else bundle
         request = Request(
-            images, model, bundle or out, target or [], checkpoint, device, batch, overwrite, resume, labels
+            images, model, folder, target or [], checkpoint, device, batch, overwrite, resume, labels, bundle is None
         )
         links = {link_of_meaning(one.score) for one in methods.values()}
         task = prepare(request, links.pop() if len(links) == 1 else SIGMOID if SIGMOID in links else AUTO_LINK)
-        with task.working(), bundled(bundle, task, {"method": as_json(first)}):
+        right = None if expected is None else names_of_classes.find(task.classifier.labels, expected)
+        with task.working(), bundled(bundle, task, {"method": as_json(first)}, right) as keep:
             if draws_masks:
-                for _ in explain_with_masks(task, first, smallest, fractions, alternatives, wanted):
-                    pass
+                for explanation in explain_with_masks(task, first, smallest, fractions, alternatives, wanted):
+                    keep(explanation.query)
             else:
                 compare(task, methods)
 
@@ -147,3 +157,16 @@ def _check_evidence(wanted: Wanted, draws_masks: bool, smallest: bool, layer: st
             raise ValueError(f"{option} is for --certificate; write both")
         if file is not None and not file.is_file():
             raise ValueError(f"{option}: there is no file {str(file)!r}")
+
+
+def _check_bundle(bundle: Path | None, again: bool, expected: str | None) -> None:
+    """Raise `ValueError` for a folder that cannot become a bundle, and for options that do not go with one."""
+    if bundle is None:
+        if expected is not None:
+            raise ValueError("--expected is for --bundle; write both")
+        return
+    from sfumato.evidence.bundle import check_new
+
+    if again:
+        raise ValueError("--bundle is for a new folder; leave out --overwrite and --resume")
+    check_new(bundle)

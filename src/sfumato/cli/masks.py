@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from sfumato.cli import evidence, summaries
 from sfumato.cli.evidence import Wanted
 from sfumato.cli.files import write_json
@@ -54,19 +56,26 @@ def explain_with_masks(
     classifier = task.classifier
     method = place_at_layer(method, classifier, task.request.model)
     smallest = None if keep is None else {"keep": keep, "areas": first_areas}
-    for batch in task.batches(method=method, smallest=smallest):
+    certify = wanted.certify(classifier, method)
+    # Only if there is one, so that results without a certificate are known as the same as before.
+    more = {"certificate": evidence.key_of(certify)} if certify else {}
+    for batch in task.batches(method=method, smallest=smallest, **more):
         with progress_bar(batch.title, left=batch.left) as progress:
             group = list(_explain_batch(method, classifier, batch, keep, first_areas, progress))
         for index, explanation in enumerate(group):
             inputs = batch.inputs[index : index + 1]
-            certificate = wanted.certify(explanation.result, classifier, inputs, explanation.query)
-            if certificate is not None:
+            query, certificate = explanation.query, None
+            if certify is not None:
+                certificate = evidence.certificate_of(certify, explanation.result, classifier, inputs, query)
                 explanation.search["certificate"] = evidence.findings(certificate)
+                evidence.write(certificate, query, classifier, task.request.out)
+            elif task.request.overwrite:
+                evidence.forget(query, task.request.out)
             _write(explanation, classifier, task.request.out, keep, alternatives)
             task.written += 1
             _print(explanation, classifier)
             if certificate is not None:
-                evidence.write(certificate, explanation.query, classifier, task.request.out)
+                typer.echo(str(certificate))
             if hint := _no_restarts(method, explanation.result, alternatives, keep is not None):
                 console().print(hint, soft_wrap=True)
             yield explanation

@@ -56,6 +56,8 @@ class Request:
     resume: bool = False
     labels: Path | None = None
     """A file with the names of the classes."""
+    resumable: bool = True
+    """Whether the same command can go on where it stopped: not into a bundle, which is of one run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +145,8 @@ class Task:
             done = results_in(self.written, self.request.out)
             before = f", besides {self.skipped} that were there before" if self.skipped else ""
             remedy = "; the same command with --resume does the others" if self.written + self.skipped else ""
+            if not self.request.resumable:
+                remedy = "; the bundle is not finished: remove it, or write another --bundle"
             raise KeyboardInterrupt(f"interrupted; {done}{before}{remedy}") from None
         if self.written or self.skipped:
             there = f"; {self.skipped} {'was' if self.skipped == 1 else 'were'} there already" if self.skipped else ""

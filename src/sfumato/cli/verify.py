@@ -13,7 +13,7 @@ def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `sfumato explain --bundle` wrote.")],
 ) -> None:
     """Check a bundle of evidence against its manifest. The exit code is 3 if a file is missing, changed or new."""
-    with reporting_errors():
+    with reporting_errors("interrupted; the bundle was not checked to its end"):
         from sfumato.evidence.bundle import MANIFEST
         from sfumato.evidence.bundle import verify as problems
 

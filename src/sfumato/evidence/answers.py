@@ -1,44 +1,58 @@
 """What class a network answers where only some places are shown."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sfumato.evidence.worth import AT_ONCE, masks_of
 from sfumato.model.subject import Subject
-from sfumato.perturbations import Perturbation
-from sfumato.scores import class_scores, two_classes
+from sfumato.perturbations import Perturbed
+from sfumato.scores import check_finite, class_scores
 
 
 def shown_logits(
     subject: Subject,
-    perturbations: Sequence[Perturbation],
+    perturbed: tuple[Perturbed, ...],
     places: Bool[Tensor, " N *S"],
     query: Int[Tensor, " N"],
     edge: float = 0.0,
 ) -> Float[Tensor, "P N K"]:
-    """The logits of all classes, `(P, N, K)`, where the `places` of the queries are shown and each perturbation hides the rest.
+    """The model's outputs, `(P, N, K)`, where the `places` of the queries are shown and each of `perturbed` hides the rest.
 
-    `edge` is as for `sfumato.evidence.worth.shown_scores`. One output counts as two classes, it and its opposite; outputs at
-    several places as their mean. Raises `ValueError` where the model's outputs are no tensor of classes.
+    `perturbed` and `edge` are as for `sfumato.evidence.worth.shown_scores`. Outputs at several places count as their mean.
+    Raises `ValueError` where the model's outputs are no tensor of classes, and where one is not finite.
     """
     with subject.surroundings.computing(), torch.no_grad():
-        perturbed = [perturbation(subject.inputs) for perturbation in perturbations]
-        rows = []
-        for hidden in perturbed:
-            parts = []
-            for some, queries in zip(places.split(AT_ONCE), query.split(AT_ONCE), strict=True):
-                inputs = hidden(masks_of(some, edge), queries)
-                logits = two_classes(class_scores(subject.outputs(inputs, queries), len(queries)))
-                parts.append(logits.flatten(2).mean(2) if logits.ndim > 2 else logits)
-            rows.append(torch.cat(parts))
+        rows = [
+            torch.cat(
+                [
+                    _logits(subject, hidden(masks_of(some, edge), queries), queries)
+                    for some, queries in zip(places.split(AT_ONCE), query.split(AT_ONCE), strict=True)
+                ]
+            )
+            for hidden in perturbed
+        ]
     return torch.stack(rows)
 
 
-def whole_answers(subject: Subject, perturbation: Perturbation) -> Int[Tensor, " B"]:
-    """The class that the network answers for each whole input; nothing is hidden by the perturbation."""
-    inputs = subject.inputs
-    everything = torch.ones(len(inputs), *inputs.shape[2:], dtype=torch.bool, device=inputs.device)
-    return shown_logits(subject, (perturbation,), everything, subject.query)[0].argmax(1)
+def whole_answers(subject: Subject) -> Int[Tensor, " B"]:
+    """The class that the network answers for each whole input. Raises `ValueError` as `shown_logits` does."""
+    with subject.surroundings.computing(), torch.no_grad():
+        parts = [_logits(subject, subject.inputs[some], some) for some in subject.query.split(AT_ONCE)]
+    return of_two(torch.cat(parts)).argmax(1)
+
+
+def of_two(logits: Float[Tensor, "*N K"]) -> Float[Tensor, "*N M"]:
+    """Logits of two classes or more: of one output $z$ those of it and its opposite, $z$ and 0."""
+    return torch.cat([logits, torch.zeros_like(logits)], -1) if logits.shape[-1] == 1 else logits
+
+
+def _logits(subject: Subject, inputs: Float[Tensor, "N C *S"], query: Int[Tensor, " N"]) -> Float[Tensor, "N K"]:
+    """Outputs for rows of the queries; one by one where the model needs it."""
+    if subject.habits.alone and len(inputs) > 1:
+        pairs = zip(inputs.split(1), query.split(1), strict=True)
+        return torch.cat([_logits(subject, row, of_row) for row, of_row in pairs])
+    logits = class_scores(subject.outputs(inputs, query), len(query))
+    logits = logits.flatten(2).mean(2) if logits.ndim > 2 else logits
+    check_finite(logits.amax(1), "the most probable class")  # others may be minus infinity
+    return logits

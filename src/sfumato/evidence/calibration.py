@@ -17,8 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sfumato.evidence import stored
-from sfumato.evidence.answers import shown_logits, whole_answers
+from sfumato.evidence.answers import of_two, shown_logits, whole_answers
+from sfumato.evidence.measured import weights_of
 from sfumato.evidence.random_sets import cut, random_fields
+from sfumato.evidence.worth import ready
 from sfumato.masks.level_set import LevelSet
 from sfumato.model.effects import Model
 from sfumato.model.subject import Subject
@@ -41,6 +43,7 @@ class Calibration:
     - `pictures`: on how many pictures they were chosen.
     - `errors_before`, `errors_after`: the expected calibration error in each range, over all perturbations, on these pictures.
     - `model`: the network's name, if it has one.
+    - `weights`: a hash of its weights; empty for one that is no module. `SameAnswer` uses it for this network alone.
     """
 
     edges: tuple[float, ...]
@@ -50,12 +53,15 @@ class Calibration:
     errors_before: tuple[float, ...] = ()
     errors_after: tuple[float, ...] = ()
     model: str = ""
+    weights: str = ""
 
     def __post_init__(self) -> None:
         for name in ("edges", "perturbations", "errors_before", "errors_after"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "temperatures", tuple(tuple(row) for row in self.temperatures))
         check_edges(self.edges)
+        for perturbation in self.perturbations:
+            check_perturbation(perturbation)
         if [len(row) for row in self.temperatures] != [len(self.edges) - 1] * len(self.perturbations):
             raise ValueError(
                 "temperatures need a row for each perturbation, and in it one number for each range of areas"
@@ -113,6 +119,11 @@ class Calibrate:
     ) -> Calibration:
         """The temperatures. `name` is kept as the model's. Raises `ValueError` without pictures."""
         logits, labels = self.shown(model, batches)
+        if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[3]:
+            raise ValueError(
+                f"labels are classes of the network, 0 to {logits.shape[3] - 1}; got {int(labels.min())} to "
+                f"{int(labels.max())}"
+            )
         ranges = range(len(self.edges) - 1)
         temperatures = [[best_temperature(of_one[:, area], labels) for area in ranges] for of_one in logits]
         divisor = torch.tensor(temperatures, dtype=torch.float64, device="cpu")[:, None, :, None]
@@ -126,6 +137,7 @@ class Calibrate:
             tuple(calibration_error(before[:, :, area].flatten(0, 1), repeated) for area in ranges),
             tuple(calibration_error(after[:, :, area].flatten(0, 1), repeated) for area in ranges),
             name,
+            weights_of(model),
         )
 
     def shown(
@@ -135,8 +147,10 @@ class Calibrate:
         generator = torch.Generator("cpu").manual_seed(self.seed)
         logits, labels = [], []
         for inputs, given in batches:
+            if given is not None and given.shape != inputs.shape[:1]:
+                raise ValueError(f"labels are one for each of the {len(inputs)} inputs; got shape {tuple(given.shape)}")
             some, answers = self._of_batch(model, inputs, generator)
-            logits.append(some.double().cpu())
+            logits.append(some.cpu().double())
             labels.append((answers if given is None else given.to(answers)).repeat_interleave(self.count).cpu())
         if not logits:
             raise ValueError("calibration needs pictures, a few hundred; got none")
@@ -161,8 +175,8 @@ class Calibrate:
             subject.probe(None)
             hides = [seeded(perturbation, self.seed) for perturbation in self.perturbations]
             repeated = query.repeat_interleave(self.count * ranges)
-            logits = shown_logits(subject, hides, places, repeated, sets.family.edge)
-            answers = whole_answers(subject, hides[0])
+            logits = of_two(shown_logits(subject, ready(subject, hides), places, repeated, sets.family.edge))
+            answers = whole_answers(subject)
         return logits.unflatten(1, (-1, ranges)), answers
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -17,9 +16,11 @@ from sfumato.evidence.only import OnlyOne
 from sfumato.evidence.same_answer import SameAnswer
 from sfumato.evidence.steady import Steady
 from sfumato.evidence.suffices import Suffices
-from sfumato.evidence.tested import tested
+from sfumato.evidence.tested import method_of, tested
+from sfumato.model.arguments import WithArguments
 from sfumato.model.effects import Model
-from sfumato.settings import as_json, check_number, from_json, number
+from sfumato.scores import Score, as_score, as_target
+from sfumato.settings import as_json, check_number, from_json, number, part_of
 
 MARKS = {True: "yes", False: "NO", None: "?"}
 """How it is printed whether a claim holds."""
@@ -134,9 +135,13 @@ class Certify:
         certificates = []
         for query in range(len(result)):
             part, target = result[query], _target(result, targets, query)
-            with tested(part, model, inputs[query : query + 1], target, self.keep, models or {}, labels) as subject:
+            others = {name: _of_query(other, query) for name, other in (models or {}).items()}
+            network, row = _of_query(model, query), inputs[query : query + 1]
+            with tested(part, network, row, target, self.keep, others, labels) as subject:
                 _check_same(part, float(subject.subject.whole()[0]))
-                findings = tuple(claim.test(subject) for claim in self.claims)
+                findings: tuple[Finding, ...] = (NO_SET,)
+                if subject.places.any():
+                    findings = tuple(claim.test(subject) for claim in self.claims)
                 certificates.append(
                     Certificate(
                         subject.places,
@@ -150,6 +155,15 @@ class Certify:
         return tuple(certificates)
 
 
+NO_SET = Finding("A set", False, "The mask shows no place by more than one half, so that there is no set.")
+"""All that is found where a mask is too faint for a set."""
+
+
+def _of_query(model: Model, query: int) -> Model:
+    """The model with the further arguments of one query, if it has any."""
+    return model.part([query]) if isinstance(model, WithArguments) else model
+
+
 def _target(result: Attribution, targets: Any, query: int) -> Any:
     """The target of one query."""
     if targets is None:
@@ -159,15 +173,24 @@ def _target(result: Attribution, targets: Any, query: int) -> Any:
             raise ValueError(
                 f"the result does not name its targets ({error}); give them, as the method got them"
             ) from error
-    if isinstance(targets, list | tuple) or (isinstance(targets, Tensor) and targets.ndim):
-        return targets[query]
-    return targets
+    as_score(targets, len(result), method_of(result).score)  # checks them
+    if isinstance(targets, Score):
+        return part_of(targets, query, len(result))
+    if callable(targets):
+        return targets
+    wanted = as_target(targets)
+    return wanted[query] if isinstance(wanted, tuple) else wanted
 
 
 def _check_same(result: Attribution, whole: float) -> None:
     """Raise `ValueError` where the whole input has another score than the result says: another model, input or target."""
-    expected = torch.nan if result.whole is None else float(result.whole[0])
-    if abs(whole - expected) > 1e-2 * max(1.0, abs(expected)):
+    if result.whole is None:
+        raise ValueError(
+            "the result does not say the score of the whole input, so nobody knows what made it; explain anew"
+        )
+    expected = float(result.whole[0])
+    span = 0.0 if result.blank is None else abs(expected - float(result.blank[0]))
+    if not abs(whole - expected) <= 1e-2 * max(abs(expected), span):
         raise ValueError(
             f"the model gives this input the score {whole:.4g}, and the result says {expected:.4g}; give the model, the inputs "
             "and the targets with which the result was made"

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from sfumato.evidence.tested import Tested
 
+NOTHING = "The hidden picture scores about as much as the whole one, or more, so nothing can be said."
+"""Where places have no worth, see `sfumato.evidence.worth`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Finding:

@@ -10,6 +10,9 @@ from sfumato.settings import near
 
 SIGNS = ("<=", ">=", "<", ">")
 
+SIGNED = ("new", "grew")
+"""Measures that may be less than 0."""
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -18,6 +21,12 @@ class Limit:
     measure: str
     sign: str
     value: float
+
+    def __post_init__(self) -> None:
+        low = -1 if self.measure in SIGNED else 0
+        if not low <= self.value <= 1:
+            hint = f'; write "{self.measure} {self.sign} {self.value / 100:g}"' if 1 < self.value <= 100 else ""
+            raise ValueError(f"{self.measure} lies between {low} and 1; got the limit {self.value:g}{hint}")
 
     @classmethod
     def parse(cls, text: str, measures: Mapping[str, object]) -> Self:

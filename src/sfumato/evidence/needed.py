@@ -11,8 +11,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from sfumato.evidence.claim import Claim, Finding
+from sfumato.evidence.claim import NOTHING, Claim, Finding
 from sfumato.evidence.tested import Tested
+from sfumato.evidence.worth import ROUNDING
+from sfumato.masks.parts import MOST, label_parts
 from sfumato.masks.regions import Cells, Regions, default_counts
 from sfumato.settings import check_number
 
@@ -29,7 +31,7 @@ class AllNeeded(Claim):
     - `regions`: how the input is divided into cells, by default a grid of 14 by 14 for pictures.
 
     The cells that cost least are given up together, as many as the loss allows; then the others are tried again, until no cell
-    can be given up alone. What remains is `sets["needed"]`.
+    can be given up alone, nor the cells of a connected part together. What remains is `sets["needed"]`.
     """
 
     loss: float = 0.02
@@ -45,11 +47,12 @@ class AllNeeded(Claim):
         cells = self._cells(tested)
         worth = float(tested.worth(tested.places[None])[0])
         if math.isnan(worth):
-            return Finding(
-                "All needed", None, "The hidden picture has the same score as the whole one.", {"worth": worth}
-            )
+            return Finding("All needed", None, NOTHING, {"worth": worth})
         least = min(worth, 1.0) - self.loss
-        stays, dearest = list(range(len(cells))), worth - least
+        if least <= ROUNDING:
+            sentence = f"The set is worth {worth:.0%} of the score, so that none of its cells is needed."
+            return Finding("All needed", False, sentence, {"worth": worth, "needed_area": 0.0, "needed_share": 0.0})
+        stays, dearest = list(range(len(cells))), worth
         while len(stays) > 1:
             rest = torch.stack([self._union(cells, [other for other in stays if other != cell]) for cell in stays])
             alone = tested.worth(rest).tolist()
@@ -58,10 +61,14 @@ class AllNeeded(Claim):
             lists = [ordered[count:] for count in range(1, len(ordered))]
             values = tested.worth(torch.stack([self._union(cells, some) for some in lists])).tolist()
             good = [count for count, value in enumerate(values) if value >= least]
-            if not good:
-                dearest = worth - max(alone)
+            if good:
+                stays = lists[good[-1]]
+                continue
+            dearest = worth - max(alone)
+            without_part = self._without_a_part(tested, cells, stays, least)
+            if without_part is None:
                 break
-            stays = lists[good[-1]]
+            stays, dearest = without_part, worth
         needed = self._union(cells, stays)
         share = float(needed.sum() / tested.places.sum())
         numbers = {
@@ -73,8 +80,9 @@ class AllNeeded(Claim):
             "worth_needed": float(tested.worth(needed[None])[0]),
         }
         sentence = (
-            f"Of its {len(cells)} cells {len(stays)} are needed, {numbers['needed_area']:.1%} of the picture: without any one "
-            f"of them more than {self.loss:.0%} of the score is lost. They alone {tested.keep} {numbers['worth_needed']:.0%}."
+            f"Of its {len(cells)} cells {len(stays)} {'is' if len(stays) == 1 else 'are'} needed, {numbers['needed_area']:.1%} "
+            f"of the picture: where one more goes, more than {self.loss:.0%} of the score is lost in all. They alone "
+            f"{tested.keep} {numbers['worth_needed']:.0%}."
         )
         return Finding("All needed", share > 1 - self.idle, sentence, numbers, {"needed": needed})
 
@@ -84,6 +92,24 @@ class AllNeeded(Claim):
         regions = self.regions or Cells(default_counts(shape, CELLS))
         labels = regions(tested.inputs)[0]
         return torch.stack([(labels == label) & tested.places for label in labels[tested.places].unique().tolist()])
+
+    def _without_a_part(
+        self, tested: Tested, cells: Bool[Tensor, " n *S"], stays: list[int], least: float
+    ) -> list[int] | None:
+        """The cells that stay where the connected part that costs least is given up; `None` where each part is needed."""
+        union = self._union(cells, stays)
+        if union.numel() > MOST:
+            return None
+        labels = label_parts(union[None, None])[0, 0]
+        lists = []
+        for part in range(1, int(labels.max()) + 1):
+            others = [cell for cell in stays if (labels[cells[cell]] != part).any()]
+            lists += [others] if others and len(others) < len(stays) - 1 else []  # single cells have been tried
+        if not lists:
+            return None
+        values = tested.worth(torch.stack([self._union(cells, some) for some in lists])).tolist()
+        best = max(range(len(lists)), key=lambda place: values[place])
+        return lists[best] if values[best] >= least else None
 
     @staticmethod
     def _union(cells: Bool[Tensor, " n *S"], some: list[int]) -> Bool[Tensor, "*S"]:

@@ -4,23 +4,26 @@ Several sets may suffice, each alone: H. Chockler, D. Kelly, D. Kroening: *Multi
 classifiers*, arXiv 2309.14309.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from sfumato.evidence.claim import Claim, Finding
+from sfumato.evidence.claim import NOTHING, Claim, Finding
 from sfumato.evidence.tested import Tested
+from sfumato.evidence.worth import ROUNDING, reaches
+from sfumato.masks.excluding import excluding
 from sfumato.settings import check_number, check_whole
 
 
 @dataclass(frozen=True)
 class OnlyOne(Claim):
-    """No set that does not touch this one is worth the share `keep` of the whole input.
+    """No set of its area that does not touch this one is worth the share `keep` of the whole input, or as much as this one.
 
-    The set is hidden in the picture, and the search is run again on what is left, for the same area: places of the set show
-    nothing there. While another set suffices, both are hidden and the search goes on, up to `most` other sets.
+    The search is run again for the same area, and may not take places of the set. While it finds a set that does as well, it
+    goes on without both, up to `most` other sets. What it does not find may still be there: the sentence says so.
     """
 
     keep: float = 0.9
@@ -32,40 +35,43 @@ class OnlyOne(Claim):
 
     def test(self, tested: Tested) -> Finding:
         """Search again without the set."""
+        own = float(tested.worth(tested.places[None])[0])
+        if math.isnan(own):
+            return Finding("The only one", None, NOTHING)
+        if own <= ROUNDING:
+            return Finding("The only one", None, f"The set itself is worth {own:.0%} of the score.")
         taken, others, values = tested.places, {}, []
         for number in range(1, self.most + 1):
+            if int((~taken).sum()) < int(tested.places.sum()):  # no room for another
+                break
             place = self._search(tested, taken)
             values.append(float(tested.worth(place[None])[0]))
-            if not values[-1] >= self.keep:
+            if not reaches(values[-1], min(self.keep, own)):
                 break
             others[f"other {number}"] = place
             taken = taken | place
+        if not values:
+            return Finding("The only one", None, "The set leaves no room for another of its area.")
         numbers = {"others": float(len(others)), "best_other": max(values)}
         if not others:
             sentence = (
-                f"Without these places no set of this area does as well: the best found is worth {values[0]:.0%}."
+                "A second search, without these places, found no set of this area that does as well: the best is worth "
+                f"{values[0]:.0%}."
             )
             return Finding("The only one", True, sentence, numbers)
         more = " at least" if len(others) == self.most else ""
         sentence = (
             f"It is not the only one:{more} {len(others)} other set{'s' * (len(others) > 1)}, which share no place with it, "
-            f"would do ({', '.join(f'{value:.0%}' for value in values[: len(others)])} of the score)."
+            f"would do as well ({', '.join(f'{value:.0%}' for value in values[: len(others)])} of the score)."
         )
         return Finding("The only one", False, sentence, numbers, others)
 
     def _search(self, tested: Tested, taken: Bool[Tensor, "*S"]) -> Bool[Tensor, "*S"]:
-        """The best set in the picture in which some places are hidden, without these places."""
-        with tested.method.prepared(tested.model, _hidden(tested, taken), tested.target) as subject:
+        """The best set that has none of the places that are taken."""
+        with tested.method.prepared(tested.model, tested.inputs, tested.target) as subject:
             search = tested.method.search(subject)
+            search = replace(search, parametrisation=excluding(search.parametrisation, taken))
             area = torch.tensor([[tested.area]], dtype=torch.float32, device=tested.places.device)
             masks = search.masks(search.ascend(area).parameters, area)
         tested.passes += 3 * tested.method.steps
         return (masks[0, 0, 0] > 0.5) & ~taken
-
-
-def _hidden(tested: Tested, places: Bool[Tensor, "*S"]) -> Float[Tensor, "1 C *S"]:
-    """The input with some places hidden, by the first of the search's perturbations."""
-    with tested.subject.surroundings.computing(), torch.no_grad():
-        perturbed = tested.perturbations[0](tested.inputs)
-        mask = (~places)[None, None].to(tested.inputs.dtype)
-        return perturbed(mask, torch.zeros(1, dtype=torch.long, device=mask.device))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sfumato.evidence.claim import Claim, Finding
 from sfumato.evidence.tested import Tested
+from sfumato.evidence.worth import reaches
 from sfumato.model.subject import Subject
 from sfumato.settings import check_number
 from sfumato.space.jitter import Jitter, Move
@@ -15,6 +16,8 @@ from sfumato.space.smoothing import per_axis
 @dataclass(frozen=True)
 class Steady(Claim):
     """The restarts of the search agree about the set, and it keeps its worth where the picture is moved.
+
+    Where the search had no restarts it cannot hold: whether another search finds the set again is not known.
 
     - `agreement`: the least mean intersection over union of the sets that the restarts found.
     - `shift`: by how many places the picture is moved along each axis, both ways; by default 4 of 224.
@@ -48,15 +51,21 @@ class Steady(Claim):
         if tested.result.agreement is not None:
             agreement = float(tested.result.agreement[0, tested.variant])
         numbers = {"agreement": agreement, "least_moved": min(known, default=math.nan)}
-        sentences, holds = [], bool(known) and min(known) >= self.keep
+        sentences = []
+        moved: bool | None = None
         if known:
+            moved = reaches(min(known), self.keep) and (len(known) == len(worth) or None)
             sentences.append(
                 f"Moved by {max(limits)} places each way, the set is worth {min(known):.0%} to {max(known):.0%} of the score."
             )
-        if math.isnan(agreement):
+        if len(known) < len(worth):
+            sentences.append(
+                "Moved, the picture scores at some places no more than when it is hidden, which says nothing."
+            )
+        agrees = None if math.isnan(agreement) else agreement >= self.agreement
+        if agrees is None:
             sentences.append("Whether another search finds it again is not known: the search had no restarts.")
         else:
-            holds = holds and agreement >= self.agreement
             sentences.append(f"The sets of the search's restarts share {agreement:.0%} (intersection over union).")
         for name, model in tested.models.items():
             with Subject.prepared(
@@ -64,5 +73,11 @@ class Steady(Claim):
             ) as other:
                 other.probe(tested.method.memory)
                 numbers[name] = float(tested.worth(tested.places[None], subject=other)[0])
-            sentences.append(f"For {name} it is worth {numbers[name]:.0%}.")
-        return Finding("Steady", holds if known else None, " ".join(sentences), numbers)
+            sentences.append(
+                f"For {name} places have no worth."
+                if math.isnan(numbers[name])
+                else f"For {name} it is worth {numbers[name]:.0%}."
+            )
+        parts = (moved, agrees)
+        holds = False if False in parts else None if None in parts else True  # None: one of them cannot be told
+        return Finding("Steady", holds, " ".join(sentences), numbers)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from sfumato.evidence.claim import Claim, Finding
+from sfumato.evidence.claim import NOTHING, Claim, Finding
 from sfumato.evidence.tested import Tested
+from sfumato.evidence.worth import reaches
 from sfumato.settings import check_number
 
 
@@ -28,10 +29,8 @@ class Suffices(Claim):
         numbers = {"worth": worth, "probability": shown, "probability_whole": whole, "probability_hidden": hidden}
         name = "Suffices" if tested.game.keep else "Decides"
         if math.isnan(worth):
-            return Finding(
-                name, None, "The hidden picture has the same score as the whole one, so nothing can be said.", numbers
-            )
+            return Finding(name, None, NOTHING, numbers)
         sentence = f"{tested.alone} {tested.keep} {worth:.0%} of the score"
         if not math.isnan(shown):
             sentence += f"; the probability is {shown:.2f} (whole picture {whole:.2f}, hidden picture {hidden:.2f})"
-        return Finding(name, worth >= self.keep, sentence + ".", numbers)
+        return Finding(name, reaches(worth, self.keep), sentence + ".", numbers)

@@ -17,14 +17,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.evidence import stored
-from sfumato.evidence.answers import shown_logits, whole_answers
+from sfumato.evidence.answers import of_two, shown_logits, whole_answers
 from sfumato.evidence.claim import Claim, Finding
+from sfumato.evidence.measured import same_network, weights_of
 from sfumato.evidence.tested import Tested
-from sfumato.evidence.worth import edge_of
+from sfumato.evidence.worth import edge_of, ready
 from sfumato.methods.extremal import ExtremalPerturbation
 from sfumato.model.effects import Model
 from sfumato.model.subject import Subject
 from sfumato.perturbations import seeded
+from sfumato.scores import OF_A_CLASS, OfClass
 from sfumato.settings import check_number
 
 
@@ -32,14 +34,20 @@ from sfumato.settings import check_number
 class Survival:
     """The areas from which on the answer survived on calibration pictures, as shares of the picture, one for each.
 
-    `method` made the sets. An area of 1 stands for a picture whose answer changes even with the largest set.
+    `method` made the sets. An area of 1 stands for a picture whose answer changes even with the largest set. `weights` is a
+    hash of the network's weights; empty for one that is no module.
     """
 
     areas: tuple[float, ...]
     method: ExtremalPerturbation
+    weights: str = ""
 
     def __post_init__(self) -> None:
+        for area in self.areas:
+            check_number("areas", area, "shares of the picture", above=0, most=1)
         object.__setattr__(self, "areas", tuple(sorted(self.areas)))
+        if not isinstance(self.method, ExtremalPerturbation):
+            raise ValueError(f"method is the ExtremalPerturbation that made the sets; got {self.method!r}")
         if not self.areas:
             raise ValueError("survival needs pictures, a few hundred; got none")
 
@@ -71,21 +79,23 @@ def survival(method: ExtremalPerturbation, model: Model, batches: Iterable[Float
     for nothing else. Each picture costs a search. Give the method areas up to nearly 1, as the statement is about these.
     """
     found: list[float] = []
+    weights = weights_of(model)
     for inputs in batches:
         query = torch.arange(len(inputs), dtype=torch.long, device=inputs.device)
         hides = [seeded(perturbation, method.seed) for perturbation in method.used_perturbations()]
         with Subject.prepared(model, inputs, 0) as subject:
             subject.probe(None)
-            answers = whole_answers(subject, hides[0])
+            answers = whole_answers(subject)
             masks = method(model, inputs, answers).masks
             assert masks is not None  # noqa: S101  # for the type checker
             places = masks[:, :, 0] > 0.5
             rows = query.repeat_interleave(places.shape[1])
             edge = edge_of(method, inputs.shape[2:])
-            shown = shown_logits(subject, hides, places.flatten(0, 1), rows, edge).softmax(2).mean(0).argmax(1)
+            logits = of_two(shown_logits(subject, ready(subject, hides), places.flatten(0, 1), rows, edge))
+            shown = logits.softmax(2).mean(0).argmax(1)
         same = shown.view(len(inputs), -1) == answers[:, None]
         found += [surviving_area(survives, method.areas) for survives in same.tolist()]
-    return Survival(tuple(found), method)
+    return Survival(tuple(found), method, weights)
 
 
 def surviving_area(same: Sequence[bool], areas: Sequence[float]) -> float:
@@ -108,7 +118,8 @@ def surviving_area(same: Sequence[bool], areas: Sequence[float]) -> float:
 class Survives(Claim):
     """The set is as large as sets must be for the network's answer to survive with a confidence.
 
-    `survival`: what `survival(…)` found on calibration pictures, for sets made by the same method.
+    `survival`: what `survival(…)` found on calibration pictures. It is about sets that the same method made for the answer of
+    the same network; of others nothing can be said.
     """
 
     survival: Survival
@@ -121,15 +132,33 @@ class Survives(Claim):
         """Compare areas."""
         area, pictures = self.survival.area(self.confidence), len(self.survival.areas)
         numbers = {"area": area, "confidence": self.confidence, "pictures": float(pictures)}
-        if tested.method != self.survival.method:
-            sentence = (
-                "Nothing can be said: the areas of survival are of sets that another method, or other settings, made."
-            )
-            return Finding("Survives", None, sentence, numbers)
-        sentence = f"With {self.confidence:.0%} confidence the network's answer survives "
+        if wrong := self._unfit(tested):
+            return Finding("Survives", None, f"Nothing can be said: {wrong}.", numbers)
+        # The area that was asked for, as in the calibration; that of the set is off by a place, and the edges of a mask.
+        asked = tested.result.areas
+        own = tested.area if asked is None else float(asked[tested.variant])
+        near = 1 / tested.places.numel() if asked is None else 1e-6
+        sentence = f"With {100 * self.confidence:.4g}% confidence the network's answer survives "
         if area == 1:
             sentence += f"on no set smaller than the picture ({pictures} calibration pictures)."
         else:
-            sentence += f"on sets of {area:.0%} made this way ({pictures} calibration pictures)"
-            sentence += f"; this set has {tested.area:.1%}."
-        return Finding("Survives", tested.area >= area - 1e-3, sentence, numbers)
+            sentence += f"on sets of {100 * area:.3g}% made this way ({pictures} calibration pictures)"
+            sentence += f"; this set has {100 * own:.3g}%."
+        return Finding("Survives", own >= area - near, sentence, numbers)
+
+    def _unfit(self, tested: Tested) -> str:
+        """Why the areas do not go with what is tested; empty if they do."""
+        if tested.method != self.survival.method:
+            return "the areas of survival are of sets that another method, or other settings, made"
+        if not same_network(self.survival.weights, tested.model):
+            return "the areas of survival are those of another network"
+        score = tested.subject.used_score
+        try:
+            answer = int(whole_answers(tested.subject)[0])
+        except ValueError as error:
+            return f"the network names no class ({error})"
+        tested.passes += 1
+        of_answer = isinstance(score, OfClass) and score.target in (answer, (answer,))
+        if not of_answer or type(score) is not OF_A_CLASS[tested.method.score]:
+            return f"the areas of survival are of sets for the network's answer, here {tested.name_of(answer)}"
+        return ""

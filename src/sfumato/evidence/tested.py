@@ -11,14 +11,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.evidence.worth import edge_of, ends, shown_scores, worth
+from sfumato.evidence.worth import edge_of, ends, reaches, ready, shown_scores, worth
 from sfumato.games import Game
 from sfumato.methods.extremal import ExtremalPerturbation
 from sfumato.model.effects import Model
 from sfumato.model.evaluate import Moved
 from sfumato.model.subject import Subject
-from sfumato.perturbations import Perturbation, seeded
-from sfumato.scores import OfClass, Probability
+from sfumato.perturbations import Perturbation, Perturbed, seeded
+from sfumato.scores import AUTO, SIGMOID, Linked, OfClass, Probability, Score, Sigmoid
 from sfumato.settings import from_json
 
 
@@ -48,6 +48,8 @@ class Tested:
     """How many inputs the network has been given so far."""
     _ends: dict[Any, Float[Tensor, "1 2"]] = field(default_factory=dict)
     """The scores of the whole and of the hidden input, by what hid it."""
+    _ready: dict[Perturbation, Perturbed] = field(default_factory=dict)
+    """The input, ready to be hidden by each perturbation."""
 
     @property
     def area(self) -> float:
@@ -74,6 +76,19 @@ class Tested:
         """What hid places in the search."""
         return tuple(seeded(perturbation, self.method.seed) for perturbation in self.method.used_perturbations())
 
+    @property
+    def link(self) -> str:
+        """What makes probabilities of the network's outputs, of `LINKS`, as the explained score says."""
+        return link_of_score(self.subject.used_score)
+
+    def ready(self, perturbations: Sequence[Perturbation] = ()) -> tuple[Perturbed, ...]:
+        """The input, ready to be hidden by each of the perturbations, by default those of the search."""
+        hides = tuple(perturbations) or self.perturbations
+        for perturbation in hides:
+            if perturbation not in self._ready:
+                (self._ready[perturbation],) = ready(self.subject, (perturbation,))
+        return tuple(self._ready[perturbation] for perturbation in hides)
+
     def worth(
         self,
         places: Bool[Tensor, " N *S"],
@@ -83,25 +98,25 @@ class Tested:
     ) -> Float[Tensor, " N"]:
         """What sets of places are worth, `(N,)`, see `sfumato.evidence.worth`: 1 for the whole input, 0 for the hidden one.
 
-        The perturbations are by default those of the search. `subject` takes the place of the explained network and score.
+        NaN where hiding everything takes no score away. The perturbations are by default those of the search. `subject` takes
+        the place of the explained network and score.
         """
         subject, hides = subject or self.subject, tuple(perturbations) or self.perturbations
-        key = (hides, moves, subject)
+        key, perturbed = (hides, moves, subject), self.ready(hides)
         if key not in self._ends:
-            self._ends[key] = ends(subject, hides, *moves)
+            self._ends[key] = ends(subject, perturbed, *moves)
             self.passes += 2 * len(hides)
         query = torch.zeros(len(places), dtype=torch.long, device=places.device)
         self.passes += len(places) * len(hides) * (bool(self.game.keep) + bool(self.game.drop))
-        return worth(subject, hides, places, query, self.game, self._ends[key], *moves, edge=self.edge)
+        return worth(subject, perturbed, places, query, self.game, self._ends[key], *moves, edge=self.edge)
 
     def probability(self, places: Bool[Tensor, "*S"]) -> float:
         """The probability of the class when the set is shown alone, under the search's perturbations; NaN without a class."""
         if self.of_class is None:
             return math.nan
         self.passes += len(self.perturbations)
-        return float(
-            shown_scores(self.of_class, self.perturbations, places[None], self.of_class.query, edge=self.edge)[0]
-        )
+        query = self.of_class.query
+        return float(shown_scores(self.of_class, self.ready(), places[None], query, edge=self.edge)[0])
 
     def name_of(self, index: int) -> str:
         """The name of a class in a sentence."""
@@ -110,7 +125,7 @@ class Tested:
     @property
     def alone(self) -> str:
         """How the set is tested, as the beginning of a sentence."""
-        share = f"{self.area:.0%} of the picture" if self.area >= 0.01 else f"{self.area:.1%} of the picture"
+        share = f"{percent(self.area)} of the picture"
         if self.game.keep and self.game.drop:
             return f"Shown alone and hidden, these {share}"
         return f"Shown alone, these {share}" if self.game.keep else f"Hidden, these {share}"
@@ -141,15 +156,33 @@ def tested(
         raise ValueError(
             "a certificate is of sets of the input's places; explain with ExtremalPerturbation(), without a layer"
         )
-    sets = masks[0, :, 0] > 0.5
+    sets = (masks[0, :, 0] > 0.5).to(inputs.device)  # a result may have been moved since
     with Subject.prepared(model, inputs, target, method.score, method.seed, method.deterministic) as subject:
         subject.probe(method.memory)
         score = subject.used_score
-        of_class = replace(subject, score=Probability(score.target)) if isinstance(score, OfClass) else None
+        of_class = None
+        if isinstance(score, OfClass):
+            of_class = replace(subject, score=Probability(score.target, link_of_score(score)))
         first = Tested(model, inputs, target, result, method, 0, sets[0], subject, of_class, models, labels)
-        enough = (first.worth(sets) >= keep).tolist()
+        enough = [reaches(value, keep) for value in first.worth(sets).tolist()]
         variant = enough.index(True) if True in enough else len(enough) - 1
         yield replace(first, variant=variant, places=sets[variant])
+
+
+def link_of_score(score: Score) -> str:
+    """What makes probabilities of outputs, of `LINKS`, where this score is explained."""
+    if isinstance(score, Sigmoid):
+        return SIGMOID
+    return score.link if isinstance(score, Linked) else AUTO
+
+
+def percent(share: float) -> str:
+    """An area in words: in whole per cents, or of less than one two digits.
+
+    >>> percent(0.2), percent(0.0004), percent(0)
+    ('20%', '0.04%', '0%')
+    """
+    return f"{share:.0%}" if share >= 0.01 else f"{100 * share:.2g}%"
 
 
 def method_of(result: Attribution) -> ExtremalPerturbation:

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from sfumato.attribution import TensorResult
 from sfumato.evidence.answers import whole_answers
-from sfumato.evidence.worth import edge_of, ends, worth
+from sfumato.evidence.worth import ROUNDING, edge_of, ends, ready, worth
 from sfumato.games import Game
 from sfumato.methods.extremal import ExtremalPerturbation
 from sfumato.metrics.estimate import Estimate, Measure, estimates
 from sfumato.metrics.statistic import mean
 from sfumato.model.effects import Model
 from sfumato.model.subject import Subject
-from sfumato.perturbations import Perturbation, seeded
+from sfumato.perturbations import Perturbed, seeded
 from sfumato.settings import check_number
 
 MEASURES = (
@@ -69,7 +69,8 @@ class Differences(TensorResult):
         - `answer`: 1 where the answers are the same, else 0;
         - `iou`, `iou_self`: intersections over union of the sets;
         - `kept`: the worth of the first network's sets to the other network, as a share of what the other's own sets are worth;
-          `kept_back`: the other way round;
+          `kept_back`: the other way round. It is 0 where hiding everything takes no score away from the network whose share it
+          is, which so does not read the picture, and 1 where this is so of both;
         - `changed`: 1 where the answer is the same but one of the two falls below `enough`: the same answer for another reason;
         - `new`: the share of the other network's sets that lies outside of the first one's, beyond the same share between two
           seeds of the first one;
@@ -77,8 +78,9 @@ class Differences(TensorResult):
           for the area where none is.
         """
         check_number("enough", enough, "a share of the score", above=0, most=1)
-        kept = _share(self.kept, self.other_own)
-        back = _share(self.kept_back, self.own)
+        reads, other_reads = (~worths.isnan().any(1) for worths in (self.own, self.other_own))
+        kept = torch.where(other_reads, _share(self.kept, self.other_own), (~reads).double())
+        back = torch.where(reads, _share(self.kept_back, self.own), (~other_reads).double())
         same = self.answer == self.other_answer
         columns = {
             "answer": same.double(),
@@ -97,7 +99,7 @@ class Differences(TensorResult):
     def _smallest(masks: Float[Tensor, "B V 1 *S"], own: Float[Tensor, "B V"]) -> Float[Tensor, " B"]:
         """The area of the smallest set that is worth .9; 1 where none is."""
         areas = (masks > 0.5).flatten(2).double().mean(2)
-        return torch.where(own >= ENOUGH, areas, 1.0).amin(1)
+        return torch.where(own >= ENOUGH - ROUNDING, areas, 1.0).amin(1)
 
 
 ENOUGH = 0.9
@@ -113,21 +115,23 @@ def compare_models(
     """
     for inputs in batches:
         with ExitStack() as stack:
-            subjects = [stack.enter_context(Subject.prepared(net, inputs, 0, method.score)) for net in (model, other)]
+            subjects = [
+                stack.enter_context(Subject.prepared(net, inputs, 0, method.score, method.seed, method.deterministic))
+                for net in (model, other)
+            ]
             for subject in subjects:
                 subject.probe(method.memory)
-            hides = tuple(seeded(perturbation, method.seed) for perturbation in method.used_perturbations())
-            answers = [whole_answers(subject, hides[0]) for subject in subjects]
-        masks, again, other_masks = (
-            _masks(searching, net, inputs, answers[0])
-            for searching, net in ((method, model), (replace(method, seed=method.seed + 1), model), (method, other))
-        )
-        both = {}
-        for net, name in ((model, "own"), (other, "other")):
-            with Subject.prepared(net, inputs, answers[0], method.score, method.seed, method.deterministic) as subject:
-                subject.probe(method.memory)
-                bounds = ends(subject, hides)
-                both[name] = [_worths(subject, hides, some, method, bounds) for some in (masks, other_masks)]
+            answers = [whole_answers(subject) for subject in subjects]
+            masks, again, other_masks = (
+                _masks(searching, net, inputs, answers[0])
+                for searching, net in ((method, model), (replace(method, seed=method.seed + 1), model), (method, other))
+            )
+            both = {}
+            for asked, name in zip(subjects, ("own", "other"), strict=True):
+                subject = asked.asking(answers[0], method.score)
+                perturbed = ready(subject, [seeded(one, method.seed) for one in method.used_perturbations()])
+                bounds = ends(subject, perturbed)
+                both[name] = [_worths(subject, perturbed, some, method, bounds) for some in (masks, other_masks)]
         yield Differences(
             answer=answers[0],
             other_answer=answers[1],
@@ -161,7 +165,7 @@ def _masks(
 
 def _worths(
     subject: Subject,
-    hides: Sequence[Perturbation],
+    perturbed: tuple[Perturbed, ...],
     masks: Float[Tensor, "B V 1 *S"],
     method: ExtremalPerturbation,
     bounds: Float[Tensor, "B 2"],
@@ -169,7 +173,7 @@ def _worths(
     query = subject.query.repeat_interleave(masks.shape[1])
     places = (masks[:, :, 0] > 0.5).flatten(0, 1)
     edge = edge_of(method, masks.shape[3:])
-    values = worth(subject, hides, places, query, Game.named(method.game), bounds, edge=edge)
+    values = worth(subject, perturbed, places, query, Game.named(method.game), bounds, edge=edge)
     return values.view(masks.shape[:2]).float()
 
 

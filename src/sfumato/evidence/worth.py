@@ -2,7 +2,7 @@ r"""How much of the score a set of places is worth.
 
 For the game that keeps, $w(m) = (\Phi(m \otimes x) - \Phi(0 \otimes x)) / (\Phi(x) - \Phi(0 \otimes x))$: 1 for the whole,
 0 for the hidden input. For the game that destroys, it is $1 - w(1 - m)$: what is lost without the set; for the dual game the
-mean of both.
+mean of both. It needs a hidden input that scores clearly less than the whole one: else no set of places carries the score.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,19 @@ from sfumato.masks.level_set import TENTHS, LevelSet
 from sfumato.methods.extremal import ExtremalPerturbation
 from sfumato.model.evaluate import Evaluation, Moved
 from sfumato.model.subject import Subject
-from sfumato.perturbations import Perturbation
+from sfumato.perturbations import Perturbation, Perturbed
+from sfumato.space.precision import widest_float
 from sfumato.space.smoothing import gaussian_blur
 
 AT_ONCE = 32
 """Rows in one batch of the network, at most."""
 
-EQUAL = 1e-6
-"""Scores of which the difference is a smaller share are equal."""
+LEAST = 0.01
+"""Of the score that hiding everything takes away, as a share of the larger of both scores, at least. Where it takes less,
+places have no worth."""
+
+ROUNDING = 1e-4
+"""Worths that differ by less are the same."""
 
 
 def masks_of(places: Bool[Tensor, " N *S"], edge: float) -> Float[Tensor, "N 1 *S"]:
@@ -37,35 +42,45 @@ def edge_of(method: ExtremalPerturbation, shape: Sequence[int]) -> float:
     return method.mask.for_shape(shape).edge if isinstance(method.mask, LevelSet) else 0.0
 
 
+def reaches(worth: float, wanted: float) -> bool:
+    """Whether a worth is as much as another, up to rounding; not where one is unknown."""
+    return worth >= wanted - ROUNDING
+
+
+def ready(subject: Subject, perturbations: Sequence[Perturbation]) -> tuple[Perturbed, ...]:
+    """The subject's inputs, ready to be hidden by each of the perturbations."""
+    with subject.surroundings.computing(), torch.no_grad():
+        return tuple(perturbation(subject.inputs) for perturbation in perturbations)
+
+
 def shown_scores(
     subject: Subject,
-    perturbations: Sequence[Perturbation],
+    perturbed: tuple[Perturbed, ...],
     places: Bool[Tensor, " N *S"],
     query: Int[Tensor, " N"],
     *moves: Moved,
     edge: float = 0.0,
 ) -> Float[Tensor, " N"]:
-    r"""$\Phi(m \otimes x)$, float64, where each m shows one of the sets of places; the mean over the perturbations.
+    r"""$\Phi(m \otimes x)$, where each m shows one of the sets of places; the mean over all of `perturbed`.
 
-    The masks of all sets have edges of one width, that of the search: a sharp edge is a feature of its own.
+    `perturbed` is what `ready` returns. The masks of all sets have edges of one width, that of the search: a sharp edge is a
+    feature of its own.
     """
-    with subject.surroundings.computing(), torch.no_grad():
-        perturbed = tuple(perturbation(subject.inputs) for perturbation in perturbations)
     masks = masks_of(places, edge)
-    return Evaluation(subject, perturbed, query, AT_ONCE).scores(masks, *moves).double()
+    return Evaluation(subject, perturbed, query, AT_ONCE).scores(masks, *moves).to(widest_float(masks.device))
 
 
-def ends(subject: Subject, perturbations: Sequence[Perturbation], *moves: Moved) -> Float[Tensor, "B 2"]:
+def ends(subject: Subject, perturbed: tuple[Perturbed, ...], *moves: Moved) -> Float[Tensor, "B 2"]:
     """The scores of the whole and of the hidden inputs."""
     batch, space = len(subject.inputs), subject.inputs.shape[2:]
     everything = torch.ones(batch, *space, dtype=torch.bool, device=subject.inputs.device)
     both = torch.cat([everything, ~everything])
-    return shown_scores(subject, perturbations, both, subject.query.repeat(2), *moves).view(2, batch).T
+    return shown_scores(subject, perturbed, both, subject.query.repeat(2), *moves).view(2, batch).T
 
 
 def worth(
     subject: Subject,
-    perturbations: Sequence[Perturbation],
+    perturbed: tuple[Perturbed, ...],
     places: Bool[Tensor, " N *S"],
     query: Int[Tensor, " N"],
     game: Game,
@@ -75,16 +90,14 @@ def worth(
 ) -> Float[Tensor, " N"]:
     """What the sets are worth, `(N,)`; `bounds` are the `ends`. It may exceed 1.
 
-    NaN where the hidden input has the score of the whole one.
+    NaN where the hidden input scores about as much as the whole one, or more: see `LEAST`.
     """
     whole, hidden = bounds[query].unbind(1)
     span = whole - hidden
-    span = torch.where(span.abs() <= EQUAL * whole.abs().maximum(hidden.abs()), torch.nan, span)
+    span = torch.where(span <= LEAST * whole.abs().maximum(hidden.abs()), torch.nan, span)
     total = torch.zeros_like(span)
     if game.keep:
-        total += game.keep * (shown_scores(subject, perturbations, places, query, *moves, edge=edge) - hidden) / span
+        total += game.keep * (shown_scores(subject, perturbed, places, query, *moves, edge=edge) - hidden) / span
     if game.drop:
-        total += game.drop * (
-            1 - (shown_scores(subject, perturbations, ~places, query, *moves, edge=edge) - hidden) / span
-        )
+        total += game.drop * (1 - (shown_scores(subject, perturbed, ~places, query, *moves, edge=edge) - hidden) / span)
     return total / (game.keep + game.drop)

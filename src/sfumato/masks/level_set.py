@@ -16,7 +16,7 @@ from copy import copy
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sfumato.masks.lengths import LEAST, Lengths, as_lengths, fitting, for_each_axis, over_layer, too_small
@@ -130,6 +130,8 @@ class LevelSets:
             for length, count, step, sigma in zip(shape, self.size, steps, sigmas, strict=True)
         ]
         self.everything = torch.ones(1, dtype=dtype, device=device)
+        self.excluded: Bool[Tensor, "*S"] | None = None
+        """Places that no mask shows, if there are any."""
         self.finest = 1 / math.prod(shape)
         """The share of one place."""
 
@@ -138,6 +140,12 @@ class LevelSets:
         ramps = copy(self)
         ramps.sharpness = sharpness
         return ramps
+
+    def excluding(self, places: Bool[Tensor, "*S"]) -> "LevelSets":
+        """The same family, of masks that are 0 at these places; areas are still shares of all places."""
+        others = copy(self)
+        others.excluded = places
+        return others
 
     def check(self, areas: Sequence[float]) -> None:
         """Raise `ValueError` where an area is less than one place, or the input has no other."""
@@ -169,14 +177,18 @@ class LevelSets:
     def masks(self, nodes: Float[Tensor, "N 1 *S"]) -> Float[Tensor, "N 1 *S"]:
         """Masks `(N, 1, *S)` of a field: ramps, or sets with their edges."""
         if math.isinf(self.sharpness):
-            inside = (nodes > 0.5).to(nodes.dtype)
+            inside = self._without((nodes > 0.5).to(nodes.dtype))
             return gaussian_blur(inside, self.family.edge / TENTHS) if self.family.edge else inside
-        return (0.5 + self.sharpness * (nodes - 0.5)).clamp(0, 1)
+        return self._without((0.5 + self.sharpness * (nodes - 0.5)).clamp(0, 1))
 
     def areas(self, nodes: Float[Tensor, "N 1 *S"]) -> Float[Tensor, " N"]:
         """The mean over the input of the masks of a field, `(N,)`; of sets, their share of the places."""
-        inside = (nodes > 0.5).to(nodes.dtype) if math.isinf(self.sharpness) else self.masks(nodes)
+        inside = self._without((nodes > 0.5).to(nodes.dtype)) if math.isinf(self.sharpness) else self.masks(nodes)
         return inside.flatten(1).mean(1)
+
+    def _without(self, masks: Float[Tensor, "N 1 *S"]) -> Float[Tensor, "N 1 *S"]:
+        """The masks, 0 where places are excluded."""
+        return masks if self.excluded is None else masks.masked_fill(self.excluded, 0)
 
     def settled(
         self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"], *, decide: bool = True
@@ -187,13 +199,18 @@ class LevelSets:
         so that sets of one field lie within each other.
         """
         places = math.prod(self.shape)
+        if self.excluded is not None:
+            areas, places = areas * places, places - int(self.excluded.sum())
+            areas = areas / places
         count = (areas * places).round().long().clamp(1, places - 1)
         around = torch.stack([count - 1 - places // 1000, count - 1, count, count + places // 1000], 1)
         around = around.clamp(0, places - 1)
         largest = int(around.max()) + 1  # a sort of all is several times as slow
         rows = (-1, *[1] * (parameters.ndim - 1))
         for trial in range(3):  # the field follows a shift to one part in a thousand
-            ordered = self.nodes(parameters).flatten(1).topk(largest, dim=1).values
+            nodes = self.nodes(parameters)
+            nodes = nodes if self.excluded is None else nodes.masked_fill(self.excluded, -math.inf)
+            ordered = nodes.flatten(1).topk(largest, dim=1).values
             above, first, last, below = ordered.gather(1, around).unbind(1)
             parameters = parameters + (0.5 - (first + last) / 2).view(rows)
             if trial == 0 and decide:

@@ -1,7 +1,6 @@
 """Transfer: how much of the score a mask keeps under perturbations that it was not learnt with."""
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,7 +12,7 @@ from sfumato.metrics.part_scores import check_perturbation, check_positive, impo
 from sfumato.metrics.protocol import Protocol
 from sfumato.perturbations import Blur, Fade, Noise, Perturbation, seeded
 from sfumato.scores import check_meaning
-from sfumato.settings import check_number
+from sfumato.settings import check_number, numbered
 
 
 @dataclass(frozen=True)
@@ -66,13 +65,7 @@ class Transfer(Protocol):
         >>> Transfer((Blur(5), Fade(), Blur(10))).names
         ('Blur', 'Fade', 'Blur 2')
         """
-        counts: Counter[str] = Counter()
-        names = []
-        for perturbation in self.perturbations:
-            name = getattr(perturbation, "__name__", type(perturbation).__name__)
-            counts[name] += 1
-            names.append(name if counts[name] == 1 else f"{name} {counts[name]}")
-        return tuple(names)
+        return tuple(numbered(getattr(one, "__name__", type(one).__name__) for one in self.perturbations))
 
     def measure(self, case: Case) -> Row:
         masks = masks_of_places(case)

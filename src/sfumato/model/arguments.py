@@ -4,6 +4,7 @@ A method calls a model with many changed copies of each input, in an order of it
 the input from which it was made.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,15 @@ class WithArguments:
             return value[query.to(value.device)] if isinstance(value, Tensor) else value
 
         return tree_map(rows, (self.arguments, self.named))
+
+    def part(self, queries: Sequence[int]) -> "WithArguments":
+        """The model with the further arguments of these queries alone."""
+
+        def rows(value: Any) -> Any:
+            return value[list(queries)] if isinstance(value, Tensor) and value.ndim else value
+
+        arguments, named = tree_map(rows, (self.arguments, self.named))
+        return WithArguments(self.model, *arguments, **named)
 
     def check(self, queries: int) -> None:
         """Raise `ValueError` unless all tensors have one row for each of `queries` inputs."""

@@ -120,6 +120,13 @@ class BlackBox:
         if rate is not None:
             check_number("rate", rate, "calls in a second", above=0)
         check_number("wait", wait, "in seconds", least=0)
+        if not isinstance(cache, bool | str | os.PathLike):
+            raise ValueError(f"cache must be True, False or the path of a file; got {cache!r}")
+        for kind in retry_on if isinstance(retry_on, tuple) else (retry_on,):
+            if not (isinstance(kind, type) and issubclass(kind, Exception)):
+                raise ValueError(f"retry_on must be a class of errors such as OSError, or several; got {retry_on!r}")
+        if restore is not None and not callable(restore):
+            raise ValueError(f"restore must be a function from inputs to pictures, or None; got {restore!r}")
         self.function, self.takes, self.restore = function, takes, restore
         self.batch, self.budget, self.rate, self.retries, self.wait, self.retry_on = (
             batch, budget, rate, retries, wait, retry_on,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -88,6 +88,11 @@ class Subject:
     def query(self) -> Int[Tensor, " B"]:
         """The index of each input."""
         return torch.arange(len(self.inputs), dtype=torch.long, device=self.inputs.device)
+
+    def asking(self, targets: Any, meaning: str = "logit") -> "Subject":
+        """The same model and inputs with another score; `targets` and `meaning` are as for `prepared`."""
+        score = as_score(targets, len(self.inputs), meaning)
+        return replace(self, score=score, habits=replace(self.habits, score=None, places=()))
 
     def outputs(self, rows: Float[Tensor, "N C *S"], query: Int[Tensor, " N"]) -> Any:
         """The model's outputs for rows that belong to the queries.
