@@ -256,7 +256,10 @@ def _masks(result: Attribution, query: int) -> Float[Tensor, "V 1 H W"]:
     if result.activation is not None:
         raise ValueError("the result has masks of channels; draw them with sfumato.sheets.channels")
     if result.masks is None:
-        raise ValueError("the result has no masks to draw; give one made by a method with masks")
+        raise ValueError(
+            "the result has no masks to draw; draw its map with plots.comparison([result], picture, [name]), or give a result "
+            "of a method with masks"
+        )
     if result.masks.ndim != 5:
         raise ValueError(
             f"figures are of pictures, whose masks are (B, V, 1, H, W); got masks of shape {tuple(result.masks.shape)}"
