@@ -1,6 +1,7 @@
 """Figures: what they are drawn from, and what is said when they cannot be."""
 
 import io
+import itertools
 import sys
 from dataclasses import replace
 
@@ -431,6 +432,24 @@ def test_the_heading_says_what_is_kept_of_what_and_how_probable_the_class_is():
     assert "area at most 10 %\nworth 0 % (logit 1)" in upper
     with pytest.raises(ValueError, match="probabilities must be one for each of the 3 masks; got 1"):
         plots.figure(given, RGB, probabilities=[0.1])
+
+
+@pytest.mark.parametrize("size", [(24, 32), (40, 20)])
+def test_headings_of_neighbours_do_not_overlap(size):
+    given = replace(result(areas=3, size=size), about={"score": as_json(sfumato.Probability(1, link="softmax"))})
+    given = replace(given, scores=given.scores / 7)
+    figures = [
+        plots.figure(given, torch.rand(3, *size)),
+        plots.overview([given[0]], [torch.rand(3, *size)], ["a"]),
+        plots.comparison(
+            [given[0]] * 2, torch.rand(3, *size), ["a method with a long name", "another one of this kind"]
+        ),
+    ]
+    for figure in figures:
+        figure.draw_without_rendering()
+        boxes = [axes.title.get_window_extent() for axes in figure.axes if axes.title.get_text()]
+        for one, other in itertools.combinations(boxes, 2):
+            assert not one.overlaps(other)
 
 
 def test_maps_that_cannot_stand_side_by_side():

@@ -113,6 +113,7 @@ def figure(
     headings = _headings(result, query, probabilities, at_most)
     if alternatives:
         headings = [f"{heading}\n{what}" for heading, what in zip(headings, _alternatives(result, query), strict=True)]
+    headings = _fit(headings, cell[0])
     top = _head([*headings, view.name]) + (0.3 if title else 0)
     notes = textwrap.wrap(note, round(LETTERS * (len(masks) * cell[0] + GAP))) if perturbed is not None else [""]
     between = GAP + LINE * max(1, len(notes))  # between the parts on black and the perturbed pictures
@@ -182,6 +183,7 @@ def overview(
     views = [scene(picture, row.shape[2:], classifier) for picture, row in zip(pictures, masks, strict=True)]
     width = max(cell_size(view.picture)[0] for view in views)
     heights = [cell_size(view.picture)[1] for view in views]
+    rows = [_fit(headings, width) for headings in rows]
     head = max(map(_head, rows))
     foot = LINE + 0.1 if any("worth" in heading for row in rows for heading in row) else 0.0
     size = ((count + 1) * (width + GAP) + 0.2, sum(heights) + len(results) * head + foot + 0.1)
@@ -222,6 +224,7 @@ def comparison(
     maps = [coloured(result.map) for result in results]
     headings = [f"{heading}\n{colours.caption}" for heading, colours in zip(titles, maps, strict=True)]
     width, height = cell_size(view.picture)
+    headings = _fit(headings, width)
     head, top = _head([*headings, view.name]), 0.35 if title else 0.0
     canvas = blank(((len(maps) + 1) * (width + GAP) + 0.2, height + head + top + 0.1))
     size = canvas.get_size_inches()
@@ -350,6 +353,12 @@ def _alternatives(result: Attribution, query: int) -> list[str]:
         )
     rows = worth(result, result.alternative_scores)[query].tolist()
     return [f"thin lines: worth {', '.join(percent(round(value, 2)) for value in row)}" for row in rows]
+
+
+def _fit(headings: Sequence[str], width: float) -> list[str]:
+    """Headings whose lines are broken where they are longer than a cell of this width in inches."""
+    letters = round(LETTERS * (width + GAP))
+    return ["\n".join(textwrap.fill(line, letters) for line in heading.split("\n")) for heading in headings]
 
 
 def _head(headings: Sequence[str]) -> float:
