@@ -95,6 +95,10 @@ def test_a_notebook_shows_the_picture_and_a_file_does_not_hold_it(classifier, tm
     assert sfumato.load(tmp_path / "r.safetensors").pictures is None
 
 
+def test_its_repr_is_a_line(classifier):
+    assert repr(classifier) == "Classifier('toy', Sequential, 3 classes)"
+
+
 def test_the_network_decides_the_type(classifier):
     double = replace(classifier, net=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)).double())
     assert double.inputs_of(PICTURE).dtype == torch.float64

@@ -125,6 +125,10 @@ class Classifier:
     layers: Mapping[str, str] = field(default_factory=dict)
     layer: str = ""
 
+    def __repr__(self) -> str:
+        """One line, without the layers of the network."""
+        return f"Classifier({self.name!r}, {type(self.net).__name__}, {len(self.labels)} classes)"
+
     def prepare(self, picture: Image.Image) -> Float[Tensor, "C H W"]:
         """The network's input for a picture. Stack several to make a batch."""
         return self.preparation(picture)
