@@ -216,7 +216,8 @@ def _print(explanation: Explanation, classifier: "Classifier") -> None:
             percent(worth),
             percent(probability),
         ]
-        masks.add_row(*cells, *([percent(round(row["agreement"], 2))] if agreement else []))
+        agreed = row.get("agreement")
+        masks.add_row(*cells, *([percent(None if agreed is None else round(agreed, 2))] if agreement else []))
     columns = Table.grid(padding=(0, 3))
     columns.add_row(classes, masks)
     wide = terminal.measure(columns, options=terminal.options.update(width=WIDE)).maximum <= terminal.width

@@ -33,7 +33,8 @@ def activations(
     Raises `ValueError` if there is no such layer, if the model does not call it, or if its value there is no tensor.
     """
     if isinstance(model, PictureModel):
-        model, inputs = model.net, model.inputs_of(inputs)
+        inputs = model.inputs_of(inputs)
+        model = model.net
     inputs = check_inputs(inputs)
     net, more = split_arguments(model)
     check_model(net, inputs)

@@ -118,8 +118,8 @@ def smallest(
         areas = check_counts(areas)
     if isinstance(model, PictureModel):
         net, inputs, targets = opened(model, inputs, targets)
-        found = smallest(model.placed(method), net, inputs, targets, keep, tolerance, areas, progress)
-        return replace(found, attribution=replace(found.attribution, pictures=model.shown(inputs)))
+        outcome = smallest(model.placed(method), net, inputs, targets, keep, tolerance, areas, progress)
+        return replace(outcome, attribution=replace(outcome.attribution, pictures=model.shown(inputs)))
     with method.prepared(model, inputs, targets) as subject:
         box = subject.model if isinstance(subject.model, BlackBox) else None
         before = box and box.begin()
