@@ -209,12 +209,12 @@ def _print(explanation: Explanation, classifier: "Classifier") -> None:
     masks.add_row(everything, f"{whole:.2f}", percent(1.0), percent(float(query.probabilities[query.target])))
     masks.add_row(nothing, f"{blank:.2f}", percent(0.0))
     for row in summaries.areas(result, explanation.probabilities):
-        score, worth, probability = (row[name] for name in (LEFT if removed else KEPT))
+        score, worth, chance = (row[name] for name in (LEFT if removed else KEPT))
         cells = [
             percent(row["achieved"]),
             "–" if score is None else f"{score:.2f}",
             percent(worth),
-            percent(probability),
+            percent(chance),
         ]
         agreed = row.get("agreement")
         masks.add_row(*cells, *([percent(None if agreed is None else round(agreed, 2))] if agreement else []))
