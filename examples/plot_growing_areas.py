@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 from settings import network, photographs, prepared, settings
 
 import sfumato
-from sfumato.figures.plots import percent, shares
+from sfumato.figures.plots import percent, worth
 
 options = settings(pictures=3, steps=80)
 
@@ -34,13 +34,13 @@ inputs, targets = prepared(classifier, pictures)
 
 method = sfumato.ExtremalPerturbation(areas=(0.05, 0.1, 0.2, 0.4, 0.6), steps=options.steps)
 result = method(classifier.net, inputs, targets)
-kept = shares(result)
+values = worth(result)
 
 # %%
 # The figure
 # ----------
-# Where these pictures are black, the network saw a blur, and in a second pass the mean colour. The title of each is the
-# share of the score that the mask keeps: 0 % is the score of the hidden picture, 100 % that of the whole picture. More than
+# Where these pictures are black, the network saw a blur, and in a second pass the mean colour. The title of each says
+# what the mask is worth: 0 % is the score of the hidden picture, 100 % that of the whole picture. More than
 # 100 % means that the hidden places speak against the class.
 
 shown = pictures[:6]
@@ -52,9 +52,9 @@ for row, query, photograph in zip(rows, range(len(shown)), shown, strict=True):
     picture = classifier.restore(inputs[query])
     row[0].imshow(picture.permute(1, 2, 0))
     row[0].set_title(photograph.name, fontsize=9, weight="bold")
-    for axes, mask, area, share in zip(row[1:], result.masks[query], method.areas, kept[query].tolist(), strict=True):
+    for axes, mask, area, value in zip(row[1:], result.masks[query], method.areas, values[query].tolist(), strict=True):
         axes.imshow((picture * mask).permute(1, 2, 0))
-        axes.set_title(f"area {percent(area)}\nkeeps {percent(round(share, 2))}", fontsize=9)
+        axes.set_title(f"area {percent(area)}\nworth {percent(round(value, 2))}", fontsize=9)
 for axes in rows.flat:
     axes.set_axis_off()
 
@@ -66,11 +66,11 @@ for axes in rows.flat:
 
 print(f"{len(pictures)} pictures, EfficientNet-Lite0, {options.steps} steps")
 for place, area in enumerate(method.areas):
-    achieved, share = result.achieved[:, place], kept[:, place]
-    spread = f", standard error {percent((share.std() / len(share) ** 0.5).item())}" if len(share) > 1 else ""
+    achieved, value = result.achieved[:, place], values[:, place]
+    spread = f", standard error {percent((value.std() / len(value) ** 0.5).item())}" if len(value) > 1 else ""
     print(
         f"area {percent(area)}: achieved {achieved.min():.4f} to {achieved.max():.4f}, "
-        f"keeps {percent(share.mean().item())} of the score{spread}"
+        f"worth {percent(value.mean().item())}{spread}"
     )
 for place in range(len(method.areas) - 1):
     smaller, larger = result.masks[:, place], result.masks[:, place + 1]

@@ -70,8 +70,8 @@ def test_scores_of_alternatives_are_those_of_their_masks(result):
 def test_figures_draw_alternatives_and_say_what_they_keep(result):
     figure = sfumato.plots.figure(result, torch.rand(3, 32, 32), alternatives=True)
     titles = [axes.get_title() for axes in figure.axes]
-    first = plots.shares(result, result.alternative_scores)[0, 0].tolist()
-    line = f"thin lines keep {', '.join(plots.percent(round(share, 2)) for share in first)}"
+    first = plots.worth(result, result.alternative_scores)[0, 0].tolist()
+    line = f"thin lines: worth {', '.join(plots.percent(round(worth, 2)) for worth in first)}"
     assert next(title.splitlines()[-1] for title in titles if title.startswith("area")) == line
     plain = sfumato.plots.figure(result, torch.rand(3, 32, 32))
     drawn, without = (sum(len(axes.collections) for axes in each.axes) for each in (figure, plain))
@@ -89,7 +89,7 @@ def test_it_is_saved_and_belongs_to_its_query(result, tmp_path):
 def test_a_figure_says_that_one_of_several_perturbations_is_shown(result):
     figure = sfumato.plots.figure(result, torch.rand(3, 32, 32))
     texts = [axes.get_title(loc="left") for axes in figure.axes]
-    assert "as the network saw it (Blur, 1 of 2)" in texts
+    assert "as the network saw it (Blur, first of 2 perturbations)" in " ".join(texts).replace("\n", " ")
 
 
 def test_a_map_without_zeros_is_drawn_from_its_least_value():

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -270,7 +271,7 @@ def test_each_column_of_probabilities_says_of_what_they_are():
     assert lines[0].startswith("toy runs on ")
     lines = lines[1:]
     assert lines[1].split() == ["probability", "probability"]
-    assert " ".join(lines[2].split()) == "top classes of the class area score of whole of the target"
+    assert " ".join(lines[2].split()) == "top classes of the class shown score worth of the target"
 
 
 def test_the_version_is_shown():
@@ -479,7 +480,7 @@ def test_methods_are_listed_in_the_order_of_the_documentation_each_with_its_own_
     assert all(text.endswith(".") for text in about.values())
 
 
-@pytest.mark.parametrize("width", [40, 90, 160])
+@pytest.mark.parametrize("width", [40, 80, 90, 160])
 def test_tables_use_the_terminals_width_and_cut_nothing(monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
     for command in ("methods", "models"):
@@ -500,6 +501,16 @@ def test_help_uses_the_terminals_width_and_cuts_nothing(monkeypatch, width):
         assert max(map(len, lines)) <= width
     if width == 160:
         assert max(map(len, python("-m", "sfumato", "explain", "--help").stdout.splitlines())) > 120
+
+
+def test_no_setting_of_a_method_is_cut(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = cells(run("methods").stdout)
+    for name, cls in method_classes().items():
+        plain = [entry for entry in fields(cls) if isinstance(entry.default, int | float | tuple)]
+        assert "".join(rows[name][1].split()) == ",".join(
+            f"{entry.name}={entry.default}".replace(" ", "") for entry in plain
+        )
 
 
 def test_lists_of_models_and_methods():

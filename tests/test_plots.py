@@ -1,6 +1,7 @@
 """Figures: what they are drawn from, and what is said when they cannot be."""
 
 import io
+import itertools
 import sys
 from dataclasses import replace
 
@@ -74,16 +75,18 @@ def test_a_figure_has_three_rows_an_area(areas, size, tmp_path):
 def test_it_says_the_areas_and_what_they_keep():
     given = replace(result(), achieved=torch.tensor([[0.1, 0.3, 0.55]] * 2))
     said = words(plots.figure(given, torch.rand(1, 3, 24, 32)))
-    assert "area 10 %\nkeeps 0 % of the score" in said
-    assert "area 30 %\nkeeps 40 % of the score" in said
-    assert "area 55 % (asked: 50 %)\nkeeps 80 % of the score" in said
+    assert "area 10 %\nworth 0 % (score 1)" in said
+    assert "area 30 %\nworth 40 % (score 3)" in said
+    assert "area 55 % (asked: 50 %)\nworth 80 % (score 5)" in said
 
 
 def test_the_search_for_the_smallest_area_is_drawn():
     curve = (torch.tensor([0.1, 0.5]), torch.tensor([1.0, 5.0]))
     figure = plots.figure(result(areas=1), torch.rand(3, 24, 32), keep=0.9, curve=curve)
     legend = [text.get_text() for axes in figure.axes if axes.get_legend() for text in axes.get_legend().get_texts()]
-    assert {"90 % of whole", "areas tried"} <= set(legend)
+    assert {"90 % of the whole's score", "areas tried", "whole input, worth 100 %", "all hidden, worth 0 %"} <= set(
+        legend
+    )
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
@@ -144,7 +147,7 @@ def test_in_the_deletion_game_what_is_left_is_shown():
     left = (1 - given.masks[0, 0]) * picture
     torch.testing.assert_close(shown(figure, 1), left, atol=1e-6, rtol=0)
     torch.testing.assert_close(shown(figure, 2), left, atol=1e-6, rtol=0)
-    assert any("leaves 60 % of the score" in each for each in said(figure))  # (4 - 1) / (6 - 1)
+    assert any("the rest is worth 60 % (score 4)" in each for each in said(figure))  # (4 - 1) / (6 - 1)
     blurred = plots.figure(made_with(Blur(), game={"keep": 0, "drop": 1}), picture)
     assert "without the mask, as seen (Blur)" in said(blurred)
 
@@ -156,7 +159,7 @@ def test_of_several_perturbations_the_first_is_shown_and_that_is_said():
     )
     figure = plots.figure(given, torch.ones(3, 24, 32), classifier=classifier((0.0,) * 3, (1.0,) * 3))
     torch.testing.assert_close(shown(figure, 2), given.masks[0, 0].expand(3, -1, -1), atol=1e-6, rtol=0)
-    assert any("(Fade, 1 of 2)" in each for each in said(figure))
+    assert any("(Fade, first of 2 perturbations)" in each for each in said(figure))
 
 
 @pytest.mark.parametrize("game", [{"keep": 1, "drop": 0}, {"keep": 0, "drop": 1}])
@@ -331,10 +334,10 @@ def test_an_overview_has_a_row_a_result():
     assert {"one", "two"} <= set(words(figure))
 
 
-def test_shares_lie_between_blank_and_whole():
+def test_worth_lies_between_blank_and_whole():
     given = replace(result(), scores=torch.tensor([[1.0, 3.5, 6.0]] * 2), blank=torch.tensor([1.0, 6.0]))
-    assert plots.shares(given)[0].tolist() == [0, 0.5, 1]
-    assert plots.shares(given)[1].isnan().all()
+    assert plots.worth(given)[0].tolist() == [0, 0.5, 1]
+    assert plots.worth(given)[1].isnan().all()
 
 
 def test_a_picture_is_left_as_it_was():
@@ -424,11 +427,29 @@ def test_an_ending_of_no_figure_is_refused(tmp_path, name):
 def test_the_heading_says_what_is_kept_of_what_and_how_probable_the_class_is():
     given = replace(result(), about={"score": as_json(sfumato.Logit(1))}, achieved=torch.tensor([[0.1, 0.3, 0.5]] * 2))
     said = words(plots.figure(given, RGB, probabilities=[0.014, 0.2, 0.9]))
-    assert "area 10 %\nkeeps 0 % of the logit\nprobability 1.4 %" in said
+    assert "area 10 %\nworth 0 % (logit 1)\nprobability 1.4 %" in said
     upper = words(plots.figure(given, RGB, at_most=True))
-    assert "area at most 10 %\nkeeps 0 % of the logit" in upper
+    assert "area at most 10 %\nworth 0 % (logit 1)" in upper
     with pytest.raises(ValueError, match="probabilities must be one for each of the 3 masks; got 1"):
         plots.figure(given, RGB, probabilities=[0.1])
+
+
+@pytest.mark.parametrize("size", [(24, 32), (40, 20)])
+def test_headings_of_neighbours_do_not_overlap(size):
+    given = replace(result(areas=3, size=size), about={"score": as_json(sfumato.Probability(1, link="softmax"))})
+    given = replace(given, scores=given.scores / 7)
+    figures = [
+        plots.figure(given, torch.rand(3, *size)),
+        plots.overview([given[0]], [torch.rand(3, *size)], ["a"]),
+        plots.comparison(
+            [given[0]] * 2, torch.rand(3, *size), ["a method with a long name", "another one of this kind"]
+        ),
+    ]
+    for figure in figures:
+        figure.draw_without_rendering()
+        boxes = [axes.title.get_window_extent() for axes in figure.axes if axes.title.get_text()]
+        for one, other in itertools.combinations(boxes, 2):
+            assert not one.overlaps(other)
 
 
 def test_maps_that_cannot_stand_side_by_side():

@@ -161,7 +161,7 @@ def test_a_page_holds_a_slider_its_curve_and_its_numbers():
     rows = rows_of(page)
     assert [row["current"] for row in rows] == [False, True, False]
     assert slider["@aria-valuetext"] == rows[1]["said"]
-    assert rows[1]["said"] == "10 % of the picture keeps 40 % of the score (5); without it 7 is left"
+    assert rows[1]["said"] == "10 % of the picture is worth 40 % (score 5); without it 7 is left"
     assert [each["words"] for each in page.all("td")][:10] == [
         "2 %",
         "2 %",
@@ -474,8 +474,8 @@ def test_the_slider_moves_through_the_masks(tmp_path):
     told = in_browser(report.html({"a": given, "b": result()}, picture), script, tmp_path)
     assert [each["row"] for each in told] == [each["now"] for each in told] == ["0", "2"] * 4 + ["2"]
     assert [each["other"] for each in told] == ["0", "2"] * 4 + ["2"]  # the other goes along
-    assert told[0]["said"].startswith("2 % of the picture keeps 10 %")
-    assert told[1]["said"].startswith("40 % of the picture keeps 85 %")
+    assert told[0]["said"].startswith("2 % of the picture is worth 10 %")
+    assert told[1]["said"].startswith("40 % of the picture is worth 85 %")
     by = {(each["view"], each["row"]): each for each in told}
     assert by["black", "0"]["middle"] == [0, 0, 0, 255]
     wide = float(result().masks[0, 2, 0, 11, 16])

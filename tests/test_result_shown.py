@@ -5,6 +5,7 @@ import torch
 
 import sfumato
 from sfumato.attribution import Attribution
+from sfumato.model.subject import Subject
 
 
 def masks(queries=1):
@@ -21,8 +22,9 @@ def masks(queries=1):
 def test_the_error_about_a_classifier_in_place_of_a_model_is_one_sentence():
     net = torch.nn.Sequential(*[torch.nn.Linear(2, 2) for _ in range(100)])
     classifier = sfumato.models.Classifier("mine", net, sfumato.models.Preparation(), ("one",))
-    with pytest.raises(ValueError, match=r"got .*\. Write its \.net for the model") as error:
-        sfumato.Gradient()(classifier, torch.rand(1, 3, 8, 8), 0)
+    subject = Subject.prepared(classifier, torch.rand(1, 3, 8, 8), 0)
+    with pytest.raises(ValueError, match=r"got .*\. Write its \.net for the model") as error, subject:
+        pass
     assert len(str(error.value)) < 300
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import safetensors
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -26,6 +26,9 @@ FORMAT = "sfumato-attribution-1"
 
 SHARED = {"shared": True}
 """The metadata of a field whose tensor belongs to all queries together, and has no axis for them."""
+
+NOT_SAVED = {"saved": False}
+"""The metadata of a field that is not written to files."""
 
 OTHERS = (
     *(".png", ".jpg", ".jpeg", ".gif", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".svg", ".pdf"),
@@ -167,6 +170,9 @@ class Attribution(TensorResult):
     after the other follow it, others the map. `None` for methods whose map says both."""
     activation: Float[Tensor, "B C *L"] | None = None
     """What the layer puts out for the unperturbed input where channels are masked."""
+    pictures: UInt8[Tensor, "B 3 H W"] | None = field(default=None, metadata=NOT_SAVED)
+    """What the network saw, RGB of 8 bits, where a `Classifier` was explained: for display in a notebook. `save` leaves them
+    out."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """How it was made, plain JSON: the method's configuration, the target, versions, and what was used where the configuration
     leaves it open, such as `perturbation`. `per_query` names the lists in it that have one value for each query."""
@@ -285,7 +291,7 @@ class Attribution(TensorResult):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the masks, with a slider through their areas."""
+        """What a notebook shows: the masks, with a slider through their areas; over the picture, if the result holds it."""
         return str(sfumato.report.notebook(self))
 
 
@@ -312,7 +318,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> At
 
 def attribution_of(tensors: Mapping[str, Tensor], about: Mapping[str, Any], where: str) -> Attribution:
     """The result whose `tensors()` and `about` were written at a place. Raises `ValueError` where they are not those of one."""
-    names = {entry.name for entry in fields(Attribution)} - {"about"}
+    names = {entry.name for entry in fields(Attribution) if entry.metadata.get("saved", True)} - {"about"}
     if unknown := sorted(set(tensors) - names):
         made = about.get("versions")
         writer = made.get("sfumato", "unknown") if isinstance(made, Mapping) else "unknown"
@@ -326,10 +332,12 @@ def attribution_of(tensors: Mapping[str, Tensor], about: Mapping[str, Any], wher
 
 
 def file_tensors(result: TensorResult) -> dict[str, Tensor]:
-    """The tensors as files hold them: on the processor, and each on its own in memory."""
+    """The tensors as files hold them: on the processor, and each on its own in memory. Pictures for display are left out."""
+    left_out = {entry.name for entry in fields(result) if not entry.metadata.get("saved", True)}
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in result.tensors().items()
+        if name not in left_out
     }
 
 

@@ -4,7 +4,7 @@ import sys
 from dataclasses import fields
 from typing import Any
 
-from sfumato.cli.tables import console, first_sentence, table
+from sfumato.cli.tables import GAP, console, first_sentence, table
 
 
 def models() -> None:
@@ -34,6 +34,10 @@ def methods() -> None:
     longest = max(map(len, method_classes()))
     if terminal.width >= 2 * longest:
         rows.columns[0].min_width = longest  # names are copied, so none is broken where there is room
+        rest = (
+            terminal.width - longest - 2 * GAP
+        )  # said, as rich cuts what does not fit beside a column with a least width
+        rows.columns[1].max_width, rows.columns[2].max_width = rest // 2, rest - rest // 2
     terminal.print(rows)
 
 

@@ -13,7 +13,7 @@ from sfumato.cli.evidence import Wanted
 from sfumato.cli.files import write_json
 from sfumato.cli.naming import place_at_layer
 from sfumato.cli.queries import Batch, Query, Task, summary_of
-from sfumato.cli.tables import OF_CLASS, OF_TARGET, console, table
+from sfumato.cli.tables import AGREE, OF_CLASS, OF_TARGET, console, table
 from sfumato.settings import number
 
 if TYPE_CHECKING:
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from sfumato.attribution import Attribution
     from sfumato.figures.plots import Curve
     from sfumato.models import Classifier
+
+
+LEFT, KEPT = ("score_left", "worth_left", "probability_left"), ("score", "worth", "probability_kept")
+"""The numbers of a mask in its summary: of what it leaves, in the deletion game, and of what it keeps."""
+
+WIDE = 1000
+"""More characters than any table has in a line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,12 +145,17 @@ def _explain_batch(
 def _probabilities(
     method: Any, classifier: "Classifier", inputs: "Tensor", target: int, result: "Attribution"
 ) -> "Tensor":
-    """The target's probability under each mask, `(V,)`; the mean if the method has several perturbations."""
+    """The target's probability under each mask, `(V,)`; the mean if the method has several perturbations.
+
+    In the deletion game a mask marks what is removed, and the probability is that of the rest.
+    """
     import torch
 
+    from sfumato.figures.panels import deletes
     from sfumato.scores import link_of_meaning, probabilities
 
     masks = result.masks[0]  # type: ignore[index]  # the method makes them
+    masks = 1 - masks if deletes(result) else masks
     rows = torch.zeros(len(masks), dtype=torch.long, device=masks.device)
     with torch.no_grad():
         outputs = [
@@ -191,23 +203,35 @@ def _print(explanation: Explanation, classifier: "Classifier") -> None:
     from rich.table import Table
 
     from sfumato.data import labels
-    from sfumato.figures.plots import percent
+    from sfumato.figures.panels import deletes, percent
 
     query, result, terminal = explanation.query, explanation.result, console()
     terminal.print(f"{query.source}: {query.label} ({query.target})", style="bold", soft_wrap=True)
     classes = table("top classes", OF_CLASS)
     for index, probability in query.top:
         classes.add_row(labels.synonyms(classifier.labels[index])[0], percent(probability))
-    agreement = [] if result.agreement is None else ["agree"]
-    masks = table("area", "score", "of whole", OF_TARGET, *agreement)
-    masks.add_row("whole", f"{float(result.whole):.2f}", "", percent(float(query.probabilities[query.target])))  # type: ignore[arg-type]
+    agreement = [] if result.agreement is None else [AGREE]
+    removed = deletes(result)
+    masks = table("removed" if removed else "shown", "score", "worth", OF_TARGET, *agreement)
+    everything, nothing = ("none", "all") if removed else ("all", "none")
+    whole, blank = float(result.whole), float(result.blank)  # type: ignore[arg-type]
+    masks.add_row(everything, f"{whole:.2f}", percent(1.0), percent(float(query.probabilities[query.target])))
+    masks.add_row(nothing, f"{blank:.2f}", percent(0.0))
     for row in summaries.areas(result, explanation.probabilities):
-        score = "–" if row["score"] is None else f"{row['score']:.2f}"
-        shares = (row[name] for name in ("share_kept", "probability_kept", "agreement") if name in row)
-        masks.add_row(percent(row["achieved"]), score, *(percent(share) for share in shares))
-    columns = Table.grid(padding=(0, 4))
+        score, worth, chance = (row[name] for name in (LEFT if removed else KEPT))
+        cells = [
+            percent(row["achieved"]),
+            "–" if score is None else f"{score:.2f}",
+            percent(worth),
+            percent(chance),
+        ]
+        agreed = row.get("agreement")
+        masks.add_row(*cells, *([percent(None if agreed is None else round(agreed, 2))] if agreement else []))
+    columns = Table.grid(padding=(0, 3))
     columns.add_row(classes, masks)
-    terminal.print(columns)
+    wide = terminal.measure(columns, options=terminal.options.update(width=WIDE)).maximum <= terminal.width
+    for part in (columns,) if wide else (classes, "", masks):
+        terminal.print(part)
     if search := explanation.search.get("smallest"):
         keep, area = percent(search["keep"]), search["area"]
         if area is None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sfumato.search.loop import AnyStep
 
 MEASURED = 3
-"""After so many steps it says how long all will take."""
+"""After so many steps it says how long all will take; earlier if they take longer than `INTERVAL`."""
 
 LONG = 10.0
 """Seconds: what is shorter needs no estimate."""
@@ -55,7 +55,8 @@ def progress_bar(
     def show(step: "AnyStep") -> None:
         nonlocal last_line, estimated
         pace.see(step)
-        if step.index + 1 == MEASURED and not estimated:
+        late = step.index > 0 and clock() - last_line >= INTERVAL  # steps so slow that nobody should wait for more
+        if not estimated and (step.index + 1 == MEASURED or late):
             estimated = True
             if text := pace.estimate(step.steps, left):
                 console.print(f"{title or 'The search'} {text}", markup=False, highlight=False, soft_wrap=True)

@@ -34,16 +34,24 @@ def about(result: "Attribution", query: "Query") -> dict[str, Any]:
 
 
 def areas(result: "Attribution", probabilities: "Tensor") -> list[dict[str, float | None]]:
-    """For each mask of one query, its areas and scores, and the target's probability of `probabilities` `(V,)`."""
+    """For each mask of one query, its areas, score and worth, and the target's probability of `probabilities` `(V,)`.
+
+    Where the game only deletes, masks mark what is removed. The rest's score and worth stand beside theirs, and the
+    probabilities are those of the rest.
+    """
     from sfumato import plots
+    from sfumato.figures.panels import deletes
 
     columns = {
         "asked": result.achieved[0] if result.areas is None else result.areas,  # type: ignore[index]
         "achieved": result.achieved[0],  # type: ignore[index]  # methods with masks give all of these
         "score": result.scores[0],  # type: ignore[index]
-        "share_kept": plots.shares(result)[0],
-        "probability_kept": probabilities,
+        "worth": plots.worth(result)[0],
     }
+    columns["probability_left" if deletes(result) else "probability_kept"] = probabilities
+    if deletes(result):
+        columns["score_left"] = result.complements[0]  # type: ignore[index]
+        columns["worth_left"] = plots.worth(result, result.complements)[0]
     if result.agreement is not None:
         columns["agreement"] = result.agreement[0]
     rows = zip(*columns.values(), strict=True)

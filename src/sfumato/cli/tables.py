@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 OF_CLASS, OF_TARGET = "probability\nof the class", "probability\nof the target"
 """The columns of probabilities: of each of the top classes for the picture, and of the target for what a mask shows."""
 
-NUMBERS = ("area", "score", "of whole", OF_CLASS, OF_TARGET)
+AGREE = "restarts\nagree"
+"""The column that says how far the restarts of a search agree."""
+
+NUMBERS = ("area", "shown", "removed", "score", "worth", OF_CLASS, OF_TARGET, AGREE)
 """Columns that are aligned to the right."""
 
 

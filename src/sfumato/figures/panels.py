@@ -231,11 +231,12 @@ def paint(
     return axes
 
 
-def shares(result: Attribution, scores: Float[Tensor, "B ..."] | None = None) -> Float[Tensor, "B ..."]:
-    r"""The share of the score that each mask keeps, $(\Phi(m \otimes x) - \Phi_0) / (\Phi(x) - \Phi_0)$, `(B, V)`.
+def worth(result: Attribution, scores: Float[Tensor, "B ..."] | None = None) -> Float[Tensor, "B ..."]:
+    r"""What each mask is worth, $(\Phi(m \otimes x) - \Phi_0) / (\Phi(x) - \Phi_0)$, `(B, V)`.
 
-    $\Phi_0$ is the score of the fully perturbed input. NaN if it equals the score of the whole input. `scores` `(B, …)` are
-    other ones of the same queries, if given. Raises `ValueError` for a result without scores.
+    It is 1 for the whole input, and 0 with everything hidden. $\Phi_0$ is the score of the fully perturbed input. NaN if it
+    equals the score of the whole input. `scores` `(B, …)` are other ones of the same queries, if given. Raises `ValueError`
+    for a result without scores.
     """
     scores = result.scores if scores is None else scores
     if scores is None or result.whole is None or result.blank is None:

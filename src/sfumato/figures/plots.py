@@ -33,9 +33,9 @@ from sfumato.figures.panels import (
     percent,
     perturbed_picture,
     save,
-    shares,
     show,
     shown_perturbation,
+    worth,
 )  # fmt: skip
 from sfumato.figures.scene import Scene, scene
 from sfumato.models import Classifier
@@ -47,13 +47,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Curve", "certificate", "check_matplotlib", "comparison", "figure", "overview", "percent", "save", "shares"]
+__all__ = ["Curve", "certificate", "check_matplotlib", "comparison", "figure", "overview", "percent", "save", "worth"]
 
 LINE = 0.2
 """The height of the line of text above the perturbed pictures, in inches."""
 
 LETTERS = 15
 """How many letters of a note fit into an inch."""
+
+WORTH = "worth: 0 % is the score with everything hidden, 100 % that of the whole picture"
+"""What headings mean by worth."""
 
 LINES = ("#1b7f79", "#33658a", "#6a3d9a", "#b8860b")
 """Colours of the outlines of restarts' sets, in turn."""
@@ -77,6 +80,7 @@ def figure(
 ) -> "Figure":
     r"""A figure of one query: the picture, the mask of each area, and the score against the area.
 
+    The heading of a mask says what it is *worth*: 0 % is the score with everything hidden, 100 % that of the whole input.
     Below each mask is the part of the picture that it keeps, on black and then as the network saw it, $m \otimes x$. In the
     deletion game masks mark what is removed, and the figure shows $(1 - m) \otimes x$.
 
@@ -89,7 +93,7 @@ def figure(
       perturbed picture depends, except for `Blur`. Without it, the picture is perturbed in its own units. It also says which
       part of a picture the network saw.
     - `perturbation`: what hid places, if it is not a perturbation of this package, which the result gives back itself.
-    - `alternatives`: draws a thin outline of the set that each restart of the search found, and says what it keeps.
+    - `alternatives`: draws a thin outline of the set that each restart of the search found, and says what it is worth.
     - `probabilities`: the class's probability under each mask, for the headings.
     - `at_most`: the masks' area is an upper bound of the smallest one that suffices; the heading says so.
 
@@ -109,8 +113,11 @@ def figure(
     headings = _headings(result, query, probabilities, at_most)
     if alternatives:
         headings = [f"{heading}\n{what}" for heading, what in zip(headings, _alternatives(result, query), strict=True)]
+    headings = _fit(headings, cell[0])
     top = _head([*headings, view.name]) + (0.3 if title else 0)
-    size = (MARGIN + left + len(masks) * (cell[0] + GAP) + 0.1, top + 3 * cell[1] + 2 * GAP + LINE + 0.1)
+    notes = textwrap.wrap(note, round(LETTERS * (len(masks) * cell[0] + GAP))) if perturbed is not None else [""]
+    between = GAP + LINE * max(1, len(notes))  # between the parts on black and the perturbed pictures
+    size = (MARGIN + left + len(masks) * (cell[0] + GAP) + 0.1, top + 3 * cell[1] + GAP + between + 0.1)
     canvas = blank(size)
     place = partial(add_axes, canvas)
     canvas.suptitle(title, x=MARGIN / size[0], y=1 - 0.1 / size[1], ha="left", va="top", fontsize=12, weight="bold")
@@ -125,15 +132,18 @@ def figure(
             for index, found in enumerate(view.lay(result.alternatives[query, column].float().cpu())[:, 0]):
                 shown.contour(found.numpy(), levels=[0.5], colors=[LINES[index % len(LINES)]], linewidths=1.0)
         show(place(x, top + cell[1] + GAP, *cell), view.picture * part)
-        axes = place(x, top + 2 * (cell[1] + GAP) + LINE, *cell)
+        axes = place(x, top + 2 * cell[1] + GAP + between, *cell)
         if perturbed is None:
             axes.set_axis_off()
         else:
             show(axes, perturbed[column])
-        if column == 0:
-            _write_note(axes, note, len(masks) * cell[0], above=perturbed is not None)
+        if column == 0 and perturbed is None:
+            lines = textwrap.fill(note, int(LETTERS * len(masks) * cell[0]))
+            axes.text(0, 1, lines, va="top", fontsize=SMALL, transform=axes.transAxes)
+        elif column == 0:
+            axes.set_title("\n".join(notes), fontsize=SMALL, loc="left", pad=3)
     legend_height = 0.95 if keep is None and curve is None else 1.1
-    plot = place(MARGIN, top + cell[1] + 3 * GAP, left, 2 * cell[1] + LINE - GAP - legend_height)
+    plot = place(MARGIN, top + cell[1] + 3 * GAP, left, 2 * cell[1] + between - 2 * GAP - legend_height)
     _draw_scores(plot, result, query, keep, curve)
     if plot.get_legend_handles_labels()[0]:
         plot.legend(
@@ -152,6 +162,7 @@ def overview(
 ) -> "Figure":
     """A figure with a row for each result of one query: the picture with its title, and the mask of each area.
 
+    The headings are those of `figure`; a line at the foot says what *worth* means.
     All results have the same number of masks. `pictures` and `classifier` are as for `figure`, and so are the `probabilities`
     of each result. Raises `ValueError`.
     """
@@ -172,9 +183,13 @@ def overview(
     views = [scene(picture, row.shape[2:], classifier) for picture, row in zip(pictures, masks, strict=True)]
     width = max(cell_size(view.picture)[0] for view in views)
     heights = [cell_size(view.picture)[1] for view in views]
+    rows = [_fit(headings, width) for headings in rows]
     head = max(map(_head, rows))
-    size = ((count + 1) * (width + GAP) + 0.2, sum(heights) + len(results) * head + 0.1)
+    foot = LINE + 0.1 if any("worth" in heading for row in rows for heading in row) else 0.0
+    size = ((count + 1) * (width + GAP) + 0.2, sum(heights) + len(results) * head + foot + 0.1)
     canvas = blank(size)
+    if foot:
+        canvas.text(0.1 / size[0], 0.1 / size[1], WORTH, fontsize=SMALL, va="bottom")
     y = 0.0
     for row, view, title, headings, height in zip(masks, views, titles, rows, heights, strict=True):
         y += head
@@ -209,6 +224,7 @@ def comparison(
     maps = [coloured(result.map) for result in results]
     headings = [f"{heading}\n{colours.caption}" for heading, colours in zip(titles, maps, strict=True)]
     width, height = cell_size(view.picture)
+    headings = _fit(headings, width)
     head, top = _head([*headings, view.name]), 0.35 if title else 0.0
     canvas = blank(((len(maps) + 1) * (width + GAP) + 0.2, height + head + top + 0.1))
     size = canvas.get_size_inches()
@@ -243,7 +259,10 @@ def _masks(result: Attribution, query: int) -> Float[Tensor, "V 1 H W"]:
     if result.activation is not None:
         raise ValueError("the result has masks of channels; draw them with sfumato.sheets.channels")
     if result.masks is None:
-        raise ValueError("the result has no masks to draw; give one made by a method with masks")
+        raise ValueError(
+            "the result has no masks to draw; draw its map with plots.comparison([result], picture, [name]), or give a result "
+            "of a method with masks"
+        )
     if result.masks.ndim != 5:
         raise ValueError(
             f"figures are of pictures, whose masks are (B, V, 1, H, W); got masks of shape {tuple(result.masks.shape)}"
@@ -283,16 +302,8 @@ def _perturb(
     if classifier is None and not any_units:
         return pictures, f"{hidden.name} of the picture as it is, not in the network's units (give classifier=…)"
     subject = "without the mask, as seen" if deletes(result) else "as the network saw it"
-    return pictures, f"{subject} ({hidden.name}{f', 1 of {hidden.used_with + 1}' if hidden.used_with else ''})"
-
-
-def _write_note(axes: "Axes", note: str, width: float, above: bool) -> None:
-    """Write a note of this width in inches, above the axes or into them."""
-    if above:
-        axes.set_title(textwrap.shorten(note, round(LETTERS * (width + GAP))), fontsize=SMALL, loc="left", pad=3)
-    else:
-        lines = textwrap.fill(note, int(LETTERS * width))
-        axes.text(0, 1, lines, va="top", fontsize=SMALL, transform=axes.transAxes)
+    which = f", first of {hidden.used_with + 1} perturbations" if hidden.used_with else ""
+    return pictures, f"{subject} ({hidden.name}{which})"
 
 
 def _headings(
@@ -301,7 +312,10 @@ def _headings(
     probabilities: Sequence[float] | Float[Tensor, " V"] | None = None,
     at_most: bool = False,
 ) -> list[str]:
-    """The heading of each mask: its area, the share of the score that it keeps, the probability, and how far restarts agree."""
+    """The heading of each mask: its area, its worth and score, the probability, and how far restarts agree.
+
+    In the deletion game, worth and score are those of what is left.
+    """
     achieved = [percent(area) for area in _achieved(result, query)]
     requested = achieved if result.areas is None else [percent(area) for area in result.areas.tolist()]
     areas = [
@@ -310,14 +324,12 @@ def _headings(
     ]
     if result.scores is None or result.whole is None or result.blank is None:
         return areas
-    verb = "keeps"
+    verb = "worth"
     if deletes(result) and result.complements is not None:
-        verb, result = "leaves", replace(result, scores=result.complements)
+        verb, result = "the rest is worth", replace(result, scores=result.complements)
     name = _name_of_score(result)
-    headings = [
-        f"{area}\n{verb} {percent(round(share, 2))} of the {name}"
-        for area, share in zip(areas, shares(result)[query].tolist(), strict=True)
-    ]
+    values = zip(areas, worth(result)[query].tolist(), result.scores[query].tolist(), strict=True)  # type: ignore[index]
+    headings = [f"{area}\n{verb} {percent(round(part, 2))} ({name} {score:.3g})" for area, part, score in values]
     if probabilities is not None:
         given = [float(value) for value in probabilities]
         headings = [f"{heading}\nprobability {percent(value)}" for heading, value in zip(headings, given, strict=True)]
@@ -334,13 +346,19 @@ def _name_of_score(result: Attribution) -> str:
 
 
 def _alternatives(result: Attribution, query: int) -> list[str]:
-    """What the restarts' own sets keep, for the heading of each mask."""
+    """What the restarts' own sets are worth, for the heading of each mask."""
     if result.alternatives is None or result.alternative_scores is None:
         raise ValueError(
             "the result has no alternatives: its search had no restarts; take more steps, or LevelSetAscent(restarts=3)"
         )
-    kept = shares(result, result.alternative_scores)[query].tolist()
-    return [f"thin lines keep {', '.join(percent(round(share, 2)) for share in row)}" for row in kept]
+    rows = worth(result, result.alternative_scores)[query].tolist()
+    return [f"thin lines: worth {', '.join(percent(round(value, 2)) for value in row)}" for row in rows]
+
+
+def _fit(headings: Sequence[str], width: float) -> list[str]:
+    """Headings whose lines are broken where they are longer than a cell of this width in inches."""
+    letters = round(LETTERS * (width + GAP))
+    return ["\n".join(textwrap.fill(line, letters) for line in heading.split("\n")) for heading in headings]
 
 
 def _head(headings: Sequence[str]) -> float:
@@ -367,13 +385,17 @@ def _draw_scores(axes: "Axes", result: Attribution, query: int, keep: float | No
 
     if result.whole is not None:
         whole = float(result.whole[query])
-        axes.axhline(whole, color=BOUND, linewidth=1, label="whole input")
+        axes.axhline(whole, color=BOUND, linewidth=1, label="whole input, worth 100 %")
         if keep is not None:
             axes.axhline(
-                keep * whole, color=KEPT, linewidth=1, linestyle=(0, (4, 3)), label=f"{percent(keep)} of whole"
+                keep * whole,
+                color=KEPT,
+                linewidth=1,
+                linestyle=(0, (4, 3)),
+                label=f"{percent(keep)} of the whole's score",
             )
     if result.blank is not None:
-        axes.axhline(float(result.blank[query]), color=BOUND, linewidth=1, linestyle=":", label="all hidden")
+        axes.axhline(float(result.blank[query]), color=BOUND, linewidth=1, linestyle=":", label="all hidden, worth 0 %")
     if curve is not None:
         curve_areas, scores = (values.detach().cpu() for values in curve)
         axes.plot((100 * curve_areas).tolist(), scores.tolist(), color=KEPT, alpha=0.5, marker=".", label="areas tried")

@@ -14,10 +14,11 @@ from sfumato.model.arguments import split_arguments
 from sfumato.model.effects import Model, frozen
 from sfumato.model.inputs import check_inputs, check_model
 from sfumato.model.modes import Surroundings
+from sfumato.model.of_pictures import PictureModel
 
 
 def activations(
-    model: Model, layer: str, inputs: Float[Tensor, "B C *S"], at: str = "output", call: int = -1
+    model: Model | PictureModel, layer: str, inputs: Any, at: str = "output", call: int = -1
 ) -> Float[Tensor, "..."]:
     r"""The output of a layer for the inputs, $\Phi_l(x)$, or with `at="input"` the layer's input.
 
@@ -27,8 +28,13 @@ def activations(
     under the caller's autocast, and is left unchanged. All inputs go through it in one batch. The result does not require
     gradients.
 
+    With a `Classifier`, `inputs` may also be pictures or paths of pictures.
+
     Raises `ValueError` if there is no such layer, if the model does not call it, or if its value there is no tensor.
     """
+    if isinstance(model, PictureModel):
+        inputs = model.inputs_of(inputs)
+        model = model.net
     inputs = check_inputs(inputs)
     net, more = split_arguments(model)
     check_model(net, inputs)

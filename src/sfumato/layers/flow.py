@@ -19,7 +19,7 @@ from sfumato.layers.tokens import check_axes
 from sfumato.model.backward.rule import BackwardRule
 from sfumato.model.backward.rules import BackwardRules
 from sfumato.model.effects import Model, saved_bytes
-from sfumato.model.inputs import check_batch_axis
+from sfumato.model.inputs import explain_failure
 from sfumato.model.memory import rows_within
 from sfumato.model.subject import Subject, backward_pass
 
@@ -122,7 +122,7 @@ def flows(
                     result = forward(query)
                 except Exception as error:
                     if not subject.can_retry_one_by_one(query, error):
-                        check_batch_axis(tuple(subject.inputs.shape), error)
+                        explain_failure(subject.inputs, error)
                         raise
                     continue
             if start == 0 and len(subject.inputs) > 1:
@@ -154,7 +154,7 @@ def _run_and_measure(subject: Subject, forward: "ForwardPass", query: Int[Tensor
     try:
         saved = saved_bytes(lambda: passes.append(forward(query)))
     except RuntimeError as error:
-        check_batch_axis(tuple(subject.inputs.shape), error)
+        explain_failure(subject.inputs, error)
         raise
     return passes[0], saved
 

@@ -13,7 +13,7 @@ from sfumato.layers.axes import Labels, following, summarise
 from sfumato.layers.capture import plain_tensor, watched_calls
 from sfumato.layers.tokens import Layout, LayoutError, layout
 from sfumato.model.effects import Model, frozen
-from sfumato.model.inputs import check_batch_axis, check_inputs, check_model, compiled_part
+from sfumato.model.inputs import check_inputs, check_model, compiled_part, explain_failure
 from sfumato.model.modes import Surroundings
 
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "h")
@@ -105,7 +105,7 @@ def _run_watched(
         try:
             surroundings.call(net, inputs)
         except (RuntimeError, ValueError) as error:
-            check_batch_axis(tuple(inputs.shape), error)
+            explain_failure(inputs, error)
             raise
     return calls, outputs, labels
 

@@ -20,6 +20,7 @@ from sfumato.methods.natural import Fourier, Prior
 from sfumato.model.effects import Model, saved_bytes
 from sfumato.model.inputs import describe
 from sfumato.model.memory import rows_within
+from sfumato.model.of_pictures import PictureModel
 from sfumato.model.subject import Subject
 from sfumato.search.loop import Look, Progress, climb
 from sfumato.search.rules import Momentum, by_size, half_cosine
@@ -45,7 +46,7 @@ class Inversion(TensorResult):
 
 
 def invert(
-    model: Model,
+    model: Model | PictureModel,
     layer: str,
     activations: Float[Tensor, "B ..."],
     *,
@@ -112,6 +113,8 @@ def invert(
     }
     about = as_json(about | {"seed": seed}) | {"versions": versions()}
 
+    if isinstance(model, PictureModel):
+        model = model.net
     example = torch.zeros(1, *shape, dtype=_dtype(model), device=target.device)
     with Subject.prepared(model, example, 0, seed=seed) as subject:  # the score is not used
         surroundings = subject.surroundings

@@ -8,7 +8,7 @@ settings are fields with the names below; `__post_init__` checks those that a cl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -28,6 +28,7 @@ from sfumato.model.backward.rules import check_visible
 from sfumato.model.black_box import BlackBox, noted
 from sfumato.model.effects import Model
 from sfumato.model.inputs import warn_of_no_effect
+from sfumato.model.of_pictures import PictureModel, opened
 from sfumato.model.subject import WHOLE, Subject
 from sfumato.perturbations import Perturbation, check_perturbation, seeded
 from sfumato.scores import check_finite, check_meaning
@@ -80,17 +81,22 @@ class Method(ABC):
         check_seed(self.seed)
 
     def __call__(
-        self, model: Model, inputs: Float[Tensor, "B C *S"], targets: Any, progress: Progress | None = None
+        self, model: Model | PictureModel, inputs: Any, targets: Any = None, progress: Progress | None = None
     ) -> Attribution:
-        """The attribution for inputs, preprocessed as the model needs them.
+        """The attribution for inputs `(B, C, *S)`, preprocessed as the model needs them.
 
-        `model`: any callable that returns outputs for inputs; methods that compute gradients need it differentiable.
+        `model`: any callable that returns outputs for inputs; methods that compute gradients need it differentiable. With a
+        `Classifier`, inputs may also be pictures or paths of pictures, and targets names of classes, or `None` for the top
+        class; a method without a layer gets the classifier's, and a notebook shows the result over the picture.
         `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. If these are maps, `(N,
         classes, H, W)`, the score of a class is its mean over all places, which `about["mean_over_places"]` says; for a region
         give a function. `progress` is called with each step of methods that work in steps; others do not call it. Raises
         `ValueError` if the settings, the inputs or the targets cannot be used with the model. The model is left unchanged,
         also after an error.
         """
+        if isinstance(model, PictureModel):
+            net, inputs, targets = opened(model, inputs, targets)
+            return replace(model.placed(self)(net, inputs, targets, progress), pictures=model.shown(inputs))
         with self.prepared(model, inputs, targets) as subject:
             box = subject.model if isinstance(subject.model, BlackBox) else None
             before = box and box.begin()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 import sfumato
@@ -20,6 +20,7 @@ from sfumato.methods.extremal import ExtremalPerturbation, check_areas
 from sfumato.methods.extremal_channels import ExtremalChannels, check_counts
 from sfumato.model.black_box import BlackBox, NoAnswerError, noted, warn_of_stop
 from sfumato.model.effects import Model
+from sfumato.model.of_pictures import PictureModel, opened
 from sfumato.search.loop import Progress
 
 CURVE = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
@@ -71,9 +72,9 @@ class SmallestArea(TensorResult):
 
 def smallest(
     method: ExtremalPerturbation | ExtremalChannels,
-    model: Model,
-    inputs: Shaped[Tensor, "B C *S"],
-    targets: Any,
+    model: Model | PictureModel,
+    inputs: Any,
+    targets: Any = None,
     keep: float = 0.9,
     tolerance: float | None = None,
     areas: Sequence[float] | None = None,
@@ -88,6 +89,8 @@ def smallest(
     For `ExtremalChannels` it finds the smallest number of channels, exactly by default; `areas` are then counts, by default
     1, 2, 5, 10, 20, 50 and so on up to all.
 
+    A `Classifier` in place of the model takes pictures and names of classes, as in the call of a method.
+
     Raises `ValueError` where the whole input's score is not positive: a share of it means nothing. Where the score of the fully
     perturbed input suffices, `blank_suffices` says so.
 
@@ -98,6 +101,11 @@ def smallest(
     if not 0 < keep <= 1:
         hint = f". Did you mean {keep / 100:g}?" if 1 < keep <= 100 else ""
         raise ValueError(f"keep is the share of the whole input's score and must lie in (0, 1]; got {keep:g}{hint}")
+    if not getattr(method, "finds_smallest", False):
+        raise ValueError(
+            f"smallest takes a search for masks, ExtremalPerturbation(…) or ExtremalChannels(…), as its first argument; got "
+            f"{type(method).__name__}"
+        )
     if tolerance is not None and not 0 < tolerance < 1:
         raise ValueError(f"tolerance is a fraction of the input and must lie in (0, 1); got {tolerance:g}")
     if Game.named(method.game).drop:
@@ -108,6 +116,10 @@ def smallest(
         method = replace(method, areas=areas or CURVE)
     elif areas is not None:
         areas = check_counts(areas)
+    if isinstance(model, PictureModel):
+        net, inputs, targets = opened(model, inputs, targets)
+        outcome = smallest(model.placed(method), net, inputs, targets, keep, tolerance, areas, progress)
+        return replace(outcome, attribution=replace(outcome.attribution, pictures=model.shown(inputs)))
     with method.prepared(model, inputs, targets) as subject:
         box = subject.model if isinstance(subject.model, BlackBox) else None
         before = box and box.begin()

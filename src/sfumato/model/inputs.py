@@ -1,5 +1,6 @@
 """Checks of a user's inputs and model before any computation, with errors that name the remedy."""
 
+import re
 import reprlib
 import sys
 import warnings
@@ -42,6 +43,7 @@ def check_inputs(inputs: Any) -> Float[Tensor, "B C *S"]:
             f"inputs contain NaN or infinity: {int(bad.sum())} of {bad.numel()} values, in input {rows}; expected finite "
             "numbers. Check how they were prepared, or write inputs = inputs.nan_to_num(0, 0, 0)"
         )
+    warn_of_eight_bits(inputs)
     return inputs.detach()
 
 
@@ -93,15 +95,51 @@ def compiled_part(model: Any) -> tuple[str, str] | None:
     return None
 
 
-def check_batch_axis(shape: tuple[int, ...], error: Exception) -> None:
-    """Raise `ValueError` from a model's error about shapes; with advice if a missing batch axis is the likely reason, as with
-    `(3, 224, 224)`."""
-    if len(shape) == 3 and shape[0] in (1, 3, 4):
+def explain_failure(inputs: Float[Tensor, "B C *S"], error: Exception) -> None:
+    """Raise `ValueError` from a model's error about the shape or the type of its inputs, with advice for the likely reason.
+
+    These are a missing batch axis, as in `(3, 224, 224)`, channels that come last, as in `(1, 224, 224, 3)`, and half inputs of
+    a model in single precision. Other errors are left alone.
+    """
+    shape, words = tuple(inputs.shape), str(error)
+    if len(shape) == 3 and shape[0] in CHANNELS:
         raise ValueError(
             f"the model fails on inputs of shape {shape}; if this is one picture, add the batch axis: inputs[None] ({error})"
         ) from error
-    if isinstance(error, RuntimeError) and any(word in str(error) for word in ("shape", "size", "channels")):
+    if not isinstance(error, RuntimeError):
+        return
+    if OF_TYPES.search(words):
+        raise ValueError(
+            f"the model fails on inputs of {inputs.dtype}; write inputs.float(), or give them the type of its parameters, "
+            f"inputs.to(next(model.parameters()).dtype) ({error})"
+        ) from error
+    if any(word in words for word in ("shape", "size", "channels")):
+        if len(shape) == 4 and shape[3] in CHANNELS and shape[1] not in CHANNELS:
+            raise ValueError(
+                f"the model fails on inputs of shape {shape}; if the channels come last, write inputs.permute(0, 3, 1, 2) "
+                f"({error})"
+            ) from error
         raise ValueError(f"the model fails on inputs of shape {shape}: {error}") from error
+
+
+def warn_of_eight_bits(inputs: Float[Tensor, "B C *S"]) -> None:
+    """Warn about pictures with values as in files, from 0 to 255, which few networks take so."""
+    if inputs.ndim != 4 or inputs.shape[1] not in CHANNELS or inputs.is_meta:
+        return
+    least, most = (float(value) for value in inputs.aminmax())
+    if least >= 0 and 128 < most <= 255:
+        warnings.warn(
+            f"inputs have values from {least:.3g} to {most:.3g}, as pictures of 8 bits; most networks expect "
+            "inputs / 255, less a mean and divided by a standard deviation. Ignore this if the model takes 0 to 255",
+            stacklevel=1 + frames_of_ours(),
+        )
+
+
+CHANNELS = (1, 3, 4)
+"""How many channels a picture has."""
+
+OF_TYPES = re.compile("same dtype|scalar type|type .* should be the same")
+"""What errors of torch about two types of numbers say."""
 
 
 def warn_of_no_effect(queries: Bool[Tensor, " B"], layer: str) -> None:

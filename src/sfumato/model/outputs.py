@@ -25,6 +25,18 @@ def as_tensors(outputs: Any, device: torch.device) -> Any:
     return outputs
 
 
+def are_probabilities(outputs: Any) -> bool:
+    """Whether the outputs `(N, K)` of a classifier went through a softmax: of three classes or more, in [0, 1], with the sum 1.
+
+    >>> are_probabilities(torch.tensor([[2.0, 0.5, -1.0]])), are_probabilities(torch.tensor([[2.0, 0.5, -1.0]]).softmax(1))
+    (False, True)
+    """
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] < 3 or not outputs.is_floating_point():
+        return False
+    values = outputs.detach().float()
+    return bool(len(values)) and bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < 1e-3).all())
+
+
 def pairs_of(a: Any, b: Any) -> list[tuple[Any, Any]] | None:
     """The corresponding values of two nested outputs; None if they are nested in different ways.
 

@@ -1,6 +1,7 @@
 """The subject of an explanation: a model, its inputs, and the score of its outputs. Every method begins with it."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,11 +13,11 @@ from torch import Tensor, nn
 
 from sfumato.model.arguments import WithArguments, split_arguments
 from sfumato.model.effects import Model, frozen, saved_bytes
-from sfumato.model.inputs import check_batch_axis, check_inputs, check_model
+from sfumato.model.inputs import check_inputs, check_model, explain_failure, frames_of_ours
 from sfumato.model.memory import rows_within
 from sfumato.model.modes import Surroundings
-from sfumato.model.outputs import as_tensors, same_first_row, same_outputs
-from sfumato.scores import Score, as_score, check_finite, check_score, is_of_class, logits_of
+from sfumato.model.outputs import are_probabilities, as_tensors, same_first_row, same_outputs
+from sfumato.scores import Linked, Logit, Score, as_score, check_finite, check_score, is_of_class, logits_of
 
 WHOLE = "the whole inputs"
 """The words for unperturbed inputs in messages."""
@@ -157,7 +158,22 @@ class Subject:
             logits = outputs if isinstance(outputs, Tensor) else logits_of(outputs)
             if isinstance(logits, Tensor) and math.prod(logits.shape[2:]) > 1 and is_of_class(self.score):
                 self.habits.places = tuple(logits.shape[2:])
+            if are_probabilities(logits):
+                self._warn_of_probabilities()
         return scores
+
+    def _warn_of_probabilities(self) -> None:
+        """Warn where the score takes a softmax of probabilities, or is called a logit and is none."""
+        if isinstance(self.used_score, Linked):
+            remedy = 'takes a softmax of them again: leave the softmax out of the model, or write score="logit" to explain them'
+        elif isinstance(self.used_score, Logit) and isinstance(self.model, nn.Module):
+            remedy = (
+                "is one of them, not a logit: leave the softmax out of the model, as its gradient vanishes near 0 and 1"
+            )
+        else:
+            return
+        words = f"the model's outputs are probabilities already, as each row sums to 1, and the score {remedy}"
+        warnings.warn(words, stacklevel=1 + frames_of_ours())
 
     @property
     def used_score(self) -> Score:
@@ -236,7 +252,7 @@ class Subject:
             except (RuntimeError, BufferError) as error:
                 if "grad" in str(error):  # a black box may refuse a tensor with gradients, as numpy does
                     return BLACK_BOX
-                check_batch_axis(tuple(self.inputs.shape), error)
+                explain_failure(self.inputs, error)
                 raise
         return rows_within(memory, max(row_bytes, row.nbytes), row.device)
 

@@ -1,16 +1,19 @@
 """A network with the preparation of its inputs, the labels of its outputs, and its layers for methods."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from sfumato.data.labels import find
+from sfumato.data.pictures import read
 from sfumato.models.transforms import TransformPreparation
 from sfumato.scores import class_scores
 from sfumato.space.normalisation import IMAGENET_MEAN, IMAGENET_STD, Normalisation
@@ -122,6 +125,10 @@ class Classifier:
     layers: Mapping[str, str] = field(default_factory=dict)
     layer: str = ""
 
+    def __repr__(self) -> str:
+        """One line, without the layers of the network."""
+        return f"Classifier({self.name!r}, {type(self.net).__name__}, {len(self.labels)} classes)"
+
     def prepare(self, picture: Image.Image) -> Float[Tensor, "C H W"]:
         """The network's input for a picture. Stack several to make a batch."""
         return self.preparation(picture)
@@ -129,6 +136,39 @@ class Classifier:
     def restore(self, inputs: Float[Tensor, "*N C H W"]) -> Float[Tensor, "*N 3 H W"]:
         """The pictures of inputs: RGB in [0, 1]."""
         return self.preparation.restore(inputs)
+
+    def inputs_of(self, pictures: Any) -> Shaped[Tensor, "B C H W"]:
+        """The network's inputs for pictures, a batch on its device: PIL pictures, paths, or arrays `(H, W)` or `(H, W, 3)` of
+        8 bits, one or a list. A tensor is the inputs themselves."""
+        if isinstance(pictures, Tensor):
+            return pictures
+        several = list(pictures) if isinstance(pictures, list | tuple) else [pictures]
+        inputs = [self.prepare(_opened(picture)) for picture in several]
+        if len({value.shape for value in inputs}) != 1:
+            shapes = ", ".join(str(tuple(value.shape)) for value in inputs) or "none"
+            raise ValueError(
+                f"pictures of one batch must have inputs of one shape; got {shapes}. Explain them one by one"
+            )
+        first = next((value for value in self.net.parameters() if value.is_floating_point()), inputs[0])
+        return torch.stack(inputs).to(first.device, first.dtype)
+
+    def targets_of(self, targets: Any, inputs: Shaped[Tensor, "B C H W"]) -> Any:
+        """Targets with an index for each name of a class; the top class of each input for `None`.
+
+        Raises `ValueError` for a name that fits no class, or several.
+        """
+        if targets is None:
+            with torch.no_grad():
+                return self.logits(inputs).argmax(1)
+        if isinstance(targets, str):
+            return find(self.labels, targets)
+        if isinstance(targets, list | tuple):
+            return [find(self.labels, target) if isinstance(target, str) else target for target in targets]
+        return targets
+
+    def shown(self, inputs: Float[Tensor, "B C H W"]) -> UInt8[Tensor, "B 3 H W"]:
+        """What the network sees: RGB pictures of 8 bits."""
+        return (255 * self.restore(inputs.detach().float())).round().to(torch.uint8)
 
     def logits(self, inputs: Float[Tensor, "B C H W"]) -> Float[Tensor, "B classes"]:
         """The logits for inputs. Maps of logits are averaged over space."""
@@ -145,6 +185,25 @@ class Classifier:
     def default_layer(self, method: type) -> str:
         """The default layer of a class of methods; empty if it needs none, or if there is none."""
         return self.layers.get(method.__name__) or (self.layer if getattr(method, "needs_layer", None) is True else "")
+
+
+def _opened(picture: Any) -> Image.Image:
+    """A picture from a path or an array of 8 bits."""
+    if isinstance(picture, Image.Image):
+        return picture
+    if isinstance(picture, str | os.PathLike):
+        return read(picture)
+    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim in (2, 3):
+        return Image.fromarray(picture)
+    what = (
+        f"an array of {picture.dtype} of shape {picture.shape}"
+        if isinstance(picture, np.ndarray)
+        else type(picture).__name__
+    )
+    raise ValueError(
+        f"a picture is a PIL picture, a path, or an array (H, W, 3) of 8 bits; got {what}. Inputs that are prepared already "
+        "are a tensor (B, C, H, W)"
+    )
 
 
 def _as_tensor(picture: Image.Image) -> Float[Tensor, "C H W"]:

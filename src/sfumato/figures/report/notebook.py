@@ -12,9 +12,11 @@ HEIGHT = 640
 
 
 def notebook(result: Result) -> str:
-    """HTML for the output of a notebook. A result does not contain its picture, so the masks are shown as heat maps."""
+    """HTML for the output of a notebook: the masks over the pictures, or as heat maps if the result does not hold these."""
     count = len(attribution(result))
-    parts: list[Html] = [section(entry, index) for index, entry in enumerate(entries(result)[:MOST])]
+    shown = result[:MOST]
+    pictures = attribution(shown).pictures
+    parts: list[Html] = [section(entry, index) for index, entry in enumerate(entries(shown, pictures))]
     if count > MOST:
         parts.append(tag("p", f"… and {count - MOST} more queries; result[index] shows one."))
     content = page(method_name(result), *parts)

@@ -9,7 +9,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.figures.panels import percent, shares
+from sfumato.figures.panels import percent, worth
 from sfumato.methods.sufficient import SmallestArea
 from sfumato.settings import number
 
@@ -23,7 +23,7 @@ class MaskRow:
     requested: float | None
     achieved: float
     score: float | None
-    share: float | None
+    worth: float | None
     r"""$(\Phi(m \otimes x) - \Phi_0) / (\Phi(x) - \Phi_0)$, where $\Phi_0$ is the score of the fully perturbed input."""
     complement: float | None
     count: int | None = None
@@ -33,16 +33,21 @@ class MaskRow:
 
     @property
     def sentence(self) -> str:
-        """Such as "10 % of the picture keeps 95 % of the score (9.98); without it 2.1 is left"."""
+        """Such as "10 % of the picture is worth 95 % (score 9.98); without it 2.1 is left"."""
         size = f"{percent(self.achieved)} of the picture"
         if self.count is not None:
             size = f"{self.count} {'channel' if self.count == 1 else 'channels'}"
-        verb = "keeps" if self.count in (None, 1) else "keep"
-        parts = [size if self.score is None else f"{size} {verb} a score of {format_score(self.score)}"]
-        if self.share is not None:
-            parts = [f"{size} {verb} {percent(round(self.share, 3))} of the score ({format_score(self.score)})"]
+        is_one = self.count in (None, 1)
+        parts = [
+            size
+            if self.score is None
+            else f"{size} {'has' if is_one else 'have'} a score of {format_score(self.score)}"
+        ]
+        if self.worth is not None:
+            verb = "is" if is_one else "are"
+            parts = [f"{size} {verb} worth {percent(round(self.worth, 3))} (score {format_score(self.score)})"]
         if self.complement is not None:
-            parts.append(f"without {'it' if verb == 'keeps' else 'them'} {format_score(self.complement)} is left")
+            parts.append(f"without {'it' if is_one else 'them'} {format_score(self.complement)} is left")
         if self.agreement is not None:
             parts.append(f"restarts agree by {percent(round(self.agreement, 2))}")
         return "; ".join(parts)
@@ -56,8 +61,8 @@ def mask_rows(result: Attribution) -> list[MaskRow]:
     achieved = result.achieved[0].tolist() if result.achieved is not None else masks.flatten(1).mean(1).tolist()
     requested = [None] * len(masks) if result.areas is None else list(map(number, result.areas))
     channels = masks.shape[1] if result.activation is not None else None
-    has_shares = all(value is not None for value in (result.scores, result.whole, result.blank))
-    kept_shares = shares(result)[0].tolist() if has_shares else [math.nan] * len(masks)
+    has_worth = all(value is not None for value in (result.scores, result.whole, result.blank))
+    values = worth(result)[0].tolist() if has_worth else [math.nan] * len(masks)
     rows = []
     for variant, area in enumerate(achieved):
         score, complement, agreement = (
@@ -65,8 +70,8 @@ def mask_rows(result: Attribution) -> list[MaskRow]:
             for values in (result.scores, result.complements, result.agreement)
         )
         count = None if channels is None else round(area * channels)
-        share = number(kept_shares[variant])
-        rows.append(MaskRow(variant, requested[variant], area, score, share, complement, count, agreement))
+        row = MaskRow(variant, requested[variant], area, score, number(values[variant]), complement, count, agreement)
+        rows.append(row)
     return sorted(rows, key=lambda row: (row.achieved, row.variant))
 
 

@@ -156,8 +156,8 @@ def _table(rows: Sequence[MaskRow], start: int) -> Html:
         "channels": [None if row.count is None else str(row.count) for row in rows],
         "area asked": [None if row.requested is None else percent(row.requested) for row in rows],
         "area": [percent(row.achieved) for row in rows],
-        "score kept": [None if row.score is None else format_score(row.score) for row in rows],
-        "of the whole": [None if row.share is None else percent(row.share) for row in rows],
+        "score": [None if row.score is None else format_score(row.score) for row in rows],
+        "worth": [None if row.worth is None else percent(row.worth) for row in rows],
         "score without": [None if row.complement is None else format_score(row.complement) for row in rows],
     }
     known = {name: cells for name, cells in columns.items() if any(cell is not None for cell in cells)}
@@ -179,12 +179,11 @@ def _table(rows: Sequence[MaskRow], start: int) -> Html:
 def _bounds(whole: float | None, blank: float | None, has_masks: bool) -> Html | None:
     """The scores of the whole and of the fully perturbed input."""
     parts = [f"{format_score(whole)} of the whole input"] if whole is not None else []
-    parts += [f"{format_score(blank)} of the fully perturbed one"] if blank is not None else []
+    parts += [f"{format_score(blank)} with everything hidden"] if blank is not None else []
     if not parts:
         return None
-    explain_share = len(parts) == 2 and has_masks
-    share = ' "Of the whole" is the share of the way from the second to the first.' if explain_share else ""
-    return tag("p", f"Scores: {', '.join(parts)}.{share}", class_="small")
+    worth = " Worth: 100 % is the first score, 0 % the second." if len(parts) == 2 and has_masks else ""
+    return tag("p", f"Scores: {', '.join(parts)}.{worth}", class_="small")
 
 
 def _search_sentence(search: SearchOutcome) -> Html:

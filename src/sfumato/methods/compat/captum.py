@@ -18,15 +18,16 @@ from sfumato.attribution import Attribution
 from sfumato.model.arguments import Shared, WithArguments
 from sfumato.model.effects import Model
 from sfumato.model.inputs import describe
+from sfumato.model.of_pictures import PictureModel
 from sfumato.scores import Output, Score, class_scores
 
 Method = Callable[[Model, Tensor, Any], Attribution]
 """A method of this library, which is called with a model, inputs and targets, and returns a result with a `map`."""
 
 
-def attribution(method: Method, model: Model) -> "CaptumFace":
-    """The method bound to a model, with the interface of a `captum.attr.Attribution`."""
-    return CaptumFace(method, model)
+def attribution(method: Method, model: Model | PictureModel) -> "CaptumFace":
+    """The method bound to a model, or to the network of a `Classifier`, with the interface of a `captum.attr.Attribution`."""
+    return CaptumFace(method, model.net if isinstance(model, PictureModel) else model)
 
 
 def _with_wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
