@@ -2,8 +2,8 @@
 
 `loop` first: gradient, step, projection. `rules` say where a gradient leads, `schedules` what changes with the step, and
 `projection` brings a mask back to its area. `best` keeps the best so far, and makes rounds of loops. `problem` is what is
-climbed. Of these, `level_set` (with `pruning`), `nested`, `projected`, `penalised` and `evolution` are made; a new ascent is a
-file like theirs. `search` is a method at work.
+climbed. Of these, `level_set` (with `windows` and `pruning`), `nested`, `projected`, `penalised` and `evolution` are made; a
+new ascent is a file like theirs. `search` is a method at work.
 """
 
 from sfumato.search.evolution import EvolutionAscent
@@ -14,6 +14,7 @@ from sfumato.search.projected import ProjectedAscent
 from sfumato.search.pruning import Pruning
 from sfumato.search.rules import Backtracking, Momentum, TorchOptimiser
 from sfumato.search.schedules import Geometric
+from sfumato.search.windows import Windows
 
 __all__ = [
     "Backtracking",
@@ -26,4 +27,5 @@ __all__ = [
     "ProjectedAscent",
     "Pruning",
     "TorchOptimiser",
+    "Windows",
 ]

@@ -15,6 +15,7 @@ from sfumato.search.problem import Problem
 from sfumato.search.pruning import Pruning
 from sfumato.search.rules import like
 from sfumato.search.schedules import AreaPath, ShrinkingAscent
+from sfumato.search.windows import Windows
 from sfumato.settings import check_number, check_whole
 
 SHORTEST = 20
@@ -28,8 +29,9 @@ class LevelSetAscent(ShrinkingAscent):
     At each step the mask is a ramp $\mathrm{clip}(\tfrac12 + k\,(f - \tfrac12), 0, 1)$ of a smooth field $f$, with a
     shift of the field that gives it the step's area exactly. A path begins with all places and gives up those that matter
     least: the area falls geometrically from `start` through all wanted ones, the largest first, and rests at each of them;
-    `approach` is the share of the steps in which it falls. With the area the slope $k$ grows from 1 to `sharpness`, and it
-    has this value at all rests. Where edges are sharp, only outlines move, and no half-transparent places carry the score.
+    `approach` is the share of the steps in which it falls. All restarts begin with the field that `windows` give, see `Windows`, or
+    with a flat one (`None`). With the area the slope $k$ grows from 1 to `sharpness`, and it has this value at all rests. Where
+    edges are sharp, only outlines move, and no half-transparent places carry the score.
 
     The gradient is divided by its largest entry and enters a velocity that keeps `momentum` of itself and moves the
     parameters by `rate`. What a path finds for an area is the mean of its fields at the rest: single steps wander among sets
@@ -43,7 +45,8 @@ class LevelSetAscent(ShrinkingAscent):
     given up, see `Pruning`, or `None` for all parts.
 
     `steps` is the budget of one mask, in passes of one input. The last run takes the share `refinement` of it. R restarts share
-    the rest of all V masks: a path has V / R times the remaining steps. 150 steps and three areas give three paths of 120.
+    the rest of all V masks: a path has V / R times the remaining steps. 150 steps and three areas give three paths of 120. The
+    windows come on top.
     """
 
     rate: float = 0.05
@@ -53,6 +56,7 @@ class LevelSetAscent(ShrinkingAscent):
     refinement: float = 0.2
     margin: float = 0.25
     pruning: Pruning | None = Pruning()
+    windows: Windows | None = Windows()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,6 +66,8 @@ class LevelSetAscent(ShrinkingAscent):
         check_number("margin", self.margin, "a share of a difference between scores", least=0)
         if not (self.pruning is None or isinstance(self.pruning, Pruning)):
             raise ValueError(f"pruning must be Pruning(), or None for all parts; got {self.pruning!r}")
+        if not (self.windows is None or isinstance(self.windows, Windows)):
+            raise ValueError(f"windows must be Windows(), or None to begin with a flat field; got {self.windows!r}")
 
     def __call__(self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None) -> Iterator[Step]:
         """Ascend; from `warm` `(B · V, 1, *L)`, if given, by a last run only."""
@@ -102,7 +108,8 @@ class LevelSetAscent(ShrinkingAscent):
         def rows_by_query(rows: Float[Tensor, "N ..."]) -> Float[Tensor, "B V R ..."]:
             return rows.unflatten(0, (count, queries)).movedim(0, 1)[:, None].expand(-1, variants, *[-1] * rows.ndim)
 
-        start = project(sets.start().expand(len(query), *[-1] * (len(sets.size) + 1)), 0)
+        begin = self.windows(problem) if self.windows else sets.start().expand(queries, *[-1] * (len(sets.size) + 1))
+        start = project(begin.repeat(count, *[1] * (begin.ndim - 1)), 0)
         found, values = rows_by_query(start).clone(), problem.areas.new_zeros(problem.areas.shape)
         areas = problem.areas.clone()
         sums, counts = torch.zeros_like(found), [0] * variants

@@ -1,0 +1,95 @@
+"""Where a search begins: what the network makes of windows of the input, each shown alone.
+
+The gradient at the whole input says little about what would suffice alone, and noise of one grey level changes it. A few dozen
+windows that are looked at without a gradient say nearly the same for every seed.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sfumato.masks.level_set import LevelSets
+from sfumato.search.problem import Problem
+from sfumato.search.rules import like
+from sfumato.settings import check_number, check_whole
+from sfumato.space.smoothing import enlarged
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The first field of a search: high where a window does well.
+
+    About `count` windows lie evenly over the input. Each is a disc (a ball, an interval), cut off at the input's border, of the
+    wanted area; of several, of their geometric mean. The game's values of a query's windows, stretched to [0, 1] and
+    interpolated between the windows' centres, are its first field, `weight` high between its lowest and its highest place.
+    Parameters of masks lie in [0, 1]. Where all windows do equally well, the field is as flat as one that knows nothing.
+
+    It takes a forward pass for each window, perturbation and weight of the game, for all areas of a query together.
+    """
+
+    count: int = 49
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_whole("count", self.count)
+        check_number("weight", self.weight, "the height of the first field", above=0, most=1)
+
+    def __call__(self, problem: Problem) -> Float[Tensor, "B 1 *L"]:
+        """Parameters `(B, 1, *L)` to begin with, one field for each query."""
+        sets = problem.parametrisation
+        assert isinstance(sets, LevelSets)  # noqa: S101  # for the type checker
+        queries, variants = problem.areas.shape
+        query = problem.evaluation.query[::variants]
+        areas = problem.areas.log().mean(1).exp()
+        grid = along_axes(self.count, sets.size)
+        centres = list(itertools.product(*map(centres_along, grid, sets.size)))
+        values = []
+        together = max(1, TOGETHER // queries)
+        for first in range(0, len(centres), together):
+            masks = torch.cat([window(sets, centre, areas) for centre in centres[first : first + together]])
+            rows = replace(problem.evaluation, query=query.repeat(len(masks) // queries))
+            values.append(rows.values(masks, problem.game).view(-1, queries))
+        heights = torch.cat(values).mT
+        low, high = heights.aminmax(dim=1, keepdim=True)
+        heights = (heights - low) / (high - low).clamp(min=torch.finfo(heights.dtype).tiny)
+        field = enlarged(heights.view(queries, 1, *grid), sets.size).to(sets.everything)
+        return sets.start() + self.weight * (field - like(field.flatten(1).mean(1), field))
+
+
+TOGETHER = 64
+"""Windows of all queries that are made at a time."""
+
+
+def along_axes(count: int, size: Sequence[int]) -> tuple[int, ...]:
+    """How many windows lie along each axis of a lattice, for about so many in all.
+
+    >>> along_axes(49, (28, 28)), along_axes(49, (28, 42)), along_axes(49, (256,)), along_axes(49, (3, 4))
+    ((7, 7), (6, 9), (49,), (3, 4))
+    """
+    spacing = (math.prod(size) / count) ** (1 / len(size))
+    return tuple(min(length, max(1, round(length / spacing))) for length in size)
+
+
+def centres_along(count: int, length: int) -> list[float]:
+    """The middles of so many equal parts of an axis with this many nodes, counted in nodes from the first.
+
+    >>> centres_along(2, 8)
+    [1.5, 5.5]
+    """
+    return [(part + 0.5) * length / count - 0.5 for part in range(count)]
+
+
+def window(sets: LevelSets, centre: Sequence[float], areas: Float[Tensor, " N"]) -> Float[Tensor, "N 1 *S"]:
+    """Masks `(N, 1, *S)` of the places that are nearest to a centre, in nodes of the lattice, with the areas `(N,)`."""
+    squares = torch.zeros((), dtype=areas.dtype, device=areas.device)
+    for middle, size, length in zip(centre, sets.size, sets.shape, strict=True):
+        nodes = torch.arange(length, dtype=areas.dtype, device=areas.device) + 0.5
+        squares = squares[..., None] + (nodes * size / length - 0.5 - middle).square()
+    nearest = squares.flatten().sort().values
+    count = (areas * len(nearest)).round().long().clamp(1, len(nearest) - 1)
+    return sets.masks(0.5 + nearest[count].view(-1, *[1] * (squares.ndim + 1)) - squares)

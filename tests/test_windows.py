@@ -1,0 +1,174 @@
+"""Where a search begins: windows of the input, each shown alone."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+import sfumato
+from sfumato.games import DELETE, DUAL, PRESERVE, Game
+from sfumato.model.evaluate import Evaluation
+from sfumato.search import windows as module
+from sfumato.search.problem import Problem
+from sfumato.search.windows import Windows, along_axes, centres_along, window
+from sfumato.space.smoothing import gaussian_blur
+
+E = sfumato.ExtremalPerturbation
+LATTICE = sfumato.LevelSet(step=4, sigma=4)
+
+
+def corner(inputs: torch.Tensor) -> torch.Tensor:
+    """Two outputs: the mean of the first quarter of all axes, and the mean of the last."""
+    axes = tuple(range(1, inputs.ndim))
+    length = inputs.shape[-1] // 4
+    first, last = (
+        (slice(None), slice(None), *[part] * (inputs.ndim - 2)) for part in (slice(length), slice(-length, None))
+    )
+    return torch.stack([inputs[first].mean(axes), inputs[last].mean(axes)], 1)
+
+
+def found(
+    inputs: torch.Tensor,
+    targets: list[int],
+    areas: list[tuple[float, ...]],
+    game: Game = PRESERVE,
+    rule: Windows = Windows(),
+    model: Callable[[torch.Tensor], torch.Tensor] = corner,
+    rows: int = 16,
+) -> torch.Tensor:
+    """The field to begin with."""
+    perturbation = sfumato.Fade()
+    with E(perturbation=perturbation).prepared(model, inputs, targets) as subject:
+        query = torch.arange(len(inputs)).repeat_interleave(len(areas[0]))
+        evaluation = Evaluation(subject, (perturbation(subject.inputs),), query, rows)
+        sets = LATTICE.on(tuple(inputs.shape[2:]))
+        return rule(Problem(evaluation, sets, torch.tensor(areas), game, iter(())))
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("game", [PRESERVE, DELETE, DUAL])
+def test_the_field_is_high_where_a_window_does_well(axes: int, game: Game) -> None:
+    inputs = torch.ones(2, 1, *[32] * axes)
+    field = found(inputs, [0, 1], [(0.1,), (0.1,)], game)
+    assert field.shape == (2, 1, *[8] * axes)
+    highest, lowest = field.flatten(1).argmax(1).tolist(), field.flatten(1).argmin(1).tolist()
+    places = torch.cartesian_prod(*[torch.arange(8)] * axes).view(-1, axes)
+    assert places[highest[0]].max() <= 1
+    assert places[highest[1]].min() >= 6
+    assert places[lowest[0]].max() > 3
+    assert places[lowest[1]].min() < 4
+
+
+def test_it_rises_by_its_weight_about_one_half() -> None:
+    fields = [found(torch.ones(1, 1, 32, 32), [0], [(0.1,)], rule=Windows(weight=weight)) for weight in (0.25, 0.5)]
+    flat = LATTICE.on((32, 32)).start()
+    torch.testing.assert_close(fields[1] - flat, 2 * (fields[0] - flat), atol=1e-6, rtol=1e-5)
+    assert float((fields[1] - flat).amax() - (fields[1] - flat).amin()) == pytest.approx(0.5, abs=0.05)
+    assert float((fields[1] - flat).mean()) == pytest.approx(0, abs=1e-6)
+
+
+def test_where_all_windows_do_equally_well_it_knows_nothing() -> None:
+    field = found(torch.ones(1, 1, 32, 32), [0], [(0.1,)], model=lambda x: 3 + 0 * corner(x))
+    assert torch.equal(field, LATTICE.on((32, 32)).start())
+
+
+def test_a_window_has_the_area_also_at_the_border() -> None:
+    sets = replace(LATTICE, edge=0).on((32, 48))
+    areas = torch.tensor([0.02, 0.1, 0.5])
+    for centre in ((0.0, 0.0), (3.5, 5.5), (7.0, 2.0)):
+        masks = window(sets, centre, areas)
+        assert masks.shape == (3, 1, 32, 48)
+        assert set(masks.unique().tolist()) == {0.0, 1.0}
+        # Places of equal distance stay out together.
+        torch.testing.assert_close(masks.mean((1, 2, 3)), areas, atol=0.01, rtol=0)
+        assert (masks[0] <= masks[1]).all()
+        assert (masks[1] <= masks[2]).all()
+    middle = window(sets, (3.5, 5.5), areas)[1, 0]
+    assert torch.equal(middle, middle.flip(0))
+    assert torch.equal(middle, middle.flip(1))
+    rows, columns = (middle.amax(axis).sum() for axis in (1, 0))
+    assert rows == columns  # a disc
+
+
+def test_windows_lie_evenly() -> None:
+    assert along_axes(49, (28, 28)) == (7, 7)
+    assert along_axes(1, (28, 28)) == (1, 1)
+    assert along_axes(10**6, (5, 3)) == (5, 3)
+    assert centres_along(7, 28) == [1.5, 5.5, 9.5, 13.5, 17.5, 21.5, 25.5]
+    assert centres_along(1, 5) == [2.0]
+
+
+def test_windows_have_the_geometric_mean_of_the_areas() -> None:
+    inputs = torch.ones(1, 1, 32, 32)
+    one, several = (found(inputs, [0], [areas]) for areas in ((0.1,), (0.05, 0.1, 0.2)))
+    torch.testing.assert_close(one, several)
+    assert not one.allclose(found(inputs, [0], [(0.2,)]), atol=1e-3)
+
+
+def test_each_window_is_looked_at_once_for_all_areas_of_a_query() -> None:
+    rows = []
+
+    def counted(inputs: torch.Tensor) -> torch.Tensor:
+        assert not inputs.requires_grad
+        rows.append(len(inputs))
+        return corner(inputs)
+
+    def passes(**settings: Any) -> int:
+        rows.clear()
+        found(torch.ones(2, 1, 32, 32), [0, 1], [(0.1, 0.2)] * 2, model=counted, **settings)
+        return sum(rows)
+
+    assert passes(rule=Windows(16)) - passes(rule=Windows(4)) == 2 * 12
+    assert passes(rule=Windows(16), game=DUAL) - passes(rule=Windows(4), game=DUAL) == 2 * 2 * 12
+
+
+@pytest.mark.parametrize("together", [1, 7, 1000])
+def test_a_query_does_not_depend_on_others_or_on_how_many_go_together(
+    together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = torch.rand(3, 2, 32, 32, generator=torch.Generator().manual_seed(0))
+    areas = [(0.05, 0.1), (0.2, 0.4), (0.1, 0.1)]
+    all_at_once = found(inputs, [0, 1, 1], areas)
+    monkeypatch.setattr(module, "TOGETHER", together)
+    for row, target in enumerate([0, 1, 1]):
+        alone = found(inputs[row : row + 1], [target], [areas[row]], rows=5)
+        torch.testing.assert_close(alone, all_at_once[row : row + 1], atol=1e-5, rtol=0)
+
+
+WAVES = gaussian_blur(torch.randn(1, 8, 64, 64, generator=torch.Generator().manual_seed(0)), 4)[0]
+
+
+def noisy(inputs: torch.Tensor) -> torch.Tensor:
+    """A patch that suffices, and small waves whose gradients are larger than its own."""
+    patch = inputs[:, :, 8:24, 8:24].mean((1, 2, 3))
+    waves = torch.sin(torch.einsum("bchw,khw->bk", inputs, WAVES / WAVES.std())).mean(1)
+    return torch.stack([patch + 0.1 * waves, 0 * patch], 1)
+
+
+def test_noise_of_the_gradient_does_not_decide_where_a_search_goes() -> None:
+    method = E(areas=(0.07,), steps=60, perturbation=sfumato.Fade())
+
+    def kept(rule: Windows | None) -> list[float]:
+        ascent = sfumato.LevelSetAscent(windows=rule)
+        results = [replace(method, seed=seed, ascent=ascent)(noisy, torch.ones(1, 1, 64, 64), 0) for seed in range(3)]
+        return [float(result.masks[0, 0, :, 8:24, 8:24].mean()) for result in results]
+
+    assert min(kept(Windows())) > 0.5
+    assert min(kept(None)) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Windows(0), "count must be a whole number from 1 up"),
+        (lambda: Windows(weight=0), "weight is the height of the first field"),
+        (lambda: Windows(weight=1.5), "at most 1"),
+        (lambda: sfumato.LevelSetAscent(windows=49), r"windows must be Windows\(\)"),  # type: ignore[arg-type]
+        (lambda: sfumato.LevelSetAscent(windows=Windows), r"windows must be Windows\(\)"),  # type: ignore[arg-type]
+    ],
+)
+def test_wrong_settings_are_refused(make: Callable[[], object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make()
