@@ -289,7 +289,8 @@ def test_the_rule_of_a_level_set_ascent_leads_all_of_its_steps():
     """At rate 0 nothing moves, neither in the restarts nor in the last run: the set is that of the flat start."""
 
     def map_of(rate):
-        settings = {"areas": (0.25,), "steps": 100, "ascent": sfumato.LevelSetAscent(rule=SignRule(rate), pruning=None)}
+        ascent = sfumato.LevelSetAscent(rule=SignRule(rate), pruning=None, windows=None)
+        settings = {"areas": (0.25,), "steps": 100, "ascent": ascent}
         return sfumato.ExtremalPerturbation(**settings)(weighed, INPUTS[:1], 0)
 
     still, moved = map_of(1e-9), map_of(0.05)

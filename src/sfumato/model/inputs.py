@@ -126,7 +126,7 @@ def warn_of_eight_bits(inputs: Float[Tensor, "B C *S"]) -> None:
     """Warn about pictures with values as in files, from 0 to 255, which few networks take so."""
     if inputs.ndim != 4 or inputs.shape[1] not in CHANNELS or inputs.is_meta:
         return
-    least, most = (float(value) for value in inputs.aminmax())
+    least, most = (float(value) for value in inputs.detach().aminmax())
     if least >= 0 and 128 < most <= 255:
         warnings.warn(
             f"inputs have values from {least:.3g} to {most:.3g}, as pictures of 8 bits; most networks expect "

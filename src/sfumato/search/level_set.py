@@ -29,9 +29,9 @@ class LevelSetAscent(ShrinkingAscent):
     At each step the mask is a ramp $\mathrm{clip}(\tfrac12 + k\,(f - \tfrac12), 0, 1)$ of a smooth field $f$, with a
     shift of the field that gives it the step's area exactly. A path begins with all places and gives up those that matter
     least: the area falls geometrically from `start` through all wanted ones, the largest first, and rests at each of them;
-    `approach` is the share of the steps in which it falls. All restarts begin with the field that `windows` give, see `Windows`, or
-    with a flat one (`None`). With the area the slope $k$ grows from 1 to `sharpness`, and it has this value at all rests. Where
-    edges are sharp, only outlines move, and no half-transparent places carry the score.
+    `approach` is the share of the steps in which it falls. All restarts begin with the field that `windows` give, see
+    `Windows`, or with a flat one (`None`). With the area the slope $k$ grows from 1 to `sharpness`, and it has this value at
+    all rests. Where edges are sharp, only outlines move, and no half-transparent places carry the score.
 
     The gradient is divided by its largest entry and enters a velocity that keeps `momentum` of itself and moves the
     parameters by `rate`. What a path finds for an area is the mean of its fields at the rest: single steps wander among sets

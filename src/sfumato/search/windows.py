@@ -49,7 +49,7 @@ class Windows:
         grid = along_axes(self.count, sets.size)
         centres = list(itertools.product(*map(centres_along, grid, sets.size)))
         values = []
-        together = max(1, TOGETHER // queries)
+        together = max(1, TOGETHER // (queries * math.prod(sets.shape)))
         for first in range(0, len(centres), together):
             masks = torch.cat([window(sets, centre, areas) for centre in centres[first : first + together]])
             rows = replace(problem.evaluation, query=query.repeat(len(masks) // queries))
@@ -61,8 +61,8 @@ class Windows:
         return sets.start() + self.weight * (field - like(field.flatten(1).mean(1), field))
 
 
-TOGETHER = 64
-"""Windows of all queries that are made at a time."""
+TOGETHER = 2**22
+"""Places of all masks that are made at a time: those of 83 pictures of 224 x 224."""
 
 
 def along_axes(count: int, size: Sequence[int]) -> tuple[int, ...]:
