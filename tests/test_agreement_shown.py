@@ -11,6 +11,7 @@ from sfumato.figures import plots
 from sfumato.figures.panels import positive
 from sfumato.figures.report.numbers import mask_rows
 from sfumato.masks.level_set import TENTHS
+from sfumato.settings import percent
 from sfumato.space.smoothing import gaussian_blur
 
 pytest.importorskip("matplotlib")
@@ -71,7 +72,7 @@ def test_figures_draw_alternatives_and_say_what_they_keep(result):
     figure = sfumato.plots.figure(result, torch.rand(3, 32, 32), alternatives=True)
     titles = [axes.get_title() for axes in figure.axes]
     first = plots.worth(result, result.alternative_scores)[0, 0].tolist()
-    line = f"thin lines: worth {', '.join(plots.percent(round(worth, 2)) for worth in first)}"
+    line = f"thin lines: worth {', '.join(percent(round(worth, 2)) for worth in first)}"
     assert next(title.splitlines()[-1] for title in titles if title.startswith("area")) == line
     plain = sfumato.plots.figure(result, torch.rand(3, 32, 32))
     drawn, without = (sum(len(axes.collections) for axes in each.axes) for each in (figure, plain))

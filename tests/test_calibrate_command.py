@@ -44,7 +44,7 @@ def test_it_writes_a_calibration_and_prints_it(pictures) -> None:
     calibration = Calibration.load(path)
     assert calibration.pictures == 4
     assert calibration.model == "colours_for_calibration:colours"
-    assert "0% to 2%" in found.stdout
+    assert "0 % to 2 %" in found.stdout
     assert str(path) in found.stdout
 
 

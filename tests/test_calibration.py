@@ -149,7 +149,7 @@ def test_the_area_from_which_an_answer_survives() -> None:
     result = method(answering, ones(), 0)
     (held,) = sfumato.Certify((claim,), keep=0.9)(result, answering, ones())
     assert held.findings[0].holds
-    assert "With 75% confidence the network's answer survives on sets of 6.25%" in held.findings[0].sentence
+    assert "With 75 % confidence the network's answer survives on sets of 6.25 %" in held.findings[0].sentence
     (small,) = sfumato.Certify((claim,), keep=0.01)(result, answering, ones())
     assert small.variant == 0
     assert not small.findings[0].holds

@@ -85,7 +85,7 @@ def test_what_was_measured_before_is_used(folder) -> None:
     found = run(folder, "--certificate", *files, "--out", folder / "out")
     assert found.exit_code == 0, found.output
     assert "calibrated probability" in found.stdout
-    assert "With 90% confidence the network's answer survives on sets of 20% made this way" in found.stdout
+    assert "With 90 % confidence the network's answer survives on sets of 20 % made this way" in found.stdout
 
 
 def test_a_bundle_holds_everything_and_verifies(folder) -> None:

@@ -35,7 +35,7 @@ def test_a_set_suffices_where_it_holds_enough_of_the_sum() -> None:
     assert found.numbers["worth"] == pytest.approx(0.75)
     expected = torch.tensor([0.75, -0.75]).softmax(0)[0]
     assert found.numbers["probability"] == pytest.approx(float(expected))
-    assert "keep 75% of the score" in found.sentence
+    assert "are worth 75 %" in found.sentence
 
 
 def test_all_sets_are_shown_with_the_edges_of_the_search() -> None:
@@ -196,14 +196,14 @@ def test_a_set_is_steady_where_it_may_move() -> None:
     result = result_of(model, rectangle(8, 8, 8, 8), agreement=torch.tensor([[0.3]]))
     (found,) = sfumato.Certify((claim,))(result, model, ones())
     assert not found.holds
-    assert "share 30%" in found.findings[0].sentence
+    assert "share 30 %" in found.findings[0].sentence
 
 
 def test_other_networks_are_asked_too() -> None:
     others = {"the half": spots((8, 12))}
     found = certificate(spots((8, 8)), rectangle(8, 8, 8, 8), claims=(Steady(shift=1),), models=others).findings[0]
     assert found.numbers["the half"] == pytest.approx(0.5)
-    assert "For the half it is worth 50%." in found.sentence
+    assert "For the half it is worth 50 %." in found.sentence
 
 
 def test_a_hidden_picture_with_the_whole_score_says_nothing() -> None:

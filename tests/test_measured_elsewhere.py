@@ -91,8 +91,8 @@ def test_a_survival_knows_its_network() -> None:
 
 def test_a_confidence_is_not_rounded_up() -> None:
     claim = Survives(Survival((0.125,) * 200, METHOD), 0.995)
-    assert "With 99.5% confidence" in certificate(Spot(), SPOT, claims=(claim,)).findings[0].sentence
-    assert "on sets of 12.5%" in certificate(Spot(), SPOT, claims=(claim,)).findings[0].sentence
+    assert "With 99.5 % confidence" in certificate(Spot(), SPOT, claims=(claim,)).findings[0].sentence
+    assert "on sets of 12.5 %" in certificate(Spot(), SPOT, claims=(claim,)).findings[0].sentence
 
 
 def test_a_model_that_takes_one_input_at_a_time_can_be_calibrated() -> None:

@@ -381,14 +381,14 @@ def test_where_no_count_keeps_enough(folder, tmp_path):
     assert [path.name for path in found.pictures] == ["1.png", "2.png", "3.png"]
     ((path, reason),) = found.left_out
     assert path.name == "4.png"
-    assert "no count of channels keeps 90% of the score" in reason
+    assert "no count of channels keeps 90 % of the score" in reason
     with torch.no_grad():
         net.head.bias.zero_()
         net.head.weight[1] = 1
-    with pytest.raises(ValueError, match="no picture of the class can be used: no count of channels keeps 90%"):
+    with pytest.raises(ValueError, match="no picture of the class can be used: no count of channels keeps 90 %"):
         class_channels(method, toy, folder, 1, out=tmp_path / "out")
     calls = net.calls
-    with pytest.raises(ValueError, match="no picture of the class can be used: no count of channels keeps 90%"):
+    with pytest.raises(ValueError, match="no picture of the class can be used: no count of channels keeps 90 %"):
         class_channels(method, toy, folder, 1, out=tmp_path / "out")
     assert net.calls == calls, "that is written down, too"
 

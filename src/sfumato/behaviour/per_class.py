@@ -35,7 +35,7 @@ from sfumato.model.modes import Surroundings
 from sfumato.model.subject import Subject
 from sfumato.models.classifier import Classifier
 from sfumato.scores import Score, as_score
-from sfumato.settings import as_json, as_key
+from sfumato.settings import as_json, as_key, percent
 
 MAX_REASONS = 3
 """How many reasons an error lists, at most."""
@@ -317,7 +317,7 @@ class Study:
             )
         if not record["count"]:
             raise UnusableError(
-                f"no count of channels keeps {self.keep:.0%} of the score of {str(picture.path)!r}, "
+                f"no count of channels keeps {percent(self.keep)} of the score of {str(picture.path)!r}, "
                 f"{record['whole'].item():.3g}; the most is {record['score'].item():.3g}"
             )
         return record

@@ -11,6 +11,7 @@ from sfumato.cli.device import AUTO, Device, choose, in_words, place
 from sfumato.cli.errors import SOME_FAILED, print_error, reporting_errors
 from sfumato.cli.files import check_writable, slug
 from sfumato.cli.tables import console, table
+from sfumato.settings import percent
 
 if TYPE_CHECKING:
     import torch
@@ -113,9 +114,9 @@ def _calibrate(
         found.save(folder / f"{stem}.survival.json")
         area = found.area()
         typer.echo(
-            f"With 90% confidence the answer survives on sets of {100 * area:.3g}% ({len(found.areas)} pictures)."
+            f"With 90 % confidence the answer survives on sets of {100 * area:.3g} % ({len(found.areas)} pictures)."
             if area < 1
-            else f"On none of these areas the answer survives with 90% confidence ({len(found.areas)} pictures)."
+            else f"On none of these areas the answer survives with 90 % confidence ({len(found.areas)} pictures)."
         )
         typer.echo(str(folder / f"{stem}.survival.json"))
     return len(failures)
@@ -164,6 +165,8 @@ def _print(calibration: "Calibration") -> None:
     for number, edge in enumerate(calibration.edges[1:]):
         temperatures = (f"{row[number]:.2f}" for row in calibration.temperatures)
         errors = (f"{values[number]:.3f}" for values in (calibration.errors_before, calibration.errors_after))
-        rows.add_row(f"{calibration.edges[number]:.0%} to {edge:.0%}", *temperatures, *errors)
+        rows.add_row(
+            f"{percent(round(calibration.edges[number], 2))} to {percent(round(edge, 2))}", *temperatures, *errors
+        )
     console().print(rows)
     console().print(f"Expected calibration errors on the {calibration.pictures} pictures themselves.")

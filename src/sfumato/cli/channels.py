@@ -14,7 +14,7 @@ from sfumato.cli.inversion import invert_masks
 from sfumato.cli.outputs import Overwrite, Resume
 from sfumato.cli.queries import Batch, BatchSize, Query, Request, Task, prepare, summary_of
 from sfumato.cli.tables import console, table
-from sfumato.settings import number
+from sfumato.settings import number, percent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -222,7 +222,6 @@ def _curve(search: "SmallestArea") -> list[dict[str, Any]]:
 
 def _print(result: "Attribution", search: "SmallestArea | None", query: Query, keep: float) -> None:
     """Print the scores, the channels with the largest weights, and the smallest number of channels."""
-    from sfumato.figures.panels import percent
 
     terminal = console()
     terminal.print(f"{query.source}: {query.label} ({query.target})", style="bold", soft_wrap=True)

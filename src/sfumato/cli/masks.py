@@ -14,7 +14,7 @@ from sfumato.cli.files import write_json
 from sfumato.cli.naming import place_at_layer
 from sfumato.cli.queries import Batch, Query, Task, summary_of
 from sfumato.cli.tables import AGREE, OF_CLASS, OF_TARGET, console, table
-from sfumato.settings import number
+from sfumato.settings import number, percent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -203,7 +203,7 @@ def _print(explanation: Explanation, classifier: "Classifier") -> None:
     from rich.table import Table
 
     from sfumato.data import labels
-    from sfumato.figures.panels import deletes, percent
+    from sfumato.figures.panels import deletes
 
     query, result, terminal = explanation.query, explanation.result, console()
     terminal.print(f"{query.source}: {query.label} ({query.target})", style="bold", soft_wrap=True)

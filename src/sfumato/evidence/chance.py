@@ -19,7 +19,7 @@ from sfumato.masks.level_set import LevelSet
 from sfumato.methods.centre import Centre
 from sfumato.methods.method import Method
 from sfumato.metrics.likeness import order
-from sfumato.settings import check_number, check_seed, check_whole, numbered
+from sfumato.settings import check_number, check_seed, check_whole, numbered, percent
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,14 @@ class BetterThanChance(Claim):
             better += [name] if reaches(numbers[name], worth) else []
         sentence = (
             f"Of {self.count} random sets of the same area {as_good or 'none'} {'does' if as_good < 2 else 'do'} as well "
-            f"(p {'≤' if not as_good else '='} {p_value:.2g}); their mean is {numbers['random_mean']:.0%}."
+            f"(p {'≤' if not as_good else '='} {p_value:.2g}); their mean is {percent(round(numbers['random_mean'], 2))}."
         )
         if sets:
-            sentence += " Simpler sets: " + ", ".join(f"{name} {numbers[name]:.0%}" for name in sets) + "."
+            sentence += (
+                " Simpler sets: " + ", ".join(f"{name} {percent(round(numbers[name], 2))}" for name in sets) + "."
+            )
         if better:
-            sentence += f" {' and '.join(better)} {'does' if len(better) == 1 else 'do'} as well as the set."
+            sentence = f"{' and '.join(better)} {'does' if len(better) == 1 else 'do'} as well as the set. {sentence}"
         return Finding("Better than chance", p_value <= self.level and not better, sentence, numbers, sets)
 
 

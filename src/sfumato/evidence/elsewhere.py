@@ -8,7 +8,7 @@ from sfumato.evidence.tested import Tested
 from sfumato.evidence.worth import reaches
 from sfumato.metrics.transfer import Transfer
 from sfumato.perturbations import Blur, Fade, Noise, Perturbation, seeded
-from sfumato.settings import check_number
+from sfumato.settings import check_number, percent
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class HoldsElsewhere(Claim):
             for name, perturbation in zip(names, perturbations, strict=True)
         }
         known = {name: value for name, value in worth.items() if not math.isnan(value)}
-        said = ", ".join(f"{name} {value:.0%}" for name, value in known.items())
+        said = ", ".join(f"{name} {percent(round(value, 2))}" for name, value in known.items())
         if not known:
             return Finding("Holds elsewhere", None, NOTHING, worth)
         bad = [name for name, value in known.items() if not reaches(value, self.keep)]

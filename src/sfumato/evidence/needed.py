@@ -16,7 +16,7 @@ from sfumato.evidence.tested import Tested
 from sfumato.evidence.worth import ROUNDING
 from sfumato.masks.parts import MOST, label_parts
 from sfumato.masks.regions import Cells, Regions, default_counts
-from sfumato.settings import check_number
+from sfumato.settings import check_number, percent
 
 CELLS = {1: 98, 2: 14, 3: 8}
 """Cells along each axis, by the number of axes: 16 places wide in pictures of 224."""
@@ -50,7 +50,7 @@ class AllNeeded(Claim):
             return Finding("All needed", None, NOTHING, {"worth": worth})
         least = min(worth, 1.0) - self.loss
         if least <= ROUNDING:
-            sentence = f"The set is worth {worth:.0%} of the score, so that none of its cells is needed."
+            sentence = f"The set is worth {percent(round(worth, 2))}, so that none of its cells is needed."
             return Finding("All needed", False, sentence, {"worth": worth, "needed_area": 0.0, "needed_share": 0.0})
         stays, dearest = list(range(len(cells))), worth
         while len(stays) > 1:
@@ -80,9 +80,9 @@ class AllNeeded(Claim):
             "worth_needed": float(tested.worth(needed[None])[0]),
         }
         sentence = (
-            f"Of its {len(cells)} cells {len(stays)} {'is' if len(stays) == 1 else 'are'} needed, {numbers['needed_area']:.1%} "
-            f"of the picture: where one more goes, more than {self.loss:.0%} of the score is lost in all. They alone "
-            f"{tested.keep} {numbers['worth_needed']:.0%}."
+            f"Of its {len(cells)} cells {len(stays)} {'is' if len(stays) == 1 else 'are'} needed, "
+            f"{percent(numbers['needed_area'])} of the picture: where one more goes, more than {percent(self.loss)} of the "
+            f"score is lost in all. They alone are worth {percent(round(numbers['worth_needed'], 2))}."
         )
         return Finding("All needed", share > 1 - self.idle, sentence, numbers, {"needed": needed})
 

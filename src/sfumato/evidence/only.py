@@ -15,7 +15,7 @@ from sfumato.evidence.claim import NOTHING, Claim, Finding
 from sfumato.evidence.tested import Tested
 from sfumato.evidence.worth import ROUNDING, reaches
 from sfumato.masks.excluding import excluding
-from sfumato.settings import check_number, check_whole
+from sfumato.settings import check_number, check_whole, percent
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class OnlyOne(Claim):
         if math.isnan(own):
             return Finding("The only one", None, NOTHING)
         if own <= ROUNDING:
-            return Finding("The only one", None, f"The set itself is worth {own:.0%} of the score.")
+            return Finding("The only one", None, f"The set itself is worth {percent(round(own, 2))}.")
         taken, others, values = tested.places, {}, []
         for number in range(1, self.most + 1):
             if int((~taken).sum()) < int(tested.places.sum()):  # no room for another
@@ -56,13 +56,13 @@ class OnlyOne(Claim):
         if not others:
             sentence = (
                 "A second search, without these places, found no set of this area that does as well: the best is worth "
-                f"{values[0]:.0%}."
+                f"{percent(round(values[0], 2))}."
             )
             return Finding("The only one", True, sentence, numbers)
         more = " at least" if len(others) == self.most else ""
         sentence = (
             f"It is not the only one:{more} {len(others)} other set{'s' * (len(others) > 1)}, which share no place with it, "
-            f"would do as well ({', '.join(f'{value:.0%}' for value in values[: len(others)])} of the score)."
+            f"would do as well ({', '.join(f'{percent(round(value, 2))}' for value in values[: len(others)])})."
         )
         return Finding("The only one", False, sentence, numbers, others)
 

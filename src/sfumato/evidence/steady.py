@@ -8,7 +8,7 @@ from sfumato.evidence.claim import Claim, Finding
 from sfumato.evidence.tested import Tested
 from sfumato.evidence.worth import reaches
 from sfumato.model.subject import Subject
-from sfumato.settings import check_number
+from sfumato.settings import check_number, percent
 from sfumato.space.jitter import Jitter, Move
 from sfumato.space.smoothing import per_axis
 
@@ -56,7 +56,8 @@ class Steady(Claim):
         if known:
             moved = reaches(min(known), self.keep) and (len(known) == len(worth) or None)
             sentences.append(
-                f"Moved by {max(limits)} places each way, the set is worth {min(known):.0%} to {max(known):.0%} of the score."
+                f"Moved by {max(limits)} places each way, the set is worth {percent(round(min(known), 2))} to "
+                f"{percent(round(max(known), 2))}."
             )
         if len(known) < len(worth):
             sentences.append(
@@ -66,7 +67,9 @@ class Steady(Claim):
         if agrees is None:
             sentences.append("Whether another search finds it again is not known: the search had no restarts.")
         else:
-            sentences.append(f"The sets of the search's restarts share {agreement:.0%} (intersection over union).")
+            sentences.append(
+                f"The sets of the search's restarts share {percent(round(agreement, 2))} (intersection over union)."
+            )
         for name, model in tested.models.items():
             with Subject.prepared(
                 model, tested.inputs, tested.target, tested.method.score, tested.method.seed
@@ -76,7 +79,7 @@ class Steady(Claim):
             sentences.append(
                 f"For {name} places have no worth."
                 if math.isnan(numbers[name])
-                else f"For {name} it is worth {numbers[name]:.0%}."
+                else f"For {name} it is worth {percent(round(numbers[name], 2))}."
             )
         parts = (moved, agrees)
         holds = False if False in parts else None if None in parts else True  # None: one of them cannot be told

@@ -8,7 +8,7 @@ import torch
 from sfumato.evidence.claim import NOTHING, Claim, Finding
 from sfumato.evidence.tested import Tested
 from sfumato.evidence.worth import reaches
-from sfumato.settings import check_number
+from sfumato.settings import check_number, percent
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Suffices(Claim):
         name = "Suffices" if tested.game.keep else "Decides"
         if math.isnan(worth):
             return Finding(name, None, NOTHING, numbers)
-        sentence = f"{tested.alone} {tested.keep} {worth:.0%} of the score"
+        sentence = f"{tested.alone} are worth {percent(round(worth, 2))}"
         if not math.isnan(shown):
             sentence += f"; the probability is {shown:.2f} (whole picture {whole:.2f}, hidden picture {hidden:.2f})"
         return Finding(name, reaches(worth, self.keep), sentence + ".", numbers)

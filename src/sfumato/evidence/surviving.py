@@ -138,12 +138,12 @@ class Survives(Claim):
         asked = tested.result.areas
         own = tested.area if asked is None else float(asked[tested.variant])
         near = 1 / tested.places.numel() if asked is None else 1e-6
-        sentence = f"With {100 * self.confidence:.4g}% confidence the network's answer survives "
+        sentence = f"With {100 * self.confidence:.4g} % confidence the network's answer survives "
         if area == 1:
             sentence += f"on no set smaller than the picture ({pictures} calibration pictures)."
         else:
-            sentence += f"on sets of {100 * area:.3g}% made this way ({pictures} calibration pictures)"
-            sentence += f"; this set has {100 * own:.3g}%."
+            sentence += f"on sets of {100 * area:.3g} % made this way ({pictures} calibration pictures)"
+            sentence += f"; this set has {100 * own:.3g} %."
         return Finding("Survives", own >= area - near, sentence, numbers)
 
     def _unfit(self, tested: Tested) -> str:

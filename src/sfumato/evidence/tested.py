@@ -19,7 +19,7 @@ from sfumato.model.evaluate import Moved
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Perturbation, Perturbed, seeded
 from sfumato.scores import AUTO, SIGMOID, Linked, OfClass, Probability, Score, Sigmoid
-from sfumato.settings import from_json
+from sfumato.settings import from_json, percent
 
 
 @dataclass(eq=False)
@@ -130,11 +130,6 @@ class Tested:
             return f"Shown alone and hidden, these {share}"
         return f"Shown alone, these {share}" if self.game.keep else f"Hidden, these {share}"
 
-    @property
-    def keep(self) -> str:
-        """What places do with the score: the verb of a sentence."""
-        return "keep" if self.game.keep else "take away"
-
 
 @contextmanager
 def tested(
@@ -174,15 +169,6 @@ def link_of_score(score: Score) -> str:
     if isinstance(score, Sigmoid):
         return SIGMOID
     return score.link if isinstance(score, Linked) else AUTO
-
-
-def percent(share: float) -> str:
-    """An area in words: in whole per cents, or of less than one two digits.
-
-    >>> percent(0.2), percent(0.0004), percent(0)
-    ('20%', '0.04%', '0%')
-    """
-    return f"{share:.0%}" if share >= 0.01 else f"{100 * share:.2g}%"
 
 
 def method_of(result: Attribution) -> ExtremalPerturbation:

@@ -8,9 +8,10 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from sfumato.evidence.certificate import Certificate
-from sfumato.figures.panels import GAP, HEAD, SMALL, add_axes, blank, cell_size, overlay, percent, show
+from sfumato.figures.panels import GAP, HEAD, SMALL, add_axes, blank, cell_size, overlay, show
 from sfumato.figures.scene import scene
 from sfumato.models import Classifier
+from sfumato.settings import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

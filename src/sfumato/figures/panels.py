@@ -244,12 +244,3 @@ def worth(result: Attribution, scores: Float[Tensor, "B ..."] | None = None) -> 
     column = (-1, *[1] * (scores.ndim - 1))
     span = result.whole - result.blank
     return (scores - result.blank.view(column)) / torch.where(span == 0, math.nan, span).view(column)
-
-
-def percent(share: float | None) -> str:
-    """A share as text, in per cent.
-
-    >>> percent(0.05), percent(0.1234), percent(-0.004), percent(None)
-    ('5 %', '12.3 %', '-0.4 %', '–')
-    """
-    return f"{round(100 * share, 1):g} %" if share is not None and math.isfinite(share) else "–"

@@ -30,7 +30,6 @@ from sfumato.figures.panels import (
     deletes,
     overlay,
     paint,
-    percent,
     perturbed_picture,
     save,
     show,
@@ -41,13 +40,14 @@ from sfumato.figures.scene import Scene, scene
 from sfumato.models import Classifier
 from sfumato.perturbations import Blur, Perturbation
 from sfumato.scores import quantity
+from sfumato.settings import percent
 from sfumato.space.smoothing import enlarged
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Curve", "certificate", "check_matplotlib", "comparison", "figure", "overview", "percent", "save", "worth"]
+__all__ = ["Curve", "certificate", "check_matplotlib", "comparison", "figure", "overview", "save", "worth"]
 
 LINE = 0.2
 """The height of the line of text above the perturbed pictures, in inches."""

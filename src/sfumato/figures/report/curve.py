@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sfumato.figures.panels import percent
 from sfumato.figures.report.markup import Html, concatenate, tag
 from sfumato.figures.report.numbers import MaskRow, SearchOutcome, format_score, ticks
+from sfumato.settings import percent
 
 WIDTH, HEIGHT = 380, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 22, 40

@@ -13,6 +13,7 @@ from sfumato.figures.report.encoding import jpeg
 from sfumato.figures.report.markup import Html, tag
 from sfumato.figures.report.page import page, scrollable
 from sfumato.metrics.estimate import Estimate
+from sfumato.settings import percent
 
 MEANINGS = {
     "answer": "both answer the same class",
@@ -101,14 +102,14 @@ def _table(summary: Mapping[str, Estimate]) -> Html:
 def _section(one: Compared, names: tuple[str, str]) -> Html:
     found, row = one.differences, one.row
     first, second = (masks[0, :, 0] > 0.5 for masks in (found.masks, found.other_masks))
-    areas = [f"{float(places.float().mean()):.0%}" for places in first]
+    areas = [f"{percent(round(float(places.float().mean()), 2))}" for places in first]
     same = row["answer"] == 1
     answers = (
         f"Both answer {one.labels[0]}." if same else f"{names[0]} answers {one.labels[0]}, {names[1]} {one.labels[1]}."
     )
     sentence = (
-        f"{answers} {names[1]} gets {row['kept']:.0%} of its sets' score from those of {names[0]}, {names[0]} gets "
-        f"{row['kept_back']:.0%} from those of {names[1]}."
+        f"{answers} {names[1]} gets {percent(round(row['kept'], 2))} of its sets' score from those of {names[0]}, "
+        f"{names[0]} gets {percent(round(row['kept_back'], 2))} from those of {names[1]}."
     )
     if row["changed"]:
         sentence += " The answer is the same, the reason is not."

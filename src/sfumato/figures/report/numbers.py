@@ -9,9 +9,9 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.figures.panels import percent, worth
+from sfumato.figures.panels import worth
 from sfumato.methods.sufficient import SmallestArea
-from sfumato.settings import number
+from sfumato.settings import number, percent
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.figures.panels import percent
 from sfumato.figures.report.curve import curve
 from sfumato.figures.report.encoding import SMALL_QUALITY, jpeg, png
 from sfumato.figures.report.markup import Html, tag
@@ -17,6 +16,7 @@ from sfumato.figures.report.numbers import MaskRow, SearchOutcome, format_score,
 from sfumato.figures.report.page import scrollable
 from sfumato.figures.report.pictures import Frames, PerturbedLevels, frames
 from sfumato.methods.sufficient import SmallestArea
+from sfumato.settings import percent
 
 CERTIFICATE = "certificate"
 """The entry of `about` with a certificate's findings."""
