@@ -1,17 +1,22 @@
 """`sfumato explain --certificate` and `--bundle`: what is written and printed, and what does not go together."""
 
+import io
 import json
+from itertools import count
 
 import pytest
 import torch
 from factories import importable
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 from typer.testing import CliRunner
 
 import sfumato
 from sfumato import cli
+from sfumato.cli.evidence import claims_shown
+from sfumato.cli.progress import INTERVAL
 from sfumato.evidence import Calibration, Survival
 from sfumato.evidence.bundle import verify
 from sfumato.models import Classifier, Preparation
@@ -243,3 +248,22 @@ def test_a_stopped_bundle_is_not_to_be_resumed(folder, monkeypatch) -> None:
     assert "the bundle is not finished: remove it, or write another --bundle" in found.stderr
     assert "--resume" not in found.stderr
     assert "There is no manifest" in verify(folder / "bundle")[0]
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [(INTERVAL, 2), (INTERVAL / 2, 1), (0, 0)])
+def test_without_a_terminal_a_line_says_now_and_then_which_claim_is_tested(seconds, lines) -> None:
+    times, text = iter(count(0, seconds)), io.StringIO()
+    with claims_shown(Console(file=text, width=40), lambda: next(times)) as progress:
+        progress(sfumato.evidence.Suffices(), 0, 7)
+        progress(sfumato.evidence.OnlyOne(), 1, 7)
+    assert text.getvalue().count("\n") == lines
+    if lines:
+        assert text.getvalue().endswith("certificate: testing claim 2 of 7, OnlyOne\n")
+
+
+def test_a_terminal_shows_one_line_that_is_removed() -> None:
+    text = io.StringIO()
+    with claims_shown(Console(file=text, force_terminal=True, width=80)) as progress:
+        progress(sfumato.evidence.OnlyOne(), 1, 7)
+    assert "claim 2 of 7" in text.getvalue()
+    assert "\x1b[2K" in text.getvalue().rpartition("claim 2 of 7")[2]  # the line is erased

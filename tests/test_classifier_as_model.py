@@ -122,3 +122,13 @@ def test_what_is_no_picture_or_no_class_is_one_sentence(classifier, pictures, ta
     with pytest.raises(ValueError, match=message) as error:
         sfumato.Gradient()(classifier, pictures, target)
     assert not re.search(r"\n", str(error.value))
+
+
+def test_a_certificate_of_a_picture(classifier):
+    method = sfumato.ExtremalPerturbation(steps=2, areas=(0.3,))
+    certify = sfumato.Certify(claims=(sfumato.evidence.Suffices(), sfumato.evidence.SameAnswer()))
+    found = certify(method(classifier, PICTURE, "fish"), classifier, PICTURE, "fish")
+    inputs = classifier.prepare(PICTURE)[None]
+    expected = certify(method(classifier.net, inputs, 2), classifier.net, inputs, 2, labels=classifier.labels)
+    assert str(found[0]) == str(expected[0])
+    assert "fish" in str(certify(method(classifier, PICTURE, "fish"), classifier, PICTURE)[0])

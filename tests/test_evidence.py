@@ -38,6 +38,14 @@ def test_a_set_suffices_where_it_holds_enough_of_the_sum() -> None:
     assert "are worth 75 %" in found.sentence
 
 
+def test_progress_is_told_of_each_claim_before_it_is_tested() -> None:
+    model, seen = spots((8, 8)), []
+    result = result_of(model, rectangle(8, 8, 8, 8))
+    certify = sfumato.Certify(claims=(Suffices(), BetterThanChance(count=19)))
+    certify(result, model, ones(), progress=lambda claim, index, count: seen.append((type(claim), index, count)))
+    assert seen == [(Suffices, 0, 2), (BetterThanChance, 1, 2)]
+
+
 def test_all_sets_are_shown_with_the_edges_of_the_search() -> None:
     """A soft edge shows less within the spot, and a little beside it, of every set alike."""
     model, places = spots((8, 8)), rectangle(8, 8, 8, 8)

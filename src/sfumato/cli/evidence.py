@@ -3,8 +3,9 @@
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,11 @@ import typer
 from sfumato.cli.errors import FAILED
 from sfumato.cli.files import write_json
 from sfumato.cli.outputs import digest_of
+from sfumato.cli.progress import INTERVAL
 from sfumato.settings import number
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from torch import Tensor
 
     from sfumato.attribution import Attribution
@@ -116,7 +119,35 @@ def certificate_of(
     from sfumato.data import labels
 
     names = [labels.synonyms(label)[0] for label in classifier.labels]
-    return certify(result, classifier.net, inputs, query.target, labels=names)[0]
+    with claims_shown() as progress:
+        return certify(result, classifier.net, inputs, query.target, labels=names, progress=progress)[0]
+
+
+@contextmanager
+def claims_shown(
+    terminal: "Console | None" = None, clock: Callable[[], float] = time.monotonic
+) -> "Iterator[Callable[[Claim, int, int], None]]":
+    """What a certificate's `progress=` takes: says which claim is tested, on a terminal in one line that is removed at the end.
+
+    Without a terminal a line is written every `INTERVAL` seconds at most.
+    """
+    from rich.console import Console
+
+    terminal = terminal or Console(stderr=True)
+    status = terminal.status("") if terminal.is_terminal else None
+    last_line = clock()
+
+    def show(claim: "Claim", index: int, count: int) -> None:
+        nonlocal last_line
+        line = f"certificate: testing claim {index + 1} of {count}, {type(claim).__name__}"
+        if status is not None:
+            status.update(line)
+        elif clock() - last_line >= INTERVAL:
+            last_line = clock()
+            terminal.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    with status or nullcontext():
+        yield show
 
 
 def key_of(certify: "Certify") -> str:

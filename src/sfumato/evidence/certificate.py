@@ -1,10 +1,10 @@
 """A certificate: what an explanation's set of places may claim, each claim tested with the network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from sfumato.attribution import Attribution
@@ -16,9 +16,10 @@ from sfumato.evidence.only import OnlyOne
 from sfumato.evidence.same_answer import SameAnswer
 from sfumato.evidence.steady import Steady
 from sfumato.evidence.suffices import Suffices
-from sfumato.evidence.tested import method_of, tested
+from sfumato.evidence.tested import Tested, method_of, tested
 from sfumato.model.arguments import WithArguments
 from sfumato.model.effects import Model
+from sfumato.model.of_pictures import PictureModel
 from sfumato.scores import Score, as_score, as_target
 from sfumato.settings import as_json, check_number, from_json, number, part_of
 
@@ -118,18 +119,28 @@ class Certify:
     def __call__(
         self,
         result: Attribution,
-        model: Model,
-        inputs: Float[Tensor, "B C *S"],
+        model: Model | PictureModel,
+        inputs: Any,
         targets: Any = None,
         models: Mapping[str, Model] | None = None,
         labels: Sequence[str] = (),
+        progress: Callable[[Claim, int, int], object] | None = None,
     ) -> tuple[Certificate, ...]:
-        """A certificate for each query of the result.
+        """A certificate for each query of the result, which is of `inputs` `(B, C, *S)`.
 
         `targets` are those that the method was given; by default the classes that the result names. `models`: other networks
-        that take the same inputs, by name. `labels`: the names of the classes. Raises `ValueError` for a result without sets of
-        the input's places, for inputs that are not those of the result, and for targets that the result does not name.
+        that take the same inputs, by name. `labels`: the names of the classes. With a `Classifier` in place of the model,
+        inputs may be pictures, targets names of classes, and the labels are its own. `progress` is called before each claim
+        is tested, with the claim, its number from 0, and how many there are for all queries.
+
+        Raises `ValueError` for a result without sets of the input's places, for inputs that are not those of the result, and
+        for targets that the result does not name.
         """
+        if isinstance(model, PictureModel):
+            labels = labels or getattr(model, "labels", ())
+            inputs = model.inputs_of(inputs)
+            targets = None if targets is None else model.targets_of(targets, inputs)
+            model = model.net
         if len(inputs) != len(result):
             raise ValueError(f"the result is of {len(result)} inputs; got {len(inputs)}")
         certificates = []
@@ -141,7 +152,7 @@ class Certify:
                 _check_same(part, float(subject.subject.whole()[0]))
                 findings: tuple[Finding, ...] = (NO_SET,)
                 if subject.places.any():
-                    findings = tuple(claim.test(subject) for claim in self.claims)
+                    findings = tuple(self._tested(subject, query, len(result), progress))
                 certificates.append(
                     Certificate(
                         subject.places,
@@ -153,6 +164,16 @@ class Certify:
                     )
                 )
         return tuple(certificates)
+
+    def _tested(
+        self, subject: Tested, query: int, queries: int, progress: Callable[[Claim, int, int], object] | None
+    ) -> Iterator[Finding]:
+        """What is found of each claim, one after the other."""
+        count = len(self.claims)
+        for index, claim in enumerate(self.claims):
+            if progress is not None:
+                progress(claim, query * count + index, queries * count)
+            yield claim.test(subject)
 
 
 NO_SET = Finding("A set", False, "The mask shows no place by more than one half, so that there is no set.")
