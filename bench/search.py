@@ -131,6 +131,7 @@ def by_method(make: Callable[..., Any], **settings: Any) -> Callable[..., Found]
 
 SEARCHES = {
     "level sets": by_method(Extremal),
+    "level sets, flat start": by_method(Extremal, ascent=sfumato.LevelSetAscent(windows=None)),
     "level sets, one path": by_method(Extremal, steps=60, ascent=sfumato.LevelSetAscent(restarts=1)),
     "smooth": by_method(Extremal.smooth_masks),
     "torchray": by_method(Extremal.torchray),
