@@ -267,3 +267,19 @@ def test_a_terminal_shows_one_line_that_is_removed() -> None:
         progress(sfumato.evidence.OnlyOne(), 1, 7)
     assert "claim 2 of 7" in text.getvalue()
     assert "\x1b[2K" in text.getvalue().rpartition("claim 2 of 7")[2]  # the line is erased
+
+
+def test_a_sentence_begins_beside_its_claim_and_breaks_no_per_cent() -> None:
+    finding = sfumato.evidence.Finding("Suffices", True, " ".join(f"of the picture {n} %" for n in range(40)))
+    places = torch.zeros(20, 30, dtype=torch.bool)
+    places[:10] = True
+    found = sfumato.Certificate(places, 0.5, 0, (finding,), 0, {})
+    figure = sfumato.plots.certificate(found, Image.new("RGB", (30, 20)))
+    figure.canvas.draw()
+    texts = {text.get_text(): text.get_window_extent() for text in figure.texts}
+    sentence = [words for words in texts if "picture" in words]
+    assert len(sentence) > 3
+    assert not any(words.startswith("%") for words in sentence)
+    assert texts[sentence[0]].y1 == pytest.approx(texts["Suffices"].y1, abs=1)
+    below = [texts[words].y1 for words in sentence]
+    assert below == sorted(below, reverse=True)

@@ -43,7 +43,10 @@ def certificate(
     width, height = cell_size(view.picture)
     canvas_width = 0.2 + max(1 + len(panels), LEAST) * (width + GAP)
     letters = int((canvas_width - COLUMN - 0.6) / LETTER)
-    lines = [textwrap.wrap(finding.sentence, letters) for finding in certificate.findings]
+    # A number and its per cent sign stay on one line.
+    lines = [
+        textwrap.wrap(found.sentence.replace(" %", "\N{NO-BREAK SPACE}%"), letters) for found in certificate.findings
+    ]
     top = (0.35 if title else 0.0) + HEAD
     canvas = blank((canvas_width, top + height + 0.35 + sum(len(some) * LINE + 0.08 for some in lines)))
     canvas_height = canvas.get_size_inches()[1]
@@ -61,7 +64,8 @@ def certificate(
         place = {"va": "top", "fontsize": SMALL, "y": 1 - y / canvas_height}
         canvas.text(0.1 / canvas_width, s=WORDS[finding.holds], color=COLOURS[finding.holds], weight="bold", **place)
         canvas.text(0.5 / canvas_width, s=finding.claim, weight="bold", **place)
-        canvas.text((0.5 + COLUMN) / canvas_width, s="\n".join(some), linespacing=1.25, **place)
+        for number, line in enumerate(some):  # one text of all lines would begin lower than the claim's name
+            canvas.text((0.5 + COLUMN) / canvas_width, s=line, **place | {"y": 1 - (y + number * LINE) / canvas_height})
         y += len(some) * LINE + 0.08
     return canvas
 
