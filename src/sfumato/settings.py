@@ -6,9 +6,10 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import Field, field, fields, is_dataclass, replace
 from functools import cache
+from itertools import islice
 from pathlib import PurePath
 from types import ModuleType
 from typing import Any, TypeGuard, TypeVar
@@ -127,6 +128,17 @@ def numbered(names: Iterable[str]) -> list[str]:
         counts[name] += 1
         found.append(name if counts[name] == 1 else f"{name} {counts[name]}")
     return found
+
+
+def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The values in lists of `size`; the last may be shorter.
+
+    >>> list(batched("abc", 2))
+    [['a', 'b'], ['c']]
+    """
+    rest = iter(values)
+    while batch := list(islice(rest, size)):
+        yield batch
 
 
 def check_seed(seed: Any) -> None:

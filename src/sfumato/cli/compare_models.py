@@ -2,9 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,14 +11,13 @@ from sfumato.cli import naming
 from sfumato.cli.device import AUTO, Device, choose, in_words, place
 from sfumato.cli.errors import LIMIT_BROKEN, SOME_FAILED, print_error, reporting_errors
 from sfumato.cli.files import check_writable, write_json
-from sfumato.settings import number
+from sfumato.settings import batched, number
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sfumato.models import Classifier
 
-T = TypeVar("T")
 
 CHUNK = 8
 """Pictures in a batch."""
@@ -102,7 +100,7 @@ def _compare(
     paths, failures = _paths(images), list[str]()
     shown = dict(zip(paths, _names(paths), strict=True))
     compared = []
-    for chunk in _batched(_prepared(first, second, paths, failures), CHUNK):
+    for chunk in batched(_prepared(first, second, paths, failures), CHUNK):
         inputs = torch.stack([prepared for _, prepared in chunk])
         for found in compare_models(method, first.net, second.net, [inputs.to(where)]):
             differences, restored = found.cpu(), first.restore(inputs)
@@ -209,17 +207,6 @@ def _prepared(
                 "Load the second as package.module:factory with the first one's preparation"
             )
         yield path, inputs
-
-
-def _batched(items: "Iterable[T]", size: int) -> "Iterator[list[T]]":
-    """Lists of so many consecutive items; the last may be shorter.
-
-    >>> list(_batched("abc", 2))
-    [['a', 'b'], ['c']]
-    """
-    iterator = iter(items)
-    while some := list(islice(iterator, size)):
-        yield some
 
 
 def _titles(names: tuple[str, str], checkpoints: tuple[Path | None, Path | None]) -> tuple[str, str]:

@@ -91,7 +91,7 @@ class LevelSetAscent(ShrinkingAscent):
         """The steps of all restarts along the path of areas; returns what they found, `(B · V, R, 1, *L)`."""
         queries, variants = problem.areas.shape
         path = AreaPath.over(length, self.approach, self.start, problem.areas.repeat(count, 1))
-        query = problem.evaluation.query[::variants].repeat(count)  # rows in the order of restart, then query
+        query = problem.queries.query.repeat(count)  # rows in the order of restart, then query
         grouped = replace(problem, evaluation=replace(problem.evaluation, query=query), groups=count)
 
         def look(parameters: Float[Tensor, "N 1 *L"], index: int) -> Look:

@@ -60,8 +60,7 @@ class NestedAscent(GradientAscent):
         if not isinstance(sets, LevelSets):
             raise TypeError(f"NestedAscent goes with masks of the family LevelSet; got {sets.family!r}")
         queries, variants = problem.areas.shape
-        evaluation = problem.evaluation
-        fields = replace(problem, evaluation=replace(evaluation, query=evaluation.query[::variants]))
+        fields = replace(problem, evaluation=problem.queries)
         generator = torch.Generator("cpu").manual_seed(problem.seed)
         begin = torch.rand((), generator=generator, dtype=torch.float64, device="cpu").item()
         half = problem.areas.new_full((queries,), 0.5)

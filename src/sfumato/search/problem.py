@@ -41,6 +41,11 @@ class Problem:
         """How far a mask's area may be off during the ascent."""
         return min(NEARLY, self.parametrisation.finest / 20)
 
+    @property
+    def queries(self) -> Evaluation:
+        """The evaluation with one row for each query, in place of one for each of its areas."""
+        return replace(self.evaluation, query=self.evaluation.query[:: self.areas.shape[1]])
+
     def flat(self, value: float) -> Float[Tensor, "N 1 *L"]:
         """Parameters `(B · V, 1, *L)`, all of one value."""
         return self.areas.new_full((self.areas.numel(), 1, *self.parametrisation.size), value)
@@ -82,9 +87,8 @@ class Problem:
     def bounds(self) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
         """The game's values of the whole input, and of the hidden one, `(N,)` each."""
         variants = self.areas.shape[1]
-        evaluation = replace(self.evaluation, query=self.evaluation.query[::variants])
         whole = torch.ones_like(self.parametrisation(self.start()[::variants]))
-        values = (evaluation.values(masks, self.game) for masks in (whole, torch.zeros_like(whole)))
+        values = (self.queries.values(masks, self.game) for masks in (whole, torch.zeros_like(whole)))
         shown, hidden = (value.repeat_interleave(variants) for value in values)
         return shown, hidden
 

@@ -43,8 +43,7 @@ class Windows:
         """Parameters `(B, 1, *L)` to begin with, one field for each query."""
         sets = problem.parametrisation
         assert isinstance(sets, LevelSets)  # noqa: S101  # for the type checker
-        queries, variants = problem.areas.shape
-        query = problem.evaluation.query[::variants]
+        queries, one_each = len(problem.areas), problem.queries
         areas = problem.areas.log().mean(1).exp()
         grid = along_axes(self.count, sets.size)
         centres = list(itertools.product(*map(centres_along, grid, sets.size)))
@@ -52,7 +51,7 @@ class Windows:
         together = max(1, TOGETHER // (queries * math.prod(sets.shape)))
         for first in range(0, len(centres), together):
             masks = torch.cat([window(sets, centre, areas) for centre in centres[first : first + together]])
-            rows = replace(problem.evaluation, query=query.repeat(len(masks) // queries))
+            rows = replace(one_each, query=one_each.query.repeat(len(masks) // queries))
             values.append(rows.values(masks, problem.game).view(-1, queries))
         heights = torch.cat(values).mT
         low, high = heights.aminmax(dim=1, keepdim=True)

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from sfumato.settings import batched
+
 BATCH = 10_000
 """Records in memory, and in a row group."""
 
@@ -136,7 +138,7 @@ def write_parquet(records: Iterable[Mapping[str, Any]], path: Path, names: Seque
     parts: list[tuple[Path, dict[str, Kind]]] = []
     writer = None
     try:
-        for batch in in_batches(records, BATCH):
+        for batch in batched(records, BATCH):
             columns = {name: [record.get(name) for record in batch] for name in names}
             wider = {name: kinds[name] | kind_of(values) for name, values in columns.items()}
             if writer is None or wider != kinds:
@@ -167,10 +169,3 @@ def write_parquet(records: Iterable[Mapping[str, Any]], path: Path, names: Seque
         for part, _ in parts:
             with suppress(OSError):
                 part.unlink()
-
-
-def in_batches(records: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
-    """The records in lists of `size`; the last may be shorter."""
-    iterator = iter(records)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

@@ -1,20 +1,18 @@
 """What a plan has left to do, in windows of queries."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import TypeVar
+from collections.abc import Iterator, Mapping, Sequence
 
 from sfumato.data.plain import example_of
 from sfumato.runs.plans.plan import Combination, Plan
 from sfumato.runs.stores.content import AWAY, content, stamp
 from sfumato.runs.stores.store import Item, Store, StoredFiles, StoredQuery, data_note
 from sfumato.runs.work.items import Chunk, Unit
+from sfumato.settings import batched
 
 QUERIES = 1000
 """About how many queries make a window."""
 
-T = TypeVar("T")
 
 Window = list[tuple[Chunk, list[Item]]]
 """Chunks with items that are not done, and these items."""
@@ -99,13 +97,6 @@ def _look_into(store: Store, data: str, page: Sequence[StoredFiles]) -> None:
 
 def _examples(store: Store, data: str) -> int:
     return int(store.notes()[data_note(data)]["examples"])
-
-
-def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The values in lists of `size`; the last may be shorter."""
-    rest = iter(values)
-    while batch := list(islice(rest, size)):
-        yield batch
 
 
 def _complete(store: Store, numbers: Sequence[int], recipes: set[int]) -> bool:
