@@ -751,5 +751,9 @@ def test_an_address_is_no_folder(written, tmp_path, monkeypatch, address):
     assert shown.exit_code == 2
     assert "write --out FOLDER --store ADDRESS" in " ".join(shown.output.split())
     assert "secret" not in shown.output
+    looked = typed("status", address)
+    assert looked.exit_code == 2
+    assert "write --out FOLDER --store ADDRESS" in " ".join(looked.output.split())
+    assert "secret" not in looked.output
     assert {path.name for path in tmp_path.iterdir()} == before
     assert Place(tmp_path.with_name("C:") / "runs").folder.name == "runs"  # a drive is none

@@ -327,11 +327,12 @@ def _existing_place(folder: Path, store: str | None) -> Any:
     """The place of an existing run. Raises `ValueError` if the folder does not exist."""
     from sfumato.runs.results.record import Place
 
+    place = Place(folder, store)  # an address is refused before its password is shown
     if not folder.is_dir():
         raise ValueError(
             f"no run in {str(folder)!r}: there is no such folder; start one with: sfumato bench run PLAN --out FOLDER"
         )
-    return Place(folder, store)
+    return place
 
 
 def _check_choice(other_version: str | None) -> None:
