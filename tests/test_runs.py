@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import sfumato
 from sfumato import models
 from sfumato.cli import app
 from sfumato.runs.execution.session import begin
@@ -755,5 +756,7 @@ def test_an_address_is_no_folder(written, tmp_path, monkeypatch, address):
     assert looked.exit_code == 2
     assert "write --out FOLDER --store ADDRESS" in " ".join(looked.output.split())
     assert "secret" not in looked.output
+    with pytest.raises(ValueError, match="write --out FOLDER --store ADDRESS"):
+        sfumato.report.for_run(address)
     assert {path.name for path in tmp_path.iterdir()} == before
     assert Place(tmp_path.with_name("C:") / "runs").folder.name == "runs"  # a drive is none

@@ -31,10 +31,11 @@ def for_run(folder: str | os.PathLike[str], store: str | None = None, title: str
     Raises `ValueError` if there is no run in the folder.
     """
     path = Path(folder)
+    place = Place(path, store)  # an address is refused before its password is shown
     if not path.is_dir():
         raise ValueError(f"no run in {str(path)!r}: there is no such folder; expected the folder of sfumato bench run")
     sheet = Sheet()
-    parts = sections(records.read_record(Place(path, store)), sheet)
+    parts = sections(records.read_record(place), sheet)
     return page(title or path.resolve().name, *parts, style=sheet.style())
 
 
