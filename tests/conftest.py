@@ -7,6 +7,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,6 +32,17 @@ import shape_checks  # noqa: E402  # it imports torch
 
 # Before sfumato is imported, so that shapes and kinds of tensors are checked wherever a test comes by.
 shape_checks.install()
+
+
+@pytest.fixture(autouse=True)
+def _modules_that_a_test_wrote_end_with_it(tmp_path_factory):
+    """Two tests that write a module of one name, such as `my_nets.py`, each get their own, in any order."""
+    before = set(sys.modules)
+    yield
+    written = str(tmp_path_factory.getbasetemp())
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(written):
+            del sys.modules[name]
 
 
 class PostgresServer:

@@ -1,6 +1,5 @@
 """A package outside the tree adds a method, a protocol, a data set, a model, a perturbation and a score: one file each."""
 
-import sys
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -116,9 +115,7 @@ def extension(tmp_path, monkeypatch):
     for index in range(2):
         Image.new("RGB", (8, 8), (60 * index, 90, 30)).save(tmp_path / f"{index}.png")
     monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
-    for name in [name for name in sys.modules if name.split(".")[0] == "extension"]:
-        del sys.modules[name]
+    return tmp_path
 
 
 def test_a_method_has_the_call_the_checks_and_the_about_of_all(extension):

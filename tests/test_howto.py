@@ -1,7 +1,6 @@
 """What the tutorial, the pages of the explorer and of evidence, the how-to guides and the methods' pages show runs."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -44,11 +43,6 @@ def elsewhere(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="figures need matplotlib").use("agg")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:  # the modules that a page wrote
-        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
-            del sys.modules[name]
 
 
 def run_all_blocks(text: str) -> None:

@@ -4,7 +4,6 @@ import importlib
 import itertools
 import json
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -189,9 +188,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    made = Bench(tmp_path, monkeypatch)
-    yield made
-    sys.modules.pop(made.module, None)
+    return Bench(tmp_path, monkeypatch)
 
 
 @pytest.mark.filterwarnings("ignore:model 'net' was left with other weights")

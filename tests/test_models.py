@@ -62,8 +62,7 @@ def toys(tmp_path, monkeypatch):
     (tmp_path / "broken.py").write_text("import absent_dependency\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "test_toys_source", sys.modules[__name__])
-    yield tmp_path
-    sys.modules.pop("toys", None)
+    return tmp_path
 
 
 # --- what pictures become ---------------------------------------------------------------------------------------------
