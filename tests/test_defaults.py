@@ -203,7 +203,9 @@ def test_what_is_around_the_methods(defaults):
         assert_alike(all_of_them(), expected)
 
 
-@pytest.mark.parametrize("name", ["InsertionDeletion", "Transfer", "SufficientArea", "Monotonicity", "DeletionGame"])
+@pytest.mark.parametrize(
+    "name", ["InsertionDeletion", "Transfer", "SufficientArea", "Monotonicity", "DeletionGame", "Artefacts"]
+)
 def test_metrics(name, defaults):
     model, inputs = Network(), pictures(1)
     case = metrics.Case(EXTREMAL(model, inputs, 1), model=model, inputs=inputs, target=1)

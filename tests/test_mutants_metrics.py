@@ -424,6 +424,11 @@ MEASURES = {
         ("overlap with x", UP, True),
     ],
     "AreaUnderROC": [("AUC", UP, False), ("AUC, difficult", UP, False)],
+    "Artefacts": [
+        ("worth over other contents", DOWN, True),
+        ("worth", UP, True),
+        ("hallucinated edges", DOWN, True),
+    ],
     "DeletionGame": [
         ("pixels 80", DOWN, False),
         ("pixels 90", DOWN, False),

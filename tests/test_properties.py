@@ -26,6 +26,7 @@ from sfumato import (
     LogOdds,
     Noise,
     Probability,
+    Scramble,
     SmoothMask,
     load,
 )
@@ -55,6 +56,7 @@ perturbations = st.one_of(
     st.builds(Constant, st.floats(-2, 2)),
     st.builds(Constant, st.tuples(*[st.floats(-2, 2)] * 3)),
     st.builds(Noise, std=st.floats(0.01, 2), seed=st.integers(0, 2**40)),
+    st.builds(Scramble, seed=st.integers(0, 2**40)),
 )
 games = st.one_of(
     st.sampled_from(["preserve", "delete", "dual", PRESERVE, DELETE, DUAL]),

@@ -51,6 +51,7 @@ from sfumato.perturbations import Blur as Blur
 from sfumato.perturbations import Constant as Constant
 from sfumato.perturbations import Fade as Fade
 from sfumato.perturbations import Noise as Noise
+from sfumato.perturbations import Scramble as Scramble
 from sfumato.scores import Box as Box
 from sfumato.scores import Contrastive as Contrastive
 from sfumato.scores import Detections as Detections

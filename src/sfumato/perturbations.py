@@ -135,6 +135,37 @@ class Noise:
         return towards(noise.to(x.device), x)
 
 
+@dataclass(frozen=True)
+class Scramble:
+    r"""Blend with the input's own colours and textures, without its shapes: $\tilde x = F^{-1}(F(x)\,e^{i\varphi})$.
+
+    The strengths of all spatial frequencies stay, as in a natural picture; their phases $\varphi$, which hold the shapes, are
+    those of white noise, the same for all channels. A. V. Oppenheim, J. S. Lim: *The importance of phase in signals*,
+    Proceedings of the IEEE 69, 1981.
+
+    Every query gets the same phases, drawn from `seed`, so that its result does not depend on its batch. Without one they are
+    drawn from the seed of the method that uses it, or, outside a method, from 0.
+    """
+
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed is not None:
+            check_seed(self.seed)
+
+    def __call__(self, x: Float[Tensor, "B C *S"]) -> Perturbed:
+        return towards(self.scrambled(x), x)
+
+    def scrambled(self, x: Float[Tensor, "B C *S"]) -> Float[Tensor, "B C *S"]:
+        """The inputs with other phases."""
+        axes = tuple(range(2, x.ndim))
+        generator = torch.Generator("cpu").manual_seed(self.seed or 0)
+        noise = torch.randn(1, 1, *x.shape[2:], generator=generator, dtype=torch.float32, device="cpu")
+        turned = torch.fft.fftn(noise.to(x.device), dim=axes).sgn()
+        turned[(..., *[0] * len(axes))] = 1  # the mean colour stays
+        return torch.fft.ifftn(torch.fft.fftn(x.float(), dim=axes) * turned, dim=axes).real
+
+
 def check_perturbation(perturbation: Any) -> None:
     """Raise `ValueError` unless a setting is an object that can be called, or `None`."""
     if perturbation is not None and (isinstance(perturbation, type) or not callable(perturbation)):

@@ -14,6 +14,7 @@ from torch import Tensor
 from sfumato.games import Game
 from sfumato.masks.level_set import TENTHS, LevelSet
 from sfumato.methods.extremal import ExtremalPerturbation
+from sfumato.metrics.part_scores import LEAST
 from sfumato.model.evaluate import Evaluation, Moved
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Perturbation, Perturbed
@@ -22,10 +23,6 @@ from sfumato.space.smoothing import gaussian_blur
 
 AT_ONCE = 32
 """Rows in one batch of the network, at most."""
-
-LEAST = 0.01
-"""Of the score that hiding everything takes away, as a share of the larger of both scores, at least. Where it takes less,
-places have no worth."""
 
 ROUNDING = 1e-4
 """Worths that differ by less are the same."""

@@ -7,6 +7,7 @@
 from sfumato.metrics.accuracy import Accuracy as Accuracy
 from sfumato.metrics.agreement import Agreement as Agreement
 from sfumato.metrics.area_under_roc import AreaUnderROC as AreaUnderROC
+from sfumato.metrics.artefacts import Artefacts as Artefacts
 from sfumato.metrics.case import Case as Case
 from sfumato.metrics.case import Window as Window
 from sfumato.metrics.deletion_game import DeletionGame as DeletionGame

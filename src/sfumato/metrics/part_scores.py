@@ -20,6 +20,10 @@ from sfumato.space.smoothing import enlarged
 AT_ONCE = 128
 """Rows in one batch of the model on an accelerator; fewer if memory is short."""
 
+LEAST = 0.01
+"""Of the score that hiding everything takes away, as a share of the larger of both scores, at least. Where it takes less,
+places have no worth."""
+
 
 @dataclass(frozen=True, eq=False)
 class PartScorer:
