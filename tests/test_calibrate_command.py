@@ -62,6 +62,27 @@ def test_the_folders_name_the_right_classes(pictures) -> None:
     assert "no class is called 'gold'" in unknown.stderr
 
 
+def test_files_that_are_there_are_replaced_only_on_demand(pictures) -> None:
+    arguments = (pictures / "red", "--out", pictures / "out")
+    assert run(*arguments).exit_code == 0
+    (path,) = (pictures / "out").iterdir()
+    path.write_text("mine")
+    found = run(*arguments)
+    assert found.exit_code == 2
+    assert "calibration.json' is there already. Write --overwrite to replace it" in found.stderr
+    assert path.read_text() == "mine"
+    assert run(*arguments, "--overwrite").exit_code == 0
+    assert Calibration.load(path).pictures == 2
+    survives = path.with_name(path.name.replace(".calibration.", ".survival."))
+    survives.write_text("mine")  # which only --survival writes
+    assert run(*arguments, "--overwrite").exit_code == 0
+    path.unlink()
+    found = run(*arguments, "--survival", "--areas", "0.5", "--steps", 2)
+    assert found.exit_code == 2
+    assert "survival.json' is there already" in found.stderr
+    assert not path.exists()
+
+
 def test_areas_of_survival_are_written_too(pictures) -> None:
     found = run(pictures / "red", "--survival", "--areas", "0.2,0.5", "--steps", 2, "--out", pictures / "out")
     assert found.exit_code == 0, found.output

@@ -280,6 +280,7 @@ def test_the_model_is_left_as_it_was() -> None:
     ("wrong", "says"),
     [
         (lambda model, result: sfumato.Certify()(result, model, ones(2)), "the result is of 1 inputs; got 2"),
+        (lambda model, _: sfumato.Certify()(ones(1), model, ones(1)), "tests the result of a method.*got a Tensor"),
         (lambda model, result: sfumato.Certify()(result, spots((8, 8), worth=2.0), ones(), 0), "and the result says"),
         (lambda model, result: sfumato.Certify()(result, model, ones(), 1), "and the result says"),
         (

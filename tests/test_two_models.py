@@ -275,6 +275,29 @@ def test_wrong_things_end_with_a_sentence(corners, arguments, says: str) -> None
     assert len(found.stderr.splitlines()) == 1
 
 
+def test_a_comparison_that_is_there_is_replaced_only_on_demand(corners) -> None:
+    (corners / "out").mkdir()
+    (corners / "out" / "comparison.json").write_text("mine")
+    arguments = (
+        "corners:top",
+        "corners:top",
+        corners / "0.png",
+        "--steps",
+        2,
+        "--areas",
+        "0.25",
+        "--out",
+        corners / "out",
+    )
+    found = run(*arguments)
+    assert found.exit_code == 2
+    assert "comparison.json' is there already. Write --overwrite to replace it" in found.stderr
+    assert [path.name for path in (corners / "out").iterdir()] == ["comparison.json"]
+    assert (corners / "out" / "comparison.json").read_text() == "mine"
+    assert run(*arguments, "--overwrite").exit_code == 0
+    assert json.loads((corners / "out" / "comparison.json").read_text())["pictures"]
+
+
 def test_a_picture_that_cannot_be_read_is_left_out(corners) -> None:
     (corners / "broken.png").write_bytes(b"no picture")
     found = run(

@@ -10,6 +10,7 @@ from sfumato.cli import naming
 from sfumato.cli.device import AUTO, Device, choose, in_words, place
 from sfumato.cli.errors import SOME_FAILED, print_error, reporting_errors
 from sfumato.cli.files import check_writable, slug
+from sfumato.cli.outputs import Overwrite, refuse_existing
 from sfumato.cli.tables import console, table
 from sfumato.settings import percent
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 AREAS = "0.05,0.1,0.2,0.4,0.6,0.8"
 """Of the sets whose answers are looked at, by default."""
+
+KINDS = ("calibration", "survival")
+"""What files are of."""
 
 
 def calibrate(
@@ -58,6 +62,7 @@ def calibrate(
             "--out", "-o", help="Folder for MODEL.calibration.json and MODEL.survival.json. [default: this one]"
         ),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Find how much a model's probabilities for masked pictures mislead, and write what mends them, for certificates."""
     with reporting_errors("interrupted; only the files that were named before are written"):
@@ -65,9 +70,10 @@ def calibrate(
             if given is not None and not survival:
                 raise ValueError(f"{option} is for --survival; write both")
         fractions = naming.fractions(AREAS if areas is None else areas, "--areas")
-        failed = _calibrate(
-            model, images, checkpoint, labels, by_folder, survival, fractions, steps, device, out or Path()
-        )
+        stem = (out or Path()) / slug(model if checkpoint is None else f"{model} {checkpoint.stem}")
+        files = tuple(stem.with_name(f"{stem.name}.{kind}.json") for kind in KINDS[: 1 + survival])
+        refuse_existing(files, overwrite)
+        failed = _calibrate(model, images, checkpoint, labels, by_folder, fractions, steps, device, files)
     if failed:
         raise typer.Exit(SOME_FAILED)
 
@@ -78,47 +84,48 @@ def _calibrate(
     checkpoint: Path | None,
     labels: Path | None,
     by_folder: bool,
-    survives: bool,
     areas: tuple[float, ...],
     steps: int | None,
     device: str,
-    folder: Path,
+    files: tuple[Path, ...],
 ) -> int:
-    """Calibrate, write and print. Returns how many pictures could not be used."""
+    """Calibrate, write and print. Returns how many pictures could not be used.
+
+    `files`: of the calibration, and for the areas at which answers survive, if they are wanted.
+    """
     from sfumato import models
     from sfumato.evidence.calibration import Calibrate
     from sfumato.evidence.surviving import survival
     from sfumato.methods import ExtremalPerturbation
 
-    check_writable(folder)
+    check_writable(files[0].parent)
     where = choose(device)
     classifier = models.load(model, checkpoint, labels)
     place(classifier.net, where)
     typer.echo(f"{classifier.name} runs on {in_words(where, device)}.")
-    stem = slug(model if checkpoint is None else f"{model} {checkpoint.stem}")
     failures: list[str] = []
     calibration = Calibrate()(
         classifier.net,
         _batches(classifier, images, by_folder, failures, where),
         model if checkpoint is None else f"{model} {checkpoint.name}",
     )
-    calibration.save(folder / f"{stem}.calibration.json")
+    calibration.save(files[0])
     _print(calibration)
-    typer.echo(str(folder / f"{stem}.calibration.json"))
-    if survives:
+    typer.echo(str(files[0]))
+    for file in files[1:]:
         settings: dict[str, Any] = {} if steps is None else {"steps": steps}
         method = ExtremalPerturbation(areas=areas, **settings)
         found = survival(
             method, classifier.net, (inputs for inputs, _ in _batches(classifier, images, False, None, where))
         )
-        found.save(folder / f"{stem}.survival.json")
+        found.save(file)
         area = found.area()
         typer.echo(
             f"With 90 % confidence the answer survives on sets of {100 * area:.3g} % ({len(found.areas)} pictures)."
             if area < 1
             else f"On none of these areas the answer survives with 90 % confidence ({len(found.areas)} pictures)."
         )
-        typer.echo(str(folder / f"{stem}.survival.json"))
+        typer.echo(str(file))
     return len(failures)
 
 

@@ -11,6 +11,7 @@ from sfumato.cli import naming
 from sfumato.cli.device import AUTO, Device, choose, in_words, place
 from sfumato.cli.errors import LIMIT_BROKEN, SOME_FAILED, print_error, reporting_errors
 from sfumato.cli.files import check_writable, write_json
+from sfumato.cli.outputs import Overwrite, refuse_existing
 from sfumato.settings import batched, number
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 CHUNK = 8
 """Pictures in a batch."""
+
+REPORT, NUMBERS = "report.html", "comparison.json"
+"""The files of a comparison."""
 
 
 def compare_models(
@@ -48,6 +52,7 @@ def compare_models(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for report.html and comparison.json.")] = Path(
         "sfumato-compare-models"
     ),
+    overwrite: Overwrite = False,
 ) -> None:
     """Ask two models the same questions: where they need other places, and where the answer stays and the reason changes."""
     with reporting_errors("interrupted; nothing is written, as the report is of all pictures"):
@@ -62,6 +67,7 @@ def compare_models(
         if steps is not None:
             options["steps"] = steps
         built = naming.build_methods(method, options, settings or ())
+        refuse_existing((out / name for name in (REPORT, NUMBERS)), overwrite)
         broken, failed = _compare(built, (model, other), (checkpoint, other_checkpoint), images, limits, device, out)
     if broken:
         raise typer.Exit(LIMIT_BROKEN)
@@ -116,9 +122,9 @@ def _compare(
     summary = summarise([one.differences for one in compared])
     broken = [limit for limit in limits if limit.broken_by(summary)]
     titles = _titles(names, checkpoints)
-    write_page(differences_page(compared, summary, titles, broken, limits), out / "report.html")
+    write_page(differences_page(compared, summary, titles, broken, limits), out / REPORT)
     write_json(
-        out / "comparison.json",
+        out / NUMBERS,
         {
             "models": list(titles),
             "limits": {str(limit): limit in broken for limit in limits},
@@ -132,7 +138,7 @@ def _compare(
     for name, value in summary.items():
         interval = "too few pictures for an interval" if value.few else f"{value.low:.2f} to {value.high:.2f}"
         typer.echo(f"{name}: {value.value:.2f} ({interval})")
-    typer.echo(str(out / "report.html"))
+    typer.echo(str(out / REPORT))
     for limit in broken:
         print_error(f"the limit is not kept: {limit} (mean {summary[limit.measure].value:.3g})")
     return bool(broken), len(failures)

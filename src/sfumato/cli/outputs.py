@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,13 @@ Resume = Annotated[bool, typer.Option("--resume", help="Skip results that are in
 
 MADE_FROM = "made_from"
 """The entry of a summary that says from what it was made."""
+
+
+def refuse_existing(files: Iterable[Path], overwrite: bool) -> None:
+    """Raise `ValueError` if one of the files that a command writes is there already, unless they are to be replaced."""
+    for file in files:
+        if file.exists() and not overwrite:
+            raise ValueError(f"{str(file)!r} is there already. Write --overwrite to replace it, or another --out")
 
 
 @dataclass(frozen=True, eq=False)

@@ -136,6 +136,11 @@ class Certify:
         Raises `ValueError` for a result without sets of the input's places, for inputs that are not those of the result, and
         for targets that the result does not name.
         """
+        if not isinstance(result, Attribution):
+            raise ValueError(
+                f"Certify()(result, model, inputs) tests the result of a method, e.g. of ExtremalPerturbation; got a "
+                f"{type(result).__name__}"
+            )
         if isinstance(model, PictureModel):
             labels = labels or getattr(model, "labels", ())
             inputs = model.inputs_of(inputs)
