@@ -49,7 +49,7 @@ bench: $(VENV)/.peers ## measure sfumato beside other libraries (ARGS="…" is p
 results: $(VENV)/.demo ## measure all methods on the models and pictures of SFUMATO_SHARED (hours), and write docs/results.md
 	@test -n "$$SFUMATO_SHARED" || { echo 'SFUMATO_SHARED must name the folder of models and pictures' >&2; exit 1; }
 	@PYTHONPATH=bench $(BIN)/sfumato bench run bench/results.toml --out build/results --workers $(or $(WORKERS),2) || test $$? = 1  # some items failed
-	@$(BIN)/python bench/results.py build/results docs/results.md
+	@$(BIN)/python bench/results.py build/results docs
 
 clean: ## remove all that make made
 	rm -rf $(VENV) build dist docs/auto_examples docs/methods/drawn .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
