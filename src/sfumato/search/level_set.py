@@ -18,7 +18,7 @@ from sfumato.search.schedules import AreaPath, ShrinkingAscent
 from sfumato.search.windows import Windows
 from sfumato.settings import check_number, check_whole
 
-SHORTEST = 20
+SHORTEST = 15
 """Steps for each area that a restart has, at least: fewer steps make fewer restarts."""
 
 
@@ -37,15 +37,18 @@ class LevelSetAscent(ShrinkingAscent):
     parameters by `rate`. What a path finds for an area is the mean of its fields at the rest: single steps wander among sets
     that do equally well; the set of their mean does better than the last one. For the same reason there are several
     `restarts`, which see other moves of the input: a last run, the share `refinement` of all steps, begins for each area from
-    the mean of what they found, and stays there. Where nothing moves, as at a layer, they would be equal: there is one, without
-    a last run. Of several perturbations, a step sees one: each for two steps, as every second step's input is not moved.
+    the mean of what they found, and stays there. Where nothing moves, as at a layer, they would be equal: there is one. Of
+    several perturbations, a step sees one: each for two steps, as every second step's input is not moved.
+
+    A path can only give up places, and loses those that do harm while the rest is seen, though they suffice alone. So where the
+    set of the windows' field is better than that of the restarts' mean, the last run begins there.
 
     Where the set of one restart is much better than the last run's, it is the answer: better by more than `margin`, a share of
     the difference between the game's values of the whole input and of the hidden one. In the end, parts that do not matter are
     given up, see `Pruning`, or `None` for all parts.
 
     `steps` is the budget of one mask, in passes of one input. The last run takes the share `refinement` of it. R restarts share
-    the rest of all V masks: a path has V / R times the remaining steps. 150 steps and three areas give three paths of 120. The
+    the rest of all V masks: a path has V / R times the remaining steps. 150 steps and three areas give three paths of 90. The
     windows come on top.
     """
 
@@ -53,7 +56,7 @@ class LevelSetAscent(ShrinkingAscent):
     approach: float = 0.7
     sharpness: float = 16
     restarts: int = 3
-    refinement: float = 0.2
+    refinement: float = 0.4
     margin: float = 0.25
     pruning: Pruning | None = Pruning()
     windows: Windows | None = Windows()
@@ -80,15 +83,35 @@ class LevelSetAscent(ShrinkingAscent):
         count, path, last = ascent._lengths(steps, problem.areas.shape[1]) if warm is None else (0, 0, steps)
         found = None
         if warm is None:
-            found = yield from self._descend(problem, sets, count, path, path + last)
-            warm = found.mean(1)
+            begin = self._begin(problem, sets)
+            found = yield from self._descend(problem, sets, begin, count, path, path + last)
+            warm = self._better(problem, sets, found.mean(1), begin) if self.windows and last else found.mean(1)
         if last:
             yield from self._stay(problem, sets, warm, found, path, last)
 
+    def _begin(self, problem: Problem, sets: LevelSets) -> Float[Tensor, "B 1 *L"]:
+        """The field from which all restarts of a query begin, `(B, 1, *L)`."""
+        if self.windows:
+            return self.windows(problem)
+        return sets.start().expand(len(problem.areas), *[-1] * (len(sets.size) + 1))
+
+    def _better(
+        self,
+        problem: Problem,
+        sets: LevelSets,
+        mean: Float[Tensor, "N 1 *L"],
+        begin: Float[Tensor, "B 1 *L"],
+    ) -> Float[Tensor, "N 1 *L"]:
+        """From where the last run begins: the mean of what the restarts found, or the first field where its set is better."""
+        areas = problem.areas.flatten()
+        first = sets.settled(begin.repeat_interleave(problem.areas.shape[1], 0), areas)
+        better = problem.values(first) > problem.values(sets.settled(mean, areas))
+        return torch.where(like(better, first), first, mean)
+
     def _descend(
-        self, problem: Problem, sets: LevelSets, count: int, length: int, steps: int
+        self, problem: Problem, sets: LevelSets, begin: Float[Tensor, "B 1 *L"], count: int, length: int, steps: int
     ) -> Generator[Step, None, Float[Tensor, "N R 1 *L"]]:
-        """The steps of all restarts along the path of areas; returns what they found, `(B · V, R, 1, *L)`."""
+        """The steps of all restarts along the path of areas from `begin`; returns what they found, `(B · V, R, 1, *L)`."""
         queries, variants = problem.areas.shape
         path = AreaPath.over(length, self.approach, self.start, problem.areas.repeat(count, 1))
         query = problem.queries.query.repeat(count)  # rows in the order of restart, then query
@@ -108,7 +131,6 @@ class LevelSetAscent(ShrinkingAscent):
         def rows_by_query(rows: Float[Tensor, "N ..."]) -> Float[Tensor, "B V R ..."]:
             return rows.unflatten(0, (count, queries)).movedim(0, 1)[:, None].expand(-1, variants, *[-1] * rows.ndim)
 
-        begin = self.windows(problem) if self.windows else sets.start().expand(queries, *[-1] * (len(sets.size) + 1))
         start = project(begin.repeat(count, *[1] * (begin.ndim - 1)), 0)
         found, values = rows_by_query(start).clone(), problem.areas.new_zeros(problem.areas.shape)
         areas = problem.areas.clone()
@@ -196,10 +218,10 @@ class LevelSetAscent(ShrinkingAscent):
         """How many restarts there are, and how many steps the path and the last run have, for so many areas.
 
         >>> LevelSetAscent()._lengths(150, 3), LevelSetAscent()._lengths(150, 1), LevelSetAscent()._lengths(30, 1)
-        ((3, 120, 30), (3, 40, 30), (1, 30, 0))
+        ((3, 90, 60), (3, 30, 60), (1, 18, 12))
         """
         last = round(self.refinement * steps)
-        count = min(self.restarts, (steps - last) // SHORTEST)
-        if count < 2 or last == 0:
-            return 1, max(1, steps) * areas, 0
-        return count, (steps - last) * areas // count, last
+        if last == 0:
+            return 1, steps * areas, 0
+        count = max(1, min(self.restarts, (steps - last) // SHORTEST))
+        return count, max(1, (steps - last) * areas // count), last
