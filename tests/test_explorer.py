@@ -41,7 +41,7 @@ def address():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        app = explorer_app(sfumato.models.load("lite0"), "127.0.0.1", port)
+        app = explorer_app(sfumato.models.load("lite0"), "127.0.0.1")
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
