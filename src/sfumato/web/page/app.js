@@ -279,10 +279,7 @@ async function follow(job, pane) {
   setBusy(true);
   setStatus("Starting …");
   showAnswers(pane);
-  if (window.matchMedia(NARROW).matches) {
-    const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-    $("answers").scrollIntoView({ behavior: still ? "auto" : "smooth" });
-  }
+  scrollToAnswer();
   try {
     const answer = await request(`api/jobs/${job}/events`, { signal: abort.signal });
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -301,6 +298,13 @@ async function follow(job, pane) {
       if (!pane.done) { setStatus("Stopped."); remove(pane); }
     }
   }
+}
+
+/** Scroll to the answer where it is below the question, as on a phone, or above what is seen of the page. */
+function scrollToAnswer() {
+  if (!window.matchMedia(NARROW).matches && $("answers").getBoundingClientRect().top >= 0) return;
+  const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+  $("answers").scrollIntoView({ behavior: still ? "auto" : "smooth" });
 }
 
 async function handle(event, pane) {
@@ -445,7 +449,7 @@ function remove(pane) {
 }
 
 function addToHistory(pane) {
-  pane.entry = element("li", {}, element("button", { textContent: pane.title, onclick: () => showAnswers(pane) }));
+  pane.entry = element("li", {}, element("button", { textContent: pane.title, onclick: () => { showAnswers(pane); scrollToAnswer(); } }));
   $("history").querySelector("ol").append(pane.entry);
   const done = state.panes.filter((other) => other.done);
   for (const oldest of done.slice(0, Math.max(0, done.length - MOST_ANSWERS))) {
