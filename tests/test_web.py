@@ -919,7 +919,7 @@ def test_the_tabs_of_a_client_have_a_bound():
 
 
 def test_only_some_pictures_of_a_client_are_received_at_once(client, tab, monkeypatch):
-    monkeypatch.setattr(answers, "UPLOADS_OF_CLIENT", 0)
+    monkeypatch.setattr(answers, "AT_ONCE", 0)
     answer = handed_in(client, tab)
     assert answer.status_code == 429
     assert "on their way" in answer.json()["message"]
@@ -1020,6 +1020,16 @@ def test_files_have_the_name_of_the_picture(client, tab):
     assert coco.json()["images"][0]["file_name"] == "Meine \u732b.jpg"
     names = [unquote(answer.headers["content-disposition"].partition("''")[2]) for answer in (coco, tensors)]
     assert names == ["Meine \u732b-red-coco.json", "Meine \u732b-red.safetensors"]
+
+
+def test_an_annotation_of_one_mask(client, tab):
+    noise = encoded(Image.effect_noise((40, 40), 80).convert("RGB"))
+    job, _ = ended(client, tab, content=noise, settings={"steps": 3, "areas": [0.5, 0.8]})
+    address = f"/api/jobs/{job}/export/coco"
+    (one,) = client.get(f"{address}?row=1", headers=tab).json()["annotations"]
+    assert one["area"] / 40**2 == pytest.approx(0.8, abs=0.05)
+    for row in ("2", "-1", "x", "9" * 99):
+        assert client.get(f"{address}?row={row}", headers=tab).status_code == 422
 
 
 # What the explanation may claim

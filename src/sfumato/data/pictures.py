@@ -127,7 +127,9 @@ def _rgb(picture: Image.Image) -> Image.Image:
     if picture.has_transparency_data:
         coloured = picture.convert("RGBA")
         paper = Image.new("RGBA", coloured.size, "white")
-        return Image.alpha_composite(paper, coloured).convert("RGB")
+        paper.alpha_composite(coloured)  # in place, as pictures can be large
+        del coloured
+        return paper.convert("RGB")
     return picture.convert("RGB")  # makes a copy even of RGB, independent of the file
 
 

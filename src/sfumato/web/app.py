@@ -8,13 +8,14 @@ import secrets
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
-import anyio
 import anyio.to_thread
 import torch
 from starlette.applications import Starlette
@@ -46,6 +47,8 @@ SAMPLES = [path.stem for path in samples.paths()]
 TOP, MATCHES = 5, 20
 """How many classes of a picture are sent, and how many that match a search."""
 
+T = TypeVar("T")
+
 SHOWN = 720
 """The longer side of the picture on the page, in pixels."""
 
@@ -58,8 +61,8 @@ HEARTBEAT = 5.0
 SLOW = 30.0
 """Seconds that an upload may take, and that an answer may wait to be read."""
 
-UPLOADS, UPLOADS_OF_CLIENT = 8, 3
-"""The largest numbers of pictures that are received at once, from all clients and from one."""
+UPLOADS, AT_ONCE = 8, 3
+"""The largest numbers of pictures that are received at once, and of pictures and files of one client that are on their way."""
 
 MOST_VALUES = 4_000_000
 """The largest number of values of a network's input. Only networks that take pictures of any size can have larger ones."""
@@ -92,9 +95,11 @@ class Explorer:
         self.tabs, self.queue = Tabs(), JobQueue()
         self._layers = layers(self._predictor)
         self._labels = [label.casefold() for label in classifier.labels]
-        self._uploading: Counter[str] = Counter()
+        self._busy: Counter[str] = Counter()
         self._room = asyncio.Semaphore(UPLOADS)
-        self._exporting = anyio.CapacityLimiter(1)  # a file of a large picture takes much memory while it is made
+        # One thread decodes pictures and one makes files: each picture takes much memory for a moment, and the C library may
+        # keep the memory of every thread for its next use.
+        self._pictures, self._exports = (ThreadPoolExecutor(1, f"sfumato-{name}") for name in ("pictures", "exports"))
 
     def app(self) -> ASGIApp:
         """The application for a server."""
@@ -103,6 +108,8 @@ class Explorer:
         async def lifespan(_: Starlette) -> AsyncIterator[None]:
             yield
             await anyio.to_thread.run_sync(self.queue.close)
+            for pool in (self._pictures, self._exports):
+                pool.shutdown(wait=False, cancel_futures=True)
 
         application = Starlette(
             routes=[
@@ -179,7 +186,7 @@ class Explorer:
             else:
                 content = await _body(request, uploads.MOST_BYTES)
                 file = uploads.file_name(unquote(request.headers.get(FILE_HEADER, ""))[:1000])
-            tab_picture, answer = await anyio.to_thread.run_sync(self._predict, content, file)
+            tab_picture, answer = await _in(self._pictures, self._predict, content, file)
         tab.keep_picture(tab_picture)
         self.tabs.keep_within_memory()
         return JSONResponse(answer)
@@ -187,12 +194,7 @@ class Explorer:
     @asynccontextmanager
     async def _receiving(self, client: str) -> AsyncIterator[None]:
         """A place for an upload. Raises `RefusedError` if there is none for a while."""
-        if self._uploading[client] >= UPLOADS_OF_CLIENT:
-            raise RefusedError(
-                429, f"{UPLOADS_OF_CLIENT} pictures from your machine are on their way; wait for one of them"
-            )
-        self._uploading[client] += 1
-        try:
+        with self._at_once(client):
             try:
                 async with asyncio.timeout(SLOW):
                     await self._room.acquire()
@@ -202,20 +204,27 @@ class Explorer:
                 yield
             finally:
                 self._room.release()
+
+    @contextmanager
+    def _at_once(self, client: str) -> Iterator[None]:
+        """Count what a client sends and fetches at once. Raises `RefusedError` if it is too much."""
+        if self._busy[client] >= AT_ONCE:
+            raise RefusedError(
+                429, f"{AT_ONCE} pictures or files for your machine are on their way; wait for one of them"
+            )
+        self._busy[client] += 1
+        try:
+            yield
         finally:
-            self._uploading[client] -= 1
-            if not self._uploading[client]:
-                del self._uploading[client]
+            self._busy[client] -= 1
+            if not self._busy[client]:
+                del self._busy[client]
 
     def _predict(self, content: bytes, file: str) -> tuple[TabPicture, dict[str, Any]]:
-        """Decode and prepare a picture, and predict its classes: one picture at a time, as each may take much memory.
+        """Decode and prepare a picture, and predict its classes.
 
         Raises `ValueError` for what is no picture, and if the network fails.
         """
-        with uploads.LOCK:
-            return self._predict_alone(content, file)
-
-    def _predict_alone(self, content: bytes, file: str) -> tuple[TabPicture, dict[str, Any]]:
         classifier = self._predictor
         picture = uploads.picture(content)
         shown = thumbnail(picture, SHOWN)
@@ -315,8 +324,13 @@ class Explorer:
         kind = request.path_params["kind"]
         if kind not in exports.KINDS:
             raise RefusedError(404, f"there is no export {kind!r}; choose one of {', '.join(exports.KINDS)}")
-        make = exports.KINDS[kind]
-        file = await anyio.to_thread.run_sync(make, job.result, self.classifier, limiter=self._exporting)
+        make, row = exports.KINDS[kind], request.query_params.get("row")
+        if row is not None:
+            if kind != "coco" or not (row.isdecimal() and len(row) < 6):
+                raise RefusedError(422, "row is the number of a mask for a COCO annotation, from 0 up")
+            make = partial(exports.coco, row=int(row))
+        with self._at_once(_client(request)):
+            file = await _in(self._exports, make, job.result, self.classifier)
         name = f"attachment; filename*=UTF-8''{quote(file.name, safe='')}"
         return Response(file.content, media_type=file.type, headers={"content-disposition": name})
 
@@ -345,6 +359,11 @@ def explorer_app(classifier: Classifier, host: str, allowed_hosts: Sequence[str]
 def _client(request: Request) -> str:
     """The address of the machine that asks."""
     return request.client.host if request.client is not None else ""
+
+
+async def _in(pool: ThreadPoolExecutor, work: Callable[..., T], *values: Any) -> T:
+    """The value of a function that runs in a pool of threads."""
+    return await asyncio.get_running_loop().run_in_executor(pool, work, *values)
 
 
 async def _as_json(_: Request, error: Exception) -> Response:

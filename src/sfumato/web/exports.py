@@ -15,6 +15,7 @@ from sfumato.figures.annotations import annotated, as_coco
 from sfumato.figures.panels import deletes, shown_perturbation
 from sfumato.figures.report import html
 from sfumato.figures.report.encoding import eight_bits
+from sfumato.figures.report.numbers import mask_rows
 from sfumato.models import Classifier
 from sfumato.space.smoothing import enlarged
 from sfumato.web import uploads
@@ -50,14 +51,21 @@ def safetensors(answer: Answer, _: Classifier) -> File:
         return File(named(answer, ".safetensors"), "application/octet-stream", path.read_bytes())
 
 
-def coco(answer: Answer, classifier: Classifier) -> File:
-    """The masks as COCO annotations of the picture. Raises `ValueError` if there are none."""
+def coco(answer: Answer, classifier: Classifier, row: int | None = None) -> File:
+    """The masks as COCO annotations of the picture, or only that of a row of the panel.
+
+    Raises `ValueError` if there are none.
+    """
     result, file = answer.result, answer.picture.file
     if result.masks is None or result.activation is not None:
         raise ValueError("only masks of the picture can be annotations; this result has none")
-    variants = [variant for variant, mask in enumerate(result.masks[0]) if mask.max() >= LEVEL]
+    rows = mask_rows(result)
+    if row is not None and not 0 <= row < len(rows):
+        raise ValueError(f"there is no mask {row}; expected a number from 0 to {len(rows) - 1}")
+    wanted = range(len(rows)) if row is None else [rows[row].variant]
+    variants = [variant for variant in wanted if result.masks[0, variant].max() >= LEVEL]
     if not variants:
-        raise ValueError(f"no mask reaches {LEVEL:g} anywhere, so none has an outline; take more steps")
+        raise ValueError(f"no mask that is wanted reaches {LEVEL:g} anywhere, so none has an outline; take more steps")
     picture = uploads.picture(answer.picture.content)
     annotations = annotated(result, classifier, picture, file, answer.question.target, LEVEL, variants)
     content = as_coco(annotations, labels=classifier.labels)

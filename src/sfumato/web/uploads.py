@@ -12,7 +12,7 @@ MOST_BYTES = 20 * 2**20
 MOST_PIXELS = 40_000_000
 """The largest number of pixels that a file may declare. A small file can declare any number."""
 
-LOCK = threading.RLock()
+LOCK = threading.Lock()
 """One picture is decoded at a time. This bounds the memory, and only one thread changes the filter of Python's warnings."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")

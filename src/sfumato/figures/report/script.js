@@ -191,6 +191,8 @@
         panel.output.textContent = sentence;
         redraw(panel);
       },
+      /* The number of the mask that is shown. */
+      row: () => panels[0].row,
       canvas: panels.length ? panels[0].canvas : null,
     };
   }

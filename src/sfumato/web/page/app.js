@@ -210,7 +210,7 @@ const FIELDS = {
   game: ["Game", "preserve: what suffices; delete: without what the answer is lost; dual: both at once."],
   layer: ["Layer", "Where in the network the method looks. Later layers have coarser maps."],
 };
-const CERTIFY = ["Asks the network some hundred times more: does the set suffice, is all of it needed, is it the only one?",
+const CERTIFY = ["Does the set suffice, is all of it needed, is it the only one? Takes minutes without a GPU.",
   "Only for methods that find sets of places of the picture."];
 
 const method = () => state.methods.find((entry) => entry.name === $("method").value);
@@ -406,10 +406,13 @@ class Pane {
 
   offerExports(ofPlaces) {
     const exports = [["png", "PNG of this view"], ["safetensors", "safetensors"], ["html", "HTML report"]];
-    if (ofPlaces) exports.push(["apng", "animated PNG"], ["gif", "GIF"], ["coco", "COCO annotation"]);
+    if (ofPlaces) exports.push(["apng", "animated PNG"], ["gif", "GIF"], ["row", "COCO of this mask"], ["coco", "COCO of all masks"]);
     this.part(".exports").replaceChildren(...exports.filter(([kind]) => kind !== "png" || this.shown.canvas).map(([kind, title]) => element("button", {
       textContent: title,
-      onclick: withMessages(async () => (kind === "png" ? this.savePng() : download(this.job, kind))),
+      onclick: withMessages(async () => {
+        if (kind === "png") this.savePng();
+        else await download(this.job, kind === "row" ? `coco?row=${this.shown.row()}` : kind);
+      }),
     })));
   }
 
