@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import re
 import socket
 import struct
@@ -545,6 +546,29 @@ def test_who_never_reads_is_cut_off_and_the_job_ends(served, monkeypatch):
         line.sendall(request(address, f"GET /api/jobs/{name}/events", f"x-sfumato: {tab.name}"))
         finished([tab.jobs[name]])
     assert tab.jobs[name].last_event["type"] == "cancelled"
+
+
+@pytest.mark.parametrize("path", ["/api/pictures", "/"])
+def test_a_body_that_is_no_http_is_refused_once(served, path):
+    explorer, address = served
+    heard, log = [], logging.Handler()
+    log.emit = lambda record: heard.append(record.levelname)
+    logging.getLogger("uvicorn.error").addHandler(log)
+    try:
+        tab = f"x-sfumato: {explorer.tabs.open().name}"
+        head = request(address, f"POST {path}", tab, "transfer-encoding: chunked")
+        with socket.create_connection(address) as line:
+            line.settimeout(LONG)
+            line.sendall(head)
+            time.sleep(0.05)  # so that the application waits for the body
+            line.sendall(b"zz\r\n")
+            answer = line.makefile("rb").read()
+    finally:
+        logging.getLogger("uvicorn.error").removeHandler(log)
+    if path != "/":  # which is answered before the body
+        assert answer.startswith(b"HTTP/1.1 400")
+    assert b"default-src 'none'" in answer
+    assert "ERROR" not in heard
 
 
 def test_a_crowd_that_says_nothing_stops_nobody(served, monkeypatch):

@@ -48,14 +48,18 @@ class LimitedConnection(H11Protocol):
             await refusal(scope, receive, send)
 
     def send_400_response(self, msg: str) -> None:
-        """As the base class, with the protecting headers."""
-        headers = {"content-type": "text/plain; charset=utf-8", "connection": "close", **PROTECTION}
-        for event in (
-            h11.Response(status_code=400, headers=list(headers.items()), reason=b"Bad Request"),
-            h11.Data(data=msg.encode("ascii", "replace")),
-            h11.EndOfMessage(),
-        ):
-            self.transport.write(self.conn.send(event))
+        """As the base class, with the protecting headers, and so that the application does not answer the same request."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            headers = {"content-type": "text/plain; charset=utf-8", "connection": "close", **PROTECTION}
+            for event in (
+                h11.Response(status_code=400, headers=list(headers.items()), reason=b"Bad Request"),
+                h11.Data(data=msg.encode("ascii", "replace")),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event))
         self.transport.close()
 
     def connection_made(self, transport: Any) -> None:
