@@ -321,6 +321,7 @@ async function handle(event, pane) {
     bar.hidden = true;
     await pane.finish(event);
     setStatus("Done.");
+    if (!window.matchMedia(NARROW).matches) scrollToAnswer(); // the answer has become longer than the window
     if (event.warning) showMessage(event.warning);
   }
   if (event.type === "failed" || event.type === "cancelled") {
