@@ -376,6 +376,7 @@ def main() -> None:
         while target.process.poll() is None and target.ask("GET", "/")[0] != "200":
             time.sleep(0.1)  # the address is printed a moment before the server listens
         target.statuses.clear()
+        target.inputs = 0
         print(f"{'kind':10} {'inputs':>6} {'seconds':>7} {'MB now':>7} {'MB peak':>7}  answers")
         for kind in KINDS:
             if kind.__name__ not in options.only:
