@@ -111,6 +111,7 @@ def explained(page: Page, steps: int) -> tuple[float, float]:
     page.wait_for_selector("body[data-ready=yes]", timeout=LONG)
     page.click("#samples button:nth-child(2)")
     page.wait_for_selector("#top input", timeout=LONG)
+    page.evaluate("document.querySelector('#more').open = true")
     page.fill("#settings input[name=steps]", str(steps))
     page.evaluate(WATCH)
     page.wait_for_selector(".exports button", timeout=LONG)

@@ -571,6 +571,11 @@ def test_pictures_with_masks(tmp_path):
         truth(data[1], 0, (8, 6))
     with pytest.raises(ValueError, match=r"must have the picture's size \(8, 6\); got 3 × 3 pixels"):
         truth(data[2], 1, (8, 6))
+    (tmp_path / "masks/pear/1.png").write_bytes(
+        (tmp_path / "masks/pear/1.png").read_bytes()[:60]
+    )  # size, but no pixels
+    with pytest.raises(ValueError, match=r"got 3 × 3 pixels"):
+        truth(data[2], 1, (8, 6))
     with pytest.raises(ValueError, match="cannot read mask"):
         pixels(Thing(0, mask=tmp_path / "images/pear/1.jpg"), (8, 6))
 

@@ -6,9 +6,11 @@ import shutil
 import socket
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import sfumato
 
@@ -32,22 +34,34 @@ LONG = 600_000  # milliseconds, for a machine that is busy
 
 
 @pytest.fixture(scope="module")
-def address():
-    """A server of the demo model, on a free port."""
-    import uvicorn
+def explorer():
+    """An explorer of the demo model, and the address of its server, on a free port."""
+    from sfumato.web.app import Explorer
+    from sfumato.web.guard import Hosts
 
-    from sfumato.web.app import explorer_app
+    shown = Explorer(sfumato.models.load("lite0"), Hosts.of("127.0.0.1"))
+    with serving(shown) as address:
+        yield shown, address
+
+
+@pytest.fixture(scope="module")
+def address(explorer):
+    return explorer[1]
+
+
+@contextmanager
+def serving(explorer):
+    """The address of a server of the explorer."""
+    from sfumato.web.slow_clients import server as server_of
 
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        app = explorer_app(sfumato.models.load("lite0"), "127.0.0.1", port)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        server = server_of(explorer.app())
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not server.started:
             time.sleep(0.02)
-        yield f"http://127.0.0.1:{port}/"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
         server.should_exit = True
         thread.join(timeout=LONG / 1000)
 
@@ -93,9 +107,14 @@ def shot(page, name):
 
 
 def explained(page, steps=4, areas="0.1, 0.3"):
+    settings_opened(page)
     page.fill("#settings input[name=steps]", str(steps))
     page.fill("#settings input[name=areas]", areas)
     page.click("#explain")
+
+
+def settings_opened(page):
+    page.evaluate("document.querySelector('#more').open = true")
 
 
 def finished(page, count=1):
@@ -120,19 +139,20 @@ def test_from_a_sample_to_what_one_takes_away(page, tmp_path):
     finished(page)
     shot(page, "explained")
     assert drawn(page) != evolving
-    expect(page.locator(".curve svg polyline")).to_have_count(1)
+    expect(page.locator("svg.curve polyline.line.kept")).to_have_count(1)
+    expect(page.locator("table.numbers tbody tr")).to_have_count(2)
 
     # The slider moves through the masks, by keyboard too, and every view is another picture.
     slider = page.locator(".pane input[type=range]")
     slider.focus()
     page.keyboard.press("Home")
-    expect(page.locator(".pane output")).to_have_text(re.compile(r"^10\.0 %"))
+    expect(page.locator(".pane output")).to_have_text(re.compile(r"^10 % of the picture is worth"))
     smallest = drawn(page)
     page.keyboard.press("ArrowRight")
-    expect(page.locator(".pane output")).to_have_text(re.compile(r"^30\.0 %"))
+    expect(page.locator(".pane output")).to_have_text(re.compile(r"^30 % of the picture is worth"))
     views = {tuple(smallest), tuple(drawn(page))}
-    for view in ("black", "blur", "heat"):
-        page.check(f"input[name=view][value={view}]")
+    for view in ("black", "seen", "heat"):
+        page.check(f".controls input[value={view}]")
         views.add(tuple(drawn(page)))
     assert len(views) == 5
 
@@ -148,7 +168,7 @@ def test_from_a_sample_to_what_one_takes_away(page, tmp_path):
         waiting.value.save_as(path)
         assert path.suffix == suffix
         assert path.stat().st_size > 1000
-    assert sfumato.load(tmp_path / "result.safetensors").masks.shape == (1, 2, 1, 224, 224)
+    assert sfumato.load(tmp_path / "chelsea-Egyptian-cat.safetensors").masks.shape == (1, 2, 1, 224, 224)
 
 
 @pytest.mark.slow
@@ -205,11 +225,13 @@ def test_another_class_is_found_by_name_and_set_against_the_first(page):
     page.select_option("#against", label="tiger cat")
     explained(page)
     finished(page)
-    expect(page.locator(".pane h3")).to_contain_text("Egyptian cat, not tiger cat")
+    expect(page.locator(".pane h2")).to_have_text("Egyptian cat, not tiger cat")
 
 
 @pytest.mark.slow
 def test_two_methods_stand_side_by_side(page):
+    from playwright.sync_api import expect
+
     page.click("#samples button:nth-child(2)")
     page.wait_for_selector("#top input", timeout=LONG)
     explained(page)
@@ -218,7 +240,7 @@ def test_two_methods_stand_side_by_side(page):
     page.select_option("#method", "GradCAM")
     page.click("#explain")
     finished(page, 2)
-    assert page.locator(".pane").count() == 2
+    expect(page.locator(".pane:visible")).to_have_count(2)
     shot(page, "two-methods")
 
 
@@ -229,6 +251,7 @@ def test_channels_of_a_layer(page):
     page.click("#samples button:nth-child(2)")
     page.wait_for_selector("#top input", timeout=LONG)
     page.select_option("#method", "ExtremalChannels")
+    settings_opened(page)
     page.fill("#settings input[name=steps]", "3")
     page.click("#explain")
     expect(page.locator(".channels li")).to_have_count(12, timeout=LONG)
@@ -259,6 +282,7 @@ def test_what_is_wrong_is_said(page, tmp_path):
     page.set_input_files("#file", sfumato.samples.path("coffee"))
     expect(page.locator("#top label").first).to_contain_text("espresso", timeout=LONG)
     expect(page.locator("#message")).to_be_hidden()
+    settings_opened(page)
     page.fill("#settings input[name=areas]", "20")
     page.click("#explain")
     expect(page.locator("#message")).to_contain_text("Did you mean 0.2 (20 %)?")
@@ -285,3 +309,124 @@ def test_everything_that_takes_input_has_a_name(page):
           || each.querySelector('img[alt]'))).map(each => each.outerHTML)"""
     )
     assert nameless == []
+
+
+def test_the_picture_is_seen_at_once_with_what_the_network_sees_of_it(page, tmp_path):
+    from playwright.sync_api import expect
+
+    turned = Image.new("RGB", (90, 60), "red")
+    exif = turned.getexif()
+    exif[0x0112] = 6  # a quarter turn
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    page.route("**/api/pictures*", lambda route: (page.wait_for_timeout(300), route.continue_()))
+    page.set_input_files("#file", tmp_path / "turned.jpg")
+    expect(page.locator("#upright")).to_be_visible()  # before the server has answered
+    expect(page.locator("#about-crop")).to_contain_text("turned.jpg: the network looks at it")
+    expect(page.locator("#about-crop")).to_contain_text("turned.jpg: the network sees")
+    width, height = page.evaluate(
+        "(({ naturalWidth, naturalHeight }) => [naturalWidth, naturalHeight])(window.upright)"
+    )
+    assert height > width
+
+
+def test_explain_is_above_the_fold_and_the_focus_stays(browser, address):
+    for page in paged(browser, address, viewport={"width": 1280, "height": 720}):
+        page.click("#samples button:nth-child(2)")
+        page.wait_for_selector("#top input", timeout=LONG)
+        assert page.evaluate("document.querySelector('#explain').getBoundingClientRect().bottom <= innerHeight")
+        assert page.evaluate("document.activeElement.closest('#samples') !== null")
+        page.select_option("#method", "GradCAM")
+        page.click("#explain")
+        finished(page)
+        assert page.evaluate("document.activeElement.id") == "explain"
+
+
+def test_a_refused_question_leaves_the_last_answer_and_a_history_is_kept(page):
+    from playwright.sync_api import expect
+
+    page.click("#samples button:nth-child(2)")
+    page.wait_for_selector("#top input", timeout=LONG)
+    for count, method in enumerate(("GradCAM", "Gradient"), 1):
+        page.select_option("#method", method)
+        page.click("#explain")
+        finished(page, count)
+    expect(page.locator(".pane:visible h3")).to_have_text("Gradient")
+    page.select_option("#method", "ExtremalPerturbation")
+    explained(page, areas="20")
+    expect(page.locator("#message")).to_contain_text("Did you mean 0.2 (20 %)?")
+    expect(page.locator(".pane:visible h3")).to_have_text("Gradient")
+    page.click("#history button:has-text('Grad-CAM')")
+    expect(page.locator(".pane:visible h3")).to_have_text("Grad-CAM")
+    expect(page.locator("#history button[aria-current]")).to_have_text("Egyptian cat · Grad-CAM")
+
+
+def test_a_search_without_matches_says_so(page):
+    from playwright.sync_api import expect
+
+    page.click("#samples button:nth-child(2)")
+    page.wait_for_selector("#top input", timeout=LONG)
+    page.fill("#search", "zzqq")
+    expect(page.locator("#none")).to_have_text("No class has \u201czzqq\u201d in its name.")
+    page.fill("#search", "teap")
+    expect(page.locator("#none")).to_have_text("")
+
+
+def test_a_layer_is_chosen_from_a_list_and_each_field_has_a_sentence(page):
+    from playwright.sync_api import expect
+
+    page.click("#samples button:nth-child(2)")
+    page.wait_for_selector("#top input", timeout=LONG)
+    page.select_option("#method", "GradCAM")
+    settings_opened(page)
+    expect(page.locator("#settings select[name=layer] option:checked")).to_have_text("head, 1280 \u00d7 7 \u00d7 7")
+    page.select_option("#settings select[name=layer]", "blocks.10")
+    page.click("#explain")
+    finished(page)
+    page.select_option("#method", "ExtremalPerturbation")
+    silent = page.evaluate(
+        """() => [...document.querySelectorAll('#question input:not([type=radio]), #question select')].filter((field) =>
+        !(document.getElementById(field.getAttribute('aria-describedby'))?.textContent)).map((field) => field.outerHTML)"""
+    )
+    assert silent == []
+
+
+def test_a_closed_page_frees_its_tab(browser, explorer):
+    server, address = explorer
+    before = {tab.name for tab in server.tabs}
+    for page in paged(browser, address):
+        (own,) = {tab.name for tab in server.tabs} - before
+        page.goto("about:blank")
+        deadline = time.monotonic() + LONG / 1000
+        while own in {tab.name for tab in server.tabs}:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_what_an_explanation_may_claim_is_tested_on_the_page(page):
+    from playwright.sync_api import expect
+
+    page.click("#samples button:nth-child(2)")
+    page.wait_for_selector("#top input", timeout=LONG)
+    page.check("#certify")
+    explained(page, steps=10, areas="0.2")
+    expect(page.locator("#status")).to_contain_text("Testing claim", timeout=LONG)
+    finished(page)
+    expect(page.locator(".claims li")).to_have_count(7)
+    shot(page, "certificate")
+
+
+def test_a_shared_server_needs_the_token_of_its_address(browser):
+    from sfumato.web.app import Explorer
+    from sfumato.web.guard import Hosts
+
+    shared = Explorer(sfumato.models.load("lite0"), Hosts.of("0.0.0.0"), "secret")  # noqa: S104  # it listens elsewhere
+    with serving(shared) as address:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(address)
+        page.wait_for_selector("#message:has-text('This server needs the token of its address')")
+        page.goto(f"{address}#token=secret")
+        page.reload()
+        page.wait_for_selector("body[data-ready=yes]")
+        context.close()

@@ -10,13 +10,14 @@ import timm
 import torch
 import torchvision
 import transformers
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import nn
 
 from sfumato import methods, models, samples
 from sfumato.data import labels, pictures
 from sfumato.models.anatomy import LAYER_METHODS, describe
 from sfumato.models.classifier import Classifier, Preparation
+from sfumato.models.transforms import MOST_PIXELS, prepared_by
 
 
 def convnet(classes=5):
@@ -131,6 +132,47 @@ def test_without_a_size_the_whole_picture_is_shown_with_its_shorter_side_resized
     torch.testing.assert_close(preparation(Image.fromarray(values)), torch.from_numpy(values).permute(2, 0, 1) / 255)
     assert preparation(Image.new("RGB", (80, 40))).shape == (3, 20, 40)
     assert preparation(Image.new("RGB", (10, 300))).shape == (3, 600, 20)
+
+
+@pytest.mark.parametrize("preparation", [Preparation(size=16, resize=20), Preparation(size=30, resize=30)])
+@pytest.mark.parametrize("size", [(300, 7), (5, 400), (33, 20)])
+def test_of_a_long_picture_only_the_part_that_is_shown_is_resized(monkeypatch, preparation, size):
+    values = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    smooth = Image.fromarray(values).filter(ImageFilter.GaussianBlur(2))
+    expected = preparation.restore(preparation(smooth))
+    monkeypatch.setattr("sfumato.models.classifier.MOST_PIXELS", 1)
+    # Bytes are rounded twice, and a place is a number of single precision.
+    torch.testing.assert_close(preparation.restore(preparation(smooth)), expected, atol=2.1 / 255, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1)])
+def test_a_small_file_cannot_take_much_memory_when_it_is_resized(monkeypatch, size):
+    picture, made = Image.new("RGB", size, "red"), []
+
+    def resize(self, of_size, *settings):
+        made.append(of_size[0] * of_size[1])
+        assert made[-1] <= MOST_PIXELS
+        return original(self, of_size, *settings)
+
+    strict = [Preparation(size=None), Preparation(antialias=False), prepared_by(_resized_and_cut)]
+    original = Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", resize)
+    assert Preparation()(picture).shape == (3, 224, 224)
+    assert made == [224 * 224]
+    for preparation in strict:
+        with pytest.raises(ValueError, match=r"100000.* would be resized to .* for the network; expected at most"):
+            preparation(picture)
+    with pytest.raises(ValueError, match="Crop it first"):
+        strict[-1].window(size)
+    assert max(made) == 224 * 224
+
+
+def _resized_and_cut(picture):
+    """What most transforms do."""
+    width, height = (side * 40 // min(picture.size) for side in picture.size)
+    left, top = (width - 32) // 2, (height - 32) // 2
+    cut = picture.resize((width, height)).crop((left, top, left + 32, top + 32))
+    return torch.from_numpy(np.array(cut)).permute(2, 0, 1) / 255
 
 
 def test_without_antialiasing_an_input_looks_at_the_nearest_pixels_only():

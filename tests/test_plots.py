@@ -171,10 +171,8 @@ def test_an_animation_shows_what_the_network_saw(game):
 
     given, net, picture = made_with(Constant(1.5), game=game), classifier(), torch.rand(1, 3, 24, 32)
     inputs = net.preparation.normalised(picture)
-    asked = Question(None, None, 0, None)
-    file = animation(
-        "PNG", "image/apng", Answer(asked, TabPicture("a", Image.new("RGB", (32, 24)), inputs), given), net
-    )
+    asked = Question(None, "", None, 0, "", None)
+    file = animation("PNG", "image/apng", Answer(asked, TabPicture("a", b"", inputs), given), net)
     masks = given.masks[0] if game["keep"] else 1 - given.masks[0]
     seen = net.restore(Constant(1.5)(inputs)(masks, torch.zeros(3, dtype=torch.long)))
     with Image.open(io.BytesIO(file.content)) as frames:

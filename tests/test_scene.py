@@ -112,3 +112,11 @@ def test_the_perturbed_picture_is_what_the_network_saw():
     torch.testing.assert_close(
         seen[20, 26], torch.full((3,), 0.5), atol=0.02, rtol=0
     )  # hidden: the mean of the network
+
+
+@pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1)])
+def test_of_a_picture_that_is_a_strip_only_the_input_is_shown(size):
+    net = classifier(**CROPS)
+    view = scene(Image.new("RGB", size, "red"), (32, 32), net)
+    assert (view.picture.shape, view.is_input, view.is_cropped) == ((3, 32, 32), True, False)
+    torch.testing.assert_close(view.picture, torch.tensor([1.0, 0, 0]).view(3, 1, 1).expand(3, 32, 32))

@@ -2,6 +2,8 @@
 
 import io
 import json
+import logging
+import re
 import socket
 import struct
 import threading
@@ -27,14 +29,19 @@ from sfumato import cli
 from sfumato.attribution import Attribution
 from sfumato.methods import ExtremalPerturbation
 from sfumato.models import Classifier, Preparation
+from sfumato.scores import Logit
 from sfumato.settings import as_json
 from sfumato.web import app as answers
-from sfumato.web import explaining, exports, uploads, warm_up
+from sfumato.web import explaining, exports, guard, jobs, tabs, uploads, warm_up
 from sfumato.web.app import Explorer
-from sfumato.web.jobs import MOST_JOBS, BusyError, CancelledError, Job, JobQueue
-from sfumato.web.tabs import JOBS, PICTURES, TABS, TabPicture, Tabs
+from sfumato.web.guard import Hosts
+from sfumato.web.jobs import MOST_JOBS, MOST_OF_CLIENT, BusyError, CancelledError, Job, JobQueue
+from sfumato.web.tabs import JOBS, OF_CLIENT, PICTURES, TABS, TabPicture, Tabs
 
 HOST = "127.0.0.1:8765"
+LOCAL = Hosts.of("127.0.0.1")
+EVERYWHERE = "0.0.0.0"  # noqa: S104  # given, not bound
+QUESTION = explaining.Question(ExtremalPerturbation(), "Extremal perturbations", Logit(0), 0, "red", None)
 LONG = 600  # seconds, for a machine that is busy
 
 
@@ -58,7 +65,7 @@ def classifier():
 
 @pytest.fixture
 def client():
-    explorer = Explorer(classifier(), [HOST])
+    explorer = Explorer(classifier(), LOCAL)
     with TestClient(explorer.app(), base_url=f"http://{HOST}") as opened:
         yield opened
 
@@ -106,6 +113,17 @@ def ended(client, tab, **question):
     answer = asked(client, tab, **question)
     assert answer.status_code == 201, answer.text
     return answer.json()["job"], heard(client, tab, answer.json()["job"])[-1]
+
+
+def shown(done, role="mask"):
+    """The pictures of a role in the panel of an answer."""
+    addresses = re.findall(rf'<img src="([^"]*)"[^>]*data-role="{role}"', done["section"])
+    return [Image.open(io.BytesIO(b64(address))) for address in addresses]
+
+
+def written(done, name):
+    """The numbers of an attribute in the panel of an answer."""
+    return [float(value) for value in re.findall(rf'data-{name}="([^"]*)"', done["section"])]
 
 
 # Pictures
@@ -200,17 +218,18 @@ def test_an_explanation_evolves_and_ends(client, tab):
     events = heard(client, tab, job)
     done = events[-1]
     assert done["type"] == "done"
-    assert done["achieved"] == pytest.approx([0.2, 0.5], abs=1e-3)
-    assert len(done["masks"]) == 2
-    assert Image.open(io.BytesIO(b64(done["masks"][0]))).size == (32, 32)
+    assert written(done, "area") == pytest.approx([0.2, 0.5], abs=1e-3)
+    assert [mask.size for mask in shown(done)] == [(32, 32)] * 2
+    assert len(shown(done, "picture")) == 1
+    assert done["title"] == "red · Extremal perturbations"
 
 
 def test_what_each_restart_found_comes_with_its_score(client, tab):
     _, done = ended(client, tab, settings={"steps": 60, "areas": [0.2, 0.5]})
-    assert [len(sets) for sets in done["alternatives"]] == [2, 2]
-    assert [len(scores) for scores in done["alternative_scores"]] == [2, 2]
-    white = [np.mean(np.array(Image.open(io.BytesIO(b64(sets[0]))))) / 255 for sets in done["alternatives"]]
-    assert white == pytest.approx([0.2, 0.5], abs=1 / 32**2)
+    assert len(written(done, "score")) == 6  # of the answer and of two restarts, for two areas
+    white = [np.mean(np.array(mask)) / 255 for mask in shown(done, "restart")]
+    assert white == pytest.approx([0.2, 0.5, 0.2, 0.5], abs=1 / 32**2)
+    assert written(done, "restart") == [1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("method", ["Gradient", "GradCAM", "RISE", "MeaningfulPerturbation", "Centre"])
@@ -218,7 +237,7 @@ def test_other_methods_give_maps(client, tab, method):
     settings = {"RISE": {"samples": 20}, "MeaningfulPerturbation": {"steps": 2}}.get(method, {})
     _, done = ended(client, tab, method=method, settings=settings)
     assert done["type"] == "done", done
-    assert Image.open(io.BytesIO(b64(done["map"]))).size == (32, 32)
+    assert shown(done)[0].size == (32, 32)
 
 
 @pytest.mark.filterwarnings("ignore:the score of input 0 does not change")
@@ -228,7 +247,7 @@ def test_masks_that_change_nothing_are_said_to_be_such(client, tab, question):
     assert "warning" not in done
     unmoved = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
     nn.init.zeros_(unmoved[1].weight)
-    explorer = Explorer(replace(classifier(), net=unmoved.eval()), [HOST])
+    explorer = Explorer(replace(classifier(), net=unmoved.eval()), LOCAL)
     with TestClient(explorer.app(), base_url=f"http://{HOST}") as other:
         _, done = ended(other, opened(other), **question)
     assert done["type"] == "done", done
@@ -239,37 +258,38 @@ def test_channels_of_a_layer(client, tab):
     _, done = ended(client, tab, method="ExtremalChannels", settings={"steps": 2, "counts": [1, 3]})
     assert done["type"] == "done", done
     assert len(done["channels"]) == 6
-    assert done["masks"] == []
+    assert done["masks"] is False
 
 
 def test_the_smallest_area_comes_with_its_curve(client, tab):
     _, done = ended(client, tab, keep=0.5, settings={"steps": 3})
     assert done["type"] == "done", done
-    assert len(done["curve"]["areas"]) == len(done["curve"]["scores"])
-    assert 0 < done["curve"]["smallest"] <= 1
+    assert done["section"].count('class="tried"') > 1
+    assert "The smallest area that keeps the score wanted" in done["section"]
 
 
 def test_the_report_of_a_search_shows_its_curve(client, tab, tmp_path):
     job, done = ended(client, tab, keep=0.5, settings={"steps": 3})
     page = client.get(f"/api/jobs/{job}/export/html", headers=tab).text
-    assert page.count('class="tried"') == len(done["curve"]["areas"])
+    assert page.count('class="tried"') == done["section"].count('class="tried"')
     assert 'class="least"' in page
     assert "The smallest area that keeps the score wanted" in page
     (tmp_path / "result.safetensors").write_bytes(
         client.get(f"/api/jobs/{job}/export/safetensors", headers=tab).content
     )
     told = sfumato.load(tmp_path / "result.safetensors").about["smallest"]
-    assert told["scores"] == pytest.approx(done["curve"]["scores"], rel=1e-5)
+    assert len(told["scores"]) == page.count('class="tried"')
 
 
 @pytest.mark.parametrize("name", ["GradientShap", "InputXGradient", "IntegratedGradients", "Occlusion"])
 def test_methods_of_captum_s_that_need_no_arguments(client, tab, name):
     pytest.importorskip("captum", reason="Captum is not installed")
     offered = client.post("/api/tabs", headers={"x-sfumato": "new"}).json()["methods"]
-    assert {"name": f"captum:{name}", "settings": {}, "finds_smallest": False} in offered
+    entry = next(entry for entry in offered if entry["name"] == f"captum:{name}")
+    assert (entry["title"], entry["settings"]) == (f"{name} (Captum)", {})
     _, done = ended(client, tab, method=f"captum:{name}", settings={})
     assert done["type"] == "done", done
-    assert Image.open(io.BytesIO(b64(done["map"]))).size == (32, 32)
+    assert shown(done)[0].size == (32, 32)
 
 
 def test_the_page_asks_each_method_for_its_own_game():
@@ -299,7 +319,9 @@ def test_a_method_that_tells_no_steps_ends_with_the_network_s_next_answer():
 def test_a_contrast_is_another_score(client, tab):
     _, plain = ended(client, tab)
     _, contrast = ended(client, tab, against=1)
-    assert contrast["whole"] != plain["whole"]
+    assert contrast["title"] == "red, not green · Extremal perturbations"
+    scores = [re.search(r"Scores: (\S+) of the whole input", done["section"])[1] for done in (plain, contrast)]
+    assert scores[0] != scores[1]
 
 
 @pytest.mark.parametrize(
@@ -326,7 +348,7 @@ def test_a_contrast_is_another_score(client, tab):
         ({"keep": 90}, "keep is a share"),
         (
             {"keep": 0.9, "method": "Gradient", "settings": {}},
-            "cannot search for the smallest area; choose one of ExtremalChannels, ExtremalPerturbation",
+            "cannot search for the smallest area; choose one of Extremal channels, Extremal perturbations",
         ),
     ],
 )
@@ -347,8 +369,8 @@ def test_words_that_are_none(client, tab, content):
     assert client.post("/api/jobs", content=content, headers=tab).status_code == 400
 
 
-def test_classes_are_found_by_name(client):
-    headers = {"x-sfumato": "new"}
+def test_classes_are_found_by_name(client, tab):
+    headers = tab
     assert client.get("/api/classes?q=crim", headers=headers).json() == [{"index": 0, "label": "red, crimson"}]
     assert [each["index"] for each in client.get("/api/classes?q=e", headers=headers).json()] == [0, 1, 2]
     assert client.get("/api/classes?q=2", headers=headers).json()[0]["label"] == "blue"
@@ -370,7 +392,8 @@ def test_exports(client, tab, tmp_path):
     assert len(answers["coco"].json()["annotations"]) == 2
     for kind in ("apng", "gif"):
         assert Image.open(io.BytesIO(answers[kind].content)).n_frames == 3
-    assert "red, crimson" in answers["html"].text
+    assert "<h2" in answers["html"].text
+    assert "red</h2>" in answers["html"].text
     assert client.get(f"/api/jobs/{job}/export/exe", headers=tab).status_code == 404
 
 
@@ -381,7 +404,7 @@ def test_an_animation_shows_what_the_network_saw(game):
     masks[..., :4] = 1
     about = {"method": as_json(ExtremalPerturbation(game=game))}
     result = Attribution(map=torch.zeros(1, 1, 32, 32), masks=masks, about=about)
-    found = explaining.Answer(None, TabPicture("noise", noise, classifier().prepare(noise)[None]), result)
+    found = explaining.Answer(QUESTION, TabPicture("noise", b"", classifier().prepare(noise)[None]), result)
     file = exports.animation("PNG", "image/apng", found, classifier())
     seen, whole = (np.asarray(frame.copy()) for frame in ImageSequence.Iterator(Image.open(io.BytesIO(file.content))))
     same = [np.array_equal(seen[:, columns], whole[:, columns]) for columns in (slice(12), slice(20, 32))]
@@ -410,7 +433,10 @@ def test_nobody_else_reaches_a_tabs_pictures_and_jobs(client, tab):
         {"x-sfumato": "new", "origin": "https://elsewhere.example"},
         {"x-sfumato": "new", "origin": "null"},
         {"x-sfumato": "new", "host": "rebound.example:8765"},
-        {"x-sfumato": "new", "host": "127.0.0.1:1"},
+        {"x-sfumato": "new", "host": "127.0.0.1.example:8765"},
+        {"x-sfumato": "new", "host": "[::1"},
+        {"x-sfumato": "new", "host": "192.168.1.7:8765"},  # as only this machine is served
+        {"x-sfumato": "new", "origin": "http://127.0.0.1:3000"},  # another server of this machine
     ],
 )
 def test_other_pages_are_turned_away(client, headers):
@@ -451,7 +477,7 @@ def served(monkeypatch):
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         listener.bind(("127.0.0.1", 0))
         address = listener.getsockname()
-        explorer = Explorer(classifier(), [f"127.0.0.1:{address[1]}"])
+        explorer = Explorer(classifier(), LOCAL)
         server = slow_clients.server(explorer.app())
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -520,6 +546,29 @@ def test_who_never_reads_is_cut_off_and_the_job_ends(served, monkeypatch):
         line.sendall(request(address, f"GET /api/jobs/{name}/events", f"x-sfumato: {tab.name}"))
         finished([tab.jobs[name]])
     assert tab.jobs[name].last_event["type"] == "cancelled"
+
+
+@pytest.mark.parametrize("path", ["/api/pictures", "/"])
+def test_a_body_that_is_no_http_is_refused_once(served, path):
+    explorer, address = served
+    heard, log = [], logging.Handler()
+    log.emit = lambda record: heard.append(record.levelname)
+    logging.getLogger("uvicorn.error").addHandler(log)
+    try:
+        tab = f"x-sfumato: {explorer.tabs.open().name}"
+        head = request(address, f"POST {path}", tab, "transfer-encoding: chunked")
+        with socket.create_connection(address) as line:
+            line.settimeout(LONG)
+            line.sendall(head)
+            time.sleep(0.05)  # so that the application waits for the body
+            line.sendall(b"zz\r\n")
+            answer = line.makefile("rb").read()
+    finally:
+        logging.getLogger("uvicorn.error").removeHandler(log)
+    if path != "/":  # which is answered before the body
+        assert answer.startswith(b"HTTP/1.1 400")
+    assert b"default-src 'none'" in answer
+    assert "ERROR" not in heard
 
 
 def test_a_crowd_that_says_nothing_stops_nobody(served, monkeypatch):
@@ -699,3 +748,364 @@ def test_what_is_kept_is_bounded():
         job.run()
         last.keep_job(job)
     assert len(last.jobs) == JOBS
+
+
+# Shared with other machines
+
+
+def test_the_server_answers_to_its_names_at_any_port(client):
+    """As a tunnel has a port of its own."""
+    for host in ("localhost:9000", "127.0.0.1:1", "[::1]:8765", "LOCALHOST"):
+        headers = {"x-sfumato": "new", "host": host, "origin": f"http://{host}"}
+        assert client.post("/api/tabs", headers=headers).status_code == 200
+
+
+def test_a_shared_server_needs_its_token():
+    explorer = Explorer(classifier(), Hosts.of(EVERYWHERE, ["Lab.example.org"], ["box"]), token="secret")  # noqa: S106  # of a test
+    with TestClient(explorer.app(), base_url="http://192.168.1.7:8765") as client:
+        assert client.get("/").status_code == 200  # the page has nothing of anybody
+        for token, status in ((None, 403), ("", 403), ("secre", 403), ("s\u00e9cret", 403), ("secret", 200)):
+            own = {} if token is None else {"x-sfumato-token": token.encode()}
+            assert client.post("/api/tabs", headers={"x-sfumato": "new", **own}).status_code == status
+        assert client.get("/api/classes?q=red", headers={"x-sfumato": "new"}).status_code == 410
+        token = {"x-sfumato": "new", "x-sfumato-token": "secret"}
+        for host, status in (
+            ("box:1", 200),
+            ("lab.example.org", 200),
+            ("[fe80::1]:8765", 200),
+            ("rebound.example", 403),
+        ):
+            assert client.post("/api/tabs", headers={**token, "host": host}).status_code == status
+        proxied = {**token, "host": "127.0.0.1:8765", "origin": "https://lab.example.org"}
+        assert client.post("/api/tabs", headers=proxied).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["", "lab.example.org:8000", "https://lab.example.org", "a b", "fe80::1"])
+def test_an_allowed_host_is_a_name(name):
+    with pytest.raises(ValueError, match="an allowed host is a name without a port, such as lab.example.org; got"):
+        Hosts.of("127.0.0.1", [name])
+
+
+ALONE = {"127.0.0.1": True, "localhost": True, "::1": True, EVERYWHERE: False, "box": False}
+
+
+@pytest.mark.parametrize(("host", "alone"), ALONE.items())
+def test_which_servers_only_this_machine_reaches(host, alone):
+    assert guard.is_loopback(host) == alone
+
+
+def test_serve_prints_the_token_of_a_shared_server_and_a_warning(monkeypatch):
+    pytest.importorskip("uvicorn", reason="the page is served by uvicorn")
+    served = []
+    monkeypatch.setattr("sfumato.models.load", lambda *_: classifier())
+    monkeypatch.setattr(
+        "sfumato.web.slow_clients.server", lambda app: SimpleNamespace(run=lambda **_: served.append(app))
+    )
+    shared = CliRunner().invoke(
+        cli.app, ["serve", "--port", "0", "--host", EVERYWHERE, "--allowed-host", "lab.example.org"]
+    )
+    assert shared.exit_code == 0, shared.output
+    token = re.search(r"http://(?!0\.0\.0\.0)\S+:\d+/#token=(\S{20,}) ", shared.output)[1]
+    assert "Other machines can reach it" in shared.output
+    with TestClient(served[0], base_url="http://lab.example.org") as client:
+        assert client.post("/api/tabs", headers={"x-sfumato": "new", "x-sfumato-token": token}).status_code == 200
+        assert client.post("/api/tabs", headers={"x-sfumato": "new"}).status_code == 403
+    alone = CliRunner().invoke(cli.app, ["serve", "--port", "0"])
+    assert "token" not in alone.output
+    wrong = CliRunner().invoke(cli.app, ["serve", "--port", "0", "--allowed-host", "lab.example.org:80"])
+    assert wrong.exit_code != 0
+    assert "an allowed host is a name without a port" in wrong.output
+
+
+def test_every_error_is_a_sentence_with_the_protecting_headers(client, tab, monkeypatch):
+    job, _ = ended(client, tab)
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    def broken(*_):
+        raise TypeError("of no use")
+
+    answers_ = [client.get("/nowhere"), client.put("/api/tabs", headers=tab), client.get("/samples/nothing")]
+    monkeypatch.setitem(exports.KINDS, "gif", full_disk)
+    answers_.append(client.get(f"/api/jobs/{job}/export/gif", headers=tab))
+    monkeypatch.setitem(exports.KINDS, "gif", broken)
+    answers_.append(client.get(f"/api/jobs/{job}/export/gif", headers=tab))
+    assert [answer.status_code for answer in answers_] == [404, 405, 404, 503, 500]
+    for answer in answers_:
+        assert answer.json()["message"]
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "No space left on device" in answers_[3].json()["message"]
+
+
+class Raising(Toy):
+    def forward(self, inputs):
+        raise RuntimeError("out of memory")
+
+
+class Endless(Toy):
+    def forward(self, inputs):
+        return super().forward(inputs) * float("nan")
+
+
+@pytest.mark.parametrize(
+    ("net", "said"), [(Raising, "RuntimeError: out of memory"), (Endless, "not all finite numbers")]
+)
+def test_a_network_that_fails_is_said(net, said):
+    explorer = Explorer(replace(classifier(), net=net().eval()), LOCAL)
+    with TestClient(explorer.app(), base_url=f"http://{HOST}") as client:
+        answer = handed_in(client, opened(client))
+    assert answer.status_code == 422
+    assert said in answer.json()["message"]
+
+
+# Memory
+
+
+def test_a_strip_of_pixels_is_served_and_an_input_that_is_too_large_is_refused(client, tab):
+    assert handed_in(client, tab, encoded(square(size=(1, 100_000)))).status_code == 200
+    whole = replace(classifier(), preparation=Preparation(None, 32, mean=(0.5,) * 3, std=(0.25,) * 3))
+    with TestClient(Explorer(whole, LOCAL).app(), base_url=f"http://{HOST}") as other:
+        for size, said in (
+            ((1, 100_000), "would be resized to 32 × 3200000"),
+            ((1, 2000), "an input of 32 × 64000 pixels"),
+        ):
+            answer = handed_in(other, opened(other), encoded(square(size=size)))
+            assert answer.status_code == 422
+            assert said in answer.json()["message"]
+
+
+def test_the_pictures_of_all_tabs_have_a_bound(client, monkeypatch):
+    mine, other = opened(client), opened(client)
+    first = handed_in(client, mine).json()["picture"]
+    monkeypatch.setattr(tabs, "MEMORY", 40_000)  # an input has 12,288 bytes
+    for _ in range(4):
+        last = handed_in(client, other).json()["picture"]
+    question = {"target": 0, "settings": {"steps": 1, "areas": [0.2]}}
+    answers_ = [
+        client.post("/api/jobs", content=json.dumps({"picture": picture, **question}), headers=tab)
+        for picture, tab in ((first, mine), (last, other))
+    ]
+    assert [answer.status_code for answer in answers_] == [404, 201]
+
+
+def test_who_has_most_is_forgotten_first(monkeypatch):
+    every = Tabs()
+    quiet, busy = every.open("quiet"), [every.open("busy") for _ in range(2)]
+    small, large = (TabPicture(str(size), b"x" * size, torch.zeros(0)) for size in (10, 60))
+    quiet.keep_picture(small)
+    for tab in busy:
+        tab.keep_picture(large)
+    monkeypatch.setattr(tabs, "MEMORY", 100)
+    every.keep_within_memory()
+    assert [len(tab.pictures) for tab in (quiet, *busy)] == [1, 0, 1]
+
+
+def test_results_count_and_are_forgotten_before_pictures(monkeypatch):
+    every = Tabs()
+    tab = every.open()
+    tab.keep_picture(TabPicture("a", b"x" * 60, torch.zeros(0)))
+    job = Job(tab.name, lambda _: {"type": "done"}, memory=60)
+    job.run()
+    tab.keep_job(job)
+    monkeypatch.setattr(tabs, "MEMORY", 100)
+    every.keep_within_memory()
+    assert (len(tab.pictures), len(tab.jobs)) == (1, 0)
+
+
+def test_a_result_knows_its_bytes(client):
+    explorer = Explorer(classifier(), LOCAL)
+    with TestClient(explorer.app(), base_url=f"http://{HOST}") as other:
+        tab = opened(other)
+        job, done = ended(other, tab)
+        assert explorer.tabs.find(tab["x-sfumato"]).jobs[job].memory > len(done["section"]) + 2 * 32 * 32 * 4
+
+
+def test_a_closed_tab_is_forgotten_and_its_jobs_end():
+    explorer = Explorer(classifier(), LOCAL)
+    with TestClient(explorer.app(), base_url=f"http://{HOST}") as client:
+        tab = opened(client)
+        name = asked(client, tab, settings={"steps": 1000, "areas": [0.2]}).json()["job"]
+        job = explorer.tabs.find(tab["x-sfumato"]).jobs[name]
+        assert client.delete("/api/tab", headers=tab).status_code == 204
+        finished([job])
+        assert job.last_event == {"type": "cancelled"}
+        assert handed_in(client, tab).status_code == 410
+        assert list(explorer.tabs) == []
+
+
+def test_the_tabs_of_a_client_have_a_bound():
+    every = Tabs()
+    other, first = every.open("other"), every.open("one")
+    for _ in range(OF_CLIENT):
+        last = every.open("one")
+    assert [every.find(tab.name) is not None for tab in (other, first, last)] == [True, False, True]
+
+
+def test_only_some_pictures_of_a_client_are_received_at_once(client, tab, monkeypatch):
+    monkeypatch.setattr(answers, "AT_ONCE", 0)
+    answer = handed_in(client, tab)
+    assert answer.status_code == 429
+    assert "on their way" in answer.json()["message"]
+
+
+# Jobs that nobody follows
+
+
+def test_a_job_that_nobody_follows_ends(monkeypatch):
+    monkeypatch.setattr(jobs, "PATIENCE", 0.05)
+    queue = JobQueue()
+
+    def work(job):
+        for index in range(10**6):
+            job.report({"type": "step", "index": index, "steps": 10**6})
+            time.sleep(0.001)
+
+    alone, followed = Job("a", work), Job("b", lambda _: {"type": "done"})
+    followed.follow()
+    for job in (alone, followed):
+        queue.submit(job)
+    finished([alone, followed])
+    queue.close()
+    assert [job.last_event["type"] for job in (alone, followed)] == ["cancelled", "done"]
+
+
+def test_waiting_jobs_that_nobody_follows_make_room(monkeypatch):
+    queue = JobQueue()
+    waiting_jobs, _, let_go = waiting(queue, *["a"] * MOST_JOBS)
+    monkeypatch.setattr(jobs, "PATIENCE", 0)
+    time.sleep(0.01)
+    queue.submit(Job("a", lambda _: {"type": "done"}))  # which would be one too many
+    assert all(job.ended for job in waiting_jobs)
+    let_go.set()
+    queue.close()
+
+
+def test_clients_take_turns_and_so_do_the_tabs_of_each():
+    queue, order = JobQueue(), []
+    _, _, let_go = waiting(queue)
+    names = ("a1", "a1", "a2", "a3", "b1", "b1")
+    given = [Job(name, lambda job: order.append(job.tab) or {"type": "done"}, client=name[0]) for name in names]
+    for job in given:
+        queue.submit(job)
+    assert [queue.position(job) for job in given] == [1, 6, 3, 5, 2, 4]
+    let_go.set()
+    finished(given)
+    queue.close()
+    assert order == ["a1", "b1", "a2", "b1", "a3", "a1"]
+
+
+def test_a_client_has_its_share_only():
+    queue = JobQueue()
+    _, _, let_go = waiting(queue)
+    given = [Job(str(index), lambda _: {"type": "done"}, client="one") for index in range(MOST_OF_CLIENT)]
+    for job in given:
+        queue.submit(job)
+    with pytest.raises(BusyError, match=f"{MOST_OF_CLIENT} jobs from your machine are waiting"):
+        queue.submit(Job("more", lambda _: {}, client="one"))
+    queue.submit(other := Job("more", lambda _: {"type": "done"}, client="two"))
+    let_go.set()
+    finished([*given, other])
+    queue.close()
+
+
+# Names of files
+
+
+@pytest.mark.parametrize(
+    ("sent", "name"),
+    [
+        ("my cat.jpg", "my cat.jpg"),
+        ("C:\\photos\\cat.png", "cat.png"),
+        ("../../etc/passwd", "passwd"),
+        ("\u732b.jpg", "\u732b.jpg"),
+        ("a\u202egpj.exe", "agpj.exe"),
+        ("x" * 300 + ".jpeg", "x" * 95 + ".jpeg"),
+        ("...", "picture.png"),
+        ("", "picture.png"),
+        ("\ud800.png", "png"),
+    ],
+)
+def test_the_name_of_an_uploaded_file(sent, name):
+    assert uploads.file_name(sent) == name
+
+
+def test_files_have_the_name_of_the_picture(client, tab):
+    from urllib.parse import quote, unquote
+
+    own = {**tab, "x-file-name": quote("../Meine \u732b.jpg")}
+    noise = encoded(Image.effect_noise((40, 40), 80).convert("RGB"))
+    answer = client.post("/api/pictures", content=noise, headers=own).json()
+    assert answer["file"] == "Meine \u732b.jpg"
+    question = {"picture": answer["picture"], "target": 0, "settings": {"steps": 3, "areas": [0.5]}}
+    job = client.post("/api/jobs", content=json.dumps(question), headers=tab).json()["job"]
+    heard(client, tab, job)
+    coco, tensors = (client.get(f"/api/jobs/{job}/export/{kind}", headers=tab) for kind in ("coco", "safetensors"))
+    assert coco.json()["images"][0]["file_name"] == "Meine \u732b.jpg"
+    names = [unquote(answer.headers["content-disposition"].partition("''")[2]) for answer in (coco, tensors)]
+    assert names == ["Meine \u732b-red-coco.json", "Meine \u732b-red.safetensors"]
+
+
+def test_an_annotation_of_one_mask(client, tab):
+    noise = encoded(Image.effect_noise((40, 40), 80).convert("RGB"))
+    job, _ = ended(client, tab, content=noise, settings={"steps": 3, "areas": [0.5, 0.8]})
+    address = f"/api/jobs/{job}/export/coco"
+    (one,) = client.get(f"{address}?row=1", headers=tab).json()["annotations"]
+    assert one["area"] / 40**2 == pytest.approx(0.8, abs=0.05)
+    for row in ("2", "-1", "x", "9" * 99):
+        assert client.get(f"{address}?row={row}", headers=tab).status_code == 422
+
+
+# What the explanation may claim
+
+
+def test_what_an_explanation_may_claim_is_tested_and_shown(client, tab):
+    settings = {"steps": 3, "areas": [0.3]}
+    job = asked(
+        client, tab, content=encoded(Image.effect_noise((40, 40), 80).convert("RGB")), settings=settings, certify=True
+    )
+    events = heard(client, tab, job.json()["job"])
+    assert events[-1]["type"] == "done", events[-1]
+    assert "What the explanation may claim" in events[-1]["section"]
+    assert events[-1]["section"].count("<li><strong") == 7
+    page = client.get(f"/api/jobs/{job.json()['job']}/export/html", headers=tab).text
+    assert "What the explanation may claim" in page
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        (
+            {"method": "GradCAM", "settings": {}},
+            "only sets of places can be tested; choose one of Extremal order, Extremal",
+        ),
+        ({"settings": {"layer": "features"}}, "only sets of places of the picture can be tested; choose no layer"),
+        ({"certify": 1}, "certify is true or false; got 1"),
+    ],
+)
+def test_what_cannot_be_tested_is_said(client, tab, question, said):
+    answer = asked(client, tab, **({"certify": True} | question))
+    assert answer.status_code == 422
+    assert said in answer.json()["message"]
+
+
+def test_layers_come_from_a_list_and_methods_have_everyday_names(client):
+    offered = client.post("/api/tabs", headers={"x-sfumato": "new"}).json()
+    assert {layer["name"]: layer["text"] for layer in offered["layers"]} == {"features": "features, 6 × 32 × 32"}
+    titles = {entry["name"]: entry["title"] for entry in offered["methods"]}
+    assert (titles["GradCAM"], titles["Centre"]) == ("Grad-CAM", "Centre")
+    assert titles["ExtremalPerturbation"] == "Extremal perturbations"
+    assert all(entry["help"].endswith(".") for entry in offered["methods"])
+
+
+def test_the_crop_of_the_network_comes_with_the_picture(client, tab):
+    upright = square(size=(60, 40))
+    exif = upright.getexif()
+    exif[0x0112] = 6  # a quarter turn
+    told = handed_in(client, tab, encoded(upright, "JPEG", exif=exif)).json()
+    assert Image.open(io.BytesIO(b64(told["shown"]))).size == (40, 60)
+    assert told["window"] == pytest.approx([0, 0, 1, 1])
+    cropped = replace(classifier(), preparation=Preparation(32, 32, mean=(0.5,) * 3, std=(0.25,) * 3))
+    with TestClient(Explorer(cropped, LOCAL).app(), base_url=f"http://{HOST}") as other:
+        window = handed_in(other, opened(other), encoded(upright)).json()["window"]
+    assert window == pytest.approx([1 / 6, 0, 5 / 6, 1])

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ class Wanted:
         """
         if not self.certificate:
             return None
-        from sfumato.evidence import BetterThanChance, Calibration, SameAnswer, Survival, Survives
+        from sfumato.evidence import Calibration, SameAnswer, Survival, Survives
         from sfumato.evidence.certificate import Certify
         from sfumato.methods import GradCAM
 
@@ -59,16 +59,12 @@ class Wanted:
             _check_network("--survival", self.survival, survival.weights, classifier)
             _check_method(survival.method, method)
         grad_cam = classifier.placed(GradCAM())
-
-        def informed(claim: "Claim") -> "Claim":
-            if isinstance(claim, SameAnswer) and calibration is not None:
-                return SameAnswer(calibration)
-            if isinstance(claim, BetterThanChance) and grad_cam.layer:
-                return replace(claim, rivals=(*claim.rivals, grad_cam))
-            return claim
-
-        claims = tuple(map(informed, Certify().claims))
-        return Certify(claims if survival is None else (*claims, Survives(survival)))
+        default = Certify().with_rivals(*([grad_cam] if grad_cam.layer else []))
+        claims = [
+            SameAnswer(calibration) if isinstance(claim, SameAnswer) and calibration is not None else claim
+            for claim in default.claims
+        ]
+        return Certify((*claims, *([] if survival is None else [Survives(survival)])))
 
 
 def _check_network(option: str, file: Path | None, weights: str, classifier: "Classifier") -> None:
@@ -155,12 +151,6 @@ def key_of(certify: "Certify") -> str:
     from sfumato.settings import as_json
 
     return hashlib.sha256(json.dumps(as_json(certify), sort_keys=True).encode()).hexdigest()
-
-
-def findings(certificate: "Certificate") -> dict[str, Any]:
-    """What the summary of a result and its `about` say of a certificate."""
-    content = certificate.as_json()
-    return {name: content[name] for name in ("area", "holds", "findings")}
 
 
 ENDINGS = (".png", ".safetensors", ".json")

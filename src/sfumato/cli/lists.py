@@ -1,8 +1,6 @@
 """`sfumato models` and `sfumato methods`: what --model and --method take."""
 
-import sys
 from dataclasses import fields
-from typing import Any
 
 from sfumato.cli.tables import GAP, console, first_sentence, table
 
@@ -22,14 +20,14 @@ def models() -> None:
 
 def methods() -> None:
     """List the methods that --method takes, with their settings."""
-    from sfumato.runs.plans.catalogue import method_classes
+    from sfumato.runs.plans.catalogue import docstring, method_classes
 
     rows = table("method", "what", "settings")
     for name, cls in method_classes().items():
         settings = ", ".join(
             f"{field.name}={field.default}" for field in fields(cls) if isinstance(field.default, int | float | tuple)
         )
-        rows.add_row(name, _about(name, cls), settings)
+        rows.add_row(name, first_sentence(docstring(name, cls)), settings)
     terminal = console()
     longest = max(map(len, method_classes()))
     if terminal.width >= 2 * longest:
@@ -39,12 +37,3 @@ def methods() -> None:
         )  # said, as rich cuts what does not fit beside a column with a least width
         rows.columns[1].max_width, rows.columns[2].max_width = rest // 2, rest - rest // 2
     terminal.print(rows)
-
-
-def _about(name: str, cls: Any) -> str:
-    """The first sentence about a method: of its file, or of the class if the file has another method with the file's name."""
-    from sfumato.runs.plans.catalogue import file_name
-
-    return first_sentence(
-        sys.modules[cls.__module__].__doc__ if name.partition(":")[0] == file_name(cls) else cls.__doc__
-    )

@@ -74,7 +74,7 @@ def explain_with_masks(
             query, certificate = explanation.query, None
             if certify is not None:
                 certificate = evidence.certificate_of(certify, explanation.result, classifier, inputs, query)
-                explanation.search["certificate"] = evidence.findings(certificate)
+                explanation.search["certificate"] = certificate.summary()
                 evidence.write(certificate, query, classifier, task.request.out)
             elif task.request.overwrite:
                 evidence.forget(query, task.request.out)

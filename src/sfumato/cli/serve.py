@@ -1,5 +1,7 @@
 """`sfumato serve`: the explorer, a page in the browser."""
 
+import ipaddress
+import secrets
 import socket
 from typing import Annotated
 
@@ -15,15 +17,28 @@ def serve(
     model: Model = "lite0",
     checkpoint: Checkpoint = None,
     host: Annotated[
-        str, typer.Option(help="The address to listen at. By default, only this machine can reach it.")
+        str,
+        typer.Option(
+            help="The address to listen at. By default, only this machine can reach it; at 0.0.0.0 all can that know the token "
+            "in the printed address."
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 for any free port.", min=0, max=65535)] = 8765,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A further name that the server answers to, such as that of a proxy; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     device: Device = AUTO,
 ) -> None:
     """Serve a page that shows what a network needs to see; Ctrl-C ends it."""
     with reporting_errors():
         try:
             from sfumato.web.app import explorer_app
+            from sfumato.web.guard import Hosts, in_address, is_loopback
             from sfumato.web.slow_clients import server
             from sfumato.web.warm_up import warm_up
         except ModuleNotFoundError as error:
@@ -32,19 +47,42 @@ def serve(
             ) from error
         from sfumato import models
 
+        allowed = list(allowed_host or ())
+        Hosts.of(host, allowed)  # before the model is loaded
+        token = "" if is_loopback(host) else secrets.token_urlsafe(16)
         with _listen(host, port) as listener:
             port = listener.getsockname()[1]
             chosen = choose(device)
             classifier = models.load(model, checkpoint)
             place(classifier.net, chosen)
             warm_up(classifier)
-            url_host = f"[{host}]" if ":" in host else host
             where = in_words(chosen, device)
+            address = f"http://{in_address(_reachable(host))}:{port}/{f'#token={token}' if token else ''}"
             console().print(
-                f"http://{url_host}:{port}/ shows what {classifier.name} needs to see, on {where}; Ctrl-C ends it",
-                soft_wrap=True,
+                f"{address} shows what {classifier.name} needs to see, on {where}; Ctrl-C ends it", soft_wrap=True
             )
-            server(explorer_app(classifier, url_host, port)).run(sockets=[listener])
+            if token:
+                console().print(
+                    "Other machines can reach it. Give the address only to people who may use it: who has the token can use "
+                    "this machine to explain pictures, and the connection is not encrypted.",
+                    soft_wrap=True,
+                )
+            server(explorer_app(classifier, host, allowed, token)).run(sockets=[listener])
+
+
+def _reachable(host: str) -> str:
+    """The host for an address that other machines can open: this machine's own address, if it listens at all of them."""
+    try:
+        if not ipaddress.ip_address(host).is_unspecified:
+            return host
+    except ValueError:
+        return host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # an address for documentation: nothing is sent, but a route is chosen
+            return str(probe.getsockname()[0])
+        except OSError:
+            return socket.gethostname()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -18,6 +18,9 @@ EXTENSIONS = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", 
 BEYOND = 0.01
 """How far values may lie outside [0, 1], as values of resized pictures do. They are clamped to [0, 1]."""
 
+ROWS = 256
+"""How many rows of a picture of more than 8 bits are converted at once."""
+
 AnyPath = str | os.PathLike[str]
 
 
@@ -127,19 +130,25 @@ def _rgb(picture: Image.Image) -> Image.Image:
     if picture.has_transparency_data:
         coloured = picture.convert("RGBA")
         paper = Image.new("RGBA", coloured.size, "white")
-        return Image.alpha_composite(paper, coloured).convert("RGB")
+        paper.alpha_composite(coloured)  # in place, as pictures can be large
+        del coloured
+        return paper.convert("RGB")
     return picture.convert("RGB")  # makes a copy even of RGB, independent of the file
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """A grey picture with more than 8 bits, scaled so that its full scale becomes 255."""
-    values = np.asarray(picture).astype(np.float64)
+    values = np.asarray(picture)
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and np.isfinite(high)):  # also true for NaN
         raise ValueError(f"its values lie between {low:g} and {high:g}")
     scales = {"F": (1, 255, 65535), "I": (255, 65535, 2**31 - 1)}.get(picture.mode, (65535,))
     scale = next((scale for scale in scales if high <= scale), high)
-    return Image.fromarray(np.round(values * (255 / scale)).astype(np.uint8))
+    scaled = np.empty(values.shape, np.uint8)
+    for rows in range(0, len(values), ROWS):  # a large picture in double precision would take much memory
+        band = values[rows : rows + ROWS].astype(np.float64)
+        scaled[rows : rows + ROWS] = np.round(band * (255 / scale))
+    return Image.fromarray(scaled)
 
 
 def rgb(picture: Any, size: Sequence[int] | None = None) -> Tensor:

@@ -234,16 +234,17 @@ def run_pixels(run: Run) -> Tensor:
 
 def _not_black(path: Path, size: tuple[int, int]) -> Tensor:
     """The pixels of a picture file that are not black: `(height, width)`, bool."""
+    values, (width, height) = None, size
     try:
         with Image.open(path) as picture:
-            values = np.array(picture.convert("RGB") if len(picture.getbands()) > 1 or picture.mode == "P" else picture)
+            found = picture.size
+            if found == size:  # before it is decoded: a small file can have any number of pixels
+                several = len(picture.getbands()) > 1 or picture.mode == "P"
+                values = np.array(picture.convert("RGB") if several else picture)
     except Exception as error:  # for damaged files, decoders raise errors of any type
         raise ValueError(f"cannot read mask {str(path)!r}: {error}; expected an undamaged picture") from error
-    width, height = size
-    if values.shape[:2] != (height, width):
-        raise ValueError(
-            f"mask {str(path)!r} must have the picture's size {size}; got {values.shape[1]} × {values.shape[0]} pixels"
-        )
+    if values is None:
+        raise ValueError(f"mask {str(path)!r} must have the picture's size {size}; got {found[0]} × {found[1]} pixels")
     return torch.from_numpy((values != 0).reshape(height, width, -1).any(2))
 
 

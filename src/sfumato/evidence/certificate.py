@@ -1,7 +1,7 @@
 """A certificate: what an explanation's set of places may claim, each claim tested with the network."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxtyping import Bool
@@ -17,6 +17,7 @@ from sfumato.evidence.same_answer import SameAnswer
 from sfumato.evidence.steady import Steady
 from sfumato.evidence.suffices import Suffices
 from sfumato.evidence.tested import Tested, method_of, tested
+from sfumato.methods.method import Method
 from sfumato.model.arguments import WithArguments
 from sfumato.model.effects import Model
 from sfumato.model.of_pictures import PictureModel
@@ -62,6 +63,11 @@ class Certificate:
         return "\n".join(
             f"{MARKS[finding.holds]:<4}{finding.claim:<{width}}  {finding.sentence}" for finding in self.findings
         )
+
+    def summary(self) -> dict[str, Any]:
+        """What a result's `about` says of it as "certificate", in plain JSON: reports show it."""
+        content = self.as_json()
+        return {name: content[name] for name in ("area", "holds", "findings")}
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON of all but the sets."""
@@ -115,6 +121,14 @@ class Certify:
             if not isinstance(claim, Claim):
                 raise ValueError(f"claims must be claims such as Suffices(); got {claim!r}")
         check_number("keep", self.keep, "a share of the score", above=0, most=1)
+
+    def with_rivals(self, *methods: Method) -> "Certify":
+        """The same claims, where `BetterThanChance` compares the set with those of these methods too."""
+        claims = (
+            replace(claim, rivals=(*claim.rivals, *methods)) if isinstance(claim, BetterThanChance) else claim
+            for claim in self.claims
+        )
+        return replace(self, claims=tuple(claims))
 
     def __call__(
         self,

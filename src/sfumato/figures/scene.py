@@ -20,6 +20,10 @@ LARGEST = 1200
 """The longer side of a picture in a figure, in pixels. Larger pictures are reduced."""
 
 
+LEAST = 8
+"""The shorter side of what the network saw in a reduced picture, in pixels. Of longer pictures only the input is shown."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scene:
     """A picture, and the window of it that the network saw: left, top, right and bottom, in its pixels."""
@@ -105,10 +109,16 @@ def _of_picture(values: Float[Tensor, "3 H W"], size: Sequence[int], classifier:
     left, top, right, bottom = classifier.preparation.window((width, height))
     needed = max(size[0] / (bottom - top), size[1] / (right - left), 1.0)
     scale = min(needed, LARGEST / max(height, width))
+    if scale < needed and scale * min(right - left, bottom - top) < LEAST:  # a strip, such as 1 × 100,000 pixels
+        seen = classifier.restore(classifier.inputs_of(_eight_bits(values)))[0].float().cpu()
+        return Scene(seen, (0.0, 0.0, float(size[1]), float(size[0])))
     if scale != 1:
         of_size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        bytes_ = (255 * values).round().byte().movedim(0, -1).contiguous().numpy()
-        values = rgb(Image.fromarray(bytes_).resize(of_size, Image.Resampling.LANCZOS))
+        values = rgb(_eight_bits(values).resize(of_size, Image.Resampling.LANCZOS))
         x, y = of_size[0] / width, of_size[1] / height
         left, top, right, bottom = left * x, top * y, right * x, bottom * y
     return Scene(values, (left, top, right, bottom), is_input=False)
+
+
+def _eight_bits(values: Float[Tensor, "3 H W"]) -> Image.Image:
+    return Image.fromarray((255 * values).round().byte().movedim(0, -1).contiguous().numpy())

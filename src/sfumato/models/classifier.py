@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from sfumato.data.labels import find
 from sfumato.data.pictures import read
-from sfumato.models.transforms import TransformPreparation
+from sfumato.models.transforms import MOST_PIXELS, TransformPreparation, too_long
 from sfumato.scores import class_scores
 from sfumato.space.normalisation import IMAGENET_MEAN, IMAGENET_STD, Normalisation
 
@@ -64,14 +64,25 @@ class Preparation:
         return len(self.mean), side, side
 
     def __call__(self, picture: Image.Image) -> Float[Tensor, "C H W"]:
-        """The picture as a tensor, normalised."""
+        """The picture as a tensor, normalised.
+
+        Of a picture that is very long, only the part that the input shows is resized, so that memory has a bound. Raises
+        `ValueError` if the input itself would be too large, or if the part cannot be resized alone.
+        """
+        (width, height), crop = self._resized(picture.size)
+        is_long = width * height > MOST_PIXELS
+        if is_long and (self.size is None or not self.antialias):
+            raise too_long(picture.size, (width, height))
         picture = picture.convert("RGB" if len(self.mean) == 3 else "L")
-        (width, height), (left, top, right, bottom) = self._resized(picture.size)
+        if is_long:
+            picture = picture.resize((crop[2] - crop[0], crop[3] - crop[1]), self.resampling, self.window(picture.size))
+            return self.normalisation.seen(_as_tensor(picture), axes=2)
         if self.antialias:
             picture = picture.resize((width, height), self.resampling)
         values = _as_tensor(picture)
         if not self.antialias:
             values = interpolate(values[None], (height, width), mode="bilinear", align_corners=False)[0]
+        left, top, right, bottom = crop
         values = values[:, top:bottom, left:right]
         return self.normalisation.seen(values, axes=2)
 

@@ -27,6 +27,13 @@ FILTER = 3
 EXACT, ROUNDED = 0.02, 0.3
 """How far from whole pixels a resized length and the corner of a crop may be measured: of real numbers, of bytes."""
 
+MOST_PIXELS = 2**24
+"""The largest number of pixels that a picture may have when it is resized for a network, before it is cropped. A file with few
+pixels can be long: of 1 × 100,000 pixels, one whose shorter side becomes 256 pixels has 6.5 thousand million."""
+MARGIN = 1.25
+"""How much longer than the input's longer side the shorter side of a resized picture may be, before the crop. Transforms that
+crop most keep four fifths of it."""
+
 Box = tuple[float, float, float, float]
 
 
@@ -60,11 +67,26 @@ class TransformPreparation:
     @cached_property
     def shape(self) -> tuple[int, int, int]:
         """The shape (C, H, W) of the input for a square picture."""
-        channels, height, width = self(Image.new("RGB", (PROBE, PROBE))).shape
+        channels, height, width = self._input(Image.new("RGB", (PROBE, PROBE))).shape
         return channels, height, width
 
     def __call__(self, picture: Image.Image) -> Float[Tensor, "C H W"]:
-        """The picture as a tensor, normalised."""
+        """The picture as a tensor, normalised.
+
+        Raises `ValueError` for a picture that is so long that the transform may need too much memory. A transform does not
+        say what it makes in between; most make the shorter side a little longer than the input, and crop then.
+        """
+        self._check_length(picture.size)
+        return self._input(picture)
+
+    def _check_length(self, size: tuple[int, int]) -> None:
+        shorter, longer = sorted(size)
+        side = MARGIN * max(self.shape[1:])
+        resized = int(side), int(side * longer / shorter)
+        if resized[0] * resized[1] > MOST_PIXELS:
+            raise too_long(size, resized if size[0] == shorter else resized[::-1])
+
+    def _input(self, picture: Image.Image) -> Float[Tensor, "C H W"]:
         return _one_input(self.transform(picture.convert("RGB")), picture.size)
 
     def restore(self, inputs: Float[Tensor, "*N C H W"]) -> Float[Tensor, "*N 3 H W"]:
@@ -84,7 +106,9 @@ class TransformPreparation:
 
         For an input of width W, the pixel of column c covers the picture from l + c (r - l) / W to l + (c + 1) (r - l) / W,
         where l is left and r is right. If the transform pads, the window is larger than the picture.
+        Raises `ValueError` for a size that is too long, as a call does.
         """
+        self._check_length(size)
         if size not in self._windows:
             self._windows[size] = _window(self, size)
         return self._windows[size]
@@ -166,6 +190,14 @@ def _centre(transform: Callable[[Any], Any], picture: Any, side: int) -> Float[T
     """The values that a square picture of one colour gets; its border may be padded."""
     values = _one_input(transform(picture), (side, side))
     return values[:, values.shape[1] // 2, values.shape[2] // 2].double()
+
+
+def too_long(size: tuple[int, int], resized: tuple[int, int]) -> ValueError:
+    """The error about a picture of `size` (width, height) that would be resized to too many pixels."""
+    return ValueError(
+        f"a picture of {size[0]} × {size[1]} pixels would be resized to {resized[0]} × {resized[1]} for the network; expected "
+        f"at most {MOST_PIXELS} pixels. Crop it first: its longer side is too many times its shorter one"
+    )
 
 
 def _one_input(values: Any, size: tuple[int, int]) -> Float[Tensor, "C H W"]:

@@ -1,4 +1,4 @@
-"""The work of a job: parse the question of the page, run the method, and report its steps and its result."""
+"""The work of a job: parse the question of the page, run the method, test what it may claim, and report all steps."""
 
 import importlib.util
 import time
@@ -11,22 +11,29 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.attribution import Attribution
+from sfumato.data.labels import synonyms
+from sfumato.evidence.certificate import Certify
+from sfumato.evidence.claim import Claim
 from sfumato.figures.report.encoding import png
 from sfumato.figures.report.numbers import search_summary
+from sfumato.figures.report.panel import CERTIFICATE
+from sfumato.figures.report.results import Entry, section
 from sfumato.games import GAMES
-from sfumato.methods import Captum
+from sfumato.layers.outline import in_words, outline
+from sfumato.methods import Captum, GradCAM
 from sfumato.methods.extremal import ExtremalPerturbation, check_areas
+from sfumato.methods.extremal_order import ExtremalOrder
 from sfumato.methods.method import Method
 from sfumato.methods.sufficient import smallest
 from sfumato.metrics.likeness import stretched
-from sfumato.model.effects import hooked
+from sfumato.model.effects import device_of, hooked
 from sfumato.model.inputs import no_effect
 from sfumato.models import Classifier
-from sfumato.runs.plans.catalogue import exported, make
+from sfumato.runs.plans.catalogue import docstring, exported, make, method_classes
 from sfumato.scores import Contrastive, Logit, Score
 from sfumato.settings import is_whole
 from sfumato.web.images import SMALL
-from sfumato.web.jobs import DONE, STEP, CancelledError, Event, Job
+from sfumato.web.jobs import DONE, STEP, Event, Job
 from sfumato.web.tabs import TabPicture
 
 BETWEEN = 0.1
@@ -41,6 +48,8 @@ TOP = 12
 AREAS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
 """The areas of methods that have `areas`, unless the page sets them."""
 
+CAPTUM_HELP = "A method of the library Captum, with settings that suit pictures."
+
 STEPS = 60
 """The steps that the page suggests for a search for masks."""
 
@@ -50,10 +59,16 @@ class Question:
     """A question about a picture."""
 
     method: Any
+    title: str
+    """The method's everyday name."""
     score: Score
     target: int
+    label: str
+    """What is explained, in words."""
     keep: float | None
     """The share of the score that the smallest area should keep; `None` for the areas of the method."""
+    certify: bool = False
+    """Whether to test what the explanation may claim."""
 
     @classmethod
     def parse(cls, request: Mapping[str, Any], classifier: Classifier) -> "Question":
@@ -63,45 +78,70 @@ class Question:
         if against == target:
             raise ValueError("the two classes are the same; choose another one to set it against")
         score: Score = Logit(target) if against is None else Contrastive(target, against=against)
+        label, *other = [synonyms(classifier.labels[index])[0] for index in (target, against) if index is not None]
         keep = request.get("keep")
         if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 < keep <= 1):
             raise ValueError(f"keep is a share of the score, in (0, 1]; got {keep!r}")
         name = request.get("method", default_method())
         method = classifier.placed(_method(name, request.get("settings") or {}, classifier))
         if keep is not None and not method.finds_smallest:
-            suitable = ", ".join(name for name, cls in methods().items() if cls.finds_smallest)
-            raise ValueError(f"{name} cannot search for the smallest area; choose one of {suitable}")
-        return cls(method, score, target, keep)
+            suitable = ", ".join(title(cls) for cls in methods().values() if cls.finds_smallest)
+            raise ValueError(f"{title(type(method))} cannot search for the smallest area; choose one of {suitable}")
+        certify = request.get("certify", False)
+        if not isinstance(certify, bool):
+            raise ValueError(f"certify is true or false; got {certify!r:.80}")
+        if certify and not can_certify(type(method)):
+            suitable = ", ".join(title(cls) for cls in methods().values() if can_certify(cls))
+            raise ValueError(f"only sets of places can be tested; choose one of {suitable}, or take the tick away")
+        if certify and method.layer:
+            raise ValueError("only sets of places of the picture can be tested; choose no layer, or take the tick away")
+        own_title = method.name if isinstance(method, Captum) else title(type(method))
+        return cls(method, own_title, score, target, ", not ".join([label, *other]), keep, certify)
 
     def work(self, classifier: Classifier, picture: TabPicture) -> Callable[[Job], Event]:
         """The work of the job that answers the question."""
 
         def work(job: Job) -> Event:
             with cancellable(classifier.net, job):
-                return self._answer(classifier.net, picture, job)
+                return self._answer(classifier, picture, job)
 
         return work
 
-    def _answer(self, net: nn.Module, picture: TabPicture, job: Job) -> Event:
+    def _answer(self, classifier: Classifier, picture: TabPicture, job: Job) -> Event:
         """Run the method, leave an `Answer` in the job, and return the final event."""
-        progress = StepReporter(self.method, picture.inputs, job)
-        curve = None
+        net, progress = classifier.net, StepReporter(self.method, picture.inputs, job)
         if self.keep is None:
             result = self.method(net, picture.inputs, self.score, progress=progress)
-            job.result = Answer(self, picture, result)
         else:
             search = smallest(self.method, net, picture.inputs, self.score, keep=self.keep, progress=progress)
             result = search.attribution
-            about = {**result.about, "smallest": search_summary(search, self.keep)}
-            job.result = Answer(self, picture, replace(result, about=about))
-            curve = {
-                "areas": search.curve_areas.tolist(),
-                "scores": search.curve_scores[0].tolist(),
-                "smallest": None if search.area[0].isnan() else float(search.area[0]),
-                "wanted": float(search.wanted[0]),
-                "count": None if search.count is None else int(search.count[0]),
-            }
-        return {"type": DONE, "curve": curve, **result_event(result), **self._warning(result)}
+            result = replace(result, about={**result.about, "smallest": search_summary(search, self.keep)})
+        warning = self._warning(result)
+        if self.certify:
+            result = replace(
+                result, about={**result.about, CERTIFICATE: self._certificate(result, classifier, picture, job)}
+            )
+        answer = Answer(self, picture, result)
+        event = {"type": DONE, **answer.event(classifier, job.name), **warning}
+        job.result = answer
+        job.memory = (
+            picture.memory + memory(result) + sum(len(text) for text in event.values() if isinstance(text, str))
+        )
+        return event
+
+    def _certificate(
+        self, result: Attribution, classifier: Classifier, picture: TabPicture, job: Job
+    ) -> dict[str, Any]:
+        """What the explanation may claim, each claim tested with the network."""
+
+        def progress(claim: Claim, index: int, count: int) -> None:
+            job.report({"type": STEP, "index": index, "steps": count, "claim": type(claim).__name__})
+
+        grad_cam = classifier.placed(GradCAM())
+        certify = Certify().with_rivals(*([grad_cam] if grad_cam.layer else []))
+        names = [synonyms(label)[0] for label in classifier.labels]
+        found = certify(result, classifier.net, picture.inputs, self.score, labels=names, progress=progress)
+        return found[0].summary()
 
     def _warning(self, result: Attribution) -> dict[str, str]:
         """A warning if masks change nothing, made from the result, as Python's warnings are those of all threads."""
@@ -120,16 +160,29 @@ class Answer:
     picture: TabPicture
     result: Attribution
 
+    def event(self, classifier: Classifier, identity: str) -> dict[str, Any]:
+        """The answer for the page: the panel that reports have, and the channels of a layer, with pictures as data URLs."""
+        entry = Entry({self.question.title: self.result}, self.picture.inputs, classifier, self.question.label)
+        is_of_places = self.result.masks is not None and self.result.activation is None
+        return {
+            "section": str(section(entry, 0, f"answer-{identity}")),
+            "title": f"{self.question.label} · {self.question.title}",
+            "masks": is_of_places,
+            "channels": channels(self.result),
+        }
+
+
+def memory(result: Attribution) -> int:
+    """The bytes of a result's tensors."""
+    tensors = (getattr(result, entry.name) for entry in fields(result))
+    return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
+
 
 @contextmanager
 def cancellable(net: nn.Module, job: Job) -> Iterator[None]:
     """Raise `CancelledError` at the network's next forward pass if the job is cancelled. Not all methods report steps."""
 
-    def check(*_: object) -> None:
-        if job.cancelled.is_set():
-            raise CancelledError
-
-    with hooked(net, before=check):
+    with hooked(net, before=lambda *_: job.check()):
         yield
 
 
@@ -154,8 +207,8 @@ class StepReporter:
                 }
             self.job.report(event)
             self.next_masks = time.monotonic() + BETWEEN
-        elif self.job.cancelled.is_set():
-            self.job.report(event)
+        else:
+            self.job.check()
 
     def _masks(self, step: Any) -> Tensor | None:
         """The masks `(V, H, W)` of a step, for a search of masks of the input; else `None`."""
@@ -167,29 +220,61 @@ class StepReporter:
             return parametrisation.masks(parametrisation.nodes(step.parameters))[:, 0]
 
 
-def result_event(result: Attribution) -> dict[str, Any]:
-    """A result of one query as JSON for the page, with pictures as data URLs."""
-    event: dict[str, Any] = {"map": png(stretched(result.map[0, 0].cpu())), "masks": [], "channels": []}
-    for name in ("areas", "achieved", "scores", "complements", "whole", "blank", "agreement"):
-        value = getattr(result, name)
-        if value is not None:
-            event[name] = value.tolist() if name == "areas" else value[0].tolist()
-    if result.activation is not None and result.masks is not None:
-        groups = result.channel_masks.shape[2]
-        indices, weights = result.channels(min(TOP, groups))
-        activation = result.activation[0].float()
-        size = activation.shape[0] // groups
-        for index, weight in zip(indices[0].tolist(), weights[0].tolist(), strict=True):
-            group = activation[index * size : (index + 1) * size].sum(0)
-            picture = png(stretched(group.cpu())) if group.ndim == 2 else None
-            event["channels"].append({"index": index, "weight": weight, "map": picture})
-    elif result.masks is not None:
-        event["masks"] = [png(mask) for mask in result.masks[0, :, 0]]
-    if result.alternatives is not None and result.alternative_scores is not None:
-        sets = result.alternatives[0, :, :, 0].float()
-        event["alternatives"] = [[png(one) for one in of_area] for of_area in sets]
-        event["alternative_scores"] = result.alternative_scores[0].tolist()
-    return event
+def channels(result: Attribution) -> list[dict[str, Any]]:
+    """The channels of a layer with the largest weights, each with its map; none for masks of places."""
+    if result.activation is None or result.masks is None:
+        return []
+    groups = result.channel_masks.shape[2]
+    indices, weights = result.channels(min(TOP, groups))
+    activation = result.activation[0].float()
+    size = activation.shape[0] // groups
+    entries = []
+    for index, weight in zip(indices[0].tolist(), weights[0].tolist(), strict=True):
+        group = activation[index * size : (index + 1) * size].sum(0)
+        picture = png(stretched(group.cpu())) if group.ndim == 2 else None
+        entries.append({"index": index, "weight": weight, "map": picture})
+    return entries
+
+
+def title(cls: type[Method]) -> str:
+    """The everyday name of a method: what its description begins with.
+
+    >>> from sfumato import GradCAM
+    >>> print(title(GradCAM), "|", described(GradCAM))
+    Grad-CAM | The sum of a layer's maps, each weighted by the mean gradient of the score by it.
+    """
+    name = _description(cls)[0]
+    return name.removeprefix("The ").capitalize() if name.startswith("The ") else name
+
+
+def described(cls: type[Method]) -> str:
+    """What a method does, in a sentence."""
+    text = _description(cls)[1]
+    return text[:1].upper() + text[1:]
+
+
+def _description(cls: type[Method]) -> tuple[str, str]:
+    short_name = next((name for name, other in method_classes().items() if other is cls), "")
+    line = " ".join(docstring(short_name, cls).partition("\n\n")[0].split())
+    name, _, text = line.partition(": ")
+    return name, text
+
+
+def can_certify(cls: type[Method]) -> bool:
+    """Whether what the sets of a method may claim can be tested."""
+    return issubclass(cls, ExtremalPerturbation | ExtremalOrder)
+
+
+def layers(classifier: Classifier) -> list[dict[str, str]]:
+    """The layers whose places methods can show, with the shapes of their outputs; none if the network cannot be listed."""
+    try:
+        inputs = torch.zeros(2, *classifier.preparation.shape, device=device_of(classifier.net))
+        listed = outline(classifier.net, inputs)
+    except Exception:  # noqa: BLE001  # a network may raise anything; the page takes names of layers then
+        return []
+    return [
+        {"name": layer.name, "text": f"{layer.name}, {in_words(layer)}"} for layer in listed if layer.layout is not None
+    ]
 
 
 def choices(classifier: Classifier) -> list[dict[str, Any]]:
@@ -209,8 +294,22 @@ def choices(classifier: Classifier) -> list[dict[str, Any]]:
             form |= {"steps": STEPS}
         if "layer" in settings:
             form["layer"] = classifier.default_layer(cls)
-        entries.append({"name": name, "settings": form, "finds_smallest": cls.finds_smallest})
-    entries += [{"name": name, "settings": {}, "finds_smallest": False} for name in captum(classifier)]
+        entries.append(
+            {
+                "name": name,
+                "title": title(cls),
+                "help": described(cls),
+                "settings": form,
+                "needs_layer": cls.needs_layer,
+                "finds_smallest": cls.finds_smallest,
+                "certifies": can_certify(cls),
+            }
+        )
+    plain: dict[str, Any] = {"settings": {}, "needs_layer": False, "finds_smallest": False, "certifies": False}
+    entries += [
+        {"name": name, "title": f"{name.removeprefix('captum:')} (Captum)", "help": CAPTUM_HELP, **plain}
+        for name in captum(classifier)
+    ]
     return sorted(entries, key=lambda entry: entry["name"] != first)
 
 

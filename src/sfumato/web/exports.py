@@ -15,8 +15,10 @@ from sfumato.figures.annotations import annotated, as_coco
 from sfumato.figures.panels import deletes, shown_perturbation
 from sfumato.figures.report import html
 from sfumato.figures.report.encoding import eight_bits
+from sfumato.figures.report.numbers import mask_rows
 from sfumato.models import Classifier
 from sfumato.space.smoothing import enlarged
+from sfumato.web import uploads
 from sfumato.web.explaining import Answer
 from sfumato.web.images import blur
 
@@ -25,6 +27,12 @@ LEVEL = 0.5
 
 FRAME = 700
 """Milliseconds for which an animation shows each mask."""
+
+
+def named(answer: Answer, ending: str) -> str:
+    """The name of a file made of an answer: that of the picture and of what was explained."""
+    stem = Path(answer.picture.file).stem
+    return uploads.file_name(f"{stem}-{answer.question.label.replace(', ', '-').replace(' ', '-')}{ending}")
 
 
 class File(NamedTuple):
@@ -40,20 +48,28 @@ def safetensors(answer: Answer, _: Classifier) -> File:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.safetensors"
         answer.result.save(path)
-        return File("result.safetensors", "application/octet-stream", path.read_bytes())
+        return File(named(answer, ".safetensors"), "application/octet-stream", path.read_bytes())
 
 
-def coco(answer: Answer, classifier: Classifier) -> File:
-    """The masks as COCO annotations of the picture. Raises `ValueError` if there are none."""
-    result, picture = answer.result, answer.picture.picture
+def coco(answer: Answer, classifier: Classifier, row: int | None = None) -> File:
+    """The masks as COCO annotations of the picture, or only that of a row of the panel.
+
+    Raises `ValueError` if there are none.
+    """
+    result, file = answer.result, answer.picture.file
     if result.masks is None or result.activation is not None:
         raise ValueError("only masks of the picture can be annotations; this result has none")
-    variants = [variant for variant, mask in enumerate(result.masks[0]) if mask.max() >= LEVEL]
+    rows = mask_rows(result)
+    if row is not None and not 0 <= row < len(rows):
+        raise ValueError(f"there is no mask {row}; expected a number from 0 to {len(rows) - 1}")
+    wanted = range(len(rows)) if row is None else [rows[row].variant]
+    variants = [variant for variant in wanted if result.masks[0, variant].max() >= LEVEL]
     if not variants:
-        raise ValueError(f"no mask reaches {LEVEL:g} anywhere, so none has an outline; take more steps")
-    annotations = annotated(result, classifier, picture, "picture.png", answer.question.target, LEVEL, variants)
+        raise ValueError(f"no mask that is wanted reaches {LEVEL:g} anywhere, so none has an outline; take more steps")
+    picture = uploads.picture(answer.picture.content)
+    annotations = annotated(result, classifier, picture, file, answer.question.target, LEVEL, variants)
     content = as_coco(annotations, labels=classifier.labels)
-    return File("annotations.json", "application/json", json.dumps(content, indent=1).encode())
+    return File(named(answer, "-coco.json"), "application/json", json.dumps(content, indent=1).encode())
 
 
 def animation(file_format: str, media_type: str, answer: Answer, classifier: Classifier) -> File:
@@ -61,14 +77,14 @@ def animation(file_format: str, media_type: str, answer: Answer, classifier: Cla
     frames = _frames(answer, classifier)
     file = io.BytesIO()
     frames[0].save(file, file_format, save_all=True, append_images=frames[1:], duration=FRAME, loop=0)
-    return File(f"masks.{file_format.lower()}", media_type, file.getvalue())
+    return File(named(answer, f"-masks.{file_format.lower()}"), media_type, file.getvalue())
 
 
 def report(answer: Answer, classifier: Classifier) -> File:
     """An HTML report with a slider."""
-    label = classifier.labels[answer.question.target]
-    content = html(answer.result, answer.picture.inputs, classifier, label=label)
-    return File("report.html", "text/html; charset=utf-8", content.encode())
+    question = answer.question
+    content = html({question.title: answer.result}, answer.picture.inputs, classifier, label=question.label)
+    return File(named(answer, ".html"), "text/html; charset=utf-8", content.encode())
 
 
 def _frames(answer: Answer, classifier: Classifier) -> list[Image.Image]:

@@ -5,10 +5,12 @@ from typing import Any
 
 import h11
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sfumato.web import app as page
+from sfumato.web.guard import PROTECTION
 
 GRACE = 5.0
 """Seconds that are added to `page.SLOW`, so that the page can still answer a slow request with a sentence."""
@@ -28,6 +30,37 @@ ARRIVING = (h11.IDLE, h11.SEND_BODY)
 
 class LimitedConnection(H11Protocol):
     """A connection with time limits for the arrival of each request and for the reading of each answer."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._served, self.app = self.app, self._answer
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it if there are too many connections."""
+        if len(self.connections) < CONNECTIONS:
+            await self._served(scope, receive, send)
+        else:
+            refusal = JSONResponse(
+                {"message": "the server has too many connections; try again in a moment"},
+                503,
+                {**PROTECTION, "connection": "close"},
+            )
+            await refusal(scope, receive, send)
+
+    def send_400_response(self, msg: str) -> None:
+        """As the base class, with the protecting headers, and so that the application does not answer the same request."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            headers = {"content-type": "text/plain; charset=utf-8", "connection": "close", **PROTECTION}
+            for event in (
+                h11.Response(status_code=400, headers=list(headers.items()), reason=b"Bad Request"),
+                h11.Data(data=msg.encode("ascii", "replace")),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -101,7 +134,6 @@ def server(app: ASGIApp) -> uvicorn.Server:
             http=LimitedConnection,
             ws="none",
             log_level="warning",
-            limit_concurrency=CONNECTIONS,
             timeout_graceful_shutdown=2,
         )
     )

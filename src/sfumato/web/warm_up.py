@@ -22,7 +22,7 @@ def warm_up(classifier: Classifier) -> Event:
         picture = read(samples.paths()[0])
         inputs = classifier.prepare(picture)[None].to(device_of(classifier.net))
         question = Question.parse({"target": 0, "settings": {"steps": 1, "areas": [0.1]}}, classifier)
-        return question.work(classifier, TabPicture("", picture, inputs))(job)
+        return question.work(classifier, TabPicture("", b"", inputs))(job)
 
     job = Job("", work)
     timer = threading.Timer(TIMEOUT, job.cancelled.set)

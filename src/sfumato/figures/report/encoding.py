@@ -30,9 +30,11 @@ def png(mask: Float[Tensor, "H W"], max_side: int | None = None) -> str:
 
 def thumbnail(picture: Image.Image, max_side: int) -> str:
     """An RGB picture as a JPEG whose longer side has at most `max_side` pixels."""
-    small = picture.copy()
-    small.thumbnail((max_side, max_side))
-    return data_url(small, "JPEG", quality=SMALL_QUALITY)
+    share = max_side / max(picture.size)
+    if share < 1:
+        width, height = (max(1, round(side * share)) for side in picture.size)
+        picture = picture.resize((width, height), reducing_gap=2.0)
+    return data_url(picture, "JPEG", quality=SMALL_QUALITY)
 
 
 def eight_bits(values: Float[Tensor, "*P"]) -> UInt8[np.ndarray, "*P"]:

@@ -1,7 +1,7 @@
 """The panel of a result of one query: its masks with a slider, the curve, the numbers, and how it was made."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,8 @@ from sfumato.figures.report.numbers import MaskRow, SearchOutcome, format_score,
 from sfumato.figures.report.page import scrollable
 from sfumato.figures.report.pictures import Frames, PerturbedLevels, frames
 from sfumato.methods.sufficient import SmallestArea
-from sfumato.settings import percent
+from sfumato.settings import number, percent
+from sfumato.space.smoothing import enlarged
 
 CERTIFICATE = "certificate"
 """The entry of `about` with a certificate's findings."""
@@ -68,6 +69,23 @@ class Panel:
     @cached_property
     def frames(self) -> Frames | None:
         return frames(self.result, mask_rows(self.result), self.picture)
+
+    def restarts(self, rows: Sequence[MaskRow]) -> list[tuple[Float[Tensor, "V H W"], list[MaskRow]]]:
+        """What each restart of a search found alone: its sets as pictures, and their rows; both in the order of `rows`."""
+        result, frames = self.result, self.frames
+        if frames is None or not frames.are_masks or result.alternatives is None or result.alternative_scores is None:
+            return []
+        sets = result.alternatives[0].detach().float().cpu()[[row.variant for row in rows]]  # (V, R, 1, *M)
+        scores = result.alternative_scores[0][[row.variant for row in rows]]
+        whole, blank = single_value(result.whole), single_value(result.blank)
+        found = []
+        for restart in range(sets.shape[1]):
+            own = [
+                _restarted(row, number(score), whole, blank)
+                for row, score in zip(rows, scores[:, restart], strict=True)
+            ]
+            found.append((enlarged(sets[:, restart], frames.values.shape[1:])[:, 0].clamp(0, 1), own))
+        return found
 
     def html(self, identity: str) -> Html:
         """The element of the panel. `identity` is unique in the page."""
@@ -121,6 +139,21 @@ class Panel:
                 )
                 for index, level in enumerate(self.perturbed.levels)
             ]
+        restarts = self.restarts(rows)
+        for index, (sets, own) in enumerate(restarts, 1):
+            sources += [
+                tag(
+                    "img",
+                    src=png(values),
+                    alt=f"Restart {index}: {row.sentence}",
+                    hidden=True,
+                    data_role="restart",
+                    data_restart=index,
+                    data_sentence=row.sentence,
+                    data_score=format_score(row.score),
+                )
+                for values, row in zip(sets, own, strict=True)
+            ]
         parts: list[Html] = [
             tag("canvas", width=width, height=height, role="img", aria_label=self.name),
             tag("div", *sources, class_="sources"),
@@ -142,6 +175,18 @@ class Panel:
             parts.append(tag("div", label, slider, class_="slider"))
         caption = rows[start].sentence if rows else "The saliency map: the warmer a place, the more it counts."
         parts.append(tag("output", caption, for_=f"{identity}-area" if count > 1 else None))
+        if restarts:
+            names = ["the answer", *(f"restart {index}" for index in range(1, len(restarts) + 1))]
+            choices = [
+                tag(
+                    "label",
+                    tag("input", type="radio", name=f"{identity}-set", value=index, checked=not index),
+                    f"{name} ",
+                    tag("span", data_role="score"),
+                )
+                for index, name in enumerate(names)
+            ]
+            parts.append(tag("fieldset", tag("legend", "Show the set of"), *choices, class_="sets"))
         return tag("div", *parts, class_="shown")
 
     def _describe_curve(self, rows: Sequence[MaskRow]) -> str:
@@ -169,11 +214,19 @@ def _table(rows: Sequence[MaskRow], start: int) -> Html:
             data_row=index,
             data_area=f"{row.achieved:.6g}",
             data_sentence=row.sentence,
+            data_score=format_score(row.score),
             aria_current="true" if index == start else None,
         )
         for index, row in enumerate(rows)
     ]
     return tag("table", tag("thead", head), tag("tbody", *body), class_="numbers")
+
+
+def _restarted(row: MaskRow, score: float | None, whole: float | None, blank: float | None) -> MaskRow:
+    """A row of a set of the same area with another score."""
+    has_worth = score is not None and whole is not None and blank is not None and whole != blank
+    worth = (score - blank) / (whole - blank) if has_worth else None  # type: ignore[operator]
+    return replace(row, score=score, worth=worth, complement=None, agreement=None)
 
 
 def _bounds(whole: float | None, blank: float | None, has_masks: bool) -> Html | None:

@@ -102,8 +102,8 @@ def entries(
     return per_query
 
 
-def section(entry: Entry, index: int) -> Html:
-    """The section of a query; `index` is its number in the page, from 0."""
+def section(entry: Entry, index: int, identity: str | None = None) -> Html:
+    """The section of a query; `index` is its number in the page, from 0. `identity` is unique in the page, by default of it."""
     picture = None if entry.inputs is None else restore(entry.inputs, entry.classifier)[0]
     panels = []
     for name, value in entry.results.items():
@@ -116,7 +116,7 @@ def section(entry: Entry, index: int) -> Html:
             except ValueError as error:
                 note = str(error)
         panels.append(Panel(name, result, value if isinstance(value, SmallestArea) else None, picture, levels, note))
-    identity = f"q{index}"
+    identity = identity or f"q{index}"
     heading = entry.label or f"query {index + 1}"
     parts: list[Html | None] = [tag("h2", heading, id=identity), tag("p", entry.note) if entry.note else None]
     scores = {name: attribution(value).about.get("score") for name, value in entry.results.items()}

@@ -58,11 +58,16 @@
   }
 
   function draw(panel, choice, invert) {
-    const { canvas, masks } = panel;
+    const { canvas } = panel;
+    const masks = panel.sets[panel.set];
     const views = panel.element.dataset.views.split(" ");
     const view = views.includes(choice) ? choice : views[0];
     const mask = masks[Math.min(panel.row, masks.length - 1)];
     const context = canvas.getContext("2d");
+    if (!mask) { // a search that has just begun
+      if (panel.picture) context.putImageData(new ImageData(panel.picture, canvas.width, canvas.height), 0, 0);
+      return;
+    }
     const image = context.createImageData(canvas.width, canvas.height);
     const inverted = invert && (view === "black" || view === "seen");
     const paint = VIEWS[view];
@@ -82,8 +87,12 @@
       if (here) row.setAttribute("aria-current", "true");
       else row.removeAttribute("aria-current");
       if (here) {
-        panel.output.textContent = row.dataset.sentence;
-        if (panel.slider) panel.slider.setAttribute("aria-valuetext", row.dataset.sentence);
+        const set = panel.set ? panel.sentences[panel.set][panel.row] : row.dataset;
+        panel.output.textContent = set.sentence;
+        if (panel.slider) panel.slider.setAttribute("aria-valuetext", set.sentence);
+        panel.scores.forEach((score, index) => {
+          score.textContent = index ? panel.sentences[index][panel.row].score : row.dataset.score;
+        });
       }
     }
     const guide = panel.element.querySelector(".guide");
@@ -117,20 +126,30 @@
       rows: [...element.querySelectorAll("tr[data-row]")],
       row: slider ? Number(slider.value) : 0,
     };
-    const read = (role) => [...element.querySelectorAll(`img[data-role=${role}]`)].map((image) => pixels(image, canvas.width, canvas.height));
-    panel.masks = read("mask");
-    panel.levels = read("level");
+    const images = (role) => [...element.querySelectorAll(`img[data-role=${role}]`)];
+    const read = (some) => some.map((image) => pixels(image, canvas.width, canvas.height));
+    panel.set = 0;
+    panel.sets = [read(images("mask"))];
+    panel.sentences = [[]];
+    panel.scores = [...element.querySelectorAll(".sets span[data-role=score]")];
+    for (let restart = 1; restart < panel.scores.length; restart++) {
+      const own = images("restart").filter((image) => Number(image.dataset.restart) === restart);
+      panel.sets.push(read(own));
+      panel.sentences.push(own.map((image) => image.dataset));
+    }
+    panel.levels = read(images("level"));
     panel.picture = picture && pixels(picture, canvas.width, canvas.height);
     return panel;
   }
 
-  function start(section) {
-    const picture = section.querySelector("img[data-role=picture]");
+  /* Makes a section live. Its picture is in it, or is given as an image that is loaded. */
+  function start(section, image) {
+    const picture = image || section.querySelector("img[data-role=picture]");
     const elements = [...section.querySelectorAll("article.panel")];
     const panels = elements.map((element) => readPanel(element, picture)).filter(Boolean);
     const together = section.querySelector("input[data-role=together]");
     const inversion = section.querySelector("input[data-role=rest]");
-    const view = () => (section.querySelector("input[type=radio]:checked") || { value: "heat" }).value;
+    const view = () => (section.querySelector(".controls input[type=radio]:checked") || { value: "heat" }).value;
     const redraw = (panel) => {
       mark(panel);
       draw(panel, view(), inversion !== null && inversion.checked);
@@ -146,6 +165,12 @@
       for (const other of panels) if (other !== panel && other.slider) move(other, nearest(other, area(panel, row)));
     };
     for (const panel of panels) {
+      for (const input of panel.element.querySelectorAll(".sets input")) {
+        input.addEventListener("change", () => {
+          panel.set = Number(input.value);
+          redraw(panel);
+        });
+      }
       if (panel.slider) {
         panel.slider.addEventListener("input", () => select(panel, Number(panel.slider.value)));
         for (const element of panel.element.querySelectorAll("tr[data-row], circle.point")) {
@@ -157,8 +182,22 @@
     for (const control of section.querySelectorAll(".controls input")) control.addEventListener("change", redrawAll);
     redrawAll();
     section.classList.add("live");
+    return {
+      /* Shows other masks in the first panel, as images of any size, with a sentence: those of a search that is under way. */
+      show(images, row, sentence) {
+        const [panel] = panels;
+        panel.sets = [images.map((image) => pixels(image, panel.canvas.width, panel.canvas.height))];
+        panel.row = row;
+        panel.output.textContent = sentence;
+        redraw(panel);
+      },
+      /* The number of the mask that is shown. */
+      row: () => panels[0].row,
+      canvas: panels.length ? panels[0].canvas : null,
+    };
   }
 
-  /* The pictures are in the page, so all are loaded by then. */
+  /* The pictures are in the page, so all are loaded by then. The explorer adds sections later. */
   window.addEventListener("load", () => document.querySelectorAll("section.query").forEach(start));
+  window.sfumato = { start };
 })();

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -56,6 +57,12 @@ def method_classes() -> dict[str, Any]:
 def file_name(cls: Callable[..., Any]) -> str:
     """The name of the file that defines a class, as it stands in short names."""
     return cls.__module__.rpartition(".")[2].replace("_", "-")
+
+
+def docstring(short_name: str, cls: Any) -> str:
+    """What is said about a method: by its file, or by the class if the file has another method with the file's name."""
+    of_file = short_name.partition(":")[0] == file_name(cls)
+    return inspect.cleandoc((sys.modules[cls.__module__].__doc__ if of_file else cls.__doc__) or "")
 
 
 def make_method(spec: Any, keys: tuple[str, ...]) -> Any:

@@ -1,4 +1,4 @@
-// The explorer. It makes requests only to the server of this page, and draws the answers.
+// The explorer. It makes requests only to the server of this page. Answers are drawn by the panel of reports, in report.js.
 
 const $ = (name) => document.getElementById(name);
 const element = (kind, fields = {}, ...children) => {
@@ -7,12 +7,20 @@ const element = (kind, fields = {}, ...children) => {
   return node;
 };
 
-const state = { tab: "", picture: null, methods: [], job: null, panes: [], bytes: 0 };
+const MOST_ANSWERS = 24; // as many as the server keeps of a tab
+const NARROW = "(max-width: 46rem)";
+const state = { tab: "", picture: null, methods: [], layers: [], job: null, panes: [], bytes: 0 };
 
 // ---------------------------------------------------------------- requests and messages
 
+const token = new URLSearchParams(window.location.hash.slice(1)).get("token");
+
 async function request(path, options = {}) {
-  const answer = await fetch(path, { ...options, headers: { "x-sfumato": state.tab || "new", ...options.headers } });
+  const own = { "x-sfumato": state.tab || "new", ...(token && !state.tab ? { "x-sfumato-token": token } : {}) };
+  const answer = await fetch(path, { ...options, headers: { ...own, ...options.headers } }).catch((error) => {
+    if (error.name === "AbortError") throw error;
+    throw new Error("the server does not answer; is it still running?");
+  });
   if (answer.ok) return answer;
   let reason = `the server answered ${answer.status}`;
   try { reason = (await answer.json()).message || reason; } catch { /* not JSON */ }
@@ -20,7 +28,8 @@ async function request(path, options = {}) {
 }
 
 function showMessage(text) {
-  $("message").textContent = text.charAt(0).toUpperCase() + text.slice(1);
+  const sentence = text.charAt(0).toUpperCase() + text.slice(1);
+  $("message").textContent = sentence && !/[.?!)]$/.test(sentence) ? `${sentence}.` : sentence;
   $("message").hidden = !text;
 }
 
@@ -33,6 +42,10 @@ const withMessages = (work) => async (...values) => {
   }
 };
 
+function setStatus(text) {
+  $("status").textContent = text;
+}
+
 // ---------------------------------------------------------------- the picture
 
 async function loadImage(url) {
@@ -42,27 +55,79 @@ async function loadImage(url) {
   return image;
 }
 
-const addPicture = withMessages(async (path, options) => {
-  stop();
-  $("status").textContent = "Predicting the classes …";
-  const answer = await (await request(path, { method: "POST", ...options })).json();
-  const [seen, blurred] = await Promise.all([loadImage(answer.seen), loadImage(answer.blurred)]);
-  state.picture = { ...answer, seen, blurred };
-  $("status").textContent = "";
-  $("question").hidden = false;
-  offerClasses(answer.top);
-  $("explain").focus({ preventScroll: true });
+let choices = 0;
+
+/** Show a picture at once, and ask the server what the network sees in it. */
+const addPicture = withMessages(async (path, options, preview, name) => {
+  const number = ++choices;
+  const before = { chosen: $("upright").src, crop: $("crop").hidden, caption: $("about-crop").textContent };
+  showChosen(preview, `${name}: the network looks at it …`);
+  try {
+    const answer = await (await request(path, { method: "POST", ...options })).json();
+    const seen = await loadImage(answer.seen);
+    if (number !== choices) return;
+    stop();
+    state.picture = { ...answer, seen };
+    showChosen(answer.shown, "");
+    showCrop(answer);
+    $("question").hidden = false;
+    offerClasses(answer.top);
+  } catch (error) {
+    if (number === choices) { // what was chosen before is still the picture
+      if (state.picture) {
+        showChosen(before.chosen, before.caption);
+        $("crop").hidden = before.crop;
+        if (state.panes.length) showAnswers();
+      } else hideChosen();
+    }
+    throw error;
+  } finally {
+    if (preview.startsWith("blob:")) URL.revokeObjectURL(preview);
+  }
 });
 
 const upload = (file) => {
   if (state.bytes && file.size > state.bytes) {
     showMessage(`The file is larger than ${Math.floor(state.bytes / 2 ** 20)} MB; make the picture smaller.`);
-  } else addPicture("api/pictures", { body: file });
+    return;
+  }
+  const name = encodeURIComponent(file.name.toWellFormed ? file.name.toWellFormed() : file.name);
+  addPicture("api/pictures", { body: file, headers: { "x-file-name": name } }, URL.createObjectURL(file), file.name);
 };
 
+function showChosen(source, caption) {
+  $("upright").src = source;
+  $("upright").alt = "The chosen picture";
+  $("about-crop").textContent = caption;
+  $("crop").hidden = true;
+  $("invitation").hidden = true;
+  $("view").hidden = false;
+  $("chosen").hidden = false;
+  $("chosen").classList.remove("empty");
+  $("chosen-name").textContent = "The picture";
+  $("answers").hidden = !state.panes.some((pane) => pane.pinned) && !state.panes.length;
+  state.panes.forEach((pane) => { pane.node.hidden = !pane.pinned; });
+  markHistory();
+}
+
+function hideChosen() {
+  $("view").hidden = true;
+  $("invitation").hidden = false;
+  $("chosen").classList.add("empty");
+  $("chosen-name").textContent = "What it needs to see";
+}
+
+/** Mark the part of the picture that is the network's input. */
+function showCrop({ window: [left, top, right, bottom], file }) {
+  const whole = Math.min(left, top) <= 0.002 && Math.max(right, bottom) >= 0.998;
+  $("about-crop").textContent = whole ? `${file}: the network sees all of it.` : `${file}: the network sees what is inside the dashed line.`;
+  const percent = (share) => `${100 * share}%`;
+  Object.assign($("crop").style, { left: percent(left), top: percent(top), width: percent(right - left), height: percent(bottom - top) });
+  $("crop").hidden = whole;
+}
+
 function offerClasses(top) {
-  const field = $("top");
-  field.replaceChildren(field.querySelector("legend"));
+  $("top").querySelectorAll("label").forEach((label) => label.remove());
   top.forEach((entry, index) => addClass(entry, index === 0));
   offerAgainst();
 }
@@ -94,10 +159,12 @@ let selected = -1;
 const search = async () => {
   const text = $("search").value.trim();
   const number = ++searches;
+  $("none").textContent = "";
   if (!text) return closeMatches();
   const matches = await (await request(`api/classes?q=${encodeURIComponent(text)}`)).json();
   if (number !== searches) return undefined; // a later search has begun
   selected = -1;
+  $("none").textContent = matches.length ? "" : `No class has “${text}” in its name.`;
   $("matches").replaceChildren(...matches.map((entry, index) => {
     const option = element("li", { id: `match-${index}`, textContent: entry.label, onmousedown: () => choose(entry) });
     option.role = "option";
@@ -121,6 +188,7 @@ function choose(entry) {
   if (input) input.checked = true;
   else { addClass(entry, true); offerAgainst(); }
   $("search").value = "";
+  searches += 1;
   closeMatches();
 }
 
@@ -135,23 +203,44 @@ function moveSelection(step) {
 
 // ---------------------------------------------------------------- the question
 
+const FIELDS = {
+  steps: ["Steps", "More steps find better masks and take longer."],
+  samples: ["Masks", "How many masks are tried. More give a clearer map and take longer."],
+  areas: ["Areas", "Shares of the picture: 0.1 is 10 %. There is a mask for each."],
+  game: ["Game", "preserve: what suffices; delete: without what the answer is lost; dual: both at once."],
+  layer: ["Layer", "Where in the network the method looks. Later layers have coarser maps."],
+};
+const CERTIFY = ["Does the set suffice, is all of it needed, is it the only one? Takes minutes without a GPU.",
+  "Only for methods that find sets of places of the picture."];
+
 const method = () => state.methods.find((entry) => entry.name === $("method").value);
 
+function field(name, value) {
+  if (name === "game") return element("select", {}, ...["preserve", "delete", "dual"].map((game) => element("option", { textContent: game, selected: game === value })));
+  if (name === "layer" && state.layers.length) {
+    const layers = state.layers.some((layer) => layer.name === value) ? state.layers : [...(value ? [{ name: value, text: value }] : []), ...state.layers];
+    const options = layers.map((layer) => element("option", { value: layer.name, textContent: layer.text, selected: layer.name === value }));
+    return element("select", {}, ...(value ? [] : [element("option", { value: "", textContent: "(the picture itself)", selected: true })]), ...options);
+  }
+  const isNumber = typeof value === "number";
+  const input = element("input", { type: isNumber ? "number" : "text", value: Array.isArray(value) ? value.join(", ") : value });
+  return isNumber ? Object.assign(input, { min: 1, step: 1 }) : input;
+}
+
 function offerSettings() {
-  const titles = { steps: "Steps", samples: "Masks", areas: "Areas", game: "Game", layer: "Layer" };
   $("settings").replaceChildren(...Object.entries(method().settings).map(([name, value]) => {
-    let input;
-    if (name === "game") {
-      input = element("select", {}, ...["preserve", "delete", "dual"].map((game) => element("option", { textContent: game })));
-    } else {
-      const isNumber = typeof value === "number";
-      input = element("input", { type: isNumber ? "number" : "text", value: Array.isArray(value) ? value.join(", ") : value });
-      if (isNumber) Object.assign(input, { min: 1, step: 1 });
-    }
-    input.name = name;
-    return element("label", {}, element("span", { textContent: titles[name] || name }), input);
+    const [title, help] = FIELDS[name] || [name, ""];
+    const input = field(name, value);
+    Object.assign(input, { name, id: `setting-${name}` });
+    input.setAttribute("aria-describedby", `setting-${name}-help`);
+    return element("div", { className: "row" }, element("label", { htmlFor: input.id, textContent: title }), input,
+      element("p", { className: "help", id: `setting-${name}-help`, textContent: help }));
   }));
-  offerSmallest();
+  $("more").hidden = !$("settings").children.length;
+  $("method-help").textContent = method().help;
+  $("smallest").disabled = !method().finds_smallest;
+  $("certify").disabled = !method().certifies;
+  $("certify-help").textContent = CERTIFY[method().certifies ? 0 : 1];
 }
 
 function settings() {
@@ -165,21 +254,22 @@ function settings() {
 }
 
 const explain = withMessages(async (keep) => {
-  stop();
   const target = $("top").querySelector("input:checked");
   const against = $("against").value;
-  const name = target.closest("label").dataset.label;
-  const other = against && $("against").selectedOptions[0].textContent;
   const question = {
     picture: state.picture.picture,
     target: Number(target.value),
     against: against === "" ? null : Number(against),
     method: $("method").value,
     settings: settings(),
+    certify: $("certify").checked && method().certifies,
     keep,
   };
-  const pane = newPane(`${name.split(",")[0]}${other ? `, not ${other.split(",")[0]}` : ""} · ${$("method").value}`);
   const { job } = await (await request("api/jobs", { method: "POST", body: JSON.stringify(question) })).json();
+  stop(); // only now, as a refused question changes nothing
+  const name = target.closest("label").dataset.label.split(",")[0];
+  const other = against && $("against").selectedOptions[0].textContent.split(",")[0];
+  const pane = new Pane(`${name}${other ? `, not ${other}` : ""}`, method().title, state.picture, job);
   await follow(job, pane);
 });
 
@@ -187,6 +277,9 @@ async function follow(job, pane) {
   const abort = new AbortController();
   state.job = { job, abort, pane };
   setBusy(true);
+  setStatus("Starting …");
+  showAnswers(pane);
+  scrollToAnswer();
   try {
     const answer = await request(`api/jobs/${job}/events`, { signal: abort.signal });
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -196,44 +289,51 @@ async function follow(job, pane) {
       if (done) break;
       const lines = (incomplete + value).split("\n");
       incomplete = lines.pop();
-      for (const line of lines) if (line) await handle(JSON.parse(line), pane, job);
+      for (const line of lines) if (line && !abort.signal.aborted) await handle(JSON.parse(line), pane);
     }
   } finally {
-    if (state.job && state.job.job === job) { state.job = null; setBusy(false); }
+    if (state.job && state.job.job === job) {
+      state.job = null;
+      setBusy(false);
+      if (!pane.done) { setStatus("Stopped."); remove(pane); }
+    }
   }
 }
 
-async function handle(event, pane, job) {
+/** Scroll to the answer where it is below the question, as on a phone, or above what is seen of the page. */
+function scrollToAnswer() {
+  if (!window.matchMedia(NARROW).matches && $("answers").getBoundingClientRect().top >= 0) return;
+  const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+  $("answers").scrollIntoView({ behavior: still ? "auto" : "smooth" });
+}
+
+async function handle(event, pane) {
   const bar = $("progress");
-  if (event.type === "queued") $("status").textContent = `Waiting for ${event.position} other job(s) …`;
+  if (event.type === "queued") setStatus(`Waiting for ${event.position} other ${event.position === 1 ? "job" : "jobs"} …`);
   if (event.type === "step") {
-    $("status").textContent = event.steps ? `Step ${event.index} of ${event.steps}` : "Starting …";
+    if (event.claim) setStatus(`Testing claim ${event.index + 1} of ${event.steps} …`);
+    else setStatus(event.steps ? `Step ${event.index} of ${event.steps}` : "Starting …");
     bar.hidden = !event.steps;
     bar.value = event.steps ? event.index / event.steps : 0;
     if (event.masks) await pane.evolve(event);
   }
   if (event.type === "done") {
-    $("status").textContent = "Done.";
     bar.hidden = true;
-    await pane.finish(event, job);
-    if (event.warning) showMessage(`${event.warning}.`);
+    await pane.finish(event);
+    setStatus("Done.");
+    if (!window.matchMedia(NARROW).matches) scrollToAnswer(); // the answer has become longer than the window
+    if (event.warning) showMessage(event.warning);
   }
   if (event.type === "failed" || event.type === "cancelled") {
     bar.hidden = true;
-    $("status").textContent = event.type === "failed" ? "" : "Stopped.";
+    setStatus(event.type === "failed" ? "" : "Stopped.");
     if (event.type === "failed") showMessage(event.message);
-    pane.end();
+    remove(pane);
   }
 }
 
 function setBusy(busy) {
-  $("stop").disabled = !busy;
-  $("explain").disabled = busy;
-  offerSmallest();
-}
-
-function offerSmallest() {
-  $("smallest").disabled = Boolean(state.job) || !method().finds_smallest;
+  $("stop").setAttribute("aria-disabled", String(!busy)); // not `disabled`, which would lose the focus
 }
 
 function stop() {
@@ -242,229 +342,91 @@ function stop() {
   state.job = null;
   request(`api/jobs/${job}`, { method: "DELETE" }).catch(() => {});
   abort.abort();
-  pane.end();
+  remove(pane);
   setBusy(false);
   $("progress").hidden = true;
-  $("status").textContent = "Stopped.";
+  setStatus("Stopped.");
 }
 
-// ---------------------------------------------------------------- the answer
+// ---------------------------------------------------------------- the answers
 
-const HEAT = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
-
-function heat(value) {
-  const position = Math.min(0.9999, Math.max(0, value)) * (HEAT.length - 1);
-  const low = Math.floor(position);
-  return HEAT[low].map((from, channel) => from + (position - low) * (HEAT[low + 1][channel] - from));
-}
-
-const LUT = Array.from({ length: 256 }, (_, value) => heat(value / 255));
-
-function pixels(image, width, height) {
-  const canvas = element("canvas", { width, height });
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.drawImage(image, 0, 0, width, height);
-  return context.getImageData(0, 0, width, height).data;
-}
-
+/** An answer: a section of the report, with what can be downloaded. Until it is done, the masks of the search in the same panel. */
 class Pane {
-  constructor(title, picture) {
+  constructor(label, methodTitle, picture, job) {
+    Object.assign(this, { job, picture, title: `${label} · ${methodTitle}`, done: false, pinned: false });
     this.node = $("pane").content.firstElementChild.cloneNode(true);
-    this.picture = picture;
-    this.title = title;
-    this.masks = [];
-    this.alternatives = [];
-    this.restart = 0;
     this.part = (name) => this.node.querySelector(name);
-    this.part("h3").textContent = title;
-    this.canvas = this.part("canvas");
-    this.canvas.width = picture.width;
-    this.canvas.height = picture.height;
-    this.seen = pixels(picture.seen, picture.width, picture.height);
-    this.blurred = pixels(picture.blurred, picture.width, picture.height);
-    this.range = this.part("input");
-    this.range.addEventListener("input", () => this.draw());
-    this.part(".slider").hidden = true;
+    const canvas = element("canvas", { width: picture.width, height: picture.height });
+    canvas.setAttribute("role", "img");
+    const panel = element("article", { className: "panel" }, element("h3", { textContent: methodTitle }),
+      element("div", { className: "shown" }, canvas, element("output")));
+    panel.dataset.views = "overlay";
+    panel.dataset.outlined = "";
+    const image = element("img", { alt: "" });
+    image.src = picture.seen.src;
+    image.dataset.role = "picture";
+    this.live(element("section", { className: "query" }, element("h2", { textContent: label }),
+      element("div", { className: "sources" }, image), element("div", { className: "panels" }, panel)), picture.seen);
     this.part(".keep").addEventListener("click", () => {
       this.pinned = !this.pinned;
-      this.part(".keep").setAttribute("aria-pressed", String(Boolean(this.pinned)));
+      this.part(".keep").setAttribute("aria-pressed", String(this.pinned));
     });
-    this.draw();
+    state.panes.push(this);
+    $("panes").append(this.node);
+  }
+
+  /** Put a section into the page, and let the script of reports draw it. */
+  live(section, picture) {
+    this.part(".content").replaceChildren(section);
+    this.shown = window.sfumato.start(section, picture);
   }
 
   async evolve(event) {
-    this.masks = await this.decode(event.masks);
-    this.numbers = { areas: event.areas, values: event.values };
-    this.fitSlider();
-    this.draw();
+    const masks = await Promise.all(event.masks.map(loadImage));
+    const index = Math.floor((masks.length - 1) / 2);
+    this.shown.show(masks, index, `${(100 * event.areas[index]).toFixed(1)} % of the picture, score ${event.values[index].toFixed(2)} so far`);
   }
 
-  async finish(event, job) {
-    this.result = event;
-    this.masks = event.masks.length ? await this.decode(event.masks) : [];
-    [this.map] = await this.decode([event.map]);
-    this.fitSlider();
-    this.draw();
-    this.plot();
-    this.listChannels();
-    this.offerSets(job);
-    this.offerExports(job);
-  }
-
-  end() {
-    if (!this.result && !this.masks.length) remove(this);
-  }
-
-  decode(urls) {
-    const { width, height } = this.picture;
-    return Promise.all(urls.map(async (url) => pixels(await loadImage(url), width, height)));
-  }
-
-  /** Fit the slider to the number of masks. */
-  fitSlider() {
-    const last = this.masks.length - 1;
-    this.part(".slider").hidden = last < 1;
-    if (Number(this.range.max) !== Math.max(0, last)) {
-      this.range.max = Math.max(0, last);
-      this.range.value = Math.floor(last / 2);
-    }
-  }
-
-  /** Draw the picture through the mask that the slider points at. */
-  draw() {
-    const { width, height } = this.picture;
-    const view = document.querySelector("input[name=view]:checked").value;
-    const index = Number(this.range.value);
-    const mask = (this.restart ? this.alternatives[this.restart - 1] : this.masks)[index] || this.map;
-    const context = this.canvas.getContext("2d");
-    const image = context.createImageData(width, height);
-    const out = image.data;
-    const { seen, blurred } = this;
-    const values = view === "heat" && this.map ? this.map : mask;
-    for (let pixel = 0; pixel < out.length; pixel += 4) {
-      const m = values ? values[pixel] / 255 : 1;
-      for (let channel = 0; channel < 3; channel += 1) {
-        const own = seen[pixel + channel];
-        let value = own;
-        if (values && view === "overlay") value = own * (0.25 + 0.75 * m) + (channel === 0 ? 46 : 12) * (1 - m);
-        else if (values && view === "black") value = own * m;
-        else if (values && view === "blur") value = own * m + blurred[pixel + channel] * (1 - m);
-        else if (values && view === "heat") value = 0.35 * own + 0.65 * LUT[values[pixel]][channel];
-        out[pixel + channel] = value;
-      }
-      out[pixel + 3] = 255;
-    }
-    context.putImageData(image, 0, 0);
-    const caption = this.caption(index);
-    this.part("output").textContent = caption;
-    this.range.setAttribute("aria-valuetext", caption);
-    (this.sets || []).forEach((label, restart) => { label.textContent = this.scoreOf(restart, index).toFixed(2); });
-    this.canvas.setAttribute("aria-label", `${this.title}: the picture, ${view}${caption ? `, ${caption}` : ""}`);
-    this.mark(index);
-  }
-
-  /** The area and the score of a mask, and how far the restarts of its search agree. */
-  caption(index) {
-    const event = this.result || this.numbers;
-    if (!event || !event.areas || !this.masks.length) return "";
-    const area = (this.result && this.result.achieved ? this.result.achieved : event.areas)[index];
-    const score = this.result ? this.scoreOf(this.restart, index) : event.values[index];
-    const agreement = this.result && this.result.agreement ? ` · restarts agree by ${Math.round(100 * this.result.agreement[index])} %` : "";
-    return `${(100 * area).toFixed(1)} % · score ${score.toFixed(2)}${agreement}`;
-  }
-
-  /** The score of the answer, 0, or of what a restart found, counted from 1. */
-  scoreOf(restart, index) {
-    return restart ? this.result.alternative_scores[index][restart - 1] : this.result.scores[index];
-  }
-
-  /** Offer the sets of the restarts beside the answer. They are decoded when they are chosen. */
-  offerSets(job) {
-    const { alternatives } = this.result;
-    if (!alternatives) return;
-    const name = `sets-${job}`;
-    this.sets = ["the answer", ...alternatives[0].map((_, number) => `restart ${number + 1}`)].map((title, restart) => {
-      const input = element("input", {
-        type: "radio", name, checked: !restart, onchange: withMessages(async () => {
-          if (restart) this.alternatives[restart - 1] ||= await this.decode(alternatives.map((sets) => sets[restart - 1]));
-          if (input.checked) this.restart = restart;
-          this.draw();
-        }),
-      });
-      const score = element("span");
-      this.part(".sets").append(element("label", {}, input, ` ${title} `, score));
-      return score;
-    });
-    this.part(".sets").hidden = false;
-    this.draw();
-  }
-
-  /** Plot the score against the area, with a mark at the mask of the slider. */
-  plot() {
-    const { result } = this;
-    const areas = result.curve ? result.curve.areas : result.achieved;
-    const scores = result.curve ? result.curve.scores : result.scores;
-    if (!areas || areas.length < 2) return;
-    const all = [...scores, result.whole, result.blank].filter((value) => value !== undefined);
-    const low = Math.min(0, ...all);
-    const high = Math.max(...all);
-    const x = (area) => 44 + 300 * area;
-    const y = (score) => 12 + 120 * (1 - (score - low) / (high - low || 1));
-    this.scale = { x, y };
-    const line = areas.map((area, index) => `${x(area).toFixed(1)},${y(scores[index]).toFixed(1)}`).join(" ");
-    const level = (value, name) => `<line x1="44" x2="344" y1="${y(value)}" y2="${y(value)}" stroke="currentColor"
-      stroke-dasharray="4 4" opacity=".6"/><text x="348" y="${y(value) + 4}" fill="currentColor">${name}</text>`;
-    const star = result.curve && result.curve.smallest !== null
-      ? `<line x1="${x(result.curve.smallest)}" x2="${x(result.curve.smallest)}" y1="12" y2="132" stroke="var(--accent)"/>
-         <text x="${x(result.curve.smallest) + 4}" y="22" fill="var(--accent)">a* = ${(100 * result.curve.smallest).toFixed(1)} %</text>` : "";
-    const ticks = [0, 0.25, 0.5, 0.75, 1].map((area) => `<text x="${x(area)}" y="148" text-anchor="middle" fill="currentColor">${100 * area} %</text>`).join("");
-    this.part(".curve").innerHTML = `<svg viewBox="0 0 400 168" role="img" aria-label="Score against area">
-      <line x1="44" x2="344" y1="132" y2="132" stroke="currentColor"/><line x1="44" x2="44" y1="12" y2="132" stroke="currentColor"/>
-      ${ticks}<text x="194" y="164" text-anchor="middle" fill="currentColor">area shown</text>
-      <text x="40" y="${y(high) + 4}" text-anchor="end" fill="currentColor">${high.toFixed(1)}</text>
-      <text x="40" y="${y(low) + 4}" text-anchor="end" fill="currentColor">${low.toFixed(1)}</text>
-      ${level(result.whole, "whole")}${result.curve ? level(result.curve.wanted, "wanted") : ""}
-      <polyline points="${line}" fill="none" stroke="var(--accent)" stroke-width="2"/>
-      ${areas.map((area, index) => `<circle cx="${x(area)}" cy="${y(scores[index])}" r="2.5" fill="var(--accent)"/>`).join("")}
-      ${star}<circle class="now" r="6" fill="none" stroke="var(--accent)" stroke-width="2"/></svg>`;
-    this.mark(Number(this.range.value));
-  }
-
-  /** Mark a mask in the plot. */
-  mark(index) {
-    const circle = this.part(".now");
-    if (!circle || !this.result.achieved) return;
-    circle.setAttribute("cx", this.scale.x(this.result.achieved[index]));
-    circle.setAttribute("cy", this.scale.y(this.result.scores[index]));
-  }
-
-  listChannels() {
-    this.part(".channels").replaceChildren(...this.result.channels.map((channel) => {
+  async finish(event) {
+    this.done = true;
+    this.title = event.title;
+    const parsed = new DOMParser().parseFromString(event.section, "text/html").body.firstElementChild;
+    const section = document.importNode(parsed, true); // only in this document its images are loaded
+    await Promise.all([...section.querySelectorAll("img")].map((image) => image.decode()));
+    this.live(section);
+    this.part(".channels").replaceChildren(...event.channels.map((channel) => {
       const text = `channel ${channel.index}, ${channel.weight.toFixed(2)}`;
       const item = element("li", {}, text);
       if (channel.map) item.prepend(element("img", { src: channel.map, alt: `Where ${text} is active` }));
       return item;
     }));
+    this.offerExports(event.masks);
+    this.part(".keep").hidden = false;
+    addToHistory(this);
   }
 
-  offerExports(job) {
+  offerExports(ofPlaces) {
     const exports = [["png", "PNG of this view"], ["safetensors", "safetensors"], ["html", "HTML report"]];
-    if (this.masks.length) exports.push(["apng", "animated PNG"], ["gif", "GIF"], ["coco", "COCO annotation"]);
-    this.part(".exports").replaceChildren(...exports.map(([kind, title]) => element("button", {
+    if (ofPlaces) exports.push(["apng", "animated PNG"], ["gif", "GIF"], ["row", "COCO of this mask"], ["coco", "COCO of all masks"]);
+    this.part(".exports").replaceChildren(...exports.filter(([kind]) => kind !== "png" || this.shown.canvas).map(([kind, title]) => element("button", {
       textContent: title,
-      onclick: withMessages(async () => (kind === "png" ? this.savePng() : download(job, kind))),
+      onclick: withMessages(async () => {
+        if (kind === "png") this.savePng();
+        else await download(this.job, kind === "row" ? `coco?row=${this.shown.row()}` : kind);
+      }),
     })));
   }
 
   savePng() {
-    this.canvas.toBlob((blob) => save(blob, "sfumato.png"), "image/png");
+    const stem = `${this.picture.file.replace(/\.[^.]*$/, "")}-${this.title.split(" · ")[0].replace(/,? /g, "-")}`;
+    this.shown.canvas.toBlob((blob) => save(blob, `${stem}.png`), "image/png");
   }
 }
 
 async function download(job, kind) {
   const answer = await request(`api/jobs/${job}/export/${kind}`);
-  const name = /filename="([^"]+)"/.exec(answer.headers.get("content-disposition") || "")?.[1] || kind;
-  save(await answer.blob(), name);
+  const name = /filename\*=UTF-8''([^;]+)/.exec(answer.headers.get("content-disposition") || "")?.[1];
+  save(await answer.blob(), name ? decodeURIComponent(name) : kind);
 }
 
 function save(blob, name) {
@@ -475,35 +437,58 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-function newPane(title) {
-  state.panes.filter((pane) => !pane.pinned).forEach(remove);
-  const pane = new Pane(title, state.picture);
-  state.panes.push(pane);
-  $("panes").append(pane.node);
-  $("answers").hidden = false;
-  return pane;
+/** Show a pane beside those that are kept, and no other; by default the last one. */
+function showAnswers(pane = state.panes.at(-1)) {
+  state.panes.forEach((other) => { other.node.hidden = other !== pane && !other.pinned; });
+  $("answers").hidden = !state.panes.length;
+  $("chosen").hidden = Boolean(state.panes.length);
+  markHistory();
 }
 
 function remove(pane) {
+  if (pane.done || !state.panes.includes(pane)) return;
   pane.node.remove();
   state.panes = state.panes.filter((other) => other !== pane);
-  $("answers").hidden = !state.panes.length;
+  showAnswers(); // the last answer is seen again
 }
 
-// ---------------------------------------------------------------- the start
+function addToHistory(pane) {
+  pane.entry = element("li", {}, element("button", { textContent: pane.title, onclick: () => { showAnswers(pane); scrollToAnswer(); } }));
+  $("history").querySelector("ol").append(pane.entry);
+  const done = state.panes.filter((other) => other.done);
+  for (const oldest of done.slice(0, Math.max(0, done.length - MOST_ANSWERS))) {
+    oldest.entry.remove();
+    oldest.node.remove();
+    state.panes = state.panes.filter((other) => other !== oldest);
+  }
+  markHistory();
+}
+
+function markHistory() {
+  const done = state.panes.filter((pane) => pane.done);
+  $("history").hidden = done.length < 2 && !done.some((pane) => pane.node.hidden);
+  for (const pane of done) {
+    const button = pane.entry?.firstElementChild;
+    if (pane.node.hidden) button?.removeAttribute("aria-current");
+    else button?.setAttribute("aria-current", "true");
+  }
+}
+
+// ---------------------------------------------------------------- the start and the end
 
 const start = withMessages(async () => {
   const answer = await (await request("api/tabs", { method: "POST" })).json();
-  Object.assign(state, { tab: answer.tab, methods: answer.methods, bytes: answer.limits.bytes });
+  Object.assign(state, { tab: answer.tab, methods: answer.methods, layers: answer.layers, bytes: answer.limits.bytes });
   $("model").textContent = `${answer.model}, with its ${answer.classes} classes,`;
   $("samples").replaceChildren(...answer.samples.map((name) => element("button", {
-    onclick: () => addPicture(`api/pictures?sample=${name}`),
-  }, element("img", { src: `samples/${name}`, alt: `Sample: ${name}`, loading: "lazy" }))));
-  $("method").replaceChildren(...answer.methods.map(({ name }) => element("option", { textContent: name, value: name })));
+    onclick: () => addPicture(`api/pictures?sample=${name}`, {}, `samples/${name}`, name),
+  }, element("img", { src: `samples/${name}`, alt: `Sample: ${name}` }))));
+  $("method").replaceChildren(...answer.methods.map(({ name, title }) => element("option", { textContent: title, value: name })));
   offerSettings();
   document.body.dataset.ready = "yes";
 });
 
+$("chosen").classList.add("empty");
 $("file").addEventListener("change", (event) => { if (event.target.files[0]) upload(event.target.files[0]); event.target.value = ""; });
 for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
@@ -531,5 +516,9 @@ $("method").addEventListener("change", offerSettings);
 $("explain").addEventListener("click", () => explain(null));
 $("smallest").addEventListener("click", () => explain(0.9));
 $("stop").addEventListener("click", stop);
-$("views").addEventListener("change", () => state.panes.forEach((pane) => pane.draw()));
+// The server forgets the tab at once. A page that comes back from the browser's memory begins anew.
+window.addEventListener("pagehide", () => {
+  if (state.tab) fetch("api/tab", { method: "DELETE", keepalive: true, headers: { "x-sfumato": state.tab } }).catch(() => {});
+});
+window.addEventListener("pageshow", (event) => { if (event.persisted) window.location.reload(); });
 start();
