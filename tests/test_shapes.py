@@ -368,7 +368,7 @@ EVOLUTION = ExtremalPerturbation(
         replace(EVOLUTION, ascent=ProjectedAscent(), perturbation=Noise(0.5)),
         MeaningfulPerturbation(steps=3, perturbation=(Blur(3, 2), Noise(0.5)), jitter=0, start="ones"),
         RISE(samples=32, cells=4),
-        ExtremalChannels(counts=(1, 2), steps=2, perturbation=Noise(0.5), ascent=EvolutionAscent(pairs=2)),
+        ExtremalChannels("input", counts=(1, 2), steps=2, perturbation=Noise(0.5), ascent=EvolutionAscent(pairs=2)),
     ],
     ids=["evolution", "noise", "meaningful", "rise", "channels"],
 )
