@@ -275,7 +275,8 @@ def run(families: Sequence[str], names: Sequence[str], out: Path, limit: float) 
 
 def template(sentence: str) -> str:
     """A refusal without what differs from network to network: names, numbers and shapes."""
-    without = re.sub(r"'[^']*'|\([\d, ]+\)|\d+(\.\d+)?(e-?\d+)?", "…", sentence)
+    without = re.sub(r"\b(" + "|".join(SHORT) + r"|\w+_\w+|(?<=the model is a )\w+)\b", "…", sentence)
+    without = re.sub(r"'[^']*'|\([\d, ]+\)|\d+(\.\d+)?(e-?\d+)?", "…", without)
     return re.sub(r"(…[ ,×·+*]*)+", "… ", without)
 
 
@@ -305,8 +306,7 @@ def versions() -> str:
 INTRODUCTION = """\
 # Which method works on which model
 
-{families} networks, {methods} methods, and each pair was run: {works} work, {refused} are refused in words, {fault} are at
-fault.
+{families} networks, {methods} methods, and each pair was run: {works} work, {refused} are refused in words, {fault} at fault.
 
 - ● works: the map has the size of the input, it is finite and not the same everywhere, and the network is left as it was, with
   its weights, buffers, modes and hooks.
@@ -317,18 +317,19 @@ No layer was named: a method that needs one takes the network's default layer. T
 as the question is whether a method works, not what it finds. Segmentation is asked by `Region`, detection by `Box`, pictures
 with texts by `Similarity`, and answers by `Tokens`.
 
-Made with {versions} by `python bench/compatibility.py` and `python bench/compatibility.py --page docs/compatibility.md`.
+Made with {versions} by `python bench/compatibility.py` and
+`python bench/compatibility.py --page docs/compatibility.md`.
 
 Columns: {columns}.
 """
 
 
 def page(rows: Mapping[tuple[str, str], Row]) -> str:
-    """The page of all rows."""
-    families = list(dict.fromkeys(family for family, _ in rows))
+    """The page of the families of which all methods were tried."""
     names = [name for name in SHORT if any(method == name for _, method in rows)]
-    families.sort(key=list(FAMILIES).index)
-    refusals = letters(rows[family, name] for family in families for name in names if (family, name) in rows)
+    families = [family for family in FAMILIES if all((family, name) in rows for name in names)]
+    rows = {(family, name): rows[family, name] for family in families for name in names}
+    refusals = letters(rows.values())
     counts = Counter(row.outcome for row in rows.values())
     intro = INTRODUCTION.format(
         families=len(families),
@@ -344,7 +345,7 @@ def page(rows: Mapping[tuple[str, str], Row]) -> str:
         lines += ["| --- |" + " :-: |" * len(names)]
         for family in families:
             if family.startswith(f"{library}: "):
-                signs = [sign(rows.get((family, name)), refusals) for name in names]
+                signs = [sign(rows[family, name], refusals) for name in names]
                 lines.append(f"| {family.partition(': ')[2]} | " + " | ".join(signs) + " |")
     if refusals:
         lines += ["", "## What the refusals say", ""]
@@ -357,9 +358,8 @@ def page(rows: Mapping[tuple[str, str], Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def sign(row: Row | None, refusals: Mapping[str, tuple[str, Row, int]]) -> str:
-    if row is None:
-        return " "
+def sign(row: Row, refusals: Mapping[str, tuple[str, Row, int]]) -> str:
+    """What a cell shows."""
     return {WORKS: "●", FAULT: "✗"}.get(row.outcome) or refusals[template(row.says)][0]
 
 
