@@ -143,7 +143,7 @@ def captum(net: nn.Module, name: str) -> Iterator[tuple[str, Any, Callable[[Tens
         found = attr.InputXGradient(net).attribute(x.clone().requires_grad_(), target=target)
         return found.sum(1, keepdim=True).detach()
 
-    yield "InputXGradient at input", LinearApproximation(), times
+    yield "InputXGradient at input", LinearApproximation(layer="input"), times
 
 
 def grad_cam(net: nn.Module, name: str) -> Iterator[tuple[str, Any, Callable[[Tensor, int], Tensor]]]:
@@ -252,7 +252,7 @@ def overhead(names: list[str], count: int, repeats: int) -> None:
             f"Grad-CAM at {last}": GradCAM(layer=last),
             f"excitation at {amid}": ExcitationBackprop(layer=amid),
             f"contrastive at {amid}": ContrastiveExcitationBackprop(layer=amid),
-            "excitation at input": ExcitationBackprop(),
+            "excitation at input": ExcitationBackprop(layer="input"),
         }
         ratios: dict[str, list[float]] = {what: [] for what in methods}
         bare()

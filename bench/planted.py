@@ -43,7 +43,7 @@ METHODS: dict[str, Callable[[str], Any]] = {
     "occlusion": lambda layer: sfumato.Captum("Occlusion", arguments=WINDOW),
     "Grad-CAM": lambda layer: sfumato.GradCAM(layer=layer),
     "linear, layer": lambda layer: sfumato.LinearApproximation(layer=layer),
-    "linear, input": lambda layer: sfumato.LinearApproximation(),
+    "linear, input": lambda layer: sfumato.LinearApproximation(layer="input"),
     "integrated gradients": lambda layer: sfumato.Captum("IntegratedGradients"),
     "guided backprop": lambda layer: sfumato.GuidedBackprop(),
     "gradient": lambda layer: sfumato.Gradient(),

@@ -25,6 +25,7 @@ import sfumato
 from sfumato import models
 from sfumato.models import TransformPreparation, hf, prepared_by
 from sfumato.models.class_names import read_class_names
+from sfumato.models.timm import is_tower
 from sfumato.settings import as_json
 
 SHARED = Path(os.environ.get("SFUMATO_SHARED", Path(__file__).parents[1] / "../shared/data"))
@@ -353,6 +354,17 @@ def test_a_backbone_of_timm_is_refused_before_anything_is_downloaded():
         ValueError, match="a backbone without a classifier; explain how similar .* or give a checkpoint"
     ):
         models.load("timm:vit_small_patch14_dinov2")
+
+
+def test_an_encoder_of_pictures_and_texts_is_refused():
+    """timm counts the 512 numbers of its embedding as classes. Fine-tuned for classes it is a classifier."""
+    with pytest.raises(ValueError, match="a backbone without a classifier; explain how similar"):
+        models.load("timm:vit_base_patch16_clip_224.openai")
+    towers = {name for name in timm.list_pretrained() if is_tower(timm.get_pretrained_cfg(name))}
+    assert {"resnet50_clip.openai", "convnext_base.clip_laion2b", "vit_pe_core_base_patch16_224.fb"} <= towers
+    for classifier in ("vit_base_patch16_clip_224.openai_ft_in1k", "resnet18.a1_in1k", "mvitv2_base_cls.fb_inw21k"):
+        assert classifier in timm.list_pretrained()
+        assert classifier not in towers
 
 
 def test_a_name_without_weights_in_timm_is_refused():

@@ -30,11 +30,13 @@ METHODS = {
     "gradient": Gradient(),
     "deconvnet": Deconvnet(),
     "guided": GuidedBackprop(),
-    "linear": LinearApproximation(),
+    "linear": LinearApproximation(layer="input"),
     "cam": GradCAM(layer="first"),
     "excitation": ExcitationBackprop(layer="first"),
     "contrastive": ContrastiveExcitationBackprop(layer="first"),
 }
+INPUT = {name: "input" if kind.needs_layer else "" for name, kind in METHODS.items()}
+"""What each calls the model's input."""
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 RULES = ("deconvnet", "guided", "excitation")
 
@@ -288,7 +290,7 @@ def test_as_the_papers_say(name, kind, layer):
     if name == "cam" and not layer:
         return
     net, inputs, targets = built(kind), pictures(), [2, 1]
-    result = replace(METHODS[name], layer=layer, resize=False)(net, inputs, targets)
+    result = replace(METHODS[name], layer=layer or INPUT[name], resize=False)(net, inputs, targets)
     expected = np.stack([naive_map(name, net, x, t, layer) for x, t in zip(inputs, targets, strict=True)])
     np.testing.assert_allclose(result.map[:, 0], expected, rtol=1e-5, atol=1e-7)
     assert result.map.any() or name in ("cam", "contrastive")  # where those clip everything
@@ -572,7 +574,7 @@ def test_scores_of_all_kinds(method):
         torch.testing.assert_close(method(net, inputs, score).map, plain.map)
     for score in (Probability(1), Contrastive(1), Logit(1) + 2 * Logit(0)):
         assert method(net, inputs, score).map.isfinite().all()
-    if not method.layer:  # any callable has an input
+    if method.layer in ("", "input"):  # any callable has an input
         torch.testing.assert_close(method(net.forward, inputs, 1).map, plain.map)
 
 
@@ -771,11 +773,23 @@ def test_hidden_functions_are_refused(rule):
         (lambda: ContrastiveExcitationBackprop(contrast_layer=None), "contrast_layer"),
         (lambda: BackwardRules("lrp"), "deconvnet, guided, excitation; got 'lrp'"),
         (
-            lambda: GradCAM()(network(), pictures(1, 3, 8, 8), 1),
-            r"GradCAM needs layer.*classifier.default_layer\(GradCAM\)",
+            lambda: GradCAM()(network().forward, pictures(1, 3, 8, 8), 1),
+            r"GradCAM needs layer.*the model is a method, .*layer=\"input\".*RISE\(\)",
         ),
     ],
 )
 def test_errors_say_what_to_do(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_refusal_is_not_taken_for_an_error_of_the_model():
+    """A sound has the shape of a picture without its batch, but what is wrong here is the attention."""
+
+    class Attention(nn.Module):
+        def forward(self, sounds):
+            tokens = sounds.unflatten(2, (4, 2))[:, 0]
+            return nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).mean(1)
+
+    with pytest.raises(ValueError, match="^excitation backprop is defined for layers with weights"):
+        ExcitationBackprop(layer="input")(Attention(), torch.rand(1, 1, 8), 1)

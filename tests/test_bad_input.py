@@ -92,6 +92,8 @@ def test_options(options, message):
         (lambda: Game(keep=1, drop=-2), "weights must be at least 0"),
         (lambda: Game(keep=0, drop=0), "not both 0"),
         (lambda: Blur(max_sigma=0), "max_sigma"),
+        (lambda: Blur((0, 0)), r"one of the lengths of max_sigma must be more than 0; got \(0, 0\)"),
+        (lambda: Blur((1, -2)), "max_sigma is a length in places for each axis of space.*got -2"),
         (lambda: Blur(levels=1), "levels must be a whole number, at least 2"),
         (lambda: Blur(border="mirror"), "border must be one of reflect, zeros; got 'mirror'"),
         (lambda: Noise(std=0), "std is a standard deviation, more than 0; got 0"),

@@ -199,11 +199,28 @@ def test_score_cam_hides_with_any_perturbation():
     torch.testing.assert_close(blurred.blank, x.sum()[None], rtol=1e-4, atol=0)  # a blur keeps the sum
 
 
+class Against(nn.Module):
+    """Whatever its layer sees speaks against the score."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Identity()
+
+    def forward(self, x):
+        return -self.layer(x).square().sum((2, 3))
+
+
+@pytest.mark.parametrize("kind", [GradCAM, LayerCAM, ScoreCAM])
+def test_a_map_that_is_cut_off_everywhere_says_so(kind):
+    x = torch.arange(1.0, 17).view(1, 1, 4, 4)
+    method = kind(layer="layer")
+    with pytest.warns(UserWarning, match=f"the map of {kind.__name__} is 0 everywhere for input .*LinearApproximation"):
+        assert not method(Against(), x, Logit(0)).map.any()
+
+
 @pytest.mark.parametrize("name", ["ScoreCAM", "LayerCAM", "GradCAM"])
-def test_a_layer_must_be_named(name):
+def test_a_layer_has_a_name_and_places(name):
     method = {"ScoreCAM": ScoreCAM, "LayerCAM": LayerCAM, "GradCAM": GradCAM}[name]
-    with pytest.raises(ValueError, match=rf"{name} needs layer.*classifier.default_layer\({name}\)"):
-        method()(network(2), inputs(1, 3, 12, 12), 1)
     with pytest.raises(ValueError, match="the model has no layer 'nowhere'"):
         method(layer="nowhere")(network(2), inputs(1, 3, 12, 12), 1)
     with pytest.raises(ValueError, match="has no places to show"):

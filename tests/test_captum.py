@@ -398,7 +398,6 @@ def test_bad_settings():
     [
         ({"name": "Integrated"}, "no attribution method 'Integrated' in captum.attr"),
         ({"name": "visualization"}, "no attribution method"),
-        ({"name": "LayerGradCam"}, "LayerGradCam looks into a layer; name one"),
         ({"name": "LayerGradCam", "layer": "layer4"}, "no layer 'layer4'. Did you mean"),
         ({"name": "LayerGradCam", "layer": "5"}, "choose a layer whose output"),
         ({"name": "LayerActivation", "layer": "6"}, "choose a layer whose output"),
@@ -462,3 +461,11 @@ def test_a_metric_of_quantus():
         model=model, x_batch=inputs, y_batch=np.array([1, 3]), a_batch=maps
     )
     assert np.isfinite(scores).all()
+
+
+def test_a_model_without_gradients_is_told_what_works():
+    def model(inputs):
+        return inputs.detach().flatten(2).mean(2)
+
+    with pytest.raises(ValueError, match=r"IntegratedGradients needs gradients.*RISE\(\) or Captum\(.Occlusion"):
+        Captum("IntegratedGradients")(model, torch.rand(1, 3, 8, 8), 1)

@@ -147,6 +147,156 @@ def test_other_methods_run_or_say_what_does(family, name):
         assert result.map.isfinite().all()
 
 
+# --- the network alone ------------------------------------------------------------------------------------------------
+
+LOOKING_INSIDE = [name for name in methods.__all__ if getattr(methods, name).needs_layer is True]
+SHAPES = {"clip": (3, 4, 16, 16), "volume": (1, 12, 12, 12), "sound": (1, 200)}
+
+
+def convolutional(channels, *space):
+    torch.manual_seed(0)
+    convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(space) - 1]
+    pool = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[len(space) - 1]
+    places = [convolution(channels, 12, 3, padding=1), nn.ReLU(), convolution(12, 12, 3, stride=2), nn.ReLU()]
+    return nn.Sequential(*places, pool(1), nn.Flatten(), nn.Linear(12, 5)).eval()
+
+
+@pytest.mark.parametrize("name", LOOKING_INSIDE)
+def test_a_method_that_looks_inside_finds_its_layer(family, name):
+    """Called with the network itself, it does what it does with the classifier, and says where."""
+    classifier, layer = family
+    inputs = noise(classifier)
+    method = getattr(methods, name)(**QUICK.get(name, {}))
+    outcomes = []
+    for model in (classifier, classifier.net):
+        try:
+            result = method(model, inputs, [1, 3])
+            assert result.layer == layer
+            outcomes.append(result.map)
+        except ValueError as error:
+            outcomes.append(str(error))
+    if isinstance(outcomes[0], str):
+        assert outcomes[0] == outcomes[1]
+    else:
+        torch.testing.assert_close(*outcomes)
+
+
+def test_those_that_look_inside_are_known():
+    assert set(LAYER_METHODS) <= set(LOOKING_INSIDE)
+    assert {"ScoreCAM", "LayerCAM"} <= set(LOOKING_INSIDE)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("name", LOOKING_INSIDE)
+def test_of_clips_volumes_and_sounds_too(name, shape):
+    net, inputs = convolutional(*shape), torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    result = getattr(methods, name)(**QUICK.get(name, {}))(net, inputs, [1, 3])
+    assert result.layer == "3"
+    assert result.map.shape == (2, 1, *shape[1:])
+
+
+class Embedded(nn.Module):
+    """Returns all tokens beside the embedding, which is the class token's, as encoders of transformers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = FAMILIES["ViT"][0]().eval()
+
+    def forward(self, pictures):
+        tokens = self.net.forward_features(pictures)
+        return {"last_hidden_state": tokens, "pooler_output": tokens[:, 0]}
+
+
+def test_the_layer_is_one_on_which_the_score_depends():
+    """Other parts of the outputs depend on later layers."""
+    torch.manual_seed(0)
+    net, inputs = Embedded().eval(), torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    reference = torch.randn(192, generator=torch.Generator().manual_seed(1))
+    result = methods.LinearApproximation()(net, inputs, sfumato.Similarity(reference))
+    assert result.layer == "net.blocks.1.norm1"
+    assert result.map.any()
+
+
+class Segments(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.trunk = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, stride=2), nn.ReLU())
+        self.head = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 5, 1), nn.Upsample(scale_factor=2))
+
+    def forward(self, pictures):
+        return self.head(self.trunk(pictures))
+
+
+def test_of_a_segmenter_it_is_below_the_weights_that_make_the_maps():
+    """Its outputs have places, too, but there is nothing above them to look through."""
+    inputs = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(16, 16)
+    mask[4:12, 4:12] = 1
+    result = methods.LinearApproximation()(Segments().eval(), inputs, sfumato.Region(1, mask))
+    assert result.layer == "head.1"
+    assert result.map.any()
+
+
+def test_the_layer_does_not_depend_on_the_inputs():
+    """A dead picture has no effect at the last layer, but a query's layer may not depend on its batch."""
+    net = convolutional(3, 16, 16)
+    inputs = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    inputs[0] = 0
+    method = methods.LinearApproximation()
+    together = method(net, inputs, 1)
+    assert together.layer == method(net, inputs[1:], 1).layer == method(net, inputs[:1], 1).layer == "3"
+
+
+def test_the_smallest_set_of_channels_is_looked_for_at_the_default_layer():
+    net, inputs = convolutional(3, 16, 16), torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = sfumato.smallest(methods.ExtremalChannels(steps=2), net, inputs, sfumato.Probability(1), keep=0.5)
+    assert found.attribution.layer == "3"
+    assert 1 <= found.count <= 12
+
+
+def test_the_input_is_a_layer_of_that_name():
+    net, inputs = convolutional(3, 16, 16), torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    result = methods.LinearApproximation(layer="input")(net, inputs, 1)
+    leaf = inputs.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(net(leaf)[:, 1].sum(), leaf)
+    torch.testing.assert_close(result.map, (inputs * gradient).sum(1, keepdim=True))
+    assert methods.ExtremalChannels(layer="input", counts=(1,), steps=1)(net, inputs, 1).masks.shape[2] == 3
+    assert methods.ScoreCAM(layer="input")(net, inputs, 1).map.shape == (1, 1, 16, 16)
+
+
+def test_a_part_called_input_is_that_part():
+    torch.manual_seed(0)
+    net = nn.Sequential()
+    net.add_module("input", nn.Conv2d(3, 4, 3))
+    net.add_module("pool", nn.AdaptiveAvgPool2d(1))
+    net.add_module("flat", nn.Flatten())
+    result = methods.LinearApproximation(layer="input", resize=False)(net.eval(), torch.randn(1, 3, 8, 8), 1)
+    assert result.map.shape == (1, 1, 6, 6)
+
+
+@pytest.mark.parametrize("name", LOOKING_INSIDE)
+def test_where_there_is_no_layer_it_says_what_to_do(name):
+    method = getattr(methods, name)()
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 5)).eval()
+    for model in (net, net.forward):
+        with pytest.raises(ValueError, match=rf"^{name} needs layer.*such as RISE\(\)"):
+            method(model, torch.randn(1, 3, 4, 4), 1)
+
+
+def test_a_method_of_captum_finds_its_layer():
+    pytest.importorskip("captum", reason="captum is not installed")
+    net, inputs = convolutional(3, 16, 16), torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    result = methods.Captum("LayerGradCam")(net, inputs, 1)
+    assert result.layer == "3"
+    torch.testing.assert_close(result.map, methods.Captum("LayerGradCam", layer="3")(net, inputs, 1).map)
+
+
+def test_a_batch_axis_that_is_missing_is_named():
+    with pytest.raises(ValueError, match=r"add the batch axis: inputs\[None\]"):
+        methods.GradCAM()(convolutional(3, 16, 16), torch.randn(3, 16, 16), 1)
+
+
 def test_after_the_last_attention_grad_cam_says_what_to_name():
     torch.manual_seed(0)
     net = FAMILIES["ViT"][0]().eval()

@@ -621,12 +621,12 @@ def test_torchray_s_masks_lie_over_the_input_only():
 
 
 def test_channels_of_the_input():
-    """Without a layer, the input's own channels: class 1 is its green."""
+    """The input's own channels: class 1 is its green."""
 
     def green(x):
         return torch.stack([-x[:, 1].mean((1, 2)), x[:, 1].mean((1, 2))], 1)
 
-    result = ExtremalChannels(counts=(1,), steps=10)(green, torch.ones(1, 3, 8, 8), 1)
+    result = ExtremalChannels(layer="input", counts=(1,), steps=10)(green, torch.ones(1, 3, 8, 8), 1)
     assert result.masks.flatten().tolist() == [0, 1, 0]
 
 

@@ -485,7 +485,7 @@ class TestNumbers:
         def model(inputs):
             return (inputs - inputs).abs().sqrt().flatten(1).sum(1, keepdim=True).expand(-1, 2) + 1
 
-        for method in (Gradient(), methods.LinearApproximation()):
+        for method in (Gradient(), methods.LinearApproximation(layer="input")):
             with pytest.raises(ValueError, match="the signal that flows back from the score is not finite"):
                 method(model, pictures(1), 0)
 

@@ -368,7 +368,7 @@ EVOLUTION = ExtremalPerturbation(
         replace(EVOLUTION, ascent=ProjectedAscent(), perturbation=Noise(0.5)),
         MeaningfulPerturbation(steps=3, perturbation=(Blur(3, 2), Noise(0.5)), jitter=0, start="ones"),
         RISE(samples=32, cells=4),
-        ExtremalChannels(counts=(1, 2), steps=2, perturbation=Noise(0.5), ascent=EvolutionAscent(pairs=2)),
+        ExtremalChannels("input", counts=(1, 2), steps=2, perturbation=Noise(0.5), ascent=EvolutionAscent(pairs=2)),
     ],
     ids=["evolution", "noise", "meaningful", "rise", "channels"],
 )
@@ -440,3 +440,15 @@ def test_rise_interpolates_between_cells():
             enlarged = torch.nn.functional.interpolate(enlarged, size, mode="bilinear", align_corners=False)
             enlarged = enlarged.narrow(2 + axis, int(draws.crops[row, axis] * (cell + 1)), length)
         torch.testing.assert_close(masks[row], enlarged[0], atol=1e-5, rtol=0)
+
+
+def test_a_blur_has_a_width_for_each_axis():
+    """None along time leaves the frames apart; equal ones are one number. Settings are kept as they are written."""
+    clips, nothing, query = random(1, 1, 6, 10, 10), torch.zeros(1, 1, 6, 10, 10), torch.tensor([0])
+    blurred = Blur((0, 2, 2))(clips)(nothing, query)
+    frames = torch.stack([Blur(2)(clips[:, :, frame])(nothing[:, :, 0], query) for frame in range(6)], 2)
+    torch.testing.assert_close(blurred, frames)
+    assert torch.equal(Blur((2, 2, 2))(clips)(nothing, query), Blur(2)(clips)(nothing, query))
+    assert from_json(json.loads(json.dumps(as_json(Blur((0, 2, 2)))))) == Blur([0, 2, 2])
+    with pytest.raises(ValueError, match="got 2 values .* for an input with 3 axes of space"):
+        Blur((2, 2))(clips)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sfumato.settings import check_number, check_seed
-from sfumato.space.smoothing import BORDERS, gaussian_blur
+from sfumato.space.smoothing import BORDERS, gaussian_blur, per_axis
 
 Perturbed = Callable[[Float[Tensor, "N K *M"], Int[Tensor, " N"]], Float[Tensor, "N C *S"]]
 
@@ -29,16 +29,24 @@ class Blur:
 
     R. Fong, A. Vedaldi: *Interpretable explanations of black boxes by meaningful perturbation*, ICCV 2017, arXiv 1704.03296,
     section 4.1. It is computed as in Fong et al. 2019, section 3.1: by linear interpolation between `levels` precomputed blurs,
-    evenly spaced from none to `max_sigma` places. `border` says what the blur sees beyond the edge: "reflect" keeps borders as
+    evenly spaced from none to `max_sigma` places: one number for all axes of space, or one for each, e.g. (2, 20, 20) for a
+    clip of few frames; 0 leaves an axis as it is. `border` says what the blur sees beyond the edge: "reflect" keeps borders as
     bright as they are, "zeros" darkens them.
     """
 
-    max_sigma: float = 20
+    max_sigma: float | tuple[float, ...] = 20
     levels: int = 8
     border: str = "reflect"
 
     def __post_init__(self) -> None:
-        check_number("max_sigma", self.max_sigma, "a length in places", above=0)
+        if isinstance(self.max_sigma, list | tuple):
+            object.__setattr__(self, "max_sigma", tuple(self.max_sigma))
+            for width in self.max_sigma:
+                check_number("max_sigma", width, "a length in places for each axis of space", least=0)
+            if not any(self.max_sigma):
+                raise ValueError(f"one of the lengths of max_sigma must be more than 0; got {self.max_sigma!r}")
+        else:
+            check_number("max_sigma", self.max_sigma, "a length in places", above=0)
         if not isinstance(self.levels, int) or self.levels < 2:
             raise ValueError(f"levels must be a whole number, at least 2 (the input and its blur); got {self.levels}")
         if self.border not in BORDERS:
@@ -46,8 +54,9 @@ class Blur:
 
     def pyramid(self, x: Float[Tensor, "B C *S"]) -> Float[Tensor, "levels B C *S"]:
         """`x` at every level, from the strongest blur to none."""
-        widths = torch.linspace(self.max_sigma, 0, self.levels, dtype=torch.float32, device="cpu").tolist()
-        return torch.stack([gaussian_blur(x, width, self.border) for width in widths])
+        widest = per_axis(self.max_sigma, x.ndim - 2)
+        widths = [torch.linspace(width, 0, self.levels, dtype=torch.float32, device="cpu").tolist() for width in widest]
+        return torch.stack([gaussian_blur(x, level, self.border) for level in zip(*widths, strict=True)])
 
     def __call__(self, x: Float[Tensor, "B C *S"]) -> Perturbed:
         pyramid = self.pyramid(x.float()).flatten(0, 1)  # row level · B + query

@@ -183,7 +183,7 @@ def place_at_layer(method: Any, classifier: "Classifier", model: str, needed: bo
 
     Methods that work without a layer may have none, unless it is `needed`.
     """
-    from sfumato.layers.capture import nearest_layers
+    from sfumato.layers.capture import nearest_layers, place_of
 
     method = classifier.placed(method)
     layer = getattr(method, "layer", "")
@@ -192,7 +192,7 @@ def place_at_layer(method: Any, classifier: "Classifier", model: str, needed: bo
             f"model {model!r} has no default layer for this; name one with --layer; see: sfumato layers {model}"
         )
     names = dict(classifier.net.named_modules(remove_duplicate=False))
-    if layer and layer not in names:
+    if place_of(classifier.net, layer) and layer not in names:
         nearest = nearest_layers(layer, names)
         hint = f"; near ones are {', '.join(nearest)}. Write --layer {nearest[0]}" if nearest else ""
         raise ValueError(f"--layer: model {model!r} has no layer {layer!r}{hint}; see all with: sfumato layers {model}")

@@ -11,7 +11,8 @@ files in this order:
   channels are masked;
 - `flow`: inputs → activations and gradients, in one forward and one backward pass. Used by gradient methods;
 - `axes`, then `tokens`: which axis of the activations is the batch, which are channels, and which are places;
-- `outline`: all layers of a network, with their shapes.
+- `outline`: all layers of a network, with their shapes;
+- `default`: the layer that a method takes if none is named.
 
 Methods call `below`, `above` and `flow`. A new effect on a layer begins with `capture.watched` or `capture.captured`. Only
 `model.effects` sets hooks of torch.

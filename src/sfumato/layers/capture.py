@@ -23,6 +23,9 @@ from torch import Tensor, nn
 from sfumato.model.effects import Model, hooked, in_transform
 from sfumato.settings import is_whole
 
+INPUT = "input"
+"""The name of the model's input for methods that otherwise take a default layer; a module of this name comes first."""
+
 SIDES = {"output": "puts out", "input": "takes in, as its first positional argument,"}
 """The sides at which a layer may be watched, and the verb for each in messages: "the layer 'x' puts out shape …"."""
 
@@ -61,6 +64,12 @@ def find_layer(model: Model, layer: str) -> nn.Module:
             "All: [name for name, _ in model.named_modules()], or sfumato layers MODEL"
         )
     return modules[layer]
+
+
+def place_of(model: Model, layer: str) -> str:
+    """The name as the functions here take it: "" for the model's input if that is what `layer` means."""
+    named = isinstance(model, nn.Module) and INPUT in dict(model.named_modules(remove_duplicate=False))
+    return "" if layer == INPUT and not named else layer
 
 
 def nearest_layers(layer: str, names: Iterable[str]) -> list[str]:

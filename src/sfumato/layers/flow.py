@@ -91,7 +91,8 @@ def signals_at(
     if any(values is None for values in gradients):
         raise ValueError(
             "the score does not depend on the layer, or the input: no gradient flows back to it; name a layer between the "
-            "input and the score, and see that the model is differentiable from there (no .detach(), no torch.no_grad())"
+            "input and the score, and see that the model is differentiable from there (no .detach(), no torch.no_grad()); for "
+            "a model without gradients use RISE() or ExtremalPerturbation(ascent=EvolutionAscent())"
         )
     return tuple(values for values in gradients if values is not None)
 

@@ -93,13 +93,10 @@ class Captum(Method):
         check_reduction("channels", self.channels)
         super().__post_init__()
 
-    def check_model(self, model: Model) -> None:  # noqa: ARG002
-        if self.needs_layer != bool(self.layer):
-            raise ValueError(
-                f'{self.name} looks into a layer; name one, e.g. layer="layer4"'
-                if self.needs_layer
-                else f"{self.name} looks into no layer; leave out layer={self.layer!r}"
-            )
+    def check_model(self, model: Model) -> None:
+        if self.layer and not self.needs_layer:
+            raise ValueError(f"{self.name} looks into no layer; leave out layer={self.layer!r}")
+        super().check_model(model)
 
     def explain(self, subject: Subject, progress: Progress | None) -> Attribution:  # noqa: ARG002  # there are no steps
         cls = self._class()
@@ -110,7 +107,8 @@ class Captum(Method):
             x = subject.inputs.clone().requires_grad_()
             of_class, of_attribute = self._split_arguments(cls, x)
             captum_method = cls(scores, **layer, **of_class)
-            attributions = captum_method.attribute(x, additional_forward_args=(subject.query,), **of_attribute)
+            with _differentiable(self.name):
+                attributions = captum_method.attribute(x, additional_forward_args=(subject.query,), **of_attribute)
             saliency = self._map(attributions, x)
         return Attribution(map=saliency, whole=whole, about=self.about(subject))
 
@@ -259,6 +257,20 @@ def _restored(model: Model) -> Iterator[None]:
             for name in MARKS:
                 vars(module).pop(name, None)
             vars(module).update(attributes)
+
+
+@contextmanager
+def _differentiable(name: str) -> Iterator[None]:
+    """Explains the error of a backward pass through a model that has no gradients."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "does not require grad" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} needs gradients, and none flow from the score to the input; use a method that needs none, such as RISE() "
+            'or Captum("Occlusion", arguments={"sliding_window_shapes": (3, 15, 15)})'
+        ) from error
 
 
 @contextmanager

@@ -32,10 +32,11 @@ class ExcitationBackprop(LayerMethod):
     A call also raises `ValueError` if the model is compiled by torch.compile or torch.jit, or if the probabilities do not
     add up above the layer, because a function there has no rule (attention, LSTM, …).
 
-    The settings are those of `LayerMethod`; `layer` is the dotted name of the module whose output is $a$, "" for the input,
-    where only positive values can win.
+    The settings are those of `LayerMethod`; `layer` is the dotted name of the module whose output is $a$; by default the last
+    one with places that the outputs depend on, and "input" for the model's input, where only positive values can win.
     """
 
+    needs_layer: ClassVar[bool | None] = True
     rules: ClassVar[str | None] = "excitation"
 
     def read(
@@ -64,9 +65,10 @@ class ContrastiveExcitationBackprop(LayerMethod, _WithContrastLayer):
     - `contrast_layer`: the dotted name of the module at whose output the two are subtracted, above `layer` and below the
       top; "" for the input of the model's last layer with weights, as published.
 
-    The other settings are those of `LayerMethod`, and its errors those of `ExcitationBackprop`.
+    The other settings are those of `LayerMethod`, with `layer` and its errors as for `ExcitationBackprop`.
     """
 
+    needs_layer: ClassVar[bool | None] = True
     rules: ClassVar[str | None] = "excitation"
 
     def __post_init__(self) -> None:

@@ -45,8 +45,8 @@ class ExtremalChannels(MaskMethod):
     `areas` are shares of the K channels. `activation` is what the layer puts out, and `map` the channels' overlay on the
     input, $\\sum_k m_k \\Phi_k(x)$ for the mean of the masks, enlarged.
 
-    - `layer`: the dotted name of a module whose output is masked, or, `at` the "input", what it takes in; "" means the
-      model's input.
+    - `layer`: the dotted name of a module whose output is masked, or, `at` the "input", what it takes in; by default the last
+      one with places that the outputs depend on, which `about["method"]` then names. "input" means the model's input.
     - `counts`: V numbers of channels, from 1 up, growing.
     - `groups`: how many groups of neighbouring channels are masked as one, K then. The heads of an attention are the
       groups of what its output projection takes in: `layer="blocks.5.attn.proj", at="input", groups=6`.
@@ -64,6 +64,7 @@ class ExtremalChannels(MaskMethod):
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     """
 
+    needs_layer: ClassVar[bool | None] = True
     by_channel: ClassVar[bool] = True
     finds_smallest: ClassVar[bool] = True
 

@@ -10,8 +10,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from sfumato.methods.method import AtLayer, LayerMethod
-from sfumato.model.effects import Model
+from sfumato.methods.method import LayerMethod
 
 
 @dataclass(frozen=True)
@@ -19,32 +18,17 @@ class GradCAM(LayerMethod):
     r"""$S = \max(0, \sum_k \alpha_k A_k)$ with $\alpha_k$ the mean of $\partial \Phi / \partial A_k(u)$ over places $u$
     (Selvaraju et al. 2017, equations 1 and 2).
 
-    - `layer`: the dotted name of the module whose output is $A$, usually the last one that has places; it must be given. For
-      models from `sfumato.models.load`, `classifier.default_layer(GradCAM)` names it. A transformer's tokens, `(N, tokens, C)`,
-      are arranged as in the picture: their number, without the leading ones (class, registers), must be a square for a square
-      picture. If the model reads only the class token, name a layer before the last attention: the score does not depend on
-      the other tokens after it, so that the map is 0.
+    - `layer`: the dotted name of the module whose output is $A$; by default the last one with places that the outputs depend
+      on, which `about["method"]` then names. A transformer's tokens, `(N, tokens, C)`, are arranged as in the picture: their
+      number, without the leading ones (class, registers), must be a square for a square picture. If the model reads only the
+      class token, name a layer before the last attention: the score does not depend on the other tokens after it, so that the
+      map is 0.
 
     The other settings are those of `LayerMethod`.
     """
 
     needs_layer: ClassVar[bool | None] = True
 
-    def check_model(self, model: Model) -> None:
-        check_weighed(self)
-        super().check_model(model)
-
     def read(self, activation: Float[Tensor, "N C *L"], gradient: Float[Tensor, "N C *L"]) -> Float[Tensor, "N 1 *L"]:
         weights = gradient.flatten(2).mean(2).view(*gradient.shape[:2], *[1] * (gradient.ndim - 2))
         return (weights * activation).sum(1, keepdim=True).clamp(min=0)
-
-
-def check_weighed(method: AtLayer) -> None:
-    """Raise `ValueError` unless the method names the layer whose maps it weighs."""
-    if not method.layer:
-        name = type(method).__name__
-        raise ValueError(
-            f'{name} needs layer, the dotted name of the module whose maps it weighs, e.g. {name}(layer="layer4"), '
-            "usually the last that has places. Models from sfumato.models.load name it: "
-            f"classifier.default_layer({name}). All names: [name for name, _ in model.named_modules()]"
-        )

@@ -15,12 +15,13 @@ Z. Qi, S. Khorram, F. Li: *Visualizing Deep Networks by Optimizing with Integrat
 """
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sfumato.attribution import Attribution
@@ -30,6 +31,7 @@ from sfumato.masks.priors import evenness, l1, total_variation
 from sfumato.methods.meaningful import of_marks
 from sfumato.methods.method import Method
 from sfumato.model.evaluate import Evaluation
+from sfumato.model.inputs import frames_of_ours
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Perturbation
 from sfumato.search.loop import Look, Progress, Step, climb
@@ -229,6 +231,7 @@ class PathDescent:
                 progress(step)
         with surroundings.computing(), torch.no_grad():
             marks = 1 - self.method.answer(masks)
+            warn_of_no_marks((marks == 0).flatten(1).all(1))
         return of_marks(marks, self.evaluation, self.grid, self.whole, self.method.smooth, self.about)
 
     def steps(self, start: Float[Tensor, "B K *L"]) -> Iterator[Step]:
@@ -304,6 +307,17 @@ class PathDescent:
         """What a term adds to the objective, from the scores along the paths."""
         mean = phi.unflatten(0, (len(self.points), -1)).mean(0)
         return mean if inserts else -mean
+
+
+def warn_of_no_marks(queries: Bool[Tensor, " B"]) -> None:
+    """Warn about the queries whose mask is still the one that the descent began with, as no step improved it."""
+    if queries.any():
+        rows = ", ".join(map(str, queries.nonzero().flatten().tolist()))
+        warnings.warn(
+            f"the result marks nothing in input {rows}, as no step of the search improves on that; see that the score depends "
+            'on the input, lower the penalties l1 and tv, or explain score="logit" if the probability is near 0 or 1',
+            stacklevel=1 + frames_of_ours(),
+        )
 
 
 def _averaged(inputs: Float[Tensor, "N C *S"], size: Sequence[int]) -> Float[Tensor, "N C *L"]:

@@ -10,9 +10,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from sfumato.methods.grad_cam import check_weighed
 from sfumato.methods.method import LayerMethod
-from sfumato.model.effects import Model
 
 
 @dataclass(frozen=True)
@@ -21,18 +19,14 @@ class LayerCAM(LayerMethod):
 
     As each place has a weight of its own, the maps of early layers are usable, and finer than those of the last.
 
-    - `layer`: the dotted name of the module whose output is $A$; it must be given. For models from `sfumato.models.load`,
-      `classifier.default_layer(LayerCAM)` names the last one that has places.
+    - `layer`: the dotted name of the module whose output is $A$; by default the last one with places that the outputs depend
+      on, which `about["method"]` then names.
 
     The other settings are those of `LayerMethod`. The paper adds the maps of early layers to that of the last: each is scaled
     by `torch.tanh(2 * map / map.amax())`, and the largest value at a place counts, `torch.maximum`.
     """
 
     needs_layer: ClassVar[bool | None] = True
-
-    def check_model(self, model: Model) -> None:
-        check_weighed(self)
-        super().check_model(model)
 
     def read(self, activation: Float[Tensor, "N C *L"], gradient: Float[Tensor, "N C *L"]) -> Float[Tensor, "N 1 *L"]:
         return (gradient.clamp(min=0) * activation).sum(1, keepdim=True).clamp(min=0)

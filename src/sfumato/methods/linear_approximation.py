@@ -6,6 +6,7 @@ TorchRay has it at layers.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,8 +19,11 @@ class LinearApproximation(LayerMethod):
     r"""$S(u) = \sum_k a_k(u) \, \partial \Phi / \partial a_k(u)$, a signed map.
 
     If the network above the layer is linear without biases, the map's sum is the score. The settings are those of
-    `LayerMethod`; `layer` is the dotted name of the module whose output is $a$, "" for the input.
+    `LayerMethod`; `layer` is the dotted name of the module whose output is $a$; by default the last one with places that the
+    outputs depend on, and "input" for the model's input.
     """
+
+    needs_layer: ClassVar[bool | None] = True
 
     def read(self, activation: Float[Tensor, "N C *L"], gradient: Float[Tensor, "N C *L"]) -> Float[Tensor, "N 1 *L"]:
         return (activation * gradient).sum(1, keepdim=True)

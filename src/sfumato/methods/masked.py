@@ -10,6 +10,7 @@ from torch import Tensor
 from sfumato.attribution import Attribution
 from sfumato.games import Game
 from sfumato.layers.above import above
+from sfumato.layers.capture import place_of
 from sfumato.masks.family import Parametrisation
 from sfumato.methods.method import Method
 from sfumato.model.evaluate import Evaluation
@@ -54,10 +55,10 @@ class MaskMethod(Method):
 
     def at_layer(self, subject: Subject) -> Subject:
         """The subject itself, or the network above the layer."""
-        if not self.layer:
+        if not (place := place_of(subject.model, self.layer)):
             return subject
         subject.probe(self.memory)
-        return above(subject, self.layer, self.at, self.by_channel, self.layout, self.call)
+        return above(subject, place, self.at, self.by_channel, self.layout, self.call)
 
     def searching(
         self,
@@ -83,5 +84,5 @@ class MaskMethod(Method):
             whole=whole,
             shown=shown,
             about=self.about(subject, **used),
-            layer=self.layer,
+            layer=place_of(subject.model, self.layer),
         )

@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfumato.about import about_run
 from sfumato.attribution import Attribution
 from sfumato.layers.axes import Axes
-from sfumato.layers.capture import check_layer
+from sfumato.layers.capture import check_layer, place_of
+from sfumato.layers.default import default_layer
 from sfumato.layers.flow import axes_at, flows, gradient
 from sfumato.layers.tokens import check_layout, laid_out
 from sfumato.model.arguments import split_arguments
@@ -27,7 +28,7 @@ from sfumato.model.backward.rule import BackwardRule
 from sfumato.model.backward.rules import check_visible
 from sfumato.model.black_box import BlackBox, noted
 from sfumato.model.effects import Model
-from sfumato.model.inputs import warn_of_no_effect
+from sfumato.model.inputs import warn_of_empty_maps, warn_of_no_effect
 from sfumato.model.of_pictures import PictureModel, opened
 from sfumato.model.subject import WHOLE, Subject
 from sfumato.perturbations import Perturbation, check_perturbation, seeded
@@ -55,7 +56,8 @@ class Method(ABC):
     finds_smallest: ClassVar[bool] = False
     """Whether `sfumato.smallest` can use the method."""
     needs_layer: ClassVar[bool | None] = False
-    """True: a layer must be named. None: a layer may be named; the default is the input. False: the method uses no layer."""
+    """True: it looks into a layer, by default the last one with places that the outputs depend on. None: a layer may be
+    named; the default is the input. False: the method uses no layer."""
     smoothed: ClassVar[str] = "a fraction of the input's shortest side"
     """The unit of `smooth`, for its error message."""
 
@@ -87,7 +89,7 @@ class Method(ABC):
 
         `model`: any callable that returns outputs for inputs; methods that compute gradients need it differentiable. With a
         `Classifier`, inputs may also be pictures or paths of pictures, and targets names of classes, or `None` for the top
-        class; a method without a layer gets the classifier's, and a notebook shows the result over the picture.
+        class; a method that needs a layer and has none gets the classifier's, and a notebook shows the result over the picture.
         `targets`: a class index, one per input, a `Score`, or a function of the model's outputs. If these are maps, `(N,
         classes, H, W)`, the score of a class is its mean over all places, which `about["mean_over_places"]` says; for a region
         give a function. `progress` is called with each step of methods that work in steps; others do not call it. Raises
@@ -98,9 +100,10 @@ class Method(ABC):
             net, inputs, targets = opened(model, inputs, targets)
             return replace(model.placed(self)(net, inputs, targets, progress), pictures=model.shown(inputs))
         with self.prepared(model, inputs, targets) as subject:
+            method = self.placed(subject)
             box = subject.model if isinstance(subject.model, BlackBox) else None
             before = box and box.begin()
-            result = self.explain(subject, progress)
+            result = method.explain(subject, progress)
             if not (isinstance(result, Attribution) and result.map.shape[:2] == (len(subject.inputs), 1)):
                 raise self._wrong(result, len(subject.inputs))
             return noted(result, box, before) if box and before else result
@@ -112,14 +115,32 @@ class Method(ABC):
         with Subject.prepared(model, inputs, targets, self.score, self.seed, self.deterministic) as subject:
             yield subject
 
-    def check_model(self, model: Model) -> None:  # noqa: ARG002  # subclasses look at it
+    def check_model(self, model: Model) -> None:
         """Raise `ValueError` if the method cannot be used with the model, before anything is computed."""
-        if self.needs_layer and not getattr(self, "layer", ""):
-            name = type(self).__name__
+        net = split_arguments(model)[0]
+        if self.needs_layer is True and not getattr(self, "layer", "") and not isinstance(net, nn.Module):
             raise ValueError(
-                f'{name} needs layer, the dotted name of the module to look into, e.g. {name}(layer="layer4"). All '
-                "names: [name for name, _ in model.named_modules()]"
+                f"{type(self).__name__} needs layer, a part of an nn.Module, and the model is a {type(net).__name__}, which "
+                'has none; give the network itself, or layer="input" for the model\'s input, or use a method that needs no '
+                "layer, such as RISE()"
             )
+
+    def placed(self, subject: Subject) -> Self:
+        """The method with the default layer of the subject's network, if it needs a layer and has none.
+
+        Raises `ValueError` if no layer of the network has places that can be read.
+        """
+        named = getattr(self, "layer", "")
+        if named or self.needs_layer is not True:
+            return self
+        if layer := default_layer(subject):
+            return replace(self, layer=layer)  # type: ignore[type-var]
+        name = type(self).__name__
+        raise ValueError(
+            f'{name} needs layer, the dotted name of the module to look into, e.g. {name}(layer="layer4"), as no default was '
+            "found: no part of the model is known to have places. All names: [name for name, _ in model.named_modules()]; or "
+            "use a method that needs no layer, such as RISE()"
+        )
 
     def used_perturbations(self) -> tuple[Perturbation, ...]:
         """What hides places, with the method's seed where a perturbation has none; empty for methods that hide no place."""
@@ -185,11 +206,11 @@ class LayerMap(AtLayer):
 
     def axes(self, subject: Subject) -> Axes | None:
         """The meaning of the axes of the layer's output; None for the input, or if they are not known."""
-        if not self.layer:
+        if not (place := place_of(subject.model, self.layer)):
             return None
         with subject.surroundings.computing():
             run = partial(_outputs, subject)
-            return axes_at(subject.model, self.layer, "output", subject.inputs, run, self.layout, self.call)
+            return axes_at(subject.model, place, "output", subject.inputs, run, self.layout, self.call)
 
     def resize_and_smooth(self, saliency: Float[Tensor, "N 1 *L"], space: tuple[int, ...]) -> Float[Tensor, "N 1 *M"]:
         """A map of the layer's places, enlarged to the inputs' with `resize`, and smoothed."""
@@ -204,8 +225,10 @@ class LayerMap(AtLayer):
 class LayerMethod(LayerMap):
     """A method whose map is computed from the output of a layer and the signal that flows back to it from the score.
 
-    - `layer`: the dotted name of the module whose output is used; "" for the model's input. A transformer's tokens
-      `(N, tokens, C)` are arranged as in the picture, without the leading ones (class, registers).
+    - `layer`: the dotted name of the module whose output is used. "" means the model's input for `Gradient`, `Deconvnet` and
+      `GuidedBackprop`. For the others it means the default layer, which `about["method"]` then names: the last module with
+      places that the outputs depend on; "input" is the model's input. A transformer's tokens `(N, tokens, C)` are arranged as
+      in the picture, without the leading ones (class, registers).
     - `layout`: the order of the axes of that output, e.g. "BHWC", if it cannot be determined; see `ExtremalPerturbation`.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or has the size of the layer.
@@ -246,9 +269,9 @@ class LayerMethod(LayerMap):
     def explain(self, subject: Subject, progress: Progress | None) -> Attribution:  # noqa: ARG002  # there are no steps
         """The maps, in chunks of queries that fit into `memory`."""
         space = tuple(subject.inputs.shape[2:])
-        axes = self.axes(subject)
-        maps, whole, unaffected = [], [], []
-        for flow in flows(subject, self.layer, self.rules, self.memory, self.watched(), self.backward, self.call):
+        layer, axes = place_of(subject.model, self.layer), self.axes(subject)
+        maps, whole, unaffected, empty = [], [], [], []
+        for flow in flows(subject, layer, self.rules, self.memory, self.watched(), self.backward, self.call):
             whole.append(flow.scores)
             check_finite(torch.cat(whole), WHOLE)
             if not torch.isfinite(flow.gradient).all():
@@ -258,7 +281,7 @@ class LayerMethod(LayerMap):
                 )
             with subject.surroundings.computing(), torch.no_grad():
                 activation, signal = (
-                    laid_out(values.float() if values.itemsize < 4 else values, space, self.layer, axes, self.layout)
+                    laid_out(values.float() if values.itemsize < 4 else values, space, layer, axes, self.layout)
                     for values in (flow.activation, flow.gradient)
                 )
                 unaffected.append((signal == 0).flatten(1).all(1))
@@ -269,9 +292,11 @@ class LayerMethod(LayerMap):
                         f"{type(self).__name__}.read must return a map of the shape {expected}; got {tuple(values.shape)}. For "
                         "one number for each place of several channels, write values.sum(1, keepdim=True)"
                     )
+                empty.append((values == 0).flatten(1).all(1) & ~unaffected[-1])
                 maps.append(self.resize_and_smooth(values.float(), space))
         with subject.surroundings.computing(), torch.no_grad():
-            warn_of_no_effect(torch.cat(unaffected), self.layer)
+            warn_of_no_effect(torch.cat(unaffected), layer)
+            warn_of_empty_maps(torch.cat(empty), type(self).__name__)
             return Attribution(map=torch.cat(maps), whole=torch.cat(whole), about=self.about(subject))
 
 

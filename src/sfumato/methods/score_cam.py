@@ -13,14 +13,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.layers.capture import captured, check_rows
+from sfumato.layers.capture import captured, check_rows, place_of
 from sfumato.layers.tokens import laid_out
-from sfumato.methods.grad_cam import check_weighed
 from sfumato.methods.method import LayerMap
 from sfumato.methods.sampled import ROUND, default_batch
-from sfumato.model.effects import Model
 from sfumato.model.evaluate import Evaluation
-from sfumato.model.inputs import warn_of_no_effect
+from sfumato.model.inputs import warn_of_empty_maps, warn_of_no_effect
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Fade, Perturbation, Perturbed, check_single, seeded
 from sfumato.search.loop import Progress
@@ -57,8 +55,8 @@ class ScoreCAM(LayerMap):
     with everything hidden. The model needs no gradients. It runs once for each map of the layer that is not flat, of each
     query; `progress` is called with a `MapStep` after every 128 maps.
 
-    - `layer`: the dotted name of the module whose output is $A$, usually the last one that has places; it must be given. For
-      models from `sfumato.models.load`, `classifier.default_layer(ScoreCAM)` names it.
+    - `layer`: the dotted name of the module whose output is $A$; by default the last one with places that the outputs depend
+      on, which `about["method"]` then names.
     - `weights`: "increase", $\alpha_k$ as above; or "softmax", as in the paper's algorithm 1, the softmax of $\alpha$ over the
       maps, which suits logits. A flat map has the weight 0.
     - `perturbation`: what hides a place; as published, it fades to zero.
@@ -87,10 +85,6 @@ class ScoreCAM(LayerMap):
             check_whole("batch", self.batch, 1)
         super().__post_init__()
 
-    def check_model(self, model: Model) -> None:
-        check_weighed(self)
-        super().check_model(model)
-
     def explain(self, subject: Subject, progress: Progress | None) -> Attribution:
         most, whole = subject.probe(self.memory)
         batch_rows = min(self.batch or default_batch(subject.inputs.device), most)
@@ -110,9 +104,10 @@ class ScoreCAM(LayerMap):
                 progress(step)
         with subject.surroundings.computing(), torch.no_grad():
             increase = scores - blank[:, None]
-            warn_of_no_effect((increase == 0).all(1), self.layer)
+            warn_of_no_effect((increase == 0).all(1), place_of(subject.model, self.layer))
             weights = increase if self.weights == "increase" else softmax(scores, uneven)
             saliency = torch.einsum("nk,nk...->n...", weights, activation)[:, None].clamp(min=0)
+            warn_of_empty_maps((saliency == 0).flatten(1).all(1) & (increase != 0).any(1), type(self).__name__)
             saliency_map = self.resize_and_smooth(saliency, space)
         return Attribution(map=saliency_map, whole=whole, blank=blank, about=self.about(subject))
 
@@ -120,12 +115,15 @@ class ScoreCAM(LayerMap):
         """The layer's output for all inputs, in float32 at least, with the channels first."""
         space, axes = tuple(subject.inputs.shape[2:]), self.axes(subject)
         outputs = []
+        layer = place_of(subject.model, self.layer)
+        if not layer:
+            return subject.inputs.float()
         with subject.surroundings.computing(), torch.no_grad():
             for query in subject.query.split(1 if subject.habits.alone else batch_rows):
-                with captured(subject.model, self.layer, call=self.call) as capture:
+                with captured(subject.model, layer, call=self.call) as capture:
                     subject.outputs(subject.inputs[query], query)
-                check_rows(capture.output, len(query), self.layer, places=True)
-                outputs.append(laid_out(capture.output.detach(), space, self.layer, axes, self.layout))
+                check_rows(capture.output, len(query), layer, places=True)
+                outputs.append(laid_out(capture.output.detach(), space, layer, axes, self.layout))
             return torch.cat(outputs).float()
 
     def _steps(

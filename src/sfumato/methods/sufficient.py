@@ -123,7 +123,7 @@ def smallest(
     with method.prepared(model, inputs, targets) as subject:
         box = subject.model if isinstance(subject.model, BlackBox) else None
         before = box and box.begin()
-        search = method.search(subject)
+        search = method.placed(subject).search(subject)
         grain = search.parametrisation.finest if of_channels else 0.0
         least = search.parametrisation.finest if isinstance(search.parametrisation, LevelSets) else 0.0  # of one place
         tolerance = max(tolerance or (0.0 if grain else TOLERANCE), grain)  # nothing lies between two counts

@@ -99,8 +99,10 @@ def explain_failure(inputs: Float[Tensor, "B C *S"], error: Exception) -> None:
     """Raise `ValueError` from a model's error about the shape or the type of its inputs, with advice for the likely reason.
 
     These are a missing batch axis, as in `(3, 224, 224)`, channels that come last, as in `(1, 224, 224, 3)`, and half inputs of
-    a model in single precision. Other errors are left alone.
+    a model in single precision. Other errors are left alone, also this package's own, which say what to do.
     """
+    if isinstance(error, ValueError) and raised_here(error):
+        return
     shape, words = tuple(inputs.shape), str(error)
     if len(shape) == 3 and shape[0] in CHANNELS:
         raise ValueError(
@@ -120,6 +122,14 @@ def explain_failure(inputs: Float[Tensor, "B C *S"], error: Exception) -> None:
                 f"({error})"
             ) from error
         raise ValueError(f"the model fails on inputs of shape {shape}: {error}") from error
+
+
+def raised_here(error: Exception) -> bool:
+    """Whether an error was raised by this package, not by the model or a library that it calls."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and str(last.tb_frame.f_globals.get("__name__")).split(".")[0] == __name__.split(".")[0]
 
 
 def warn_of_eight_bits(inputs: Float[Tensor, "B C *S"]) -> None:
@@ -146,6 +156,18 @@ def warn_of_no_effect(queries: Bool[Tensor, " B"], layer: str) -> None:
     """Warn about the marked queries, whose score does not depend on the places of the layer, or of the input."""
     if queries.any():
         warnings.warn(no_effect(queries, layer), stacklevel=1 + frames_of_ours())
+
+
+def warn_of_empty_maps(queries: Bool[Tensor, " B"], name: str) -> None:
+    """Warn about the marked queries, whose map is 0 everywhere although the score depends on the layer."""
+    if queries.any():
+        rows = ", ".join(map(str, queries.nonzero().flatten().tolist()))
+        warnings.warn(
+            f"the map of {name} is 0 everywhere for input {rows}, so that it means nothing for it: no place of the layer "
+            "speaks for the score, and what speaks against it does not count; name another layer, or use LinearApproximation, "
+            "which keeps the sign",
+            stacklevel=1 + frames_of_ours(),
+        )
 
 
 def frames_of_ours() -> int:

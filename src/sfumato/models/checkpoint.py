@@ -21,8 +21,8 @@ HOLDERS = ("state_dict", "model_state_dict", "model_state", "model")
 PREFIXES = ("module.", "model.", "_orig_mod.")
 """What data-parallel training, Lightning and `torch.compile` put before the name of each weight."""
 EMBEDDING = (
-    "explain how similar its embeddings are, with targets=sfumato.Output(lambda outputs: torch.cosine_similarity(outputs, "
-    "reference)) and the network itself as the model, or give a checkpoint with a classifier"
+    "explain how similar its embeddings are, with targets=sfumato.Similarity(reference) and the network itself as the model, "
+    "or give a checkpoint with a classifier"
 )
 """What a user of a backbone without a classifier can do, for errors."""
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")

@@ -59,11 +59,26 @@ def load(name: str, checkpoint: Path | None = None) -> Classifier:
     return describe(full_name, net, prepared_by(transform), labels)
 
 
+FEW = 10_000
+"""Sets of classes whose names timm does not know are larger; embeddings of pictures are smaller."""
+
+
+def is_tower(pretrained: Any) -> bool:
+    """Whether timm's weights are those of the picture encoder of a model of pictures and texts, as CLIP's.
+
+    It counts the numbers of the embedding as classes, for which timm knows no names.
+    """
+    from timm.data.imagenet_info import infer_imagenet_subset
+
+    known = infer_imagenet_subset(pretrained.to_dict()) is not None
+    return not known and 0 < pretrained.num_classes < FEW
+
+
 def _check_weights(name: str, pretrained: Any) -> None:
     """Raise `ValueError` unless timm's weights are those of a classifier: it would draw what is missing at random."""
     if pretrained is None or not pretrained.has_weights:
         raise ValueError(
             f"{name!r} has no weights in timm; give a checkpoint with some, or another name of timm.list_pretrained()"
         )
-    if pretrained.num_classes == 0:
+    if pretrained.num_classes == 0 or is_tower(pretrained):
         raise ValueError(f"{name!r} is a backbone without a classifier; {EMBEDDING}")

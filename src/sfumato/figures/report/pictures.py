@@ -16,7 +16,7 @@ from sfumato.figures.panels import positive, shown_perturbation
 from sfumato.figures.report.numbers import MaskRow
 from sfumato.models import Classifier
 from sfumato.perturbations import Blur
-from sfumato.space.smoothing import enlarged
+from sfumato.space.smoothing import enlarged, per_axis
 
 MAX_LEVELS = 32
 """The largest number of levels of a blur that a page shows."""
@@ -132,7 +132,10 @@ def perturbed_levels(
     perturbation = hidden.perturbation
     values = inputs.detach().float().cpu()
     if isinstance(perturbation, Blur):
-        if perturbation.max_sigma > max(MAX_SIGMA, *values.shape[2:]) or perturbation.levels > MAX_LEVELS:
+        if (
+            max(per_axis(perturbation.max_sigma, 2)) > max(MAX_SIGMA, *values.shape[2:])
+            or perturbation.levels > MAX_LEVELS
+        ):
             raise ValueError(f"What the network saw is not shown: {perturbation} is too large for a page.")
         levels, name = perturbation.pyramid(values)[:-1, 0], "Blurred"
     else:

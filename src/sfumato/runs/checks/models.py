@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from sfumato.layers.capture import find_layer
+from sfumato.layers.capture import find_layer, place_of
 from sfumato.models.anatomy import last_spatial
 from sfumato.runs.plans.findings import Finding, first_line
 from sfumato.runs.plans.plan import Plan
@@ -87,7 +87,7 @@ def without_layer(plan: Plan, bench: Workbench, models: list[str]) -> Iterator[F
         try:
             needs = getattr(method, "needs_layer", None)
             for setting in ("layer", "contrast_layer"):
-                if layer_name := getattr(method, setting, ""):
+                if layer_name := place_of(classifier.net, getattr(method, setting, "")):
                     wrong = (setting,)
                     find_layer(classifier.net, layer_name)
         except (ValueError, ImportError) as error:
