@@ -611,8 +611,8 @@ def test_what_is_computed_in_another_thread_is_refused(parts):
     torch.testing.assert_close(explained(Gradient, net, inputs)[0], expected)
 
     def refused():
-        for method in (GuidedBackprop, Deconvnet, ExcitationBackprop):
-            found, error = explained(method, net, inputs)
+        for method, layer in ((GuidedBackprop, ""), (Deconvnet, ""), (ExcitationBackprop, "input")):
+            found, error = explained(method, net, inputs, layer)
             assert found is None
             assert "in another thread" in error
 
@@ -810,8 +810,9 @@ def test_decomposed_programs(method):
     net[1].weight.data = torch.tensor([0.9, -0.6, 1.2, -1.1], dtype=torch.float64)
     net[1].bias.data.normal_()
     inputs = numbers(2, 3, 8, 8)
-    expected, _ = explained(method, net, inputs[:1])
-    found, error = explained(method, decomposed(net, inputs[:1]), inputs[:1])
+    layer = "input" if method.needs_layer else ""
+    expected, _ = explained(method, net, inputs[:1], layer)
+    found, error = explained(method, decomposed(net, inputs[:1]), inputs[:1], layer)
     torch.testing.assert_close(found, expected, msg=error or None)
     assert found.any()
 

@@ -55,7 +55,7 @@ class MaskMethod(Method):
 
     def at_layer(self, subject: Subject) -> Subject:
         """The subject itself, or the network above the layer."""
-        if not (place := place_of(subject.model, self.layer)):
+        if not (place := self.layer and place_of(subject.model, self.layer)):
             return subject
         subject.probe(self.memory)
         return above(subject, place, self.at, self.by_channel, self.layout, self.call)
@@ -84,5 +84,5 @@ class MaskMethod(Method):
             whole=whole,
             shown=shown,
             about=self.about(subject, **used),
-            layer=place_of(subject.model, self.layer),
+            layer=self.layer and place_of(subject.model, self.layer),
         )

@@ -268,7 +268,7 @@ def can_certify(cls: type[Method]) -> bool:
 def layers(classifier: Classifier) -> list[dict[str, str]]:
     """The layers whose places methods can show, with the shapes of their outputs; none if the network cannot be listed."""
     try:
-        inputs = torch.zeros(2, *classifier.preparation.shape, device=device_of(classifier.net))
+        inputs = torch.zeros(2, *classifier.preparation.shape, dtype=torch.float32, device=device_of(classifier.net))
         listed = outline(classifier.net, inputs)
     except Exception:  # noqa: BLE001  # a network may raise anything; the page takes names of layers then
         return []
