@@ -139,9 +139,13 @@ class Noise:
             check_seed(self.seed)
 
     def __call__(self, x: Float[Tensor, "B C *S"]) -> Perturbed:
-        generator = torch.Generator("cpu").manual_seed(self.seed or 0)
-        noise = self.std * torch.randn(1, *x.shape[1:], generator=generator, dtype=torch.float32, device="cpu")
-        return towards(noise.to(x.device), x)
+        return towards(self.std * white_noise(x[:1], self.seed), x)
+
+
+def white_noise(like: Float[Tensor, "N C *S"], seed: int | None) -> Float[Tensor, "N C *S"]:
+    """Gaussian noise of a tensor's shape, in float32, the same on every device."""
+    generator = torch.Generator("cpu").manual_seed(seed or 0)
+    return torch.randn(like.shape, generator=generator, dtype=torch.float32, device="cpu").to(like.device)
 
 
 @dataclass(frozen=True)
@@ -168,9 +172,7 @@ class Scramble:
     def scrambled(self, x: Float[Tensor, "B C *S"]) -> Float[Tensor, "B C *S"]:
         """The inputs with other phases."""
         axes = tuple(range(2, x.ndim))
-        generator = torch.Generator("cpu").manual_seed(self.seed or 0)
-        noise = torch.randn(1, 1, *x.shape[2:], generator=generator, dtype=torch.float32, device="cpu")
-        turned = torch.fft.fftn(noise.to(x.device), dim=axes).sgn()
+        turned = torch.fft.fftn(white_noise(x[:1, :1], self.seed), dim=axes).sgn()
         turned[(..., *[0] * len(axes))] = 1  # the mean colour stays
         return torch.fft.ifftn(torch.fft.fftn(x.float(), dim=axes) * turned, dim=axes).real
 

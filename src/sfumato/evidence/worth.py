@@ -14,7 +14,7 @@ from torch import Tensor
 from sfumato.games import Game
 from sfumato.masks.level_set import TENTHS, LevelSet
 from sfumato.methods.extremal import ExtremalPerturbation
-from sfumato.metrics.part_scores import LEAST
+from sfumato.metrics.part_scores import span
 from sfumato.model.evaluate import Evaluation, Moved
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Perturbation, Perturbed
@@ -87,14 +87,15 @@ def worth(
 ) -> Float[Tensor, " N"]:
     """What the sets are worth, `(N,)`; `bounds` are the `ends`. It may exceed 1.
 
-    NaN where the hidden input scores about as much as the whole one, or more: see `LEAST`.
+    NaN where the hidden input scores about as much as the whole one, or more.
     """
     whole, hidden = bounds[query].unbind(1)
-    span = whole - hidden
-    span = torch.where(span <= LEAST * whole.abs().maximum(hidden.abs()), torch.nan, span)
-    total = torch.zeros_like(span)
+    taken = span(whole, hidden)
+    total = torch.zeros_like(taken)
     if game.keep:
-        total += game.keep * (shown_scores(subject, perturbed, places, query, *moves, edge=edge) - hidden) / span
+        total += game.keep * (shown_scores(subject, perturbed, places, query, *moves, edge=edge) - hidden) / taken
     if game.drop:
-        total += game.drop * (1 - (shown_scores(subject, perturbed, ~places, query, *moves, edge=edge) - hidden) / span)
+        total += game.drop * (
+            1 - (shown_scores(subject, perturbed, ~places, query, *moves, edge=edge) - hidden) / taken
+        )
     return total / (game.keep + game.drop)

@@ -68,8 +68,10 @@ def find_layer(model: Model, layer: str) -> nn.Module:
 
 def place_of(model: Model, layer: str) -> str:
     """The name as the functions here take it: "" for the model's input if that is what `layer` means."""
+    if layer != INPUT:
+        return layer
     named = isinstance(model, nn.Module) and INPUT in dict(model.named_modules(remove_duplicate=False))
-    return "" if layer == INPUT and not named else layer
+    return layer if named else ""
 
 
 def nearest_layers(layer: str, names: Iterable[str]) -> list[str]:

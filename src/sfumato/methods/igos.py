@@ -31,7 +31,7 @@ from sfumato.masks.priors import evenness, l1, total_variation
 from sfumato.methods.meaningful import of_marks
 from sfumato.methods.method import Method
 from sfumato.model.evaluate import Evaluation
-from sfumato.model.inputs import frames_of_ours
+from sfumato.model.inputs import frames_of_ours, marked
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Perturbation
 from sfumato.search.loop import Look, Progress, Step, climb
@@ -312,10 +312,10 @@ class PathDescent:
 def warn_of_no_marks(queries: Bool[Tensor, " B"]) -> None:
     """Warn about the queries whose mask is still the one that the descent began with, as no step improved it."""
     if queries.any():
-        rows = ", ".join(map(str, queries.nonzero().flatten().tolist()))
         warnings.warn(
-            f"the result marks nothing in input {rows}, as no step of the search improves on that; see that the score depends "
-            'on the input, lower the penalties l1 and tv, or explain score="logit" if the probability is near 0 or 1',
+            f"the result marks nothing in input {marked(queries)}, as no step of the search improves on that; see that the "
+            'score depends on the input, lower the penalties l1 and tv, or explain score="logit" if the probability is near 0 '
+            "or 1",
             stacklevel=1 + frames_of_ours(),
         )
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
-from sfumato.metrics.part_scores import LEAST, check_perturbation, importance_of, masks_of_places, part_scores
+from sfumato.metrics.part_scores import check_perturbation, kept_parts, part_scores, span
 from sfumato.metrics.protocol import Protocol
 from sfumato.metrics.transfer import learnt_with
 from sfumato.perturbations import Fade, Perturbation, Scramble, seeded
@@ -72,19 +72,14 @@ class Artefacts(Protocol):
         inputs = case.need("inputs", "Artefacts")
         if inputs.ndim != 4:
             raise ValueError(f"Artefacts finds edges of pictures, inputs (1, C, H, W); got {tuple(inputs.shape)}")
-        masks = masks_of_places(case)
-        parts = masks
-        if parts is None:
-            importance = importance_of(case)
-            parts = (importance < max(1, round(self.area * importance.numel())))[None, None].float()
+        parts, are_masks = kept_parts(case, self.area)
         perturbation = seeded(self.perturbation or next(iter(learnt_with(case.attribution)), None) or Fade(), case.seed)
         nothing = torch.zeros_like(parts[:1])
         probes = torch.cat([parts, nothing, nothing + 1])
         with part_scores(case, self.score, "Artefacts") as scorer:
-            *shown, hidden, whole = scorer.of_masks(perturbation, probes).tolist()
-        span = whole - hidden
-        if span <= LEAST * max(abs(whole), abs(hidden)):
-            span = math.nan
+            scores = scorer.of_masks(perturbation, probes)
+        *shown, hidden, _ = scores.tolist()
+        taken = float(span(scores[-1], scores[-2]))
         over = []
         for draw in range(self.draws):
             other = Scramble(case.seed + draw).scrambled(inputs).to(inputs.dtype)
@@ -95,10 +90,10 @@ class Artefacts(Protocol):
             query = torch.zeros(len(parts), dtype=torch.long, device=inputs.device)
             seen = perturbation(inputs)(parts.to(inputs.device), query).cpu()
         return {
-            "worth": (sum(shown) / len(shown) - hidden) / span,
-            "alone": sum(over) / len(over) / span,
+            "worth": (sum(shown) / len(shown) - hidden) / taken,
+            "alone": sum(over) / len(over) / taken,
             "hallucinated": hallucinated(inputs[0].float().cpu(), seen, self.near, self.width),
-            "masks": masks is not None,
+            "masks": are_masks,
         }
 
     def measures(self, rows: Sequence[Row]) -> Sequence[Measure]:  # noqa: ARG002

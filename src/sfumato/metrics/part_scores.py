@@ -95,6 +95,21 @@ def masks_of_places(case: Case) -> Float[Tensor, "V 1 *S"] | None:
     return masks[masks.flatten(1).mean(1).argsort(stable=True)]
 
 
+def kept_parts(case: Case, area: float) -> tuple[Float[Tensor, "V 1 *S"], bool]:
+    """What a method keeps of the picture, and whether these are its masks: else the first share `area` of the places."""
+    masks = masks_of_places(case)
+    if masks is not None:
+        return masks, True
+    importance = importance_of(case)
+    return (importance < max(1, round(area * importance.numel())))[None, None].float(), False
+
+
+def span(whole: Float[Tensor, "*N"], hidden: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
+    """What hiding everything takes away from the scores of whole inputs; NaN where it is too little, see `LEAST`."""
+    difference = whole - hidden
+    return torch.where(difference <= LEAST * whole.abs().maximum(hidden.abs()), torch.nan, difference)
+
+
 def importance_of(case: Case) -> Int[Tensor, "*S"]:
     """The place of each of the inputs' places in a case's order, 0 for the first. Equal values keep their order.
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from sfumato.attribution import Attribution
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Measure, Row, mean
-from sfumato.metrics.part_scores import check_perturbation, check_positive, importance_of, masks_of_places, part_scores
+from sfumato.metrics.part_scores import check_perturbation, check_positive, kept_parts, part_scores
 from sfumato.metrics.protocol import Protocol
 from sfumato.perturbations import Blur, Fade, Noise, Perturbation, seeded
 from sfumato.scores import check_meaning
@@ -68,11 +68,7 @@ class Transfer(Protocol):
         return tuple(numbered(getattr(one, "__name__", type(one).__name__) for one in self.perturbations))
 
     def measure(self, case: Case) -> Row:
-        masks = masks_of_places(case)
-        parts = masks
-        if parts is None:
-            importance = importance_of(case)
-            parts = (importance < max(1, round(self.area * importance.numel())))[None, None].float()
+        parts, are_masks = kept_parts(case, self.area)
         homes = learnt_with(case.attribution) if self.home is None else (self.home,)
         perturbations = [_home_or_itself(perturbation, homes) for perturbation in self.perturbations]
         with part_scores(case, self.score, "Transfer") as scorer:
@@ -89,7 +85,7 @@ class Transfer(Protocol):
         home = _mean(home_shares)
         elsewhere = _mean([value for value, perturbation in pairs if perturbation not in homes])
         row: dict[str, Any] = {f"kept {name}": value for name, value in zip(self.names, shares, strict=True)}
-        return row | {"home": home, "elsewhere": elsewhere, "lost": home - elsewhere, "masks": masks is not None}
+        return row | {"home": home, "elsewhere": elsewhere, "lost": home - elsewhere, "masks": are_masks}
 
     def measures(self, rows: Sequence[Row]) -> Sequence[Measure]:  # noqa: ARG002
         return (

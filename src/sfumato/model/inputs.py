@@ -38,7 +38,7 @@ def check_inputs(inputs: Any) -> Float[Tensor, "B C *S"]:
         )
     if not inputs.is_meta and not torch.isfinite(inputs).all():
         bad = ~torch.isfinite(inputs)
-        rows = ", ".join(map(str, bad.flatten(1).any(1).nonzero().flatten().tolist()))
+        rows = marked(bad.flatten(1).any(1))
         raise ValueError(
             f"inputs contain NaN or infinity: {int(bad.sum())} of {bad.numel()} values, in input {rows}; expected finite "
             "numbers. Check how they were prepared, or write inputs = inputs.nan_to_num(0, 0, 0)"
@@ -161,7 +161,7 @@ def warn_of_no_effect(queries: Bool[Tensor, " B"], layer: str) -> None:
 def warn_of_empty_maps(queries: Bool[Tensor, " B"], name: str) -> None:
     """Warn about the marked queries, whose map is 0 everywhere although the score depends on the layer."""
     if queries.any():
-        rows = ", ".join(map(str, queries.nonzero().flatten().tolist()))
+        rows = marked(queries)
         warnings.warn(
             f"the map of {name} is 0 everywhere for input {rows}, so that it means nothing for it: no place of the layer "
             "speaks for the score, and what speaks against it does not count; name another layer, or use LinearApproximation, "
@@ -178,9 +178,14 @@ def frames_of_ours() -> int:
     return count
 
 
+def marked(queries: Bool[Tensor, " B"]) -> str:
+    """The numbers of the marked queries, for messages."""
+    return ", ".join(map(str, queries.nonzero().flatten().tolist()))
+
+
 def no_effect(queries: Bool[Tensor, " B"], layer: str) -> str:
     """The warning about the marked queries, whose score does not depend on the places of the layer, or of the input."""
-    rows = ", ".join(map(str, queries.nonzero().flatten().tolist()))
+    rows = marked(queries)
     where = f"the places of layer {layer!r}" if layer else "the input"
     remedy = (
         "name an earlier layer, e.g. one before the last attention if the model reads only the class token"

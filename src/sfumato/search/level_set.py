@@ -85,7 +85,9 @@ class LevelSetAscent(ShrinkingAscent):
         if warm is None:
             begin = self._begin(problem, sets)
             found = yield from self._descend(problem, sets, begin, count, path, path + last)
-            warm = self._better(problem, sets, found.mean(1), begin) if self.windows and last else found.mean(1)
+            warm = (
+                self._start_of_last_run(problem, sets, found.mean(1), begin) if self.windows and last else found.mean(1)
+            )
         if last:
             yield from self._stay(problem, sets, warm, found, path, last)
 
@@ -95,7 +97,7 @@ class LevelSetAscent(ShrinkingAscent):
             return self.windows(problem)
         return sets.start().expand(len(problem.areas), *[-1] * (len(sets.size) + 1))
 
-    def _better(
+    def _start_of_last_run(
         self,
         problem: Problem,
         sets: LevelSets,
