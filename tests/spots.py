@@ -37,9 +37,11 @@ METHOD = sfumato.ExtremalPerturbation(
 )
 
 
-def result_of(model, *masks: torch.Tensor, method=METHOD, target: int = 0, **more) -> sfumato.Attribution:
+def result_of(
+    model, *masks: torch.Tensor, method=METHOD, target: int = 0, inputs: torch.Tensor | None = None, **more
+) -> sfumato.Attribution:
     """A result with these masks, as if the method had found them."""
-    with method.prepared(model, ones(), target) as subject:
+    with method.prepared(model, ones() if inputs is None else inputs, target) as subject:
         about, whole = method.about(subject), subject.whole()
     return sfumato.Attribution(map=masks[0], masks=torch.stack(masks, 1), whole=whole, about=about, **more)
 

@@ -138,17 +138,19 @@ class Certify:
         targets: Any = None,
         models: Mapping[str, Model] | None = None,
         labels: Sequence[str] = (),
+        backgrounds: Any = None,
         progress: Callable[[Claim, int, int], object] | None = None,
     ) -> tuple[Certificate, ...]:
         """A certificate for each query of the result, which is of `inputs` `(B, C, *S)`.
 
         `targets` are those that the method was given; by default the classes that the result names. `models`: other networks
-        that take the same inputs, by name. `labels`: the names of the classes. With a `Classifier` in place of the model,
-        inputs may be pictures, targets names of classes, and the labels are its own. `progress` is called before each claim
+        that take the same inputs, by name. `labels`: the names of the classes. `backgrounds`: other pictures `(K, C, *S)`,
+        prepared as the inputs, on which the set is pasted. With a `Classifier` in place of the model, inputs and backgrounds
+        may be pictures, targets names of classes, and the labels are its own. `progress` is called before each claim
         is tested, with the claim, its number from 0, and how many there are for all queries.
 
-        Raises `ValueError` for a result without sets of the input's places, for inputs that are not those of the result, and
-        for targets that the result does not name.
+        Raises `ValueError` for a result without sets of the input's places, for inputs that are not those of the result, for
+        targets that the result does not name, and for backgrounds of another shape.
         """
         if not isinstance(result, Attribution):
             raise ValueError(
@@ -159,15 +161,18 @@ class Certify:
             labels = labels or getattr(model, "labels", ())
             inputs = model.inputs_of(inputs)
             targets = None if targets is None else model.targets_of(targets, inputs)
+            backgrounds = None if backgrounds is None else model.inputs_of(backgrounds)
             model = model.net
         if len(inputs) != len(result):
             raise ValueError(f"the result is of {len(result)} inputs; got {len(inputs)}")
+        if backgrounds is not None:
+            _check_backgrounds(backgrounds, inputs)
         certificates = []
         for query in range(len(result)):
             part, target = result[query], _target(result, targets, query)
             others = {name: _of_query(other, query) for name, other in (models or {}).items()}
             network, row = _of_query(model, query), inputs[query : query + 1]
-            with tested(part, network, row, target, self.keep, others, labels) as subject:
+            with tested(part, network, row, target, self.keep, others, labels, backgrounds) as subject:
                 _check_same(part, float(subject.subject.whole()[0]))
                 findings: tuple[Finding, ...] = (NO_SET,)
                 if subject.places.any():
@@ -220,6 +225,16 @@ def _target(result: Attribution, targets: Any, query: int) -> Any:
         return targets
     wanted = as_target(targets)
     return wanted[query] if isinstance(wanted, tuple) else wanted
+
+
+def _check_backgrounds(backgrounds: Any, inputs: Any) -> None:
+    """Raise `ValueError` unless these are pictures of the inputs' size."""
+    shape, wanted = tuple(getattr(backgrounds, "shape", ())), tuple(inputs.shape[1:])
+    if shape[1:] != wanted or not len(backgrounds):
+        what = f"shape {shape}" if shape else f"a {type(backgrounds).__name__}"
+        raise ValueError(
+            f"backgrounds are other pictures, prepared as the inputs: (K, {', '.join(map(str, wanted))}); got {what}"
+        )
 
 
 def _check_same(result: Attribution, whole: float) -> None:

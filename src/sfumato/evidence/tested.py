@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.evidence.worth import edge_of, ends, reaches, ready, shown_scores, worth
+from sfumato.evidence.worth import edge_of, ends, reaches, ready, shown_scores, worth, worth_by
 from sfumato.games import Game
+from sfumato.layers.dropping import first_block
 from sfumato.methods.extremal import ExtremalPerturbation
 from sfumato.model.effects import Model
 from sfumato.model.evaluate import Moved
@@ -44,6 +45,8 @@ class Tested:
     """Other networks that take the same inputs, by name."""
     labels: Sequence[str] = ()
     """The names of the classes, if they are known."""
+    backgrounds: Float[Tensor, "K C *S"] | None = None
+    """Other pictures, prepared as the input."""
     passes: int = 0
     """How many inputs the network has been given so far."""
     _ends: dict[Any, Float[Tensor, "1 2"]] = field(default_factory=dict)
@@ -110,6 +113,29 @@ class Tested:
         self.passes += len(places) * len(hides) * (bool(self.game.keep) + bool(self.game.drop))
         return worth(subject, perturbed, places, query, self.game, self._ends[key], *moves, edge=self.edge)
 
+    def worth_without_tokens(self) -> float | None:
+        """What the set is worth where a transformer gets no tokens of hidden places.
+
+        `None` for a network that has no tokens, or that needs all of them; NaN where all of them take no score away.
+        """
+        tokens = first_block(self.subject)
+        self.passes += 1
+        if tokens is None:
+            return None
+        whole, query = self.ready(self.perturbations[:1]), self.subject.query[:1]
+
+        def scores(shown: Bool[Tensor, " 1 *S"]) -> Float[Tensor, " 1"]:
+            self.passes += 1
+            with tokens.shown(shown[0]):
+                return shown_scores(self.subject, whole, torch.ones_like(shown), query)
+
+        places = self.places[None]
+        try:
+            bounds = torch.stack([scores(torch.ones_like(places)), scores(torch.zeros_like(places))], 1)
+            return float(worth_by(scores, places, self.game, bounds))
+        except Exception:  # noqa: BLE001  # positions may be counted on the way, and a mean of no tokens is none
+            return None
+
     def probability(self, places: Bool[Tensor, "*S"]) -> float:
         """The probability of the class when the set is shown alone, under the search's perturbations; NaN without a class."""
         if self.of_class is None:
@@ -140,6 +166,7 @@ def tested(
     keep: float,
     models: Mapping[str, Model],
     labels: Sequence[str],
+    backgrounds: Float[Tensor, "K C *S"] | None,
 ) -> Iterator[Tested]:
     """A context with the smallest of a query's sets that is worth `keep`, or else with the largest.
 
@@ -158,7 +185,9 @@ def tested(
         of_class = None
         if isinstance(score, OfClass):
             of_class = replace(subject, score=Probability(score.target, link_of_score(score)))
-        first = Tested(model, inputs, target, result, method, 0, sets[0], subject, of_class, models, labels)
+        first = Tested(
+            model, inputs, target, result, method, 0, sets[0], subject, of_class, models, labels, backgrounds
+        )
         enough = [reaches(value, keep) for value in first.worth(sets).tolist()]
         variant = enough.index(True) if True in enough else len(enough) - 1
         yield replace(first, variant=variant, places=sets[variant])

@@ -5,7 +5,7 @@ For the game that keeps, $w(m) = (\Phi(m \otimes x) - \Phi(0 \otimes x)) / (\Phi
 mean of both. It needs a hidden input that scores clearly less than the whole one: else no set of places carries the score.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -89,13 +89,25 @@ def worth(
 
     NaN where the hidden input scores about as much as the whole one, or more.
     """
-    whole, hidden = bounds[query].unbind(1)
+
+    def scores(shown: Bool[Tensor, " N *S"]) -> Float[Tensor, " N"]:
+        return shown_scores(subject, perturbed, shown, query, *moves, edge=edge)
+
+    return worth_by(scores, places, game, bounds[query])
+
+
+def worth_by(
+    scores: Callable[[Bool[Tensor, " N *S"]], Float[Tensor, " N"]],
+    places: Bool[Tensor, " N *S"],
+    game: Game,
+    bounds: Float[Tensor, "N 2"],
+) -> Float[Tensor, " N"]:
+    """What the sets are worth, from the scores of what is shown and those of the whole and of the hidden input."""
+    whole, hidden = bounds.unbind(1)
     taken = span(whole, hidden)
     total = torch.zeros_like(taken)
     if game.keep:
-        total += game.keep * (shown_scores(subject, perturbed, places, query, *moves, edge=edge) - hidden) / taken
+        total += game.keep * (scores(places) - hidden) / taken
     if game.drop:
-        total += game.drop * (
-            1 - (shown_scores(subject, perturbed, ~places, query, *moves, edge=edge) - hidden) / taken
-        )
+        total += game.drop * (1 - (scores(~places) - hidden) / taken)
     return total / (game.keep + game.drop)

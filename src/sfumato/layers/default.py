@@ -58,10 +58,7 @@ def traced(
     layer depends on the network and on the shape of the inputs alone. Raises what the network raises.
     """
     run = run or net
-    try:
-        outputs, seen = _run(net, example, run, watch=True)
-    except Exception:  # noqa: BLE001  # a network may run although its operations cannot be watched
-        outputs, seen = _run(net, example, run, watch=False)
+    outputs, seen = modules_seen(net, example, run)
     if _are_maps(outputs):
         seen = _below_the_last_weights(net, seen)
     candidates = list(_with_places(net, seen, tuple(example.shape[2:])))
@@ -90,6 +87,16 @@ def _below_the_last_weights(net: nn.Module, seen: list["Seen"]) -> list["Seen"]:
 
 Seen = tuple[str, tuple[int, ...], Axes | None]
 """The name of a module, the shape of its output, and what is known of its axes."""
+
+
+def modules_seen(
+    net: nn.Module, example: Float[Tensor, "1 C *S"], run: Callable[[Tensor], Any]
+) -> tuple[Any, list[Seen]]:
+    """The network's outputs for one input, and what its modules put out, in this order; without axes if they are not known."""
+    try:
+        return _run(net, example, run, watch=True)
+    except Exception:  # noqa: BLE001  # a network may run although its operations cannot be watched
+        return _run(net, example, run, watch=False)
 
 
 def _run(
