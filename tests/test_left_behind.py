@@ -4,6 +4,7 @@ import importlib
 import itertools
 import json
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ NUMBERS = itertools.count()
 MODULE = """
 import os
 import random
+import signal
 import warnings
 from dataclasses import dataclass
 import numpy as np
@@ -80,6 +82,8 @@ class Method:
             if self.leaves == "process" and os.fork() == 0:
                 raise ValueError("in a copy of the process")
             scale = model(inputs.clone())[:, 1, None, None, None]
+            with torch.enable_grad():
+                (inputs.clone().requires_grad_() ** 2).sum()
             draws = torch.rand(()) + np.random.rand() + random.random() + torch.tensor([0.1]).double().item()
         LEAVE.get(self.leaves, lambda model: None)(model)
         return Attribution(map=(scale * inputs.sum(1, keepdim=True) * draws).float(), about={})
@@ -89,6 +93,23 @@ def training_and_back(model):
     model(torch.ones(2, 3, 8, 8))
     model[1].num_batches_tracked.data.zero_()
     model.eval()
+
+class Doubling(torch.overrides.TorchFunctionMode):
+    def __torch_function__(self, function, types, arguments=(), named=None):
+        output = function(*arguments, **(named or {}))
+        return 2 * output if function is nn.functional.linear else output
+
+class DoublingBelow(torch.utils._python_dispatch.TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        output = function(*arguments, **(named or {}))
+        return 2 * output if function is torch.ops.aten.addmm.default else output
+
+def refuse(tensor):
+    raise RuntimeError("nothing may be saved")
+
+def enter_function_mode(model):
+    torch.set_default_device("cpu")
+    Doubling().__enter__()
 
 def set_value(place, name, value):
     (setattr if hasattr(place, name) else type(place).__setitem__)(place, name, value)
@@ -117,6 +138,11 @@ LEAVE = {
     "device": lambda model: torch.set_default_device("meta"),
     "gradients off": lambda model: torch.set_grad_enabled(False),
     "inference": lambda model: torch.inference_mode().__enter__(),
+    "function mode": lambda model: Doubling().__enter__(),
+    "function mode and device": enter_function_mode,
+    "dispatch mode": lambda model: DoublingBelow().__enter__(),
+    "saved tensors": lambda model: torch.autograd.graph.saved_tensors_hooks(refuse, refuse).__enter__(),
+    "timer": lambda model: signal.setitimer(signal.ITIMER_REAL, 600),
     "autocast": lambda model: torch.set_autocast_enabled("cpu", True),
     "random numbers": lambda model: (torch.rand(1), np.random.rand(), random.random()),
     "seed": lambda model: (torch.manual_seed(3), np.random.seed(3), random.seed(3)),
@@ -226,6 +252,8 @@ def test_the_model_and_the_process_are_set_back(bench, what, who):
     assert bench.rows("beside") == bench.rows("alone")
     assert torch.get_default_dtype() == torch.float32
     assert torch.equal(torch.get_rng_state(), before)
+    assert torch._C._len_torch_function_stack() == torch._C._len_torch_dispatch_stack() == 0
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_a_model_that_writes_to_its_input_sees_each_picture_as_it_is(bench):

@@ -36,7 +36,9 @@ class FirstBlock:
         assert laid.grid is not None  # noqa: S101  # for the type checker
         share = nn.functional.interpolate(places[None, None].float(), size=laid.grid, mode="area")
         middle = (share.flatten() >= 0.5).cpu()
-        before_them, behind = (torch.ones(count, dtype=torch.bool) for count in (laid.leading, laid.trailing))
+        before_them, behind = (
+            torch.ones(count, dtype=torch.bool, device="cpu") for count in (laid.leading, laid.trailing)
+        )
         kept = torch.cat([before_them, middle, behind]).nonzero()[:, 0]
 
         def before(arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -2,16 +2,19 @@
 
 import os
 import random
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn.modules import module as modules
+from torch.utils._device import DeviceContext
 
 from sfumato.model.modes import CUDA_RANDOM, PRECISION, RANDOM
 
@@ -76,15 +79,87 @@ def _write_filters(state: list[Any]) -> None:
     warnings.filters[:] = state  # type: ignore[index]
 
 
+class Stack(NamedTuple):
+    """A stack of modes of torch, each of which sees every call of a function or of an operation."""
+
+    length: Callable[[], int]
+    at: Callable[[int], Any]
+    pop: Callable[[], Any]
+    push: Callable[[Any], object]
+
+    def read(self) -> list[Any]:
+        """The modes that were entered, the last one at the end; without that of the default device, a setting of its own."""
+        return [mode for mode in self.modes() if not isinstance(mode, DeviceContext)]
+
+    def write(self, state: list[Any]) -> None:
+        """These modes, above that of the default device."""
+        modes = self.modes()
+        for _ in modes:
+            self.pop()
+        for mode in [*(mode for mode in modes if isinstance(mode, DeviceContext)), *state]:
+            self.push(mode)
+
+    def modes(self) -> list[Any]:
+        """All modes, the last one that was entered at the end."""
+        return [self.at(index) for index in range(self.length())]
+
+
+FUNCTION_MODES = Stack(
+    torch._C._len_torch_function_stack,
+    torch._C._get_function_stack_at,
+    torch._C._pop_torch_function_stack,
+    torch._C._push_on_torch_function_stack,
+)
+DISPATCH_MODES = Stack(
+    torch._C._len_torch_dispatch_stack,
+    torch._C._get_dispatch_stack_at,
+    partial(torch._C._pop_torch_dispatch_stack, None),
+    torch._C._push_on_torch_dispatch_stack,
+)
+
+
+def _read_device() -> torch.device | None:
+    """The default device that was set, if one was."""
+    return next((mode.device for mode in FUNCTION_MODES.modes() if isinstance(mode, DeviceContext)), None)
+
+
+def _read_saved() -> Any:
+    """The functions that see what is saved for a backward pass, as they were set last; `None` if there are none."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False)
+
+
+def _write_saved(state: Any) -> None:
+    while (here := _read_saved()) is not None and here != state:
+        torch._C._autograd._pop_saved_tensors_default_hooks()
+
+
+def _read_alarms() -> list[bool]:
+    """Which of the process's timers are set."""
+    return [signal.getitimer(timer)[0] > 0 for timer in TIMERS]
+
+
+def _write_alarms(state: list[bool]) -> None:
+    for timer, was_set in zip(TIMERS, state, strict=True):
+        if not was_set:
+            signal.setitimer(timer, 0)
+
+
+TIMERS = [getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF") if hasattr(signal, name)]
+"""None on Windows."""
+
 SETTINGS = (
     Setting(torch.get_default_dtype, torch.set_default_dtype),
-    Setting(torch.get_default_device, torch.set_default_device),
+    Setting(_read_device, torch.set_default_device),
     Setting(torch.is_grad_enabled, torch.set_grad_enabled),
     Setting(torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
     Setting(torch.get_num_threads, torch.set_num_threads),
     Setting(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     Setting(PRECISION.read, PRECISION.write),
     Setting(_read_autocast, _write_autocast),
+    Setting(FUNCTION_MODES.read, FUNCTION_MODES.write),  # after the default device, as that changes the stack
+    Setting(DISPATCH_MODES.read, DISPATCH_MODES.write),
+    Setting(_read_saved, _write_saved),
+    Setting(_read_alarms, _write_alarms),
     Setting(_read_hooks, _write_hooks),
     Setting(np.geterr, lambda state: np.seterr(**state)),
     Setting(sys.getrecursionlimit, sys.setrecursionlimit),
