@@ -243,12 +243,15 @@ def overlap(one: dict[str, Any], other: dict[str, Any]) -> float:
 
 COLUMNS = (
     *("game", "network", "area", "search", "n", "blur", "less than the first", "grey", "noise", "p, blur"),
-    *("crisp", "parts", "agree", "spread", "cost", "s"),
+    *("crisp", "parts", "agree", "spread", "up to 1", "cost", "s"),
 )
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Means over pictures; the interval is that of the difference to the first search, by bootstrap over pictures."""
+    """Means over pictures; the interval is that of the difference to the first search, by bootstrap over pictures.
+
+    The spread is that of two seeds before a blur; "up to 1" is the same where a set that keeps more than the whole counts 1.
+    """
     places: dict[tuple[str, str, float], dict[str, dict[int, list[dict[str, Any]]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
     )
@@ -269,9 +272,8 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
 
             pairs = [group[:2] for group in by_picture.values() if len(group) > 1]
             agree = f"{np.mean([overlap(*pair) for pair in pairs]):.2f}" if pairs else "–"
-            spread = (
-                f"{np.mean([np.std([value(row, 'blur') for row in pair]) for pair in pairs]):.3f}" if pairs else "–"
-            )
+            worth = np.array([[value(row, "blur") for row in pair] for pair in pairs])
+            spread, up_to_1 = (f"{values.std(1).mean():.3f}" if pairs else "–" for values in (worth, worth.clip(max=1)))
             both = sorted(set(by_picture) & set(searches[first]))
             less = np.array(
                 [
@@ -287,7 +289,7 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
                 game, network, f"{area:g}", name, str(len(by_picture)), f"{mean(lambda r: value(r, 'blur')):.2f}", interval,
                 *(f"{mean(lambda r, b=b: value(r, b)):.2f}" for b in ("grey", "noise")),  # type: ignore[misc]
                 *(f"{mean(lambda r, c=c: r[c]):.{digits}f}" for c, digits in (("p_blur", 2), ("crisp", 2), ("parts", 1))),  # type: ignore[misc]
-                agree, spread, f"{mean(lambda r: r['cost']):.0f}", f"{mean(lambda r: r['seconds']):.1f}",
+                agree, spread, up_to_1, f"{mean(lambda r: r['cost']):.0f}", f"{mean(lambda r: r['seconds']):.1f}",
             ]  # fmt: skip
             yield "| " + " | ".join(cells) + " |"
 
