@@ -239,6 +239,17 @@ def test_a_file_keeps_answers_for_later_processes(tmp_path):
         BlackBox(network, cache=tmp_path / "note.txt")
 
 
+def test_functions_without_a_name_are_told_apart_by_their_code(tmp_path):
+    def served(scale):
+        return lambda inputs: scale * torch.as_tensor(inputs).sum((2, 3))
+
+    file = tmp_path / "answers.sqlite"
+    BlackBox(served(2), cache=file)(pictures(1))
+    BlackBox(served(2), cache=file)  # the same code, made again as in a later process
+    with pytest.raises(ValueError, match=r"holds the answers of .*<lambda> \(\w{12}\), not of .*<lambda> \(\w{12}\)"):
+        BlackBox(lambda inputs: [str(value) for value in inputs], cache=file)
+
+
 OUTPUTS = {
     "tensor": lambda inputs: network(torch.as_tensor(inputs)),
     "array": lambda inputs: network(torch.as_tensor(inputs)).numpy(),

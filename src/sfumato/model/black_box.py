@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from hashlib import blake2b
+from types import CodeType
 from typing import Any, TypeVar
 
 import torch
@@ -131,7 +132,7 @@ class BlackBox:
         self.batch, self.budget, self.rate, self.retries, self.wait, self.retry_on = (
             batch, budget, rate, retries, wait, retry_on,
         )  # fmt: skip
-        self.answers = Answers(cache, dotted_path(function if hasattr(function, "__qualname__") else type(function)))
+        self.answers = Answers(cache, _told_apart(function))
         self.spent = Spent()
         self.stopped = ""
         """Why the last answer did not come; empty if it came."""
@@ -291,6 +292,27 @@ TAKES: dict[str, Callable[[BlackBox, Tensor], Any]] = {
     "pil": _as_pictures,
 }
 """What functions take, by name."""
+
+
+def _told_apart(function: Any) -> str:
+    """The name of a function, with a hash of its code where it has no name of its own, as a lambda or one within another."""
+    name = dotted_path(function if hasattr(function, "__qualname__") else type(function))
+    code = getattr(function, "__code__", None)
+    if code is None or "<" not in name:
+        return name
+    return f"{name} ({_digest(*_parts_of(code)).hex()[:12]})"
+
+
+def _parts_of(code: CodeType) -> Iterator[Any]:
+    """What a function does, and what the functions within it do, without where it is written."""
+    yield from (code.co_code, code.co_names, code.co_varnames)
+    for value in code.co_consts:
+        if isinstance(value, CodeType):
+            yield from _parts_of(value)
+        else:
+            yield (
+                sorted(map(repr, value)) if isinstance(value, frozenset) else value
+            )  # whose order differs between processes
 
 
 def _digest(*values: Any) -> bytes:
