@@ -224,7 +224,7 @@ def _print(result: "Attribution", search: "SmallestArea | None", query: Query, k
     """Print the scores, the channels with the largest weights, and the smallest number of channels."""
 
     terminal = console()
-    terminal.print(f"{query.source}: {query.label} ({query.target})", style="bold", soft_wrap=True)
+    terminal.print(f"{query.source}: {query.asked.caption}", style="bold", soft_wrap=True)
     scores = table("channels", "score")
     scores.add_row(f"all {result.channel_masks.shape[2]}", f"{float(result.whole):.2f}")  # type: ignore[arg-type]
     for mask, score in zip(result.channel_masks[0], result.scores[0].tolist(), strict=True):  # type: ignore[index]
