@@ -200,9 +200,14 @@ def _last_of_effect(
     def has_effect(gradient: Tensor | None, laid: Layout) -> bool:
         return gradient is not None and bool(laid.places(gradient).any())
 
-    for name, laid in candidates:
-        if all(has_effect(gradients.get(name), laid) for gradients in effects_of):
-            return name
+    def is_connected(gradient: Tensor | None, _: Layout) -> bool:
+        return gradient is not None
+
+    # A detector may be saturated on noise, or find nothing; but its graph tells the heads from what lies before all of them.
+    for test in (has_effect, is_connected) if len(effects_of) > 1 else (has_effect,):
+        for name, laid in candidates:
+            if all(test(gradients.get(name), laid) for gradients in effects_of):
+                return name
     return None
 
 
