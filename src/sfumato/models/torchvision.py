@@ -15,7 +15,7 @@ from sfumato.models.detector import Detector
 from sfumato.models.transforms import prepared_by
 from sfumato.settings import near
 
-OFFERS = 'a model of that library: pip install "sfumato[vision]"'
+OFFERS = 'a classifier, detector or segmentation of that library: pip install "sfumato[vision]"'
 """The description of this source in `sfumato models`."""
 
 
