@@ -233,6 +233,13 @@ def test_a_box_is_of_one_picture():
     assert "--box is of one picture; got 2. Explain them one by one" in line
 
 
+def test_the_channels_of_a_detector_are_refused():
+    run = CliRunner().invoke(cli.app, ["channels", "two.png", "--model", "asked:squares", "--layer", "x"])
+    assert (
+        "sfumato channels explains classes, and model 'squares' is a detector; explain one of its boxes" in run.stderr
+    )
+
+
 def test_what_a_model_without_classes_says_elsewhere():
     with pytest.raises(ValueError, match="is a detector, which gives boxes and no logits"):
         squares().logits(inputs())

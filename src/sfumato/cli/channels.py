@@ -13,6 +13,7 @@ from sfumato.cli.files import write_json
 from sfumato.cli.inversion import invert_masks
 from sfumato.cli.outputs import Overwrite, Resume
 from sfumato.cli.queries import Batch, BatchSize, Query, Request, Task, prepare, summary_of
+from sfumato.cli.questions import check_has_classes
 from sfumato.cli.tables import console, table
 from sfumato.settings import number, percent
 
@@ -101,6 +102,7 @@ def channels(
             raise typer.Exit(SOME_FAILED if left_out else 0)
         request = Request(images, model, out, target or [], checkpoint, device, batch, overwrite, resume)
         task = prepare(request, link_of_meaning(method.score))
+        check_has_classes(task.classifier, "sfumato channels")
         method = naming.place_at_layer(method, task.classifier, model, needed=True)
         with task.working():
             _explain(method, task, keep, invert)

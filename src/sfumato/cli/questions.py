@@ -416,6 +416,17 @@ def question(
     return OfDoubt(classifier, device) if score == ENTROPY else OfAClass(classifier, device, link)
 
 
+def check_has_classes(classifier: "Classifier", command: str) -> None:
+    """Raise `ValueError` for a detector, which the command cannot ask about a class."""
+    from sfumato.models import Detector
+
+    if isinstance(classifier, Detector):
+        raise ValueError(
+            f"{command} explains classes, and model {classifier.name!r} is a detector; explain one of its boxes with "
+            f"sfumato explain PICTURE --model {classifier.name}"
+        )
+
+
 def check_score(score: str | None, of_a_class: Sequence[str]) -> None:
     """Raise `ValueError` unless --score has a value that can be used."""
     if score not in IN_PYTHON:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -40,7 +41,7 @@ def frames(volume: Shaped[Tensor, "..."] | Any, shape: Sequence[int]) -> Float[T
     values outside of [0, 1], such as those of a normalised input or a scan, the least becomes black and the largest white.
     Raises `ValueError` where its axes of space are not `shape`.
     """
-    values = torch.as_tensor(volume)
+    values = volume if isinstance(volume, Tensor) else torch.from_numpy(np.asarray(volume))
     is_bytes = values.dtype == torch.uint8
     values = values.detach().float().cpu()
     values = values[0] if values.ndim == 5 and len(values) == 1 else values

@@ -105,7 +105,8 @@ def _detector(name: str, net: Any, labels: tuple[str, ...]) -> Detector:
     with requiring("vision", name):
         from torchvision import ops
 
-        ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # raises where torchvision does not fit torch
+        empty = torch.zeros(1, 4, dtype=torch.float32, device="cpu")
+        ops.nms(empty, empty[:, 0], 0.5)  # raises where torchvision does not fit torch
     for part in net.modules():
         if isinstance(getattr(part, "score_thresh", None), float):
             part.score_thresh = min(part.score_thresh, LEAST_SURE)
