@@ -3,6 +3,8 @@
     python bench/compatibility.py                          # run what is missing in build/compatibility.jsonl
     python bench/compatibility.py --page docs/compatibility.md
 
+Families of which the file has no rows stay on the page as they are there, if it was made with the same versions.
+
 Each cell is run, on a small network with random weights (`families.py`). It works if the map has the input's shape and is
 finite and not the same everywhere, and if the network is left as it was. It is refused if the library raises its own
 `ValueError`, or warns that the map means nothing. All else is a fault: another error, a map that means nothing, a network that
@@ -358,6 +360,41 @@ def page(rows: Mapping[tuple[str, str], Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def rows_of(text: str) -> dict[tuple[str, str], Row]:
+    """The rows that a page shows: of a refusal or a fault, with the sentence of the first row that has its letter.
+
+    Empty for a page that was made with other versions.
+    """
+    if f"Made with {versions()} by" not in text:
+        return {}
+    named = {short: name for name, short in SHORT.items()}
+    said = dict(re.findall(r"^- \*\*(\w+)\*\* \(\d+×\), here `\w+` on \w+: [^:\n]+: (.*)$", text, re.MULTILINE))
+    faults = dict(re.findall(r"^- (`\w+` on \w+: [^:\n]+): (.*)$", text.partition("\n## Faults")[2], re.MULTILINE))
+    rows, library, columns = {}, "", list[str]()
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("## "):
+            library = line.removeprefix("## ")
+        elif line.startswith("| network |"):
+            columns = [named[short] for short in cells[1:]]
+        elif line.startswith("| ") and columns and not line.startswith("| ---"):
+            for name, shown in zip(columns, cells[1:], strict=True):
+                family = f"{library}: {cells[0]}"
+                outcome = {"●": WORKS, "✗": FAULT}.get(shown, REFUSED)
+                says = faults.get(f"`{name}` on {family}", "") if outcome == FAULT else said.get(shown, "")
+                rows[family, name] = Row(family, name, outcome, plain(says))
+    return rows
+
+
+def plain(text: str) -> str:
+    """The text of which `escaped` makes Markdown.
+
+    >>> plain(escaped("a_b [c]"))
+    'a_b [c]'
+    """
+    return re.sub(r"\\([\\`*_<>|\[\]$#])", r"\1", text)
+
+
 def sign(row: Row, refusals: Mapping[str, tuple[str, Row, int]]) -> str:
     """What a cell shows."""
     return {WORKS: "●", FAULT: "✗"}.get(row.outcome) or refusals[template(row.says)][0]
@@ -377,7 +414,10 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="write the page of what the file holds")
     options = parser.parse_args()
     if options.page:
-        options.page.write_text(page(read(options.out)), encoding="utf-8")
+        before = options.page.read_text(encoding="utf-8") if options.page.exists() else ""
+        rows = read(options.out)
+        kept = {key: row for key, row in rows_of(before).items() if key[0] not in {family for family, _ in rows}}
+        options.page.write_text(page(kept | rows), encoding="utf-8")
         return
     wanted = [family for family in FAMILIES if not options.families or any(part in family for part in options.families)]
     run(wanted, options.methods, options.out, options.limit)

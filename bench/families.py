@@ -177,15 +177,11 @@ def in_the_middle(index: int, shape: Sequence[int] = (64, 64)) -> Region:
 
 def literal_nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """Non-maximum suppression, for a torchvision whose compiled operators do not fit the installed torch."""
-    order, kept = scores.argsort(descending=True).tolist(), []
-    overlaps = boxes.detach()
-    while order:
-        first, *order = order
-        kept.append(first)
-        order = [
-            other for other in order if float(sfumato.scores.detections.overlaps(overlaps[[other]], overlaps[first]))
-            <= iou_threshold
-        ]  # fmt: skip
+    boxes, order, kept = boxes.detach(), scores.argsort(descending=True), []
+    while len(order):
+        first, order = order[0], order[1:]
+        kept.append(int(first))
+        order = order[sfumato.scores.detections.overlaps(boxes[order], boxes[first]) <= iou_threshold]
     return torch.tensor(kept, dtype=torch.long)
 
 

@@ -23,7 +23,7 @@ from torchvision import models as torchvision_models
 
 import sfumato
 from sfumato import models
-from sfumato.models import TransformPreparation, hf, prepared_by
+from sfumato.models import Embedder, TransformPreparation, hf, prepared_by
 from sfumato.models.class_names import read_class_names
 from sfumato.models.timm import is_tower
 from sfumato.settings import as_json
@@ -365,6 +365,57 @@ def test_an_encoder_of_pictures_and_texts_is_refused():
     for classifier in ("vit_base_patch16_clip_224.openai_ft_in1k", "resnet18.a1_in1k", "mvitv2_base_cls.fb_inw21k"):
         assert classifier in timm.list_pretrained()
         assert classifier not in towers
+
+
+TOWER = "vit_pe_core_tiny_patch16_384"
+
+
+def test_a_checkpoint_of_a_tower_is_no_classifier_and_gives_embeddings(tmp_path):
+    net = timm.create_model(TOWER).eval()
+    torch.save(net.state_dict(), tmp_path / "tower.pth")
+    with pytest.raises(
+        ValueError, match=r"is a tower, which gives 512 numbers of an embedding.*--score similarity --to"
+    ):
+        models.load(f"timm:{TOWER}", checkpoint=tmp_path / "tower.pth")
+    loaded = models.load(f"timm:{TOWER}", checkpoint=tmp_path / "tower.pth", embeds=True)
+    assert isinstance(loaded, Embedder)
+    inputs = loaded.prepare(picture((97, 97)))[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.net(inputs), net(inputs))
+    with pytest.raises(ValueError, match="gives embeddings and has no classes"):
+        loaded.logits(inputs)
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "torchvision:resnet18"])
+def test_a_checkpoint_without_the_classifier_is_said(tmp_path, name):
+    net = timm.create_model("resnet18", num_classes=0)
+    torch.save(net.state_dict(), tmp_path / "backbone.pth")
+    with pytest.raises(ValueError, match=r"has no weights for 'fc', the last part of ResNet: .*--score similarity"):
+        models.load(name, checkpoint=tmp_path / "backbone.pth")
+
+
+@pytest.mark.parametrize("classes", [0, 7])
+def test_what_lies_below_a_classifier_of_timm_is_an_embedding(tmp_path, classes):
+    torch.save(timm.create_model("resnet18", num_classes=classes).state_dict(), tmp_path / "net.pth")
+    loaded = models.load("timm:resnet18", checkpoint=tmp_path / "net.pth", embeds=True)
+    with torch.no_grad():
+        assert loaded.net(loaded.prepare(picture((97, 97)))[None]).shape == (1, 512)
+
+
+def test_a_backbone_of_transformers_gives_embeddings(tmp_path):
+    config = transformers.Dinov2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    net = transformers.Dinov2Model(config).eval()
+    net.save_pretrained(tmp_path)
+    transformers.BitImageProcessor(size={"shortest_edge": 28}, crop_size=28).save_pretrained(tmp_path)
+    loaded = models.load(f"hf:{tmp_path}", embeds=True)
+    inputs = loaded.prepare(picture((97, 97)))[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.net(inputs), net(inputs).pooler_output)
+    assert float(loaded.similarity(picture((97, 97)))(loaded.net(inputs), torch.tensor([0])).detach()) == pytest.approx(
+        1
+    )
 
 
 def test_a_name_without_weights_in_timm_is_refused():

@@ -180,6 +180,14 @@ PREDICTED = squares('targets = "predicted"')
             [extra('{{ use = "{module}:net", checkpoint = "other.pth" }}')],
             r"line 3, models.extra.checkpoint: .*does not fit Colours: .*head.weight is not in the model",
         ),
+        (
+            [extra('{{ use = "{module}:net", labels = "names.txt" }}')],
+            r"line 3, models.extra.labels: .*cannot read the class names in '.*names.txt'",
+        ),
+        (
+            [extra('{{ use = "{module}:net", labels = ["one"] }}')],
+            r"line 3, models.extra: .*labels has 1 names, but the model has \d+ classes",
+        ),
         ([(":net", ":unlayered")], r'line 7, methods.grad-cam: .*\n  \[methods\]\n  grad-cam = { use = "GradCAM", lay'),
         ([('"GradCAM"', '{{ use = "GradCAM", layer = "feature" }}')], r"line 7, methods.grad-cam.layer: .*'features'"),
         (

@@ -179,7 +179,7 @@ def test_a_bad_picture_among_good_ones_is_reported_and_the_rest_done(tmp_path):
         (["fire.png", "--game", "Duel"], "got 'Duel'. Write --game dual"),
         (
             ["fire.png", "--score", "logits"],
-            "--score is logit, probability, log-odds or sigmoid; got 'logits'. Write --score l",
+            "sigmoid, entropy, regression, region, box or similarity; got 'logits'. Write --score logit",
         ),
         (["fire.png", "--steps", "0"], "--steps is a whole number, at least 1; got 0. Write e.g. --steps 150"),
         (["fire.png", "--smallest", "0.9", "--game", "delete"], "got --game delete. Write --game preserve"),

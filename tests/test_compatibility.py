@@ -111,6 +111,29 @@ def test_refusals_that_differ_in_names_and_numbers_have_one_letter(compatibility
     assert [(letter, count) for letter, _, count in compatibility.letters(rows).values()] == [("a", 2), ("b", 1)]
 
 
+def test_a_page_keeps_the_families_that_were_not_run_again(compatibility, monkeypatch):
+    """What it shows is read from it: all of it, so that the page of these rows is the same page."""
+    text = (BENCH.parent / "docs" / "compatibility.md").read_text(encoding="utf-8")
+    made_with = text.partition("Made with ")[2].partition(" by")[0]
+    monkeypatch.setattr(compatibility, "versions", lambda: made_with)
+    rows = compatibility.rows_of(text)
+    assert compatibility.page(rows) == text
+    again = {key: compatibility.Row(*key, "works") for key in rows if key[0] == "others: a function"}
+    changed = compatibility.page(rows | again)
+    assert "| a function | " + " | ".join("●" * len(again)) + " |" in changed
+    assert changed.count("\n") <= text.count("\n")
+    monkeypatch.setattr(compatibility, "versions", lambda: "torch 0.1")
+    assert compatibility.rows_of(text) == {}
+
+
+def test_faults_are_read_from_a_page_too(compatibility):
+    rows = {
+        (f"timm: {net}", "GradCAM"): compatibility.Row(f"timm: {net}", "GradCAM", "fault", f"KeyError: a_{net}")
+        for net in ("ViT", "Swin")
+    }
+    assert compatibility.rows_of(compatibility.page(rows)) == rows
+
+
 def test_the_page_is_what_the_script_writes(compatibility):
     """Its methods are all that there are."""
     text = (BENCH.parent / "docs" / "compatibility.md").read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision_operators import torchvision_nms  # noqa: F401  # a fixture
 
 import sfumato
 
@@ -19,6 +20,8 @@ PAGES = [
 WITH_CODE = [page for page in PAGES if "```python\n" in page.read_text(encoding="utf-8")]
 CLUSTER = DOCS / "howto/cluster.md"
 """Its own takes half a minute to start."""
+DETECTION = DOCS / "howto/detection.md"
+"""Runs a detector of torchvision."""
 LONG = [
     DOCS / f"{page}.md"
     for page in (
@@ -71,7 +74,9 @@ def test_the_method_on_one_screen_finds_the_masks_of_the_library():
     [pytest.param(page, marks=pytest.mark.slow if page in LONG else ()) for page in WITH_CODE if page != CLUSTER],
     ids=lambda page: page.stem,
 )
-def test_code_blocks_run_in_order_and_write_what_they_name(page):
+def test_code_blocks_run_in_order_and_write_what_they_name(page, request):
+    if page == DETECTION:
+        request.getfixturevalue("torchvision_nms")
     text = page.read_text(encoding="utf-8")
     run_all_blocks(re.sub(r"(steps|samples)=\d+", r"\1=2", text))
     for name in WRITTEN.findall("".join(BLOCK.findall(text))):
@@ -84,6 +89,8 @@ def test_code_blocks_run_as_written(page, request):
     if page == CLUSTER:
         pytest.importorskip("ray", reason="Ray is not installed")
         request.getfixturevalue("surroundings")
+    if page == DETECTION:
+        request.getfixturevalue("torchvision_nms")
     run_all_blocks(page.read_text(encoding="utf-8"))
 
 

@@ -467,5 +467,5 @@ def test_hf_from_a_local_folder(tmp_path):
     inputs = classifier.prepare(Image.new("RGB", (50, 40)))[None]
     assert inputs.shape == (1, 3, 32, 32)
     assert classifier.net(inputs).shape == (1, 2)
-    with pytest.raises(ValueError, match="cannot load an image classifier"):
+    with pytest.raises(ValueError, match="cannot load a network of pictures"):
         models.load(f"hf:{tmp_path / 'absent'}")

@@ -72,9 +72,17 @@ def plan(monkeypatch, tmp_path):
     return read(tmp_path / "plan.toml")
 
 
+@pytest.mark.parametrize(("text", "labels"), [('"classes.txt"', "classes.txt"), ('["cat", "dog"]', ("cat", "dog"))])
+def test_a_model_with_names_of_its_classes(tmp_path, text, labels):
+    changed = PLAN.replace('checkpoint = "weights.pth"', f"labels = {text}")
+    expected = tmp_path / labels if isinstance(labels, str) else labels
+    assert parse(changed.replace("$ELSEWHERE", "elsewhere"), tmp_path).models["mine"].labels == expected
+
+
 def test_entries_become_configurations(plan, tmp_path):
     assert plan.batch == 2
     assert plan.models["mine"].checkpoint == tmp_path / "weights.pth"
+    assert plan.models["mine"].labels is None
     assert plan.methods["extremal"] == sfumato.ExtremalPerturbation(
         areas=(0.1, 0.2), perturbation=sfumato.Blur(max_sigma=10)
     )
@@ -141,6 +149,8 @@ def test_combinations_are_those_that_go_together(plan):
             r"line 13, data.pictures.use: no data set 'Floder'",
         ),
         (("checkpoint", "chekpoint"), r"line 6, models.mine.chekpoint: .*did you mean checkpoint"),
+        (('"weights.pth"', '"w.pth", labels = 3'), r"line 6, models.mine.labels: expected a path; got 3"),
+        (('"weights.pth"', '"w.pth", labels = [3]'), r"line 6, models.mine.labels: labels are a file .*; got \[3\]"),
         (("batch = 2", "batch = "), r"TOML"),
         (("batch = 2", "ray = 3"), r"line 2, ray: expected a table \[ray\], with settings such as gpus = 0.5; got 3"),
         (

@@ -534,6 +534,29 @@ def test_the_command_names_the_class_of_every_query_of_a_file(tmp_path):
     assert heads == ["both.safetensors: class 3", "both.safetensors: class 9", "second.safetensors: class 9"]
 
 
+def test_the_command_names_classes_from_a_file(tmp_path):
+    given = replace(result(2), about={"score": {"class": "sfumato.scores.of_class:Logit", "target": [3, 1]}})
+    given.save(tmp_path / "both.safetensors")
+    (tmp_path / "classes.txt").write_text("ant\nbee\ncat\ndog\n")
+    options = ["--labels", tmp_path / "classes.txt", "-o", tmp_path / "out.html"]
+    assert run_command(tmp_path, *options).exit_code == 0
+    heads = [each["words"] for each in Parsed((tmp_path / "out.html").read_text()).all("h2")]
+    assert heads == ["both.safetensors: dog (3)", "both.safetensors: bee (1)"]
+    (tmp_path / "classes.txt").write_text("ant\nbee\n")
+    ended = run_command(tmp_path, *options)
+    assert ended.exit_code == 2
+    assert "--labels has 2 names, but" in ended.stderr
+
+
+def test_the_command_names_other_questions(tmp_path):
+    (tmp_path / "cat-entropy.json").write_text(json.dumps({"question": "how undecided the network is (entropy)"}))
+    about = {"score": {"class": "sfumato.scores.entropy:Entropy", "link": "softmax"}}
+    replace(result(), about=about).save(tmp_path / "cat-entropy.safetensors")
+    assert run_command(tmp_path, "-o", tmp_path / "out.html").exit_code == 0
+    heads = [each["words"] for each in Parsed((tmp_path / "out.html").read_text()).all("h2")]
+    assert heads == ["cat-entropy.safetensors: how undecided the network is (entropy)"]
+
+
 def test_the_command_does_not_run_what_a_file_names(tmp_path, monkeypatch):
     (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w').close()\nmake = None\n")
     monkeypatch.syspath_prepend(tmp_path)

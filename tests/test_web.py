@@ -325,9 +325,28 @@ def test_a_contrast_is_another_score(client, tab):
 
 
 @pytest.mark.parametrize(
+    ("score", "title", "words"),
+    [
+        ("logit", "red", "logit"),
+        ("probability", "red, its probability", "probability"),
+        ("entropy", "how undecided the network is", "undecided"),
+    ],
+)
+def test_what_is_asked_of_a_class_may_be_chosen(client, tab, score, title, words):
+    offered = client.post("/api/tabs", headers={"x-sfumato": "new"}).json()["scores"]
+    assert score in [entry["name"] for entry in offered]
+    _, done = ended(client, tab, score=score)
+    assert done["title"] == f"{title} · Extremal perturbations"
+    assert words in done["section"]
+
+
+@pytest.mark.parametrize(
     ("question", "said"),
     [
         ({"target": 3}, "target is the index of one of the 3 classes; got 3"),
+        ({"score": "luck"}, "score is one of logit, probability, log-odds, sigmoid, entropy; got 'luck'"),
+        ({"score": "entropy", "against": 1}, "two classes are compared by their logits"),
+        ({"score": "entropy", "certify": True}, "only explanations of a class can be tested"),
         ({"target": "red"}, "target is the index"),
         ({"against": 0}, "the two classes are the same"),
         ({"method": "os:system"}, "no method 'os:system'; expected one of HSIC, "),

@@ -13,6 +13,7 @@ from sfumato.cli.files import write_json
 from sfumato.cli.inversion import invert_masks
 from sfumato.cli.outputs import Overwrite, Resume
 from sfumato.cli.queries import Batch, BatchSize, Query, Request, Task, prepare, summary_of
+from sfumato.cli.questions import check_has_classes
 from sfumato.cli.tables import console, table
 from sfumato.settings import number, percent
 
@@ -101,6 +102,7 @@ def channels(
             raise typer.Exit(SOME_FAILED if left_out else 0)
         request = Request(images, model, out, target or [], checkpoint, device, batch, overwrite, resume)
         task = prepare(request, link_of_meaning(method.score))
+        check_has_classes(task.classifier, "sfumato channels")
         method = naming.place_at_layer(method, task.classifier, model, needed=True)
         with task.working():
             _explain(method, task, keep, invert)
@@ -224,7 +226,7 @@ def _print(result: "Attribution", search: "SmallestArea | None", query: Query, k
     """Print the scores, the channels with the largest weights, and the smallest number of channels."""
 
     terminal = console()
-    terminal.print(f"{query.source}: {query.label} ({query.target})", style="bold", soft_wrap=True)
+    terminal.print(f"{query.source}: {query.asked.caption}", style="bold", soft_wrap=True)
     scores = table("channels", "score")
     scores.add_row(f"all {result.channel_masks.shape[2]}", f"{float(result.whole):.2f}")  # type: ignore[arg-type]
     for mask, score in zip(result.channel_masks[0], result.scores[0].tolist(), strict=True):  # type: ignore[index]

@@ -20,7 +20,8 @@ def explain_samples(out: Path, steps: int) -> None:
             explanations = list(explain_with_masks(task, method))
         results = [explanation.result for explanation in explanations]
         pictures = [explanation.query.picture for explanation in explanations]
-        titles = [f"{explanation.query.source.stem}: {explanation.query.label}" for explanation in explanations]
-        probabilities = [explanation.probabilities.tolist() for explanation in explanations]
+        names = task.question.names
+        titles = [f"{one.query.source.stem}: {names[one.query.target]}" for one in explanations]
+        probabilities = [one.probabilities.tolist() for one in explanations if one.probabilities is not None]
         plots.save(plots.overview(results, pictures, titles, task.classifier, probabilities), out / "demo.png")
         typer.echo(f"All in one figure: {out / 'demo.png'}")

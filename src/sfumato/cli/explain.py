@@ -13,6 +13,7 @@ from sfumato.cli.evidence import Wanted, bundled
 from sfumato.cli.masks import explain_with_masks
 from sfumato.cli.outputs import Overwrite, Resume
 from sfumato.cli.queries import BatchSize, Request, prepare
+from sfumato.cli.questions import OTHERS, Details, check_score
 
 
 def explain(
@@ -21,7 +22,10 @@ def explain(
     checkpoint: naming.Checkpoint = None,
     labels: naming.Labels = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="A class, by index or label; may be repeated. [default: the top class]")
+        list[str] | None,
+        typer.Option(
+            help="A class, by index or label, or the number of an output; may be repeated. [default: the top class]"
+        ),
     ] = None,
     method: Annotated[
         str, typer.Option(help="A method, or several, separated by commas; see `sfumato methods`.")
@@ -88,8 +92,32 @@ def explain(
     score: Annotated[
         str | None,
         typer.Option(
-            help="What a class means, for all methods: logit, probability, log-odds, or sigmoid for networks with several "
-            "labels. [default: the method's; of extremal logit]"
+            help="What is asked. Of a class, its logit, probability, log-odds, or sigmoid for networks with several labels; or "
+            "entropy (doubt), regression (an output that estimates a number), region (a class in --box or --mask of a "
+            "segmentation), box (a detector's box), similarity (of embeddings, to the picture --to). Detectors are asked "
+            "about a box. [default: the method's; of extremal logit]"
+        ),
+    ] = None,
+    box: Annotated[
+        str | None,
+        typer.Option(
+            metavar="L,T,R,B",
+            help="Left, top, right and bottom in pixels of the picture, for --score box or region. [default: the box of which "
+            "the detector is surest]",
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A picture of the same size that is white in the region, for --score region.",
+            show_default=False,
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PICTURE", help="The picture to compare with, for --score similarity.", show_default=False
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The seed of all random numbers. [default: 0]")] = None,
@@ -110,10 +138,14 @@ def explain(
 
         naming.check_share("--smallest", smallest)
         naming.check_choice("--game", game, tuple(GAMES))
-        naming.check_choice("--score", score, tuple(OF_A_CLASS))
+        check_score(score, tuple(OF_A_CLASS))
+        details = Details(box, mask, to)
+        details.check(score, len(images))
         naming.check_count("--steps", steps, 150)
         fractions = None if areas is None else naming.fractions(areas, "--areas")
-        options = {"areas": fractions, "game": game, "steps": steps, "seed": seed, "layer": layer, "score": score}
+        options = {"areas": fractions, "game": game, "steps": steps, "seed": seed, "layer": layer}
+        if score not in OTHERS:
+            options["score"] = score
         given = {name: value for name, value in options.items() if value is not None}
         methods = naming.build_methods(method, given, set_ or [])
         first = next(iter(methods.values()))
@@ -128,11 +160,26 @@ def explain(
         if alternatives and not draws_masks:
             raise ValueError("--alternatives is for one method that makes masks, e.g. --method extremal")
         wanted = Wanted(certificate or bundle is not None, calibration, survival)
+        if wanted.certificate and score in OTHERS:
+            option = "--certificate" if bundle is None else "--bundle"
+            raise ValueError(f"{option} tests the answer of a class; leave it out, or leave out --score {score}")
         _check_evidence(wanted, draws_masks, smallest is not None, layer)
         _check_bundle(bundle, overwrite or resume, expected)
         folder = out if bundle is None else bundle
         request = Request(
-            images, model, folder, target or [], checkpoint, device, batch, overwrite, resume, labels, bundle is None
+            images,
+            model,
+            folder,
+            target or [],
+            checkpoint,
+            device,
+            batch,
+            overwrite,
+            resume,
+            labels,
+            bundle is None,
+            score if score in OTHERS else None,
+            details,
         )
         links = {link_of_meaning(one.score) for one in methods.values()}
         task = prepare(request, links.pop() if len(links) == 1 else SIGMOID if SIGMOID in links else AUTO_LINK)

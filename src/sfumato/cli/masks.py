@@ -37,8 +37,8 @@ class Explanation:
 
     query: Query
     result: "Attribution"
-    probabilities: "Tensor"
-    """The target's probability under each mask, `(V,)`."""
+    probabilities: "Tensor | None"
+    """The target's probability under each mask, `(V,)`, if it is a class."""
     search: dict[str, Any] = field(default_factory=dict)
     """The summary of the search for the smallest area, if there was one."""
     curve: "Curve | None" = None
@@ -138,7 +138,9 @@ def _explain_batch(
             part = replace(part, areas=part.achieved[0].clone())  # each query has an area of its own
             about = {"smallest": search_summary(search[index], keep)}
             curve = (search.curve_areas.cpu(), search.curve_scores[index].cpu())
-        probabilities = _probabilities(method, classifier, batch.inputs[index], query.target, result[index]).cpu()
+        probabilities = None
+        if query.asked.is_class:
+            probabilities = _probabilities(method, classifier, batch.inputs[index], query.target, result[index]).cpu()
         yield Explanation(query, part, probabilities, about, curve)
 
 
@@ -206,31 +208,34 @@ def _print(explanation: Explanation, classifier: "Classifier") -> None:
     from sfumato.figures.panels import deletes
 
     query, result, terminal = explanation.query, explanation.result, console()
-    terminal.print(f"{query.source}: {query.label} ({query.target})", style="bold", soft_wrap=True)
+    terminal.print(f"{query.source}: {query.asked.caption}", style="bold", soft_wrap=True)
     classes = table("top classes", OF_CLASS)
     for index, probability in query.top:
         classes.add_row(labels.synonyms(classifier.labels[index])[0], percent(probability))
+    chances = [] if explanation.probabilities is None else [OF_TARGET]
     agreement = [] if result.agreement is None else [AGREE]
     removed = deletes(result)
-    masks = table("removed" if removed else "shown", "score", "worth", OF_TARGET, *agreement)
+    masks = table("removed" if removed else "shown", "score", "worth", *chances, *agreement)
     everything, nothing = ("none", "all") if removed else ("all", "none")
     whole, blank = float(result.whole), float(result.blank)  # type: ignore[arg-type]
-    masks.add_row(everything, f"{whole:.2f}", percent(1.0), percent(float(query.probabilities[query.target])))
+    of_picture = [percent(float(query.probabilities[query.target]))] if chances else []  # type: ignore[index]  # there is one
+    masks.add_row(everything, f"{whole:.2f}", percent(1.0), *of_picture)
     masks.add_row(nothing, f"{blank:.2f}", percent(0.0))
     for row in summaries.areas(result, explanation.probabilities):
-        score, worth, chance = (row[name] for name in (LEFT if removed else KEPT))
+        score, worth, chance = (row.get(name) for name in (LEFT if removed else KEPT))
         cells = [
             percent(row["achieved"]),
             "–" if score is None else f"{score:.2f}",
             percent(worth),
-            percent(chance),
+            *([percent(chance)] if chances else []),
         ]
         agreed = row.get("agreement")
         masks.add_row(*cells, *([percent(None if agreed is None else round(agreed, 2))] if agreement else []))
     columns = Table.grid(padding=(0, 3))
-    columns.add_row(classes, masks)
+    shown = [classes, masks] if query.top else [masks]
+    columns.add_row(*shown)
     wide = terminal.measure(columns, options=terminal.options.update(width=WIDE)).maximum <= terminal.width
-    for part in (columns,) if wide else (classes, "", masks):
+    for part in (columns,) if wide or not query.top else (classes, "", masks):
         terminal.print(part)
     if search := explanation.search.get("smallest"):
         keep, area = percent(search["keep"]), search["area"]

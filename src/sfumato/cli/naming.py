@@ -184,10 +184,12 @@ def place_at_layer(method: Any, classifier: "Classifier", model: str, needed: bo
     Methods that work without a layer may have none, unless it is `needed`.
     """
     from sfumato.layers.capture import nearest_layers, place_of
+    from sfumato.models import Detector
 
     method = classifier.placed(method)
     layer = getattr(method, "layer", "")
-    if not layer and (needed or getattr(method, "needs_layer", False)):
+    finds_it = isinstance(classifier, Detector)  # a method finds it then, which takes some passes
+    if not layer and (needed or (getattr(method, "needs_layer", False) and not finds_it)):
         raise ValueError(
             f"model {model!r} has no default layer for this; name one with --layer; see: sfumato layers {model}"
         )

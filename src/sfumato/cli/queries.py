@@ -14,6 +14,7 @@ from sfumato.cli.files import check_writable, results_in
 from sfumato.cli.formats import advice, open_more_formats
 from sfumato.cli.naming import check_count
 from sfumato.cli.outputs import MADE_FROM, Outputs, digest_of, made_from
+from sfumato.cli.questions import SIMILARITY, Asked, Details, Question, question
 
 if TYPE_CHECKING:
     import torch
@@ -58,21 +59,22 @@ class Request:
     """A file with the names of the classes."""
     resumable: bool = True
     """Whether the same command can go on where it stopped: not into a bundle, which is of one run."""
+    score: str | None = None
+    """What is asked, a value of --score; `None` for the method's default."""
+    details: Details = Details()
 
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One picture, as inputs `(C, H, W)`, with one target; `probabilities` `(classes,)` are the model's for the whole picture.
+    """One picture, as inputs `(C, H, W)` on the CPU, with what is asked of it.
 
-    Tensors are on the CPU. A model with one output has one class, 0, whose probability is the sigmoid of the output.
+    A model with one output has one class, 0, whose probability is the sigmoid of the output.
     """
 
     source: Path
     picture: "Image"
     inputs: "Tensor"
-    probabilities: "Tensor"
-    target: int
-    label: str
+    asked: Asked
     stem: str
     """The beginning of the names of its files."""
     made_from: Mapping[str, Any] = field(default_factory=dict)
@@ -81,24 +83,37 @@ class Query:
     """The file of the model's weights, if they are not the model's own."""
 
     @property
+    def target(self) -> int:
+        """The index of the class, or of another target."""
+        return self.asked.target
+
+    @property
+    def probabilities(self) -> "Tensor | None":
+        """Those of the classes for the whole picture, `(classes,)`, on the CPU, if the question is about classes."""
+        return self.asked.probabilities
+
+    @property
     def title(self) -> str:
         """The title of a figure."""
-        return f"{self.source.name}: {self.label} ({self.target})"
+        return f"{self.source.name}: {self.asked.caption}"
 
     @property
     def top(self) -> list[tuple[int, float]]:
         """The classes with the largest probabilities, and these."""
+        if self.probabilities is None:
+            return []
         values, indices = self.probabilities.topk(min(TOP, len(self.probabilities)))
         return list(zip(indices.tolist(), values.tolist(), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Queries that go through the model together: `inputs` `(B, C, H, W)` and `targets` `(B,)`, on the model's device."""
+    """Queries that go through the model together: `inputs` `(B, C, H, W)` on the model's device."""
 
     queries: Sequence[Query]
     inputs: "Tensor"
-    targets: "Tensor"
+    targets: Any
+    """What a method takes: classes `(B,)`, or a score with a row for each query."""
     title: str
     """The first query, and which of all these are."""
     left: float
@@ -118,7 +133,7 @@ class Task:
     targets: Sequence[int]
     """The targets of all pictures. Without any, the target of a picture is its top class."""
     device: "torch.device"
-    link: str
+    question: Question
     failed: int = 0
     """How many pictures could not be used."""
     written: int = 0
@@ -160,14 +175,11 @@ class Task:
         `settings` are what the results depend on, besides the network and the picture. Raises `ValueError` if results would be
         overwritten, before anything is computed.
         """
-        from sfumato.data import labels
-
-        names = [labels.synonyms(label)[0] for label in self.classifier.labels]
         outputs = Outputs(
             self.request.out,
             self.paths,
-            names,
-            made_from(self.classifier, **settings),
+            self.question.names,
+            made_from(self.classifier, **settings, **self.question.key),
             self.request.overwrite,
             self.request.resume,
         )
@@ -191,11 +203,12 @@ class Task:
 
         first = self.passed - len(group) + 1
         where = f"{first}–{self.passed}" if len(group) > 1 else f"{first}"
-        title = f"{group[0].source.name}: {group[0].label}"
+        title = group[0].title
+        inputs = torch.stack([query.inputs for query in group]).to(self.device)
         return Batch(
             tuple(group),
-            torch.stack([query.inputs for query in group]).to(self.device),
-            torch.tensor([query.target for query in group], dtype=torch.long, device=self.device),
+            inputs,
+            self.question.joined([query.asked for query in group], inputs),
             f"{title} ({where} of {self.total})" if self.total > 1 else title,
             1 + (self.total - self.passed) / len(group),
         )
@@ -214,10 +227,7 @@ class Task:
 
     def _queries_of(self, path: Path, outputs: Outputs) -> Iterator[Query]:
         """The queries of one picture that are not done."""
-        import torch
-
         from sfumato.data import pictures
-        from sfumato.scores import probabilities, top_class
 
         digest = digest_of(path)
         targets = [target for target in self.targets if not outputs.is_done(path, target, digest)]
@@ -226,18 +236,12 @@ class Task:
             return
         picture = pictures.read(path)
         inputs = self.classifier.prepare(picture)
-        with torch.no_grad():
-            of_classes = probabilities(self.classifier.logits(inputs[None].to(self.device)), self.link)[0].cpu()
-        if not self.targets:
-            targets = [top_class(of_classes)]
-            if outputs.is_done(path, targets[0], digest):
+        for asked in self.question.ask(picture, inputs, targets):
+            if not self.targets and outputs.is_done(path, asked.target, digest):
                 self.skipped += 1
                 return
-        for target in targets:
-            stem, label = outputs.stem(path, target), outputs.labels[target]
-            yield Query(
-                path, picture, inputs, of_classes, target, label, stem, outputs.about(digest), self.request.checkpoint
-            )
+            stem = outputs.stem(path, asked.target)
+            yield Query(path, picture, inputs, asked, stem, outputs.about(digest), self.request.checkpoint)
 
     def report(self, error: object) -> None:
         """Report and count a picture that cannot be used."""
@@ -252,17 +256,19 @@ def prepare(request: Request, link: str = "auto") -> Task:
     folder that cannot be used.
     """
     from sfumato import models, plots
-    from sfumato.data import labels, pictures
+    from sfumato.data import pictures
 
     check_count("--batch", request.batch, ON_GPU)
     plots.check_matplotlib()
     check_writable(request.out)
     device = choose(request.device)
     open_more_formats()
-    classifier = models.load(request.model, request.checkpoint, request.labels)
+    embeds = request.score == SIMILARITY
+    classifier = models.load(request.model, request.checkpoint, request.labels, embeds)
     place(classifier.net, device)
-    targets = list(dict.fromkeys(labels.find(classifier.labels, text) for text in request.targets))
-    task = Task(request, classifier, [], targets, device, link)
+    asks = question(request.score, classifier, device, request.details, link)
+    targets = list(dict.fromkeys(map(asks.find, request.targets)))
+    task = Task(request, classifier, [], targets, device, asks)
     paths: dict[Path, Path] = {}
     for image in request.images:
         try:
@@ -271,6 +277,7 @@ def prepare(request: Request, link: str = "auto") -> Task:
         except ValueError as error:
             task.report(f"{error}{advice(image)}")
     task.paths = list(paths.values())
+    request.details.check(request.score, len(task.paths))
     return task
 
 

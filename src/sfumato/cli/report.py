@@ -43,6 +43,14 @@ def report(
             show_default=False,
         ),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Names of the model's classes: text with one in each line, or JSON. [default: those that the files name]",
+            show_default=False,
+        ),
+    ] = None,
     store: Annotated[
         str | None,
         typer.Option(help="Address of the database with a run's rows, postgresql://….", envvar="SFUMATO_STORE"),
@@ -50,7 +58,10 @@ def report(
 ) -> None:
     """Write a page that needs no server: masks with a slider, their numbers, and for runs the tables and notable cases."""
     with reporting_errors():
+        from sfumato.models.class_names import class_names
+
         _check_out(out)
+        names = None if labels is None else class_names(labels)
         runs = [source for source in sources if any((source / name).exists() for name in RUN)]
         paths = list(_result_files(source for source in sources if source not in runs))
         files, failed = _read(paths)
@@ -63,7 +74,7 @@ def report(
         from sfumato.figures.report.thumbnails import Sheet
         from sfumato.runs.results.record import Place, read_record
 
-        parts = [section(entry, index) for index, entry in enumerate(_entries(files, Pictures(picture, model)))]
+        parts = [section(entry, index) for index, entry in enumerate(_entries(files, Pictures(picture, model), names))]
         sheet = Sheet()
         only_one_run = len(runs) == 1 and not files
         for index, run in enumerate(runs):
@@ -92,15 +103,39 @@ class ResultFile:
         path = self.about.get("picture")
         return Path(path) if isinstance(path, str) else None
 
-    def label(self, classifier: "Classifier | None" = None) -> str:
-        """The class that was explained, named by the summary, the score or the classifier."""
+    def label(self, classifier: "Classifier | None" = None, names: Sequence[str] | None = None) -> str:
+        """What was asked: a class, named by `names`, the summary, the score or the classifier; or another question."""
         from sfumato.figures.report.results import target_name
 
-        target = self.about.get("target")
+        target, question = self.about.get("target"), self.about.get("question")
+        if isinstance(question, str) and not _is_of_class(self.result):
+            return question
+        if names is not None and target_name(self.result.about, None):
+            return self._named(names)
         if not isinstance(target, Mapping) or "label" not in target:
             return target_name(self.result.about, classifier)
         name = str(target["label"]).partition(",")[0]
         return f"{name} ({target['index']})" if "index" in target else name
+
+    def _named(self, names: Sequence[str]) -> str:
+        """The class by its name among these. Raises `ValueError` if there are fewer."""
+        score = self.result.about["score"]["target"]
+        index = score[0] if isinstance(score, list) else score
+        if index >= len(names):
+            raise ValueError(
+                f"--labels has {len(names)} names, but {str(self.path)!r} is about class {index}; give one name for each "
+                "class, in the order of the model's outputs"
+            )
+        return f"{names[index]} ({index})"
+
+
+def _is_of_class(result: "Attribution") -> bool:
+    """Whether the result is about a class alone, and not e.g. about one in a region."""
+    from sfumato.scores import OF_A_CLASS
+
+    score = result.about.get("score")
+    path = str(score.get("class", "")) if isinstance(score, Mapping) else ""
+    return path.rpartition(":")[2] in {kind.__name__ for kind in OF_A_CLASS.values()}
 
 
 @dataclass(eq=False)
@@ -223,7 +258,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     return content if isinstance(content, Mapping) else {}
 
 
-def _entries(files: Sequence[ResultFile], pictures: Pictures) -> "Iterator[Entry]":
+def _entries(files: Sequence[ResultFile], pictures: Pictures, names: Sequence[str] | None = None) -> "Iterator[Entry]":
     """An entry for each query: results of the same picture and class are one entry."""
     from sfumato.figures.report.results import Entry
 
@@ -231,13 +266,13 @@ def _entries(files: Sequence[ResultFile], pictures: Pictures) -> "Iterator[Entry
     for file in files:
         for query in range(len(file.result)):
             part = replace(file, result=file.result[query])
-            label = part.label()
+            label = part.label(names=names)
             key = (str(file.picture), label) if file.picture and label else (str(file.path), str(query), label)
             groups.setdefault(key, []).append(part)
     for group in groups.values():
         inputs, classifier, reason = pictures.inputs(group[0])
         name = (group[0].picture or group[0].path).name
-        label = group[0].label(classifier)
+        label = group[0].label(classifier, names)
         yield Entry(_by_name(group), inputs, classifier, f"{name}: {label}" if label else name, reason)
 
 

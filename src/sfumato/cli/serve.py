@@ -10,6 +10,7 @@ import typer
 from sfumato.cli.device import AUTO, Device, choose, in_words, place
 from sfumato.cli.errors import reporting_errors
 from sfumato.cli.naming import Checkpoint, Model
+from sfumato.cli.questions import check_has_classes
 from sfumato.cli.tables import console
 
 
@@ -54,6 +55,7 @@ def serve(
             port = listener.getsockname()[1]
             chosen = choose(device)
             classifier = models.load(model, checkpoint)
+            check_has_classes(classifier, "the page")
             place(classifier.net, chosen)
             warm_up(classifier)
             where = in_words(chosen, device)

@@ -13,17 +13,20 @@ if TYPE_CHECKING:
 
 
 def picture(query: "Query", classifier: "Classifier") -> dict[str, Any]:
-    """The part of a summary that is known before the explanation: the picture, the model and the target."""
+    """The part of a summary that is known before the explanation: the picture, the model and what is asked of it."""
+    target = {"index": query.target, "label": classifier.labels[query.target]} if query.asked.is_of_class else {}
+    of_classes = query.probabilities
     return {
         "picture": str(query.source),
         "model": classifier.name,
         **({} if query.checkpoint is None else {"checkpoint": str(query.checkpoint)}),
-        "target": {"index": query.target, "label": classifier.labels[query.target]},
+        **({"target": target} if target else {}),
+        "question": query.asked.caption,
         "top_classes": [
             {"index": index, "label": classifier.labels[index], "probability": number(probability)}
             for index, probability in query.top
         ],
-        "probability": number(query.probabilities[query.target]),
+        **({"probability": number(of_classes[query.target])} if target and of_classes is not None else {}),
     }
 
 
@@ -33,8 +36,8 @@ def about(result: "Attribution", query: "Query") -> dict[str, Any]:
     return {**result.about, "score": score | {"target": query.target} if "target" in score else score}
 
 
-def areas(result: "Attribution", probabilities: "Tensor") -> list[dict[str, float | None]]:
-    """For each mask of one query, its areas, score and worth, and the target's probability of `probabilities` `(V,)`.
+def areas(result: "Attribution", probabilities: "Tensor | None") -> list[dict[str, float | None]]:
+    """For each mask of one query, its areas, score and worth, and the target's probability of `probabilities` `(V,)`, if any.
 
     Where the game only deletes, masks mark what is removed. The rest's score and worth stand beside theirs, and the
     probabilities are those of the rest.
@@ -48,7 +51,8 @@ def areas(result: "Attribution", probabilities: "Tensor") -> list[dict[str, floa
         "score": result.scores[0],  # type: ignore[index]
         "worth": plots.worth(result)[0],
     }
-    columns["probability_left" if deletes(result) else "probability_kept"] = probabilities
+    if probabilities is not None:
+        columns["probability_left" if deletes(result) else "probability_kept"] = probabilities
     if deletes(result):
         columns["score_left"] = result.complements[0]  # type: ignore[index]
         columns["worth_left"] = plots.worth(result, result.complements)[0]

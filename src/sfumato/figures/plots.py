@@ -1,5 +1,6 @@
 """Figures of masks and maps of pictures. They need matplotlib, and do not change its global state."""
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from sfumato.figures.panels import (
     LEFT,
     MARGIN,
     SMALL,
+    Coloured,
     add_axes,
     blank,
     cell_size,
@@ -37,6 +39,7 @@ from sfumato.figures.panels import (
     worth,
 )  # fmt: skip
 from sfumato.figures.scene import Scene, scene
+from sfumato.figures.slices import Draw, frames, masks_of_slices, rows_of_slices
 from sfumato.models import Classifier
 from sfumato.perturbations import Blur, Perturbation
 from sfumato.scores import quantity
@@ -97,9 +100,15 @@ def figure(
     - `probabilities`: the class's probability under each mask, for the headings.
     - `at_most`: the masks' area is an upper bound of the smallest one that suffices; the heading says so.
 
+    For a clip or a volume, `picture` is the input `(C, D, H, W)` or `(D, H, W)`: the figure has a row of evenly chosen frames
+    or slices, each labelled by its index, and one such row for each mask with its outline.
+
     Raises `ValueError` if the result has no masks of pictures, no restarts to show, or the picture has another size.
     """
     masks = _masks(result, query)
+    if masks.ndim == 5:
+        headings = _headings(result, query, probabilities, at_most)
+        return masks_of_slices(masks, frames(picture, masks.shape[2:]), headings, title)
     view = scene(picture, masks.shape[2:], classifier)
     parts = 1 - masks if deletes(result) else masks
     perturbed, note = _perturb(result, parts, _seen(view, picture, classifier), classifier, perturbation)
@@ -177,6 +186,8 @@ def overview(
     count = len(_masks(results[0], 0))
     rows = [_headings(result, 0, row) for result, row in zip(results, given, strict=True)]
     masks = [_masks(result, 0) for result in results]
+    if any(row.ndim == 5 for row in masks):
+        raise ValueError("an overview is of pictures; draw a clip or a volume with plots.figure(result, inputs[0])")
     for row in masks:
         if len(row) != count:
             raise ValueError(f"all results must have as many masks as the first, {count}; got one with {len(row)}")
@@ -211,12 +222,15 @@ def comparison(
 ) -> "Figure":
     """A figure of the saliency maps of several methods for one picture, side by side (Fong et al. 2019, figure 2).
 
-    Each result is of one query. Each map has colours of its own, from its lowest to its highest value, or nearly: one place in
-    two hundred may lie beyond either end, so that a few peaks do not hide the other places. A map with positive and negative
-    values has red and blue, and no colour at 0. The heading says which values the colours go to. `picture` is RGB; it and
-    `classifier` are as for `figure`. Without the classifier, maps are resized to the picture. Raises `ValueError`.
+    Each result is of one query. Each map has colours of its own, from its lowest to its highest value, or nearly: one place
+    in two hundred may lie beyond either end, so that a few peaks do not hide the other places. A map with positive and
+    negative values has red and blue, and no colour at 0. The heading says which values the colours go to. `picture` is RGB;
+    it and `classifier` are as for `figure`. Without the classifier, maps are resized to the picture. For a clip or a volume,
+    `picture` is the input, and each map has a row of frames or slices. Raises `ValueError`.
     """
     _check_counts(results, titles=titles)
+    if all(result.map.ndim == 5 and len(result) == 1 for result in results):
+        return _maps_of_slices(results, picture, titles, title)
     for result in results:
         if result.map.ndim != 4 or len(result) != 1:
             raise ValueError(f"a map of one picture has the shape (1, 1, H, W); got {tuple(result.map.shape)}")
@@ -240,6 +254,24 @@ def comparison(
     return canvas
 
 
+def _maps_of_slices(results: Sequence[Attribution], picture: Any, titles: Sequence[str], title: str) -> "Figure":
+    """The maps of several methods for one clip or volume, a row of frames or slices each."""
+    shape = max((tuple(result.map.shape[2:]) for result in results), key=math.prod)
+    volume = frames(picture, shape)
+
+    def drawn(colours: Coloured) -> Draw:
+        values = enlarged(colours.values, shape)[0, 0]
+        return lambda axes, index: paint(axes, volume[index], values[index], colours.is_signed)
+
+    maps = [coloured(result.map) for result in results]
+    rows: list[tuple[str, Draw]] = [("the input", lambda axes, index: show(axes, volume[index]))]
+    rows += [
+        (" · ".join([*heading.split("\n"), colours.caption]), drawn(colours))
+        for heading, colours in zip(titles, maps, strict=True)
+    ]
+    return rows_of_slices(rows, volume, title)
+
+
 def _largest(results: Sequence[Attribution]) -> tuple[int, int]:
     """The height and width of the largest map."""
     height, width = max((result.map.shape[2:] for result in results), key=lambda shape: shape[0] * shape[1])
@@ -254,7 +286,7 @@ def _seen(view: Scene, picture: Any, classifier: Classifier | None) -> Float[Ten
     return classifier.restore(classifier.prepare(Image.fromarray(whole)))
 
 
-def _masks(result: Attribution, query: int) -> Float[Tensor, "V 1 H W"]:
+def _masks(result: Attribution, query: int) -> Float[Tensor, "V 1 *S"]:
     """The masks of one query, on the CPU. Masks at a layer are enlarged."""
     if result.activation is not None:
         raise ValueError("the result has masks of channels; draw them with sfumato.sheets.channels")
@@ -263,9 +295,10 @@ def _masks(result: Attribution, query: int) -> Float[Tensor, "V 1 H W"]:
             "the result has no masks to draw; draw its map with plots.comparison([result], picture, [name]), or give a result "
             "of a method with masks"
         )
-    if result.masks.ndim != 5:
+    if result.masks.ndim not in (5, 6):
         raise ValueError(
-            f"figures are of pictures, whose masks are (B, V, 1, H, W); got masks of shape {tuple(result.masks.shape)}"
+            "figures are of pictures, whose masks are (B, V, 1, H, W), and of clips and volumes; got masks of shape "
+            f"{tuple(result.masks.shape)}. For a sound, draw the curve of result.masks[0, 0, 0] over its samples"
         )
     if not 0 <= query < len(result):
         raise ValueError(f"query {query} is out of range; the result has {len(result)} (0 to {len(result) - 1})")

@@ -1,7 +1,7 @@
 """The default layer of a network: the last one with places that the outputs depend on, found by running it."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -51,7 +51,8 @@ def traced(
     A container comes after its parts: the name is that of a block, not of the last activation in it. Of a transformer's modules
     only blocks and normalisations count. After the last attention, a class token is all that a network may read: then it is the
     normalisation before that attention. Where the outputs are maps themselves, as in segmentation, it is the last one below
-    the weights that make them. `None` if no module has places. It takes three forward passes and a backward pass.
+    the weights that make them; of a detector, the last one on which both its boxes and their scores depend. `None` if no module
+    has places. It takes three forward passes and a backward pass.
 
     `run` computes the network's outputs for an input, if it needs more than the input. `score` is of these outputs what is to
     depend on the layer, by default all. Effects are those on noise, so that the
@@ -62,6 +63,8 @@ def traced(
     if _are_maps(outputs):
         seen = _below_the_last_weights(net, seen)
     candidates = list(_with_places(net, seen, tuple(example.shape[2:])))
+    if _are_boxes(outputs):  # a head that makes only boxes, or only their scores, has no places of what was seen
+        score = None
     chosen = score and _last_of_effect(net, example, run, candidates, score)
     return outputs, chosen or _last_of_effect(net, example, run, candidates) or next(
         (name for name, _ in candidates), None
@@ -72,6 +75,19 @@ def _are_maps(outputs: Any) -> bool:
     """Whether a part of the outputs has more axes than rows and classes."""
     values = tree_flatten(logits_of(outputs))[0]
     return any(isinstance(value, Tensor) and math.prod(value.shape[2:]) > 1 for value in values)
+
+
+BOXES = frozenset({"boxes", "scores"})
+"""What a detector says of each input."""
+
+
+def _are_boxes(outputs: Any) -> bool:
+    """Whether the outputs are those of a detector: a list of mappings with boxes and scores for each input."""
+    return (
+        isinstance(outputs, list | tuple)
+        and bool(outputs)
+        and all(isinstance(found, Mapping) and found.keys() >= BOXES for found in outputs)
+    )
 
 
 def _below_the_last_weights(net: nn.Module, seen: list["Seen"]) -> list["Seen"]:
@@ -156,7 +172,8 @@ def _last_of_effect(
     candidates: Sequence[tuple[str, Layout]],
     score: Callable[[Any], Tensor] | None = None,
 ) -> str | None:
-    """The first of the candidates at whose places the outputs, or the score of them, have a gradient.
+    """The first of the candidates at whose places the outputs, or the score of them, have a gradient; of a detector's outputs,
+    both the boxes and the scores.
 
     `None` where nothing has, as in a network that cannot be differentiated or has a new head of zeros.
     """
@@ -168,24 +185,39 @@ def _last_of_effect(
         return torch.randn(like.shape, generator=generator, dtype=torch.float32, device="cpu").to(like)
 
     picture = drawn(example)  # an empty one leaves rectifiers at zero
-    gradients: dict[str, Tensor | None] = {}
+    effects_of: list[dict[str, Tensor | None]] = []
     try:
         with ExitStack() as effects, torch.enable_grad():
             watched = {name: parts[name] for name, _ in candidates}
             effects.enter_context(watched_calls(watched, returned=captured.__setitem__))
             outputs = run(picture.requires_grad_())
         # At random, as the outputs' plain sum may not depend on what a normalisation before it puts out.
-        total = picture.new_zeros(())
-        for value in tree_flatten(score(outputs) if score else logits_of(outputs))[0]:
-            if isinstance(value, Tensor) and value.requires_grad:
-                total = total + (value * drawn(value)).sum()
         names = [name for name in captured if captured[name].requires_grad]
-        found = torch.autograd.grad(total, [captured[name] for name in names], allow_unused=True)
-        gradients = dict(zip(names, found, strict=True))
+        for part in _parts_of(score(outputs) if score else logits_of(outputs)):
+            total = picture.new_zeros(())
+            for value in tree_flatten(part)[0]:
+                if isinstance(value, Tensor) and value.requires_grad:
+                    total = total + (value * drawn(value)).sum()
+            watched_outputs = [captured[name] for name in names]
+            found = torch.autograd.grad(total, watched_outputs, retain_graph=True, allow_unused=True)
+            effects_of.append(dict(zip(names, found, strict=True)))
     except Exception:  # noqa: BLE001  # it cannot be differentiated, so that nothing is known of effects
-        gradients = {}
-    for name, laid in candidates:
-        gradient = gradients.get(name)
-        if gradient is not None and bool(laid.places(gradient).any()):
-            return name
+        return None
+
+    def has_effect(gradient: Tensor | None, laid: Layout) -> bool:
+        return gradient is not None and bool(laid.places(gradient).any())
+
+    def is_connected(gradient: Tensor | None, _: Layout) -> bool:
+        return gradient is not None
+
+    # A detector may be saturated on noise, or find nothing; but its graph tells the heads from what lies before all of them.
+    for test in (has_effect, is_connected) if len(effects_of) > 1 else (has_effect,):
+        for name, laid in candidates:
+            if all(test(gradients.get(name), laid) for gradients in effects_of):
+                return name
     return None
+
+
+def _parts_of(outputs: Any) -> list[Any]:
+    """The parts of outputs that must all depend on a layer: of a detector the boxes and the scores, else all of them as one."""
+    return [[found[key] for found in outputs] for key in sorted(BOXES)] if _are_boxes(outputs) else [outputs]

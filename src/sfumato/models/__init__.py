@@ -1,8 +1,8 @@
 """Loads classifiers by name, from one file for each source, and gives them all the same form.
 
-`classifier.py` is that form. `anatomy.py` finds labels and layers of networks that do not name them. `checkpoint.py` reads
-weights, `class_names.py` names of classes. `transforms.py` uses other libraries' transforms. `caffe.py` holds the architectures
-of TorchRay's models.
+`classifier.py` is that form, `detector.py` and `embedder.py` those of networks that give boxes or embeddings. `anatomy.py`
+finds labels and layers of networks that do not name them. `checkpoint.py` reads weights, `class_names.py` names of classes.
+`transforms.py` uses other libraries' transforms. `caffe.py` holds the architectures of TorchRay's models.
 """
 
 import difflib
@@ -20,10 +20,22 @@ from sfumato.models import torchray as torchray
 from sfumato.models import torchvision as torchvision
 from sfumato.models.class_names import read_class_names
 from sfumato.models.classifier import Classifier, Preparation
+from sfumato.models.detector import Detector
+from sfumato.models.embedder import Embedder
 from sfumato.models.transforms import TransformPreparation, prepared_by
 from sfumato.settings import near
 
-__all__ = ["NAMES", "SOURCES", "Classifier", "Preparation", "TransformPreparation", "load", "prepared_by"]
+__all__ = [
+    "NAMES",
+    "SOURCES",
+    "Classifier",
+    "Detector",
+    "Embedder",
+    "Preparation",
+    "TransformPreparation",
+    "load",
+    "prepared_by",
+]
 
 NAMES = {"lite0": lite0.load}
 """The models with names of their own."""
@@ -40,6 +52,7 @@ def load(
     name: str,
     checkpoint: str | os.PathLike[str] | None = None,
     labels: str | os.PathLike[str] | Sequence[str] | None = None,
+    embeds: bool = False,
 ) -> Classifier:
     """The classifier called "lite0", "torchvision:…", "timm:…", "hf:…", "torchray:…", "onnx:FILE" or "package.module:factory".
 
@@ -48,21 +61,28 @@ def load(
     a list, or a file with one name in each line, or JSON. By default they are those in the checkpoint, if it holds any, or the
     model's own. The network is on the CPU.
 
+    torchvision's and transformers' detectors are a `Detector`. With `embeds`, the network is loaded for the embeddings that its
+    outputs are, to be explained by `Similarity`: from timm and transformers, without its classifier, as an `Embedder`.
+
     Raises `ValueError` for a wrong name, checkpoint or labels, and `ModuleNotFoundError` if an extra of sfumato is not
     installed.
     """
-    classifier = _load(name, None if checkpoint is None else Path(checkpoint))
-    if labels is None:
+    classifier = _load(name, None if checkpoint is None else Path(checkpoint), embeds)
+    if labels is None or isinstance(classifier, Embedder):
         return classifier
-    return replace(classifier, labels=read_class_names(labels, len(classifier.labels)))
+    background = isinstance(classifier, Detector) and classifier.link is None
+    return replace(classifier, labels=read_class_names(labels, len(classifier.labels), background))
 
 
-def _load(name: str, weights: Path | None) -> Classifier:
+def _load(name: str, weights: Path | None, embeds: bool) -> Classifier:
     if name in NAMES:
         return NAMES[name](weights)
     source, _, model = name.partition(":")
     if model and source in SOURCES:
-        return SOURCES[source].load(model, weights)
+        module = SOURCES[source]
+        load = getattr(module, "load_embedder", module.load) if embeds else module.load
+        classifier: Classifier = load(model, weights)
+        return classifier
     if model:
         return dotted.load(name, weights, SOURCES)
     forms = [*NAMES, *(f"{source}:…" for source in SOURCES), "package.module:factory"]

@@ -23,10 +23,12 @@ def describe(
     net: nn.Module,
     preparation: Preparation | TransformPreparation,
     labels: tuple[str, ...] | None = None,
+    maps: bool = False,
 ) -> Classifier:
     """The network as a `Classifier` in eval mode. It finds the layers and, if none are given, the labels.
 
-    Raises `ValueError` if the network fails on its input, or if its outputs are not logits `(B, classes)`.
+    With `maps`, it is a segmentation. Raises `ValueError` if the network fails on its input, or if its outputs are not logits
+    `(B, classes)`, or with `maps` `(B, classes, H, W)`.
     """
     net = net.eval()
     example = torch.zeros(1, *preparation.shape, dtype=torch.float32, device="cpu")
@@ -38,11 +40,13 @@ def describe(
             "return a sfumato.models.Classifier with a Preparation from its factory"
         ) from error
     logits = logits_of(outputs)
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
+    if not isinstance(logits, Tensor) or logits.ndim != (4 if maps else 2):
         kind = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(
-            f"model {name!r} must return logits of shape (B, classes); got {kind}. Wrap it in a module that does"
-        )
+        remedy = "Wrap it in a module that does"
+        if isinstance(logits, Tensor) and logits.ndim == 4:
+            remedy += ", or, if these are maps of a segmentation, return a sfumato.models.Classifier from its factory"
+        form = "(B, classes, H, W)" if maps else "(B, classes)"
+        raise ValueError(f"model {name!r} must return logits of shape {form}; got {kind}. {remedy}")
     return Classifier(
         name=name,
         net=net,

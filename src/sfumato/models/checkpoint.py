@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ HOLDERS = ("state_dict", "model_state_dict", "model_state", "model")
 PREFIXES = ("module.", "model.", "_orig_mod.")
 """What data-parallel training, Lightning and `torch.compile` put before the name of each weight."""
 EMBEDDING = (
-    "explain how similar its embeddings are, with targets=sfumato.Similarity(reference) and the network itself as the model, "
-    "or give a checkpoint with a classifier"
+    "explain how similar its embeddings are, with sfumato explain --score similarity --to PICTURE, or "
+    "targets=sfumato.Similarity(reference) and the network itself as the model; or give a checkpoint with a classifier"
 )
 """What a user of a backbone without a classifier can do, for errors."""
-AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
-"""Heads of GoogLeNet and Inception that are used in training only."""
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.", "aux_classifier.")
+"""Heads of GoogLeNet, Inception and segmentations that are used in training only."""
 
 
 @contextmanager
@@ -41,7 +42,8 @@ def requiring(extra: str, model: str) -> Iterator[None]:
         if "torchvision" not in str(error):
             raise
         raise ImportError(
-            f"model {model!r} needs a torchvision that was built for the installed torch {torch.__version__} ({error}); "
+            f"model {model!r} needs a torchvision that was built for the installed torch {torch.__version__} ("
+            f"{str(error).partition('. ')[0]}); "
             "install both together from one index, e.g. that of wheels for the CPU, as "
             "https://pytorch.org/get-started/locally says",
             name="torchvision",
@@ -65,23 +67,29 @@ def load_weights_(net: nn.Module, path: Path) -> tuple[str, ...] | None:
     return checkpoint.labels
 
 
-def loaded(build: Callable[[int | None], nn.Module], path: Path) -> tuple[nn.Module, tuple[str, ...] | None]:
+def loaded(
+    build: Callable[[int | None], nn.Module], path: Path, count: int | None = None
+) -> tuple[nn.Module, tuple[str, ...] | None]:
     """A network with the weights of a checkpoint, and with as many classes as it has; and its class names, if it holds any.
 
-    `build` makes the network for a number of classes, or with `None` as its authors trained it. Raises the errors of
-    `load_weights_`.
+    `build` makes the network for a number of classes, or with `None` as its authors trained it. `count` is as for
+    `other_classes`. Raises the errors of `load_weights_`.
     """
     checkpoint = read(path)
     net = build(None)
-    classes = other_classes(net, checkpoint.weights)
+    classes = other_classes(net, checkpoint.weights, count)
     if classes is not None:
         net = build(classes)
     fit_(net, checkpoint.weights, path)
     return net, checkpoint.labels
 
 
-def other_classes(net: nn.Module, weights: Mapping[str, Tensor]) -> int | None:
-    """How many classes the weights are for, if that is all in which they differ from the network; else `None`."""
+def other_classes(net: nn.Module, weights: Mapping[str, Tensor], count: int | None = None) -> int | None:
+    """How many classes the weights are for, if that is all in which they differ from the network; else `None`.
+
+    `count` is how many the network has, if it has several outputs for a class, as a detector has: then all of these differ by
+    one factor.
+    """
     expected = net.state_dict()
     given = renamed(weights, expected)
     lengths = set()
@@ -90,8 +98,8 @@ def other_classes(net: nn.Module, weights: Mapping[str, Tensor]) -> int | None:
         if ours != theirs:
             if not ours or len(ours) != len(theirs) or ours[1:] != theirs[1:]:
                 return None
-            lengths.add((ours[0], theirs[0]))
-    return lengths.pop()[1] if len(lengths) == 1 else None
+            lengths.add(Fraction(count * theirs[0], ours[0]) if count else Fraction(theirs[0]))
+    return int(lengths.pop()) if len(lengths) == 1 and all(length.denominator == 1 for length in lengths) else None
 
 
 def fit_(net: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -107,11 +115,28 @@ def fit_(net: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
             if weights[name].shape != expected[name].shape
         ),
     ]
+    if part := _lacks_last_part(expected, weights):
+        raise ValueError(
+            f"checkpoint {str(path)!r} has no weights for {part!r}, the last part of {type(net).__name__}: it is of a backbone "
+            f"without a classifier; {EMBEDDING}"
+        )
     if differences:
         listed = ", ".join(sorted(differences)[:SHOWN])
         more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
         raise ValueError(f"checkpoint {str(path)!r} does not fit {type(net).__name__}: {listed}{more}")
     net.load_state_dict(weights, strict=False)  # only `UNNEEDED` may be missing
+
+
+def _lacks_last_part(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+    """The name of the network's last part, if its weights are all that is missing or has another shape; else empty."""
+    last = list(expected)[-1].rpartition(".")[0]
+    own = {name for name in expected if name.startswith(f"{last}.")}
+    differing = {
+        name
+        for name in expected
+        if not name.endswith(UNNEEDED) and (name not in weights or weights[name].shape != expected[name].shape)
+    }
+    return last if last and differing == own and not own & weights.keys() and weights.keys() <= expected.keys() else ""
 
 
 def renamed(weights: Mapping[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:

@@ -10,25 +10,36 @@ HOLDERS = ("labels", "classes", "class_names", "names", "id2label", "idx_to_clas
 """The keys under which checkpoints have class names."""
 
 
-def read_class_names(labels: str | os.PathLike[str] | Sequence[str], count: int) -> tuple[str, ...]:
+def read_class_names(
+    labels: str | os.PathLike[str] | Sequence[str], count: int, background: bool = False
+) -> tuple[str, ...]:
     """The `count` class names of a list, or of a file: text with one name in each line, or JSON.
 
-    JSON is a list, or says for each index its name, {"0": "cat"}, or for each name its index, {"cat": 0}. Raises `ValueError`
-    if it cannot be read, or has another number of names.
+    JSON is a list, or says for each index its name, {"0": "cat"}, or for each name its index, {"cat": 0}. With `background`,
+    the first of the classes, which is none, need not be named. Raises `ValueError` if it cannot be read, or has another number
+    of names.
     """
+    names = class_names(labels)
+    origin = f"the file {str(labels)!r}" if isinstance(labels, str | os.PathLike) else "labels"
+    if background and len(names) == count - 1:
+        return ("background", *names)
+    if len(names) != count:
+        raise ValueError(
+            f"{origin} has {len(names)} names, but the model has {count} classes; give one name for each class, in the "
+            "order of the model's outputs"
+        )
+    return names
+
+
+def class_names(labels: str | os.PathLike[str] | Sequence[str]) -> tuple[str, ...]:
+    """The names of a list or a file, as for `read_class_names`, as many as there are. Raises `ValueError`."""
     if isinstance(labels, str | os.PathLike):
-        path = Path(labels)
-        names, origin = _read(path), f"the file {str(path)!r}"
+        names, origin = _read(Path(labels)), f"the file {str(labels)!r}"
     else:
         names, origin = _in_order(labels), "labels"
     if names is None:
         raise ValueError(
             f'{origin} must hold names of classes: one in each line, or as JSON ["cat", "dog"] or {{"0": "cat", "1": "dog"}}'
-        )
-    if len(names) != count:
-        raise ValueError(
-            f"{origin} has {len(names)} names, but the model has {count} classes; give one name for each class, in the "
-            "order of the model's outputs"
         )
     return names
 

@@ -1,4 +1,4 @@
-"""Image classifiers of Hugging Face's transformers, e.g. "hf:./folder" or "hf:google/vit-base-patch16-224"."""
+"""Networks of pictures of Hugging Face's transformers, e.g. "hf:./folder" or "hf:google/vit-base-patch16-224"."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,11 @@ from torch import Tensor, nn
 from sfumato.models.anatomy import describe
 from sfumato.models.checkpoint import EMBEDDING, SHOWN, loaded, requiring
 from sfumato.models.classifier import Classifier
+from sfumato.models.detector import Detector
+from sfumato.models.embedder import Embedder
 from sfumato.models.transforms import TransformPreparation, prepared_by
+from sfumato.scores import SIGMOID, SOFTMAX
+from sfumato.scores.similarity import embedding
 
 OFFERS = 'a model of that library: pip install "sfumato[hf]"'
 """The description of this source in `sfumato models`."""
@@ -48,33 +52,99 @@ class Processing:
         return prepared["pixel_values"][0]
 
 
+class Boxes(nn.Module):
+    """A detector of transformers that returns its `logits` and `pred_boxes` alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        outputs = self.model(pixel_values=inputs)
+        return {"logits": outputs.logits, "pred_boxes": outputs.pred_boxes}
+
+
+class Embeddings(nn.Module):
+    """A network of transformers that returns one embedding (N, D) for each picture."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
+        of_pictures: Any = getattr(
+            self.model, "get_image_features", self.model
+        )  # CLIP and its relatives read texts too
+        return embedding(of_pictures(pixel_values=inputs), "", len(inputs))
+
+
+DETECTION, SEGMENTATION = "ForObjectDetection", "ForSemanticSegmentation"
+"""How the names of transformers' architectures end."""
+
+
 def load(name: str, checkpoint: Path | None = None) -> Classifier:
     """The network of a local folder, or of a repository that is downloaded on first use. A checkpoint replaces its weights.
 
-    A checkpoint may have another number of classes. Raises `ValueError` if there is no such network, or if its weights lack the
-    classifier.
+    It is a classifier, or what its config.json says: a detector, a segmentation. A checkpoint may have another number of
+    classes. Raises `ValueError` if there is no such network, or if its weights lack the classifier.
     """
     full_name = f"hf:{name}"
     with requiring("hf", full_name):
-        from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
-    names = None
+        import transformers
     with _loading(name):
-        config = AutoConfig.from_pretrained(name)
-        processor = AutoImageProcessor.from_pretrained(name)
+        config = transformers.AutoConfig.from_pretrained(name)
+        processor = transformers.AutoImageProcessor.from_pretrained(name)
+    architectures = config.architectures or [""]
+    detects, segments = (architectures[0].endswith(ending) for ending in (DETECTION, SEGMENTATION))
+    auto: Any = transformers.AutoModelForImageClassification
+    if detects or segments:
+        auto = transformers.AutoModelForObjectDetection if detects else transformers.AutoModelForSemanticSegmentation
+    net, names = _network(name, auto, config, checkpoint, no_object(config) if detects else 0)
+    labels = names or tuple(config.id2label[index] for index in range(config.num_labels))
+    prepared = preparation(full_name, processor)
+    if detects:
+        link = SOFTMAX if no_object(config) else SIGMOID
+        return Detector(full_name, Boxes(net).eval(), prepared, labels, link=link)
+    return describe(full_name, Logits(net), prepared, labels, maps=segments)
+
+
+def load_embedder(name: str, checkpoint: Path | None = None) -> Embedder:
+    """The network of a folder or a repository, for its embeddings: also a backbone, or a model of pictures and texts.
+
+    Raises `ValueError` if there is no such network, or if its weights lack a part of it.
+    """
+    full_name = f"hf:{name}"
+    with requiring("hf", full_name):
+        import transformers
+    with _loading(name):
+        config = transformers.AutoConfig.from_pretrained(name)
+        processor = transformers.AutoImageProcessor.from_pretrained(name)
+    net, _ = _network(name, transformers.AutoModel, config, checkpoint)
+    return Embedder(full_name, Embeddings(net).eval(), preparation(full_name, processor), ())
+
+
+def no_object(config: Any) -> int:
+    """1 if the last of a detector's logits means "no object", as in DETR; 0 for its relatives that have none."""
+    return int(config.model_type in ("detr", "yolos", "table-transformer"))
+
+
+def _network(
+    name: str, auto: Any, config: Any, checkpoint: Path | None, extra: int = 0
+) -> tuple[nn.Module, tuple[str, ...] | None]:
+    """The network, made by one of the Auto classes, and the class names in the checkpoint. It has `extra` more logits."""
     if checkpoint is None:
         with _loading(name):
-            net, info = AutoModelForImageClassification.from_pretrained(name, output_loading_info=True)
-        _check_weights(full_name, config, info["missing_keys"])
-    else:
+            net, info = auto.from_pretrained(name, output_loading_info=True)
+        _check_weights(f"hf:{name}", config, info["missing_keys"], auto)
+        return net, None
 
-        def build(classes: int | None) -> nn.Module:
-            if classes is not None:
-                config.num_labels = classes  # and the names become LABEL_0, LABEL_1, …
-            return AutoModelForImageClassification.from_config(config)
+    def build(classes: int | None) -> nn.Module:
+        if classes is not None:
+            config.num_labels = classes - extra  # and the names become LABEL_0, LABEL_1, …
+        made: nn.Module = auto.from_config(config)
+        return made
 
-        net, names = loaded(build, checkpoint)
-    labels = names or tuple(config.id2label[index] for index in range(config.num_labels))
-    return describe(full_name, Logits(net), preparation(full_name, processor), labels)
+    return loaded(build, checkpoint)
 
 
 def preparation(name: str, processor: Any) -> TransformPreparation:
@@ -95,14 +165,15 @@ def _loading(name: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"transformers cannot load an image classifier from {name!r}; expected a local folder or a repository "
+            f"transformers cannot load a network of pictures from {name!r}; expected a local folder or a repository "
             "within reach, with config.json, preprocessor_config.json and weights"
         ) from error
 
 
-def _check_weights(name: str, config: Any, missing: Collection[str]) -> None:
+def _check_weights(name: str, config: Any, missing: Collection[str], auto: Any) -> None:
     """Raise `ValueError` if weights are missing: transformers draws them at random."""
     if missing:
         listed = ", ".join(sorted(missing)[:SHOWN])
         kind = f", a {' or '.join(config.architectures)}," if config.architectures else ""
-        raise ValueError(f"{name!r}{kind} has no weights for {listed} of an image classifier; {EMBEDDING}")
+        wanted = {"AutoModelForImageClassification": " of an image classifier", "AutoModel": " of an encoder"}
+        raise ValueError(f"{name!r}{kind} has no weights for {listed}{wanted.get(auto.__name__, '')}; {EMBEDDING}")

@@ -1,16 +1,21 @@
-"""The classifiers of torchvision, e.g. "torchvision:resnet50"."""
+"""The classifiers, segmenters and detectors of torchvision, e.g. "torchvision:resnet50"."""
 
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from sfumato.data.labels import default_labels
 from sfumato.models.anatomy import describe
 from sfumato.models.checkpoint import loaded, requiring
-from sfumato.models.classifier import Classifier
+from sfumato.models.classifier import Classifier, Preparation
+from sfumato.models.detector import Detector
 from sfumato.models.transforms import prepared_by
 from sfumato.settings import near
 
-OFFERS = 'a model of that library: pip install "sfumato[vision]"'
+OFFERS = 'a classifier, detector or segmentation of that library: pip install "sfumato[vision]"'
 """The description of this source in `sfumato models`."""
 
 
@@ -31,27 +36,79 @@ def names() -> list[str]:
         from torchvision import models
     except (ModuleNotFoundError, RuntimeError):
         return list(WELL_KNOWN)
-    return list(models.list_models(models))
+    return [name for part in (models, *(getattr(models, part) for part in OTHERS)) for name in models.list_models(part)]
+
+
+OTHERS = ("detection", "segmentation")
+"""The modules of torchvision.models with other networks of pictures than classifiers."""
+
+LEAST_SURE = 0.01
+"""Boxes of which a detector is less sure are dropped. torchvision drops those below .05; but a box that is dropped gives a
+search no slope."""
+
+
+class Maps(nn.Module):
+    """A segmentation of torchvision that returns its maps of logits (N, K, H, W) alone."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, inputs: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K H W"]:
+        maps: Tensor = self.net(inputs)["out"]
+        return maps
 
 
 def load(name: str, checkpoint: Path | None = None) -> Classifier:
     """The network with torchvision's default weights, downloaded on first use, or with the weights of a checkpoint.
 
-    A checkpoint uses the preparation of the default weights. It may have another number of classes.
+    A checkpoint uses the preparation of the default weights. It may have another number of classes, in which that of a detector
+    or a segmentation includes the background.
     """
     full_name = f"torchvision:{name}"
     with requiring("vision", full_name):
         from torchvision import models
-    if name not in (known := models.list_models(models)):
-        raise ValueError(f"torchvision has no classifier {name!r}{near(name, known)}")
+    others = {part: models.list_models(getattr(models, part)) for part in OTHERS}
+    kind = next((part for part, names in others.items() if name in names), "")
+    known = models.list_models(models)
+    if not kind and name not in known:
+        offered = [*known, *(other for names in others.values() for other in names)]
+        raise ValueError(f"torchvision has no classifier, segmentation or detector {name!r}{near(name, offered)}")
     weights = models.get_model_weights(name).DEFAULT
-    preparation = prepared_by(weights.transforms())
-    if checkpoint is None:
-        return describe(full_name, models.get_model(name, weights=weights), preparation)
+    own = weights.meta["categories"]
+    count = len(own)
+    settings: dict[str, Any] = AS_TRAINED if name in ("googlenet", "inception_v3") else {}
+    settings = {"weights_backbone": None} if kind else settings
 
     def build(classes: int | None) -> nn.Module:
-        settings = AS_TRAINED if name in ("googlenet", "inception_v3") else {}
-        return models.get_model(name, **settings, **({} if classes is None else {"num_classes": classes}))
+        nonlocal count
+        count = count if classes is None else classes
+        net: nn.Module = models.get_model(name, **settings, **({} if classes is None else {"num_classes": classes}))
+        return net
 
-    net, labels = loaded(build, checkpoint)
-    return describe(full_name, net, preparation, labels)
+    if checkpoint is None:
+        net, labels = models.get_model(name, weights=weights), None
+    else:
+        net, labels = loaded(build, checkpoint, count if kind == "detection" else None)
+    if kind:
+        labels = labels or (tuple(own) if count == len(own) else default_labels(count))
+    if kind == "detection":
+        return _detector(full_name, net, labels or ())
+    return describe(full_name, Maps(net) if kind else net, prepared_by(weights.transforms()), labels, maps=bool(kind))
+
+
+def _detector(name: str, net: Any, labels: tuple[str, ...]) -> Detector:
+    """The detector, with boxes of which it is little sure.
+
+    It resizes its inputs itself. So pictures get the length of the shorter side that it wants, and keep their values.
+    """
+    with requiring("vision", name):
+        from torchvision import ops
+
+        empty = torch.zeros(1, 4, dtype=torch.float32, device="cpu")
+        ops.nms(empty, empty[:, 0], 0.5)  # raises where torchvision does not fit torch
+    for part in net.modules():
+        if isinstance(getattr(part, "score_thresh", None), float):
+            part.score_thresh = min(part.score_thresh, LEAST_SURE)
+    preparation = Preparation(size=None, resize=min(net.transform.min_size), mean=(0.0,) * 3, std=(1.0,) * 3)
+    return Detector(name, net.eval(), preparation, labels)

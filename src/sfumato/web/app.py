@@ -33,7 +33,7 @@ from sfumato.model.effects import device_of
 from sfumato.models import Classifier
 from sfumato.scores import probabilities
 from sfumato.web import exports, uploads
-from sfumato.web.explaining import Question, choices, layers
+from sfumato.web.explaining import SCORES, Question, choices, layers
 from sfumato.web.guard import OWN_HEADER, TOKEN_HEADER, Guard, Hosts
 from sfumato.web.jobs import QUEUED, BusyError, Job, JobQueue
 from sfumato.web.tabs import Tab, TabPicture, Tabs
@@ -144,6 +144,7 @@ class Explorer:
                 "classes": len(self.classifier.labels),
                 "methods": choices(self.classifier),
                 "layers": self._layers,
+                "scores": [{"name": name, "title": title} for name, title in SCORES.items()],
                 "samples": SAMPLES,
                 "limits": {"bytes": uploads.MOST_BYTES},
             }

@@ -30,7 +30,7 @@ from sfumato.model.effects import device_of, hooked
 from sfumato.model.inputs import no_effect
 from sfumato.models import Classifier
 from sfumato.runs.plans.catalogue import docstring, exported, make, method_classes
-from sfumato.scores import Contrastive, Logit, Score
+from sfumato.scores import OF_A_CLASS, Contrastive, Entropy, Logit, Score
 from sfumato.settings import is_whole
 from sfumato.web.images import SMALL
 from sfumato.web.jobs import DONE, STEP, Event, Job
@@ -52,6 +52,29 @@ CAPTUM_HELP = "A method of the library Captum, with settings that suit pictures.
 
 STEPS = 60
 """The steps that the page suggests for a search for masks."""
+
+
+LOGIT, ENTROPY = "logit", "entropy"
+
+SCORES = {
+    LOGIT: "its score (logit)",
+    "probability": "its probability",
+    "log-odds": "its log-odds",
+    "sigmoid": "its probability alone (sigmoid)",
+    ENTROPY: "how undecided the network is (entropy)",
+}
+"""What may be asked of a class, or of all of them, and what the page calls it."""
+
+
+def _score(name: Any, target: int, against: int | None) -> Score:
+    """The score of a name among `SCORES`. Raises `ValueError`."""
+    if not isinstance(name, str) or name not in SCORES:
+        raise ValueError(f"score is one of {', '.join(SCORES)}; got {name!r:.80}")
+    if against is not None:
+        if name != LOGIT:
+            raise ValueError(f"two classes are compared by their logits; choose no other class, or score={LOGIT}")
+        return Contrastive(target, against=against)
+    return Entropy() if name == ENTROPY else OF_A_CLASS[name](target)
 
 
 @dataclass(frozen=True)
@@ -77,8 +100,13 @@ class Question:
         against = None if request.get("against") is None else _class(request["against"], "against", classifier)
         if against == target:
             raise ValueError("the two classes are the same; choose another one to set it against")
-        score: Score = Logit(target) if against is None else Contrastive(target, against=against)
+        score = _score(request.get("score", LOGIT), target, against)
         label, *other = [synonyms(classifier.labels[index])[0] for index in (target, against) if index is not None]
+        words = ", not ".join([label, *other])
+        if isinstance(score, Entropy):
+            words = "how undecided the network is"
+        elif against is None and not isinstance(score, Logit):
+            words = f"{words}, {SCORES[request['score']]}"
         keep = request.get("keep")
         if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 < keep <= 1):
             raise ValueError(f"keep is a share of the score, in (0, 1]; got {keep!r}")
@@ -95,8 +123,12 @@ class Question:
             raise ValueError(f"only sets of places can be tested; choose one of {suitable}, or take the tick away")
         if certify and method.layer:
             raise ValueError("only sets of places of the picture can be tested; choose no layer, or take the tick away")
+        if certify and isinstance(score, Entropy):
+            raise ValueError(
+                "only explanations of a class can be tested; choose another question, or take the tick away"
+            )
         own_title = method.name if isinstance(method, Captum) else title(type(method))
-        return cls(method, own_title, score, target, ", not ".join([label, *other]), keep, certify)
+        return cls(method, own_title, score, target, words, keep, certify)
 
     def work(self, classifier: Classifier, picture: TabPicture) -> Callable[[Job], Event]:
         """The work of the job that answers the question."""

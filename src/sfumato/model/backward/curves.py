@@ -251,8 +251,8 @@ def soft_slope(values: Float[Tensor, " G *s"]) -> float:
     Such a curve is straight far above zero, flat far below zero, and bends at zero. There it is neither straight, as
     `clamp(min=-1)` is, nor flat, as `clamp(min=1)` is.
     """
-    x = abscissa(values).flatten(1)[:, 0].cpu().to(torch.float64)
-    v = values.detach().cpu().to(torch.float64).flatten(1)
+    x = at_each_place(abscissa(values))[:, 0].cpu().to(torch.float64)
+    v = at_each_place(values.detach().cpu().to(torch.float64))
     if not v.numel() or not bool(v.isfinite().all()):
         return 0.0
     middle = (x[1:] + x[:-1]) / 2
@@ -273,12 +273,17 @@ def soft_slope(values: Float[Tensor, " G *s"]) -> float:
 
 def multiples(first: Shaped[Tensor, "G ..."], second: Shaped[Tensor, "G ..."]) -> bool:
     """Whether one curve is a linear function of the other, at every place."""
-    a, b = (values.detach().cpu().to(torch.float64).flatten(1) for values in (first, second))
+    a, b = (at_each_place(values.detach().cpu().to(torch.float64)) for values in (first, second))
     if a.shape != b.shape:
         return False
     a, b = a - a.mean(0), b - b.mean(0)
     factor = (a * b).sum(0) / (b * b).sum(0).clamp(min=1e-30)
     return bool(((a - factor * b).abs() <= 1e-3 * a.abs().amax(0)).all())
+
+
+def at_each_place(values: Shaped[Tensor, " G *s"]) -> Shaped[Tensor, "G n"]:
+    """The values of a curve in a column for each place; a scalar has one."""
+    return values.flatten(1) if values.ndim > 1 else values[:, None]
 
 
 def is_straight(values: Shaped[Tensor, " G *s"]) -> bool:

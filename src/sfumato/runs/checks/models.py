@@ -1,6 +1,7 @@
 """Check the device and the models of a plan by an empty picture."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 
@@ -66,9 +67,10 @@ def model_fault(plan: Plan, bench: Workbench, name: str) -> Finding | None:
     try:
         bench.outputs(name)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a factory of anyone's own raises whatever it trips over
-        about_checkpoint = entry.checkpoint is not None and str(entry.checkpoint) in str(error)
+        files = {"checkpoint": entry.checkpoint, "labels": entry.labels if isinstance(entry.labels, Path) else None}
+        about = [key for key, file in files.items() if file is not None and str(file) in str(error)]
         message = " ".join(str(error).split()) if isinstance(error, ValueError | ImportError) else first_line(error)
-        keys = ("models", name, "checkpoint") if about_checkpoint else ("models", name)
+        keys = ("models", name, *about[:1])
         return Finding(keys, f"model {name!r} cannot be used: {message}", model=name)
     return None
 

@@ -10,7 +10,7 @@ score = "logit"                           # what a class means to all methods; w
 
 [models]
 lite0 = "lite0"                           # as `sfumato.models.load` takes it
-mine = { use = "my_package.nets:resnet", checkpoint = "weights.pth" }
+mine = { use = "my_package.nets:resnet", checkpoint = "weights.pth", labels = "classes.txt" }
 
 [methods]
 grad-cam = "GradCAM"                      # or "grad-cam", as for --method; the model's adapter says at which layer
@@ -61,6 +61,8 @@ class ModelEntry:
 
     name: str
     checkpoint: Path | None = None
+    labels: Path | tuple[str, ...] | None = None
+    """A file with the names of its classes, or the names."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,8 @@ OPTIONS = ("seed", "batch", "device", "masks", "timeout")
 SCORE = "score"
 CLUSTER = "ray"
 CLASSES = "classes"
+OF_MODELS = ("checkpoint", "labels")
+"""What a model may have besides its name."""
 KEYS = (*KINDS, *OPTIONS, SCORE, CLUSTER)
 
 
@@ -253,11 +257,17 @@ def _model(spec: Any, keys: tuple[str, ...], folder: Path) -> ModelEntry:
     if not isinstance(settings, Mapping) or not isinstance(settings.get(USE, ""), str):
         raise SettingError(keys, f'a model is a name such as "lite0", or a table with {USE!r}; got {spec!r}')
     for key in settings:
-        if key not in (USE, "checkpoint"):
-            raise SettingError((*keys, key), f"a model has no setting {key!r}{near(key, (USE, 'checkpoint'))}")
-    checkpoint = settings.get("checkpoint")
+        if key not in (USE, *OF_MODELS):
+            raise SettingError((*keys, key), f"a model has no setting {key!r}{near(key, (USE, *OF_MODELS))}")
+    checkpoint, labels = (settings.get(key) for key in OF_MODELS)
+    if isinstance(labels, list) and not (labels and all(isinstance(label, str) for label in labels)):
+        raise SettingError(
+            (*keys, "labels"), f"labels are a file with the names of the classes, or a list of names; got {labels!r}"
+        )
     return ModelEntry(
-        settings.get(USE, keys[-1]), _path(checkpoint, folder, (*keys, "checkpoint")) if checkpoint else None
+        settings.get(USE, keys[-1]),
+        _path(checkpoint, folder, (*keys, "checkpoint")) if checkpoint else None,
+        tuple(labels) if isinstance(labels, list) else _path(labels, folder, (*keys, "labels")) if labels else None,
     )
 
 

@@ -111,7 +111,7 @@ class Workbench:
         if name not in self._classifiers:
             entry = self.plan.models[name]
             with process_state_restored(), random_restored(self.plan.device):
-                classifier = models.load(entry.name, checkpoint=entry.checkpoint)
+                classifier = models.load(entry.name, entry.checkpoint, entry.labels)
             if name in self.weights and identity(classifier, entry.name) != self.weights[name]:
                 raise ValueError(
                     f"model {name!r} has other weights here than where the run was planned; give every machine the same"

@@ -260,6 +260,7 @@ const explain = withMessages(async (keep) => {
     picture: state.picture.picture,
     target: Number(target.value),
     against: against === "" ? null : Number(against),
+    score: $("score").value,
     method: $("method").value,
     settings: settings(),
     certify: $("certify").checked && method().certifies,
@@ -269,7 +270,8 @@ const explain = withMessages(async (keep) => {
   stop(); // only now, as a refused question changes nothing
   const name = target.closest("label").dataset.label.split(",")[0];
   const other = against && $("against").selectedOptions[0].textContent.split(",")[0];
-  const pane = new Pane(`${name}${other ? `, not ${other}` : ""}`, method().title, state.picture, job);
+  const asked = $("score").selectedIndex ? `, ${$("score").selectedOptions[0].textContent}` : "";
+  const pane = new Pane(`${name}${other ? `, not ${other}` : asked}`, method().title, state.picture, job);
   await follow(job, pane);
 });
 
@@ -484,6 +486,7 @@ const start = withMessages(async () => {
     onclick: () => addPicture(`api/pictures?sample=${name}`, {}, `samples/${name}`, name),
   }, element("img", { src: `samples/${name}`, alt: `Sample: ${name}` }))));
   $("method").replaceChildren(...answer.methods.map(({ name, title }) => element("option", { textContent: title, value: name })));
+  $("score").replaceChildren(...answer.scores.map(({ name, title }) => element("option", { textContent: title, value: name })));
   offerSettings();
   document.body.dataset.ready = "yes";
 });

@@ -1,0 +1,168 @@
+"""Detectors and segmentations by name, from torchvision and transformers: small ones, with random weights."""
+
+import warnings
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision_operators import torchvision_nms  # noqa: F401  # a fixture
+
+import sfumato
+from sfumato import models
+from sfumato.layers.default import traced
+from sfumato.models import Detector
+
+PICTURE = Image.effect_noise((90, 70), 80).convert("RGB")
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A function that writes the weights of a network of torchvision, and returns the file."""
+    vision = pytest.importorskip("torchvision").models
+
+    def write(name, **settings):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            net = vision.get_model(name, weights=None, weights_backbone=None, **settings)
+            for weight in net.parameters():
+                if weight.ndim > 1:
+                    nn.init.kaiming_normal_(weight)  # with torchvision's own, a new detector hardly looks at its input
+        torch.save(net.state_dict(), tmp_path / "mine.pth")
+        return tmp_path / "mine.pth"
+
+    return write
+
+
+@pytest.mark.usefixtures("torchvision_nms")
+@pytest.mark.parametrize(
+    ("name", "classes"), [("ssdlite320_mobilenet_v3_large", 4), ("fasterrcnn_mobilenet_v3_large_320_fpn", 3)]
+)
+def test_a_detector_of_torchvision_with_other_classes(checkpoint, name, classes):
+    """They have several outputs for a class: for each anchor, and for each side of a box."""
+    names = ["cat", "dog", "cow"][: classes - 1]  # the background needs no name
+    detector = models.load(f"torchvision:{name}", checkpoint(name, num_classes=classes), names)
+    assert isinstance(detector, Detector)
+    assert detector.labels == ("background", *names)
+    assert detector.preparation.shape == (3, 320, 320)
+    if name.startswith("fasterrcnn"):
+        return  # without its compiled operators, torchvision compiles one, which takes long
+    inputs = detector.inputs_of(PICTURE)
+    assert inputs.shape == (1, 3, 320, 411)
+    found = detector.found(inputs)[0]
+    assert found, "the threshold is low"
+    score = detector.surest(inputs, found[0].target)
+    assert score.box == (found[0].box,)
+    assert [one.sureness for one in found] == sorted((one.sureness for one in found), reverse=True)
+    outputs = detector.net(inputs)
+    assert score(outputs, torch.tensor([0])).item() >= found[0].sureness - 1e-6  # it finds itself
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("torchvision_nms")
+def test_a_box_of_torchvisions_detector_is_explained(checkpoint):
+    name = "ssdlite320_mobilenet_v3_large"
+    detector = models.load(f"torchvision:{name}", checkpoint(name, num_classes=3))
+    result = sfumato.Gradient()(detector, PICTURE)
+    assert result.map.abs().sum() > 0
+    assert result.about["score"]["class"].endswith("Box")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a level of the pyramid may have no part in this box
+        result = sfumato.GradCAM()(detector, PICTURE)
+    assert result.layer.startswith("backbone.")
+
+
+@pytest.mark.slow
+def test_a_segmentation_of_torchvision(checkpoint):
+    name = "lraspp_mobilenet_v3_large"
+    segmentation = models.load(f"torchvision:{name}", checkpoint(name, num_classes=3), ["ground", "road", "sky"])
+    maps = segmentation.net(segmentation.inputs_of(PICTURE))
+    assert maps.shape[:2] == (1, 3)
+    assert maps.ndim == 4
+
+
+class TwoHeads(nn.Module):
+    """A detector with one map, from which one head makes boxes and another one their scores, which may be saturated."""
+
+    def __init__(self, sure=0.0):
+        super().__init__()
+        self.sure = sure
+        self.body = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.boxes = nn.Conv2d(4, 4, 1)
+        self.scores = nn.Conv2d(4, 1, 1)
+
+    def forward(self, inputs):
+        maps = self.body(inputs)
+        boxes, scores = self.boxes(maps), self.scores(maps)
+        boxes = torch.cat([boxes[:, :2] - 4, boxes[:, 2:] + 4], 1)
+        return [
+            {"boxes": box.flatten(1).T, "scores": (score.flatten() + self.sure).sigmoid()}
+            for box, score in zip(boxes, scores, strict=True)
+        ]
+
+
+def test_the_layer_of_a_detector_that_is_sure_of_everything():
+    assert traced(TwoHeads(sure=200.0).eval(), torch.zeros(1, 3, 16, 16))[1] == "body"
+
+
+def test_the_layer_of_a_detector_is_one_that_decides_box_and_score():
+    net = TwoHeads().eval()
+    assert traced(net, torch.zeros(1, 3, 16, 16))[1] == "body"
+    result = sfumato.GradCAM()(net, torch.randn(1, 3, 16, 16), sfumato.Box((0, 0, 6, 6), 0))
+    assert result.layer == "body"
+
+
+BACKBONE = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "out_features": ["stage2"]}
+SMALL = {
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 16,
+    "decoder_ffn_dim": 16,
+    "num_queries": 5,
+}
+
+
+@pytest.fixture
+def detr(tmp_path):
+    """The folder of a small DETR of three classes."""
+    transformers = pytest.importorskip("transformers")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = transformers.DetrConfig(
+            **SMALL, backbone_config=transformers.ResNetConfig(**BACKBONE), id2label={0: "cat", 1: "dog", 2: "cow"}
+        )
+        transformers.DetrForObjectDetection(config).save_pretrained(tmp_path)
+    transformers.DetrImageProcessor(size={"shortest_edge": 64, "longest_edge": 100}).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_detr_from_a_folder(detr):
+    detector = models.load(f"hf:{detr}")
+    assert isinstance(detector, Detector)
+    assert (detector.labels, detector.link) == (("cat", "dog", "cow"), "softmax")
+    inputs = detector.inputs_of(PICTURE)
+    height, width = inputs.shape[2:]
+    found = detector.found(inputs)[0]
+    assert len(found) == 5
+    with torch.no_grad():
+        raw = detector.net(inputs)
+    one = raw["logits"].softmax(2)[0, :, :3].amax(1)
+    assert found[0].sureness == pytest.approx(float((one * (1 - raw["logits"].softmax(2)[0, :, 3])).max()), rel=1e-5)
+    corners = sfumato.scores.detections.corners(raw["pred_boxes"][0]) * torch.tensor([width, height, width, height])
+    assert float((corners - torch.tensor(found[0].box)).abs().amax(1).min()) < 1e-3  # one of them, in pixels
+    result = sfumato.RISE(samples=8, cells=2)(detector, PICTURE)
+    assert result.map.shape == (1, 1, height, width)
+
+
+def test_detr_with_a_checkpoint_of_other_classes(detr, tmp_path):
+    """Its logits have one more, for no object."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.AutoConfig.from_pretrained(detr)
+    config.num_labels = 7
+    torch.save(transformers.DetrForObjectDetection(config).state_dict(), tmp_path / "seven.pth")
+    detector = models.load(f"hf:{detr}", checkpoint=tmp_path / "seven.pth")
+    assert len(detector.labels) == 7
+    assert detector.net(detector.inputs_of(PICTURE))["logits"].shape[2] == 8
