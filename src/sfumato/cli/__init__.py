@@ -6,7 +6,7 @@ sentence on stderr says why · 3 a limit is not kept, or a bundle is not as it w
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,7 +29,18 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+class Commands(typer.core.TyperGroup):
+    """The commands. A picture in the place of a command is answered by the command to write."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first argument names."""
+        if self.get_command(ctx, args[0]) is None and Path(args[0]).exists():
+            ctx.fail(f"{args[0]!r} is no command. To explain pictures, write: sfumato explain {args[0]}")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Find the smallest part of a picture that suffices for a network's answer, or without which the answer is lost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
