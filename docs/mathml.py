@@ -14,6 +14,10 @@ MENDED = (
     (r"\\dots(?![A-Za-z])", r"\\ldots"),  # what docutils does not know, and what does as well
     (r"\\[Bb]ig(?![A-Za-z])", ""),
     (r"(\\(?:bar|hat|tilde)\s*\w)(?=[_^])", r"{\1{}}"),  # else an index is set below the letter
+    (
+        r"(\\[dt]?frac)\s*(\d)\s*(\d)",
+        r"\1{\2}{\3}",
+    ),  # TeX reads one digit for each part, docutils all of them for the first
 )
 
 
