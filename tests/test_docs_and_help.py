@@ -77,6 +77,10 @@ def test_options_on_a_page_are_options_of_the_command(page):
             assert option in ALL_OPTIONS | OTHERS, f"{page.name} names {option}, which no command has"
 
 
+def test_every_folder_for_results_has_the_same_short_option():
+    assert all("-o" in options for options in COMMANDS.values() if "--out" in options)
+
+
 def test_every_command_has_a_page_that_names_it():
     shown = {named(piece) for page in PAGES for piece in pieces(page)}
     assert set(COMMANDS) - shown == set()

@@ -15,6 +15,9 @@ from sfumato.models import Classifier, Preparation
 REFUSED = [
     ("cat.png", "'cat.png' is no command. To explain pictures, write: sfumato explain cat.png"),
     ("explian cat.png", "Did you mean 'explain'?"),
+    ("help explain", "'help' is no command. Write: sfumato explain --help"),
+    ("explain https://example.org/cat.png", "is an address, not a file; save the picture"),
+    ("explain dog.jpg -o sfumato-out", "no file or folder 'dog.jpg'"),
     ("explain dog.jpg", "no file or folder 'dog.jpg'; expected the path of a picture"),
     ("explain cat.png --target gren", "no class is called 'gren' (near: 1 'green')"),
     ("explain cat.png --target 7", "7"),

@@ -54,7 +54,9 @@ def rules(
         int | None, typer.Option(help="Use only this many pictures, chosen at random. [default: all]", min=1)
     ] = None,
     seed: Annotated[int, typer.Option(help="The seed of all random numbers.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for rules.json, rules.csv and pictures.csv.")] = Path("sfumato-out"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for rules.json, rules.csv and pictures.csv.")] = Path(
+        "sfumato-out"
+    ),
 ) -> None:
     """Test rules that predict a network's answers, e.g. that the answer does not change if the picture is rotated."""
     with reporting_errors():

@@ -70,7 +70,7 @@ def channels(
     set_: naming.Setting = None,
     device: Device = AUTO,
     batch: BatchSize = None,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sfumato-out"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("sfumato-out"),
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:

@@ -41,6 +41,10 @@ def find(paths: AnyPath | Iterable[AnyPath], *, recursive: bool = False) -> list
             files |= dict.fromkeys(_pictures_in(path, recursive))
         elif path.exists():
             files[path] = None
+        elif path.parts and path.parts[0].casefold() in ("http:", "https:"):
+            raise ValueError(
+                f"{str(path)!r} is an address, not a file; save the picture, and give the path of the file"
+            )
         else:
             raise ValueError(
                 f"no file or folder {str(path)!r}; expected the path of a picture or of a folder of pictures"
