@@ -52,7 +52,7 @@ results: $(VENV)/.demo ## measure all methods on the models and pictures of SFUM
 	@$(BIN)/python bench/results.py build/results docs
 
 clean: ## remove all that make made
-	rm -rf $(VENV) build dist docs/auto_examples docs/methods/drawn .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/auto_examples docs/executed docs/methods/drawn docs/reference .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -5,11 +5,13 @@ import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))  # drawn.py, gallery.py, mathml.py and pages.py, beside this file
+sys.path.insert(0, str(HERE))  # drawn.py, executed.py, gallery.py and others, beside this file
 
 project = "sfumato"
 author = "the authors of sfumato"
-version = release = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+about = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+version = release = about["version"]
+llms_summary = about["description"]
 html_title = f"{project} {version}"
 html_theme = "furo"
 html_show_copyright = False
@@ -17,7 +19,8 @@ html_copy_source = False
 html_static_path = ["_static"]
 html_css_files = ["gallery.css"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_gallery.gen_gallery", "drawn", "mathml", "pages"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_gallery.gen_gallery"]
+extensions += ["drawn", "executed", "llms", "mathml", "pages"]
 html_math_renderer = "mathml"
 
 myst_enable_extensions = ["dollarmath"]

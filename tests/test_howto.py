@@ -1,4 +1,4 @@
-"""What the tutorial, the pages of the explorer and of evidence, the how-to guides and the methods' pages show runs."""
+"""What the tutorial, the tasks, the explorer's page, evidence, the how-to guides and the methods' pages show runs."""
 
 import re
 from pathlib import Path
@@ -13,6 +13,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 FOLDERS = ("howto", "methods")
 PAGES = [
     DOCS / "tutorial.md",
+    DOCS / "tasks.md",
     DOCS / "explorer.md",
     DOCS / "evidence.md",
     *(page for each in FOLDERS for page in sorted((DOCS / each).glob("*.md"))),
@@ -26,6 +27,7 @@ LONG = [
     DOCS / f"{page}.md"
     for page in (
         "tutorial",
+        "tasks",
         "evidence",
         "howto/curve",
         "howto/areas",

@@ -85,13 +85,24 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
         raise ValueError(f"{name} must be a whole number from {least} up; got {value!r}")
 
 
+SIMILAR = 3
+"""How many similar names an error names."""
+
+
 def near(name: str, names: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the most similar names; empty if none is similar.
+    """The end of an error about an unknown name: the most similar names, or those that hold it; or nothing.
 
     >>> near("resnet5", ["resnet50", "vgg16"])
     '; did you mean resnet50?'
+    >>> near("linear", ["grad-cam", "linear-approximation"])
+    '; did you mean linear-approximation?'
     """
-    similar = difflib.get_close_matches(name, list(names))
+    names = list(names)
+    similar = difflib.get_close_matches(name, names)
+    if not similar:
+        part = name.casefold()
+        similar = [other for other in names if part in re.split(r"[^a-z0-9]+", other.casefold())][:SIMILAR]
+        similar = similar or [other for other in names if len(part) > 2 and other.casefold().startswith(part)][:SIMILAR]
     return f"; did you mean {' or '.join(similar)}?" if similar else ""
 
 

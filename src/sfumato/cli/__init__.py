@@ -6,7 +6,7 @@ sentence on stderr says why · 3 a limit is not kept, or a bundle is not as it w
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,7 +29,21 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+class Commands(typer.core.TyperGroup):
+    """The commands. A picture, or "help", in the place of a command is answered by what to write."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first argument names."""
+        if self.get_command(ctx, args[0]) is None:
+            if Path(args[0]).exists():
+                ctx.fail(f"{args[0]!r} is no command. To explain pictures, write: sfumato explain {args[0]}")
+            if args[0].casefold() == "help":
+                ctx.fail(f"{args[0]!r} is no command. Write: {' '.join(['sfumato', *args[1:2]])} --help")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Find the smallest part of a picture that suffices for a network's answer, or without which the answer is lost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -57,7 +71,9 @@ app.command()(channels.channels)
 
 
 @app.command("demo")
-def _demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sfumato-demo")) -> None:
+def _demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("sfumato-demo"),
+) -> None:
     """Explain three sample pictures with the small classifier of the extra `demo`."""
     demo.explain_samples(out, DEMO_STEPS)
 

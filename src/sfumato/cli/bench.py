@@ -76,7 +76,7 @@ On = Annotated[
 @app.command()
 def run(
     plan: Annotated[Path, typer.Argument(help="A TOML file: models, methods, data and protocols.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The run's folder. A run that is in it is resumed.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder. A run that is in it is resumed.")],
     workers: Workers = 1,
     on: On = None,
     store: Store = None,

@@ -9,7 +9,7 @@ import typer
 
 from sfumato.cli import rules_output
 from sfumato.cli.errors import FAILED, SOME_FAILED, print_error, reporting_errors
-from sfumato.cli.files import check_writable
+from sfumato.cli.files import writable
 from sfumato.cli.naming import Checkpoint, Model
 from sfumato.cli.rules_output import Outcome
 
@@ -54,7 +54,9 @@ def rules(
         int | None, typer.Option(help="Use only this many pictures, chosen at random. [default: all]", min=1)
     ] = None,
     seed: Annotated[int, typer.Option(help="The seed of all random numbers.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for rules.json, rules.csv and pictures.csv.")] = Path("sfumato-out"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for rules.json, rules.csv and pictures.csv.")] = Path(
+        "sfumato-out"
+    ),
 ) -> None:
     """Test rules that predict a network's answers, e.g. that the answer does not change if the picture is rotated."""
     with reporting_errors():
@@ -68,22 +70,22 @@ def rules(
             **({} if target is None else {"target": target}),
         }
         entries, data = _read_rules(rule or [], file, pictures, settings)
-        check_writable(out)
 
         from sfumato import models
         from sfumato.behaviour import Watched
         from sfumato.data import Subset
 
-        classifier = models.load(model, checkpoint)
-        bound_rules = [(entry, _for_model(entry, classifier, data)) for entry in entries]
-        inputs = _Inputs(data if sample is None else Subset(data, sample=sample, seed=seed), classifier)
-        watched = Watched(classifier.net, inputs, _levels(classifier))
-        outcomes, failed = _test_all(bound_rules, watched)
-        if not outcomes:
-            raise typer.Exit(FAILED)
-        rules_output.show(outcomes)
-        about = {"model": classifier.name, "pictures": len(inputs), "unreadable": len(inputs.failed)}
-        rules_output.write(outcomes, out, about)
+        with writable(out):
+            classifier = models.load(model, checkpoint)
+            bound_rules = [(entry, _for_model(entry, classifier, data)) for entry in entries]
+            inputs = _Inputs(data if sample is None else Subset(data, sample=sample, seed=seed), classifier)
+            watched = Watched(classifier.net, inputs, _levels(classifier))
+            outcomes, failed = _test_all(bound_rules, watched)
+            if not outcomes:
+                raise typer.Exit(FAILED)
+            rules_output.show(outcomes)
+            about = {"model": classifier.name, "pictures": len(inputs), "unreadable": len(inputs.failed)}
+            rules_output.write(outcomes, out, about)
     if failed or inputs.failed:
         raise typer.Exit(SOME_FAILED)
 

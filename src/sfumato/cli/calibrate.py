@@ -9,7 +9,7 @@ import typer
 from sfumato.cli import naming
 from sfumato.cli.device import AUTO, Device, choose, in_words, place
 from sfumato.cli.errors import SOME_FAILED, print_error, reporting_errors
-from sfumato.cli.files import check_writable, slug
+from sfumato.cli.files import slug, writable
 from sfumato.cli.outputs import Overwrite, refuse_existing
 from sfumato.cli.tables import console, table
 from sfumato.settings import percent
@@ -73,7 +73,8 @@ def calibrate(
         stem = (out or Path()) / slug(model if checkpoint is None else f"{model} {checkpoint.stem}")
         files = tuple(stem.with_name(f"{stem.name}.{kind}.json") for kind in KINDS[: 1 + survival])
         refuse_existing(files, overwrite)
-        failed = _calibrate(model, images, checkpoint, labels, by_folder, fractions, steps, device, files)
+        with writable(stem.parent):
+            failed = _calibrate(model, images, checkpoint, labels, by_folder, fractions, steps, device, files)
     if failed:
         raise typer.Exit(SOME_FAILED)
 
@@ -98,7 +99,6 @@ def _calibrate(
     from sfumato.evidence.surviving import survival
     from sfumato.methods import ExtremalPerturbation
 
-    check_writable(files[0].parent)
     where = choose(device)
     classifier = models.load(model, checkpoint, labels)
     place(classifier.net, where)

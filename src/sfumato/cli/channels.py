@@ -9,10 +9,10 @@ from sfumato.cli import naming, summaries
 from sfumato.cli.class_sheet import class_sheet
 from sfumato.cli.device import AUTO, Device
 from sfumato.cli.errors import SOME_FAILED, reporting_errors
-from sfumato.cli.files import write_json
+from sfumato.cli.files import writable, write_json
 from sfumato.cli.inversion import invert_masks
 from sfumato.cli.outputs import Overwrite, Resume
-from sfumato.cli.queries import Batch, BatchSize, Query, Request, Task, prepare, summary_of
+from sfumato.cli.queries import Batch, BatchSize, Query, Request, Task, prepared, summary_of
 from sfumato.cli.questions import check_has_classes
 from sfumato.cli.tables import console, table
 from sfumato.settings import number, percent
@@ -71,7 +71,7 @@ def channels(
     set_: naming.Setting = None,
     device: Device = AUTO,
     batch: BatchSize = None,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sfumato-out"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("sfumato-out"),
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:
@@ -98,14 +98,15 @@ def channels(
                 raise ValueError(
                     f"--per-class is for the pictures of one class; name one class with --target; got {target}"
                 )
-            left_out = class_sheet(images, method, model, checkpoint, target[0], keep, invert, out, device)
+            with writable(out):
+                left_out = class_sheet(images, method, model, checkpoint, target[0], keep, invert, out, device)
             raise typer.Exit(SOME_FAILED if left_out else 0)
         request = Request(images, model, out, target or [], checkpoint, device, batch, overwrite, resume)
-        task = prepare(request, link_of_meaning(method.score))
-        check_has_classes(task.classifier, "sfumato channels")
-        method = naming.place_at_layer(method, task.classifier, model, needed=True)
-        with task.working():
-            _explain(method, task, keep, invert)
+        with prepared(request, link_of_meaning(method.score)) as task:
+            check_has_classes(task.classifier, "sfumato channels")
+            method = naming.place_at_layer(method, task.classifier, model, needed=True)
+            with task.working():
+                _explain(method, task, keep, invert)
 
 
 def _explain(method: "ExtremalChannels", task: Task, keep: float, invert: bool) -> None:

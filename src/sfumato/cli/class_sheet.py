@@ -9,7 +9,7 @@ import typer
 from sfumato.cli import naming
 from sfumato.cli.device import AUTO, choose, in_words, place
 from sfumato.cli.errors import print_error
-from sfumato.cli.files import check_writable, slug, write_json
+from sfumato.cli.files import slug, write_json
 from sfumato.cli.inversion import invert_masks
 from sfumato.settings import number
 
@@ -44,7 +44,6 @@ def class_sheet(
     from sfumato.figures import panels
 
     panels.check_matplotlib()
-    check_writable(out)
     chosen = choose(device)
     classifier = models.load(model, checkpoint)
     place(classifier.net, chosen)

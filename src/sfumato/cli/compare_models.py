@@ -10,7 +10,7 @@ import typer
 from sfumato.cli import naming
 from sfumato.cli.device import AUTO, Device, choose, in_words, place
 from sfumato.cli.errors import LIMIT_BROKEN, SOME_FAILED, print_error, reporting_errors
-from sfumato.cli.files import check_writable, write_json
+from sfumato.cli.files import writable, write_json
 from sfumato.cli.outputs import Overwrite, refuse_existing
 from sfumato.settings import batched, number
 
@@ -68,7 +68,10 @@ def compare_models(
             options["steps"] = steps
         built = naming.build_methods(method, options, settings or ())
         refuse_existing((out / name for name in (REPORT, NUMBERS)), overwrite)
-        broken, failed = _compare(built, (model, other), (checkpoint, other_checkpoint), images, limits, device, out)
+        with writable(out):
+            broken, failed = _compare(
+                built, (model, other), (checkpoint, other_checkpoint), images, limits, device, out
+            )
     if broken:
         raise typer.Exit(LIMIT_BROKEN)
     if failed:
@@ -96,7 +99,6 @@ def _compare(
     (method,) = built.values() if len(built) == 1 else (None,)
     if not isinstance(method, ExtremalPerturbation):
         raise ValueError("compare-models takes one method that finds sets of places: extremal or extremal-order")
-    check_writable(out)
     where = choose(device)
     first, second = (models.load(name, checkpoint) for name, checkpoint in zip(names, checkpoints, strict=True))
     _check_classes(names, first.labels, second.labels)

@@ -6,7 +6,7 @@ import typer
 
 from sfumato.cli.errors import reporting_errors
 from sfumato.cli.masks import explain_with_masks
-from sfumato.cli.queries import Request, prepare
+from sfumato.cli.queries import Request, prepared
 
 
 def explain_samples(out: Path, steps: int) -> None:
@@ -15,8 +15,8 @@ def explain_samples(out: Path, steps: int) -> None:
         from sfumato import ExtremalPerturbation, plots, samples
 
         method = ExtremalPerturbation(areas=(0.05, 0.1, 0.2), steps=steps)
-        task = prepare(Request(samples.paths(), "lite0", out, overwrite=True))
-        with task.working():
+        request = Request(samples.paths(), "lite0", out, overwrite=True)
+        with prepared(request) as task, task.working():
             explanations = list(explain_with_masks(task, method))
         results = [explanation.result for explanation in explanations]
         pictures = [explanation.query.picture for explanation in explanations]

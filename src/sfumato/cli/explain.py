@@ -12,7 +12,7 @@ from sfumato.cli.errors import reporting_errors
 from sfumato.cli.evidence import Wanted, bundled
 from sfumato.cli.masks import explain_with_masks
 from sfumato.cli.outputs import Overwrite, Resume
-from sfumato.cli.queries import BatchSize, Request, prepare
+from sfumato.cli.queries import BatchSize, Request, prepared
 from sfumato.cli.questions import OTHERS, Details, check_score
 
 
@@ -124,7 +124,7 @@ def explain(
     set_: naming.Setting = None,
     device: Device = AUTO,
     batch: BatchSize = None,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sfumato-out"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("sfumato-out"),
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:
@@ -182,14 +182,15 @@ def explain(
             details,
         )
         links = {link_of_meaning(one.score) for one in methods.values()}
-        task = prepare(request, links.pop() if len(links) == 1 else SIGMOID if SIGMOID in links else AUTO_LINK)
-        right = None if expected is None else names_of_classes.find(task.classifier.labels, expected)
-        with task.working(), bundled(bundle, task, {"method": as_json(first)}, right) as keep:
-            if draws_masks:
-                for explanation in explain_with_masks(task, first, smallest, fractions, alternatives, wanted):
-                    keep(explanation.query)
-            else:
-                compare(task, methods)
+        link = links.pop() if len(links) == 1 else SIGMOID if SIGMOID in links else AUTO_LINK
+        with prepared(request, link) as task:
+            right = None if expected is None else names_of_classes.find(task.classifier.labels, expected)
+            with task.working(), bundled(bundle, task, {"method": as_json(first)}, right) as keep:
+                if draws_masks:
+                    for explanation in explain_with_masks(task, first, smallest, fractions, alternatives, wanted):
+                        keep(explanation.query)
+                else:
+                    compare(task, methods)
 
 
 def _check_evidence(wanted: Wanted, draws_masks: bool, smallest: bool, layer: str | None) -> None:

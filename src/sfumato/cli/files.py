@@ -4,7 +4,8 @@ import json
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,24 @@ import typer
 from sfumato.files import written
 
 
-def check_writable(out: Path) -> None:
-    """Make the folder and try to write to it, before the work begins. Raises `ValueError` if that fails."""
+@contextmanager
+def writable(out: Path) -> Iterator[None]:
+    """A context for work whose results go into a folder, which is made, with a trial of writing to it.
+
+    Folders that were made here and in which nothing was written are removed at the end. Raises `ValueError` for a folder that
+    cannot be made or written to.
+    """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        _try_to_write(out)
+        yield
+    finally:
+        for folder in made:  # the innermost first
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
+
+
+def _try_to_write(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):

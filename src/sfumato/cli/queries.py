@@ -10,8 +10,7 @@ import typer
 
 from sfumato.cli.device import choose, in_words, place
 from sfumato.cli.errors import FAILED, SOME_FAILED, print_error
-from sfumato.cli.files import check_writable, results_in
-from sfumato.cli.formats import advice, open_more_formats
+from sfumato.cli.files import results_in, writable
 from sfumato.cli.naming import check_count
 from sfumato.cli.outputs import MADE_FROM, Outputs, digest_of, made_from
 from sfumato.cli.questions import SIMILARITY, Asked, Details, Question, question
@@ -184,6 +183,8 @@ class Task:
             self.request.resume,
         )
         outputs.check(self.targets)
+        if not self.paths:  # each has been reported
+            return
         typer.echo(f"{self.classifier.name} runs on {in_words(self.device, self.request.device)}.")
         size = self.request.batch or (ON_CPU if self.device.type == "cpu" else ON_GPU)
         group: list[Query] = []
@@ -222,7 +223,7 @@ class Task:
                     self.passed += 1
                     yield query
             except ValueError as error:
-                self.report(f"{error}{advice(path)}")
+                self.report(error)
             self.passed = before + max(1, len(self.targets))
 
     def _queries_of(self, path: Path, outputs: Outputs) -> Iterator[Query]:
@@ -249,20 +250,28 @@ class Task:
         print_error(error)
 
 
-def prepare(request: Request, link: str = "auto") -> Task:
+@contextmanager
+def prepared(request: Request, link: str = "auto") -> Iterator[Task]:
     """Load the classifier and find the pictures. Pictures that are not there are reported and counted.
+
+    A context in which the folder for the results is there; a new one in which nothing was written is removed at the end.
 
     `link`, of `scores.LINKS`, is how outputs become probabilities. Raises `ValueError` for a model, a target, a device or a
     folder that cannot be used.
     """
-    from sfumato import models, plots
-    from sfumato.data import pictures
+    from sfumato import plots
 
     check_count("--batch", request.batch, ON_GPU)
     plots.check_matplotlib()
-    check_writable(request.out)
+    with writable(request.out):
+        yield _task(request, link)
+
+
+def _task(request: Request, link: str) -> Task:
+    from sfumato import models
+    from sfumato.data import pictures
+
     device = choose(request.device)
-    open_more_formats()
     embeds = request.score == SIMILARITY
     classifier = models.load(request.model, request.checkpoint, request.labels, embeds)
     place(classifier.net, device)
@@ -275,7 +284,7 @@ def prepare(request: Request, link: str = "auto") -> Task:
             for path in pictures.find(image):
                 paths.setdefault(path.resolve(), path)  # a picture that is named twice is explained once
         except ValueError as error:
-            task.report(f"{error}{advice(image)}")
+            task.report(error)
     task.paths = list(paths.values())
     request.details.check(request.score, len(task.paths))
     return task

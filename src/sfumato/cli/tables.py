@@ -36,8 +36,10 @@ def first_sentence(text: str | None) -> str:
 
     >>> first_sentence("Find a set. It is\\nsmall.")
     'Find a set.'
+    >>> first_sentence("A dot, e.g. one in a name (Fong et al. 2019, eq. 4), ends no sentence. A second one.")
+    'A dot, e.g. one in a name (Fong et al. 2019, eq. 4), ends no sentence.'
     """
-    return re.split(r"(?<=\.)(?<!e\.g\.)\s", " ".join((text or "").split()))[0]
+    return re.split(r"(?<=\.)(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bal\.)(?<!\beq\.)\s", " ".join((text or "").split()))[0]
 
 
 GAP = 3

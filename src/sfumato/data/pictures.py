@@ -12,7 +12,10 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-# `find` takes files with these suffixes from a folder. A file that is named itself may have any suffix.
+from sfumato.data.formats import HEAD, HEIC, INSTALL, missing, open_more, reads_heic
+
+# `find` takes files with these suffixes from a folder, and HEIC pictures if the extra `heic` is installed. A file that is named
+# itself may have any suffix.
 EXTENSIONS = (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 BEYOND = 0.01
@@ -38,6 +41,10 @@ def find(paths: AnyPath | Iterable[AnyPath], *, recursive: bool = False) -> list
             files |= dict.fromkeys(_pictures_in(path, recursive))
         elif path.exists():
             files[path] = None
+        elif path.parts and path.parts[0].casefold() in ("http:", "https:"):
+            raise ValueError(
+                f"{str(path)!r} is an address, not a file; save the picture, and give the path of the file"
+            )
         else:
             raise ValueError(
                 f"no file or folder {str(path)!r}; expected the path of a picture or of a folder of pictures"
@@ -46,12 +53,16 @@ def find(paths: AnyPath | Iterable[AnyPath], *, recursive: bool = False) -> list
 
 
 def _pictures_in(folder: Path, recursive: bool) -> list[Path]:
-    files = sorted(
+    endings = (*EXTENSIONS, *HEIC)
+    found = sorted(
         path
         for path in (folder.rglob("*") if recursive else folder.iterdir())
-        if path.suffix.lower() in EXTENSIONS and path.is_file()
+        if path.suffix.lower() in endings and path.is_file()
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+    files = [path for path in found if path.suffix.lower() not in HEIC or reads_heic()]
+    if found and not files:
+        raise ValueError(f"folder {str(folder)!r} holds only HEIC pictures, which need pillow-heif; run: {INSTALL}")
     if not files:
         where = "it or its subfolders" if recursive else "it (its subfolders are not searched)"
         raise ValueError(f"folder {str(folder)!r} holds no pictures; expected files such as .jpg or .png in {where}")
@@ -96,7 +107,11 @@ def _upright_rgb(
 
 def _decode(source: Path | io.BytesIO, path: AnyPath, formats: tuple[str, ...] | None, most: int | None) -> Image.Image:
     """The first picture of the file, upright, in its own mode."""
+    head = b""
     try:
+        head = _head(source)
+        if formats is None:
+            open_more(head)
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source, formats=formats) as picture:
@@ -107,6 +122,8 @@ def _decode(source: Path | io.BytesIO, path: AnyPath, formats: tuple[str, ...] |
                 layout = picture.format
                 upright = ImageOps.exif_transpose(picture)
     except UnidentifiedImageError:
+        if formats is None and (needs := missing(head)):
+            raise ValueError(f"cannot read picture {str(path)!r}: {needs}") from None
         raise _unreadable(path, "it is not a picture of a known kind", "e.g. a JPEG, PNG, TIFF or WebP file") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = f"{most} pixels" if most else f"{Image.MAX_IMAGE_PIXELS} pixels (PIL.Image.MAX_IMAGE_PIXELS)"
@@ -118,6 +135,14 @@ def _decode(source: Path | io.BytesIO, path: AnyPath, formats: tuple[str, ...] |
     if frames > 1 and layout != "MPO":  # a phone's MPO file is one photograph with a depth map or a second view
         warnings.warn(f"{path} holds {frames} pictures; only the first is used.", stacklevel=4)
     return upright
+
+
+def _head(source: Path | io.BytesIO) -> bytes:
+    """The first bytes of a file."""
+    if isinstance(source, io.BytesIO):
+        return source.getvalue()[:HEAD]
+    with source.open("rb") as file:
+        return file.read(HEAD)
 
 
 def _unreadable(path: AnyPath, reason: str, expected: str) -> ValueError:

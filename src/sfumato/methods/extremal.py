@@ -68,6 +68,21 @@ class ExtremalPerturbation(MaskMethod):
     - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
     - `deterministic`: on a GPU, compute in full float32 and by deterministic kernels, so that a query has the same masks alone
       and in a batch to within rounding; slower. See "Reproducibility" in the documentation.
+
+    How to choose:
+
+    - `areas`: areas that double from one to the next, such as the default. For a single mask let the score decide:
+      `sfumato.smallest`.
+    - `game`: "preserve" to show what suffices, "delete" to find what the answer cannot do without. Areas of the two games
+      cannot be compared.
+    - `steps`: the default for results. 20 or 30 give a first look at unfinished masks, which keep less. If
+      `result.agreement` is low, take more.
+    - `mask`: for small objects `LevelSet(step=5, sigma=5)`, whose outlines follow finer parts. A finer mask can also follow
+      artefacts of the network more closely.
+    - `perturbation`: the default, which hides places in two ways. With a single one, a mask may rely on what it leaves.
+    - `score`: "logit"; "log-odds" or a `Contrastive` target if a rival class is near; "sigmoid" for several labels.
+    - `layer`: none, to explain by places of the input. With a layer a step is cheaper, and the masks are as coarse as its maps.
+    - For an order of places take `ExtremalOrder`; for a map without masks, `for_maps()`.
     """
 
     makes_masks: ClassVar[bool] = True

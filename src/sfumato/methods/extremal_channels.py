@@ -62,6 +62,15 @@ class ExtremalChannels(MaskMethod):
     - `deterministic`: on a GPU, compute in full float32 and by deterministic kernels.
     - `seed`: of all that is random. `memory`: GiB that the network above the layer may keep for its backward pass.
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
+
+    How to choose:
+
+    - `layer`: the one that you ask about; `sfumato layers MODEL` lists the names. Deep layers are fast: only the network above
+      the layer runs.
+    - `counts`: numbers that double; for one set let the score decide: `sfumato.smallest`.
+    - `binary`: True to name channels, False for the published masks.
+    - `groups`: the number of heads, at the input of an attention's output projection; else none.
+    - `steps`: the default. At middle layers more steps can find fewer channels; at the last one the sets are optimal already.
     """
 
     needs_layer: ClassVar[bool | None] = True

@@ -35,6 +35,14 @@ class ExtremalOrder(ExtremalPerturbation):
     - `ascent`: `NestedAscent()`. `steps` are those of the one search: 150 take as many passes as 900 forward passes.
 
     Each set must fit into all larger ones, so the sets of small areas keep less than those of `ExtremalPerturbation`.
+
+    How to choose: take this method if the order matters, as in insertion and deletion, and `ExtremalPerturbation` if one set
+    does.
+
+    - `areas`: only which sets are in the result; the order does not depend on them.
+    - `steps`: the default for results, fewer for a first look.
+    - `perturbation`: what hides places in the measure by which the order will be judged.
+    - `mask`: a larger `detail` for finer outlines.
     """
 
     finds_smallest: ClassVar[bool] = False  # as it does not only keep

@@ -81,6 +81,14 @@ def invert(
     - `memory`: GiB that the model may keep for its backward pass; by default 0.5, on a GPU half of what is free.
     - `progress` is called with each `InversionStep`.
 
+    How to choose:
+
+    - `layer`: early and middle ones. From the last layer no prior gives a picture that resembles the photograph.
+    - `prior`: `Fourier()` for pictures that a person recognises, `Pixels()` for the published penalties.
+    - `steps`: the default; 20 to 50 for a first look.
+    - `mean`, `std`, `shape`: those with which the network's inputs are prepared, `classifier.preparation`.
+    - `every`: to see whether the pictures still change.
+
     Departures from the paper. In the first half of the steps the loss is $1 - \cos$ of the angle between $\Phi_l(I)$ and
     the target, instead of the relative error. If few activations are positive, as behind a ReLU, the error alone first
     reduces all of them, right and wrong ones, and takes long to recover. All steps have one length (the gradient is divided

@@ -58,6 +58,15 @@ class MeaningfulPerturbation(Method):
     - `score`: what a class index means: "probability", as in the paper, for a model that returns logits; the default weights
       are those for probabilities. Or "logit", "log-odds" or "sigmoid", with weights that fit their range. Any other target is a
       score itself.
+
+    How to choose: take this method to compare with the paper of 2017. If you know the area that you want, take
+    `ExtremalPerturbation`.
+
+    - `l1`: the larger it is, the less is removed. Try values a factor of 10 apart, and look at `result.achieved`.
+    - `tv`, `beta`: the larger the weight, the smoother the mask. `localisation()` has the published values for tight masks.
+    - `game`: "delete", for which the default weights were published. Other games need weights of their own.
+    - `steps`: the default. The last mask is the answer, so a search that ends early is not settled.
+    - `score`: with "logit" or "log-odds", make `l1` and `tv` larger, as the score's range is larger than 1.
     """
 
     makes_masks: ClassVar[bool] = True

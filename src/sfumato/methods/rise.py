@@ -65,6 +65,16 @@ class RISE(SampledMasks):
     which has the same limit but cancels the noise of places that were shown more often by chance. The paper's cell of
     $\lfloor H/h \rfloor$ places cannot be cropped if h does not divide H, so it is rounded up here.
 
+    How to choose:
+
+    - `samples`: 256 for a sketch, the default for results. The error falls with the square root of the number; `result.about`
+      says it. Or set `tolerance`, and the method stops when the map is settled.
+    - `cells`: more cells show finer parts and need more samples.
+    - `draw`: "sobol", with a power of two for `samples`, if parts of the picture matter independently of each other.
+    - `score`: "logit" if the model returns probabilities already, or if the class is rare, as its probability may be near 0
+      for most masks.
+    - `batch`: the default, or less if memory is short.
+
     `result.about` has `samples` and `standard_error` (the root mean square over the places), one for each query.
     """
 

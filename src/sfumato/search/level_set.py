@@ -50,6 +50,14 @@ class LevelSetAscent(ShrinkingAscent):
     `steps` is the budget of one mask, in passes of one input. The last run takes the share `refinement` of it. R restarts share
     the rest of all V masks: a path has V / R times the remaining steps. 150 steps and three areas give three paths of 90. The
     windows come on top.
+
+    How to choose: leave the defaults, and change the number of steps of the method first.
+
+    - `restarts`: 1 for one long path, without `result.agreement`. Restarts need 15 steps for each area; with fewer steps there
+      are fewer restarts.
+    - `pruning`: `None` to keep parts that do not matter, so that all of the area is used.
+    - `windows`: `None` to save the passes that they take on top of the steps.
+    - `refinement`: 0 for no last run. The answer is then the mean of the restarts, which keeps less where they differ.
     """
 
     rate: float = 0.05
