@@ -37,6 +37,31 @@ class Wanted:
     certificate: bool = False
     calibration: Path | None = None
     survival: Path | None = None
+    backgrounds: Sequence[Path] = ()
+    """Other pictures, on which the sets are pasted."""
+
+    def others(self, classifier: "Classifier") -> "Tensor | None":
+        """The other pictures, prepared for the network, `(K, C, H, W)`, if there are any.
+
+        Raises `ValueError` for a file that is no picture, and where the network takes the pictures in different sizes.
+        """
+        import torch
+
+        from sfumato.data import pictures
+
+        if not self.backgrounds:
+            return None
+        prepared = [classifier.prepare(pictures.read(path)) for path in self.backgrounds]
+        if len({values.shape for values in prepared}) > 1:
+            raise ValueError(
+                "--background: the network takes these pictures in different sizes; give one, or equal ones"
+            )
+        return torch.stack(prepared)
+
+    @property
+    def key(self) -> str:
+        """A short name of the other pictures' content; empty without any."""
+        return "".join(digest_of(path) for path in self.backgrounds)
 
     def certify(self, classifier: "Classifier", method: "ExtremalPerturbation") -> "Certify | None":
         """The default claims, with what was measured before, and with the sets of Grad-CAM if its layer is known.
@@ -109,14 +134,22 @@ def _check_method(measured: "ExtremalPerturbation", method: "ExtremalPerturbatio
 
 
 def certificate_of(
-    certify: "Certify", result: "Attribution", classifier: "Classifier", inputs: "Tensor", query: "Query"
+    certify: "Certify",
+    result: "Attribution",
+    classifier: "Classifier",
+    inputs: "Tensor",
+    query: "Query",
+    others: "Tensor | None" = None,
 ) -> "Certificate":
-    """The certificate of one query with inputs `(1, C, H, W)`."""
+    """The certificate of one query with inputs `(1, C, H, W)`; `others` are the pictures on which its set is pasted."""
     from sfumato.data import labels
 
     names = [labels.synonyms(label)[0] for label in classifier.labels]
     with claims_shown() as progress:
-        return certify(result, classifier.net, inputs, query.target, labels=names, progress=progress)[0]
+        target, backgrounds = query.target, None if others is None else others.to(inputs.device)
+        return certify(
+            result, classifier.net, inputs, target, labels=names, backgrounds=backgrounds, progress=progress
+        )[0]
 
 
 @contextmanager
@@ -146,11 +179,21 @@ def claims_shown(
         yield show
 
 
-def key_of(certify: "Certify") -> str:
-    """A short name of all that is tested, with what was measured before."""
+def check_others(others: "Tensor | None", inputs: "Tensor") -> None:
+    """Raise `ValueError` where sets of inputs `(B, C, H, W)` cannot be pasted on the other pictures."""
+    if others is not None and others.shape[1:] != inputs.shape[1:]:
+        (height, width), (own_height, own_width) = others.shape[2:], inputs.shape[2:]
+        raise ValueError(
+            f"--background: the network takes the other picture as {width} × {height} pixels, and the explained one as "
+            f"{own_width} × {own_height}; give another picture of the same shape"
+        )
+
+
+def key_of(certify: "Certify", others: str = "") -> str:
+    """A short name of all that is tested, with what was measured before, and the `key` of other pictures."""
     from sfumato.settings import as_json
 
-    return hashlib.sha256(json.dumps(as_json(certify), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256((json.dumps(as_json(certify), sort_keys=True) + others).encode()).hexdigest()
 
 
 ENDINGS = (".png", ".safetensors", ".json")

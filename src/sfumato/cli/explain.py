@@ -71,6 +71,14 @@ def explain(
             metavar="FILE", help="What `sfumato calibrate --survival` wrote, for --certificate.", show_default=False
         ),
     ] = None,
+    background: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PICTURE",
+            help="Another picture, on which the set is pasted, for --certificate; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     bundle: Annotated[
         Path | None,
         typer.Option(
@@ -159,7 +167,7 @@ def explain(
             raise ValueError(f"--smallest is for masks that keep the score; got --game {game}. Write --game preserve")
         if alternatives and not draws_masks:
             raise ValueError("--alternatives is for one method that makes masks, e.g. --method extremal")
-        wanted = Wanted(certificate or bundle is not None, calibration, survival)
+        wanted = Wanted(certificate or bundle is not None, calibration, survival, tuple(background or ()))
         if wanted.certificate and score in OTHERS:
             option = "--certificate" if bundle is None else "--bundle"
             raise ValueError(f"{option} tests the answer of a class; leave it out, or leave out --score {score}")
@@ -200,7 +208,8 @@ def _check_evidence(wanted: Wanted, draws_masks: bool, smallest: bool, layer: st
         raise ValueError(
             f"--certificate is for the sets of one method, --method extremal or extremal-order, without --smallest{without}"
         )
-    for option, file in (("--calibration", wanted.calibration), ("--survival", wanted.survival)):
+    files = [("--calibration", wanted.calibration), ("--survival", wanted.survival)]
+    for option, file in [*files, *(("--background", file) for file in wanted.backgrounds)]:
         if file is not None and not wanted.certificate:
             raise ValueError(f"{option} is for --certificate; write both")
         if file is not None and not file.is_file():

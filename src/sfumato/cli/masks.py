@@ -63,17 +63,18 @@ def explain_with_masks(
     classifier = task.classifier
     method = place_at_layer(method, classifier, task.request.model)
     smallest = None if keep is None else {"keep": keep, "areas": first_areas}
-    certify = wanted.certify(classifier, method)
+    certify, others = wanted.certify(classifier, method), wanted.others(classifier)
     # Only if there is one, so that results without a certificate are known as the same as before.
-    more = {"certificate": evidence.key_of(certify)} if certify else {}
+    more = {"certificate": evidence.key_of(certify, wanted.key)} if certify else {}
     for batch in task.batches(method=method, smallest=smallest, **more):
+        evidence.check_others(others, batch.inputs)
         with progress_bar(batch.title, left=batch.left) as progress:
             group = list(_explain_batch(method, classifier, batch, keep, first_areas, progress))
         for index, explanation in enumerate(group):
             inputs = batch.inputs[index : index + 1]
             query, certificate = explanation.query, None
             if certify is not None:
-                certificate = evidence.certificate_of(certify, explanation.result, classifier, inputs, query)
+                certificate = evidence.certificate_of(certify, explanation.result, classifier, inputs, query, others)
                 explanation.search["certificate"] = certificate.summary()
                 evidence.write(certificate, query, classifier, task.request.out)
             elif task.request.overwrite:
