@@ -74,7 +74,7 @@ def test_commands_run(command, monkeypatch, tmp_path):
     if "timm:resnet50" in words:
         write_checkpoint()
     Path("photos").mkdir()
-    for name in ("picture.jpg", "photo.jpg", "photos/one.jpg"):
+    for name in ("picture.jpg", "photo.jpg", "other.jpg", "photos/one.jpg"):
         Path(name).write_bytes(Path(samples.path("chelsea")).read_bytes())
     Path("my_nets.py").write_text("from sfumato import models\n\ndef new():\n    return models.load('lite0')\n")
     if words[0] in ("explain", "channels", "compare-models"):  # quicker than the defaults
