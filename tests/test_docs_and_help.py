@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from sfumato import models
 from sfumato.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -104,3 +105,17 @@ def test_the_reader_of_pages_finds_what_is_wrong():
     assert named("import sfumato") is None
     assert "--nothing" not in COMMANDS["explain",]
     assert words_of("sfumato explain a.png --out b   # a comment --x") == ["explain", "a.png", "--out", "b"]
+
+
+LOADED = re.compile(r'models\.load\(\s*"([^"]+)"')
+WITH_MODEL = re.compile(r"--model ([\w:./]+)")
+
+
+def test_models_that_pages_name_have_a_source():
+    """As "lite0" has a name of its own, and others are "timm:…" or "package.module:factory"; MODEL stands for any."""
+    texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    named = {
+        (page.name, name) for page, text in texts.items() for name in LOADED.findall(text) + WITH_MODEL.findall(text)
+    }
+    assert len(named) > 20
+    assert {(page, name) for page, name in named if ":" not in name and name not in (*models.NAMES, "MODEL")} == set()
