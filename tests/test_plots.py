@@ -338,6 +338,21 @@ def test_worth_lies_between_blank_and_whole():
     assert plots.worth(given)[1].isnan().all()
 
 
+@pytest.mark.parametrize("whole", [1.0, 1.005, 0.2])
+def test_nothing_has_a_worth_where_hiding_everything_takes_no_score_away(whole):
+    told = replace(result(), whole=torch.tensor([whole] * 2), blank=torch.ones(2))
+    assert plots.worth(told).isnan().all()
+    figure = plots.figure(told, RGB)
+    assert any("worth –" in text for text in words(figure))
+    names = {
+        text.get_text()
+        for legend in [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
+        if legend
+        for text in legend.get_texts()
+    }
+    assert {"whole input", "all hidden"} <= names
+
+
 def test_a_picture_is_left_as_it_was():
     picture = torch.rand(3, 24, 32)
     before = picture.clone()

@@ -206,6 +206,7 @@ def _print(explanation: Explanation, classifier: "Classifier") -> None:
     from rich.table import Table
 
     from sfumato.data import labels
+    from sfumato.evidence.claim import NOTHING
     from sfumato.figures.panels import deletes
 
     query, result, terminal = explanation.query, explanation.result, console()
@@ -220,9 +221,11 @@ def _print(explanation: Explanation, classifier: "Classifier") -> None:
     everything, nothing = ("none", "all") if removed else ("all", "none")
     whole, blank = float(result.whole), float(result.blank)  # type: ignore[arg-type]
     of_picture = [percent(float(query.probabilities[query.target]))] if chances else []  # type: ignore[index]  # there is one
-    masks.add_row(everything, f"{whole:.2f}", percent(1.0), *of_picture)
-    masks.add_row(nothing, f"{blank:.2f}", percent(0.0))
-    for row in summaries.areas(result, explanation.probabilities):
+    rows = summaries.areas(result, explanation.probabilities)
+    has_worth = any(row["worth"] is not None for row in rows)
+    masks.add_row(everything, f"{whole:.2f}", percent(1.0 if has_worth else None), *of_picture)
+    masks.add_row(nothing, f"{blank:.2f}", percent(0.0 if has_worth else None))
+    for row in rows:
         score, worth, chance = (row.get(name) for name in (LEFT if removed else KEPT))
         cells = [
             percent(row["achieved"]),
@@ -238,6 +241,8 @@ def _print(explanation: Explanation, classifier: "Classifier") -> None:
     wide = terminal.measure(columns, options=terminal.options.update(width=WIDE)).maximum <= terminal.width
     for part in (columns,) if wide or not query.top else (classes, "", masks):
         terminal.print(part)
+    if not has_worth:
+        terminal.print(NOTHING, soft_wrap=True)
     if search := explanation.search.get("smallest"):
         keep, area = percent(search["keep"]), search["area"]
         if area is None:

@@ -1,6 +1,5 @@
 """Parts of figures: pictures, masks and maps over them, and numbers as text."""
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor
 from sfumato.attribution import Attribution
 from sfumato.figures.letters import draw_all_letters
 from sfumato.files import written
+from sfumato.metrics.part_scores import span
 from sfumato.models import Classifier
 from sfumato.perturbations import Blur, Perturbation
 
@@ -235,12 +235,11 @@ def worth(result: Attribution, scores: Float[Tensor, "B ..."] | None = None) -> 
     r"""What each mask is worth, $(\Phi(m \otimes x) - \Phi_0) / (\Phi(x) - \Phi_0)$, `(B, V)`.
 
     It is 1 for the whole input, and 0 with everything hidden. $\Phi_0$ is the score of the fully perturbed input. NaN if it
-    equals the score of the whole input. `scores` `(B, …)` are other ones of the same queries, if given. Raises `ValueError`
-    for a result without scores.
+    is about that of the whole input, or more, see `sfumato.metrics.part_scores.span`. `scores` `(B, …)` are other ones of the
+    same queries, if given. Raises `ValueError` for a result without scores.
     """
     scores = result.scores if scores is None else scores
     if scores is None or result.whole is None or result.blank is None:
         raise ValueError("the result has no scores; give one made by a method with masks")
     column = (-1, *[1] * (scores.ndim - 1))
-    span = result.whole - result.blank
-    return (scores - result.blank.view(column)) / torch.where(span == 0, math.nan, span).view(column)
+    return (scores - result.blank.view(column)) / span(result.whole, result.blank).view(column)

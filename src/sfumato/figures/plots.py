@@ -40,6 +40,7 @@ from sfumato.figures.panels import (
 )  # fmt: skip
 from sfumato.figures.scene import Scene, scene
 from sfumato.figures.slices import Draw, frames, masks_of_slices, rows_of_slices
+from sfumato.metrics.part_scores import span
 from sfumato.models import Classifier
 from sfumato.perturbations import Blur, Perturbation
 from sfumato.scores import quantity
@@ -406,6 +407,10 @@ def _achieved(result: Attribution, query: int) -> list[float]:
     return _masks(result, query).flatten(1).mean(1).tolist()
 
 
+WITHOUT_WORTH = "whole input", "all hidden"
+"""Their lines' names where hiding everything takes no score away, so that nothing has a worth."""
+
+
 def _draw_scores(axes: "Axes", result: Attribution, query: int, keep: float | None, curve: Curve | None) -> None:
     """Plot the scores of the masks and of their complements against the area, with the scores of whole and blank."""
     areas = [100 * area for area in _achieved(result, query)]
@@ -416,9 +421,12 @@ def _draw_scores(axes: "Axes", result: Attribution, query: int, keep: float | No
             row = values[query].tolist()
             axes.plot([areas[index] for index in order], [row[index] for index in order], **style)
 
+    both = result.whole is not None and result.blank is not None
+    has_worth = both and not bool(span(result.whole[query], result.blank[query]).isnan())  # type: ignore[index]
+    whole_says, blank_says = ("whole input, worth 100 %", "all hidden, worth 0 %") if has_worth else WITHOUT_WORTH
     if result.whole is not None:
         whole = float(result.whole[query])
-        axes.axhline(whole, color=BOUND, linewidth=1, label="whole input, worth 100 %")
+        axes.axhline(whole, color=BOUND, linewidth=1, label=whole_says)
         if keep is not None:
             axes.axhline(
                 keep * whole,
@@ -428,7 +436,7 @@ def _draw_scores(axes: "Axes", result: Attribution, query: int, keep: float | No
                 label=f"{percent(keep)} of the whole's score",
             )
     if result.blank is not None:
-        axes.axhline(float(result.blank[query]), color=BOUND, linewidth=1, linestyle=":", label="all hidden, worth 0 %")
+        axes.axhline(float(result.blank[query]), color=BOUND, linewidth=1, linestyle=":", label=blank_says)
     if curve is not None:
         curve_areas, scores = (values.detach().cpu() for values in curve)
         axes.plot((100 * curve_areas).tolist(), scores.tolist(), color=KEPT, alpha=0.5, marker=".", label="areas tried")

@@ -106,7 +106,7 @@ class Panel:
             parts.append(tag("p", note, class_="small"))
         elif self.note:
             parts.append(tag("p", self.note, class_="small"))
-        parts.append(_bounds(whole, blank, has_masks=bool(rows)))
+        parts.append(_bounds(whole, blank, has_worth=any(row.worth is not None for row in rows)))
         if search is not None:
             parts.append(_search_sentence(search))
         parts.append(_claims(self.result.about.get(CERTIFICATE)))
@@ -224,18 +224,18 @@ def _table(rows: Sequence[MaskRow], start: int) -> Html:
 
 def _restarted(row: MaskRow, score: float | None, whole: float | None, blank: float | None) -> MaskRow:
     """A row of a set of the same area with another score."""
-    has_worth = score is not None and whole is not None and blank is not None and whole != blank
+    has_worth = score is not None and row.worth is not None
     worth = (score - blank) / (whole - blank) if has_worth else None  # type: ignore[operator]
     return replace(row, score=score, worth=worth, complement=None, agreement=None)
 
 
-def _bounds(whole: float | None, blank: float | None, has_masks: bool) -> Html | None:
+def _bounds(whole: float | None, blank: float | None, has_worth: bool) -> Html | None:
     """The scores of the whole and of the fully perturbed input."""
     parts = [f"{format_score(whole)} of the whole input"] if whole is not None else []
     parts += [f"{format_score(blank)} with everything hidden"] if blank is not None else []
     if not parts:
         return None
-    worth = " Worth: 100 % is the first score, 0 % the second." if len(parts) == 2 and has_masks else ""
+    worth = " Worth: 100 % is the first score, 0 % the second." if has_worth else ""
     return tag("p", f"Scores: {', '.join(parts)}.{worth}", class_="small")
 
 
