@@ -1,6 +1,8 @@
 """Detectors and segmentations by name, from torchvision and transformers: small ones, with random weights."""
 
+import importlib
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,8 @@ import sfumato
 from sfumato import models
 from sfumato.layers.default import traced
 from sfumato.models import Detector
+
+BENCH = Path(__file__).parents[1] / "bench"
 
 PICTURE = Image.effect_noise((90, 70), 80).convert("RGB")
 
@@ -112,27 +116,18 @@ def test_the_layer_of_a_detector_is_one_that_decides_box_and_score():
     assert result.layer == "body"
 
 
-BACKBONE = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "out_features": ["stage2"]}
-SMALL = {
-    "d_model": 16,
-    "encoder_layers": 1,
-    "decoder_layers": 1,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 16,
-    "decoder_ffn_dim": 16,
-    "num_queries": 5,
-}
-
-
 @pytest.fixture
-def detr(tmp_path):
-    """The folder of a small DETR of three classes."""
+def detr(tmp_path, monkeypatch):
+    """The folder of a DETR of three classes, as small as the one of the page of compatibility."""
     transformers = pytest.importorskip("transformers")
+    monkeypatch.syspath_prepend(BENCH)
+    families = importlib.import_module("families")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = transformers.DetrConfig(
-            **SMALL, backbone_config=transformers.ResNetConfig(**BACKBONE), id2label={0: "cat", 1: "dog", 2: "cow"}
+            **families.DETR,
+            backbone_config=transformers.ResNetConfig(**families.BACKBONE),
+            id2label={0: "cat", 1: "dog", 2: "cow"},
         )
         transformers.DetrForObjectDetection(config).save_pretrained(tmp_path)
     transformers.DetrImageProcessor(size={"shortest_edge": 64, "longest_edge": 100}).save_pretrained(tmp_path)

@@ -140,7 +140,7 @@ def _explain_batch(
             about = {"smallest": search_summary(search[index], keep)}
             curve = (search.curve_areas.cpu(), search.curve_scores[index].cpu())
         probabilities = None
-        if query.asked.is_class:
+        if query.asked.has_probability:
             probabilities = _probabilities(method, classifier, batch.inputs[index], query.target, result[index]).cpu()
         yield Explanation(query, part, probabilities, about, curve)
 

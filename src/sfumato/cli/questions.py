@@ -104,8 +104,8 @@ class Asked:
     """Those of the classes for the whole picture, `(classes,)`, if the question is about classes."""
 
     @property
-    def is_class(self) -> bool:
-        """Whether it is a class of a classifier, which has a probability under each mask too."""
+    def has_probability(self) -> bool:
+        """Whether it has a probability under each mask: whether it is a class of a classifier."""
         from sfumato.scores import Logit
 
         return isinstance(self.score, Logit)
@@ -149,7 +149,7 @@ class OfAClass(Question):
 
     link: str = "auto"
 
-    @property
+    @cached_property
     def names(self) -> Sequence[str]:
         return first_names(self.classifier.labels)
 
@@ -241,7 +241,7 @@ class OfARegion(Question):
 
     details: Details = field(default_factory=Details)
 
-    @property
+    @cached_property
     def names(self) -> Sequence[str]:
         return [f"{name} in {self._where}" for name in first_names(self.classifier.labels)]
 
@@ -300,7 +300,7 @@ class OfABox(Question):
 
     box: Corners | None = None
 
-    @property
+    @cached_property
     def names(self) -> Sequence[str]:
         where = "box" if self.box is None else f"in box {','.join(f'{side:g}' for side in self.box)}"
         return [f"{name} {where}" for name in first_names(self.classifier.labels)]

@@ -151,13 +151,14 @@ def _with_places(net: nn.Module, seen: Sequence[Seen], space: tuple[int, ...]) -
         except LayoutError:
             continue
         tokens = laid.channels != 1 or len(shape) != 2 + len(space)
-        if tokens and not (_is_block(parts[name]) or _is_normalisation(parts[name])):
+        if tokens and not (is_block(parts[name]) or _is_normalisation(parts[name])):
             continue
         if math.prod(shape[1:]) > shape[laid.channels]:
             yield name, laid
 
 
-def _is_block(module: nn.Module) -> bool:
+def is_block(module: nn.Module) -> bool:
+    """Whether a module has parts."""
     return next(module.children(), None) is not None
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from sfumato.layers.default import modules_seen
+from sfumato.layers.default import is_block, modules_seen
 from sfumato.layers.tokens import Layout, LayoutError, layout
 from sfumato.model.effects import hooked
 from sfumato.model.inputs import compiled_part
@@ -56,8 +56,8 @@ class FirstBlock:
 def first_block(subject: Subject) -> FirstBlock | None:
     """The first block of a subject's network whose tokens are places of the input; `None` for a network that has none.
 
-    A block is one of several parts of the same class, one behind the other, that put out as many tokens as they take in. A
-    network of windows, or one whose tokens lie in a map, has none. It takes one forward pass. Raises what the network raises.
+    A block is one of several parts of the same class that put out tokens. A network of windows, or one whose tokens lie in a
+    map, has none. It takes one forward pass. Raises what the network raises.
     """
     net = subject.model
     if not isinstance(net, nn.Module) or compiled_part(net):
@@ -82,5 +82,4 @@ def first_block(subject: Subject) -> FirstBlock | None:
 def _is_one_of_several(name: str, parts: dict[str, nn.Module]) -> bool:
     """Whether a module with parts has siblings of its class."""
     container, own = parts[name.rpartition(".")[0]], parts[name]
-    siblings = sum(type(part) is type(own) for part in container.children())
-    return next(own.children(), None) is not None and siblings > 1
+    return is_block(own) and sum(type(part) is type(own) for part in container.children()) > 1
