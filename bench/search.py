@@ -131,6 +131,7 @@ def by_method(make: Callable[..., Any], **settings: Any) -> Callable[..., Found]
 
 SEARCHES = {
     "level sets": by_method(Extremal),
+    "level sets, 50 steps": by_method(Extremal, steps=50),
     "level sets, flat start": by_method(Extremal, ascent=sfumato.LevelSetAscent(windows=None)),
     "level sets, one path": by_method(Extremal, steps=60, ascent=sfumato.LevelSetAscent(restarts=1)),
     "smooth": by_method(Extremal.smooth_masks),
@@ -140,7 +141,7 @@ SEARCHES = {
     "greedy": greedy,
     "random": at_random,
 }
-"""By name; all but the last two take their default settings."""
+"""By name; settings that a line does not give are the defaults."""
 ONCE = ("greedy", "torchray")
 """Searches without anything random."""
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 
 from sfumato.metrics import bags, intervals
 from sfumato.metrics.statistic import (
@@ -34,6 +34,7 @@ from sfumato.metrics.statistic import (
     length,
     mean,
     mean_of_classes,
+    numbered,
     rows_used,
     select_rows,
 )
@@ -160,7 +161,7 @@ def _estimates(
     count = length(columns)
     if not count:
         return [Estimate(np.nan, np.nan, np.nan, 0) for _ in measures]
-    picture_of_row = _numbered(columns["picture"]) if "picture" in columns else np.arange(count)
+    picture_of_row = numbered(columns["picture"]) if "picture" in columns else np.arange(count)
     pictures = int(picture_of_row.max()) + 1
     values = _values(measures, columns, against, np.ones((1, count)))[:, 0]
     samples = [
@@ -282,7 +283,9 @@ class Sample:
             variance = self.value * (1 - self.value)
             return intervals.wilson(self.value, intervals.effective(variance, weights, residuals, self.picture_of_row))
         difference = np.where(
-            self.used, self.columns[statistic.column].astype(float) - self.against[statistic.column].astype(float), 0
+            self.used,
+            np.asarray(self.columns[statistic.column], float) - np.asarray(self.against[statistic.column], float),
+            0,
         )
         gained, lost = (float((difference == sign).sum()) / self.count for sign in (1, -1))
         residuals = np.where(self.used, difference - self.value, 0)
@@ -306,13 +309,6 @@ class Sample:
 def _paired(columns: Columns, against: Columns) -> bool:
     shared = [name for name in ("picture", "label") if name in columns and name in against]
     return all(np.array_equal(columns[name], against[name]) for name in shared)
-
-
-def _numbered(names: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """The index of each name in the sorted list of different names."""
-    if names.dtype.kind in "iu" and int(names.min()) >= 0 and int(names.max()) < 4 * len(names):  # no need to sort
-        return (np.cumsum(np.bincount(names) > 0) - 1)[names]
-    return np.unique(names, return_inverse=True)[1].ravel()
 
 
 def _resampled(

@@ -50,20 +50,20 @@ class Mean:
     where: str | None = None
 
     def used(self, columns: Columns) -> Bool[np.ndarray, " n"]:
-        is_number = ~np.isnan(columns[self.column].astype(float))
+        is_number = ~np.isnan(np.asarray(columns[self.column], float))
         # Not `astype(bool)`: NaN, the mark of a missing value, would become True.
-        return is_number & (columns[self.where].astype(float) == 1) if self.where else is_number
+        return is_number & (np.asarray(columns[self.where], float) == 1) if self.where else is_number
 
     def parts(self, columns: Columns) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         counts = self.used(columns)
         mean = self(columns, np.ones((1, len(counts))))
-        return counts / counts.sum(), np.where(counts, columns[self.column].astype(float) - mean, 0.0)
+        return counts / counts.sum(), np.where(counts, np.asarray(columns[self.column], float) - mean, 0.0)
 
     def __call__(self, columns: Columns, weights: Float[np.ndarray, "R n"]) -> Float[np.ndarray, " R"]:
         counts = self.used(columns)
         weights = weights if counts.all() else weights[:, counts]  # no copy if all rows count
         with np.errstate(invalid="ignore"):
-            return weights @ columns[self.column][counts].astype(float) / weights.sum(1)
+            return weights @ np.asarray(columns[self.column][counts], float) / weights.sum(1)
 
 
 @dataclass(frozen=True)
@@ -71,20 +71,21 @@ class MeanOfClasses(Mean):
     """The mean over classes, named by the column `label`, of the mean of each class. Classes without rows are left out."""
 
     def parts(self, columns: Columns) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        rows = np.flatnonzero(self.used(columns))
-        weights, residuals = np.zeros((2, len(columns[self.column])))
-        _, class_of_row, counts = np.unique(columns["label"][rows], return_inverse=True, return_counts=True)
-        values = columns[self.column][rows].astype(float)
-        weights[rows] = 1 / (len(counts) * counts[class_of_row])
-        residuals[rows] = values - (np.bincount(class_of_row, values) / counts)[class_of_row]
-        return weights, residuals
+        counts = self.used(columns)
+        class_of_row = numbered(columns["label"])
+        values = np.where(counts, np.asarray(columns[self.column], float), 0.0)
+        rows_of_class = np.bincount(class_of_row, counts)
+        means = np.bincount(class_of_row, values) / np.maximum(rows_of_class, 1)
+        classes = np.count_nonzero(rows_of_class)
+        shares = 1 / (classes * np.maximum(rows_of_class, 1))
+        return np.where(counts, shares[class_of_row], 0.0), np.where(counts, values - means[class_of_row], 0.0)
 
     def __call__(self, columns: Columns, weights: Float[np.ndarray, "R n"]) -> Float[np.ndarray, " R"]:
         rows = np.flatnonzero(self.used(columns))
         if not len(rows):
             return np.full(len(weights), np.nan)
         rows = rows[np.argsort(columns["label"][rows], kind="stable")]  # class by class
-        labels, values = columns["label"][rows], columns[self.column][rows].astype(float)
+        labels, values = columns["label"][rows], np.asarray(columns[self.column][rows], float)
         starts = np.concatenate([[0], np.flatnonzero(labels[1:] != labels[:-1]) + 1])
         weights = weights[:, rows]
         total = np.add.reduceat(weights, starts, 1)  # (R, classes)
@@ -124,6 +125,13 @@ def _column(name: str, rows: Sequence[Row]) -> Shaped[np.ndarray, "n ..."]:
         )
     missing = [np.nan] * lengths.pop() if lengths else np.nan
     return np.array([missing if value is None else value for value in values])
+
+
+def numbered(names: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """The index of each name in the sorted list of different names."""
+    if names.dtype.kind in "iu" and int(names.min()) >= 0 and int(names.max()) < 4 * len(names):  # no need to sort
+        return (np.cumsum(np.bincount(names) > 0) - 1)[names]
+    return np.unique(names, return_inverse=True)[1].ravel()
 
 
 def length(columns: Columns) -> int:

@@ -17,6 +17,9 @@ from sfumato.settings import near
 
 Array = np.ndarray[Any, Any]
 
+Rows = Array | slice
+"""Indices of rows; or a slice, which copies nothing."""
+
 FEW = 100
 """Rows from which a protocol says its measures, besides one of each kind."""
 
@@ -50,9 +53,9 @@ class Table:
     examples: Sequence[Row]
     """Some of the rows, with every set of names that rows have."""
 
-    def at(self, rows: Array) -> Columns:
+    def at(self, rows: Rows) -> Columns:
         """The columns of some rows."""
-        return {name: _rows_of(column, rows) for name, column in self.columns.items()}
+        return {name: column[rows] for name, column in self.columns.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +65,6 @@ class Order:
     queries: Array
     examples: Array
     targets: Array
-    _last: "tuple[Array, Order] | None" = None
 
     @classmethod
     def of(cls, record: Record, store: Store, data: str) -> "Order":
@@ -74,16 +76,9 @@ class Order:
         queries, examples, targets = np.concatenate([np.empty((0, 3), np.int32), *parts]).T.copy()
         return cls(queries, examples, targets)
 
-    def at(self, places: Array) -> "Order":
-        """The queries at some places; those of all of a comparison's tables are kept once where they are the same."""
-        if self._last is None or not np.array_equal(self._last[0], places):
-            queries, examples, targets = (
-                _rows_of(column, places) for column in (self.queries, self.examples, self.targets)
-            )
-            part = Order(queries, examples, targets)
-            object.__setattr__(self, "_last", (places, part))
-        assert self._last is not None  # noqa: S101  # for the type checker
-        return self._last[1]
+    def at(self, places: Rows) -> "Order":
+        """The queries at some places."""
+        return Order(self.queries[places], self.examples[places], self.targets[places])
 
 
 def tables_by_protocol(
@@ -120,20 +115,13 @@ def table(store: Store, recipe: int, order: Order) -> Table:
         kind.extend(dict(zip(page.names, row, strict=True)) for row in islice(rows, FEW - len(kind)))
     at, places = _places(order.queries, np.concatenate(queries))
     # Each column's parts are let go of before the next is made, as a table of a million rows is large.
-    columns = {name: _rows_of(_column(name, parts.pop(name)), places) for name in list(parts)}
+    columns = {name: _column(name, parts.pop(name))[places] for name in list(parts)}
     measured = order.at(at)
     columns["picture"] = measured.examples
     if np.array_equal(columns.setdefault("label", measured.targets), measured.targets):
         columns["label"] = measured.targets
     examples = [row for kind in first.values() for row in kind]
     return Table(measured.queries, columns, median(np.concatenate(seconds)), examples)
-
-
-def _rows_of(column: Array, rows: Array) -> Array:
-    """The rows of a column; the column itself where they are all, in order."""
-    if len(rows) == len(column) and (not len(rows) or (rows[0] == 0 and bool((np.diff(rows) == 1).all()))):
-        return column
-    return column[rows]
 
 
 def _array(column: Sequence[Any]) -> Array:
@@ -162,11 +150,10 @@ def _column(name: str, parts: Sequence[Array | int]) -> Array:
     return np.concatenate([np.full((part, *shape), np.nan) if isinstance(part, int) else part for part in parts])
 
 
-def _places(order: Array, queries: Array) -> tuple[Array, Array]:
+def _places(order: Array, queries: Array) -> tuple[Rows, Rows]:
     """Where in an order queries lie that are in it, and their indices, both in that order."""
     if np.array_equal(order[: len(queries)], queries):  # as of most runs; sorting would take several copies
-        places = np.arange(len(queries))
-        return places, places
+        return slice(0, len(queries)), slice(0, len(queries))
     sorting = np.argsort(queries, kind="stable")
     positions = np.searchsorted(queries, order, sorter=sorting)
     positions = np.minimum(positions, max(len(queries) - 1, 0))
@@ -269,8 +256,10 @@ def paired(one: Table, other: Table) -> tuple[Columns, Columns]:
     return (mine, theirs) if alike.all() else (select_rows(mine, alike), select_rows(theirs, alike))
 
 
-def _in_both(one: Table, other: Table) -> Array:
+def _in_both(one: Table, other: Table) -> Rows:
     """The rows of one whose queries the other has too."""
+    if np.array_equal(one.queries, other.queries):
+        return slice(0, len(one.queries))
     return np.flatnonzero(np.isin(one.queries, other.queries))
 
 
