@@ -287,6 +287,24 @@ def test_files_that_move_take_their_queries_with_them(tmp_path):
                 done |= new
 
 
+@quick_in_a_file
+def test_queries_are_found_by_what_they_are(store):
+    """Of a picture that is listed twice, each query is another; what has left the list, or was never hashed, is no query."""
+    listing(store, "aab", 9)
+    queries = store.query_keys("data", 0, 9)
+    found = store.find_queries("data", queries.values())
+    assert sorted(query for numbers in found.values() for query in numbers) == sorted(queries)
+    assert sorted(map(len, found.values())) == [1, 2]
+    twice = next(key for key, numbers in found.items() if len(numbers) == 2)
+    assert twice.content == "holds a"
+    assert store.find_queries("data", [twice._replace(target=9), twice._replace(content="")]) == {}
+    assert store.find_queries("other", queries.values()) == {}
+    listing(store, "b", 9)
+    assert list(store.find_queries("data", [twice])) == []
+    store.put_examples("data", 1, [StoredExample("new", "another", ("c",), "{}", (0,))])
+    assert len(store.query_keys("data", 0, 9)) == 1
+
+
 def steps_of_a_list(folder, count):
     """How many thousands of steps SQLite takes to list so many examples, list them again, and look into their files."""
     steps = []

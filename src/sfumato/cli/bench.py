@@ -7,12 +7,12 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfumato.cli import bench_check, bench_rules
-from sfumato.cli.errors import FAILED, INTERRUPTED, SOME_FAILED, print_error, print_finding, reporting_errors
+from sfumato.cli import begun, bench_check, bench_merge, bench_rules
+from sfumato.cli.errors import FAILED, INTERRUPTED, SOME_FAILED, print_error, reporting_errors
 from sfumato.cli.progress_of_runs import progress
 from sfumato.cli.tables import console, fitted, table
 from sfumato.settings import check_number
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sfumato.runs.execution.execute import Progress
     from sfumato.runs.execution.session import Session
     from sfumato.runs.plans.plan import Plan
-    from sfumato.runs.results.record import Place
     from sfumato.runs.results.summary import Line
 
 app = typer.Typer(
@@ -36,14 +35,6 @@ PAUSE_FACTOR = 20.0
 MOST_CAUSES = 10
 """How many causes of failures `status` shows."""
 
-Folder = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
-Store = Annotated[
-    str | None,
-    typer.Option(
-        help="Address of a database for the rows, postgresql://…, instead of a file in the folder.",
-        envvar="SFUMATO_STORE",
-    ),
-]
 OtherVersion = Annotated[
     str | None, typer.Option(help='What to do with items of another version: "anew" or "adopt".', show_default=False)
 ]
@@ -79,7 +70,7 @@ def run(
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder. A run that is in it is resumed.")],
     workers: Workers = 1,
     on: On = None,
-    store: Store = None,
+    store: begun.Store = None,
     retry: Retry = False,
     redo: Redo = None,
     other_version: OtherVersion = None,
@@ -92,16 +83,18 @@ def run(
 
         _check_choice(other_version)
         remedy = f", and try it with: sfumato bench check {plan}"
-        session = _begin(_with_timeout(plans.read(plan), timeout), Place(out, store), other_version, on, remedy)
+        session = begun.begin(
+            _with_timeout(plans.read(plan), timeout), Place(out, store), other_version, on is not None, remedy
+        )
         _carry_out(session, workers, on, retry=retry, redo=redo)
 
 
 @app.command()
 def resume(
-    folder: Folder,
+    folder: begun.Folder,
     workers: Workers = 1,
     on: On = None,
-    store: Store = None,
+    store: begun.Store = None,
     retry: Retry = False,
     redo: Redo = None,
     other_version: OtherVersion = None,
@@ -112,27 +105,31 @@ def resume(
         from sfumato.runs.results.record import read_record
 
         _check_choice(other_version)
-        place = _existing_place(folder, store)
+        place = begun.existing(folder, store)
         remedy = f", and go on with: sfumato bench run PLAN --out {folder}"
-        session = _begin(_with_timeout(read_record(place).read_plan(), timeout), place, other_version, on, remedy)
+        session = begun.begin(
+            _with_timeout(read_record(place).read_plan(), timeout), place, other_version, on is not None, remedy
+        )
         _carry_out(session, workers, on, retry=retry, redo=redo)
 
 
 @app.command()
-def status(folder: Folder, store: Store = None) -> None:
+def status(folder: begun.Folder, store: begun.Store = None) -> None:
     """Show how many items of a run are done, how classes were matched to outputs, and why items failed."""
     with reporting_errors():
         from sfumato.files import printable
         from sfumato.runs.plans.class_notes import class_line
         from sfumato.runs.results.record import read_record
 
-        record = read_record(_existing_place(folder, store))
+        record = read_record(begun.existing(folder, store))
         with record.place.store() as run_store:
             done, failed = record.counts(run_store)
             causes = record.failures(run_store)
         for note in record.said.get("classes", []):
             console().print(class_line(note), soft_wrap=True)
         console().print(f"{done} of {record.total} items are done, of which {failed} failed")
+        for versions, count in record.merged.items():
+            console().print(f"  {count} were taken from another run, made by {versions}", soft_wrap=True)
         for cause, (count, example) in list(causes.items())[:MOST_CAUSES]:
             console().print(printable(f"  {count} × {cause} (e.g. {example})"), soft_wrap=True)
         if len(causes) > MOST_CAUSES:
@@ -140,7 +137,7 @@ def status(folder: Folder, store: Store = None) -> None:
 
 
 @app.command("table")
-def show(folder: Folder, store: Store = None) -> None:
+def show(folder: begun.Folder, store: begun.Store = None) -> None:
     """Show the results of a run: a table for each data set and model, with 95 % intervals and each method's seconds."""
     with reporting_errors():
         from sfumato.runs.results import summary
@@ -148,7 +145,7 @@ def show(folder: Folder, store: Store = None) -> None:
         from sfumato.runs.results.leaders import results
         from sfumato.runs.results.record import read_record
 
-        record = read_record(_existing_place(folder, store))
+        record = read_record(begun.existing(folder, store))
         with record.place.store() as run_store:
             run_results = results(record, run_store)
         for (data, model), lines in by_data_and_model(run_results.lines).items():
@@ -165,10 +162,10 @@ def show(folder: Folder, store: Store = None) -> None:
 
 @app.command()
 def compare(
-    folder: Folder,
+    folder: begun.Folder,
     one: Annotated[str, typer.Argument(help="A method or model of the plan, by its name there.", show_default=False)],
     other: Annotated[str, typer.Argument(help="Another method, or another model.", show_default=False)],
-    store: Store = None,
+    store: begun.Store = None,
 ) -> None:
     """Show the paired differences between two methods, or two models: ONE minus OTHER, with 95 % intervals."""
     with reporting_errors():
@@ -176,7 +173,7 @@ def compare(
         from sfumato.runs.results import summary
         from sfumato.runs.results.record import read_record
 
-        record = read_record(_existing_place(folder, store))
+        record = read_record(begun.existing(folder, store))
         with record.place.store() as run_store:
             lines = list(summary.differences(record, run_store, one, other))
         groups: dict[str, list[Line]] = {}
@@ -216,12 +213,12 @@ def _difference(line: "Line", one: str, other: str) -> list[str]:
 
 @app.command()
 def export(
-    folder: Folder,
+    folder: begun.Folder,
     to: Annotated[
         Path, typer.Argument(help="A file ending in .md, .tex, .csv, .parquet or .json.", show_default=False)
     ],
     rows: Annotated[bool, typer.Option("--rows", help="Write the row of every item instead of the table.")] = False,
-    store: Store = None,
+    store: begun.Store = None,
 ) -> None:
     """Write a run's table, or all its rows, to a file."""
     with reporting_errors():
@@ -234,7 +231,7 @@ def export(
         if to.suffix not in forms.SUFFIXES or (rows and to.suffix in (".md", ".tex")):
             kinds = [suffix for suffix in forms.SUFFIXES if not (rows and suffix in (".md", ".tex"))]
             raise ValueError(f"cannot write {to.name!r}; expected a name ending in {', '.join(kinds)}")
-        record = read_record(_existing_place(folder, store))
+        record = read_record(begun.existing(folder, store))
         with record.place.store() as run_store:
             if rows:
                 forms.write(summary.rows(record, run_store), to, summary.names(run_store))
@@ -251,21 +248,8 @@ def export(
 
 
 app.command()(bench_check.check)
+app.command()(bench_merge.merge)
 app.command()(bench_rules.rules)
-
-
-def _begin(plan: "Plan", place: "Place", other_version: str | None, on: str | None, remedy: str) -> "Session":
-    """Begin a run. If its plan has faults, print them all and exit; `remedy` ends the last sentence."""
-    from sfumato.runs.execution.session import begin
-    from sfumato.runs.plans.findings import PlanError
-
-    try:
-        return begin(plan, place, other_version, print_finding, on_cluster=on is not None)
-    except PlanError as error:
-        for finding in error.lines:
-            print_finding(finding)
-        print_error(f"the run did not start: correct the plan{remedy}")
-        raise typer.Exit(FAILED) from error
 
 
 def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool, redo: "list[str] | None") -> None:
@@ -321,18 +305,6 @@ def _spread(session: "Session", workers: int, on: str | None) -> "Generator[Prog
     from sfumato.runs.execution.workers import spread
 
     return spread(session, workers, looked=True)
-
-
-def _existing_place(folder: Path, store: str | None) -> Any:
-    """The place of an existing run. Raises `ValueError` if the folder does not exist."""
-    from sfumato.runs.results.record import Place
-
-    place = Place(folder, store)  # an address is refused before its password is shown
-    if not folder.is_dir():
-        raise ValueError(
-            f"no run in {str(folder)!r}: there is no such folder; start one with: sfumato bench run PLAN --out FOLDER"
-        )
-    return place
 
 
 def _check_choice(other_version: str | None) -> None:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:  # torch takes seconds, and how far a run is says its store al
     from sfumato.runs.stores.shards import Shards
 
 
+MERGED = "merged"
+"""The name of the note that says how many items were taken from runs of which versions (see `merge`)."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a run is kept: its folder, and the address of a database if its rows are not in the folder."""
@@ -104,6 +108,8 @@ class Record:
     """Other facts that were noted when the run began, by name."""
     measures: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     """The measures of protocols of other packages, as JSON, by the protocol's name (see `Session.note_measures`)."""
+    merged: Mapping[str, int] = field(default_factory=dict, kw_only=True)
+    """By versions, in words, how many items were taken from other runs."""
 
     @cached_property
     def protocols(self) -> "dict[str, Protocol]":
@@ -182,6 +188,7 @@ def _of_notes(notes: Mapping[str, Any]) -> dict[str, Any]:
         "places": places,
         "data": {where.data: notes[data_note(where.data)] for where in places},
         "said": notes.get("said", {}),
+        "merged": notes.get(MERGED, {}),
         "measures": {
             where.protocol: notes[measures_note(where.protocol)]
             for where in places

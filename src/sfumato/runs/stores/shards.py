@@ -36,7 +36,16 @@ class Shards:
 
     def keep(self, results: Mapping[str, Attribution]) -> str:
         """Write a shard, whole or not at all, and return its name. It survives a loss of power. Raises `StoreError`."""
-        content = _content(results)
+        return self._write(_content(results))
+
+    def take(self, other: "Shards", name: str) -> None:
+        """Copy a shard of another folder, unless it is here. Raises `StoreError`."""
+        if not (self.folder / name).exists():
+            with other._read(name):
+                content = (other.folder / name).read_bytes()
+            self._write(content)
+
+    def _write(self, content: bytes) -> str:
         name = hashlib.sha256(content).hexdigest()[:32] + SUFFIX
         partial = self.folder / f".{name}.{_mark(this_process())}.partial"
         try:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from sfumato.runs.stores.causes import cause
 from sfumato.runs.stores.sql_places import GONE, find_moves, move
-from sfumato.runs.stores.store import StoredExample, StoredFiles, StoredQuery
+from sfumato.runs.stores.store import QueryKey, StoredExample, StoredFiles, StoredQuery
 from sfumato.runs.stores.tables import Rows
 
 T = TypeVar("T")
@@ -112,6 +112,23 @@ class SqlQueries(ABC):
         statement = """SELECT queries.id, examples.id, queries.target FROM examples CROSS JOIN queries
             WHERE queries.example = examples.id AND data = ? AND place BETWEEN ? AND ? AND live = 1 ORDER BY place, target"""
         return [(query, example, target) for query, example, target in self._read(statement, data, first, last)]
+
+    def query_keys(self, data: str, first: int, last: int) -> dict[int, QueryKey]:
+        statement = """SELECT queries.id, annotation, content, target FROM examples CROSS JOIN queries
+            WHERE queries.example = examples.id AND data = ? AND place BETWEEN ? AND ? AND live = 1 AND content <> ''
+            ORDER BY place, target"""
+        return {query: QueryKey(*key) for query, *key in self._read(statement, data, first, last)}
+
+    def find_queries(self, data: str, keys: Collection[QueryKey]) -> dict[QueryKey, list[int]]:
+        statement = """SELECT queries.id, annotation, content, target FROM examples CROSS JOIN queries
+            WHERE queries.example = examples.id AND data = ? AND annotation IN (SELECT listed.value FROM $words)
+                AND place >= 0 AND live = 1 ORDER BY place, target"""
+        wanted = set(keys)
+        found: dict[QueryKey, list[int]] = {}
+        for query, *key in self._read(statement, data, json.dumps(sorted({key.annotation for key in wanted}))):
+            if QueryKey(*key) in wanted:
+                found.setdefault(QueryKey(*key), []).append(query)
+        return found
 
     def bodies(self, examples: Collection[int]) -> dict[int, str]:
         statement = "SELECT id, body FROM examples WHERE id IN (SELECT listed.value FROM $ids)"

@@ -81,6 +81,16 @@ class StoredQuery(NamedTuple):
     """The hash of their content; empty before that."""
 
 
+class QueryKey(NamedTuple):
+    """What a query is in every run: a picture with its annotation, and a class."""
+
+    annotation: str
+    """A hash of the example's name and annotation."""
+    content: str
+    """A hash of the content of its files."""
+    target: int
+
+
 class StoredFiles(NamedTuple):
     """The files of an example that has queries; the fields are as in `StoredQuery`."""
 
@@ -223,6 +233,14 @@ class Store(Protocol):
 
     def order(self, data: str, first: int, last: int) -> list[tuple[int, int, int]]:
         """The queries of these examples, each as (query, example, target) with the numbers of query and example."""
+        ...
+
+    def query_keys(self, data: str, first: int, last: int) -> dict[int, QueryKey]:
+        """The queries of these examples, by number, without those whose files were never hashed."""
+        ...
+
+    def find_queries(self, data: str, keys: Collection[QueryKey]) -> dict[QueryKey, list[int]]:
+        """The queries of a data set with these keys. There are several where a data set has a picture several times."""
         ...
 
     def bodies(self, examples: Collection[int]) -> dict[int, str]:

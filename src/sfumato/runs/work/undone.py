@@ -73,13 +73,14 @@ def _incomplete(store: Store, data: str, size: int, recipes: set[int]) -> Iterat
             yield pages[offset : offset + len(window)]
 
 
-def look(plan: Plan, store: Store) -> None:
+def look(plan: Plan, store: Store, anew: bool = False) -> None:
     """Hash files again whose size or times have changed: if their content has, their items do not count as done.
 
-    Files that were never hashed are left to `open_windows`: nothing is done with them yet."""
+    Files that were never hashed are left to `open_windows`, as nothing is done with them yet, unless `anew`."""
     for data in plan.data:
         for first in range(0, _examples(store, data), QUERIES):
-            _look_into(store, data, [entry for entry in store.files(data, first, first + QUERIES - 1) if entry.content])
+            page = store.files(data, first, first + QUERIES - 1)
+            _look_into(store, data, [entry for entry in page if entry.content or anew])
 
 
 def _look_into(store: Store, data: str, page: Sequence[StoredFiles]) -> None:
