@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from sfumato.metrics import bags, intervals
 from sfumato.metrics.statistic import (
@@ -293,17 +293,29 @@ class Sample:
         return intervals.paired_shares(gained, lost, count)
 
     def _normal(self, statistic: Linear) -> tuple[float, float]:
-        weights, residuals = statistic.parts(self.columns)
-        influence = weights * residuals
-        values = self.columns[statistic.column][self.used]
-        least, most = float(values.min()), float(values.max())
+        influence = _influence(statistic, self.columns)
+        least, most = self._range(self.columns[statistic.column])
         if self.against is not None:
-            weights, residuals = statistic.parts(self.against)
-            influence = influence - weights * residuals
-            values = self.against[statistic.column][self.used]
-            least, most = least - float(values.max()), most - float(values.min())
+            influence -= _influence(statistic, self.against)
+            low, high = self._range(self.against[statistic.column])
+            least, most = least - high, most - low
         half = intervals.Z * float(np.sqrt((np.bincount(self.picture_of_row, influence) ** 2).sum()))
         return max(self.value - half, least), min(self.value + half, most)
+
+    def _range(self, column: Shaped[np.ndarray, " n"]) -> tuple[float, float]:
+        """The lowest and the highest value of the rows that count."""
+        values = np.asarray(column, float)
+        return (
+            float(values.min(where=self.used, initial=np.inf)),
+            float(values.max(where=self.used, initial=-np.inf)),
+        )
+
+
+def _influence(statistic: Linear, columns: Columns) -> Float[np.ndarray, " n"]:
+    """How far each row moves the statistic from what it would be with a residual of 0."""
+    weights, residuals = statistic.parts(columns)
+    residuals *= weights
+    return residuals
 
 
 def _paired(columns: Columns, against: Columns) -> bool:
