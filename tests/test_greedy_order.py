@@ -7,7 +7,7 @@ import torch
 from networks import network
 
 import sfumato
-from sfumato import Cells, Fade, Game, GreedyOrder, Superpixels
+from sfumato import Cells, Fade, Game, GreedyOrder, PhaseWindows, Superpixels
 
 WEIGHTS = torch.randperm(16, generator=torch.Generator().manual_seed(3)).float().view(4, 4)
 
@@ -193,3 +193,149 @@ def test_what_it_comes_from_is_cited():
     text = sfumato.citation(GreedyOrder(Superpixels()))
     assert "2402.09164" in text
     assert "SLIC superpixels" in text
+
+
+def in_windows(value, count, size=16, keep=0.8, drop=0.3, accept=0.9, jump=0.02):
+    """The order of regions by the published rules, with the regions scored at each look."""
+    front, aside, looks = [], [], []
+
+    def gains(regions):
+        looks.append(list(regions))
+        return {region: value([*front, region]) - value(front) for region in regions}
+
+    def best_first(scored):
+        return sorted(scored, key=scored.get, reverse=True)
+
+    left = list(range(count))
+    while len(left) > 1:
+        scored = gains(left)
+        top = best_first(scored)[0]
+        if scored[top] <= 0:
+            break
+        front.append(top)
+        left.remove(top)
+        history = [scored[top]]
+        scored = gains(left)
+        largest = max(scored.values())
+        if largest <= 0:
+            break
+        aside += [region for region in left if scored[region] < drop * largest]
+        left = [region for region in best_first(scored) if region not in aside]
+        queue = [region for region in left if scored[region] >= keep * largest]
+        while queue:
+            scored = gains(queue[:size])
+            cut = max(keep * largest, accept * max(scored.values()))
+            taken = [region for region in best_first(scored) if scored[region] >= cut]
+            stop = not taken
+            for region in taken:
+                gain = scored[region]
+                falls = len(history) > 1 and history[-1] / gain - history[-2] / history[-1] > jump
+                if not falls or gain >= 0.95 * history[-1]:
+                    front.append(region)
+                    left.remove(region)
+                    queue.remove(region)
+                    history.append(gain)
+                if falls:
+                    stop = True
+                    break
+            if stop:
+                break
+    for rest in (left, aside):
+        front += best_first(gains(rest)) if len(rest) > 1 else rest
+    return front, looks
+
+
+def order_of(saliency, labels):
+    """The regions in the order of a map."""
+    return sorted(labels.unique().tolist(), key=lambda region: -float(saliency[labels == region][0]))
+
+
+@pytest.mark.parametrize("settings", [{}, {"size": 3}, {"keep": 0.4, "accept": 0.5}, {"drop": 0.05, "jump": 5.0}])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_windows_agree_with_a_literal_version(settings, seed):
+    net, x = network(), torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(seed))
+    labels = Cells(5)(x)[0]
+    asked = []
+
+    def counted(inputs):
+        asked.append(len(inputs))
+        return net(inputs)
+
+    def value(regions):
+        mask = torch.isin(labels, torch.tensor(regions, dtype=torch.long)).float()
+        with torch.no_grad():
+            return 20 * float(net(x * mask)[0, 1]) - float(net(x * (1 - mask))[0, 1])
+
+    method = GreedyOrder(Cells(5), Game(20, 1), score="logit", windows=PhaseWindows(**settings))
+    found = order_of(method(counted, x, 1).map[0, 0], labels)
+    right, looks = in_windows(value, 25, **settings)
+    assert found == right
+    assert sum(asked) == pytest.approx(
+        2 * sum(len(look) + 1 for look in looks), abs=3
+    )  # and the whole, and the hidden input
+
+
+def test_windows_order_independent_regions_by_their_weights_with_fewer_masks():
+    labels = Cells(4)(torch.ones(1, 3, 8, 8))[0]
+    counts = {}
+    for windows in (None, PhaseWindows()):
+        asked = []
+
+        def counted(x, asked=asked):
+            asked.append(len(x))
+            return weighed(x)
+
+        method = GreedyOrder(Cells(4), "preserve", score="logit", both_ends=False, windows=windows)
+        found = order_of(method(counted, torch.ones(1, 3, 8, 8), 0).map[0, 0], labels)
+        assert found == WEIGHTS.flatten().argsort(descending=True).tolist()
+        counts[windows] = sum(asked)
+    assert counts[PhaseWindows()] < 0.8 * counts[None]
+
+
+@pytest.mark.parametrize(
+    ("weights", "looks"),
+    [
+        ([100, 99, 98, 97, 96], [5, 4, 4]),  # all at one look
+        ([100, 99, 98, 90, 89], [5, 4, 4, 2, 1, 1]),  # 90 falls faster, and is the best of the next phase
+        (
+            [100, 99, 98, 95, 94],
+            [5, 4, 4],
+        ),  # 95 falls faster too, but is near enough to be accepted, and 94 is the last
+        ([100, 50, 49, 1, 1], [5, 4, 2, 2]),  # the last two are put aside
+        ([-1, -2, -3, -4, -5], [5, 5]),  # nothing gains
+    ],
+)
+def test_a_phase_ends_where_gains_fall(weights, looks):
+    seen = []
+
+    def net(x):
+        seen.append(len(x))
+        return (x.mean((1, 2)) * torch.tensor(weights, dtype=torch.float32)).sum(1)[:, None]
+
+    method = GreedyOrder(Cells((1, 5)), "preserve", score="logit", windows=PhaseWindows())
+    found = method(net, torch.ones(1, 1, 1, 5), 0).map[0, 0, 0]
+    assert found.tolist() == sorted(found.tolist(), reverse=True)
+    assert [count - 1 for count in seen[-len(looks) :]] == looks
+
+
+def test_progress_in_windows_ends_at_the_last_step():
+    choices = []
+    method = GreedyOrder(Cells(4), score="logit", windows=PhaseWindows())
+    method(weighed, torch.ones(2, 3, 8, 8), 0, progress=choices.append)
+    indices = [choice.index for choice in choices]
+    assert indices == sorted(indices)
+    assert indices[-1] == 14
+    assert {choice.steps for choice in choices} == {15}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"), [({"size": 0}, "size"), ({"keep": 0}, "keep"), ({"drop": 1.5}, "drop"), ({"jump": 0}, "jump")]
+)
+def test_wrong_windows_are_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        PhaseWindows(**settings)
+
+
+def test_windows_must_be_windows():
+    with pytest.raises(ValueError, match=r"windows must be PhaseWindows\(\)"):
+        GreedyOrder(windows=True)

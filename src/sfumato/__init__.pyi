@@ -30,6 +30,7 @@ from sfumato.masks.smooth import SmoothMask as SmoothMask
 from sfumato.methods import *  # noqa: F403  # its own export lines
 from sfumato.methods.compat import captum as captum
 from sfumato.methods.compat import quantus as quantus
+from sfumato.methods.greedy_order import PhaseWindows as PhaseWindows
 from sfumato.methods.inversion import Inversion as Inversion
 from sfumato.methods.inversion import invert as invert
 from sfumato.methods.inversion import masked as masked

@@ -5,6 +5,9 @@ $F(S) = \lambda_1\, \Phi(m_S \otimes x) - \lambda_2\, \Phi((1 - m_S) \otimes x)$
 
 R. Chen, H. Zhang, S. Liang, J. Li, X. Cao: *Less is more: fewer interpretable region via submodular subset selection*, ICLR
 2024, arXiv 2402.09164. It needs only the model's outputs.
+
+With `windows`, several regions are accepted at once: Z. Gu, R. Chen, J. Zhang, Y. Hu, H. Zhang, X. Cao: *PhaseWin search
+framework enable efficient object-level interpretation*, CVPR 2026, arXiv 2511.10914.
 """
 
 from collections.abc import Generator, Iterator
@@ -25,7 +28,7 @@ from sfumato.model.inputs import warn_of_no_effect
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Fade, Perturbation, check_single, seeded
 from sfumato.search.loop import Progress
-from sfumato.settings import check_flag, check_whole
+from sfumato.settings import check_flag, check_number, check_whole, later
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,40 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class PhaseWindows:
+    r"""Windows of regions, of which several are accepted at once (Gu et al., PhaseWin, CVPR 2026).
+
+    The search goes in phases. A phase scores all regions that are left, and accepts the best. It scores the others again.
+    Regions with less than `drop` of the largest gain are put aside until the end. Those with at least `keep` of it, the best
+    `size` first, are the window. From then on only the window is scored: at each look all regions are accepted, the best
+    first, that have `accept` of the window's largest gain and `keep` of the phase's. Others that were to wait move up.
+
+    A phase ends where no region of the window is accepted, or where gains begin to fall faster: where $g_{t-1} / g_t$ exceeds
+    $g_{t-2} / g_{t-1}$ by more than `jump`, for the gains g of regions in the order of their acceptance. That region waits for
+    the next phase, unless its gain is at least 0.95 of the one before. When no region that is left has a gain, all that have no
+    place are ordered by theirs, those that were put aside last.
+
+    The published search also lets some regions wait at random; this one does not.
+    """
+
+    size: int = 16
+    keep: float = 0.8
+    drop: float = 0.3
+    accept: float = 0.9
+    jump: float = 0.02
+
+    def __post_init__(self) -> None:
+        check_whole("size", self.size, 1)
+        for name in ("keep", "drop", "accept"):
+            check_number(name, getattr(self, name), "a share of the largest gain", above=0, most=1)
+        check_number("jump", self.jump, "a difference between ratios of gains", above=0)
+
+
+STEADY = 0.95
+"""A region with this share of the gain before is accepted though it ends the phase."""
+
+
+@dataclass(frozen=True)
 class GreedyOrder(Method):
     r"""The place of each region in the greedy order: 1 for the first, down to 1/n for the last of n.
 
@@ -56,13 +93,15 @@ class GreedyOrder(Method):
     - `both_ends`: after each choice, the `candidates` with the least F are compared by what is kept without them and without
       the tail, and the one that is missed least goes to the tail, before those that are there. So about half of the
       evaluations suffice. Without it, all regions that are left are compared for each place.
+    - `windows`: `PhaseWindows()` to accept several regions at once, from the first place on. `both_ends` and `candidates` are
+      then not used.
     - `perturbation`: what hides a place.
     - `smooth`: width of a Gaussian that smooths the map, as a fraction of the input's shortest side.
     - `score`: what a class index means, "probability" (published), "logit", "log-odds" or "sigmoid"; any other target is a
       score itself.
 
     n regions take about n²/4 + `candidates` · n/2 masks, 49 of them 820, and twice as many passes with both weights; without
-    `both_ends` n²/2.
+    `both_ends` n²/2. With windows it depends on the gains.
     """
 
     regions: Regions = Cells()
@@ -74,8 +113,11 @@ class GreedyOrder(Method):
     seed: int = 0
     memory: float | None = None
     score: str = "probability"
+    windows: PhaseWindows | None = later(None)
 
     def __post_init__(self) -> None:
+        if not (self.windows is None or isinstance(self.windows, PhaseWindows)):
+            raise ValueError(f"windows must be PhaseWindows(), or None for one region at a time; got {self.windows!r}")
         object.__setattr__(self, "game", Game.named(self.game))
         check_flag("both_ends", self.both_ends)
         check_whole("candidates", self.candidates)
@@ -121,7 +163,7 @@ class RegionSearch:
         self.tail: list[int] = []
         """From the last place on."""
         self.value = torch.zeros((), dtype=torch.float32, device=labels.device)
-        self.choices = self._choices()
+        self.choices = self._in_windows(method.windows) if method.windows else self._choices()
         self.masks = next(self.choices, None)
         """What is to be scored next, `(K, 1, *S)`; `None` at the end."""
         self.flat = self.masks is not None
@@ -168,6 +210,55 @@ class RegionSearch:
                 self.tail.append(region)
         self.front += left
 
+    def _in_windows(self, windows: PhaseWindows) -> Generator[Float[Tensor, "K 1 *S"], Float[Tensor, " K"], None]:
+        """The same, with several regions accepted at once; see `PhaseWindows`."""
+        left, dropped = list(range(self.count)), list[int]()
+        while len(left) > 1:
+            gains = yield from self._gains(left)
+            best = max(gains, key=gains.__getitem__)
+            if gains[best] <= 0:
+                break
+            self.front.append(best)
+            left.remove(best)
+            last, before = gains[best], None
+            gains = yield from self._gains(left)
+            most = max(gains.values())
+            if most <= 0:
+                break
+            dropped += [region for region in left if gains[region] < windows.drop * most]
+            left = sorted((region for region in left if region not in dropped), key=gains.__getitem__, reverse=True)
+            waiting = [region for region in left if gains[region] >= windows.keep * most]
+            ended = False
+            while waiting and not ended:
+                gains = yield from self._gains(waiting[: windows.size])
+                least = max(windows.keep * most, windows.accept * max(gains.values()))
+                accepted = sorted(
+                    (region for region in gains if gains[region] >= least), key=gains.__getitem__, reverse=True
+                )
+                ended = not accepted
+                for region in accepted:
+                    gain = gains[region]
+                    ended = before is not None and last / gain - before / last > windows.jump
+                    if ended and gain < STEADY * last:
+                        break
+                    self.front.append(region)
+                    left.remove(region)
+                    waiting.remove(region)
+                    last, before = gain, last
+                    if ended:
+                        break
+        for rest in (left, dropped):
+            gains = (yield from self._gains(rest)) if len(rest) > 1 else dict.fromkeys(rest, 0.0)
+            self.front += sorted(rest, key=gains.__getitem__, reverse=True)
+
+    def _gains(self, regions: list[int]) -> Generator[Float[Tensor, "K 1 *S"], Float[Tensor, " K"], dict[int, float]]:
+        """What each of the regions adds to the value of the front."""
+        values = yield torch.stack([self._shown([*self.front, *more]) for more in [[], *([one] for one in regions)]])[
+            :, None
+        ].float()
+        self.value = values[1:].max()
+        return dict(zip(regions, (values[1:] - values[0]).tolist(), strict=True))
+
     def _shown(self, regions: list[int]) -> Bool[Tensor, " *S"]:
         shown = torch.zeros(self.count, dtype=torch.bool, device=self.labels.device)
         shown[regions] = True
@@ -177,7 +268,7 @@ class RegionSearch:
 def _choose(searches: list[RegionSearch], evaluation: Evaluation, game: Game) -> Iterator[Choice]:
     """The choices of all queries, whose masks are scored together."""
     steps = max(search.count for search in searches) - 1
-    for index in range(steps):
+    while any(search.masks is not None for search in searches):
         asked = {number: search.masks for number, search in enumerate(searches) if search.masks is not None}
         device = evaluation.query.device
         counts = torch.tensor([len(masks) for masks in asked.values()], dtype=torch.long, device=device)
@@ -185,8 +276,9 @@ def _choose(searches: list[RegionSearch], evaluation: Evaluation, game: Game) ->
         values = replace(evaluation, query=query).values(torch.cat(list(asked.values())), game)
         for number, part in zip(asked, values.split(counts.tolist()), strict=True):
             searches[number].answer(part)
+        placed = min(len(search.front) + len(search.tail) for search in searches if search.count > steps)
         yield Choice(
-            index,
+            min(max(placed - 1, 0), steps - 1),
             steps,
             torch.stack([search.value for search in searches]),
             torch.tensor([search.area for search in searches], dtype=torch.float32, device=device),
