@@ -46,13 +46,16 @@
     },
   };
 
+  const KEPT = [181, 64, 42, 255];
+  const ASKED = [31, 195, 232, 255];
+
   /* A line around the places where the mask is more than half. */
-  function outline(out, mask, width, height) {
+  function outline(out, mask, width, height, colour) {
     const inside = (x, y) => mask[4 * (y * width + x)] > 127;
     for (let y = 0; y < height - 1; y++) {
       for (let x = 0; x < width - 1; x++) {
         const here = inside(x, y);
-        if (here !== inside(x + 1, y) || here !== inside(x, y + 1)) out.set([181, 64, 42, 255], 4 * (y * width + x));
+        if (here !== inside(x + 1, y) || here !== inside(x, y + 1)) out.set(colour, 4 * (y * width + x));
       }
     }
   }
@@ -65,7 +68,10 @@
     const mask = masks[Math.min(panel.row, masks.length - 1)];
     const context = canvas.getContext("2d");
     if (!mask) { // a search that has just begun
-      if (panel.picture) context.putImageData(new ImageData(panel.picture, canvas.width, canvas.height), 0, 0);
+      if (!panel.picture) return;
+      const shown = new ImageData(new Uint8ClampedArray(panel.picture), canvas.width, canvas.height);
+      if (panel.asked) outline(shown.data, panel.asked, canvas.width, canvas.height, ASKED);
+      context.putImageData(shown, 0, 0);
       return;
     }
     const image = context.createImageData(canvas.width, canvas.height);
@@ -75,7 +81,8 @@
       paint(image.data, at, inverted ? 255 - mask[at] : mask[at], panel);
       image.data[at + 3] = 255;
     }
-    if (view === "overlay" && "outlined" in panel.element.dataset) outline(image.data, mask, canvas.width, canvas.height);
+    if (view === "overlay" && "outlined" in panel.element.dataset) outline(image.data, mask, canvas.width, canvas.height, KEPT);
+    if (panel.asked) outline(image.data, panel.asked, canvas.width, canvas.height, ASKED);
     context.putImageData(image, 0, 0);
     canvas.setAttribute("aria-label", `${panel.name}, ${view}: ${panel.output.textContent}`);
   }
@@ -138,6 +145,7 @@
       panel.sentences.push(own.map((image) => image.dataset));
     }
     panel.levels = read(images("level"));
+    [panel.asked] = read(images("asked"));
     panel.picture = picture && pixels(picture, canvas.width, canvas.height);
     return panel;
   }
