@@ -32,7 +32,7 @@ FRAME = 700
 def named(answer: Answer, ending: str) -> str:
     """The name of a file made of an answer: that of the picture and of what was explained."""
     stem = Path(answer.picture.file).stem
-    return uploads.file_name(f"{stem}-{answer.question.label.replace(', ', '-').replace(' ', '-')}{ending}")
+    return uploads.file_name(f"{stem}-{answer.label.replace(', ', '-').replace(' ', '-')}{ending}")
 
 
 class File(NamedTuple):
@@ -67,7 +67,7 @@ def coco(answer: Answer, classifier: Classifier, row: int | None = None) -> File
     if not variants:
         raise ValueError(f"no mask that is wanted reaches {LEVEL:g} anywhere, so none has an outline; take more steps")
     picture = uploads.picture(answer.picture.content)
-    annotations = annotated(result, classifier, picture, file, answer.question.target, LEVEL, variants)
+    annotations = annotated(result, classifier, picture, file, answer.asked.target, LEVEL, variants)
     content = as_coco(annotations, labels=classifier.labels)
     return File(named(answer, "-coco.json"), "application/json", json.dumps(content, indent=1).encode())
 
@@ -82,8 +82,7 @@ def animation(file_format: str, media_type: str, answer: Answer, classifier: Cla
 
 def report(answer: Answer, classifier: Classifier) -> File:
     """An HTML report with a slider."""
-    question = answer.question
-    content = html({question.title: answer.result}, answer.picture.inputs, classifier, label=question.label)
+    content = html({answer.question.title: answer.result}, answer.picture.inputs, classifier, label=answer.label)
     return File(named(answer, ".html"), "text/html; charset=utf-8", content.encode())
 
 
