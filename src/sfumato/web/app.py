@@ -36,13 +36,16 @@ from sfumato.models import Classifier, Detector, Embedder
 from sfumato.models.questions import detected
 from sfumato.scores import probabilities
 from sfumato.web import asking, exports, uploads
-from sfumato.web.explaining import Question, choices, layers
+from sfumato.web.explaining import MOST_AREAS, Question, choices, layers
 from sfumato.web.guard import OWN_HEADER, TOKEN_HEADER, Guard, Hosts
 from sfumato.web.jobs import QUEUED, BusyError, Job, JobQueue
 from sfumato.web.tabs import Tab, TabPicture, Tabs
 
 PAGE = Path(__file__).parent / "page"
 REPORT = Path(report.__file__).parent
+FILES = ("app.js", "areas.js", "box.js", "dom.js", "style.css", "icon.svg")
+"""The page's own files."""
+
 PANEL = (("js", "script.js"), ("css", "style.css"))
 """The files of the report's panel, which is the page's too."""
 
@@ -117,7 +120,7 @@ class Explorer:
         application = Starlette(
             routes=[
                 Route("/", _file(PAGE / "index.html")),
-                *(Route(f"/{name}", _file(PAGE / name)) for name in ("app.js", "style.css", "icon.svg")),
+                *(Route(f"/{name}", _file(PAGE / name)) for name in FILES),
                 *(Route(f"/report.{kind}", _file(REPORT / name)) for kind, name in PANEL),
                 Route("/samples/{name}", self.sample),
                 Route("/api/tabs", _with_errors_as_json(self.open_tab), methods=["POST"]),
@@ -149,7 +152,7 @@ class Explorer:
                 "layers": self._layers,
                 "scores": self._scores,
                 "samples": SAMPLES,
-                "limits": {"bytes": uploads.MOST_BYTES},
+                "limits": {"bytes": uploads.MOST_BYTES, "areas": MOST_AREAS},
             }
         )
 

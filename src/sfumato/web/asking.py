@@ -36,10 +36,10 @@ SCORES = {
     "probability": "its probability",
     "log-odds": "its log-odds",
     "sigmoid": "its probability alone (sigmoid)",
-    REGION: "a class in a box of the picture",
-    BOX: "a box that the detector finds",
-    SIMILARITY: "how similar it is to another picture",
-    REGRESSION: "an output that estimates a number",
+    REGION: "a class in a box",
+    BOX: "a box that it finds",
+    SIMILARITY: "likeness to another picture",
+    REGRESSION: "an estimated number",
     ENTROPY: "how undecided the network is (entropy)",
 }
 """What may be asked, and what the page calls it."""

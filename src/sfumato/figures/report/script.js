@@ -133,7 +133,7 @@
       rows: [...element.querySelectorAll("tr[data-row]")],
       row: slider ? Number(slider.value) : 0,
     };
-    const images = (role) => [...element.querySelectorAll(`img[data-role=${role}]`)];
+    const images = (role) => [...element.querySelectorAll(`[data-role=${role}]`)];
     const read = (some) => some.map((image) => pixels(image, canvas.width, canvas.height));
     panel.set = 0;
     panel.sets = [read(images("mask"))];

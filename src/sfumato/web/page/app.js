@@ -1,15 +1,13 @@
 // The explorer. It makes requests only to the server of this page. Answers are drawn by the panel of reports, in report.js.
 
-const $ = (name) => document.getElementById(name);
-const element = (kind, fields = {}, ...children) => {
-  const node = Object.assign(document.createElement(kind), fields);
-  node.append(...children);
-  return node;
-};
+import { areasField } from "./areas.js";
+import { BoxField, maskOf } from "./box.js";
+import { $, element, loadImage } from "./dom.js";
 
 const MOST_ANSWERS = 24; // as many as the server keeps of a tab
 const NARROW = "(max-width: 46rem)";
-const state = { tab: "", picture: null, methods: [], layers: [], job: null, panes: [], bytes: 0 };
+const state = { tab: "", picture: null, other: null, methods: [], scores: [], layers: [], job: null, panes: [], limits: {} };
+const box = new BoxField();
 
 // ---------------------------------------------------------------- requests and messages
 
@@ -48,13 +46,6 @@ function setStatus(text) {
 
 // ---------------------------------------------------------------- the picture
 
-async function loadImage(url) {
-  const image = new Image();
-  image.src = url;
-  await image.decode();
-  return image;
-}
-
 let choices = 0;
 
 /** Show a picture at once, and ask the server what the network sees in it. */
@@ -71,7 +62,9 @@ const addPicture = withMessages(async (path, options, preview, name) => {
     showChosen(answer.shown, "");
     showCrop(answer);
     $("question").hidden = false;
+    box.start(answer.size);
     offerClasses(answer.top);
+    offerDetails();
   } catch (error) {
     if (number === choices) { // what was chosen before is still the picture
       if (state.picture) {
@@ -86,14 +79,23 @@ const addPicture = withMessages(async (path, options, preview, name) => {
   }
 });
 
-const upload = (file) => {
-  if (state.bytes && file.size > state.bytes) {
-    showMessage(`The file is larger than ${Math.floor(state.bytes / 2 ** 20)} MB; make the picture smaller.`);
-    return;
-  }
+/** The request with a file. Throws if it is too large. */
+function sent(file) {
+  const { bytes } = state.limits;
+  if (bytes && file.size > bytes) throw new Error(`the file is larger than ${Math.floor(bytes / 2 ** 20)} MB; make the picture smaller`);
   const name = encodeURIComponent(file.name.toWellFormed ? file.name.toWellFormed() : file.name);
-  addPicture("api/pictures", { body: file, headers: { "x-file-name": name } }, URL.createObjectURL(file), file.name);
-};
+  return { body: file, headers: { "x-file-name": name } };
+}
+
+const upload = withMessages((file) => addPicture("api/pictures", sent(file), URL.createObjectURL(file), file.name));
+
+/** Send the picture that the first one is compared with. */
+const uploadOther = withMessages(async (file) => {
+  const answer = await (await request("api/pictures", { method: "POST", ...sent(file) })).json();
+  state.other = answer;
+  Object.assign($("other-picture"), { src: answer.shown, alt: `The picture to compare with: ${answer.file}`, hidden: false });
+  $("to-help").textContent = `${answer.file}: the picture that this one should be similar to.`;
+});
 
 function showChosen(source, caption) {
   $("upright").src = source;
@@ -105,7 +107,7 @@ function showChosen(source, caption) {
   $("chosen").hidden = false;
   $("chosen").classList.remove("empty");
   $("chosen-name").textContent = "The picture";
-  $("answers").hidden = !state.panes.some((pane) => pane.pinned) && !state.panes.length;
+  $("answers").hidden = !state.panes.length;
   state.panes.forEach((pane) => { pane.node.hidden = !pane.pinned; });
   markHistory();
 }
@@ -129,6 +131,11 @@ function showCrop({ window: [left, top, right, bottom], file }) {
 function offerClasses(top) {
   $("top").querySelectorAll("label").forEach((label) => label.remove());
   top.forEach((entry, index) => addClass(entry, index === 0));
+  $("top").hidden = !top.length;
+  const boxes = top.some((entry) => entry.box);
+  $("top-name").textContent = boxes ? "What the network finds" : "What the network sees";
+  $("top-help").textContent = boxes ? "The boxes that it is surest of. Choose the one to explain."
+    : "Its most probable classes. Choose the one to explain.";
   offerAgainst();
 }
 
@@ -138,7 +145,10 @@ function addClass(entry, checked) {
   const label = element("label", {}, input, element("span", { textContent: entry.label }),
     element("span", { className: "share", textContent: share }));
   label.dataset.label = entry.label;
+  const takeBox = () => { if (state.scores.some((score) => score.box === "possible" && !score.reason)) box.set(entry.box || null); };
+  input.addEventListener("change", takeBox);
   $("top").append(label);
+  if (checked) takeBox();
 }
 
 function offerAgainst() {
@@ -185,8 +195,9 @@ function closeMatches() {
 
 function choose(entry) {
   const input = [...$("top").querySelectorAll("input")].find((candidate) => Number(candidate.value) === entry.index);
-  if (input) input.checked = true;
+  if (input) input.click();
   else { addClass(entry, true); offerAgainst(); }
+  $("top").hidden = false;
   $("search").value = "";
   searches += 1;
   closeMatches();
@@ -206,7 +217,7 @@ function moveSelection(step) {
 const FIELDS = {
   steps: ["Steps", "More steps find better masks and take longer."],
   samples: ["Masks", "How many masks are tried. More give a clearer map and take longer."],
-  areas: ["Areas", "Shares of the picture: 0.1 is 10 %. There is a mask for each."],
+  areas: ["Areas", "Shares of the picture: 0.1 is 10 %. There is a mask for each. Press a mark to add it, and an area to take it away."],
   game: ["Game", "preserve: what suffices; delete: without what the answer is lost; dual: both at once."],
   layer: ["Layer", "Where in the network the method looks. Later layers have coarser maps."],
 };
@@ -227,25 +238,48 @@ function field(name, value) {
   return isNumber ? Object.assign(input, { min: 1, step: 1 }) : input;
 }
 
+const SCORE_HELP = {
+  "": "What is asked of the class, or of all classes together.",
+  needed: "How strongly the network sees the class in a box that you draw.",
+  possible: "How well the detector finds a box of the class. Without a box, the one that it is surest of.",
+  picture: "How near the network's embeddings of two pictures are.",
+};
+
+const score = () => state.scores.find((entry) => entry.name === $("score").value);
+
+/** Show what the question needs besides the class, and nothing that does not go with it. */
+function offerDetails() {
+  const { of_class: ofClass, against, box: needs, picture } = score();
+  $("top").disabled = $("search").disabled = !ofClass;
+  $("other-class").hidden = !state.scores.some((entry) => entry.of_class && !entry.reason);
+  $("rival").hidden = !against;
+  $("other").hidden = !picture;
+  box.enabled = Boolean(needs);
+  $("score-help").textContent = SCORE_HELP[needs || (picture ? "picture" : "")];
+  $("certify").disabled = !(method().certifies && score().certifies);
+  showStage();
+}
+
 function offerSettings() {
   $("settings").replaceChildren(...Object.entries(method().settings).map(([name, value]) => {
     const [title, help] = FIELDS[name] || [name, ""];
     const input = field(name, value);
     Object.assign(input, { name, id: `setting-${name}` });
     input.setAttribute("aria-describedby", `setting-${name}-help`);
-    return element("div", { className: "row" }, element("label", { htmlFor: input.id, textContent: title }), input,
+    const shown = name === "areas" ? areasField(input, state.limits.areas) : input;
+    return element("div", { className: "row" }, element("label", { htmlFor: input.id, textContent: title }), shown,
       element("p", { className: "help", id: `setting-${name}-help`, textContent: help }));
   }));
   $("more").hidden = !$("settings").children.length;
   $("method-help").textContent = method().help;
   $("smallest").disabled = !method().finds_smallest;
-  $("certify").disabled = !method().certifies;
   $("certify-help").textContent = CERTIFY[method().certifies ? 0 : 1];
+  offerDetails();
 }
 
 function settings() {
   const values = {};
-  for (const input of $("settings").querySelectorAll("input, select")) {
+  for (const input of $("settings").querySelectorAll("input[name], select[name]")) {
     if (input.name === "areas") values.areas = input.value.split(/[\s,;]+/).filter(Boolean).map(Number);
     else if (input.type === "number") values[input.name] = Number(input.value);
     else if (input.value) values[input.name] = input.value;
@@ -255,25 +289,35 @@ function settings() {
 
 const explain = withMessages(async (keep) => {
   const target = $("top").querySelector("input:checked");
-  const against = $("against").value;
+  const against = score().against ? $("against").value : "";
   const question = {
     picture: state.picture.picture,
-    target: Number(target.value),
+    target: score().of_class && target ? Number(target.value) : null,
     against: against === "" ? null : Number(against),
     score: $("score").value,
+    box: score().box ? box.box : null,
+    to: score().picture && state.other ? state.other.picture : null,
     method: $("method").value,
     settings: settings(),
-    certify: $("certify").checked && method().certifies,
+    certify: $("certify").checked && !$("certify").disabled,
     keep,
   };
   const { job } = await (await request("api/jobs", { method: "POST", body: JSON.stringify(question) })).json();
   stop(); // only now, as a refused question changes nothing
-  const name = target.closest("label").dataset.label.split(",")[0];
-  const other = against && $("against").selectedOptions[0].textContent.split(",")[0];
-  const asked = $("score").selectedIndex ? `, ${$("score").selectedOptions[0].textContent}` : "";
-  const pane = new Pane(`${name}${other ? `, not ${other}` : asked}`, method().title, state.picture, job);
+  const pane = new Pane(describe(question, target), method().title, state.picture, job, question.box);
   await follow(job, pane);
 });
+
+/** The question in words, until the server says it. */
+function describe(question, target) {
+  const { title } = score();
+  if (score().picture) return `similarity to ${state.other.file}`;
+  if (!score().of_class || !target) return title;
+  const name = target.closest("label").dataset.label.split(",")[0];
+  if (question.against !== null) return `${name}, not ${$("against").selectedOptions[0].textContent.split(",")[0]}`;
+  if (question.box) return `${name} in a box`;
+  return score().against ? name : `${name}, ${title}`; // only the plain score can be set against another class
+}
 
 async function follow(job, pane) {
   const abort = new AbortController();
@@ -354,7 +398,7 @@ function stop() {
 
 /** An answer: a section of the report, with what can be downloaded. Until it is done, the masks of the search in the same panel. */
 class Pane {
-  constructor(label, methodTitle, picture, job) {
+  constructor(label, methodTitle, picture, job, asked = null) {
     Object.assign(this, { job, picture, title: `${label} · ${methodTitle}`, done: false, pinned: false });
     this.node = $("pane").content.firstElementChild.cloneNode(true);
     this.part = (name) => this.node.querySelector(name);
@@ -362,6 +406,7 @@ class Pane {
     canvas.setAttribute("role", "img");
     const panel = element("article", { className: "panel" }, element("h3", { textContent: methodTitle }),
       element("div", { className: "shown" }, canvas, element("output")));
+    if (asked) panel.append(element("div", { className: "sources" }, maskOf(asked, picture)));
     panel.dataset.views = "overlay";
     panel.dataset.outlined = "";
     const image = element("img", { alt: "" });
@@ -443,8 +488,14 @@ function save(blob, name) {
 function showAnswers(pane = state.panes.at(-1)) {
   state.panes.forEach((other) => { other.node.hidden = other !== pane && !other.pinned; });
   $("answers").hidden = !state.panes.length;
-  $("chosen").hidden = Boolean(state.panes.length);
+  showStage();
   markHistory();
+}
+
+/** Show the chosen picture where there is no answer, and where a box can be drawn on it. */
+function showStage() {
+  const answered = state.panes.some((pane) => !pane.node.hidden);
+  $("chosen").hidden = answered && !box.enabled;
 }
 
 function remove(pane) {
@@ -480,13 +531,17 @@ function markHistory() {
 
 const start = withMessages(async () => {
   const answer = await (await request("api/tabs", { method: "POST" })).json();
-  Object.assign(state, { tab: answer.tab, methods: answer.methods, layers: answer.layers, bytes: answer.limits.bytes });
-  $("model").textContent = `${answer.model}, with its ${answer.classes} classes,`;
+  const { tab, methods, layers, scores, limits } = answer;
+  Object.assign(state, { tab, methods, layers, scores, limits });
+  $("model").textContent = answer.classes ? `${answer.model}, with its ${answer.classes} classes,` : answer.model;
   $("samples").replaceChildren(...answer.samples.map((name) => element("button", {
     onclick: () => addPicture(`api/pictures?sample=${name}`, {}, `samples/${name}`, name),
   }, element("img", { src: `samples/${name}`, alt: `Sample: ${name}` }))));
   $("method").replaceChildren(...answer.methods.map(({ name, title }) => element("option", { textContent: title, value: name })));
-  $("score").replaceChildren(...answer.scores.map(({ name, title }) => element("option", { textContent: title, value: name })));
+  $("score").replaceChildren(...scores.map(({ name, title, reason }) => element("option", {
+    textContent: title, value: name, disabled: Boolean(reason), title: reason,
+  })));
+  $("score").value = scores.find((entry) => !entry.reason).name;
   offerSettings();
   document.body.dataset.ready = "yes";
 });
@@ -516,6 +571,8 @@ $("search").addEventListener("keydown", (event) => {
   }
 });
 $("method").addEventListener("change", offerSettings);
+$("score").addEventListener("change", offerDetails);
+$("to").addEventListener("change", (event) => { if (event.target.files[0]) uploadOther(event.target.files[0]); });
 $("explain").addEventListener("click", () => explain(null));
 $("smallest").addEventListener("click", () => explain(0.9));
 $("stop").addEventListener("click", stop);
