@@ -345,9 +345,11 @@ class Explorer:
             raise RefusedError(404, f"there is no export {kind!r}; choose one of {', '.join(exports.KINDS)}")
         make, row = exports.KINDS[kind], request.query_params.get("row")
         if row is not None:
-            if kind != "coco" or not (row.isdecimal() and len(row) < 6):
-                raise RefusedError(422, "row is the number of a mask for a COCO annotation, from 0 up")
-            make = partial(exports.coco, row=int(row))
+            if kind not in exports.OF_MASKS or not (row.isdecimal() and len(row) < 6):
+                raise RefusedError(
+                    422, f"row is the number of a mask, from 0 up, for one of {', '.join(exports.OF_MASKS)}"
+                )
+            make = partial(make, row=int(row))
         with self._at_once(_client(request)):
             file = await _in(self._exports, make, job.result, self.classifier)
         name = f"attachment; filename*=UTF-8''{quote(file.name, safe='')}"

@@ -453,15 +453,17 @@ class Pane {
   }
 
   offerExports(ofPlaces) {
-    const exports = [["png", "PNG of this view"], ["safetensors", "safetensors"], ["html", "HTML report"]];
-    if (ofPlaces) exports.push(["apng", "animated PNG"], ["gif", "GIF"], ["row", "COCO of this mask"], ["coco", "COCO of all masks"]);
+    const exports = [["png", "PNG of this view"], ["html", "HTML report"], ["safetensors", "safetensors"]];
+    if (ofPlaces) exports.push(["apng", "animated PNG"], ["gif", "GIF"]);
     this.part(".exports").replaceChildren(...exports.filter(([kind]) => kind !== "png" || this.shown.canvas).map(([kind, title]) => element("button", {
       textContent: title,
-      onclick: withMessages(async () => {
-        if (kind === "png") this.savePng();
-        else await download(this.job, kind === "row" ? `coco?row=${this.shown.row()}` : kind);
-      }),
+      onclick: withMessages(async () => { await (kind === "png" ? this.savePng() : download(this.job, kind)); }),
     })));
+    this.part(".annotations").hidden = !ofPlaces;
+    this.part(".download").addEventListener("click", withMessages(() => {
+      const row = this.part(".which").value && `?row=${this.shown.row()}`;
+      return download(this.job, this.part(".format").value + row);
+    }));
   }
 
   savePng() {

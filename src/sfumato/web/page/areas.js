@@ -22,6 +22,7 @@ export function areasField(text, most) {
   const chosen = element("ul", { className: "chosen" });
   chosen.setAttribute("aria-label", "Areas that are chosen");
   const slider = element("input", { type: "range", min: 0, max: STEPS, step: 10, value: stepOf(10), id: `${text.id}-slider` });
+  slider.setAttribute("aria-describedby", text.getAttribute("aria-describedby"));
   const add = element("button", { type: "button" });
   const marks = element("div", { className: "marks" }, ...MARKS.map((area) => {
     const button = element("button", { type: "button", textContent: area === 50 ? "50 %" : area, onclick: () => addArea(area) });
