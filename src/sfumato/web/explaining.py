@@ -24,7 +24,6 @@ from sfumato.methods.extremal import ExtremalPerturbation, check_areas
 from sfumato.methods.extremal_order import ExtremalOrder
 from sfumato.methods.method import Method
 from sfumato.methods.sufficient import smallest
-from sfumato.metrics.likeness import stretched
 from sfumato.model.effects import device_of, hooked
 from sfumato.model.inputs import no_effect
 from sfumato.models import Classifier
@@ -40,9 +39,6 @@ BETWEEN = 0.1
 
 MOST_STEPS, MOST_AREAS, MOST_SAMPLES = 1000, 12, 20_000
 """The largest settings that the page accepts, so that a job ends in time."""
-
-TOP = 12
-"""How many channels are shown."""
 
 AREAS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
 """The areas of methods that have `areas`, unless the page sets them."""
@@ -172,7 +168,6 @@ class Answer:
             "section": str(section(entry, 0, f"answer-{identity}")),
             "title": f"{self.label} · {self.question.title}",
             "masks": is_of_places,
-            "channels": channels(self.result),
         }
 
 
@@ -222,22 +217,6 @@ class StepReporter:
         parametrisation = method.mask.on(self.inputs.shape[2:], self.inputs.device)
         with torch.no_grad():
             return parametrisation.masks(parametrisation.nodes(step.parameters))[:, 0]
-
-
-def channels(result: Attribution) -> list[dict[str, Any]]:
-    """The channels of a layer with the largest weights, each with its map; none for masks of places."""
-    if result.activation is None or result.masks is None:
-        return []
-    groups = result.channel_masks.shape[2]
-    indices, weights = result.channels(min(TOP, groups))
-    activation = result.activation[0].float()
-    size = activation.shape[0] // groups
-    entries = []
-    for index, weight in zip(indices[0].tolist(), weights[0].tolist(), strict=True):
-        group = activation[index * size : (index + 1) * size].sum(0)
-        picture = png(stretched(group.cpu())) if group.ndim == 2 else None
-        entries.append({"index": index, "weight": weight, "map": picture})
-    return entries
 
 
 def title(cls: type[Method]) -> str:

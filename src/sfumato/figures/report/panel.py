@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sfumato.attribution import Attribution
 from sfumato.figures.asked import asked_places
+from sfumato.figures.report.channels import channels
 from sfumato.figures.report.curve import curve
 from sfumato.figures.report.encoding import SMALL_QUALITY, jpeg, png
 from sfumato.figures.report.markup import Html, tag
@@ -119,6 +120,7 @@ class Panel:
             parts.append(_search_sentence(search))
         parts.append(_claims(self.result.about.get(CERTIFICATE)))
         parts.append(_about_table({key: value for key, value in self.result.about.items() if key != CERTIFICATE}))
+        parts.append(channels(self.result, self.picture))
         return tag(
             "article",
             *parts,

@@ -87,6 +87,30 @@
     canvas.setAttribute("aria-label", `${panel.name}, ${view}: ${panel.output.textContent}`);
   }
 
+  /* Each channel of a layer as heat over the pale picture. */
+  function drawChannels(panel) {
+    for (const image of panel.element.querySelectorAll("img[data-role=channel]")) {
+      const canvas = document.createElement("canvas");
+      canvas.width = panel.canvas.width;
+      canvas.height = panel.canvas.height;
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", image.alt);
+      const context = canvas.getContext("2d");
+      const out = context.createImageData(canvas.width, canvas.height);
+      const map = pixels(image, canvas.width, canvas.height);
+      const { picture } = panel;
+      for (let at = 0; at < map.length; at += 4) {
+        const pale = 0.45 * 255 + 0.55 * ((picture[at] + picture[at + 1] + picture[at + 2]) / 3);
+        const cover = 0.85 * Math.sqrt(map[at] / 255);
+        const colour = COLOURS[map[at]];
+        for (let c = 0; c < 3; c++) out.data[at + c] = pale + cover * (colour[c] - pale);
+        out.data[at + 3] = 255;
+      }
+      context.putImageData(out, 0, 0);
+      image.replaceWith(canvas);
+    }
+  }
+
   /* Marks the mask that is shown, in the table, in the curve and in the text. */
   function mark(panel) {
     for (const row of panel.rows) {
@@ -147,6 +171,7 @@
     panel.levels = read(images("level"));
     [panel.asked] = read(images("asked"));
     panel.picture = picture && pixels(picture, canvas.width, canvas.height);
+    if (panel.picture) drawChannels(panel);
     return panel;
   }
 

@@ -441,12 +441,6 @@ class Pane {
     const section = document.importNode(parsed, true); // only in this document its images are loaded
     await Promise.all([...section.querySelectorAll("img")].map((image) => image.decode()));
     this.live(section);
-    this.part(".channels").replaceChildren(...event.channels.map((channel) => {
-      const text = `channel ${channel.index}, ${channel.weight.toFixed(2)}`;
-      const item = element("li", {}, text);
-      if (channel.map) item.prepend(element("img", { src: channel.map, alt: `Where ${text} is active` }));
-      return item;
-    }));
     this.offerExports(event.masks);
     this.part(".keep").hidden = false;
     addToHistory(this);
