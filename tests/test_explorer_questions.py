@@ -101,6 +101,8 @@ def test_a_box_is_written_with_the_keyboard_alone(page_of):
 
 
 def test_a_box_is_drawn_with_a_finger(page_of):
+    from playwright.sync_api import expect
+
     page = page_of(maps(), has_touch=True, viewport={"width": 390, "height": 800})
     page.select_option("#score", "region")
     page.locator("#upright").scroll_into_view_if_needed()
@@ -108,7 +110,7 @@ def test_a_box_is_drawn_with_a_finger(page_of):
     for kind, place in (("touchStart", (24, 16)), ("touchMove", (30, 20)), ("touchMove", (40, 48)), ("touchEnd", None)):
         points = [] if place is None else [dict(zip("xy", at(page, *place), strict=True))]
         touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-    page.wait_for_function("document.querySelector('#box-right').value === '40'", timeout=LONG)
+    expect(page.locator("#box-right")).to_have_value("40")
     assert sides(page) == ["24", "16", "40", "48"]
 
 
@@ -169,3 +171,51 @@ def test_areas_are_added_by_the_slider_and_its_marks_and_taken_away(page_of):
     page.click("#explain")
     finished(page)
     expect(page.locator("table.numbers tbody tr")).to_have_count(3)
+
+
+def explained(page, count, areas):
+    page.fill("#setting-areas", areas)
+    page.click("#explain")
+    finished(page, count)
+
+
+def test_two_answers_of_the_history_stand_side_by_side_at_the_same_area(page_of, tmp_path):
+    from playwright.sync_api import expect
+
+    page = page_of(means())
+    explained(page, 1, "0.1, 0.2, 0.4")
+    page.check("#top label:has-text('green') input")
+    explained(page, 2, "0.1, 0.4")
+    two().rotate(180).save(tmp_path / "turned.png")
+    page.set_input_files("#file", tmp_path / "turned.png")
+    expect(page.locator("#about-crop")).to_contain_text("turned.png: the network sees")
+    explained(page, 3, "0.2, 0.4")
+    expect(page.locator(".pane:visible .file")).to_have_text(["turned.png"])
+
+    ticks = page.locator("#history input")
+    ticks.nth(0).focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")  # the tick of the second answer
+    expect(page.locator(".pane:visible .file")).to_have_text(["two.png", "two.png"])
+    expect(page.locator(".pane:visible h2")).to_have_text(["red", "green"])
+    said = page.locator(".pane:visible output")
+    page.locator(".pane:visible input[type=range]").first.focus()
+    for key, areas in (("Home", ("10", "10")), ("End", ("40", "40")), ("ArrowLeft", ("20", "10"))):  # the nearest area
+        page.keyboard.press(key)
+        for index, area in enumerate(areas):
+            expect(said.nth(index)).to_contain_text(f"{area} % of the picture")
+    page.uncheck("#same-area")
+    page.keyboard.press("Tab")
+    page.locator(".pane:visible input[type=range]").first.focus()
+    page.keyboard.press("End")
+    expect(said.nth(0)).to_contain_text("40 % of the picture")
+    expect(said.nth(1)).to_contain_text("10 % of the picture")
+
+    ticks.nth(2).check()  # the older of the two is let go
+    expect(page.locator(".pane:visible .file")).to_have_text(["two.png", "turned.png"])
+    assert [ticks.nth(index).is_checked() for index in range(3)] == [False, True, True]
+    page.click("#history button:has-text('red')")
+    expect(page.locator(".pane:visible")).to_have_count(1)
+    assert page.locator("#history input:checked").count() == 0

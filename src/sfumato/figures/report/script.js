@@ -183,6 +183,27 @@
     const together = section.querySelector("input[data-role=together]");
     const inversion = section.querySelector("input[data-role=rest]");
     const view = () => (section.querySelector(".controls input[type=radio]:checked") || { value: "heat" }).value;
+    const shown = {
+      /* Shows other masks in the first panel, as images of any size, with a sentence: those of a search that is under way. */
+      show(images, row, sentence) {
+        const [panel] = panels;
+        panel.sets = [images.map((image) => pixels(image, panel.canvas.width, panel.canvas.height))];
+        panel.row = row;
+        panel.output.textContent = sentence;
+        redraw(panel);
+      },
+      /* The number of the mask that is shown. */
+      row: () => panels[0].row,
+      canvas: panels.length ? panels[0].canvas : null,
+      /* Whether there is a slider. */
+      slides: Boolean(panels.length && panels[0].slider),
+      /* The area of the mask that is shown. */
+      area: () => area(panels[0], panels[0].row),
+      /* Shows the mask of the nearest area. */
+      moveTo(wanted) { move(panels[0], nearest(panels[0], wanted)); },
+      /* Is called with the area when somebody moves the slider. */
+      moved: null,
+    };
     const redraw = (panel) => {
       mark(panel);
       draw(panel, view(), inversion !== null && inversion.checked);
@@ -194,6 +215,7 @@
     };
     const select = (panel, row) => {
       move(panel, row);
+      if (panel === panels[0] && shown.moved) shown.moved(area(panel, row));
       if (!together || !together.checked) return;
       for (const other of panels) if (other !== panel && other.slider) move(other, nearest(other, area(panel, row)));
     };
@@ -215,19 +237,7 @@
     for (const control of section.querySelectorAll(".controls input")) control.addEventListener("change", redrawAll);
     redrawAll();
     section.classList.add("live");
-    return {
-      /* Shows other masks in the first panel, as images of any size, with a sentence: those of a search that is under way. */
-      show(images, row, sentence) {
-        const [panel] = panels;
-        panel.sets = [images.map((image) => pixels(image, panel.canvas.width, panel.canvas.height))];
-        panel.row = row;
-        panel.output.textContent = sentence;
-        redraw(panel);
-      },
-      /* The number of the mask that is shown. */
-      row: () => panels[0].row,
-      canvas: panels.length ? panels[0].canvas : null,
-    };
+    return shown;
   }
 
   /* The pictures are in the page, so all are loaded by then. The explorer adds sections later. */

@@ -6,7 +6,7 @@ import { $, element, loadImage } from "./dom.js";
 
 const MOST_ANSWERS = 24; // as many as the server keeps of a tab
 const NARROW = "(max-width: 46rem)";
-const state = { tab: "", picture: null, other: null, methods: [], scores: [], layers: [], job: null, panes: [], limits: {} };
+const state = { tab: "", picture: null, other: null, methods: [], scores: [], layers: [], job: null, panes: [], beside: [], limits: {} };
 const box = new BoxField();
 
 // ---------------------------------------------------------------- requests and messages
@@ -108,8 +108,8 @@ function showChosen(source, caption) {
   $("chosen").classList.remove("empty");
   $("chosen-name").textContent = "The picture";
   $("answers").hidden = !state.panes.length;
-  state.panes.forEach((pane) => { pane.node.hidden = !pane.pinned; });
-  markHistory();
+  state.panes.forEach((pane) => { pane.node.hidden = !state.beside.includes(pane); });
+  arrange();
 }
 
 function hideChosen() {
@@ -399,7 +399,7 @@ function stop() {
 /** An answer: a section of the report, with what can be downloaded. Until it is done, the masks of the search in the same panel. */
 class Pane {
   constructor(label, methodTitle, picture, job, asked = null) {
-    Object.assign(this, { job, picture, title: `${label} · ${methodTitle}`, done: false, pinned: false });
+    Object.assign(this, { job, picture, title: `${label} · ${methodTitle}`, done: false });
     this.node = $("pane").content.firstElementChild.cloneNode(true);
     this.part = (name) => this.node.querySelector(name);
     const canvas = element("canvas", { width: picture.width, height: picture.height });
@@ -414,10 +414,8 @@ class Pane {
     image.dataset.role = "picture";
     this.live(element("section", { className: "query" }, element("h2", { textContent: label }),
       element("div", { className: "sources" }, image), element("div", { className: "panels" }, panel)), picture.seen);
-    this.part(".keep").addEventListener("click", () => {
-      this.pinned = !this.pinned;
-      this.part(".keep").setAttribute("aria-pressed", String(this.pinned));
-    });
+    this.part(".file").textContent = picture.file;
+    this.part(".keep").addEventListener("click", () => { setBeside(this, !state.beside.includes(this)); arrange(); });
     state.panes.push(this);
     $("panes").append(this.node);
   }
@@ -441,6 +439,8 @@ class Pane {
     const section = document.importNode(parsed, true); // only in this document its images are loaded
     await Promise.all([...section.querySelectorAll("img")].map((image) => image.decode()));
     this.live(section);
+    this.slides = event.masks && this.shown.slides;
+    this.shown.moved = (area) => moveOthers(this, area);
     this.offerExports(event.masks);
     this.part(".keep").hidden = false;
     addToHistory(this);
@@ -480,46 +480,84 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-/** Show a pane beside those that are kept, and no other; by default the last one. */
+/** Show a pane, beside the one that is kept; by default the last one. */
 function showAnswers(pane = state.panes.at(-1)) {
-  state.panes.forEach((other) => { other.node.hidden = other !== pane && !other.pinned; });
+  if (state.beside.length > 1 && !state.beside.includes(pane)) setBeside(state.beside[0], false);
+  state.panes.forEach((other) => { other.node.hidden = other !== pane && !state.beside.includes(other); });
   $("answers").hidden = !state.panes.length;
+  arrange();
+}
+
+/** Keep a pane beside others, or not. At most two are kept: then the older one is let go. */
+function setBeside(pane, kept) {
+  state.beside = state.beside.filter((other) => other !== pane);
+  if (kept) state.beside = [...state.beside, pane].slice(-2);
+}
+
+/** Show two answers side by side, once two are chosen. */
+function choosePair(pane, kept) {
+  setBeside(pane, kept);
+  if (state.beside.length === 2) showAnswers(pane);
+  else arrange();
+}
+
+const visible = () => state.panes.filter((pane) => !pane.node.hidden);
+
+/** Bring the page in line with the panes that are seen. */
+function arrange() {
+  const seen = visible();
+  const pair = seen.length === 2 && seen.every((pane) => pane.done && pane.slides);
+  $("panes").classList.toggle("several", seen.length > 1);
+  $("together").hidden = !pair;
+  for (const pane of state.panes) pane.part(".keep").setAttribute("aria-pressed", String(state.beside.includes(pane)));
   showStage();
   markHistory();
+  if (pair) moveOthers(seen[0], seen[0].shown.area());
+}
+
+/** Move the sliders of the other panes that are seen to the same area, if that is wanted. */
+function moveOthers(pane, area) {
+  if ($("together").hidden || !$("same-area").checked) return;
+  for (const other of visible()) if (other !== pane) other.shown.moveTo(area);
 }
 
 /** Show the chosen picture where there is no answer, and where a box can be drawn on it. */
 function showStage() {
-  const answered = state.panes.some((pane) => !pane.node.hidden);
-  $("chosen").hidden = answered && !box.enabled;
+  $("chosen").hidden = visible().length > 0 && !box.enabled;
 }
 
 function remove(pane) {
   if (pane.done || !state.panes.includes(pane)) return;
   pane.node.remove();
+  setBeside(pane, false);
   state.panes = state.panes.filter((other) => other !== pane);
   showAnswers(); // the last answer is seen again
 }
 
 function addToHistory(pane) {
-  pane.entry = element("li", {}, element("button", { textContent: pane.title, onclick: () => { showAnswers(pane); scrollToAnswer(); } }));
+  const open = element("button", { textContent: pane.title, onclick: () => { state.beside = []; showAnswers(pane); scrollToAnswer(); } });
+  const tick = element("input", { type: "checkbox", onchange: () => choosePair(pane, tick.checked) });
+  tick.setAttribute("aria-label", `Side by side: ${pane.title}, ${pane.picture.file}`);
+  pane.entry = element("li", {}, tick, open, element("span", { className: "small", textContent: pane.picture.file }));
+  Object.assign(pane, { open, tick });
   $("history").querySelector("ol").append(pane.entry);
   const done = state.panes.filter((other) => other.done);
   for (const oldest of done.slice(0, Math.max(0, done.length - MOST_ANSWERS))) {
     oldest.entry.remove();
     oldest.node.remove();
+    setBeside(oldest, false);
     state.panes = state.panes.filter((other) => other !== oldest);
   }
-  markHistory();
+  arrange();
 }
 
 function markHistory() {
-  const done = state.panes.filter((pane) => pane.done);
+  const done = state.panes.filter((pane) => pane.entry);
   $("history").hidden = done.length < 2 && !done.some((pane) => pane.node.hidden);
   for (const pane of done) {
-    const button = pane.entry?.firstElementChild;
-    if (pane.node.hidden) button?.removeAttribute("aria-current");
-    else button?.setAttribute("aria-current", "true");
+    pane.tick.checked = state.beside.includes(pane);
+    if (pane.node.hidden) pane.open.removeAttribute("aria-current");
+    else pane.open.setAttribute("aria-current", "true");
   }
 }
 
@@ -572,6 +610,7 @@ $("to").addEventListener("change", (event) => { if (event.target.files[0]) uploa
 $("explain").addEventListener("click", () => explain(null));
 $("smallest").addEventListener("click", () => explain(0.9));
 $("stop").addEventListener("click", stop);
+$("same-area").addEventListener("change", arrange);
 // The server forgets the tab at once. A page that comes back from the browser's memory begins anew.
 window.addEventListener("pagehide", () => {
   if (state.tab) fetch("api/tab", { method: "DELETE", keepalive: true, headers: { "x-sfumato": state.tab } }).catch(() => {});
