@@ -146,11 +146,10 @@ LARGEST = 1e6
 
 def offered(classifier: Classifier) -> list[dict[str, Any]]:
     """What the page offers to ask, with what each question needs; and why, if this network cannot be asked it."""
-    maps = has_maps(classifier)
     entries = []
     for name, title in SCORES.items():
         reason = refusal(name, classifier, SPELLING)
-        if name == REGION and not reason and maps is False:
+        if name == REGION and not reason and has_maps(classifier) is False:
             reason = NO_MAPS
         entries.append(
             {

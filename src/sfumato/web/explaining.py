@@ -118,9 +118,8 @@ class Question:
         answer = Answer(self, asked, picture, result)
         event = {"type": DONE, **answer.event(classifier, job.name), **warning}
         job.result = answer
-        job.memory = (
-            picture.memory + memory(result) + sum(len(text) for text in event.values() if isinstance(text, str))
-        )
+        pictures = picture.memory + (0 if self.wanted.to is None else self.wanted.to.memory)
+        job.memory = pictures + memory(result) + sum(len(text) for text in event.values() if isinstance(text, str))
         return event
 
     def _certificate(

@@ -6,7 +6,7 @@ import { $, element, loadImage } from "./dom.js";
 
 const MOST_ANSWERS = 24; // as many as the server keeps of a tab
 const NARROW = "(max-width: 46rem)";
-const state = { tab: "", picture: null, other: null, methods: [], scores: [], layers: [], job: null, panes: [], beside: [], limits: {} };
+const state = { tab: "", picture: null, other: null, methods: [], scores: [], layers: [], job: null, panes: [], beside: [], choosing: false, limits: {} };
 const box = new BoxField();
 
 // ---------------------------------------------------------------- requests and messages
@@ -107,6 +107,7 @@ function showChosen(source, caption) {
   $("chosen").hidden = false;
   $("chosen").classList.remove("empty");
   $("chosen-name").textContent = "The picture";
+  state.choosing = true;
   $("answers").hidden = !state.panes.length;
   state.panes.forEach((pane) => { pane.node.hidden = !state.beside.includes(pane); });
   arrange();
@@ -482,6 +483,7 @@ function save(blob, name) {
 
 /** Show a pane, beside the one that is kept; by default the last one. */
 function showAnswers(pane = state.panes.at(-1)) {
+  state.choosing = false;
   if (state.beside.length > 1 && !state.beside.includes(pane)) setBeside(state.beside[0], false);
   state.panes.forEach((other) => { other.node.hidden = other !== pane && !state.beside.includes(other); });
   $("answers").hidden = !state.panes.length;
@@ -521,9 +523,9 @@ function moveOthers(pane, area) {
   for (const other of visible()) if (other !== pane) other.shown.moveTo(area);
 }
 
-/** Show the chosen picture where there is no answer, and where a box can be drawn on it. */
+/** Show the chosen picture where it is new or has no answer, and where a box can be drawn on it. */
 function showStage() {
-  $("chosen").hidden = visible().length > 0 && !box.enabled;
+  $("chosen").hidden = visible().length > 0 && !box.enabled && !state.choosing;
 }
 
 function remove(pane) {
