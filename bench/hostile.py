@@ -227,10 +227,10 @@ def questions(target: Target, chance: random.Random) -> None:
     for score in ("region", "box", "similarity", "regression", "entropy", "logit"):
         for box in boxes:
             post(target, tab, {**good, "score": score, "box": box})
-        for other in (picture, "x", 0, [picture], {"to": picture}, None):
-            follow(
-                target, tab, {**good, "score": score, "to": other, "box": None if score != "region" else [0, 0, 9, 9]}
-            )
+        details = {"to": picture, "box": [0, 0, 9, 9] if score == "region" else None}
+        follow(target, tab, {**good, "score": score, "method": "Gradient", "settings": {}, **details})
+    for other in ("x", 0, [picture], {"to": picture}, None, "x" * 5000):
+        post(target, tab, {**good, "score": "similarity", "to": other})
     for setting in ("steps", "samples", "areas", "game", "layer", "seed", "counts", "perturbation", "__class__"):
         for value in values:
             post(target, tab, {**good, "settings": {**good["settings"], setting: value}})  # type: ignore[dict-item]
@@ -342,7 +342,7 @@ def exports(target: Target, chance: random.Random) -> None:
     question = {
         "picture": picture,
         "target": 1,
-        "settings": {"steps": 2, "areas": [index / 13 for index in range(1, 13)]},
+        "settings": {"steps": 2, "areas": [0.1, 0.2, 0.4, 0.6]},
     }
     job = json.loads(target.ask("POST", "/api/jobs", json.dumps(question).encode(), x_sfumato=tab)[1])["job"]
     target.ask("GET", f"/api/jobs/{job}/events", x_sfumato=tab)

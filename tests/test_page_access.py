@@ -128,3 +128,20 @@ def test_everything_has_a_name_headings_are_in_order_and_the_keyboard_reaches_al
         visited[here[0]] = here[1:]
     assert [html for shown, html in visited.values() if not shown] == []  # the focus is seen
     assert len(visited) == page.evaluate(FIELDS)
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(page_of, scheme):  # noqa: F811
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
+    page = page_of(maps(), color_scheme=scheme)
+    page.select_option("#score", "region")
+    for side, value in zip(("left", "top", "right", "bottom"), (24, 16, 40, 48), strict=True):
+        page.fill(f"#box-{side}", str(value))
+    assert axe.run(page).response["violations"] == []
+    for count in (1, 2):  # the same question twice
+        page.click("#explain")
+        finished(page, count)
+    page.check("#history li:nth-child(1) input")
+    page.check("#history li:nth-child(2) input")
+    assert axe.run(page).response["violations"] == []

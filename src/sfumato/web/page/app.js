@@ -397,10 +397,12 @@ function stop() {
 
 // ---------------------------------------------------------------- the answers
 
+let made = 0;
+
 /** An answer: a section of the report, with what can be downloaded. Until it is done, the masks of the search in the same panel. */
 class Pane {
   constructor(label, methodTitle, picture, job, asked = null) {
-    Object.assign(this, { job, picture, title: `${label} · ${methodTitle}`, done: false });
+    Object.assign(this, { job, picture, title: `${label} · ${methodTitle}`, done: false, number: ++made });
     this.node = $("pane").content.firstElementChild.cloneNode(true);
     this.part = (name) => this.node.querySelector(name);
     const canvas = element("canvas", { width: picture.width, height: picture.height });
@@ -439,6 +441,11 @@ class Pane {
     const parsed = new DOMParser().parseFromString(event.section, "text/html").body.firstElementChild;
     const section = document.importNode(parsed, true); // only in this document its images are loaded
     await Promise.all([...section.querySelectorAll("img")].map((image) => image.decode()));
+    // Several answers may have the same question and method, and each part needs a name of its own.
+    const name = `answer ${this.number}`;
+    section.removeAttribute("aria-labelledby");
+    section.setAttribute("aria-label", `${this.title}, ${name}`);
+    for (const part of section.querySelectorAll("[role=region]")) part.setAttribute("aria-label", `${part.ariaLabel}, ${name}`);
     this.live(section);
     this.slides = event.masks && this.shown.slides;
     this.shown.moved = (area) => moveOthers(this, area);
