@@ -1,6 +1,8 @@
 """What the page asks besides the score of a class: a region, a box, a similarity, a number; and what it refuses."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +14,10 @@ pytest.importorskip("httpx2", reason="the test client of starlette needs httpx2"
 from starlette.testclient import TestClient
 from test_questions_command import PLAIN, Means, embedder, maps, means, squares
 from test_web import HOST, LOCAL, encoded, handed_in, heard, opened
+from typer.testing import CliRunner
 
 import sfumato
+from sfumato import cli
 from sfumato.web.app import Explorer
 from sfumato.web.asking import SCORES, corners, offered
 from sfumato.web.warm_up import warm_up
@@ -199,3 +203,23 @@ def test_a_picture_of_another_tab_is_not_compared_with(page_of):
     page = page_of(means())
     other = handed_in(page.client, opened(page.client), encoded(two())).json()["picture"]
     assert "is not here any more" in page.refusal(score="similarity", to=other)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "passed"),
+    [
+        (squares, ["--labels", "names.txt"], ("asked:model", None, Path("names.txt"), False)),
+        (embedder, ["--embeddings"], ("asked:model", None, None, True)),
+    ],
+)
+def test_serve_takes_detectors_and_embedders(monkeypatch, model, options, passed):
+    pytest.importorskip("uvicorn", reason="the page is served by uvicorn")
+    loaded, served = [], []
+    monkeypatch.setattr("sfumato.models.load", lambda *given: loaded.append(given) or model())
+    monkeypatch.setattr(
+        "sfumato.web.slow_clients.server", lambda app: SimpleNamespace(run=lambda **_: served.append(app))
+    )
+    run = CliRunner().invoke(cli.app, ["serve", "--port", "0", "--model", "asked:model", *options])
+    assert run.exit_code == 0, run.output
+    assert loaded == [passed]
+    assert len(served) == 1
