@@ -257,7 +257,8 @@ def test_masks_that_change_nothing_are_said_to_be_such(client, tab, question):
 
 
 def test_channels_of_a_layer(client, tab):
-    _, done = ended(client, tab, method="ExtremalChannels", settings={"steps": 2, "counts": [1, 3]})
+    noise = encoded(Image.effect_noise((40, 40), 80).convert("RGB"))
+    _, done = ended(client, tab, content=noise, method="ExtremalChannels", settings={"steps": 2, "counts": [1, 3]})
     assert done["type"] == "done", done
     assert len(shown(done, "channel")) == 6
     assert done["section"].count('class="crop"') == 6
