@@ -216,9 +216,21 @@ def questions(target: Target, chance: random.Random) -> None:
         ["a"],
         0.5,
     ]
-    for key in ("picture", "target", "against", "method", "settings", "keep", "certify"):
+    for key in ("picture", "target", "against", "method", "settings", "keep", "certify", "score", "box", "to"):
         for value in values:
             post(target, tab, {**good, "certify": False, key: value})
+    boxes: list[Any] = [
+        [0, 0, 1, 1], [-1e6, -1e6, 1e6, 1e6], [59, 39, 60, 40], [1e-9, 0, 2e-9, 1], [5, 5, 5, 5], [9, 9, 1, 1],
+        [1e308, 0, 2e308, 1], [0, 0, 10**30, 1], [True, False, True, True], ["0", "0", "9", "9"], [[0], 0, 1, 1],
+        [0, 0, 1], [0, 0, 1, 1, 1], {"left": 0}, "0,0,1,1", [None] * 4, [0] * 5000,
+    ]  # fmt: skip
+    for score in ("region", "box", "similarity", "regression", "entropy", "logit"):
+        for box in boxes:
+            post(target, tab, {**good, "score": score, "box": box})
+        details = {"to": picture, "box": [0, 0, 9, 9] if score == "region" else None}
+        follow(target, tab, {**good, "score": score, "method": "Gradient", "settings": {}, **details})
+    for other in ("x", 0, [picture], {"to": picture}, None, "x" * 5000):
+        post(target, tab, {**good, "score": "similarity", "to": other})
     for setting in ("steps", "samples", "areas", "game", "layer", "seed", "counts", "perturbation", "__class__"):
         for value in values:
             post(target, tab, {**good, "settings": {**good["settings"], setting: value}})  # type: ignore[dict-item]
@@ -233,6 +245,13 @@ def questions(target: Target, chance: random.Random) -> None:
         b'{"target": 1e999}',
     ):
         target.ask("POST", "/api/jobs", text, x_sfumato=tab)
+
+
+def follow(target: Target, tab: str, question: dict[str, Any]) -> None:
+    """Ask a question, and wait for the end of the job that comes of it."""
+    status, body = target.ask("POST", "/api/jobs", json.dumps(question).encode(), x_sfumato=tab)
+    if status == "201":
+        target.ask("GET", f"/api/jobs/{json.loads(body)['job']}/events", x_sfumato=tab)
 
 
 def post(target: Target, tab: str, question: dict[str, Any]) -> None:
@@ -323,11 +342,14 @@ def exports(target: Target, chance: random.Random) -> None:
     question = {
         "picture": picture,
         "target": 1,
-        "settings": {"steps": 2, "areas": [index / 13 for index in range(1, 13)]},
+        "settings": {"steps": 2, "areas": [0.1, 0.2, 0.4, 0.6]},
     }
     job = json.loads(target.ask("POST", "/api/jobs", json.dumps(question).encode(), x_sfumato=tab)[1])["job"]
     target.ask("GET", f"/api/jobs/{job}/events", x_sfumato=tab)
-    kinds = ("coco?row=3", "coco?row=99", "coco?row=x", "html", "gif", "apng", "safetensors", "exe", "")
+    kinds = ("coco", "labelme", "cvat", "masks", "html", "gif", "apng", "safetensors", "exe", "", "gif?row=1")
+    kinds += tuple(
+        f"{kind}?row={row}" for kind in kinds[:4] for row in ("3", "99", "-1", "x", "9" * 5000, "%00", "1&row=2")
+    )
     together(
         [lambda kind=kind: target.ask("GET", f"/api/jobs/{job}/export/{kind}", x_sfumato=tab) for kind in kinds * 2]
     )  # type: ignore[misc]

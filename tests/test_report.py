@@ -753,3 +753,31 @@ def test_a_page_is_plain_text_whose_style_is_as_it_was_given():
     assert type(content) is str
     assert style in content
     assert "<h1>a &lt; b</h1>" in content
+
+
+def test_the_strongest_channels_are_heat_with_the_part_where_each_is_most_active():
+    picture = torch.zeros(1, 3, 20, 20)
+    picture[0, 0, :8, 12:] = 1  # a red corner
+    activation = torch.zeros(1, 3, 5, 5)
+    activation[0, 1, 0, 4] = 2  # channel 1 is active in this corner, and channel 0 everywhere alike
+    activation[0, 0] = 1
+    masks = torch.tensor([[0.0, 1, 0], [1.0, 1, 0]])[None, :, :, None, None]
+    result = Attribution(
+        map=torch.zeros(1, 1, 5, 5), masks=masks, activation=activation, achieved=masks.flatten(2).mean(2)
+    )
+    page = report.html(result, picture)
+    listed = page.partition('<ol class="channels">')[2].partition("</ol>")[0]
+    assert re.findall(r"channel (\d)<br>weight ([\d.]+)", listed) == [("1", "1.00"), ("0", "0.50"), ("2", "0.00")]
+    heats = re.findall(r'<img src="([^"]*)" alt="Where channel (\d) is active" data-role="channel">', listed)
+    assert [channel for _, channel in heats] == ["1", "0", "2"]
+    first = pixels_of(heats[0][0])
+    assert first[0, -1] == 255
+    assert first[-1, 0] == 0
+    (crop,) = re.findall(r'<img src="([^"]*)" alt="The part where channel 1 is most active" class="crop">', listed)
+    assert pixels_of(crop).shape == (8, 8, 3)
+    assert pixels_of(crop)[..., 0].min() > 200  # the corner, and nothing else
+    assert listed.count('class="crop"') == 1  # a channel that is the same everywhere is nowhere most active
+
+
+def pixels_of(address):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))

@@ -29,11 +29,13 @@ from sfumato import cli
 from sfumato.attribution import Attribution
 from sfumato.methods import ExtremalPerturbation
 from sfumato.models import Classifier, Preparation
+from sfumato.models.questions import Asked
 from sfumato.scores import Logit
 from sfumato.settings import as_json
 from sfumato.web import app as answers
 from sfumato.web import explaining, exports, guard, jobs, tabs, uploads, warm_up
 from sfumato.web.app import Explorer
+from sfumato.web.asking import Wanted
 from sfumato.web.guard import Hosts
 from sfumato.web.jobs import MOST_JOBS, MOST_OF_CLIENT, BusyError, CancelledError, Job, JobQueue
 from sfumato.web.tabs import JOBS, OF_CLIENT, PICTURES, TABS, TabPicture, Tabs
@@ -41,7 +43,7 @@ from sfumato.web.tabs import JOBS, OF_CLIENT, PICTURES, TABS, TabPicture, Tabs
 HOST = "127.0.0.1:8765"
 LOCAL = Hosts.of("127.0.0.1")
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # given, not bound
-QUESTION = explaining.Question(ExtremalPerturbation(), "Extremal perturbations", Logit(0), 0, "red", None)
+QUESTION = explaining.Question(ExtremalPerturbation(), "Extremal perturbations", Wanted("logit", 0))
 LONG = 600  # seconds, for a machine that is busy
 
 
@@ -255,9 +257,11 @@ def test_masks_that_change_nothing_are_said_to_be_such(client, tab, question):
 
 
 def test_channels_of_a_layer(client, tab):
-    _, done = ended(client, tab, method="ExtremalChannels", settings={"steps": 2, "counts": [1, 3]})
+    noise = encoded(Image.effect_noise((40, 40), 80).convert("RGB"))
+    _, done = ended(client, tab, content=noise, method="ExtremalChannels", settings={"steps": 2, "counts": [1, 3]})
     assert done["type"] == "done", done
-    assert len(done["channels"]) == 6
+    assert len(shown(done, "channel")) == 6
+    assert done["section"].count('class="crop"') == 6
     assert done["masks"] is False
 
 
@@ -329,7 +333,7 @@ def test_a_contrast_is_another_score(client, tab):
     [
         ("logit", "red", "logit"),
         ("probability", "red, its probability", "probability"),
-        ("entropy", "how undecided the network is", "undecided"),
+        ("entropy", "how undecided the network is (entropy)", "undecided"),
     ],
 )
 def test_what_is_asked_of_a_class_may_be_chosen(client, tab, score, title, words):
@@ -344,7 +348,10 @@ def test_what_is_asked_of_a_class_may_be_chosen(client, tab, score, title, words
     ("question", "said"),
     [
         ({"target": 3}, "target is the index of one of the 3 classes; got 3"),
-        ({"score": "luck"}, "score is one of logit, probability, log-odds, sigmoid, entropy; got 'luck'"),
+        (
+            {"score": "luck"},
+            "score is one of logit, probability, log-odds, sigmoid, region, box, similarity, regression, entropy; got 'luck'",
+        ),
         ({"score": "entropy", "against": 1}, "two classes are compared by their logits"),
         ({"score": "entropy", "certify": True}, "only explanations of a class can be tested"),
         ({"target": "red"}, "target is the index"),
@@ -423,7 +430,9 @@ def test_an_animation_shows_what_the_network_saw(game):
     masks[..., :4] = 1
     about = {"method": as_json(ExtremalPerturbation(game=game))}
     result = Attribution(map=torch.zeros(1, 1, 32, 32), masks=masks, about=about)
-    found = explaining.Answer(QUESTION, TabPicture("noise", b"", classifier().prepare(noise)[None]), result)
+    found = explaining.Answer(
+        QUESTION, Asked(0, Logit(0), "red"), TabPicture("noise", b"", classifier().prepare(noise)[None]), result
+    )
     file = exports.animation("PNG", "image/apng", found, classifier())
     seen, whole = (np.asarray(frame.copy()) for frame in ImageSequence.Iterator(Image.open(io.BytesIO(file.content))))
     same = [np.array_equal(seen[:, columns], whole[:, columns]) for columns in (slice(12), slice(20, 32))]

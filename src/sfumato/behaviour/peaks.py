@@ -1,5 +1,6 @@
 """Where in pictures the channels of a layer have their largest activation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,22 @@ from sfumato.space.smoothing import gaussian_blur
 
 AROUND = 0.1
 """The width of the surroundings of a place, as a fraction of the shorter side."""
+
+
+SQUARE = 0.4
+"""The side of the part of a picture that is shown around a place, as a share of the picture's shorter side."""
+
+
+def square_around(
+    picture: Float[Tensor, "3 H W"], place: Sequence[float], side: float = SQUARE
+) -> Float[Tensor, "3 s s"]:
+    """The square around a place, in fractions of the height and the width, within the picture."""
+    size = max(1, round(side * min(picture.shape[1:])))
+    top, left = (
+        min(max(int(middle * length - size / 2 + 0.5), 0), length - size)
+        for middle, length in zip(place, picture.shape[1:], strict=True)
+    )
+    return picture[:, top : top + size, left : left + size]
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from sfumato.about import versions
-from sfumato.behaviour.peaks import Peaks, peaks_of
+from sfumato.behaviour.peaks import SQUARE, Peaks, peaks_of, square_around
 from sfumato.behaviour.records import Record, Records, check_describable
 from sfumato.data.pictures import AnyPath, find, read
 from sfumato.layers.axes import Axes
@@ -105,7 +105,7 @@ class ClassChannels:
         weights, indices = self.mean.sort(descending=True, stable=True)
         return indices[:count], weights[:count]
 
-    def crops(self, channel: int, count: int, side: float = 0.4) -> list[Crop]:
+    def crops(self, channel: int, count: int, side: float = SQUARE) -> list[Crop]:
         """The parts of `count` different pictures around the peaks of a channel or group, the largest activation first.
 
         They are cut from the pictures as the network sees them: squares of `side` times the shorter side, around the peak and
@@ -132,12 +132,7 @@ class ClassChannels:
 
     def _crop(self, path: Path, place: list[float], activation: float, side: float) -> Crop:
         picture = self.classifier.restore(self.classifier.prepare(read(path)))
-        size = max(1, round(side * min(picture.shape[1:])))
-        top, left = (
-            min(max(int(middle * length - size / 2 + 0.5), 0), length - size)
-            for middle, length in zip(place, picture.shape[1:], strict=True)
-        )
-        square = picture[:, top : top + size, left : left + size].permute(1, 2, 0)
+        square = square_around(picture, place, side).permute(1, 2, 0)
         return Crop(path, Image.fromarray((square * 255).round().byte().cpu().numpy()), activation)
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ from sfumato.cli.evidence import Wanted, bundled
 from sfumato.cli.masks import explain_with_masks
 from sfumato.cli.outputs import Overwrite, Resume
 from sfumato.cli.queries import BatchSize, Request, prepared
-from sfumato.cli.questions import OTHERS, Details, check_score
+from sfumato.cli.questions import Details, check_score
 
 
 def explain(
@@ -140,6 +140,7 @@ def explain(
     with reporting_errors():
         from sfumato.data import labels as names_of_classes
         from sfumato.games import GAMES
+        from sfumato.models.questions import OTHERS
         from sfumato.scores import AUTO as AUTO_LINK
         from sfumato.scores import OF_A_CLASS, SIGMOID, link_of_meaning
         from sfumato.settings import as_json

@@ -13,7 +13,7 @@ from sfumato.cli.errors import FAILED, SOME_FAILED, print_error
 from sfumato.cli.files import results_in, writable
 from sfumato.cli.naming import check_count
 from sfumato.cli.outputs import MADE_FROM, Outputs, digest_of, made_from
-from sfumato.cli.questions import SIMILARITY, Asked, Details, Question, question
+from sfumato.cli.questions import Details, question
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sfumato.models import Classifier
+    from sfumato.models.questions import Asked, Question
 
 ON_GPU, ON_CPU = 8, 1
 """How many queries go through the model together. On the CPU, several take about as long as one after the other, and the
@@ -73,7 +74,7 @@ class Query:
     source: Path
     picture: "Image"
     inputs: "Tensor"
-    asked: Asked
+    asked: "Asked"
     stem: str
     """The beginning of the names of its files."""
     made_from: Mapping[str, Any] = field(default_factory=dict)
@@ -132,7 +133,7 @@ class Task:
     targets: Sequence[int]
     """The targets of all pictures. Without any, the target of a picture is its top class."""
     device: "torch.device"
-    question: Question
+    question: "Question"
     failed: int = 0
     """How many pictures could not be used."""
     written: int = 0
@@ -237,7 +238,7 @@ class Task:
             return
         picture = pictures.read(path)
         inputs = self.classifier.prepare(picture)
-        for asked in self.question.ask(picture, inputs, targets):
+        for asked in self.question.ask(picture.size, inputs, targets):
             if not self.targets and outputs.is_done(path, asked.target, digest):
                 self.skipped += 1
                 return
@@ -270,6 +271,7 @@ def prepared(request: Request, link: str = "auto") -> Iterator[Task]:
 def _task(request: Request, link: str) -> Task:
     from sfumato import models
     from sfumato.data import pictures
+    from sfumato.models.questions import SIMILARITY
 
     device = choose(request.device)
     embeds = request.score == SIMILARITY

@@ -103,6 +103,13 @@ class ResultFile:
         path = self.about.get("picture")
         return Path(path) if isinstance(path, str) else None
 
+    @property
+    def digest(self) -> str:
+        """The hash of the picture's file, if it is known; else empty."""
+        made_from = self.about.get("made_from")
+        digest = made_from.get("picture") if isinstance(made_from, Mapping) else None
+        return digest if isinstance(digest, str) else ""
+
     def label(self, classifier: "Classifier | None" = None, names: Sequence[str] | None = None) -> str:
         """What was asked: a class, named by `names`, the summary, the score or the classifier; or another question."""
         from sfumato.figures.report.results import target_name
@@ -156,20 +163,28 @@ class Pictures:
         if isinstance(classifier, str):
             return None, None, classifier
         try:
-            inputs = classifier.prepare(self._read(path, file.path.parent))[None]
+            inputs = classifier.prepare(self._read(path, file))[None]
         except ValueError as error:
             return None, classifier, f"The picture is not shown: {error}"
         if inputs.shape[2:] != file.result.map.shape[2:] and file.result.masks is not None:
             return None, classifier, "The picture is not shown: the model takes it in another size than the masks have."
         return inputs, classifier, ""
 
-    def _read(self, path: Path, folder: Path) -> Any:
-        """Read the picture; if a file names one that is not there, look in the file's folder."""
+    def _read(self, path: Path, file: ResultFile) -> Any:
+        """Read the picture. If a file names one that is not there, or is another one there, look in the file's folder.
+
+        Raises `ValueError` if it cannot be read, or if the file knows the hash of its picture and this is another one.
+        """
+        from sfumato.cli.outputs import digest_of
         from sfumato.data.pictures import read
 
-        if self.picture is None and not path.exists() and (folder / path.name).exists():
-            path = folder / path.name
-        return read(path)
+        if self.picture is not None:
+            return read(path)
+        places = [place for place in (path, file.path.parent / path.name) if place.exists()]
+        fitting = [place for place in places if file.digest in ("", digest_of(place))]
+        if places and not fitting:
+            raise ValueError(f"{str(places[0])!r} is not the picture that was explained; its content has changed")
+        return read(fitting[0] if fitting else path)
 
     def _classifier(self, name: str, checkpoint_path: Any) -> "Classifier | str":
         """The model, with the weights that a file names if they are there; or the reason why there is none."""

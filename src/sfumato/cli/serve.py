@@ -9,8 +9,7 @@ import typer
 
 from sfumato.cli.device import AUTO, Device, choose, in_words, place
 from sfumato.cli.errors import reporting_errors
-from sfumato.cli.naming import Checkpoint, Model
-from sfumato.cli.questions import check_has_classes
+from sfumato.cli.naming import Checkpoint, Labels, Model
 from sfumato.cli.tables import console
 
 
@@ -34,6 +33,13 @@ def serve(
         ),
     ] = None,
     device: Device = AUTO,
+    labels: Labels = None,
+    embeddings: Annotated[
+        bool,
+        typer.Option(
+            "--embeddings", help="Load the model for its embeddings, without its classifier, to compare pictures."
+        ),
+    ] = False,
 ) -> None:
     """Serve a page that shows what a network needs to see; Ctrl-C ends it."""
     with reporting_errors():
@@ -54,8 +60,7 @@ def serve(
         with _listen(host, port) as listener:
             port = listener.getsockname()[1]
             chosen = choose(device)
-            classifier = models.load(model, checkpoint)
-            check_has_classes(classifier, "the page")
+            classifier = models.load(model, checkpoint, labels, embeddings)
             place(classifier.net, chosen)
             warm_up(classifier)
             where = in_words(chosen, device)

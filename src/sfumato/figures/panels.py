@@ -181,6 +181,14 @@ def positive(saliency: Float[Tensor, "1 1 *L"], picture: Float[Tensor, "3 H W"])
     return (values / values.quantile(BRIGHTEST).clamp(min=1e-12)).clamp(max=1)
 
 
+def channel_map(result: Attribution, index: int, groups: int) -> Float[Tensor, "1 1 *L"]:
+    """The output of a channel of the result's layer, or the mean over a group of channels, of `groups` in all."""
+    activation = result.activation
+    assert activation is not None  # noqa: S101  # for the type checker: masks of channels come with it
+    size = activation.shape[1] // groups
+    return activation[:, index * size : (index + 1) * size].detach().float().mean(1, keepdim=True)
+
+
 @dataclass(frozen=True, eq=False)
 class Coloured:
     """A map in the range of its colours: [0, 1], or [-1, 1] if it is signed."""

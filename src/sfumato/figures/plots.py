@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sfumato.attribution import Attribution
 from sfumato.data.pictures import rgb
+from sfumato.figures.asked import asked_places, mark
 from sfumato.figures.certificates import certificate
 from sfumato.figures.panels import (
     BOUND,
@@ -111,6 +112,8 @@ def figure(
         headings = _headings(result, query, probabilities, at_most)
         return masks_of_slices(masks, frames(picture, masks.shape[2:]), headings, title)
     view = scene(picture, masks.shape[2:], classifier)
+    asked = asked_places(result, masks.shape[2:], query)
+    name = _picture_name(view, asked)
     parts = 1 - masks if deletes(result) else masks
     perturbed, note = _perturb(result, parts, _seen(view, picture, classifier), classifier, perturbation)
     masks, parts = view.lay(masks), view.lay(parts)
@@ -124,7 +127,7 @@ def figure(
     if alternatives:
         headings = [f"{heading}\n{what}" for heading, what in zip(headings, _alternatives(result, query), strict=True)]
     headings = _fit(headings, cell[0])
-    top = _head([*headings, view.name]) + (0.3 if title else 0)
+    top = _head([*headings, name]) + (0.3 if title else 0)
     notes = textwrap.wrap(note, round(LETTERS * (len(masks) * cell[0] + GAP))) if perturbed is not None else [""]
     between = GAP + LINE * max(1, len(notes))  # between the parts on black and the perturbed pictures
     size = (MARGIN + left + len(masks) * (cell[0] + GAP) + 0.1, top + 3 * cell[1] + GAP + between + 0.1)
@@ -132,12 +135,14 @@ def figure(
     place = partial(add_axes, canvas)
     canvas.suptitle(title, x=MARGIN / size[0], y=1 - 0.1 / size[1], ha="left", va="top", fontsize=12, weight="bold")
     axes = show(place(MARGIN, top, left, cell[1]), view.picture)
-    axes.set_title(view.name, fontsize=SMALL)
+    axes.set_title(name, fontsize=SMALL)
     view.frame(axes)
+    mark(axes, view, asked)
     for column, (mask, part, heading) in enumerate(zip(masks, parts, headings, strict=True)):
         x = MARGIN + left + GAP + column * (cell[0] + GAP)
         shown = overlay(place(x, top, *cell), view.picture, mask[0])
         shown.set_title(heading, fontsize=SMALL)
+        mark(shown, view, asked)
         if alternatives and result.alternatives is not None:
             for index, found in enumerate(view.lay(result.alternatives[query, column].float().cpu())[:, 0]):
                 shown.contour(found.numpy(), levels=[0.5], colors=[LINES[index % len(LINES)]], linewidths=1.0)
@@ -203,14 +208,17 @@ def overview(
     if foot:
         canvas.text(0.1 / size[0], 0.1 / size[1], WORTH, fontsize=SMALL, va="bottom")
     y = 0.0
-    for row, view, title, headings, height in zip(masks, views, titles, rows, heights, strict=True):
+    for result, row, view, title, headings, height in zip(results, masks, views, titles, rows, heights, strict=True):
         y += head
         cells = [add_axes(canvas, 0.1 + column * (width + GAP), y, width, height) for column in range(count + 1)]
         y += height
         show(cells[0], view.picture).set_title(title, fontsize=SMALL, weight="bold")
         view.frame(cells[0])
+        asked = asked_places(result, row.shape[2:])
+        mark(cells[0], view, asked)
         for cell, mask, heading in zip(cells[1:], view.lay(row), headings, strict=True):
             overlay(cell, view.picture, mask[0]).set_title(heading, fontsize=SMALL)
+            mark(cell, view, asked)
     return canvas
 
 
@@ -240,18 +248,22 @@ def comparison(
     headings = [f"{heading}\n{colours.caption}" for heading, colours in zip(titles, maps, strict=True)]
     width, height = cell_size(view.picture)
     headings = _fit(headings, width)
-    head, top = _head([*headings, view.name]), 0.35 if title else 0.0
+    asked = [asked_places(result, _input_size(view, picture, classifier)) for result in results]
+    name = _picture_name(view, asked[0])
+    head, top = _head([*headings, name]), 0.35 if title else 0.0
     canvas = blank(((len(maps) + 1) * (width + GAP) + 0.2, height + head + top + 0.1))
     size = canvas.get_size_inches()
     canvas.suptitle(title, x=0.1 / size[0], y=1 - 0.1 / size[1], ha="left", va="top", fontsize=12, weight="bold")
     cells = [
         add_axes(canvas, 0.1 + column * (width + GAP), top + head, width, height) for column in range(len(maps) + 1)
     ]
-    show(cells[0], view.picture).set_title(view.name, fontsize=SMALL)
+    show(cells[0], view.picture).set_title(name, fontsize=SMALL)
     view.frame(cells[0])
-    for cell, colours, heading in zip(cells[1:], maps, headings, strict=True):
+    mark(cells[0], view, asked[0])
+    for cell, colours, heading, places in zip(cells[1:], maps, headings, asked, strict=True):
         laid = view.lay(colours.values, outside=float("nan"))[0, 0]
         paint(cell, view.picture, laid, colours.is_signed).set_title(heading, fontsize=SMALL)
+        mark(cell, view, places)
     return canvas
 
 
@@ -277,6 +289,17 @@ def _largest(results: Sequence[Attribution]) -> tuple[int, int]:
     """The height and width of the largest map."""
     height, width = max((result.map.shape[2:] for result in results), key=lambda shape: shape[0] * shape[1])
     return height, width
+
+
+def _input_size(view: Scene, picture: Any, classifier: Classifier | None) -> tuple[int, int]:
+    """The height and width of the network's input."""
+    height, width = _seen(view, picture, classifier).shape[1:]
+    return height, width
+
+
+def _picture_name(view: Scene, asked: Tensor | None) -> str:
+    """The heading of the picture; `asked` are the places that the question was about, if it was about some."""
+    return view.name if asked is None else f"{view.name}\nblue: what was asked about"
 
 
 def _seen(view: Scene, picture: Any, classifier: Classifier | None) -> Float[Tensor, "3 h w"]:

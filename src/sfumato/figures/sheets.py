@@ -9,7 +9,21 @@ from torch import Tensor
 
 from sfumato.attribution import Attribution
 from sfumato.data.pictures import rgb
-from sfumato.figures.panels import BOUND, CELL, GAP, HEAD, KEPT, LEFT, MARGIN, SMALL, add_axes, blank, positive, show
+from sfumato.figures.panels import (
+    BOUND,
+    CELL,
+    GAP,
+    HEAD,
+    KEPT,
+    LEFT,
+    MARGIN,
+    SMALL,
+    add_axes,
+    blank,
+    channel_map,
+    positive,
+    show,
+)
 from sfumato.figures.scene import Scene, scene
 from sfumato.models import Classifier
 
@@ -68,7 +82,7 @@ def channels(
     scores(place(width - (PLOT * CELL), top, PLOT * CELL - 0.15, CELL), result, found)
     for column, (index, weight) in enumerate(zip(indices, weights, strict=True)):
         axes = place(0.1 + column * (small + GAP), top + CELL + UNDER, small, small)
-        heat(axes, view, _map(result, index, masks.shape[2]))
+        heat(axes, view, channel_map(result, index, masks.shape[2]))
         axes.set_title(f"channel {index}\nweight {weight:.2g}", fontsize=SMALL - 1)
     return canvas
 
@@ -155,11 +169,3 @@ def scores(axes: "Axes", result: Attribution, found: "SmallestArea | None" = Non
     axes.legend(
         fontsize=SMALL - 2, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16), columnspacing=1
     )
-
-
-def _map(result: Attribution, index: int, groups: int) -> Float[Tensor, "1 1 *L"]:
-    """The output of a channel, or the mean over a group of channels."""
-    activation = result.activation
-    assert activation is not None  # noqa: S101  # for the type checker: masks of channels come with it
-    size = activation.shape[1] // groups
-    return activation[:, index * size : (index + 1) * size].detach().float().mean(1, keepdim=True)

@@ -2,7 +2,8 @@
 
 `classifier.py` is that form, `detector.py` and `embedder.py` those of networks that give boxes or embeddings. `anatomy.py`
 finds labels and layers of networks that do not name them. `checkpoint.py` reads weights, `class_names.py` names of classes.
-`transforms.py` uses other libraries' transforms. `caffe.py` holds the architectures of TorchRay's models.
+`transforms.py` uses other libraries' transforms. `questions.py` is what can be asked of a model besides a class. `caffe.py`
+holds the architectures of TorchRay's models.
 """
 
 import difflib

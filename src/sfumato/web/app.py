@@ -18,28 +18,34 @@ from urllib.parse import quote, unquote
 
 import anyio.to_thread
 import torch
+from jaxtyping import Float
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
+from torch import Tensor
 
 from sfumato import samples
 from sfumato.data.labels import synonyms
 from sfumato.figures import report
 from sfumato.figures.report.encoding import jpeg, thumbnail
 from sfumato.model.effects import device_of
-from sfumato.models import Classifier
+from sfumato.models import Classifier, Detector, Embedder
+from sfumato.models.questions import detected
 from sfumato.scores import probabilities
-from sfumato.web import exports, uploads
-from sfumato.web.explaining import SCORES, Question, choices, layers
+from sfumato.web import asking, exports, uploads
+from sfumato.web.explaining import MOST_AREAS, Question, choices, layers
 from sfumato.web.guard import OWN_HEADER, TOKEN_HEADER, Guard, Hosts
 from sfumato.web.jobs import QUEUED, BusyError, Job, JobQueue
 from sfumato.web.tabs import Tab, TabPicture, Tabs
 
 PAGE = Path(__file__).parent / "page"
 REPORT = Path(report.__file__).parent
+FILES = ("app.js", "areas.js", "box.js", "dom.js", "style.css", "icon.svg")
+"""The page's own files."""
+
 PANEL = (("js", "script.js"), ("css", "style.css"))
 """The files of the report's panel, which is the page's too."""
 
@@ -93,7 +99,7 @@ class Explorer:
         # Predictions need a second network, as hooks and modes of a running search change what the first one computes.
         self._predictor = replace(classifier, net=copy.deepcopy(classifier.net))
         self.tabs, self.queue = Tabs(), JobQueue()
-        self._layers = layers(self._predictor)
+        self._layers, self._scores = layers(self._predictor), asking.offered(self._predictor)
         self._labels = [label.casefold() for label in classifier.labels]
         self._busy: Counter[str] = Counter()
         self._room = asyncio.Semaphore(UPLOADS)
@@ -114,7 +120,7 @@ class Explorer:
         application = Starlette(
             routes=[
                 Route("/", _file(PAGE / "index.html")),
-                *(Route(f"/{name}", _file(PAGE / name)) for name in ("app.js", "style.css", "icon.svg")),
+                *(Route(f"/{name}", _file(PAGE / name)) for name in FILES),
                 *(Route(f"/report.{kind}", _file(REPORT / name)) for kind, name in PANEL),
                 Route("/samples/{name}", self.sample),
                 Route("/api/tabs", _with_errors_as_json(self.open_tab), methods=["POST"]),
@@ -144,9 +150,9 @@ class Explorer:
                 "classes": len(self.classifier.labels),
                 "methods": choices(self.classifier),
                 "layers": self._layers,
-                "scores": [{"name": name, "title": title} for name, title in SCORES.items()],
+                "scores": self._scores,
                 "samples": SAMPLES,
-                "limits": {"bytes": uploads.MOST_BYTES},
+                "limits": {"bytes": uploads.MOST_BYTES, "areas": MOST_AREAS},
             }
         )
 
@@ -240,35 +246,47 @@ class Explorer:
         del picture
         with _network_errors():
             inputs = prepared[None].to(device_of(classifier.net))
-            with torch.no_grad():
-                logits = classifier.logits(inputs)[0].float().cpu()
-        if not bool(logits.isfinite().all()):
-            raise ValueError(
-                "the network's scores for this picture are not all finite numbers, so nothing can be explained"
-            )
-        class_probabilities = probabilities(logits[None])[0]
+            top = self._top(inputs, size)
         rgb = classifier.restore(inputs)[0].cpu()
-        tab_picture = TabPicture(secrets.token_urlsafe(9), content, inputs, file)
+        tab_picture = TabPicture(secrets.token_urlsafe(9), content, inputs, file, size)
         window = classifier.preparation.window(size)
-        top = logits.topk(min(TOP, len(logits))).indices.tolist()  # the likeliest class first
         return tab_picture, {
             "picture": tab_picture.name,
             "file": file,
             "shown": shown,
+            "size": size,
             "window": [place / size[index % 2] for index, place in enumerate(window)],
             "seen": jpeg(rgb),
             "width": rgb.shape[2],
             "height": rgb.shape[1],
-            "top": [
-                {
-                    "index": index,
-                    "label": classifier.labels[index],
-                    "logit": float(logits[index]),
-                    "share": float(class_probabilities[index]),
-                }
-                for index in top
-            ],
+            "top": top,
         }
+
+    def _top(self, inputs: Float[Tensor, "1 C H W"], size: tuple[int, int]) -> list[dict[str, Any]]:
+        """What the network answers for a picture of a width and height: the most probable classes, or the boxes that a
+        detector is surest of, in pixels of the picture; nothing for embeddings. Raises `ValueError` for what is not finite."""
+        classifier = self._predictor
+        labels = classifier.labels
+        if isinstance(classifier, Detector):
+            return [
+                {"index": one.target, "label": labels[one.target], "share": one.sureness, "box": box}
+                for one, box in detected(classifier, size, inputs)[:TOP]
+            ]
+        with torch.no_grad():
+            if isinstance(classifier, Embedder):
+                classifier.net(inputs)  # it fails here for an input that it cannot take
+                return []
+            logits = classifier.logits(inputs)[0].float().cpu()
+        if not bool(logits.isfinite().all()):
+            raise ValueError(
+                "the network's scores for this picture are not all finite numbers, so nothing can be explained"
+            )
+        shares = probabilities(logits[None])[0]
+        indices = logits.topk(min(TOP, len(logits))).indices.tolist()  # the likeliest class first
+        return [
+            {"index": index, "label": labels[index], "logit": float(logits[index]), "share": float(shares[index])}
+            for index in indices
+        ]
 
     async def add_job(self, request: Request) -> Response:
         """Submit a question about a picture as a job."""
@@ -277,7 +295,7 @@ class Explorer:
         picture = tab.pictures.get(str(content.get("picture")))
         if picture is None:
             raise RefusedError(404, "the picture is not here any more; choose it again")
-        question = Question.parse(content, self.classifier)
+        question = Question.parse(content, self.classifier, tab.pictures)
         job = Job(tab.name, question.work(self.classifier, picture), _client(request))
         self.queue.submit(job)
         tab.keep_job(job)
@@ -327,9 +345,11 @@ class Explorer:
             raise RefusedError(404, f"there is no export {kind!r}; choose one of {', '.join(exports.KINDS)}")
         make, row = exports.KINDS[kind], request.query_params.get("row")
         if row is not None:
-            if kind != "coco" or not (row.isdecimal() and len(row) < 6):
-                raise RefusedError(422, "row is the number of a mask for a COCO annotation, from 0 up")
-            make = partial(exports.coco, row=int(row))
+            if kind not in exports.OF_MASKS or not (row.isdecimal() and len(row) < 6):
+                raise RefusedError(
+                    422, f"row is the number of a mask, from 0 up, for one of {', '.join(exports.OF_MASKS)}"
+                )
+            make = partial(make, row=int(row))
         with self._at_once(_client(request)):
             file = await _in(self._exports, make, job.result, self.classifier)
         name = f"attachment; filename*=UTF-8''{quote(file.name, safe='')}"

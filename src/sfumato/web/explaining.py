@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.attribution import Attribution
-from sfumato.data.labels import synonyms
 from sfumato.evidence.certificate import Certify
 from sfumato.evidence.claim import Claim
 from sfumato.figures.report.encoding import png
@@ -25,13 +24,12 @@ from sfumato.methods.extremal import ExtremalPerturbation, check_areas
 from sfumato.methods.extremal_order import ExtremalOrder
 from sfumato.methods.method import Method
 from sfumato.methods.sufficient import smallest
-from sfumato.metrics.likeness import stretched
 from sfumato.model.effects import device_of, hooked
 from sfumato.model.inputs import no_effect
 from sfumato.models import Classifier
+from sfumato.models.questions import Asked, first_names
 from sfumato.runs.plans.catalogue import docstring, exported, make, method_classes
-from sfumato.scores import OF_A_CLASS, Contrastive, Entropy, Logit, Score
-from sfumato.settings import is_whole
+from sfumato.web.asking import Wanted
 from sfumato.web.images import SMALL
 from sfumato.web.jobs import DONE, STEP, Event, Job
 from sfumato.web.tabs import TabPicture
@@ -42,9 +40,6 @@ BETWEEN = 0.1
 MOST_STEPS, MOST_AREAS, MOST_SAMPLES = 1000, 12, 20_000
 """The largest settings that the page accepts, so that a job ends in time."""
 
-TOP = 12
-"""How many channels are shown."""
-
 AREAS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
 """The areas of methods that have `areas`, unless the page sets them."""
 
@@ -54,59 +49,26 @@ STEPS = 60
 """The steps that the page suggests for a search for masks."""
 
 
-LOGIT, ENTROPY = "logit", "entropy"
-
-SCORES = {
-    LOGIT: "its score (logit)",
-    "probability": "its probability",
-    "log-odds": "its log-odds",
-    "sigmoid": "its probability alone (sigmoid)",
-    ENTROPY: "how undecided the network is (entropy)",
-}
-"""What may be asked of a class, or of all of them, and what the page calls it."""
-
-
-def _score(name: Any, target: int, against: int | None) -> Score:
-    """The score of a name among `SCORES`. Raises `ValueError`."""
-    if not isinstance(name, str) or name not in SCORES:
-        raise ValueError(f"score is one of {', '.join(SCORES)}; got {name!r:.80}")
-    if against is not None:
-        if name != LOGIT:
-            raise ValueError(f"two classes are compared by their logits; choose no other class, or score={LOGIT}")
-        return Contrastive(target, against=against)
-    return Entropy() if name == ENTROPY else OF_A_CLASS[name](target)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Question:
-    """A question about a picture."""
+    """A question about a picture, and the method that answers it."""
 
     method: Any
     title: str
     """The method's everyday name."""
-    score: Score
-    target: int
-    label: str
-    """What is explained, in words."""
-    keep: float | None
+    wanted: Wanted
+    """What is asked."""
+    keep: float | None = None
     """The share of the score that the smallest area should keep; `None` for the areas of the method."""
     certify: bool = False
     """Whether to test what the explanation may claim."""
 
     @classmethod
-    def parse(cls, request: Mapping[str, Any], classifier: Classifier) -> "Question":
-        """The question in the page's request. Raises `ValueError` for a value that cannot be used."""
-        target = _class(request.get("target"), "target", classifier)
-        against = None if request.get("against") is None else _class(request["against"], "against", classifier)
-        if against == target:
-            raise ValueError("the two classes are the same; choose another one to set it against")
-        score = _score(request.get("score", LOGIT), target, against)
-        label, *other = [synonyms(classifier.labels[index])[0] for index in (target, against) if index is not None]
-        words = ", not ".join([label, *other])
-        if isinstance(score, Entropy):
-            words = "how undecided the network is"
-        elif against is None and not isinstance(score, Logit):
-            words = f"{words}, {SCORES[request['score']]}"
+    def parse(
+        cls, request: Mapping[str, Any], classifier: Classifier, pictures: Mapping[str, TabPicture] | None = None
+    ) -> "Question":
+        """The question in the page's request, of a tab with these pictures. Raises `ValueError` for what cannot be used."""
+        wanted = Wanted.parse(request, classifier, pictures)
         keep = request.get("keep")
         if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 < keep <= 1):
             raise ValueError(f"keep is a share of the score, in (0, 1]; got {keep!r}")
@@ -123,12 +85,12 @@ class Question:
             raise ValueError(f"only sets of places can be tested; choose one of {suitable}, or take the tick away")
         if certify and method.layer:
             raise ValueError("only sets of places of the picture can be tested; choose no layer, or take the tick away")
-        if certify and isinstance(score, Entropy):
+        if certify and not wanted.is_of_class:
             raise ValueError(
                 "only explanations of a class can be tested; choose another question, or take the tick away"
             )
         own_title = method.name if isinstance(method, Captum) else title(type(method))
-        return cls(method, own_title, score, target, words, keep, certify)
+        return cls(method, own_title, wanted, keep, certify)
 
     def work(self, classifier: Classifier, picture: TabPicture) -> Callable[[Job], Event]:
         """The work of the job that answers the question."""
@@ -142,27 +104,26 @@ class Question:
     def _answer(self, classifier: Classifier, picture: TabPicture, job: Job) -> Event:
         """Run the method, leave an `Answer` in the job, and return the final event."""
         net, progress = classifier.net, StepReporter(self.method, picture.inputs, job)
+        asked = self.wanted.ask(classifier, picture)
         if self.keep is None:
-            result = self.method(net, picture.inputs, self.score, progress=progress)
+            result = self.method(net, picture.inputs, asked.score, progress=progress)
         else:
-            search = smallest(self.method, net, picture.inputs, self.score, keep=self.keep, progress=progress)
+            search = smallest(self.method, net, picture.inputs, asked.score, keep=self.keep, progress=progress)
             result = search.attribution
             result = replace(result, about={**result.about, "smallest": search_summary(search, self.keep)})
         warning = self._warning(result)
         if self.certify:
-            result = replace(
-                result, about={**result.about, CERTIFICATE: self._certificate(result, classifier, picture, job)}
-            )
-        answer = Answer(self, picture, result)
+            certificate = self._certificate(result, asked, classifier, picture, job)
+            result = replace(result, about={**result.about, CERTIFICATE: certificate})
+        answer = Answer(self, asked, picture, result)
         event = {"type": DONE, **answer.event(classifier, job.name), **warning}
         job.result = answer
-        job.memory = (
-            picture.memory + memory(result) + sum(len(text) for text in event.values() if isinstance(text, str))
-        )
+        pictures = picture.memory + (0 if self.wanted.to is None else self.wanted.to.memory)
+        job.memory = pictures + memory(result) + sum(len(text) for text in event.values() if isinstance(text, str))
         return event
 
     def _certificate(
-        self, result: Attribution, classifier: Classifier, picture: TabPicture, job: Job
+        self, result: Attribution, asked: Asked, classifier: Classifier, picture: TabPicture, job: Job
     ) -> dict[str, Any]:
         """What the explanation may claim, each claim tested with the network."""
 
@@ -171,8 +132,8 @@ class Question:
 
         grad_cam = classifier.placed(GradCAM())
         certify = Certify().with_rivals(*([grad_cam] if grad_cam.layer else []))
-        names = [synonyms(label)[0] for label in classifier.labels]
-        found = certify(result, classifier.net, picture.inputs, self.score, labels=names, progress=progress)
+        names = first_names(classifier.labels)
+        found = certify(result, classifier.net, picture.inputs, asked.score, labels=names, progress=progress)
         return found[0].summary()
 
     def _warning(self, result: Attribution) -> dict[str, str]:
@@ -189,18 +150,23 @@ class Answer:
     """A question about a picture, and the result."""
 
     question: Question
+    asked: Asked
     picture: TabPicture
     result: Attribution
 
+    @property
+    def label(self) -> str:
+        """What was asked, in words."""
+        return self.asked.caption
+
     def event(self, classifier: Classifier, identity: str) -> dict[str, Any]:
         """The answer for the page: the panel that reports have, and the channels of a layer, with pictures as data URLs."""
-        entry = Entry({self.question.title: self.result}, self.picture.inputs, classifier, self.question.label)
+        entry = Entry({self.question.title: self.result}, self.picture.inputs, classifier, self.label)
         is_of_places = self.result.masks is not None and self.result.activation is None
         return {
             "section": str(section(entry, 0, f"answer-{identity}")),
-            "title": f"{self.question.label} · {self.question.title}",
+            "title": f"{self.label} · {self.question.title}",
             "masks": is_of_places,
-            "channels": channels(self.result),
         }
 
 
@@ -250,22 +216,6 @@ class StepReporter:
         parametrisation = method.mask.on(self.inputs.shape[2:], self.inputs.device)
         with torch.no_grad():
             return parametrisation.masks(parametrisation.nodes(step.parameters))[:, 0]
-
-
-def channels(result: Attribution) -> list[dict[str, Any]]:
-    """The channels of a layer with the largest weights, each with its map; none for masks of places."""
-    if result.activation is None or result.masks is None:
-        return []
-    groups = result.channel_masks.shape[2]
-    indices, weights = result.channels(min(TOP, groups))
-    activation = result.activation[0].float()
-    size = activation.shape[0] // groups
-    entries = []
-    for index, weight in zip(indices[0].tolist(), weights[0].tolist(), strict=True):
-        group = activation[index * size : (index + 1) * size].sum(0)
-        picture = png(stretched(group.cpu())) if group.ndim == 2 else None
-        entries.append({"index": index, "weight": weight, "map": picture})
-    return entries
 
 
 def title(cls: type[Method]) -> str:
@@ -402,10 +352,3 @@ def _method(name: Any, settings: Any, classifier: Classifier) -> Any:
         raise ValueError(f"the page takes at most {MOST_AREAS} areas; got {len(settings['areas'])}")
     defaults = {"areas": AREAS} if any(field.name == "areas" for field in fields(own[name])) else {}  # type: ignore[arg-type]
     return make({"use": name, **defaults, **settings}, own, ("methods", name), "method")
-
-
-def _class(value: Any, name: str, classifier: Classifier) -> int:
-    """The index of a class. Raises `ValueError` if there is no such class."""
-    if not (is_whole(value, 0) and value < len(classifier.labels)):
-        raise ValueError(f"{name} is the index of one of the {len(classifier.labels)} classes; got {value!r}")
-    return value

@@ -1,21 +1,25 @@
 """Results as files: the result itself, its masks as annotations, an animation, a report."""
 
+import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 
-from sfumato.figures.annotations import annotated, as_coco
+from sfumato.figures.annotations import Annotation, annotated, as_coco, as_cvat, as_labelme, as_png
 from sfumato.figures.panels import deletes, shown_perturbation
 from sfumato.figures.report import html
 from sfumato.figures.report.encoding import eight_bits
 from sfumato.figures.report.numbers import mask_rows
+from sfumato.model.fingerprint import fingerprint
 from sfumato.models import Classifier
 from sfumato.space.smoothing import enlarged
 from sfumato.web import uploads
@@ -32,7 +36,7 @@ FRAME = 700
 def named(answer: Answer, ending: str) -> str:
     """The name of a file made of an answer: that of the picture and of what was explained."""
     stem = Path(answer.picture.file).stem
-    return uploads.file_name(f"{stem}-{answer.question.label.replace(', ', '-').replace(' ', '-')}{ending}")
+    return uploads.file_name(f"{stem}-{answer.label.replace(', ', '-').replace(' ', '-')}{ending}")
 
 
 class File(NamedTuple):
@@ -43,12 +47,54 @@ class File(NamedTuple):
     content: bytes
 
 
-def safetensors(answer: Answer, _: Classifier) -> File:
-    """The complete result, for `sfumato.load`."""
+def safetensors(answer: Answer, classifier: Classifier) -> File:
+    """The complete result, for `sfumato.load`. It knows its picture, the model and what was asked, for `sfumato report`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.safetensors"
-        answer.result.save(path)
+        replace(answer.result, about={**answer.result.about, **_about(answer, classifier)}).save(path)
         return File(named(answer, ".safetensors"), "application/octet-stream", path.read_bytes())
+
+
+def _about(answer: Answer, classifier: Classifier) -> dict[str, Any]:
+    """What the files of `sfumato explain` say too: the picture by its name and the hash of its content, the model, the
+    question."""
+    asked = answer.asked
+    target = {"index": asked.target, "label": classifier.labels[asked.target]} if asked.is_of_class else None
+    return {
+        "picture": answer.picture.file,
+        "made_from": {"picture": hashlib.sha256(answer.picture.content).hexdigest()},
+        "model": classifier.name,
+        "question": answer.label,
+        **({} if target is None else {"target": target}),
+    }
+
+
+def _variants(answer: Answer, row: int | None) -> list[int]:
+    """The indices of the masks for annotations: all, or that of a row of the panel.
+
+    Raises `ValueError` if there are none.
+    """
+    result = answer.result
+    if result.masks is None or result.activation is not None:
+        raise ValueError("only masks of the picture can be annotations; this result has none")
+    rows = mask_rows(result)
+    if row is not None and not 0 <= row < len(rows):
+        raise ValueError(f"there is no mask {row}; expected a number from 0 to {len(rows) - 1}")
+    wanted = [one.variant for one in rows] if row is None else [rows[row].variant]
+    variants = [variant for variant in wanted if result.masks[0, variant].max() >= LEVEL]
+    if not variants:
+        raise ValueError(f"no mask that is wanted reaches {LEVEL:g} anywhere, so none has an outline; take more steps")
+    return variants
+
+
+def _annotations(answer: Answer, classifier: Classifier, variants: Sequence[int]) -> Iterator[Annotation]:
+    """The masks in the pixels of the picture, one after the other: that of a large picture has many."""
+    picture, weights, asked = uploads.picture(answer.picture.content), fingerprint(classifier.net), answer.asked
+    name = "" if asked.is_of_class else answer.label
+    for variant in variants:
+        yield from annotated(
+            answer.result, classifier, picture, answer.picture.file, asked.target, LEVEL, [variant], weights, name
+        )
 
 
 def coco(answer: Answer, classifier: Classifier, row: int | None = None) -> File:
@@ -56,20 +102,38 @@ def coco(answer: Answer, classifier: Classifier, row: int | None = None) -> File
 
     Raises `ValueError` if there are none.
     """
-    result, file = answer.result, answer.picture.file
-    if result.masks is None or result.activation is not None:
-        raise ValueError("only masks of the picture can be annotations; this result has none")
-    rows = mask_rows(result)
-    if row is not None and not 0 <= row < len(rows):
-        raise ValueError(f"there is no mask {row}; expected a number from 0 to {len(rows) - 1}")
-    wanted = range(len(rows)) if row is None else [rows[row].variant]
-    variants = [variant for variant in wanted if result.masks[0, variant].max() >= LEVEL]
-    if not variants:
-        raise ValueError(f"no mask that is wanted reaches {LEVEL:g} anywhere, so none has an outline; take more steps")
-    picture = uploads.picture(answer.picture.content)
-    annotations = annotated(result, classifier, picture, file, answer.question.target, LEVEL, variants)
-    content = as_coco(annotations, labels=classifier.labels)
+    annotations = _annotations(answer, classifier, _variants(answer, row))
+    content = as_coco(annotations, labels=classifier.labels if answer.asked.is_of_class else None)
     return File(named(answer, "-coco.json"), "application/json", json.dumps(content, indent=1).encode())
+
+
+def labelme(answer: Answer, classifier: Classifier, row: int | None = None) -> File:
+    """The same as LabelMe's JSON. LabelMe looks for the picture in the folder of the file."""
+    content = as_labelme(_annotations(answer, classifier, _variants(answer, row)))
+    return File(named(answer, "-labelme.json"), "application/json", json.dumps(content, indent=1).encode())
+
+
+def cvat(answer: Answer, classifier: Classifier, row: int | None = None) -> File:
+    """The same as CVAT for images 1.1."""
+    content = as_cvat(_annotations(answer, classifier, _variants(answer, row)))
+    return File(named(answer, "-cvat.xml"), "application/xml", content.encode())
+
+
+def masks(answer: Answer, classifier: Classifier, row: int | None = None) -> File:
+    """The same as grey PNGs of the picture's size: one as it is, several in a zip file."""
+    variants = _variants(answer, row)
+    rows = {one.variant: (number, one.achieved) for number, one in enumerate(mask_rows(answer.result), 1)}
+    files = []
+    for variant, mask in zip(variants, _annotations(answer, classifier, variants), strict=True):
+        number, area = rows[variant]
+        files.append(File(named(answer, f"-{number:02}-{100 * area:.3g}-percent.png"), "image/png", as_png(mask)))
+    if row is not None:
+        return files[0]
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for file in files:
+            archive.writestr(zipfile.ZipInfo(file.name), file.content)
+    return File(named(answer, "-masks.zip"), "application/zip", content.getvalue())
 
 
 def animation(file_format: str, media_type: str, answer: Answer, classifier: Classifier) -> File:
@@ -82,8 +146,7 @@ def animation(file_format: str, media_type: str, answer: Answer, classifier: Cla
 
 def report(answer: Answer, classifier: Classifier) -> File:
     """An HTML report with a slider."""
-    question = answer.question
-    content = html({question.title: answer.result}, answer.picture.inputs, classifier, label=question.label)
+    content = html({answer.question.title: answer.result}, answer.picture.inputs, classifier, label=answer.label)
     return File(named(answer, ".html"), "text/html; charset=utf-8", content.encode())
 
 
@@ -97,22 +160,25 @@ def _frames(answer: Answer, classifier: Classifier) -> list[Image.Image]:
     if result.masks is None or result.activation is not None:
         raise ValueError("only masks of the picture can be shown one after the other; this result has none")
     picture = classifier.restore(inputs)[0].cpu()
-    masks = 1 - result.masks if deletes(result) else result.masks
-    masks = enlarged(masks[0].cpu(), picture.shape[1:])  # masks at a layer are smaller
-    masks = torch.cat([masks, torch.ones_like(masks[:1])])
+    shown = 1 - result.masks if deletes(result) else result.masks
+    shown = enlarged(shown[0].cpu(), picture.shape[1:])  # masks at a layer are smaller
+    shown = torch.cat([shown, torch.ones_like(shown[:1])])
     try:
         perturbed = shown_perturbation(result).perturbation(inputs.cpu())
-        pictures = classifier.restore(perturbed(masks, torch.zeros(len(masks), dtype=torch.long, device="cpu")))
+        pictures = classifier.restore(perturbed(shown, torch.zeros(len(shown), dtype=torch.long, device="cpu")))
     except ValueError:
-        pictures = masks * picture + (1 - masks) * blur(picture)
+        pictures = shown * picture + (1 - shown) * blur(picture)
     return [Image.fromarray(eight_bits(frame.permute(1, 2, 0))) for frame in pictures]
 
 
-KINDS: dict[str, Callable[[Answer, Classifier], File]] = {
+OF_MASKS: dict[str, Callable[..., File]] = {"coco": coco, "labelme": labelme, "cvat": cvat, "masks": masks}
+"""The exports of all masks, or with `row=` of that in a row of the panel, by the last part of their address."""
+
+KINDS: dict[str, Callable[..., File]] = {
     "safetensors": safetensors,
-    "coco": coco,
     "apng": partial(animation, "PNG", "image/apng"),
     "gif": partial(animation, "GIF", "image/gif"),
     "html": report,
+    **OF_MASKS,
 }
-"""The exports, by the last part of their address."""
+"""All exports, by the last part of their address."""

@@ -31,6 +31,8 @@ class TabPicture:
     """`(1, C, H, W)`."""
     file: str = "picture.png"
     """The name of the file, for what is made of it."""
+    size: tuple[int, int] = (0, 0)
+    """The width and height of the picture, upright, in its own pixels."""
 
     @property
     def memory(self) -> int:

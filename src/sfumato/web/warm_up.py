@@ -1,11 +1,13 @@
 """A first search before the page is served: the first search of a process takes longest, as modules are loaded in it."""
 
 import threading
+from typing import Any
 
 from sfumato import samples
 from sfumato.data.pictures import read
 from sfumato.model.effects import device_of
-from sfumato.models import Classifier
+from sfumato.models import Classifier, Detector, Embedder
+from sfumato.models.questions import BOX, SIMILARITY
 from sfumato.web.explaining import Question
 from sfumato.web.jobs import Event, Job
 from sfumato.web.tabs import TabPicture
@@ -21,8 +23,14 @@ def warm_up(classifier: Classifier) -> Event:
     def work(job: Job) -> Event:
         picture = read(samples.paths()[0])
         inputs = classifier.prepare(picture)[None].to(device_of(classifier.net))
-        question = Question.parse({"target": 0, "settings": {"steps": 1, "areas": [0.1]}}, classifier)
-        return question.work(classifier, TabPicture("", b"", inputs))(job)
+        tab_picture = TabPicture("sample", b"", inputs, size=picture.size)
+        asks: dict[str, Any] = {"target": 0, "settings": {"steps": 1, "areas": [0.1]}}
+        if isinstance(classifier, Detector):  # it may find nothing in the picture
+            asks |= {"score": BOX, "target": None, "box": [0, 0, *picture.size]}
+        if isinstance(classifier, Embedder):
+            asks |= {"score": SIMILARITY, "to": "sample"}
+        question = Question.parse(asks, classifier, {"sample": tab_picture})
+        return question.work(classifier, tab_picture)(job)
 
     job = Job("", work)
     timer = threading.Timer(TIMEOUT, job.cancelled.set)

@@ -71,6 +71,7 @@ def annotated(
     level: float = 0.5,
     variants: Sequence[int] | None = None,
     weights: str | None = None,
+    name: str = "",
 ) -> list[Annotation]:
     r"""The masks of one query as annotations, one for each variant: the pixels $p$ of the picture with $m(p) \geq$ `level`.
 
@@ -80,6 +81,7 @@ def annotated(
     - `picture`: the picture that was prepared for the network, upright, as `sfumato.data.pictures.read` returns it.
     - `file`: the name of the picture in the annotation.
     - `variants`: indices of masks; all by default.
+    - `name`: what the masks are of, where that is not a class, such as "similarity to a.jpg"; `label` is then 0.
     - `weights`: the network's `sfumato.model.fingerprint.fingerprint`. By default it is computed, which reads all weights.
 
     The `about` of each annotation has `model`, `weights`, `method` (its settings), `score` (what was explained), `area_asked`
@@ -91,7 +93,7 @@ def annotated(
     `level` nowhere. If the network takes all pictures in one size, a wrong picture of another size is not noticed.
     """
     check_number("level", level, "a value of the mask", above=0, below=1)
-    if not (is_whole(label, 0) and label < len(classifier.labels)):
+    if not name and not (is_whole(label, 0) and label < len(classifier.labels)):
         raise ValueError(f"label must be the index of one of the {len(classifier.labels)} classes; got {label!r}")
     masks = _masks(result, classifier, picture)
     indices = list(range(len(masks)) if variants is None else variants)
@@ -110,7 +112,7 @@ def annotated(
                 f"pixel of the picture: its largest value is {float(masks[variant].max()):.3g}; give a lower level, or "
                 "variants=… without it"
             )
-        annotations.append(Annotation(file, label, classifier.labels[label], pixels, about))
+        annotations.append(Annotation(file, label, name or classifier.labels[label], pixels, about))
     return annotations
 
 

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
+from sfumato.figures.asked import asked_places
+from sfumato.figures.report.channels import channels
 from sfumato.figures.report.curve import curve
 from sfumato.figures.report.encoding import SMALL_QUALITY, jpeg, png
 from sfumato.figures.report.markup import Html, tag
@@ -70,6 +72,11 @@ class Panel:
     def frames(self) -> Frames | None:
         return frames(self.result, mask_rows(self.result), self.picture)
 
+    @cached_property
+    def asked(self) -> Float[Tensor, "H W"] | None:
+        """The places that the question was about, if it was about some and the picture is shown."""
+        return None if self.picture is None else asked_places(self.result, self.picture.shape[1:])
+
     def restarts(self, rows: Sequence[MaskRow]) -> list[tuple[Float[Tensor, "V H W"], list[MaskRow]]]:
         """What each restart of a search found alone: its sets as pictures, and their rows; both in the order of `rows`."""
         result, frames = self.result, self.frames
@@ -106,11 +113,14 @@ class Panel:
             parts.append(tag("p", note, class_="small"))
         elif self.note:
             parts.append(tag("p", self.note, class_="small"))
+        if self.asked is not None and self.frames is not None:
+            parts.append(tag("p", "The blue line is around the place that was asked about.", class_="small"))
         parts.append(_bounds(whole, blank, has_worth=any(row.worth is not None for row in rows)))
         if search is not None:
             parts.append(_search_sentence(search))
         parts.append(_claims(self.result.about.get(CERTIFICATE)))
         parts.append(_about_table({key: value for key, value in self.result.about.items() if key != CERTIFICATE}))
+        parts.append(channels(self.result, self.picture))
         return tag(
             "article",
             *parts,
@@ -139,6 +149,9 @@ class Panel:
                 )
                 for index, level in enumerate(self.perturbed.levels)
             ]
+        if self.asked is not None:
+            words = "The place that was asked about is white"
+            sources.append(tag("img", src=png(self.asked), alt=words, hidden=True, data_role="asked"))
         restarts = self.restarts(rows)
         for index, (sets, own) in enumerate(restarts, 1):
             sources += [

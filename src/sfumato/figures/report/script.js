@@ -46,13 +46,16 @@
     },
   };
 
+  const KEPT = [181, 64, 42, 255];
+  const ASKED = [31, 195, 232, 255];
+
   /* A line around the places where the mask is more than half. */
-  function outline(out, mask, width, height) {
+  function outline(out, mask, width, height, colour) {
     const inside = (x, y) => mask[4 * (y * width + x)] > 127;
     for (let y = 0; y < height - 1; y++) {
       for (let x = 0; x < width - 1; x++) {
         const here = inside(x, y);
-        if (here !== inside(x + 1, y) || here !== inside(x, y + 1)) out.set([181, 64, 42, 255], 4 * (y * width + x));
+        if (here !== inside(x + 1, y) || here !== inside(x, y + 1)) out.set(colour, 4 * (y * width + x));
       }
     }
   }
@@ -65,7 +68,10 @@
     const mask = masks[Math.min(panel.row, masks.length - 1)];
     const context = canvas.getContext("2d");
     if (!mask) { // a search that has just begun
-      if (panel.picture) context.putImageData(new ImageData(panel.picture, canvas.width, canvas.height), 0, 0);
+      if (!panel.picture) return;
+      const shown = new ImageData(new Uint8ClampedArray(panel.picture), canvas.width, canvas.height);
+      if (panel.asked) outline(shown.data, panel.asked, canvas.width, canvas.height, ASKED);
+      context.putImageData(shown, 0, 0);
       return;
     }
     const image = context.createImageData(canvas.width, canvas.height);
@@ -75,9 +81,34 @@
       paint(image.data, at, inverted ? 255 - mask[at] : mask[at], panel);
       image.data[at + 3] = 255;
     }
-    if (view === "overlay" && "outlined" in panel.element.dataset) outline(image.data, mask, canvas.width, canvas.height);
+    if (view === "overlay" && "outlined" in panel.element.dataset) outline(image.data, mask, canvas.width, canvas.height, KEPT);
+    if (panel.asked) outline(image.data, panel.asked, canvas.width, canvas.height, ASKED);
     context.putImageData(image, 0, 0);
     canvas.setAttribute("aria-label", `${panel.name}, ${view}: ${panel.output.textContent}`);
+  }
+
+  /* Each channel of a layer as heat over the pale picture. */
+  function drawChannels(panel) {
+    for (const image of panel.element.querySelectorAll("img[data-role=channel]")) {
+      const canvas = document.createElement("canvas");
+      canvas.width = panel.canvas.width;
+      canvas.height = panel.canvas.height;
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", image.alt);
+      const context = canvas.getContext("2d");
+      const out = context.createImageData(canvas.width, canvas.height);
+      const map = pixels(image, canvas.width, canvas.height);
+      const { picture } = panel;
+      for (let at = 0; at < map.length; at += 4) {
+        const pale = 0.45 * 255 + 0.55 * ((picture[at] + picture[at + 1] + picture[at + 2]) / 3);
+        const cover = 0.85 * Math.sqrt(map[at] / 255);
+        const colour = COLOURS[map[at]];
+        for (let c = 0; c < 3; c++) out.data[at + c] = pale + cover * (colour[c] - pale);
+        out.data[at + 3] = 255;
+      }
+      context.putImageData(out, 0, 0);
+      image.replaceWith(canvas);
+    }
   }
 
   /* Marks the mask that is shown, in the table, in the curve and in the text. */
@@ -126,7 +157,7 @@
       rows: [...element.querySelectorAll("tr[data-row]")],
       row: slider ? Number(slider.value) : 0,
     };
-    const images = (role) => [...element.querySelectorAll(`img[data-role=${role}]`)];
+    const images = (role) => [...element.querySelectorAll(`[data-role=${role}]`)];
     const read = (some) => some.map((image) => pixels(image, canvas.width, canvas.height));
     panel.set = 0;
     panel.sets = [read(images("mask"))];
@@ -138,7 +169,9 @@
       panel.sentences.push(own.map((image) => image.dataset));
     }
     panel.levels = read(images("level"));
+    [panel.asked] = read(images("asked"));
     panel.picture = picture && pixels(picture, canvas.width, canvas.height);
+    if (panel.picture) drawChannels(panel);
     return panel;
   }
 
@@ -150,6 +183,27 @@
     const together = section.querySelector("input[data-role=together]");
     const inversion = section.querySelector("input[data-role=rest]");
     const view = () => (section.querySelector(".controls input[type=radio]:checked") || { value: "heat" }).value;
+    const shown = {
+      /* Shows other masks in the first panel, as images of any size, with a sentence: those of a search that is under way. */
+      show(images, row, sentence) {
+        const [panel] = panels;
+        panel.sets = [images.map((image) => pixels(image, panel.canvas.width, panel.canvas.height))];
+        panel.row = row;
+        panel.output.textContent = sentence;
+        redraw(panel);
+      },
+      /* The number of the mask that is shown. */
+      row: () => panels[0].row,
+      canvas: panels.length ? panels[0].canvas : null,
+      /* Whether there is a slider. */
+      slides: Boolean(panels.length && panels[0].slider),
+      /* The area of the mask that is shown. */
+      area: () => area(panels[0], panels[0].row),
+      /* Shows the mask of the nearest area. */
+      moveTo(wanted) { move(panels[0], nearest(panels[0], wanted)); },
+      /* Is called with the area when somebody moves the slider. */
+      moved: null,
+    };
     const redraw = (panel) => {
       mark(panel);
       draw(panel, view(), inversion !== null && inversion.checked);
@@ -161,6 +215,7 @@
     };
     const select = (panel, row) => {
       move(panel, row);
+      if (panel === panels[0] && shown.moved) shown.moved(area(panel, row));
       if (!together || !together.checked) return;
       for (const other of panels) if (other !== panel && other.slider) move(other, nearest(other, area(panel, row)));
     };
@@ -182,19 +237,7 @@
     for (const control of section.querySelectorAll(".controls input")) control.addEventListener("change", redrawAll);
     redrawAll();
     section.classList.add("live");
-    return {
-      /* Shows other masks in the first panel, as images of any size, with a sentence: those of a search that is under way. */
-      show(images, row, sentence) {
-        const [panel] = panels;
-        panel.sets = [images.map((image) => pixels(image, panel.canvas.width, panel.canvas.height))];
-        panel.row = row;
-        panel.output.textContent = sentence;
-        redraw(panel);
-      },
-      /* The number of the mask that is shown. */
-      row: () => panels[0].row,
-      canvas: panels.length ? panels[0].canvas : null,
-    };
+    return shown;
   }
 
   /* The pictures are in the page, so all are loaded by then. The explorer adds sections later. */

@@ -1,15 +1,13 @@
 // The explorer. It makes requests only to the server of this page. Answers are drawn by the panel of reports, in report.js.
 
-const $ = (name) => document.getElementById(name);
-const element = (kind, fields = {}, ...children) => {
-  const node = Object.assign(document.createElement(kind), fields);
-  node.append(...children);
-  return node;
-};
+import { areasField } from "./areas.js";
+import { BoxField, maskOf } from "./box.js";
+import { $, element, loadImage } from "./dom.js";
 
 const MOST_ANSWERS = 24; // as many as the server keeps of a tab
 const NARROW = "(max-width: 46rem)";
-const state = { tab: "", picture: null, methods: [], layers: [], job: null, panes: [], bytes: 0 };
+const state = { tab: "", picture: null, other: null, methods: [], scores: [], layers: [], job: null, panes: [], beside: [], choosing: false, limits: {} };
+const box = new BoxField();
 
 // ---------------------------------------------------------------- requests and messages
 
@@ -48,13 +46,6 @@ function setStatus(text) {
 
 // ---------------------------------------------------------------- the picture
 
-async function loadImage(url) {
-  const image = new Image();
-  image.src = url;
-  await image.decode();
-  return image;
-}
-
 let choices = 0;
 
 /** Show a picture at once, and ask the server what the network sees in it. */
@@ -71,7 +62,9 @@ const addPicture = withMessages(async (path, options, preview, name) => {
     showChosen(answer.shown, "");
     showCrop(answer);
     $("question").hidden = false;
+    box.start(answer.size);
     offerClasses(answer.top);
+    offerDetails();
   } catch (error) {
     if (number === choices) { // what was chosen before is still the picture
       if (state.picture) {
@@ -86,14 +79,23 @@ const addPicture = withMessages(async (path, options, preview, name) => {
   }
 });
 
-const upload = (file) => {
-  if (state.bytes && file.size > state.bytes) {
-    showMessage(`The file is larger than ${Math.floor(state.bytes / 2 ** 20)} MB; make the picture smaller.`);
-    return;
-  }
+/** The request with a file. Throws if it is too large. */
+function sent(file) {
+  const { bytes } = state.limits;
+  if (bytes && file.size > bytes) throw new Error(`the file is larger than ${Math.floor(bytes / 2 ** 20)} MB; make the picture smaller`);
   const name = encodeURIComponent(file.name.toWellFormed ? file.name.toWellFormed() : file.name);
-  addPicture("api/pictures", { body: file, headers: { "x-file-name": name } }, URL.createObjectURL(file), file.name);
-};
+  return { body: file, headers: { "x-file-name": name } };
+}
+
+const upload = withMessages((file) => addPicture("api/pictures", sent(file), URL.createObjectURL(file), file.name));
+
+/** Send the picture that the first one is compared with. */
+const uploadOther = withMessages(async (file) => {
+  const answer = await (await request("api/pictures", { method: "POST", ...sent(file) })).json();
+  state.other = answer;
+  Object.assign($("other-picture"), { src: answer.shown, alt: `The picture to compare with: ${answer.file}`, hidden: false });
+  $("to-help").textContent = `${answer.file}: the picture that this one should be similar to.`;
+});
 
 function showChosen(source, caption) {
   $("upright").src = source;
@@ -105,9 +107,10 @@ function showChosen(source, caption) {
   $("chosen").hidden = false;
   $("chosen").classList.remove("empty");
   $("chosen-name").textContent = "The picture";
-  $("answers").hidden = !state.panes.some((pane) => pane.pinned) && !state.panes.length;
-  state.panes.forEach((pane) => { pane.node.hidden = !pane.pinned; });
-  markHistory();
+  state.choosing = true;
+  $("answers").hidden = !state.panes.length;
+  state.panes.forEach((pane) => { pane.node.hidden = !state.beside.includes(pane); });
+  arrange();
 }
 
 function hideChosen() {
@@ -129,6 +132,11 @@ function showCrop({ window: [left, top, right, bottom], file }) {
 function offerClasses(top) {
   $("top").querySelectorAll("label").forEach((label) => label.remove());
   top.forEach((entry, index) => addClass(entry, index === 0));
+  $("top").hidden = !top.length;
+  const boxes = top.some((entry) => entry.box);
+  $("top-name").textContent = boxes ? "What the network finds" : "What the network sees";
+  $("top-help").textContent = boxes ? "The boxes that it is surest of. Choose the one to explain."
+    : "Its most probable classes. Choose the one to explain.";
   offerAgainst();
 }
 
@@ -138,7 +146,10 @@ function addClass(entry, checked) {
   const label = element("label", {}, input, element("span", { textContent: entry.label }),
     element("span", { className: "share", textContent: share }));
   label.dataset.label = entry.label;
+  const takeBox = () => { if (state.scores.some((score) => score.box === "possible" && !score.reason)) box.set(entry.box || null); };
+  input.addEventListener("change", takeBox);
   $("top").append(label);
+  if (checked) takeBox();
 }
 
 function offerAgainst() {
@@ -185,8 +196,9 @@ function closeMatches() {
 
 function choose(entry) {
   const input = [...$("top").querySelectorAll("input")].find((candidate) => Number(candidate.value) === entry.index);
-  if (input) input.checked = true;
+  if (input) input.click();
   else { addClass(entry, true); offerAgainst(); }
+  $("top").hidden = false;
   $("search").value = "";
   searches += 1;
   closeMatches();
@@ -206,7 +218,7 @@ function moveSelection(step) {
 const FIELDS = {
   steps: ["Steps", "More steps find better masks and take longer."],
   samples: ["Masks", "How many masks are tried. More give a clearer map and take longer."],
-  areas: ["Areas", "Shares of the picture: 0.1 is 10 %. There is a mask for each."],
+  areas: ["Areas", "Shares of the picture: 0.1 is 10 %. There is a mask for each. Press a mark to add it, and an area to take it away."],
   game: ["Game", "preserve: what suffices; delete: without what the answer is lost; dual: both at once."],
   layer: ["Layer", "Where in the network the method looks. Later layers have coarser maps."],
 };
@@ -227,25 +239,48 @@ function field(name, value) {
   return isNumber ? Object.assign(input, { min: 1, step: 1 }) : input;
 }
 
+const SCORE_HELP = {
+  "": "What is asked of the class, or of all classes together.",
+  needed: "How strongly the network sees the class in a box that you draw.",
+  possible: "How well the detector finds a box of the class. Without a box, the one that it is surest of.",
+  picture: "How near the network's embeddings of two pictures are.",
+};
+
+const score = () => state.scores.find((entry) => entry.name === $("score").value);
+
+/** Show what the question needs besides the class, and nothing that does not go with it. */
+function offerDetails() {
+  const { of_class: ofClass, against, box: needs, picture } = score();
+  $("top").disabled = $("search").disabled = !ofClass;
+  $("other-class").hidden = !state.scores.some((entry) => entry.of_class && !entry.reason);
+  $("rival").hidden = !against;
+  $("other").hidden = !picture;
+  box.enabled = Boolean(needs);
+  $("score-help").textContent = SCORE_HELP[needs || (picture ? "picture" : "")];
+  $("certify").disabled = !(method().certifies && score().certifies);
+  showStage();
+}
+
 function offerSettings() {
   $("settings").replaceChildren(...Object.entries(method().settings).map(([name, value]) => {
     const [title, help] = FIELDS[name] || [name, ""];
     const input = field(name, value);
     Object.assign(input, { name, id: `setting-${name}` });
     input.setAttribute("aria-describedby", `setting-${name}-help`);
-    return element("div", { className: "row" }, element("label", { htmlFor: input.id, textContent: title }), input,
+    const shown = name === "areas" ? areasField(input, state.limits.areas) : input;
+    return element("div", { className: "row" }, element("label", { htmlFor: input.id, textContent: title }), shown,
       element("p", { className: "help", id: `setting-${name}-help`, textContent: help }));
   }));
   $("more").hidden = !$("settings").children.length;
   $("method-help").textContent = method().help;
   $("smallest").disabled = !method().finds_smallest;
-  $("certify").disabled = !method().certifies;
   $("certify-help").textContent = CERTIFY[method().certifies ? 0 : 1];
+  offerDetails();
 }
 
 function settings() {
   const values = {};
-  for (const input of $("settings").querySelectorAll("input, select")) {
+  for (const input of $("settings").querySelectorAll("input[name], select[name]")) {
     if (input.name === "areas") values.areas = input.value.split(/[\s,;]+/).filter(Boolean).map(Number);
     else if (input.type === "number") values[input.name] = Number(input.value);
     else if (input.value) values[input.name] = input.value;
@@ -255,25 +290,35 @@ function settings() {
 
 const explain = withMessages(async (keep) => {
   const target = $("top").querySelector("input:checked");
-  const against = $("against").value;
+  const against = score().against ? $("against").value : "";
   const question = {
     picture: state.picture.picture,
-    target: Number(target.value),
+    target: score().of_class && target ? Number(target.value) : null,
     against: against === "" ? null : Number(against),
     score: $("score").value,
+    box: score().box ? box.box : null,
+    to: score().picture && state.other ? state.other.picture : null,
     method: $("method").value,
     settings: settings(),
-    certify: $("certify").checked && method().certifies,
+    certify: $("certify").checked && !$("certify").disabled,
     keep,
   };
   const { job } = await (await request("api/jobs", { method: "POST", body: JSON.stringify(question) })).json();
   stop(); // only now, as a refused question changes nothing
-  const name = target.closest("label").dataset.label.split(",")[0];
-  const other = against && $("against").selectedOptions[0].textContent.split(",")[0];
-  const asked = $("score").selectedIndex ? `, ${$("score").selectedOptions[0].textContent}` : "";
-  const pane = new Pane(`${name}${other ? `, not ${other}` : asked}`, method().title, state.picture, job);
+  const pane = new Pane(describe(question, target), method().title, state.picture, job, question.box);
   await follow(job, pane);
 });
+
+/** The question in words, until the server says it. */
+function describe(question, target) {
+  const { title } = score();
+  if (score().picture) return `similarity to ${state.other.file}`;
+  if (!score().of_class || !target) return title;
+  const name = target.closest("label").dataset.label.split(",")[0];
+  if (question.against !== null) return `${name}, not ${$("against").selectedOptions[0].textContent.split(",")[0]}`;
+  if (question.box) return `${name} in a box`;
+  return score().against ? name : `${name}, ${title}`; // only the plain score can be set against another class
+}
 
 async function follow(job, pane) {
   const abort = new AbortController();
@@ -352,16 +397,19 @@ function stop() {
 
 // ---------------------------------------------------------------- the answers
 
+let made = 0;
+
 /** An answer: a section of the report, with what can be downloaded. Until it is done, the masks of the search in the same panel. */
 class Pane {
-  constructor(label, methodTitle, picture, job) {
-    Object.assign(this, { job, picture, title: `${label} · ${methodTitle}`, done: false, pinned: false });
+  constructor(label, methodTitle, picture, job, asked = null) {
+    Object.assign(this, { job, picture, title: `${label} · ${methodTitle}`, done: false, number: ++made });
     this.node = $("pane").content.firstElementChild.cloneNode(true);
     this.part = (name) => this.node.querySelector(name);
     const canvas = element("canvas", { width: picture.width, height: picture.height });
     canvas.setAttribute("role", "img");
     const panel = element("article", { className: "panel" }, element("h3", { textContent: methodTitle }),
       element("div", { className: "shown" }, canvas, element("output")));
+    if (asked) panel.append(element("div", { className: "sources" }, maskOf(asked, picture)));
     panel.dataset.views = "overlay";
     panel.dataset.outlined = "";
     const image = element("img", { alt: "" });
@@ -369,10 +417,8 @@ class Pane {
     image.dataset.role = "picture";
     this.live(element("section", { className: "query" }, element("h2", { textContent: label }),
       element("div", { className: "sources" }, image), element("div", { className: "panels" }, panel)), picture.seen);
-    this.part(".keep").addEventListener("click", () => {
-      this.pinned = !this.pinned;
-      this.part(".keep").setAttribute("aria-pressed", String(this.pinned));
-    });
+    this.part(".file").textContent = picture.file;
+    this.part(".keep").addEventListener("click", () => { setBeside(this, !state.beside.includes(this)); arrange(); });
     state.panes.push(this);
     $("panes").append(this.node);
   }
@@ -395,28 +441,31 @@ class Pane {
     const parsed = new DOMParser().parseFromString(event.section, "text/html").body.firstElementChild;
     const section = document.importNode(parsed, true); // only in this document its images are loaded
     await Promise.all([...section.querySelectorAll("img")].map((image) => image.decode()));
+    // Several answers may have the same question and method, and each part needs a name of its own.
+    const name = `answer ${this.number}`;
+    section.removeAttribute("aria-labelledby");
+    section.setAttribute("aria-label", `${this.title}, ${name}`);
+    for (const part of section.querySelectorAll("[role=region]")) part.setAttribute("aria-label", `${part.ariaLabel}, ${name}`);
     this.live(section);
-    this.part(".channels").replaceChildren(...event.channels.map((channel) => {
-      const text = `channel ${channel.index}, ${channel.weight.toFixed(2)}`;
-      const item = element("li", {}, text);
-      if (channel.map) item.prepend(element("img", { src: channel.map, alt: `Where ${text} is active` }));
-      return item;
-    }));
+    this.slides = event.masks && this.shown.slides;
+    this.shown.moved = (area) => moveOthers(this, area);
     this.offerExports(event.masks);
     this.part(".keep").hidden = false;
     addToHistory(this);
   }
 
   offerExports(ofPlaces) {
-    const exports = [["png", "PNG of this view"], ["safetensors", "safetensors"], ["html", "HTML report"]];
-    if (ofPlaces) exports.push(["apng", "animated PNG"], ["gif", "GIF"], ["row", "COCO of this mask"], ["coco", "COCO of all masks"]);
+    const exports = [["png", "PNG of this view"], ["html", "HTML report"], ["safetensors", "safetensors"]];
+    if (ofPlaces) exports.push(["apng", "animated PNG"], ["gif", "GIF"]);
     this.part(".exports").replaceChildren(...exports.filter(([kind]) => kind !== "png" || this.shown.canvas).map(([kind, title]) => element("button", {
       textContent: title,
-      onclick: withMessages(async () => {
-        if (kind === "png") this.savePng();
-        else await download(this.job, kind === "row" ? `coco?row=${this.shown.row()}` : kind);
-      }),
+      onclick: withMessages(async () => { await (kind === "png" ? this.savePng() : download(this.job, kind)); }),
     })));
+    this.part(".annotations").hidden = !ofPlaces;
+    this.part(".download").addEventListener("click", withMessages(() => {
+      const row = this.part(".which").value && `?row=${this.shown.row()}`;
+      return download(this.job, this.part(".format").value + row);
+    }));
   }
 
   savePng() {
@@ -439,40 +488,85 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-/** Show a pane beside those that are kept, and no other; by default the last one. */
+/** Show a pane, beside the one that is kept; by default the last one. */
 function showAnswers(pane = state.panes.at(-1)) {
-  state.panes.forEach((other) => { other.node.hidden = other !== pane && !other.pinned; });
+  state.choosing = false;
+  if (state.beside.length > 1 && !state.beside.includes(pane)) setBeside(state.beside[0], false);
+  state.panes.forEach((other) => { other.node.hidden = other !== pane && !state.beside.includes(other); });
   $("answers").hidden = !state.panes.length;
-  $("chosen").hidden = Boolean(state.panes.length);
+  arrange();
+}
+
+/** Keep a pane beside others, or not. At most two are kept: then the older one is let go. */
+function setBeside(pane, kept) {
+  state.beside = state.beside.filter((other) => other !== pane);
+  if (kept) state.beside = [...state.beside, pane].slice(-2);
+}
+
+/** Show two answers side by side, once two are chosen. */
+function choosePair(pane, kept) {
+  setBeside(pane, kept);
+  if (state.beside.length === 2) showAnswers(pane);
+  else arrange();
+}
+
+const visible = () => state.panes.filter((pane) => !pane.node.hidden);
+
+/** Bring the page in line with the panes that are seen. */
+function arrange() {
+  const seen = visible();
+  const pair = seen.length === 2 && seen.every((pane) => pane.done && pane.slides);
+  $("panes").classList.toggle("several", seen.length > 1);
+  $("together").hidden = !pair;
+  for (const pane of state.panes) pane.part(".keep").setAttribute("aria-pressed", String(state.beside.includes(pane)));
+  showStage();
   markHistory();
+  if (pair) moveOthers(seen[0], seen[0].shown.area());
+}
+
+/** Move the sliders of the other panes that are seen to the same area, if that is wanted. */
+function moveOthers(pane, area) {
+  if ($("together").hidden || !$("same-area").checked) return;
+  for (const other of visible()) if (other !== pane) other.shown.moveTo(area);
+}
+
+/** Show the chosen picture where it is new or has no answer, and where a box can be drawn on it. */
+function showStage() {
+  $("chosen").hidden = visible().length > 0 && !box.enabled && !state.choosing;
 }
 
 function remove(pane) {
   if (pane.done || !state.panes.includes(pane)) return;
   pane.node.remove();
+  setBeside(pane, false);
   state.panes = state.panes.filter((other) => other !== pane);
   showAnswers(); // the last answer is seen again
 }
 
 function addToHistory(pane) {
-  pane.entry = element("li", {}, element("button", { textContent: pane.title, onclick: () => { showAnswers(pane); scrollToAnswer(); } }));
+  const open = element("button", { textContent: pane.title, onclick: () => { state.beside = []; showAnswers(pane); scrollToAnswer(); } });
+  const tick = element("input", { type: "checkbox", onchange: () => choosePair(pane, tick.checked) });
+  tick.setAttribute("aria-label", `Side by side: ${pane.title}, ${pane.picture.file}`);
+  pane.entry = element("li", {}, tick, open, element("span", { className: "small", textContent: pane.picture.file }));
+  Object.assign(pane, { open, tick });
   $("history").querySelector("ol").append(pane.entry);
   const done = state.panes.filter((other) => other.done);
   for (const oldest of done.slice(0, Math.max(0, done.length - MOST_ANSWERS))) {
     oldest.entry.remove();
     oldest.node.remove();
+    setBeside(oldest, false);
     state.panes = state.panes.filter((other) => other !== oldest);
   }
-  markHistory();
+  arrange();
 }
 
 function markHistory() {
-  const done = state.panes.filter((pane) => pane.done);
+  const done = state.panes.filter((pane) => pane.entry);
   $("history").hidden = done.length < 2 && !done.some((pane) => pane.node.hidden);
   for (const pane of done) {
-    const button = pane.entry?.firstElementChild;
-    if (pane.node.hidden) button?.removeAttribute("aria-current");
-    else button?.setAttribute("aria-current", "true");
+    pane.tick.checked = state.beside.includes(pane);
+    if (pane.node.hidden) pane.open.removeAttribute("aria-current");
+    else pane.open.setAttribute("aria-current", "true");
   }
 }
 
@@ -480,13 +574,17 @@ function markHistory() {
 
 const start = withMessages(async () => {
   const answer = await (await request("api/tabs", { method: "POST" })).json();
-  Object.assign(state, { tab: answer.tab, methods: answer.methods, layers: answer.layers, bytes: answer.limits.bytes });
-  $("model").textContent = `${answer.model}, with its ${answer.classes} classes,`;
+  const { tab, methods, layers, scores, limits } = answer;
+  Object.assign(state, { tab, methods, layers, scores, limits });
+  $("model").textContent = answer.classes ? `${answer.model}, with its ${answer.classes} classes,` : answer.model;
   $("samples").replaceChildren(...answer.samples.map((name) => element("button", {
     onclick: () => addPicture(`api/pictures?sample=${name}`, {}, `samples/${name}`, name),
   }, element("img", { src: `samples/${name}`, alt: `Sample: ${name}` }))));
   $("method").replaceChildren(...answer.methods.map(({ name, title }) => element("option", { textContent: title, value: name })));
-  $("score").replaceChildren(...answer.scores.map(({ name, title }) => element("option", { textContent: title, value: name })));
+  $("score").replaceChildren(...scores.map(({ name, title, reason }) => element("option", {
+    textContent: title, value: name, disabled: Boolean(reason), title: reason,
+  })));
+  $("score").value = scores.find((entry) => !entry.reason).name;
   offerSettings();
   document.body.dataset.ready = "yes";
 });
@@ -516,9 +614,12 @@ $("search").addEventListener("keydown", (event) => {
   }
 });
 $("method").addEventListener("change", offerSettings);
+$("score").addEventListener("change", offerDetails);
+$("to").addEventListener("change", (event) => { if (event.target.files[0]) uploadOther(event.target.files[0]); });
 $("explain").addEventListener("click", () => explain(null));
 $("smallest").addEventListener("click", () => explain(0.9));
 $("stop").addEventListener("click", stop);
+$("same-area").addEventListener("change", arrange);
 // The server forgets the tab at once. A page that comes back from the browser's memory begins anew.
 window.addEventListener("pagehide", () => {
   if (state.tab) fetch("api/tab", { method: "DELETE", keepalive: true, headers: { "x-sfumato": state.tab } }).catch(() => {});
