@@ -165,14 +165,17 @@ def test_of_several_perturbations_the_first_is_shown_and_that_is_said():
 @pytest.mark.parametrize("game", [{"keep": 1, "drop": 0}, {"keep": 0, "drop": 1}])
 def test_an_animation_shows_what_the_network_saw(game):
     pytest.importorskip("starlette", reason="the page is not installed")
+    from sfumato.models.questions import Asked
+    from sfumato.scores import Logit
+    from sfumato.web.asking import Wanted
     from sfumato.web.explaining import Answer, Question
     from sfumato.web.exports import animation
     from sfumato.web.tabs import TabPicture
 
     given, net, picture = made_with(Constant(1.5), game=game), classifier(), torch.rand(1, 3, 24, 32)
     inputs = net.preparation.normalised(picture)
-    asked = Question(None, "", None, 0, "", None)
-    file = animation("PNG", "image/apng", Answer(asked, TabPicture("a", b"", inputs), given), net)
+    question, asked = Question(None, "", Wanted("logit", 0)), Asked(0, Logit(0), "")
+    file = animation("PNG", "image/apng", Answer(question, asked, TabPicture("a", b"", inputs), given), net)
     masks = given.masks[0] if game["keep"] else 1 - given.masks[0]
     seen = net.restore(Constant(1.5)(inputs)(masks, torch.zeros(3, dtype=torch.long)))
     with Image.open(io.BytesIO(file.content)) as frames:

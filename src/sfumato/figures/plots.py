@@ -297,7 +297,7 @@ def _input_size(view: Scene, picture: Any, classifier: Classifier | None) -> tup
     return height, width
 
 
-def _picture_name(view: Scene, asked: Tensor | None) -> str:
+def _picture_name(view: Scene, asked: Float[Tensor, "H W"] | None) -> str:
     """The heading of the picture; `asked` are the places that the question was about, if it was about some."""
     return view.name if asked is None else f"{view.name}\nblue: what was asked about"
 

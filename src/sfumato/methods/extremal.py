@@ -75,8 +75,8 @@ class ExtremalPerturbation(MaskMethod):
       `sfumato.smallest`.
     - `game`: "preserve" to show what suffices, "delete" to find what the answer cannot do without. Areas of the two games
       cannot be compared.
-    - `steps`: the default for results. 20 or 30 give a first look at unfinished masks, which keep less. If
-      `result.agreement` is low, take more.
+    - `steps`: the default for results. 50 keep eight or nine tenths as much, in two fifths of the time. 20 or 30 give a first
+      look. If `result.agreement` is low, take more.
     - `mask`: for small objects `LevelSet(step=5, sigma=5)`, whose outlines follow finer parts. A finer mask can also follow
       artefacts of the network more closely.
     - `perturbation`: the default, which hides places in two ways. With a single one, a mask may rely on what it leaves.
