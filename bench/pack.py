@@ -56,9 +56,10 @@ def readable(data: Data) -> Iterator[Example]:
             yield data[index]
 
 
-def needed(plan: plans.Plan) -> set[Path]:
+def needed(plan_file: Path) -> set[Path]:
     """The files under `SHARED` that a plan's models and data sets need."""
     with opened_files() as opened:
+        plan = plans.read(plan_file)  # data sets read their lists when they are made
         bench = Workbench(plan)
         for name in plan.models:
             bench.classifier(name)
@@ -71,13 +72,9 @@ def needed(plan: plans.Plan) -> set[Path]:
 
 def pack(plan_file: Path, folder: Path, device: str | None) -> int:
     """Copy a plan and what it needs into a folder; returns the number of bytes."""
-    with opened_files() as opened:  # data sets read their lists when they are made
-        plan = plans.read(plan_file)
-    home = SHARED.resolve()
-    lists = {path for path in opened if path.is_relative_to(home) and path.is_file()}
     total = 0
-    for path in sorted(needed(plan) | lists):
-        target = folder / "data" / path.relative_to(home)
+    for path in sorted(needed(plan_file)):
+        target = folder / "data" / path.relative_to(SHARED.resolve())
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
         total += target.stat().st_size

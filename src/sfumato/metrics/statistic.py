@@ -37,7 +37,7 @@ class Linear(Selective, Protocol):
     def parts(self, columns: Columns) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """The weight of each row, with the sum 1, and how far its value lies from its mean.
 
-        Both are 0 for rows that do not count. At least one row must count.
+        Both are 0 for rows that do not count, and new arrays, which the caller may change. At least one row must count.
         """
         ...
 
