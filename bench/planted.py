@@ -29,11 +29,14 @@ AT_ONCE = 10
 """Pictures in one call of a method."""
 
 Extremal = sfumato.ExtremalPerturbation
+FOR_ORDERS: dict[str, Any] = {"score": "log-odds", "perturbation": sfumato.Blur(max_sigma=5), "evenly": True}
+"""The settings whose mean of smooth masks orders places best: see decision 19."""
+
 WINDOW = {"sliding_window_shapes": (3, 12, 12), "strides": (3, 4, 4)}
 
 METHODS: dict[str, Callable[[str], Any]] = {
     "extremal order": lambda layer: sfumato.ExtremalOrder(),
-    "extremal, maps": lambda layer: Extremal.for_maps(steps=75),
+    "smooth masks": lambda layer: Extremal.smooth_masks((0.05, 0.2, 0.5), steps=75, **FOR_ORDERS),
     "extremal, delete": lambda layer: Extremal(game="delete", steps=75),
     "extremal": lambda layer: Extremal(steps=75),
     "meaningful": lambda layer: sfumato.MeaningfulPerturbation(steps=150),

@@ -27,9 +27,14 @@ from sfumato.runs.stores.store import Store
 Place = tuple[str, str, str, str]
 """Data set, model, method and protocol, by their names in the plan."""
 
-LEADER = "extremal-map"
-TELLING = ("energy", "insertion", "insertion-logit", "localisation", "pointing")
-"""The protocols for which the method is set beside every other."""
+LEADERS = {
+    "energy": "extremal",
+    "pointing": "extremal",
+    "localisation": "extremal",
+    "insertion": "order",
+    "insertion-logit": "order",
+}
+"""For each protocol that tells, the method of ours that is set beside every other: one for where, one for the order."""
 
 MAIN = (
     "all",
@@ -186,7 +191,7 @@ def plot(lines: Sequence[summary.Line], seconds: Mapping[tuple[str, str, str], f
         figure.savefig(path, dpi=130)
 
 
-FAMILY = ("extremal", "order")
+FAMILY = ("extremal", "smooth", "order")
 """How the names of this library's own methods begin, which the figure colours."""
 
 
@@ -228,8 +233,9 @@ def sections(
 
 @dataclass(frozen=True)
 class Standing:
-    """The leader beside one other method, by one measure: the paired difference, with its interval."""
+    """A leader beside one other method, by one measure: the paired difference, with its interval."""
 
+    leader: str
     other: str
     line: summary.Line
 
@@ -255,19 +261,19 @@ class Standing:
 
 
 def standings(record: Record, store: Store, left_out: set[Place]) -> list[Standing]:
-    """The leader beside every other method by all that tells."""
+    """The leaders beside every other method by all that tells."""
     found = []
-    for other in methods(record):
-        if other != LEADER:
-            for line in summary.differences(record, store, LEADER, other):
+    for leader in dict.fromkeys(LEADERS.values()):
+        for other in methods(record):
+            for line in summary.differences(record, store, leader, other) if other != leader else ():
                 one, two = place(line), (line.data, line.model, other, line.protocol)
-                if line.protocol in TELLING and not line.estimate.few and not {one, two} & left_out:
-                    found.append(Standing(other, line))
+                if LEADERS.get(line.protocol) == leader and not line.estimate.few and not {one, two} & left_out:
+                    found.append(Standing(leader, other, line))
     return found
 
 
 def closest(found: list[Standing]) -> str:
-    """For each data set, model and measure the method that does best beside the leader."""
+    """For each data set, model and measure the method that does best beside its leader."""
     best: dict[tuple[str, str, str, str], Standing] = {}
     for each in found:
         if each.line.measure.name not in MAIN:
@@ -275,31 +281,34 @@ def closest(found: list[Standing]) -> str:
         where = (each.line.data, each.line.model, each.line.protocol, each.line.measure.name)
         if where not in best or each.gain < best[where].gain:
             best[where] = each
-    header = ["data, model", "measure", f"{LEADER} is", "beside the best other", "by"]
+    header = ["data, model", "measure", "method", "is", "beside the best other", "by"]
     return markdown_table(
         header,
         [
-            [f"{data}, {model}", name, each.verdict, each.other, each.told]
+            [f"{data}, {model}", name, each.leader, each.verdict, each.other, each.told]
             for (data, model, _, name), each in best.items()
         ],
     )
 
 
 def told(found: list[Standing]) -> Iterator[str]:
-    """In how many comparisons the leader is ahead and behind, and where it is behind."""
-    counts = Counter(each.verdict for each in found)
-    yield (
-        f"Of {len(found)} paired comparisons with another method (each data set, model and measure, on at least {FEW} "
-        f"pictures), {LEADER} is ahead in {counts['ahead']}, behind in {counts['behind']}, and tied in {counts['tied']}: the "
-        "95 % interval of the difference holds 0. No correction is made for their number.\n"
-    )
+    """In how many comparisons each leader is ahead and behind, and where it is behind."""
+    for leader in dict.fromkeys(LEADERS.values()):
+        its = [each for each in found if each.leader == leader]
+        counts = Counter(each.verdict for each in its)
+        about = " and ".join(protocol for protocol, its_leader in LEADERS.items() if its_leader == leader)
+        yield (
+            f"Of {len(its)} paired comparisons in {about} with another method (each data set, model and measure, on at least "
+            f"{FEW} pictures), {leader} is ahead in {counts['ahead']}, behind in {counts['behind']}, and tied in "
+            f"{counts['tied']}: the 95 % interval of the difference holds 0. No correction is made for their number.\n"
+        )
     yield closest(found).rstrip()
-    if counts["behind"]:
+    behind = [each for each in found if each.verdict == "behind"]
+    if behind:
         yield "\nBehind:\n"
-        for each in found:
-            if each.verdict == "behind":
-                line = each.line
-                yield f"- {line.data}, {line.model}, {line.protocol} ({line.measure.name}): {each.other}, {each.told}"
+    for each in behind:
+        where = f"{each.line.data}, {each.line.model}, {each.line.protocol} ({each.line.measure.name})"
+        yield f"- {where}: {each.leader} behind {each.other}, {each.told}"
 
 
 def main(folder: str, docs: str) -> None:

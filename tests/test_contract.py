@@ -375,13 +375,7 @@ def test_each_mask_has_the_same_share_of_an_even_map():
     assert even.map.amax() <= 1
 
 
-def test_the_settings_for_maps_can_be_changed():
-    method = ExtremalPerturbation.for_maps(areas=(0.1, 0.4), steps=7)
-    assert (method.areas, method.steps, method.score, method.evenly) == ((0.1, 0.4), 7, "log-odds", True)
-    assert method.perturbation == Blur(max_sigma=5)
-
-
-@pytest.mark.parametrize("preset", [ExtremalPerturbation.for_maps, ExtremalPerturbation.torchray])
+@pytest.mark.parametrize("preset", [ExtremalPerturbation.smooth_masks, ExtremalPerturbation.torchray])
 def test_a_preset_takes_one_area_as_the_class_does(preset):
     assert preset(0.1).areas == ExtremalPerturbation(areas=0.1).areas == (0.1,)
     with pytest.raises(ValueError, match="areas must lie in"):

@@ -134,7 +134,7 @@ def pictures(count=2):
 EXTREMAL = EVERY["ExtremalPerturbation"]
 METHODS = EVERY | {
     "at a layer": replace(EXTREMAL, layer="more", perturbation=None, mask=SmoothMask()),
-    "for maps": methods.ExtremalPerturbation.for_maps(steps=3, mask=SmoothMask(step=3)),
+    "evenly": methods.ExtremalPerturbation(areas=(0.05, 0.2, 0.5), steps=3, mask=SmoothMask(step=3), evenly=True),
     "for the shape": methods.ExtremalPerturbation(areas=(0.2,), steps=3),
     "torchray": methods.ExtremalPerturbation.torchray(areas=(0.2,), steps=3),
     "evolution": replace(EXTREMAL, ascent=EvolutionAscent(pairs=2), perturbation=Noise()),

@@ -202,11 +202,11 @@ class TestOneOutput:
         )
         assert (found.scores[:, 0] - found.complements[:, 0]).abs().min() > 1e-4
 
-    def test_settings_for_maps_and_the_smallest_area(self):
+    def test_log_odds_of_an_answer_with_the_whole_and_the_smallest_area(self):
         """Both said that the score was infinite, or found that nothing is needed."""
         net = network(1)
         target = int(logits(net)[0, 0] < 0)
-        method = ExtremalPerturbation.for_maps(steps=3, mask=SmoothMask(3, 6))
+        method = ExtremalPerturbation(steps=3, score="log-odds", mask=SmoothMask(3, 6))
         assert method(net, pictures(1), target).whole[0] == pytest.approx(abs(float(logits(net)[0, 0])), rel=1e-4)
         found = smallest(replace(method, perturbation=Fade()), net, pictures(1), target, keep=0.9, tolerance=0.3)
         assert found.wanted[0] == pytest.approx(0.9 * abs(float(logits(net)[0, 0])), rel=1e-4)

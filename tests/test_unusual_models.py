@@ -34,7 +34,7 @@ from sfumato.behaviour.watched import Picture, Watched
 SEARCH = ExtremalPerturbation(areas=(0.2,), steps=3, perturbation=Blur(3, 3), mask=SmoothMask(step=3, sigma=6))
 OF_THE_INPUT = {
     "extremal": SEARCH,
-    "maps": ExtremalPerturbation.for_maps(steps=2, mask=SmoothMask(step=3, sigma=6)),
+    "log-odds": replace(SEARCH, areas=(0.05, 0.2, 0.5), steps=2, score="log-odds", evenly=True),
     "meaningful": MeaningfulPerturbation(steps=3, mask=GridMask(scale=3)),
     "rise": RISE(samples=40, cells=4),
     "gradient": Gradient(),

@@ -82,7 +82,7 @@ class ExtremalPerturbation(MaskMethod):
     - `perturbation`: the default, which hides places in two ways. With a single one, a mask may rely on what it leaves.
     - `score`: "logit"; "log-odds" or a `Contrastive` target if a rival class is near; "sigmoid" for several labels.
     - `layer`: none, to explain by places of the input. With a layer a step is cheaper, and the masks are as coarse as its maps.
-    - For an order of places take `ExtremalOrder`; for a map without masks, `for_maps()`.
+    - For an order of places take `ExtremalOrder`.
     """
 
     makes_masks: ClassVar[bool] = True
@@ -168,17 +168,6 @@ class ExtremalPerturbation(MaskMethod):
             "jitter": MirrorEvenSteps(),
         }
         return cls(areas=check_areas(areas), **{**settings, **changes})
-
-    @classmethod
-    def for_maps(cls, areas: Sequence[float] = (0.05, 0.2, 0.5), **changes: Any) -> "ExtremalPerturbation":
-        """The settings whose `result.map` orders places best; masks that suffice alone are the defaults' matter.
-
-        A class index means its log-odds, so that rivals count; a weak blur hides details and leaves the surroundings
-        as they are; areas up to a half order the background too; and all masks have the same share in the map. See "Results"
-        in the documentation for how it compares.
-        """
-        settings = {"score": "log-odds", "perturbation": Blur(max_sigma=5), "evenly": True}
-        return cls.smooth_masks(areas, **{**settings, **changes})
 
     def used_perturbations(self) -> tuple[Perturbation, ...]:
         """What hides places; the default depends on the masks, and on whether a layer is masked."""
