@@ -12,8 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sfumato.evidence import stored
@@ -81,21 +80,30 @@ def survival(method: ExtremalPerturbation, model: Model, batches: Iterable[Float
     found: list[float] = []
     weights = weights_of(model)
     for inputs in batches:
-        query = torch.arange(len(inputs), dtype=torch.long, device=inputs.device)
-        hides = [seeded(perturbation, method.seed) for perturbation in method.used_perturbations()]
         with Subject.prepared(model, inputs, 0) as subject:
             subject.probe(None)
             answers = whole_answers(subject)
             masks = method(model, inputs, answers).masks
             assert masks is not None  # noqa: S101  # for the type checker
-            places = masks[:, :, 0] > 0.5
-            rows = query.repeat_interleave(places.shape[1])
-            edge = edge_of(method, inputs.shape[2:])
-            logits = of_two(shown_logits(subject, ready(subject, hides), places.flatten(0, 1), rows, edge))
-            shown = logits.softmax(2).mean(0).argmax(1)
-        same = shown.view(len(inputs), -1) == answers[:, None]
+            same = same_answers(method, subject, masks)
         found += [surviving_area(survives, method.areas) for survives in same.tolist()]
     return Survival(tuple(found), method, weights)
+
+
+def same_answers(
+    method: ExtremalPerturbation, subject: Subject, masks: Float[Tensor, "B V 1 *S"]
+) -> Bool[Tensor, "B V"]:
+    """Whether the network's answer to each mask's set alone is its answer to the whole input.
+
+    The answer is the class of the highest mean probability under the perturbations of the method that made the masks.
+    """
+    hides = [seeded(perturbation, method.seed) for perturbation in method.used_perturbations()]
+    places = masks[:, :, 0] > 0.5
+    rows = subject.query.repeat_interleave(places.shape[1])
+    edge = edge_of(method, places.shape[2:])
+    logits = of_two(shown_logits(subject, ready(subject, hides), places.flatten(0, 1), rows, edge))
+    shown = logits.softmax(2).mean(0).argmax(1)
+    return shown.view(len(masks), -1) == whole_answers(subject)[:, None]
 
 
 def surviving_area(same: Sequence[bool], areas: Sequence[float]) -> float:
