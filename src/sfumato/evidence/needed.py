@@ -30,8 +30,9 @@ class AllNeeded(Claim):
       set is worth above the whole input does not count.
     - `regions`: how the input is divided into cells, by default a grid of 14 by 14 for pictures.
 
-    The cells that cost least are given up together, as many as the loss allows; then the others are tried again, until no cell
-    can be given up alone, nor the cells of a connected part together. What remains is `sets["needed"]`.
+    The cells that cost least, each alone, are given up together: 1, 2, 4 and so on, as many of these as the loss allows. When
+    no more can go in this order, the cells that stay are tried alone again, until no cell can be given up alone, nor the cells
+    of a connected part together. What remains is `sets["needed"]`.
     """
 
     loss: float = 0.02
@@ -57,12 +58,9 @@ class AllNeeded(Claim):
             rest = torch.stack([self._union(cells, [other for other in stays if other != cell]) for cell in stays])
             alone = tested.worth(rest).tolist()
             cheapest = sorted(range(len(stays)), key=lambda place: -alone[place])
-            ordered = [stays[place] for place in cheapest]
-            lists = [ordered[count:] for count in range(1, len(ordered))]
-            values = tested.worth(torch.stack([self._union(cells, some) for some in lists])).tolist()
-            good = [count for count, value in enumerate(values) if value >= least]
-            if good:
-                stays = lists[good[-1]]
+            left = self._without_the_first(tested, cells, [stays[place] for place in cheapest], least)
+            if len(left) < len(stays):
+                stays = left
                 continue
             dearest = worth - max(alone)
             without_part = self._without_a_part(tested, cells, stays, least)
@@ -92,6 +90,19 @@ class AllNeeded(Claim):
         regions = self.regions or Cells(default_counts(shape, CELLS))
         labels = regions(tested.inputs)[0]
         return torch.stack([(labels == label) & tested.places for label in labels[tested.places].unique().tolist()])
+
+    def _without_the_first(
+        self, tested: Tested, cells: Bool[Tensor, " n *S"], ordered: list[int], least: float
+    ) -> list[int]:
+        """The cells that stay where those at the front are given up, again and again, until not even the first can go."""
+        while len(ordered) > 1:
+            lists = [ordered[2**power :] for power in range((len(ordered) - 1).bit_length())]
+            values = tested.worth(torch.stack([self._union(cells, some) for some in lists])).tolist()
+            good = [some for some, value in zip(lists, values, strict=True) if value >= least]
+            if not good:
+                break
+            ordered = good[-1]
+        return ordered
 
     def _without_a_part(
         self, tested: Tested, cells: Bool[Tensor, " n *S"], stays: list[int], least: float
