@@ -32,7 +32,7 @@ from sfumato.metrics.intervals import wilson
 from sfumato.model.subject import Subject
 from sfumato.models import Classifier
 
-AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+AREAS = (0.1, 0.2, 0.4, 0.7)
 
 
 def classifier_of(name: str) -> Classifier:

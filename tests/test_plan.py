@@ -212,6 +212,6 @@ def test_the_plan_of_the_results_is_one(monkeypatch):
     monkeypatch.setenv("SFUMATO_SHARED", "/shared")
     results = read(Path(__file__).parents[1] / "bench/results.toml")
     assert {each.method for each in results.combinations()} == set(results.methods)
-    assert results.methods["extremal"] == sfumato.ExtremalPerturbation(steps=100)
+    assert results.methods["extremal"] == sfumato.ExtremalPerturbation(steps=50)
     assert results.methods["smooth"] == sfumato.ExtremalPerturbation.smooth_masks(steps=100)
     assert results.methods["order"] == sfumato.ExtremalOrder()
