@@ -49,8 +49,6 @@ def test_a_detector_of_torchvision_with_other_classes(checkpoint, name, classes)
     assert isinstance(detector, Detector)
     assert detector.labels == ("background", *names)
     assert detector.preparation.shape == (3, 320, 320)
-    if name.startswith("fasterrcnn"):
-        return  # without its compiled operators, torchvision compiles one, which takes long
     inputs = detector.inputs_of(PICTURE)
     assert inputs.shape == (1, 3, 320, 411)
     found = detector.found(inputs)[0]
@@ -74,6 +72,50 @@ def test_a_box_of_torchvisions_detector_is_explained(checkpoint):
         warnings.simplefilter("ignore")  # a level of the pyramid may have no part in this box
         result = sfumato.GradCAM()(detector, PICTURE)
     assert result.layer.startswith("backbone.")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("torchvision_nms")
+def test_a_box_of_faster_r_cnn_is_explained(checkpoint):
+    """Its second head looks at maps through RoI align, and drops boxes that overlap. What is left has a slope."""
+    name = "fasterrcnn_mobilenet_v3_large_320_fpn"
+    detector = models.load(f"torchvision:{name}", checkpoint(name, num_classes=3))
+    few = {"training": 20, "testing": 20}
+    detector.net.rpn._pre_nms_top_n, detector.net.rpn._post_nms_top_n = few, few
+    head = detector.net.roi_heads.box_predictor
+    with torch.no_grad():  # with random ones, boxes are moved far out of the picture, and it is sure of everything
+        for weight, factor in (
+            (detector.net.rpn.head.bbox_pred.weight, 1e-3),
+            (head.bbox_pred.weight, 1e-4),
+            (head.cls_score.weight, 1e-3),
+        ):
+            weight.mul_(factor)
+    inputs = detector.inputs_of(PICTURE)
+    asked = detector.surest(inputs)
+    result = sfumato.Gradient()(detector, inputs, asked)
+    assert float(result.whole) == pytest.approx(detector.found(inputs)[0][0].sureness, abs=1e-5)
+    assert result.map.isfinite().all()
+    assert result.map.abs().sum() > 0
+    result = sfumato.GradCAM()(detector, inputs, asked)
+    assert result.layer.startswith("backbone.")
+    assert result.map.isfinite().all()
+
+
+def without_operators(*_):
+    raise RuntimeError("Couldn't load custom C++ ops. This can happen if your PyTorch and torchvision versions differ.")
+
+
+def not_for_the_cpu(*_):
+    raise NotImplementedError("Could not run 'torchvision::nms' with arguments from the 'CPU' backend. This may be …")
+
+
+@pytest.mark.parametrize("missing", [without_operators, not_for_the_cpu])
+def test_a_detector_of_a_torchvision_without_operators_is_refused_when_it_is_loaded(checkpoint, monkeypatch, missing):
+    name = "ssdlite320_mobilenet_v3_large"
+    file = checkpoint(name, num_classes=3)
+    monkeypatch.setattr("torchvision.ops.nms", missing)
+    with pytest.raises(ImportError, match=r"needs a torchvision that was built for the installed torch .*; install both"):
+        models.load(f"torchvision:{name}", file)
 
 
 @pytest.mark.slow
