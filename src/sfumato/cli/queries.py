@@ -66,13 +66,14 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One picture, as inputs `(C, H, W)` on the CPU, with what is asked of it.
+    """One picture, as inputs `(C, H, W)` on the CPU, with what is asked of it. A clip is `(C, T, H, W)`.
 
     A model with one output has one class, 0, whose probability is the sigmoid of the output.
     """
 
     source: Path
-    picture: "Image"
+    picture: "Image | Tensor"
+    """The picture of the file; of a clip, the frames that the network sees, `(3, T, H, W)`."""
     inputs: "Tensor"
     asked: "Asked"
     stem: str
@@ -229,16 +230,13 @@ class Task:
 
     def _queries_of(self, path: Path, outputs: Outputs) -> Iterator[Query]:
         """The queries of one picture that are not done."""
-        from sfumato.data import pictures
-
         digest = digest_of(path)
         targets = [target for target in self.targets if not outputs.is_done(path, target, digest)]
         self.skipped += len(self.targets) - len(targets)
         if self.targets and not targets:
             return
-        picture = pictures.read(path)
-        inputs = self.classifier.prepare(picture)
-        for asked in self.question.ask(picture.size, inputs, targets):
+        picture, size, inputs = shown(path, self.classifier)
+        for asked in self.question.ask(size, inputs, targets):
             if not self.targets and outputs.is_done(path, asked.target, digest):
                 self.skipped += 1
                 return
@@ -249,6 +247,23 @@ class Task:
         """Report and count a picture that cannot be used."""
         self.failed += 1
         print_error(error)
+
+
+def shown(path: Path, classifier: "Classifier") -> tuple["Image | Tensor", tuple[int, int], "Tensor"]:
+    """The picture or clip of a file, its width and height, and the network's input for it. Raises `ValueError`."""
+    from sfumato.data import pictures
+    from sfumato.data.clips import read_clip
+    from sfumato.models.clips import takes_clips
+
+    if not takes_clips(classifier):
+        picture = pictures.read(path)
+        return picture, picture.size, classifier.prepare(picture)
+    clip = read_clip(path)
+    try:
+        inputs = classifier.prepare(clip)
+    except ValueError as error:
+        raise ValueError(f"cannot use clip {str(path)!r}: {error}") from error
+    return classifier.restore(inputs), (inputs.shape[-1], inputs.shape[-2]), inputs
 
 
 @contextmanager
@@ -271,6 +286,8 @@ def prepared(request: Request, link: str = "auto") -> Iterator[Task]:
 def _task(request: Request, link: str) -> Task:
     from sfumato import models
     from sfumato.data import pictures
+    from sfumato.data.clips import find_clips
+    from sfumato.models.clips import takes_clips
     from sfumato.models.questions import SIMILARITY
 
     device = choose(request.device)
@@ -278,12 +295,15 @@ def _task(request: Request, link: str) -> Task:
     classifier = models.load(request.model, request.checkpoint, request.labels, embeds)
     place(classifier.net, device)
     asks = question(request.score, classifier, device, request.details, link)
+    for remark in models.remarks(classifier, link) if asks.names_classes else ():
+        typer.echo(f"{remark}.")
     targets = list(dict.fromkeys(map(asks.find, request.targets)))
     task = Task(request, classifier, [], targets, device, asks)
     paths: dict[Path, Path] = {}
+    find = find_clips if takes_clips(classifier) else pictures.find
     for image in request.images:
         try:
-            for path in pictures.find(image):
+            for path in find(image):
                 paths.setdefault(path.resolve(), path)  # a picture that is named twice is explained once
         except ValueError as error:
             task.report(error)
