@@ -200,6 +200,8 @@ def test_the_clips_of_a_folder(tmp_path):
 @pytest.mark.parametrize(
     "command",
     [
+        ["explain", "frames.npy", "--certificate", "--model", "clips:coloured"],
+        ["explain", "frames.npy", "--bundle", "packed", "--model", "clips:coloured"],
         ["channels", "frames.npy", "--layer", "x", "--model", "clips:coloured"],
         ["calibrate", "clips:coloured", "frames.npy"],
         ["compare-models", "clips:coloured", "clips:coloured", "frames.npy"],
