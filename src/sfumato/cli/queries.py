@@ -11,6 +11,7 @@ import typer
 from sfumato.cli.device import choose, in_words, place
 from sfumato.cli.errors import FAILED, SOME_FAILED, print_error
 from sfumato.cli.files import results_in, writable
+from sfumato.cli.inputs import shown
 from sfumato.cli.naming import check_count
 from sfumato.cli.outputs import MADE_FROM, Outputs, digest_of, made_from
 from sfumato.cli.questions import Details, question
@@ -247,23 +248,6 @@ class Task:
         """Report and count a picture that cannot be used."""
         self.failed += 1
         print_error(error)
-
-
-def shown(path: Path, classifier: "Classifier") -> tuple["Image | Tensor", tuple[int, int], "Tensor"]:
-    """The picture or clip of a file, its width and height, and the network's input for it. Raises `ValueError`."""
-    from sfumato.data import pictures
-    from sfumato.data.clips import read_clip
-    from sfumato.models.clips import takes_clips
-
-    if not takes_clips(classifier):
-        picture = pictures.read(path)
-        return picture, picture.size, classifier.prepare(picture)
-    clip = read_clip(path)
-    try:
-        inputs = classifier.prepare(clip)
-    except ValueError as error:
-        raise ValueError(f"cannot use clip {str(path)!r}: {error}") from error
-    return classifier.restore(inputs), (inputs.shape[-1], inputs.shape[-2]), inputs
 
 
 @contextmanager

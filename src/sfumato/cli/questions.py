@@ -78,8 +78,8 @@ def question(
     score: str | None, classifier: "Classifier", device: "torch.device", details: Details, link: str = "auto"
 ) -> "Question":
     """The question of a command. Raises `ValueError` where the model cannot answer it."""
+    from sfumato.cli.inputs import shown
     from sfumato.cli.outputs import digest_of
-    from sfumato.cli.queries import shown
     from sfumato.data import pictures
     from sfumato.models import questions
 

@@ -10,8 +10,7 @@ from sfumato.data import labels as class_labels
 from sfumato.layers.default import traced
 from sfumato.model.outputs import are_probabilities, through_sigmoid
 from sfumato.models.checkpoint import EMBEDDING
-from sfumato.models.classifier import Classifier, Preparation
-from sfumato.models.clips import ClipPreparation
+from sfumato.models.classifier import Classifier, OtherPreparation, Preparation
 from sfumato.models.transforms import TransformPreparation
 from sfumato.scores import SIGMOID, SOFTMAX, class_scores, logits_of
 
@@ -126,7 +125,7 @@ def check_has_classes(classifier: Classifier) -> None:
         )
 
 
-def last_spatial(net: nn.Module, preparation: Preparation | TransformPreparation | ClipPreparation) -> str | None:
+def last_spatial(net: nn.Module, preparation: Preparation | TransformPreparation | OtherPreparation) -> str | None:
     """The name of the last module whose output has space, as `describe` finds it; `None` if there is none."""
     return traced(net, torch.zeros(1, *preparation.shape, dtype=torch.float32, device=_device(net)))[1]
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,9 +18,6 @@ from sfumato.data.pictures import read
 from sfumato.models.transforms import MOST_PIXELS, TransformPreparation, too_long
 from sfumato.scores import class_scores
 from sfumato.space.normalisation import IMAGENET_MEAN, IMAGENET_STD, Normalisation
-
-if TYPE_CHECKING:
-    from sfumato.models.clips import ClipPreparation
 
 M = TypeVar("M")
 
@@ -124,6 +121,34 @@ class Preparation:
         return (width, height), (left, top, left + self.size, top + self.size)
 
 
+class OtherPreparation(Protocol):
+    """What a `Classifier` needs of another preparation, such as that of clips."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape (C, *S) of the input."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """The mean of the normalisation of values in [0, 1], one for each channel."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """The deviation of the normalisation of values in [0, 1], one for each channel."""
+
+    def __call__(self, clip: Any) -> Float[Tensor, "..."]:
+        """The network's input (C, *S)."""
+
+    def restore(self, inputs: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """What inputs (*N, C, *S) show: RGB in [0, 1], (*N, 3, *S)."""
+
+    def normalised(self, clips: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The inverse of `restore`."""
+
+    def window(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """The part of a picture of `size` (width, height) that the input shows: left, top, right, bottom."""
+
+
 @dataclass(frozen=True, eq=False)
 class Classifier:
     """A network in eval mode, whose outputs for inputs (B, C, H, W) are logits (B, classes).
@@ -135,7 +160,7 @@ class Classifier:
 
     name: str
     net: nn.Module
-    preparation: "Preparation | TransformPreparation | ClipPreparation"
+    preparation: Preparation | TransformPreparation | OtherPreparation
     labels: Sequence[str]
     layers: Mapping[str, str] = field(default_factory=dict)
     layer: str = ""
