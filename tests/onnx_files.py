@@ -62,18 +62,19 @@ def model(nodes, inputs, outputs, tensors=()):
     return message((1, 8), (7, graph), (8, message((1, ""), (2, 17))))
 
 
-def classifier(weights, shape=("N", 3, 16, 16), last=False, softmax=False, kind=FLOAT, inputs=1):
+def classifier(weights, shape=("N", 3, 16, 16), last=False, softmax=False, kind=FLOAT, inputs=1, sigmoid=False):
     """The mean of each channel, times `weights` (C, classes): as many inputs as are wanted, of which the first counts."""
     nodes = [node("Transpose", ["picture"], ["turned"], perm=[0, 3, 1, 2])] if last else []
     nodes += [node("Cast", ["turned" if last else "picture"], ["cast"], to=FLOAT)]
     nodes += [node("ReduceMean", ["cast"], ["means"], axes=[2, 3], keepdims=0)]
     nodes += [node("MatMul", ["means", "weights"], ["logits"])]
     nodes += [node("Softmax", ["logits"], ["shares"], axis=1)] if softmax else []
+    nodes += [node("Sigmoid", ["logits"], ["shares"])] if sigmoid else []
     rows = [value for row in weights for value in row]
     more = [value(f"more{number}", ("N", 1)) for number in range(inputs - 1)]
     return model(
         nodes,
         [value("picture", shape, kind), *more],
-        [value("shares" if softmax else "logits", (shape[0], len(weights[0])))],
+        [value("shares" if softmax or sigmoid else "logits", (shape[0], len(weights[0])))],
         [tensor("weights", (len(weights), len(weights[0])), rows)],
     )

@@ -391,3 +391,18 @@ def test_a_layers_name_under_wrappers_is_offered():
         sfumato.layers.capture.find_layer(wrapped, "0")
     with pytest.raises(ValueError, match="no layer 'module.2'. Did you mean '2'"):
         sfumato.layers.capture.find_layer(net, "module.2")
+
+
+def test_contrastive_excitation_says_why_a_layer_above_the_contrast_does_not_do():
+    """As in SqueezeNet, whose last layer with weights makes the maps of the classes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+    inputs = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(
+        ValueError, match="does not lie below the place where the class and its dual are subtracted, .* name an"
+    ):
+        sfumato.ContrastiveExcitationBackprop()(net, inputs, 1)
+    assert sfumato.ContrastiveExcitationBackprop(layer="1")(net, inputs, 1).map.sum() > 0

@@ -1,19 +1,23 @@
 """Detectors and segmentations by name, from torchvision and transformers: small ones, with random weights."""
 
 import importlib
+import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 from torchvision_operators import torchvision_nms  # noqa: F401  # a fixture
+from typer.testing import CliRunner
 
 import sfumato
-from sfumato import models
+from sfumato import cli, models
 from sfumato.layers.default import traced
 from sfumato.models import Detector
+from sfumato.models.questions import detected
 
 BENCH = Path(__file__).parents[1] / "bench"
 
@@ -49,8 +53,6 @@ def test_a_detector_of_torchvision_with_other_classes(checkpoint, name, classes)
     assert isinstance(detector, Detector)
     assert detector.labels == ("background", *names)
     assert detector.preparation.shape == (3, 320, 320)
-    if name.startswith("fasterrcnn"):
-        return  # without its compiled operators, torchvision compiles one, which takes long
     inputs = detector.inputs_of(PICTURE)
     assert inputs.shape == (1, 3, 320, 411)
     found = detector.found(inputs)[0]
@@ -74,6 +76,52 @@ def test_a_box_of_torchvisions_detector_is_explained(checkpoint):
         warnings.simplefilter("ignore")  # a level of the pyramid may have no part in this box
         result = sfumato.GradCAM()(detector, PICTURE)
     assert result.layer.startswith("backbone.")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("torchvision_nms")
+def test_a_box_of_faster_r_cnn_is_explained(checkpoint):
+    """Its second head looks at maps through RoI align, and drops boxes that overlap. What is left has a slope."""
+    name = "fasterrcnn_mobilenet_v3_large_320_fpn"
+    detector = models.load(f"torchvision:{name}", checkpoint(name, num_classes=3))
+    few = {"training": 20, "testing": 20}
+    detector.net.rpn._pre_nms_top_n, detector.net.rpn._post_nms_top_n = few, few
+    head = detector.net.roi_heads.box_predictor
+    with torch.no_grad():  # with random ones, boxes are moved far out of the picture, and it is sure of everything
+        for weight, factor in (
+            (detector.net.rpn.head.bbox_pred.weight, 1e-3),
+            (head.bbox_pred.weight, 1e-4),
+            (head.cls_score.weight, 1e-3),
+        ):
+            weight.mul_(factor)
+    inputs = detector.inputs_of(PICTURE)
+    asked = detector.surest(inputs)
+    result = sfumato.Gradient()(detector, inputs, asked)
+    assert float(result.whole) == pytest.approx(detector.found(inputs)[0][0].sureness, abs=1e-5)
+    assert result.map.isfinite().all()
+    assert result.map.abs().sum() > 0
+    result = sfumato.GradCAM()(detector, inputs, asked)
+    assert result.layer.startswith("backbone.")
+    assert result.map.isfinite().all()
+
+
+def without_operators(*_):
+    raise RuntimeError("Couldn't load custom C++ ops. This can happen if your PyTorch and torchvision versions differ.")
+
+
+def not_for_the_cpu(*_):
+    raise NotImplementedError("Could not run 'torchvision::nms' with arguments from the 'CPU' backend. This may be …")
+
+
+@pytest.mark.parametrize("missing", [without_operators, not_for_the_cpu])
+def test_a_detector_of_a_torchvision_without_operators_is_refused_when_it_is_loaded(checkpoint, monkeypatch, missing):
+    name = "ssdlite320_mobilenet_v3_large"
+    file = checkpoint(name, num_classes=3)
+    monkeypatch.setattr("torchvision.ops.nms", missing)
+    with pytest.raises(
+        ImportError, match=r"needs a torchvision that was built for the installed torch .*; install both"
+    ):
+        models.load(f"torchvision:{name}", file)
 
 
 @pytest.mark.slow
@@ -145,7 +193,7 @@ def test_detr_from_a_folder(detr):
     with torch.no_grad():
         raw = detector.net(inputs)
     one = raw["logits"].softmax(2)[0, :, :3].amax(1)
-    assert found[0].sureness == pytest.approx(float((one * (1 - raw["logits"].softmax(2)[0, :, 3])).max()), rel=1e-5)
+    assert found[0].sureness == pytest.approx(float(one.max()), rel=1e-5)
     corners = sfumato.scores.detections.corners(raw["pred_boxes"][0]) * torch.tensor([width, height, width, height])
     assert float((corners - torch.tensor(found[0].box)).abs().amax(1).min()) < 1e-3  # one of them, in pixels
     result = sfumato.RISE(samples=8, cells=2)(detector, PICTURE)
@@ -161,3 +209,68 @@ def test_detr_with_a_checkpoint_of_other_classes(detr, tmp_path):
     detector = models.load(f"hf:{detr}", checkpoint=tmp_path / "seven.pth")
     assert len(detector.labels) == 7
     assert detector.net(detector.inputs_of(PICTURE))["logits"].shape[2] == 8
+
+
+@pytest.mark.parametrize("size", [(90, 70), (50, 200), (301, 77)])
+def test_detr_is_as_sure_of_boxes_as_its_library_says(detr, size):
+    """In the same order, with the same scores and boxes in pixels of the picture."""
+    transformers = pytest.importorskip("transformers")
+    picture = Image.effect_noise(size, 80).convert("RGB")
+    detector = models.load(f"hf:{detr}")
+    processor = transformers.DetrImageProcessor.from_pretrained(detr)
+    inputs = processor(images=picture, return_tensors="pt")
+    with torch.no_grad():
+        outputs = detector.net.model(**inputs)
+    expected = processor.post_process_object_detection(outputs, threshold=0.0, target_sizes=[size[::-1]])[0]
+    places = expected["scores"].argsort(descending=True).tolist()
+    found = detected(detector, size, detector.inputs_of(picture))
+    assert len(found) == len(places)
+    for (one, box), place in zip(found, places, strict=True):
+        assert one.sureness == pytest.approx(float(expected["scores"][place]), rel=1e-4)
+        assert box == pytest.approx(expected["boxes"][place].tolist(), rel=1e-3, abs=1e-2)
+        assert one.target == int(expected["labels"][place])
+
+
+def test_a_detector_whose_pictures_are_padded_is_refused(detr):
+    transformers = pytest.importorskip("transformers")
+    size = {"shortest_edge": 64, "longest_edge": 80}
+    transformers.DetrImageProcessor(size=size, pad_size={"height": 99, "width": 99}).save_pretrained(detr)
+    with pytest.raises(
+        ValueError, match=r"has its pictures padded to .*99.*; save its image processor with pad_size=None"
+    ):
+        models.load(f"hf:{detr}")
+
+
+def test_detr_on_the_page(detr, monkeypatch):
+    """From the command that serves it, over HTTP, to an answer about a box in pixels of the picture."""
+    pytest.importorskip("uvicorn", reason="the page is served by uvicorn")
+    pytest.importorskip("httpx2", reason="the test client of starlette needs httpx2")
+    from starlette.testclient import TestClient
+    from test_web import HOST, encoded, handed_in, heard, opened
+
+    apps = []
+    server = SimpleNamespace(run=lambda **_: None)
+    monkeypatch.setattr("sfumato.web.slow_clients.server", lambda app: apps.append(app) or server)
+    run = CliRunner().invoke(cli.app, ["serve", "--port", "0", "--model", f"hf:{detr}"])
+    assert run.exit_code == 0, run.output
+    with TestClient(apps[0], base_url=f"http://{HOST}") as client:
+        tab = opened(client)
+        picture = handed_in(client, tab, encoded(PICTURE)).json()
+        assert picture["size"] == [90, 70]
+        (first, *_) = picture["top"]
+        assert first["label"] in ("cat", "dog", "cow")
+        assert -1 <= min(first["box"]) < max(first["box"]) <= 91
+        asked = {"picture": picture["picture"], "settings": {"steps": 1, "areas": [0.2]}, "target": first["index"]}
+        job = client.post("/api/jobs", content=json.dumps(asked | {"score": "box"}), headers=tab).json()["job"]
+        done = heard(client, tab, job)[-1]
+        assert done["type"] == "done", done
+        where = ",".join(f"{side:.0f}" for side in first["box"])
+        assert done["title"].startswith(f"{first['label']} ({first['index']}) in the box {where}")
+        assert done["section"].count('data-role="asked"') == 1
+        content = client.get(f"/api/jobs/{job}/export/safetensors", headers=tab).content
+    (detr / "result.safetensors").write_bytes(content)
+    result = sfumato.load(detr / "result.safetensors")
+    detector = models.load(f"hf:{detr}")
+    score = detector.surest(detector.inputs_of(PICTURE), first["index"])
+    outputs = detector.net(detector.inputs_of(PICTURE))
+    assert float(result.whole) == pytest.approx(score(outputs, torch.tensor([0])).item(), rel=1e-4)

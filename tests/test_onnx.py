@@ -169,3 +169,21 @@ def test_files_that_are_none(tmp_path):
 def test_a_checkpoint_is_refused(written):
     with pytest.raises(ValueError, match="has its weights in its own file"):
         models.load(f"onnx:{written()}", "weights.pth")
+
+
+def test_a_file_whose_outputs_went_through_a_sigmoid(written):
+    """The percentages of its classes would be wrong, which is said; those of logits and of a softmax are right."""
+    (_, remark) = models.remarks(models.load(f"onnx:{written(sigmoid=True)}"))
+    assert "went through a sigmoid already, so that the percentages of its classes are wrong" in remark
+    for settings in ({}, {"softmax": True}):
+        (remark,) = models.remarks(models.load(f"onnx:{written(**settings)}"))
+        assert "has 5 outputs without names" in remark
+
+
+def test_a_file_that_gives_embeddings(written):
+    embedder = models.load(f"onnx:{written()}", embeds=True)
+    assert isinstance(embedder, models.Embedder)
+    one, other = Image.effect_noise((16, 16), 80).convert("RGB"), Image.new("RGB", (16, 16), (200, 30, 30))
+    result = RISE(samples=8, cells=2)(embedder, one, embedder.similarity(other))
+    answers = [embedder.net(embedder.prepare(picture)[None]) for picture in (one, other)]
+    assert float(result.whole) == pytest.approx(float(torch.cosine_similarity(*answers)), rel=1e-4)

@@ -95,6 +95,35 @@ def test_a_class_in_a_box_of_the_upload(page_of, tmp_path):
     assert done["section"].count('data-role="asked"') == 1
 
 
+def masked(size=(96, 64), place=(56, 16, 72, 48)):
+    mask = Image.new("1", size)
+    if place:
+        mask.paste(1, place)
+    return mask
+
+
+def test_a_class_where_a_mask_is_white(page_of, tmp_path):
+    page = page_of(maps())
+    mask = page.handed_in(masked(), "right.png")["picture"]
+    done, content = page.answer(score="region", target=1, mask=mask)
+    result = loaded(content, tmp_path)
+    assert float(result.whole) == pytest.approx(float(inputs()[0, 1, 8:24, 20:28].mean()), rel=1e-5)
+    assert done["title"] == "green in right (1) · Extremal perturbations"
+    assert done["section"].count('data-role="asked"') == 1
+    assert page.answer(score="region", mask=mask)[0]["title"].startswith("green in right")  # its strongest class
+
+
+def test_masks_that_do_not_fit(page_of):
+    page = page_of(maps())
+    small, black = (page.handed_in(mask)["picture"] for mask in (masked((64, 64)), masked(place=None)))
+    says = "the mask is a picture of 64 × 64 pixels, but the explained one has 96 × 64; give one of the same size"
+    assert says in page.refusal(score="region", target=1, mask=small)
+    assert "is white nowhere in what the network sees" in page.refusal(score="region", target=1, mask=black)
+    both = page.refusal(score="region", target=1, mask=black, box=BOX)
+    assert both.startswith("a region needs either a box or a mask, and got both")
+    assert "a mask is for “a class in a box or a mask”" in page.refusal(score="regression", target=1, mask=black)
+
+
 def test_the_strongest_class_of_a_box(page_of):
     done, _ = page_of(maps()).answer(score="region", box=[24, 16, 40, 48])
     assert done["title"].startswith("red in box")
@@ -142,7 +171,7 @@ BOX = [24, 16, 40, 48]
 @pytest.mark.parametrize(
     ("model", "question", "says"),
     [
-        (maps, {"score": "region", "target": 0}, "a region needs a box; draw one on the picture"),
+        (maps, {"score": "region", "target": 0}, "a region needs a box or a mask; draw a box on the picture"),
         (
             maps,
             {"score": "region", "target": 0, "box": [0, 0, 10, 60]},
@@ -160,10 +189,12 @@ BOX = [24, 16, 40, 48]
         (
             maps,
             {"score": "box", "target": 0, "box": BOX},
-            "is for detectors, and model 'maps' is none; choose “a class in a box”",
+            "is for detectors, and model 'maps' is none; choose “a class in a box or a mask”",
         ),
         (means, {"score": "region", "target": 0, "box": BOX}, "a Region is for outputs that are maps"),
-        (means, {"target": 0, "box": BOX}, "a box is for “a class in a box” or “a box that it finds”"),
+        (means, {"target": 0, "box": BOX}, "a box is for “a class in a box or a mask” or “a box that it"),
+        (means, {"target": 0, "mask": "x"}, "the mask is not here any more; choose it again"),
+        (maps, {"score": "region", "mask": ["x"]}, "the mask is not here any more; choose it again"),
         (means, {"score": "similarity"}, "a similarity needs a second picture; choose the picture to compare with"),
         (means, {"score": "similarity", "to": "x"}, "the picture to compare with is not here any more"),
         (means, {"score": "similarity", "to": ["x"]}, "the picture to compare with is not here any more"),

@@ -1,7 +1,9 @@
-"""Non-maximum suppression for a torchvision whose compiled operators do not fit the installed torch.
+"""Non-maximum suppression and RoI align for a torchvision whose compiled operators do not fit the installed torch.
 
 The published wheel is built for CUDA; beside torch for the CPU its detectors fail without this. It serves tests alone.
 """
+
+import sys
 
 import pytest
 import torch
@@ -22,10 +24,13 @@ def literal_nms(boxes, scores, iou_threshold):
 
 @pytest.fixture
 def torchvision_nms(monkeypatch):
-    """`nms`, where torchvision has none that works."""
+    """`nms`, where torchvision has none that works, and `roi_align` in plain torch, which it would compile."""
     pytest.importorskip("torchvision")
     from torchvision import extension, ops
 
     if not extension._has_ops():
         monkeypatch.setattr(ops, "nms", literal_nms)
         monkeypatch.setattr(ops.boxes, "nms", literal_nms)
+        module = sys.modules["torchvision.ops.roi_align"]  # the function hides it in the package
+        monkeypatch.setattr(module, "_roi_align", getattr(module._roi_align, "__wrapped__", module._roi_align))
+        monkeypatch.setattr(module, "is_compile_supported", lambda _device: True)

@@ -74,9 +74,11 @@ def rules(
         from sfumato import models
         from sfumato.behaviour import Watched
         from sfumato.data import Subset
+        from sfumato.models.clips import check_takes_pictures
 
         with writable(out):
             classifier = models.load(model, checkpoint)
+            check_takes_pictures(classifier, "sfumato bench rules")
             bound_rules = [(entry, _for_model(entry, classifier, data)) for entry in entries]
             inputs = _Inputs(data if sample is None else Subset(data, sample=sample, seed=seed), classifier)
             watched = Watched(classifier.net, inputs, _levels(classifier))

@@ -98,9 +98,11 @@ def _calibrate(
     from sfumato.evidence.calibration import Calibrate
     from sfumato.evidence.surviving import survival
     from sfumato.methods import ExtremalPerturbation
+    from sfumato.models.clips import check_takes_pictures
 
     where = choose(device)
     classifier = models.load(model, checkpoint, labels)
+    check_takes_pictures(classifier, "sfumato calibrate")
     place(classifier.net, where)
     typer.echo(f"{classifier.name} runs on {in_words(where, device)}.")
     failures: list[str] = []

@@ -79,6 +79,7 @@ def channels(
     with reporting_errors():
         from sfumato.games import GAMES
         from sfumato.layers.capture import SIDES
+        from sfumato.models.clips import check_takes_pictures
         from sfumato.scores import OF_A_CLASS, link_of_meaning
 
         naming.check_choice("--at", at, tuple(SIDES))
@@ -104,6 +105,7 @@ def channels(
         request = Request(images, model, out, target or [], checkpoint, device, batch, overwrite, resume)
         with prepared(request, link_of_meaning(method.score)) as task:
             check_has_classes(task.classifier, "sfumato channels")
+            check_takes_pictures(task.classifier, "sfumato channels")
             method = naming.place_at_layer(method, task.classifier, model, needed=True)
             with task.working():
                 _explain(method, task, keep, invert)

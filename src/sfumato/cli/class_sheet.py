@@ -42,10 +42,12 @@ def class_sheet(
     from sfumato.behaviour.per_class import class_channels
     from sfumato.data import labels
     from sfumato.figures import panels
+    from sfumato.models.clips import check_takes_pictures
 
     panels.check_matplotlib()
     chosen = choose(device)
     classifier = models.load(model, checkpoint)
+    check_takes_pictures(classifier, "--per-class")
     place(classifier.net, chosen)
     index = labels.find(classifier.labels, target)
     label = labels.synonyms(classifier.labels[index])[0]

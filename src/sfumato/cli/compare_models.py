@@ -95,6 +95,7 @@ def _compare(
     from sfumato.figures.report.differences import Compared, differences_page
     from sfumato.figures.report.page import write_page
     from sfumato.methods import ExtremalPerturbation
+    from sfumato.models.clips import check_takes_pictures
 
     (method,) = built.values() if len(built) == 1 else (None,)
     if not isinstance(method, ExtremalPerturbation):
@@ -103,6 +104,7 @@ def _compare(
     first, second = (models.load(name, checkpoint) for name, checkpoint in zip(names, checkpoints, strict=True))
     _check_classes(names, first.labels, second.labels)
     for classifier in (first, second):
+        check_takes_pictures(classifier, "sfumato compare-models")
         place(classifier.net, where)
     typer.echo(f"The models run on {in_words(where, device)}.")
     paths, failures = _paths(images), list[str]()

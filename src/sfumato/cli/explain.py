@@ -17,7 +17,14 @@ from sfumato.cli.questions import Details, check_score
 
 
 def explain(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of them.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE...",
+            help="Pictures, or folders of them. For a model of clips or volumes: animated GIF or WebP, or arrays in .npy, .npz "
+            "or .safetensors.",
+        ),
+    ],
     model: naming.Model = "lite0",
     checkpoint: naming.Checkpoint = None,
     labels: naming.Labels = None,
@@ -140,6 +147,7 @@ def explain(
     with reporting_errors():
         from sfumato.data import labels as names_of_classes
         from sfumato.games import GAMES
+        from sfumato.models.clips import check_takes_pictures
         from sfumato.models.questions import OTHERS
         from sfumato.scores import AUTO as AUTO_LINK
         from sfumato.scores import OF_A_CLASS, SIGMOID, link_of_meaning
@@ -193,6 +201,8 @@ def explain(
         links = {link_of_meaning(one.score) for one in methods.values()}
         link = links.pop() if len(links) == 1 else SIGMOID if SIGMOID in links else AUTO_LINK
         with prepared(request, link) as task:
+            if wanted.certificate:
+                check_takes_pictures(task.classifier, "--certificate" if bundle is None else "--bundle")
             right = None if expected is None else names_of_classes.find(task.classifier.labels, expected)
             with task.working(), bundled(bundle, task, {"method": as_json(first)}, right) as keep:
                 if draws_masks:

@@ -11,6 +11,7 @@ import typer
 from sfumato.cli.device import choose, in_words, place
 from sfumato.cli.errors import FAILED, SOME_FAILED, print_error
 from sfumato.cli.files import results_in, writable
+from sfumato.cli.inputs import shown
 from sfumato.cli.naming import check_count
 from sfumato.cli.outputs import MADE_FROM, Outputs, digest_of, made_from
 from sfumato.cli.questions import Details, question
@@ -66,13 +67,14 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One picture, as inputs `(C, H, W)` on the CPU, with what is asked of it.
+    """One picture, as inputs `(C, H, W)` on the CPU, with what is asked of it. A clip is `(C, T, H, W)`.
 
     A model with one output has one class, 0, whose probability is the sigmoid of the output.
     """
 
     source: Path
-    picture: "Image"
+    picture: "Image | Tensor"
+    """The picture of the file; of a clip, the frames that the network sees, `(3, T, H, W)`."""
     inputs: "Tensor"
     asked: "Asked"
     stem: str
@@ -229,16 +231,13 @@ class Task:
 
     def _queries_of(self, path: Path, outputs: Outputs) -> Iterator[Query]:
         """The queries of one picture that are not done."""
-        from sfumato.data import pictures
-
         digest = digest_of(path)
         targets = [target for target in self.targets if not outputs.is_done(path, target, digest)]
         self.skipped += len(self.targets) - len(targets)
         if self.targets and not targets:
             return
-        picture = pictures.read(path)
-        inputs = self.classifier.prepare(picture)
-        for asked in self.question.ask(picture.size, inputs, targets):
+        picture, size, inputs = shown(path, self.classifier)
+        for asked in self.question.ask(size, inputs, targets):
             if not self.targets and outputs.is_done(path, asked.target, digest):
                 self.skipped += 1
                 return
@@ -271,6 +270,8 @@ def prepared(request: Request, link: str = "auto") -> Iterator[Task]:
 def _task(request: Request, link: str) -> Task:
     from sfumato import models
     from sfumato.data import pictures
+    from sfumato.data.clips import find_clips
+    from sfumato.models.clips import takes_clips
     from sfumato.models.questions import SIMILARITY
 
     device = choose(request.device)
@@ -278,12 +279,15 @@ def _task(request: Request, link: str) -> Task:
     classifier = models.load(request.model, request.checkpoint, request.labels, embeds)
     place(classifier.net, device)
     asks = question(request.score, classifier, device, request.details, link)
+    for remark in models.remarks(classifier, link) if asks.names_classes else ():
+        typer.echo(f"{remark}.")
     targets = list(dict.fromkeys(map(asks.find, request.targets)))
     task = Task(request, classifier, [], targets, device, asks)
     paths: dict[Path, Path] = {}
+    find = find_clips if takes_clips(classifier) else pictures.find
     for image in request.images:
         try:
-            for path in pictures.find(image):
+            for path in find(image):
                 paths.setdefault(path.resolve(), path)  # a picture that is named twice is explained once
         except ValueError as error:
             task.report(error)

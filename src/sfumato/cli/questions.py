@@ -78,6 +78,7 @@ def question(
     score: str | None, classifier: "Classifier", device: "torch.device", details: Details, link: str = "auto"
 ) -> "Question":
     """The question of a command. Raises `ValueError` where the model cannot answer it."""
+    from sfumato.cli.inputs import shown
     from sfumato.cli.outputs import digest_of
     from sfumato.data import pictures
     from sfumato.models import questions
@@ -90,11 +91,14 @@ def question(
         raise ValueError(reason)
     box = None if details.box is None else corners(details.box)
     key = details.box if details.mask is None else digest_of(details.mask)
-    more = questions.Details(questions.Where(box, details.mask, key), link=link)
+    if details.mask is not None and not details.mask.is_file():
+        raise ValueError(f"--mask: there is no file {str(details.mask)!r}; name a picture that is white in the region")
+    mask = None if details.mask is None else pictures.read(details.mask)
+    more = questions.Details(questions.Where(box, mask, key, details.mask or Path()), link=link)
     if details.to is not None:
         if not details.to.is_file():
             raise ValueError(f"--to: there is no file {str(details.to)!r}; name the picture to compare with")
-        reference = classifier.prepare(pictures.read(details.to))
+        _, _, reference = shown(details.to, classifier)
         more = questions.Details(file=details.to, reference=reference, digest=digest_of(details.to))
     return questions.question(score, classifier, device, spelling, more)
 

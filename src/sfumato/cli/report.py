@@ -198,6 +198,7 @@ class Pictures:
     def _load(self, name: str, checkpoint: Path | None) -> "Classifier | str":
         """Load the model. Code that only a file names is not run: --model must name it too."""
         from sfumato import models
+        from sfumato.models.clips import check_takes_pictures
 
         if not name:
             return "The picture is not shown: the model that prepares it is not known; name it with --model."
@@ -205,11 +206,13 @@ class Pictures:
         if not has_source and self.model is None:
             return f"The picture is not shown: it needs the model {name!r}; allow it with --model."
         try:
-            return models.load(name, checkpoint)
+            classifier = models.load(name, checkpoint)
+            check_takes_pictures(classifier, "a report")
         except (ValueError, OSError, ImportError) as error:
             if self.model is not None:
                 raise
             return f"The picture is not shown: {error}"
+        return classifier
 
 
 def _result_files(sources: Iterator[Path]) -> Iterator[Path]:

@@ -53,6 +53,7 @@ def serve(
                 f'the page needs {error.name}, which is not installed; run: pip install "sfumato[ui]"', name=error.name
             ) from error
         from sfumato import models
+        from sfumato.models.clips import check_takes_pictures
 
         allowed = list(allowed_host or ())
         Hosts.of(host, allowed)  # before the model is loaded
@@ -61,7 +62,10 @@ def serve(
             port = listener.getsockname()[1]
             chosen = choose(device)
             classifier = models.load(model, checkpoint, labels, embeddings)
+            check_takes_pictures(classifier, "the page")
             place(classifier.net, chosen)
+            for remark in models.remarks(classifier):
+                console().print(f"{remark}.", soft_wrap=True)
             warm_up(classifier)
             where = in_words(chosen, device)
             address = f"http://{in_address(_reachable(host))}:{port}/{f'#token={token}' if token else ''}"

@@ -1,9 +1,16 @@
-"""Pictures that Pillow cannot read by itself, such as HEIC pictures of phones: how they are read, or what to do."""
+"""Files that Pillow cannot read by itself, such as HEIC pictures of phones: how they are read, or what to do."""
 
 from importlib.util import find_spec
+from pathlib import Path
 
 HEIC = (".heic", ".heif", ".hif")
 """The endings of HEIC pictures."""
+
+ARRAYS = (".npy", ".npz", ".safetensors")
+"""The endings of files with arrays."""
+
+VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+"""The endings of videos."""
 
 BRANDS = {
     "avif": "AVIF",
@@ -47,6 +54,24 @@ def missing(head: bytes) -> str:
         return f"it is a HEIC picture, which needs pillow-heif; run: {INSTALL}, or convert it to JPEG"
     if kind(head) == "AVIF" and not features.check("avif"):
         return "it is an AVIF picture, which needs a newer Pillow; run: pip install --upgrade pillow, or convert it to JPEG"
+    return ""
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is a video, by its name.
+
+    >>> is_video(Path("cat.MP4")), is_video(Path("cat.gif"))
+    (True, False)
+    """
+    return path.suffix.lower() in VIDEOS
+
+
+def no_picture(path: Path) -> str:
+    """Why a file is no picture, and what to do, if it is an array or a video by its name; else empty."""
+    if path.suffix.lower() in ARRAYS:
+        return "it is an array, and the model takes pictures; give a picture, or a model that takes clips or volumes"
+    if is_video(path):
+        return "it is a video, and the model takes pictures; save one of its frames as a picture"
     return ""
 
 

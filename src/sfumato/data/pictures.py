@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from sfumato.data.formats import HEAD, HEIC, INSTALL, missing, open_more, reads_heic
+from sfumato.data.formats import HEAD, HEIC, INSTALL, missing, no_picture, open_more, reads_heic
 
 # `find` takes files with these suffixes from a folder, and HEIC pictures if the extra `heic` is installed. A file that is named
 # itself may have any suffix.
@@ -124,6 +124,8 @@ def _decode(source: Path | io.BytesIO, path: AnyPath, formats: tuple[str, ...] |
     except UnidentifiedImageError:
         if formats is None and (needs := missing(head)):
             raise ValueError(f"cannot read picture {str(path)!r}: {needs}") from None
+        if formats is None and (says := no_picture(Path(path))):
+            raise ValueError(f"cannot read picture {str(path)!r}: {says}") from None
         raise _unreadable(path, "it is not a picture of a known kind", "e.g. a JPEG, PNG, TIFF or WebP file") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = f"{most} pixels" if most else f"{Image.MAX_IMAGE_PIXELS} pixels (PIL.Image.MAX_IMAGE_PIXELS)"

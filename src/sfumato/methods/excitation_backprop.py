@@ -108,5 +108,12 @@ def _contrast(
     with negated(tops):
         of_dual = signals_at([scores.sum()], tensors)
     differences = [signal - dual for signal, dual in zip(of_class, of_dual, strict=True)]
-    (signal,) = signals_at(tensors, [output], differences)
+    try:
+        (signal,) = signals_at(tensors, [output], differences)
+    except ValueError as error:
+        raise ValueError(
+            "the layer does not lie below the place where the class and its dual are subtracted, by default the input of the "
+            "model's last layer with weights; name an earlier layer, or a later contrast_layer, or use ExcitationBackprop, "
+            "which has no dual"
+        ) from error
     return signal

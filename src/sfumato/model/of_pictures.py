@@ -27,7 +27,7 @@ class PictureModel(Protocol):
     def targets_of(self, targets: Any, inputs: Shaped[Tensor, "B C *S"]) -> Any:
         """The targets with indices for names of classes; the top classes for `None`."""
 
-    def shown(self, inputs: Float[Tensor, "B C H W"]) -> UInt8[Tensor, "B 3 H W"]:
+    def shown(self, inputs: Float[Tensor, "B C *S"]) -> UInt8[Tensor, "B 3 H W"] | None:
         """What the network sees, as pictures."""
 
     def placed(self, method: M) -> M:

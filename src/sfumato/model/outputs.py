@@ -37,6 +37,16 @@ def are_probabilities(outputs: Any) -> bool:
     return bool(len(values)) and bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < 1e-3).all())
 
 
+def through_sigmoid(outputs: Any) -> bool:
+    """Whether the last thing that was done to outputs `(N, K)` is a sigmoid, as their graph says; False without a graph.
+
+    >>> x = torch.zeros(1, 2, requires_grad=True)
+    >>> through_sigmoid(x.sigmoid()), through_sigmoid(2 * x)
+    (True, False)
+    """
+    return isinstance(outputs, Tensor) and outputs.grad_fn is not None and outputs.grad_fn.name() == "SigmoidBackward0"
+
+
 def pairs_of(a: Any, b: Any) -> list[tuple[Any, Any]] | None:
     """The corresponding values of two nested outputs; None if they are nested in different ways.
 

@@ -16,8 +16,8 @@ from sfumato.model.effects import Model, frozen, saved_bytes
 from sfumato.model.inputs import check_inputs, check_model, explain_failure, frames_of_ours
 from sfumato.model.memory import rows_within
 from sfumato.model.modes import Surroundings
-from sfumato.model.outputs import are_probabilities, as_tensors, same_first_row, same_outputs
-from sfumato.scores import Linked, Logit, Score, as_score, check_finite, check_score, is_of_class, logits_of
+from sfumato.model.outputs import are_probabilities, as_tensors, same_first_row, same_outputs, through_sigmoid
+from sfumato.scores import Linked, Logit, Score, Sigmoid, as_score, check_finite, check_score, is_of_class, logits_of
 
 WHOLE = "the whole inputs"
 """The words for unperturbed inputs in messages."""
@@ -43,6 +43,8 @@ class Habits:
     alone: bool = False
     """Whether rows go through the model one by one, because it takes only one, or because the rows of a batch influence each
     other's outputs."""
+    warned: bool = False
+    """Whether a warning about outputs that went through a sigmoid was given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +162,13 @@ class Subject:
                 self.habits.places = tuple(logits.shape[2:])
             if are_probabilities(logits):
                 self._warn_of_probabilities()
+        if not self.habits.warned and isinstance(self.score, Linked | Sigmoid) and through_sigmoid(outputs):
+            self.habits.warned = True
+            words = (
+                "each of the model's outputs went through a sigmoid already, and the score makes a probability of it again: "
+                'leave the sigmoid out of the model, or write score="logit" to explain them'
+            )
+            warnings.warn(words, stacklevel=1 + frames_of_ours())
         return scores
 
     def _warn_of_probabilities(self) -> None:

@@ -2,8 +2,8 @@
 
 `classifier.py` is that form, `detector.py` and `embedder.py` those of networks that give boxes or embeddings. `anatomy.py`
 finds labels and layers of networks that do not name them. `checkpoint.py` reads weights, `class_names.py` names of classes.
-`transforms.py` uses other libraries' transforms. `questions.py` is what can be asked of a model besides a class. `caffe.py`
-holds the architectures of TorchRay's models.
+`clips.py` prepares clips and volumes, and `transforms.py` uses other libraries' transforms. `questions.py` is what can be asked
+of a model besides a class. `caffe.py` holds the architectures of TorchRay's models.
 """
 
 import difflib
@@ -13,29 +13,35 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+from sfumato.data.labels import default_labels, imagenet
 from sfumato.models import dotted, lite0
 from sfumato.models import hf as hf
 from sfumato.models import onnx as onnx
 from sfumato.models import timm as timm
 from sfumato.models import torchray as torchray
 from sfumato.models import torchvision as torchvision
+from sfumato.models.anatomy import last_function
 from sfumato.models.class_names import read_class_names
 from sfumato.models.classifier import Classifier, Preparation
+from sfumato.models.clips import ClipPreparation
 from sfumato.models.detector import Detector
 from sfumato.models.embedder import Embedder
 from sfumato.models.transforms import TransformPreparation, prepared_by
+from sfumato.scores import AUTO, SIGMOID
 from sfumato.settings import near
 
 __all__ = [
     "NAMES",
     "SOURCES",
     "Classifier",
+    "ClipPreparation",
     "Detector",
     "Embedder",
     "Preparation",
     "TransformPreparation",
     "load",
     "prepared_by",
+    "remarks",
 ]
 
 NAMES = {"lite0": lite0.load}
@@ -85,11 +91,43 @@ def _load(name: str, weights: Path | None, embeds: bool) -> Classifier:
         classifier: Classifier = load(model, weights)
         return classifier
     if model:
-        return dotted.load(name, weights, SOURCES)
+        return dotted.load(name, weights, SOURCES, embeds)
     forms = [*NAMES, *(f"{source}:…" for source in SOURCES), "package.module:factory"]
     raise ValueError(
         f"no model {name!r}{near(name, forms) or _of_sources(name)}; expected {', '.join(forms[:-1])} or {forms[-1]}"
     )
+
+
+def remarks(classifier: Classifier, link: str = AUTO) -> list[str]:
+    """What to know of a network before its classes are explained: sentences; mostly of networks of one's own.
+
+    That its outputs have no names; that they are probabilities already, of which `link` would make probabilities again; that
+    they are of several labels, and `link` makes probabilities of which one is right.
+    """
+    count, source = len(classifier.labels), classifier.name.partition(":")[0]
+    unnamed = count > 1 and tuple(classifier.labels) == default_labels(count)
+    of_imagenet = count == len(imagenet())
+    of_a_library = source in NAMES or (source in SOURCES and SOURCES[source] is not onnx)
+    found = []
+    if unnamed and not (of_imagenet and of_a_library):
+        taken = "ImageNet's classes, in their usual order" if of_imagenet else "classes"
+        found.append(
+            f"{classifier.name} has {count} outputs without names, which are taken for {taken}. --labels FILE names them; if "
+            "they are an embedding, write --score similarity --to PICTURE"
+        )
+    if not of_a_library and not isinstance(classifier, Detector | Embedder) and (function := last_function(classifier)):
+        remedy = ", and write --score sigmoid" if function == SIGMOID else ""
+        found.append(
+            f"The outputs of {classifier.name} went through a {function} already, so that the percentages of its classes are "
+            f"wrong. Leave the {function} out of the network{remedy}"
+        )
+    config = getattr(getattr(classifier.net, "model", None), "config", None)  # of transformers
+    if link != SIGMOID and getattr(config, "problem_type", None) == "multi_label_classification":
+        found.append(
+            f"{classifier.name} was trained for several labels at once, each with a probability of its own, and the "
+            "percentages are those of one among them. Write --score sigmoid"
+        )
+    return found
 
 
 def _of_sources(name: str) -> str:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from sfumato.data.clips import read_clip
 from sfumato.data.labels import find
 from sfumato.data.pictures import read
 from sfumato.models.transforms import MOST_PIXELS, TransformPreparation, too_long
@@ -120,6 +121,34 @@ class Preparation:
         return (width, height), (left, top, left + self.size, top + self.size)
 
 
+class OtherPreparation(Protocol):
+    """What a `Classifier` needs of another preparation, such as that of clips."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape (C, *S) of the input."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """The mean of the normalisation of values in [0, 1], one for each channel."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """The deviation of the normalisation of values in [0, 1], one for each channel."""
+
+    def __call__(self, clip: Any) -> Float[Tensor, "..."]:
+        """The network's input (C, *S)."""
+
+    def restore(self, inputs: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """What inputs (*N, C, *S) show: RGB in [0, 1], (*N, 3, *S)."""
+
+    def normalised(self, clips: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The inverse of `restore`."""
+
+    def window(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """The part of a picture of `size` (width, height) that the input shows: left, top, right, bottom."""
+
+
 @dataclass(frozen=True, eq=False)
 class Classifier:
     """A network in eval mode, whose outputs for inputs (B, C, H, W) are logits (B, classes).
@@ -131,7 +160,7 @@ class Classifier:
 
     name: str
     net: nn.Module
-    preparation: Preparation | TransformPreparation
+    preparation: Preparation | TransformPreparation | OtherPreparation
     labels: Sequence[str]
     layers: Mapping[str, str] = field(default_factory=dict)
     layer: str = ""
@@ -140,21 +169,23 @@ class Classifier:
         """One line, without the layers of the network."""
         return f"Classifier({self.name!r}, {type(self.net).__name__}, {len(self.labels)} classes)"
 
-    def prepare(self, picture: Image.Image) -> Float[Tensor, "C H W"]:
-        """The network's input for a picture. Stack several to make a batch."""
+    def prepare(self, picture: Any) -> Float[Tensor, "..."]:
+        """The network's input (C, *S) for a PIL picture; for a network of clips, for a clip as `sfumato.data.clips.read_clip`
+        reads it. Stack several to make a batch."""
         return self.preparation(picture)
 
-    def restore(self, inputs: Float[Tensor, "*N C H W"]) -> Float[Tensor, "*N 3 H W"]:
-        """The pictures of inputs: RGB in [0, 1]."""
+    def restore(self, inputs: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The pictures of inputs (*N, C, *S): RGB in [0, 1], (*N, 3, *S)."""
         return self.preparation.restore(inputs)
 
-    def inputs_of(self, pictures: Any) -> Shaped[Tensor, "B C H W"]:
-        """The network's inputs for pictures, a batch on its device: PIL pictures, paths, or arrays `(H, W)` or `(H, W, 3)` of
-        8 bits, one or a list. A tensor is the inputs themselves."""
+    def inputs_of(self, pictures: Any) -> Shaped[Tensor, "..."]:
+        """The network's inputs (B, C, *S) for pictures, a batch on its device: PIL pictures, paths, or arrays `(H, W)` or
+        `(H, W, 3)` of 8 bits, one or a list; for clips, paths or arrays. A tensor is the inputs themselves."""
         if isinstance(pictures, Tensor):
             return pictures
         several = list(pictures) if isinstance(pictures, list | tuple) else [pictures]
-        inputs = [self.prepare(_opened(picture)) for picture in several]
+        opened = _opened if len(self.preparation.shape) == 3 else _opened_clip
+        inputs = [self.prepare(opened(picture)) for picture in several]
         if len({value.shape for value in inputs}) != 1:
             shapes = ", ".join(str(tuple(value.shape)) for value in inputs) or "none"
             raise ValueError(
@@ -163,7 +194,7 @@ class Classifier:
         first = next((value for value in self.net.parameters() if value.is_floating_point()), inputs[0])
         return torch.stack(inputs).to(first.device, first.dtype)
 
-    def targets_of(self, targets: Any, inputs: Shaped[Tensor, "B C H W"]) -> Any:
+    def targets_of(self, targets: Any, inputs: Shaped[Tensor, "B C *S"]) -> Any:
         """Targets with an index for each name of a class; the top class of each input for `None`.
 
         Raises `ValueError` for a name that fits no class, or several.
@@ -177,11 +208,13 @@ class Classifier:
             return [find(self.labels, target) if isinstance(target, str) else target for target in targets]
         return targets
 
-    def shown(self, inputs: Float[Tensor, "B C H W"]) -> UInt8[Tensor, "B 3 H W"]:
-        """What the network sees: RGB pictures of 8 bits."""
+    def shown(self, inputs: Float[Tensor, "B C *S"]) -> UInt8[Tensor, "B 3 H W"] | None:
+        """What the network sees: RGB pictures of 8 bits; `None` for clips and volumes."""
+        if inputs.ndim != 4:
+            return None
         return (255 * self.restore(inputs.detach().float())).round().to(torch.uint8)
 
-    def logits(self, inputs: Float[Tensor, "B C H W"]) -> Float[Tensor, "B classes"]:
+    def logits(self, inputs: Float[Tensor, "B C *S"]) -> Float[Tensor, "B classes"]:
         """The logits for inputs. Maps of logits are averaged over space."""
         outputs = class_scores(self.net(inputs), len(inputs))
         return outputs.flatten(2).mean(2) if outputs.ndim > 2 else outputs
@@ -215,6 +248,11 @@ def _opened(picture: Any) -> Image.Image:
         f"a picture is a PIL picture, a path, or an array (H, W, 3) of 8 bits; got {what}. Inputs that are prepared already "
         "are a tensor (B, C, H, W)"
     )
+
+
+def _opened_clip(clip: Any) -> Any:
+    """What a file holds, or a clip as it is given."""
+    return read_clip(clip) if isinstance(clip, str | os.PathLike) else clip
 
 
 def _as_tensor(picture: Image.Image) -> Float[Tensor, "C H W"]:

@@ -25,7 +25,7 @@ class Detected(NamedTuple):
     target: int
     """The index of its class."""
     sureness: float
-    """The probability of the class times the objectness."""
+    """The score that the library gives it. For DETR it is the probability of the class, which says that there is an object."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +113,7 @@ class Detector(Classifier):
 def _sorted(found: Detections) -> list[Detected]:
     """The detections of one input, the surest first, without those that are narrower than a pixel."""
     boxes, classes, objectness = found
-    if classes.is_floating_point():
-        shares, targets = classes.max(1)
-    else:
-        shares, targets = torch.ones_like(objectness), classes
-    sureness = shares * objectness
+    sureness, targets = classes.max(1) if classes.is_floating_point() else (objectness, classes)
     wide = ((boxes[:, 2:] - boxes[:, :2]) >= LEAST).all(1)
     rows = [row for row in sureness.argsort(descending=True).tolist() if wide[row]]
     return [Detected(tuple(boxes[row].tolist()), int(targets[row]), float(sureness[row])) for row in rows]

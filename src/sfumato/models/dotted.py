@@ -8,17 +8,19 @@ from typing import Any
 
 from torch import nn
 
-from sfumato.models.anatomy import describe
+from sfumato.models.anatomy import check_has_classes, describe
 from sfumato.models.checkpoint import load_weights_
 from sfumato.models.classifier import Classifier, Preparation
+from sfumato.models.embedder import Embedder
 from sfumato.settings import near
 
 
-def load(path: str, checkpoint: Path | None = None, sources: Iterable[str] = ()) -> Classifier:
+def load(path: str, checkpoint: Path | None = None, sources: Iterable[str] = (), embeds: bool = False) -> Classifier:
     """The classifier that the factory returns. It may also return an `nn.Module`, which gets the default `Preparation`.
 
-    The labels of a module with 1000 outputs are ImageNet's classes. `sources` are names that an error suggests instead of an
-    unknown module. Raises `ValueError` if there is no such factory, or if it returns something else.
+    The labels of a module with 1000 outputs are ImageNet's classes. With `embeds`, a module's outputs are embeddings. `sources`
+    are names that an error suggests instead of an unknown module. Raises `ValueError` if there is no such factory, if it
+    returns something else, or if the outputs of a module are embeddings and not classes.
     """
     model = _factory(path, sources)()
     if not isinstance(model, Classifier | nn.Module):
@@ -26,14 +28,23 @@ def load(path: str, checkpoint: Path | None = None, sources: Iterable[str] = ())
     labels = None
     if checkpoint is not None:
         labels = load_weights_(model.net if isinstance(model, Classifier) else model, checkpoint)
+    if isinstance(model, nn.Module) and embeds:
+        return Embedder(path, model.eval(), Preparation(), ())
     if isinstance(model, nn.Module):
-        return describe(path, model, Preparation(), labels)
+        classifier = describe(path, model, Preparation(), labels)
+        check_has_classes(classifier)
+        return classifier
     model.net.eval()
     return model
 
 
 def _factory(path: str, sources: Iterable[str]) -> Any:
     module_name, _, attribute = path.partition(":")
+    if len(Path(module_name).parts) > 1 or module_name.startswith(".") or Path(module_name).is_file():
+        raise ValueError(
+            f"{module_name!r} is a file, and a model is named by its module; write {Path(module_name).stem}:{attribute}, with "
+            "the folder of the file on PYTHONPATH"
+        )
     parent = module_name.rpartition(".")[0]
     try:
         exists = not (parent and importlib.util.find_spec(parent) is None) and importlib.util.find_spec(module_name)

@@ -102,6 +102,11 @@ def load(name: str, checkpoint: Path | None = None) -> Classifier:
     net, names = _network(name, auto, config, checkpoint, no_object(config) if detects else 0)
     labels = names or tuple(config.id2label[index] for index in range(config.num_labels))
     prepared = preparation(full_name, processor)
+    if detects and getattr(processor, "do_pad", False) and (padded := getattr(processor, "pad_size", None)):
+        raise ValueError(
+            f"model {full_name!r} has its pictures padded to {padded}, and its boxes are fractions of the picture without the "
+            "padding; save its image processor with pad_size=None"
+        )
     if detects:
         link = SOFTMAX if no_object(config) else SIGMOID
         return Detector(full_name, Boxes(net).eval(), prepared, labels, link=link)

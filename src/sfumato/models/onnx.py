@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from sfumato.models.anatomy import describe
+from sfumato.models.anatomy import check_has_classes, describe
 from sfumato.models.checkpoint import requiring
 from sfumato.models.classifier import Classifier, Preparation
+from sfumato.models.embedder import Embedder
 from sfumato.space.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
 OFFERS = 'a file of ONNX, for methods without gradients: pip install "sfumato[onnx]"'
@@ -115,8 +116,24 @@ def load(name: str, checkpoint: Path | None = None) -> Classifier:
 
     A network trained on other values needs its own `Preparation`: `dataclasses.replace(classifier, preparation=…)`.
 
-    Raises `ValueError` for a file that cannot be used, and for a checkpoint: the file has the weights.
+    Raises `ValueError` for a file that cannot be used, if its outputs are embeddings and not classes, and for a checkpoint: the
+    file has the weights.
     """
+    net, preparation = _network(name, checkpoint)
+    net.log_probabilities = _are_probabilities(net, preparation)
+    classifier = describe(f"onnx:{name}", net, preparation)
+    check_has_classes(classifier)
+    return classifier
+
+
+def load_embedder(name: str, checkpoint: Path | None = None) -> Embedder:
+    """The network of a file whose outputs are embeddings, prepared as `load` prepares one. Raises the errors of `load`."""
+    net, preparation = _network(name, checkpoint)
+    return Embedder(f"onnx:{name}", net.eval(), preparation, ())
+
+
+def _network(name: str, checkpoint: Path | None) -> tuple[OnnxNetwork, Preparation]:
+    """The network of a file, and the preparation of its inputs."""
     full_name = f"onnx:{name}"
     with requiring("onnx", full_name):
         import onnxruntime  # noqa: F401
@@ -138,8 +155,7 @@ def load(name: str, checkpoint: Path | None = None) -> Classifier:
         mean=IMAGENET_MEAN if not grey else (sum(IMAGENET_MEAN) / 3,),
         std=IMAGENET_STD if not grey else (sum(IMAGENET_STD) / 3,),
     )
-    net.log_probabilities = _are_probabilities(net, preparation)
-    return describe(full_name, net, preparation)
+    return net, preparation
 
 
 def _are_probabilities(net: OnnxNetwork, preparation: Preparation) -> bool:

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
+from PIL import Image
 from torch import Tensor
 
 from sfumato.data.labels import default_labels, find, synonyms
-from sfumato.data.pictures import read, rgb
+from sfumato.data.pictures import rgb
 from sfumato.models.classifier import Classifier
+from sfumato.models.clips import takes_clips
 from sfumato.models.detector import Detected, Detector
 from sfumato.models.embedder import Embedder
 from sfumato.scores import Box, Entropy, Logit, Places, Region, Regression, Score, Similarity, probabilities, top_class
@@ -76,19 +78,24 @@ class Where:
     """The place of a picture that a question is about: a box in its pixels, or what is white in a mask of its size."""
 
     box: Corners | None = None
-    mask: Path | None = None
+    mask: Image.Image | None = None
     key: Any = None
     """What a result depends on: how the box was written, or the hash of the mask."""
+    file: Path = Path()
+    """The name of the mask's file."""
 
     @property
     def name(self) -> str:
         """What it is called in the names of files."""
-        return f"box {self.key}" if self.mask is None else self.mask.stem
+        return f"box {self.key}" if self.mask is None else self.file.stem
 
 
 @dataclass(frozen=True, eq=False)
 class Question(ABC):
     """What is asked of each of several pictures."""
+
+    names_classes = True
+    """Whether it is about classes, so that their names matter."""
 
     classifier: Classifier
     device: torch.device
@@ -100,14 +107,14 @@ class Question(ABC):
         """The name of each target, for the names of files."""
 
     @abstractmethod
-    def ask(self, size: tuple[int, int], inputs: Float[Tensor, "C H W"], targets: Sequence[int]) -> list[Asked]:
+    def ask(self, size: tuple[int, int], inputs: Float[Tensor, " C *S"], targets: Sequence[int]) -> list[Asked]:
         """What is asked of one picture, of a width and height: for each target, or without any for the one it has itself.
 
         Raises `ValueError` where the question does not fit the picture or the model.
         """
 
     @abstractmethod
-    def joined(self, asked: Sequence[Asked], inputs: Float[Tensor, "B C H W"]) -> Any:
+    def joined(self, asked: Sequence[Asked], inputs: Float[Tensor, "B C *S"]) -> Any:
         """The targets that a method takes for a batch of pictures."""
 
     def find(self, text: str) -> int:
@@ -130,19 +137,19 @@ class OfAClass(Question):
     def names(self) -> Sequence[str]:
         return first_names(self.classifier.labels)
 
-    def ask(self, size: tuple[int, int], inputs: Float[Tensor, "C H W"], targets: Sequence[int]) -> list[Asked]:  # noqa: ARG002
+    def ask(self, size: tuple[int, int], inputs: Float[Tensor, " C *S"], targets: Sequence[int]) -> list[Asked]:  # noqa: ARG002
         shares = self.probabilities(inputs)
         return [
             Asked(target, Logit(target), f"{self.names[target]} ({target})", probabilities=shares)
             for target in targets or [top_class(shares)]
         ]
 
-    def probabilities(self, inputs: Float[Tensor, "C H W"]) -> Float[Tensor, " classes"]:
+    def probabilities(self, inputs: Float[Tensor, " C *S"]) -> Float[Tensor, " classes"]:
         """Those of the classes for one picture, on the CPU."""
         with torch.no_grad():
             return probabilities(self.classifier.logits(inputs[None].to(self.device)), self.link)[0].cpu()
 
-    def joined(self, asked: Sequence[Asked], inputs: Float[Tensor, "B C H W"]) -> Any:
+    def joined(self, asked: Sequence[Asked], inputs: Float[Tensor, "B C *S"]) -> Any:
         return torch.tensor([one.target for one in asked], dtype=torch.long, device=inputs.device)
 
 
@@ -154,7 +161,7 @@ class OfDoubt(OfAClass):
     def names(self) -> Sequence[str]:
         return [ENTROPY]
 
-    def ask(self, size: tuple[int, int], inputs: Float[Tensor, "C H W"], targets: Sequence[int]) -> list[Asked]:  # noqa: ARG002
+    def ask(self, size: tuple[int, int], inputs: Float[Tensor, " C *S"], targets: Sequence[int]) -> list[Asked]:  # noqa: ARG002
         caption = "how undecided the network is (entropy)"
         return [Asked(0, Entropy(), caption, False, self.probabilities(inputs))]
 
@@ -163,7 +170,7 @@ class OfDoubt(OfAClass):
             f"{self.spelling(ENTROPY)} is about all classes together; leave out {self.spelling.target} {text}"
         )
 
-    def joined(self, asked: Sequence[Asked], inputs: Float[Tensor, "B C H W"]) -> Any:  # noqa: ARG002
+    def joined(self, asked: Sequence[Asked], inputs: Float[Tensor, "B C *S"]) -> Any:  # noqa: ARG002
         return asked[0].score
 
     @property
@@ -175,11 +182,13 @@ class OfDoubt(OfAClass):
 class OfANumber(Question):
     """An output as it is, which estimates a number; by default the first one."""
 
+    names_classes = False
+
     @property
     def names(self) -> Sequence[str]:
         return [f"output {index}" for index in range(len(self.classifier.labels))]
 
-    def ask(self, size: tuple[int, int], inputs: Float[Tensor, "C H W"], targets: Sequence[int]) -> list[Asked]:  # noqa: ARG002
+    def ask(self, size: tuple[int, int], inputs: Float[Tensor, " C *S"], targets: Sequence[int]) -> list[Asked]:  # noqa: ARG002
         return [
             Asked(target, Regression(target), f"{self._name(target)} (estimated number)", False)
             for target in targets or [0]
@@ -190,7 +199,7 @@ class OfANumber(Question):
         own = label not in default_labels(len(self.classifier.labels))
         return f"{self.names[target]}, {label}" if own else self.names[target]
 
-    def joined(self, asked: Sequence[Asked], inputs: Float[Tensor, "B C H W"]) -> Any:  # noqa: ARG002
+    def joined(self, asked: Sequence[Asked], inputs: Float[Tensor, "B C *S"]) -> Any:  # noqa: ARG002
         return Regression(tuple(one.target for one in asked))
 
     @property
@@ -208,14 +217,14 @@ class OfARegion(Question):
     def names(self) -> Sequence[str]:
         return [f"{name} in {self.where.name}" for name in first_names(self.classifier.labels)]
 
-    def ask(self, size: tuple[int, int], inputs: Float[Tensor, "C H W"], targets: Sequence[int]) -> list[Asked]:
+    def ask(self, size: tuple[int, int], inputs: Float[Tensor, " C *S"], targets: Sequence[int]) -> list[Asked]:
         places = self._places(size, inputs)
         return [
             Asked(target, Region(target, places), f"{self.names[target]} ({target})")
             for target in targets or [self._top(places, inputs)]
         ]
 
-    def _top(self, places: Places, inputs: Float[Tensor, "C H W"]) -> int:
+    def _top(self, places: Places, inputs: Float[Tensor, " C *S"]) -> int:
         """The class with the largest mean logit in the region."""
         query = torch.zeros(1, dtype=torch.long, device=self.device)
         with torch.no_grad():
@@ -223,16 +232,16 @@ class OfARegion(Question):
             scores = [Region(target, places)(outputs, query) for target in range(len(self.classifier.labels))]
         return top_class(torch.cat(scores))
 
-    def _places(self, size: tuple[int, int], inputs: Float[Tensor, "C H W"]) -> Places:
+    def _places(self, size: tuple[int, int], inputs: Float[Tensor, " C *S"]) -> Places:
         """The places of the input that lie in the region."""
         shape = tuple(inputs.shape[1:])
         seen = self.classifier.preparation.window(size)
         if self.where.mask is not None:
-            return Places.of(_white(self.where.mask, size, seen, shape, self.spelling.mask))
+            return Places.of(_white(self.where, size, seen, shape, self.spelling.mask))
         assert self.where.box is not None  # noqa: S101  # for the type checker: who asks has seen to it
         return Places.in_box(in_input(self.where.box, size, shape, seen, self.spelling.box), shape)
 
-    def joined(self, asked: Sequence[Asked], inputs: Float[Tensor, "B C H W"]) -> Any:  # noqa: ARG002
+    def joined(self, asked: Sequence[Asked], inputs: Float[Tensor, "B C *S"]) -> Any:  # noqa: ARG002
         return Region([one.target for one in asked], [one.score.mask for one in asked])  # type: ignore[attr-defined]
 
     @property
@@ -252,7 +261,7 @@ class OfABox(Question):
         where = "box" if self.box is None else f"in box {written(self.box)}"
         return [f"{name} {where}" for name in first_names(self.classifier.labels)]
 
-    def ask(self, size: tuple[int, int], inputs: Float[Tensor, "C H W"], targets: Sequence[int]) -> list[Asked]:
+    def ask(self, size: tuple[int, int], inputs: Float[Tensor, " C *S"], targets: Sequence[int]) -> list[Asked]:
         detector, shape = self._detector, tuple(inputs.shape[1:])
         batch = inputs[None].to(self.device)
         found = detector.found(batch)[0]
@@ -279,7 +288,7 @@ class OfABox(Question):
         assert isinstance(self.classifier, Detector)  # noqa: S101  # for the type checker: `question` has seen to it
         return self.classifier
 
-    def joined(self, asked: Sequence[Asked], inputs: Float[Tensor, "B C H W"]) -> Any:
+    def joined(self, asked: Sequence[Asked], inputs: Float[Tensor, "B C *S"]) -> Any:
         scores = [one.score for one in asked]
         return Box(
             [score.box[0] for score in scores],  # type: ignore[attr-defined]
@@ -296,9 +305,11 @@ class OfABox(Question):
 class OfSimilarity(Question):
     """How similar the network finds a picture to a reference picture."""
 
+    names_classes = False
+
     file: Path = Path()
     """The name of the reference picture's file."""
-    reference: Float[Tensor, "C H W"] | None = None
+    reference: Float[Tensor, " C *S"] | None = None
     """The network's input for the reference picture."""
     digest: str = ""
     """The hash of its file."""
@@ -315,10 +326,10 @@ class OfSimilarity(Question):
     def find(self, text: str) -> int:
         raise ValueError(f"{self.spelling(SIMILARITY)} has no classes; leave out {self.spelling.target} {text}")
 
-    def ask(self, size: tuple[int, int], inputs: Float[Tensor, "C H W"], targets: Sequence[int]) -> list[Asked]:  # noqa: ARG002
+    def ask(self, size: tuple[int, int], inputs: Float[Tensor, " C *S"], targets: Sequence[int]) -> list[Asked]:  # noqa: ARG002
         return [Asked(0, self._score, f"similarity to {self.file.name}", False)]
 
-    def joined(self, asked: Sequence[Asked], inputs: Float[Tensor, "B C H W"]) -> Any:  # noqa: ARG002
+    def joined(self, asked: Sequence[Asked], inputs: Float[Tensor, "B C *S"]) -> Any:  # noqa: ARG002
         return asked[0].score
 
     @property
@@ -334,7 +345,7 @@ class Details:
     """For a region or a box."""
     file: Path = Path()
     """The name of the picture to compare with."""
-    reference: Float[Tensor, "C H W"] | None = None
+    reference: Float[Tensor, " C *S"] | None = None
     """The network's input for it."""
     digest: str = ""
     """The hash of its file."""
@@ -367,6 +378,11 @@ def question(
 def refusal(score: str | None, classifier: Classifier, spelling: Spelling) -> str:
     """Why a model cannot be asked this, and what to ask instead; empty if it can."""
     name, detects = classifier.name, isinstance(classifier, Detector)
+    if score in (REGION, BOX) and takes_clips(classifier):
+        return (
+            f"{spelling(score)} is about a place of a picture, and model {name!r} takes clips; give the mask (T, H, W) of a "
+            "region in Python: sfumato.Region(class, mask)"
+        )
     if detects and score not in (None, BOX):
         instead = f"{spelling.verb.capitalize()} {spelling(BOX)}"
         return f"model {name!r} is a detector, which finds boxes; got {spelling(score)}. {instead}"
@@ -433,11 +449,12 @@ def detected(
     return [(one, in_picture(one.box, inputs.shape[2:], seen)) for one in detector.found(inputs)[0]]
 
 
-def _white(path: Path, size: tuple[int, int], seen: Corners, shape: Sequence[int], option: str) -> Bool[Tensor, "H W"]:
-    """The places of the input at which a picture of the same size as the explained one is white."""
-    if not path.is_file():
-        raise ValueError(f"{option}: there is no file {str(path)!r}; name a picture that is white in the region")
-    mask = read(path)
+def _white(
+    where: Where, size: tuple[int, int], seen: Corners, shape: Sequence[int], option: str
+) -> Bool[Tensor, "H W"]:
+    """The places of the input at which a mask of the same size as the explained picture is white."""
+    mask = where.mask
+    assert mask is not None  # noqa: S101  # for the type checker: who asks has seen to it
     if mask.size != size:
         raise ValueError(
             f"{option} is a picture of {mask.width} × {mask.height} pixels, but the explained one has {size[0]} × "
@@ -453,5 +470,5 @@ def _white(path: Path, size: tuple[int, int], seen: Corners, shape: Sequence[int
     rows, columns = y.long().clamp(0, mask.height - 1), x.long().clamp(0, mask.width - 1)
     places = white[rows][:, columns] & inside
     if not places.any():
-        raise ValueError(f"{option}: {str(path)!r} is white nowhere in what the network sees of the picture")
+        raise ValueError(f"{option}: {str(where.file)!r} is white nowhere in what the network sees of the picture")
     return places

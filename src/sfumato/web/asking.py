@@ -1,5 +1,6 @@
 """What a page asks of a picture: the score of a class, or another question, with the box or the picture that it needs."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from sfumato.models.questions import (
 )
 from sfumato.scores import OF_A_CLASS, Contrastive, Logit, class_scores
 from sfumato.settings import is_whole
+from sfumato.web import uploads
 from sfumato.web.tabs import TabPicture
 
 LOGIT = "logit"
@@ -36,7 +38,7 @@ SCORES = {
     "probability": "its probability",
     "log-odds": "its log-odds",
     "sigmoid": "its probability alone (sigmoid)",
-    REGION: "a class in a box",
+    REGION: "a class in a box or a mask",
     BOX: "a box that it finds",
     SIMILARITY: "likeness to another picture",
     REGRESSION: "an estimated number",
@@ -44,7 +46,7 @@ SCORES = {
 }
 """What may be asked, and what the page calls it."""
 
-SPELLING = Spelling("choose", {name: f"“{title}”" for name, title in SCORES.items()}, "the box")
+SPELLING = Spelling("choose", {name: f"“{title}”" for name, title in SCORES.items()}, "the box", "the mask")
 """How the page writes questions."""
 
 WITHOUT_CLASS = (ENTROPY, SIMILARITY)
@@ -67,6 +69,8 @@ class Wanted:
     """In pixels of the picture."""
     to: TabPicture | None = None
     """The picture to compare with."""
+    mask: TabPicture | None = None
+    """The picture that is white in the region."""
 
     @classmethod
     def parse(
@@ -89,10 +93,25 @@ class Wanted:
         box = None if request.get("box") is None else corners(request["box"])
         if box is not None and score not in (REGION, BOX):
             raise ValueError(f"a box is for {SPELLING(REGION)} or {SPELLING(BOX)}; take the box away")
-        if box is None and score == REGION:
-            raise ValueError("a region needs a box; draw one on the picture, or write its four numbers")
-        to = _other_picture(request.get("to"), pictures or {}) if score == SIMILARITY else None
-        return cls(score, target, against, box, to)
+        mask = None if request.get("mask") is None else _of_tab(request["mask"], "the mask", pictures or {})
+        if mask is not None and score != REGION:
+            raise ValueError(f"a mask is for {SPELLING(REGION)}; take the mask away")
+        if score == REGION and (box is None) == (mask is None):
+            what = "a box or a mask" if box is None else "either a box or a mask, and got both"
+            raise ValueError(
+                f"a region needs {what}; draw a box on the picture, or choose a picture that is white there"
+            )
+        to = None
+        if score == SIMILARITY:
+            if request.get("to") is None:
+                raise ValueError("a similarity needs a second picture; choose the picture to compare with")
+            to = _of_tab(request["to"], "the picture to compare with", pictures or {})
+        return cls(score, target, against, box, to, mask)
+
+    @property
+    def memory(self) -> int:
+        """The bytes of its pictures."""
+        return sum(picture.memory for picture in (self.to, self.mask) if picture is not None)
 
     @property
     def is_of_class(self) -> bool:
@@ -105,6 +124,9 @@ class Wanted:
             return self._of_class(classifier)
         device, key = device_of(classifier.net), None if self.box is None else written(self.box)
         details = Details(Where(self.box, key=key))
+        if self.mask is not None:
+            digest = hashlib.sha256(self.mask.content).hexdigest()
+            details = Details(Where(None, uploads.picture(self.mask.content), digest, Path(self.mask.file)))
         if self.to is not None:
             details = Details(file=Path(self.to.file), reference=self.to.inputs[0])
         asks = question(self.score, classifier, device, SPELLING, details)
@@ -159,6 +181,7 @@ def offered(classifier: Classifier) -> list[dict[str, Any]]:
                 "of_class": name not in WITHOUT_CLASS,
                 "against": name == LOGIT,
                 "box": {REGION: "needed", BOX: "possible"}.get(name, ""),
+                "mask": name == REGION,
                 "picture": name == SIMILARITY,
                 "certifies": name in OF_A_CLASS,
             }
@@ -177,13 +200,11 @@ def has_maps(classifier: Classifier) -> bool | None:
         return None
 
 
-def _other_picture(name: Any, pictures: Mapping[str, TabPicture]) -> TabPicture:
-    """The picture to compare with. Raises `ValueError` if there is none."""
-    if name is None:
-        raise ValueError("a similarity needs a second picture; choose the picture to compare with")
+def _of_tab(name: Any, what: str, pictures: Mapping[str, TabPicture]) -> TabPicture:
+    """A picture of the tab. Raises `ValueError` if it is not there."""
     picture = pictures.get(name) if isinstance(name, str) else None
     if picture is None:
-        raise ValueError("the picture to compare with is not here any more; choose it again")
+        raise ValueError(f"{what} is not here any more; choose it again")
     return picture
 
 

@@ -118,7 +118,7 @@ class Question:
         answer = Answer(self, asked, picture, result)
         event = {"type": DONE, **answer.event(classifier, job.name), **warning}
         job.result = answer
-        pictures = picture.memory + (0 if self.wanted.to is None else self.wanted.to.memory)
+        pictures = picture.memory + self.wanted.memory
         job.memory = pictures + memory(result) + sum(len(text) for text in event.values() if isinstance(text, str))
         return event
 

@@ -27,6 +27,7 @@ from sfumato.metrics.case import Case, Window
 from sfumato.metrics.estimate import Row
 from sfumato.model.fingerprint import fingerprint
 from sfumato.models import Classifier
+from sfumato.models.clips import check_takes_pictures
 from sfumato.runs.plans.classes import ClassMap, match_classes, target_classes
 from sfumato.runs.plans.plan import Plan
 from sfumato.runs.plans.unmatched import ClassesError
@@ -112,6 +113,7 @@ class Workbench:
             entry = self.plan.models[name]
             with process_state_restored(), random_restored(self.plan.device):
                 classifier = models.load(entry.name, entry.checkpoint, entry.labels)
+            check_takes_pictures(classifier, "a plan")
             if name in self.weights and identity(classifier, entry.name) != self.weights[name]:
                 raise ValueError(
                     f"model {name!r} has other weights here than where the run was planned; give every machine the same"

@@ -6,7 +6,7 @@ import { $, element, loadImage } from "./dom.js";
 
 const MOST_ANSWERS = 24; // as many as the server keeps of a tab
 const NARROW = "(max-width: 46rem)";
-const state = { tab: "", picture: null, other: null, methods: [], scores: [], layers: [], job: null, panes: [], beside: [], choosing: false, limits: {} };
+const state = { tab: "", picture: null, other: null, mask: null, methods: [], scores: [], layers: [], job: null, panes: [], beside: [], choosing: false, limits: {} };
 const box = new BoxField();
 
 // ---------------------------------------------------------------- requests and messages
@@ -63,6 +63,7 @@ const addPicture = withMessages(async (path, options, preview, name) => {
     showCrop(answer);
     $("question").hidden = false;
     box.start(answer.size);
+    forgetMask();
     offerClasses(answer.top);
     offerDetails();
   } catch (error) {
@@ -96,6 +97,19 @@ const uploadOther = withMessages(async (file) => {
   Object.assign($("other-picture"), { src: answer.shown, alt: `The picture to compare with: ${answer.file}`, hidden: false });
   $("to-help").textContent = `${answer.file}: the picture that this one should be similar to.`;
 });
+
+/** Send the picture that is white in the region. It takes the place of the box. */
+const uploadMask = withMessages(async (file) => {
+  state.mask = await (await request("api/pictures", { method: "POST", ...sent(file) })).json();
+  box.set(null);
+  $("mask-help").textContent = `${state.mask.file}: the region is where it is white. A box that you draw takes its place.`;
+});
+
+function forgetMask() {
+  state.mask = null;
+  $("mask").value = "";
+  $("mask-help").textContent = "A picture of the same size that is white in the region.";
+}
 
 function showChosen(source, caption) {
   $("upright").src = source;
@@ -241,7 +255,7 @@ function field(name, value) {
 
 const SCORE_HELP = {
   "": "What is asked of the class, or of all classes together.",
-  needed: "How strongly the network sees the class in a box that you draw.",
+  needed: "How strongly the network sees the class in a box that you draw, or where a mask is white.",
   possible: "How well the detector finds a box of the class. Without a box, the one that it is surest of.",
   picture: "How near the network's embeddings of two pictures are.",
 };
@@ -250,12 +264,13 @@ const score = () => state.scores.find((entry) => entry.name === $("score").value
 
 /** Show what the question needs besides the class, and nothing that does not go with it. */
 function offerDetails() {
-  const { of_class: ofClass, against, box: needs, picture } = score();
+  const { of_class: ofClass, against, box: needs, picture, mask } = score();
   $("top").disabled = $("search").disabled = !ofClass;
   $("other-class").hidden = !state.scores.some((entry) => entry.of_class && !entry.reason);
   $("rival").hidden = !against;
   $("other").hidden = !picture;
   box.enabled = Boolean(needs);
+  $("masked").hidden = !mask;
   $("score-help").textContent = SCORE_HELP[needs || (picture ? "picture" : "")];
   $("certify").disabled = !(method().certifies && score().certifies);
   showStage();
@@ -297,6 +312,7 @@ const explain = withMessages(async (keep) => {
     against: against === "" ? null : Number(against),
     score: $("score").value,
     box: score().box ? box.box : null,
+    mask: score().mask && state.mask && !box.box ? state.mask.picture : null,
     to: score().picture && state.other ? state.other.picture : null,
     method: $("method").value,
     settings: settings(),
@@ -317,6 +333,7 @@ function describe(question, target) {
   const name = target.closest("label").dataset.label.split(",")[0];
   if (question.against !== null) return `${name}, not ${$("against").selectedOptions[0].textContent.split(",")[0]}`;
   if (question.box) return `${name} in a box`;
+  if (question.mask) return `${name} in ${state.mask.file}`;
   return score().against ? name : `${name}, ${title}`; // only the plain score can be set against another class
 }
 
@@ -616,6 +633,7 @@ $("search").addEventListener("keydown", (event) => {
 $("method").addEventListener("change", offerSettings);
 $("score").addEventListener("change", offerDetails);
 $("to").addEventListener("change", (event) => { if (event.target.files[0]) uploadOther(event.target.files[0]); });
+$("mask").addEventListener("change", (event) => { if (event.target.files[0]) uploadMask(event.target.files[0]); });
 $("explain").addEventListener("click", () => explain(null));
 $("smallest").addEventListener("click", () => explain(0.9));
 $("stop").addEventListener("click", stop);
