@@ -354,10 +354,11 @@ const explain = withMessages(async (keep) => {
   const also = $("also").value === "" ? null : Number($("also").value);
   // What the second network refuses to look at is refused before the first one searches.
   const second = also === null ? null : await secondQuestion(question, also);
-  const first = await ask(question, describe(question, target), state.picture);
+  const named = () => describe(question, target);
+  const first = await ask(question, named, state.picture);
   if (!first.done || !second) return;
   state.beside = [first];
-  await ask(second.question, describe(question, target), second.picture);
+  await ask(second.question, named, second.picture);
 });
 
 /** The class of another network that has the name of a class of the present one. */
@@ -378,11 +379,11 @@ async function secondQuestion(question, model) {
   return { picture, question: { ...question, target, against, picture: picture.picture, to: other && other.picture, settings: own } };
 }
 
-/** Ask a question, and return its answer when it has ended. */
-async function ask(question, label, picture) {
+/** Ask a question, and return its answer when it has ended. `named` says the question in words once the server takes it. */
+async function ask(question, named, picture) {
   const { job } = await (await request("api/jobs", { method: "POST", body: JSON.stringify(question) })).json();
   stop(); // only now, as a refused question changes nothing
-  const pane = new Pane(label, method().title, picture, job, question.box);
+  const pane = new Pane(named(), method().title, picture, job, question.box);
   await follow(job, pane);
   return pane;
 }
