@@ -24,6 +24,7 @@ def test_one_question_to_two_networks(page_of):  # noqa: F811
     expect(panes.nth(1).locator(".file")).to_contain_text("two.png · other sees ")
     expect(page.locator("#history li button").nth(1)).to_have_text("red · Extremal perturbations · other")
     expect(page.locator("#together")).to_be_visible()
+    expect(page.locator("#history input:checked")).to_have_count(2)
     shot(page, "two-networks")
 
     # A class that the second network lacks: nothing is asked, and both answers stay.

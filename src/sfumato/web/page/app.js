@@ -358,7 +358,8 @@ const explain = withMessages(async (keep) => {
   const first = await ask(question, named, state.picture);
   if (!first.done || !second) return;
   state.beside = [first];
-  await ask(second.question, named, second.picture);
+  const other = await ask(second.question, named, second.picture);
+  if (other.done) choosePair(other, true);
 });
 
 /** The class of another network that has the name of a class of the present one. */
