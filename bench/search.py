@@ -251,8 +251,8 @@ COLUMNS = (
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Means over pictures; the interval is that of the difference to the first search, by bootstrap over pictures.
 
-    The spread is half of what two seeds differ by before a blur: a standard deviation is 1.4 times as much. "up to 1" is the same
-    where a set that keeps more than the whole counts 1.
+    The spread is half of what two seeds differ by before a blur: a standard deviation is 1.4 times as much. "up to 1" is the
+    same where a set that keeps more than the whole counts 1.
     """
     places: dict[tuple[str, str, float], dict[str, dict[int, list[dict[str, Any]]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
@@ -275,7 +275,9 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
             pairs = [group[:2] for group in by_picture.values() if len(group) > 1]
             agree = f"{np.mean([overlap(*pair) for pair in pairs]):.2f}" if pairs else "–"
             worth = np.array([[value(row, "blur") for row in pair] for pair in pairs])
-            spread, up_to_1 = (f"{np.ptp(values, 1).mean() / 2:.3f}" if pairs else "–" for values in (worth, worth.clip(max=1)))
+            spread, up_to_1 = (
+                f"{np.ptp(values, 1).mean() / 2:.3f}" if pairs else "–" for values in (worth, worth.clip(max=1))
+            )
             both = sorted(set(by_picture) & set(searches[first]))
             less = np.array(
                 [

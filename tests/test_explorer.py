@@ -39,7 +39,7 @@ def explorer():
     from sfumato.web.app import Explorer
     from sfumato.web.guard import Hosts
 
-    shown = Explorer(sfumato.models.load("lite0"), Hosts.of("127.0.0.1"))
+    shown = Explorer([sfumato.models.load("lite0")], Hosts.of("127.0.0.1"))
     with serving(shown) as address:
         yield shown, address
 
@@ -420,7 +420,7 @@ def test_a_shared_server_needs_the_token_of_its_address(browser):
     from sfumato.web.app import Explorer
     from sfumato.web.guard import Hosts
 
-    shared = Explorer(sfumato.models.load("lite0"), Hosts.of("0.0.0.0"), "secret")  # noqa: S104  # it listens elsewhere
+    shared = Explorer([sfumato.models.load("lite0")], Hosts.of("0.0.0.0"), "secret")  # noqa: S104  # it listens elsewhere
     with serving(shared) as address:
         context = browser.new_context()
         page = context.new_page()

@@ -11,11 +11,11 @@ from sfumato.web.guard import Hosts
 
 @pytest.fixture
 def page_of(browser, tmp_path):  # noqa: F811  # a fixture
-    """A function that opens the page of a network, with a picture of 96 × 64 pixels."""
+    """A function that opens the page of a network, or of several, with a picture of 96 × 64 pixels."""
     open_pages = []
 
-    def page(classifier, **settings):
-        server = serving(Explorer(classifier, Hosts.of("127.0.0.1")))
+    def page(classifier, *others, **settings):
+        server = serving(Explorer([classifier, *others], Hosts.of("127.0.0.1")))
         address = server.__enter__()
         pages = paged(browser, address, **settings)
         opened = next(pages)

@@ -74,3 +74,30 @@ def test_nothing_is_written_twice():
         if len("".join(code)) > SHORT:
             places["\n".join(code)].append(f"{file}: {name}")
     assert [twice for twice in places.values() if len(twice) > 1] == []
+
+
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CITATION.cff", "pyproject.toml")]
+PAGES += sorted((ROOT / "docs").rglob("*.md")) + sorted((ROOT / "src").rglob("*.py"))
+
+
+def test_no_address_of_the_project_is_invented():
+    """There is no public one yet: pages say how to install from the source, and the metadata has no addresses."""
+    invented = {
+        (path.name, address)
+        for path in PAGES
+        for address in re.findall(r"https?://[^\s)\"'>]*sfumato[^\s)\"'>]*", path.read_text(encoding="utf-8"))
+    }
+    assert invented == set()
+    assert "urls" not in PROJECT["project"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/tutorial.md", "docs/explorer.md"])
+def test_a_first_installation_is_from_the_source(page):
+    """sfumato is on no index. Once it is installed, the same line with its name adds an extra."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    first = re.search(r"^```sh\n(?:make .*\n)*(pip install .*)$", text, re.MULTILINE)
+    assert first[1].startswith('pip install ".[')
+    extras = set(PROJECT["project"]["optional-dependencies"])
+    named = re.findall(r'pip install "(?:sfumato|\.)\[([\w,]+)\]', text)
+    assert named
+    assert {extra for extra_list in named for extra in extra_list.split(",")} <= extras

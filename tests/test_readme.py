@@ -4,14 +4,13 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 from typer.testing import CliRunner
 
-from sfumato import cli, models, samples
-from sfumato.models import Classifier, Preparation
+from sfumato import cli, samples
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -83,19 +82,26 @@ def test_commands_run(command, monkeypatch, tmp_path):
     assert done.exit_code == 0, done.output
 
 
+def shown_places(path):
+    """A figure at 200 × 200 places, `(200, 200, 3)` in [0, 1]: fine enough for the outlines of masks."""
+    with Image.open(path) as figure:
+        return np.asarray(figure.convert("RGB").resize((200, 200), Image.Resampling.BOX), float) / 255
+
+
 @pytest.mark.slow
-def test_the_figure_is_one_that_the_demo_draws(monkeypatch):
+def test_the_figure_is_what_the_demo_draws():
     ((words, place),) = re.findall(r"^!\[(.+)\]\((.+)\)$", README, re.MULTILINE)
     assert len(words) > 50
     assert (ROOT / place).stat().st_size < 300_000
-    colours = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    toy = Classifier("toy", colours.eval(), Preparation(32, None), ("red", "green", "blue"))
-    monkeypatch.setattr(models, "load", lambda *_: toy)
-    monkeypatch.setattr(cli, "DEMO_STEPS", 60)  # enough for restarts, whose agreement the headings say
-    assert CliRunner().invoke(cli.app, ["demo", "--out", "shown"]).exit_code == 0
+    done = CliRunner().invoke(cli.app, ["demo", "--out", "shown"])
+    assert done.exit_code == 0, done.output
     with Image.open("shown/demo.png") as drawn, Image.open(ROOT / place) as kept:
         assert kept.width == drawn.width
         assert kept.height == pytest.approx(drawn.height, rel=0.03)  # a heading or note may take a line more
+    # Another number of threads changes 4 % of the places, as the search ends at other sets; the figures of two earlier searches
+    # differ in 4.6 and 7.2 %, that with other headings in 37 %.
+    differ = abs(shown_places("shown/demo.png") - shown_places(ROOT / place)).max(2) > 0.1
+    assert differ.mean() < 0.06
 
 
 def test_targets_of_make_exist():

@@ -67,7 +67,7 @@ def classifier():
 
 @pytest.fixture
 def client():
-    explorer = Explorer(classifier(), LOCAL)
+    explorer = Explorer([classifier()], LOCAL)
     with TestClient(explorer.app(), base_url=f"http://{HOST}") as opened:
         yield opened
 
@@ -249,7 +249,7 @@ def test_masks_that_change_nothing_are_said_to_be_such(client, tab, question):
     assert "warning" not in done
     unmoved = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
     nn.init.zeros_(unmoved[1].weight)
-    explorer = Explorer(replace(classifier(), net=unmoved.eval()), LOCAL)
+    explorer = Explorer([replace(classifier(), net=unmoved.eval())], LOCAL)
     with TestClient(explorer.app(), base_url=f"http://{HOST}") as other:
         _, done = ended(other, opened(other), **question)
     assert done["type"] == "done", done
@@ -288,7 +288,7 @@ def test_the_report_of_a_search_shows_its_curve(client, tab, tmp_path):
 @pytest.mark.parametrize("name", ["GradientShap", "InputXGradient", "IntegratedGradients", "Occlusion"])
 def test_methods_of_captum_s_that_need_no_arguments(client, tab, name):
     pytest.importorskip("captum", reason="Captum is not installed")
-    offered = client.post("/api/tabs", headers={"x-sfumato": "new"}).json()["methods"]
+    offered = client.post("/api/tabs", headers={"x-sfumato": "new"}).json()["models"][0]["methods"]
     entry = next(entry for entry in offered if entry["name"] == f"captum:{name}")
     assert (entry["title"], entry["settings"]) == (f"{name} (Captum)", {})
     _, done = ended(client, tab, method=f"captum:{name}", settings={})
@@ -304,7 +304,7 @@ def test_the_page_asks_each_method_for_its_own_game():
 
 
 def test_the_page_offers_the_search_for_the_smallest_area_where_a_method_has_it(client):
-    offered = client.post("/api/tabs", headers={"x-sfumato": "new"}).json()["methods"]
+    offered = client.post("/api/tabs", headers={"x-sfumato": "new"}).json()["models"][0]["methods"]
     assert offered[0]["name"] == "ExtremalPerturbation"
     searches = {method["name"] for method in offered if method["finds_smallest"]}
     assert searches == {"ExtremalPerturbation", "ExtremalChannels"}
@@ -337,7 +337,7 @@ def test_a_contrast_is_another_score(client, tab):
     ],
 )
 def test_what_is_asked_of_a_class_may_be_chosen(client, tab, score, title, words):
-    offered = client.post("/api/tabs", headers={"x-sfumato": "new"}).json()["scores"]
+    offered = client.post("/api/tabs", headers={"x-sfumato": "new"}).json()["models"][0]["scores"]
     assert score in [entry["name"] for entry in offered]
     _, done = ended(client, tab, score=score)
     assert done["title"] == f"{title} · Extremal perturbations"
@@ -505,7 +505,7 @@ def served(monkeypatch):
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         listener.bind(("127.0.0.1", 0))
         address = listener.getsockname()
-        explorer = Explorer(classifier(), LOCAL)
+        explorer = Explorer([classifier()], LOCAL)
         server = slow_clients.server(explorer.app())
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -789,7 +789,7 @@ def test_the_server_answers_to_its_names_at_any_port(client):
 
 
 def test_a_shared_server_needs_its_token():
-    explorer = Explorer(classifier(), Hosts.of(EVERYWHERE, ["Lab.example.org"], ["box"]), token="secret")  # noqa: S106  # of a test
+    explorer = Explorer([classifier()], Hosts.of(EVERYWHERE, ["Lab.example.org"], ["box"]), token="secret")  # noqa: S106  # of a test
     with TestClient(explorer.app(), base_url="http://192.168.1.7:8765") as client:
         assert client.get("/").status_code == 200  # the page has nothing of anybody
         for token, status in ((None, 403), ("", 403), ("secre", 403), ("s\u00e9cret", 403), ("secret", 200)):
@@ -880,7 +880,7 @@ class Endless(Toy):
     ("net", "said"), [(Raising, "RuntimeError: out of memory"), (Endless, "not all finite numbers")]
 )
 def test_a_network_that_fails_is_said(net, said):
-    explorer = Explorer(replace(classifier(), net=net().eval()), LOCAL)
+    explorer = Explorer([replace(classifier(), net=net().eval())], LOCAL)
     with TestClient(explorer.app(), base_url=f"http://{HOST}") as client:
         answer = handed_in(client, opened(client))
     assert answer.status_code == 422
@@ -893,7 +893,7 @@ def test_a_network_that_fails_is_said(net, said):
 def test_a_strip_of_pixels_is_served_and_an_input_that_is_too_large_is_refused(client, tab):
     assert handed_in(client, tab, encoded(square(size=(1, 100_000)))).status_code == 200
     whole = replace(classifier(), preparation=Preparation(None, 32, mean=(0.5,) * 3, std=(0.25,) * 3))
-    with TestClient(Explorer(whole, LOCAL).app(), base_url=f"http://{HOST}") as other:
+    with TestClient(Explorer([whole], LOCAL).app(), base_url=f"http://{HOST}") as other:
         for size, said in (
             ((1, 100_000), "would be resized to 32 × 3200000"),
             ((1, 2000), "an input of 32 × 64000 pixels"),
@@ -942,7 +942,7 @@ def test_results_count_and_are_forgotten_before_pictures(monkeypatch):
 
 
 def test_a_result_knows_its_bytes(client):
-    explorer = Explorer(classifier(), LOCAL)
+    explorer = Explorer([classifier()], LOCAL)
     with TestClient(explorer.app(), base_url=f"http://{HOST}") as other:
         tab = opened(other)
         job, done = ended(other, tab)
@@ -950,7 +950,7 @@ def test_a_result_knows_its_bytes(client):
 
 
 def test_a_closed_tab_is_forgotten_and_its_jobs_end():
-    explorer = Explorer(classifier(), LOCAL)
+    explorer = Explorer([classifier()], LOCAL)
     with TestClient(explorer.app(), base_url=f"http://{HOST}") as client:
         tab = opened(client)
         name = asked(client, tab, settings={"steps": 1000, "areas": [0.2]}).json()["job"]
@@ -1118,7 +1118,7 @@ def test_what_cannot_be_tested_is_said(client, tab, question, said):
 
 
 def test_layers_come_from_a_list_and_methods_have_everyday_names(client):
-    offered = client.post("/api/tabs", headers={"x-sfumato": "new"}).json()
+    (offered,) = client.post("/api/tabs", headers={"x-sfumato": "new"}).json()["models"]
     assert {layer["name"]: layer["text"] for layer in offered["layers"]} == {"features": "features, 6 × 32 × 32"}
     titles = {entry["name"]: entry["title"] for entry in offered["methods"]}
     assert (titles["GradCAM"], titles["Centre"]) == ("Grad-CAM", "Centre")
@@ -1134,6 +1134,6 @@ def test_the_crop_of_the_network_comes_with_the_picture(client, tab):
     assert Image.open(io.BytesIO(b64(told["shown"]))).size == (40, 60)
     assert told["window"] == pytest.approx([0, 0, 1, 1])
     cropped = replace(classifier(), preparation=Preparation(32, 32, mean=(0.5,) * 3, std=(0.25,) * 3))
-    with TestClient(Explorer(cropped, LOCAL).app(), base_url=f"http://{HOST}") as other:
+    with TestClient(Explorer([cropped], LOCAL).app(), base_url=f"http://{HOST}") as other:
         window = handed_in(other, opened(other), encoded(upright)).json()["window"]
     assert window == pytest.approx([1 / 6, 0, 5 / 6, 1])

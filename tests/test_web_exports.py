@@ -51,7 +51,7 @@ class Answered:
 
 @pytest.fixture(scope="module")
 def answered():
-    with TestClient(Explorer(squares(), LOCAL).app(), base_url=f"http://{HOST}") as client:
+    with TestClient(Explorer([squares()], LOCAL).app(), base_url=f"http://{HOST}") as client:
         yield Answered(Page(client), score="box", target=1)
 
 

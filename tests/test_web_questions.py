@@ -69,7 +69,7 @@ def page_of():
     clients = []
 
     def page(classifier):
-        client = TestClient(Explorer(classifier, LOCAL).app(), base_url=f"http://{HOST}")
+        client = TestClient(Explorer([classifier], LOCAL).app(), base_url=f"http://{HOST}")
         clients.append(client)
         return Page(client.__enter__())
 

@@ -19,8 +19,12 @@ def writable(out: Path) -> Iterator[None]:
     """A context for work whose results go into a folder, which is made, with a trial of writing to it.
 
     Folders that were made here and in which nothing was written are removed at the end. Raises `ValueError` for a folder that
-    cannot be made or written to.
+    cannot be made or written to, or whose name is that of a file, such as "figure.pdf".
     """
+    from sfumato.attribution import OTHERS
+
+    if out.suffix.casefold() in (*OTHERS, ".safetensors") and not out.exists():
+        raise ValueError(f"--out names a folder; got {str(out)!r}. Write --out {out.with_suffix('')}")
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         _try_to_write(out)

@@ -3,19 +3,38 @@
 import ipaddress
 import secrets
 import socket
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sfumato.cli.device import AUTO, Device, choose, in_words, place
 from sfumato.cli.errors import reporting_errors
-from sfumato.cli.naming import Checkpoint, Labels, Model
 from sfumato.cli.tables import console
+
+OWN = "own"
+"""Written for a file that a model does not need, as it has its own."""
 
 
 def serve(
-    model: Model = "lite0",
-    checkpoint: Checkpoint = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A model; see `sfumato models`. May be repeated: then the page can ask two of them the same question, and "
+            "show both answers side by side. [default: lite0]",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A state dict for the model, written by torch.save or safetensors; code in the file is not run. With several "
+            f"models, one for each in their order; `{OWN}` for the model's own weights. [default: the model's own weights]",
+            show_default=False,
+        ),
+    ] = None,
     host: Annotated[
         str,
         typer.Option(
@@ -33,7 +52,15 @@ def serve(
         ),
     ] = None,
     device: Device = AUTO,
-    labels: Labels = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Names of the classes: text with one in each line, or JSON. With several models, one for each in their order; "
+            f"`{OWN}` for the model's own names. [default: the checkpoint's or the model's]",
+            show_default=False,
+        ),
+    ] = None,
     embeddings: Annotated[
         bool,
         typer.Option(
@@ -55,30 +82,57 @@ def serve(
         from sfumato import models
         from sfumato.models.clips import check_takes_pictures
 
+        names = model or ["lite0"]
+        checkpoints, names_of_classes = (
+            _files(given, option, names) for given, option in ((checkpoint, "--checkpoint"), (labels, "--labels"))
+        )
         allowed = list(allowed_host or ())
         Hosts.of(host, allowed)  # before the model is loaded
         token = "" if is_loopback(host) else secrets.token_urlsafe(16)
         with _listen(host, port) as listener:
             port = listener.getsockname()[1]
             chosen = choose(device)
-            classifier = models.load(model, checkpoint, labels, embeddings)
-            check_takes_pictures(classifier, "the page")
-            place(classifier.net, chosen)
-            for remark in models.remarks(classifier):
-                console().print(f"{remark}.", soft_wrap=True)
-            warm_up(classifier)
+            classifiers = []
+            for name, weights, classes in zip(names, checkpoints, names_of_classes, strict=True):
+                classifier = models.load(name, weights, classes, embeddings)
+                check_takes_pictures(classifier, "the page")
+                place(classifier.net, chosen)
+                for remark in models.remarks(classifier):
+                    console().print(f"{remark}.", soft_wrap=True)
+                warm_up(classifier)
+                classifiers.append(classifier)
             where = in_words(chosen, device)
             address = f"http://{in_address(_reachable(host))}:{port}/{f'#token={token}' if token else ''}"
-            console().print(
-                f"{address} shows what {classifier.name} needs to see, on {where}; Ctrl-C ends it", soft_wrap=True
-            )
+            console().print(f"{address} shows what {_listed(names)} to see, on {where}; Ctrl-C ends it", soft_wrap=True)
             if token:
                 console().print(
                     "Other machines can reach it. Give the address only to people who may use it: who has the token can use "
                     "this machine to explain pictures, and the connection is not encrypted.",
                     soft_wrap=True,
                 )
-            server(explorer_app(classifier, host, allowed, token)).run(sockets=[listener])
+            server(explorer_app(classifiers, host, allowed, token)).run(sockets=[listener])
+
+
+def _files(given: Sequence[str] | None, option: str, models: Sequence[str]) -> list[Path | None]:
+    """The file of each model; `None` for its own. Raises `ValueError` unless there is one for each."""
+    if not given:
+        return [None] * len(models)
+    if len(given) != len(models):
+        raise ValueError(
+            f"{option} is given once for each model, in their order; there are {len(models)} models, and {len(given)} of it. "
+            f"Write {option} {OWN} where the model has its own"
+        )
+    return [None if file == OWN else Path(file) for file in given]
+
+
+def _listed(models: Sequence[str]) -> str:
+    """The models, with the verb.
+
+    >>> _listed(["lite0"]), _listed(["lite0", "timm:resnet50", "mine"])
+    ('lite0 needs', 'lite0, timm:resnet50 and mine need')
+    """
+    *first, last = models
+    return f"{', '.join(first)} and {last} need" if first else f"{last} needs"
 
 
 def _reachable(host: str) -> str:

@@ -42,9 +42,8 @@ def find(paths: AnyPath | Iterable[AnyPath], *, recursive: bool = False) -> list
         elif path.exists():
             files[path] = None
         elif path.parts and path.parts[0].casefold() in ("http:", "https:"):
-            raise ValueError(
-                f"{str(path)!r} is an address, not a file; save the picture, and give the path of the file"
-            )
+            address = f"{path.parts[0]}//{'/'.join(path.parts[1:])}"  # a path has one stroke where there were two
+            raise ValueError(f"{address!r} is an address, not a file; save the picture, and give the path of the file")
         else:
             raise ValueError(
                 f"no file or folder {str(path)!r}; expected the path of a picture or of a folder of pictures"

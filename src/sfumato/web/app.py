@@ -1,7 +1,6 @@
 """The explorer's server: the routes of the page and their answers."""
 
 import asyncio
-import copy
 import json
 import logging
 import secrets
@@ -17,28 +16,21 @@ from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 import anyio.to_thread
-import torch
-from jaxtyping import Float
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
-from torch import Tensor
 
 from sfumato import samples
-from sfumato.data.labels import synonyms
 from sfumato.figures import report
-from sfumato.figures.report.encoding import jpeg, thumbnail
-from sfumato.model.effects import device_of
-from sfumato.models import Classifier, Detector, Embedder
-from sfumato.models.questions import detected
-from sfumato.scores import probabilities
+from sfumato.models import Classifier
 from sfumato.web import asking, exports, uploads
-from sfumato.web.explaining import MOST_AREAS, Question, choices, layers
+from sfumato.web.explaining import MOST_AREAS, Question
 from sfumato.web.guard import OWN_HEADER, TOKEN_HEADER, Guard, Hosts
 from sfumato.web.jobs import QUEUED, BusyError, Job, JobQueue
+from sfumato.web.served import Served, served
 from sfumato.web.tabs import Tab, TabPicture, Tabs
 
 PAGE = Path(__file__).parent / "page"
@@ -50,13 +42,8 @@ PANEL = (("js", "script.js"), ("css", "style.css"))
 """The files of the report's panel, which is the page's too."""
 
 SAMPLES = [path.stem for path in samples.paths()]
-TOP, MATCHES = 5, 20
-"""How many classes of a picture are sent, and how many that match a search."""
 
 T = TypeVar("T")
-
-SHOWN = 720
-"""The longer side of the picture on the page, in pixels."""
 
 POLL = 0.03
 """Seconds between two checks for a new event of a job."""
@@ -69,9 +56,6 @@ SLOW = 30.0
 
 UPLOADS, AT_ONCE = 8, 3
 """The largest numbers of pictures that are received at once, and of pictures and files of one client that are on their way."""
-
-MOST_VALUES = 4_000_000
-"""The largest number of values of a network's input. Only networks that take pictures of any size can have larger ones."""
 
 FILE_HEADER = "x-file-name"
 """The header with the name of an uploaded file, percent-encoded."""
@@ -92,15 +76,12 @@ class RefusedError(Exception):
 
 
 class Explorer:
-    """The routes for one network."""
+    """The routes for some networks."""
 
-    def __init__(self, classifier: Classifier, hosts: Hosts, token: str = "") -> None:
-        self.classifier, self.hosts, self._token = classifier, hosts, token
-        # Predictions need a second network, as hooks and modes of a running search change what the first one computes.
-        self._predictor = replace(classifier, net=copy.deepcopy(classifier.net))
+    def __init__(self, classifiers: Sequence[Classifier], hosts: Hosts, token: str = "") -> None:
+        self.networks, self.hosts, self._token = served(classifiers), hosts, token
+        self._offers = [network.offers for network in self.networks]  # now, not when the first tab waits
         self.tabs, self.queue = Tabs(), JobQueue()
-        self._layers, self._scores = layers(self._predictor), asking.offered(self._predictor)
-        self._labels = [label.casefold() for label in classifier.labels]
         self._busy: Counter[str] = Counter()
         self._room = asyncio.Semaphore(UPLOADS)
         # One thread decodes pictures and one makes files: each picture takes much memory for a moment, and the C library may
@@ -146,11 +127,7 @@ class Explorer:
         return JSONResponse(
             {
                 "tab": tab.name,
-                "model": self.classifier.name,
-                "classes": len(self.classifier.labels),
-                "methods": choices(self.classifier),
-                "layers": self._layers,
-                "scores": self._scores,
+                "models": self._offers,
                 "samples": SAMPLES,
                 "limits": {"bytes": uploads.MOST_BYTES, "areas": MOST_AREAS},
             }
@@ -173,27 +150,40 @@ class Explorer:
         return FileResponse(samples.path(name), media_type="image/jpeg")
 
     async def search_classes(self, request: Request) -> Response:
-        """The classes whose names contain a text. Names that begin with it come first."""
+        """The classes of a network whose names contain a text. Names that begin with it come first.
+
+        With `like=` and `of=`, it is the class that has this number in another network.
+        """
         self._tab(request)
-        text = request.query_params.get("q", "").strip().casefold()[:100]
-        matches = [index for index, label in enumerate(self._labels) if text in label or text == str(index)]
-        matches.sort(key=lambda index: not any(name.startswith(text) for name in synonyms(self._labels[index])))
-        return JSONResponse([{"index": index, "label": self.classifier.labels[index]} for index in matches[:MATCHES]])
+        network, like = self._network(request), request.query_params.get("like")
+        if like is None:
+            return JSONResponse(network.matches(request.query_params.get("q", "")))
+        other = self._network(request, "of")
+        index = asking.class_index(int(like) if like.isdecimal() and len(like) < 10 else like, "like", other.classifier)
+        found = network.class_of(other, index)
+        return JSONResponse([{"index": found, "label": network.classifier.labels[found]}])
 
     async def add_picture(self, request: Request) -> Response:
-        """Add an upload or a sample to the tab; the answer has the classes that the network predicts."""
-        tab = self._tab(request)
-        name = request.query_params.get("sample")
-        if name is not None and name not in SAMPLES:
+        """Add an upload or a sample to the tab; the answer has the classes that a network predicts.
+
+        With `of=`, it is a picture of the tab, for another network.
+        """
+        tab, network = self._tab(request), self._network(request)
+        sample, of = (request.query_params.get(name) for name in ("sample", "of"))
+        if sample is not None and sample not in SAMPLES:
             raise RefusedError(404, "there is no such sample")
+        name = ""
         async with self._receiving(_client(request)):
-            if name is not None:
-                path = samples.path(name)
+            if of is not None:
+                picture = _picture(tab, of)
+                content, file, name = picture.content, picture.file, tab.same_picture(picture, network.index)
+            elif sample is not None:
+                path = samples.path(sample)
                 content, file = path.read_bytes(), path.name
             else:
                 content = await _body(request, uploads.MOST_BYTES)
                 file = uploads.file_name(unquote(request.headers.get(FILE_HEADER, ""))[:1000])
-            tab_picture, answer = await _in(self._pictures, self._predict, content, file)
+            tab_picture, answer = await _in(self._pictures, network.predict, content, file, name)
         tab.keep_picture(tab_picture)
         self.tabs.keep_within_memory()
         return JSONResponse(answer)
@@ -227,76 +217,17 @@ class Explorer:
             if not self._busy[client]:
                 del self._busy[client]
 
-    def _predict(self, content: bytes, file: str) -> tuple[TabPicture, dict[str, Any]]:
-        """Decode and prepare a picture, and predict its classes.
-
-        Raises `ValueError` for what is no picture, and if the network fails.
-        """
-        classifier = self._predictor
-        picture = uploads.picture(content)
-        shown = thumbnail(picture, SHOWN)
-        with _network_errors():
-            prepared = classifier.prepare(picture)
-        if prepared.numel() > MOST_VALUES:
-            _, height, width = prepared.shape
-            raise ValueError(
-                f"the network would get an input of {width} × {height} pixels, which is too large here; crop the picture"
-            )
-        size = picture.size
-        del picture
-        with _network_errors():
-            inputs = prepared[None].to(device_of(classifier.net))
-            top = self._top(inputs, size)
-        rgb = classifier.restore(inputs)[0].cpu()
-        tab_picture = TabPicture(secrets.token_urlsafe(9), content, inputs, file, size)
-        window = classifier.preparation.window(size)
-        return tab_picture, {
-            "picture": tab_picture.name,
-            "file": file,
-            "shown": shown,
-            "size": size,
-            "window": [place / size[index % 2] for index, place in enumerate(window)],
-            "seen": jpeg(rgb),
-            "width": rgb.shape[2],
-            "height": rgb.shape[1],
-            "top": top,
-        }
-
-    def _top(self, inputs: Float[Tensor, "1 C H W"], size: tuple[int, int]) -> list[dict[str, Any]]:
-        """What the network answers for a picture of a width and height: the most probable classes, or the boxes that a
-        detector is surest of, in pixels of the picture; nothing for embeddings. Raises `ValueError` for what is not finite."""
-        classifier = self._predictor
-        labels = classifier.labels
-        if isinstance(classifier, Detector):
-            return [
-                {"index": one.target, "label": labels[one.target], "share": one.sureness, "box": box}
-                for one, box in detected(classifier, size, inputs)[:TOP]
-            ]
-        with torch.no_grad():
-            if isinstance(classifier, Embedder):
-                classifier.net(inputs)  # it fails here for an input that it cannot take
-                return []
-            logits = classifier.logits(inputs)[0].float().cpu()
-        if not bool(logits.isfinite().all()):
-            raise ValueError(
-                "the network's scores for this picture are not all finite numbers, so nothing can be explained"
-            )
-        shares = probabilities(logits[None])[0]
-        indices = logits.topk(min(TOP, len(logits))).indices.tolist()  # the likeliest class first
-        return [
-            {"index": index, "label": labels[index], "logit": float(logits[index]), "share": float(shares[index])}
-            for index in indices
-        ]
-
     async def add_job(self, request: Request) -> Response:
-        """Submit a question about a picture as a job."""
+        """Submit a question about a picture as a job, to the network that the picture is prepared for."""
         tab = self._tab(request)
         content = await _read_json(request)
-        picture = tab.pictures.get(str(content.get("picture")))
-        if picture is None:
-            raise RefusedError(404, "the picture is not here any more; choose it again")
-        question = Question.parse(content, self.classifier, tab.pictures)
-        job = Job(tab.name, question.work(self.classifier, picture), _client(request))
+        picture = _picture(tab, content.get("picture"))
+        network = self.networks[picture.model]
+        pictures = {name: one for name, one in tab.pictures.items() if one.model == picture.model}
+        question = Question.parse(content, network.classifier, pictures)
+        if len(self.networks) > 1:
+            question = replace(question, model=network.name)
+        job = Job(tab.name, question.work(network.classifier, picture), _client(request))
         self.queue.submit(job)
         tab.keep_job(job)
         return JSONResponse({"job": job.name}, 201)
@@ -351,7 +282,7 @@ class Explorer:
                 )
             make = partial(make, row=int(row))
         with self._at_once(_client(request)):
-            file = await _in(self._exports, make, job.result, self.classifier)
+            file = await _in(self._exports, make, job.result, self.networks[job.result.picture.model].classifier)
         name = f"attachment; filename*=UTF-8''{quote(file.name, safe='')}"
         return Response(file.content, media_type=file.type, headers={"content-disposition": name})
 
@@ -361,6 +292,15 @@ class Explorer:
             raise RefusedError(410, "this tab is not known any more; load the page again")
         return tab
 
+    def _network(self, request: Request, name: str = "model") -> Served:
+        """The network whose number a parameter of a request is; the first one without it."""
+        number = request.query_params.get(name, "0")
+        if number.isdecimal() and len(number) < 6 and int(number) < len(self.networks):
+            return self.networks[int(number)]
+        raise RefusedError(
+            404, f"this server has {len(self.networks)} networks, numbered from 0; there is no {number[:20]!r}"
+        )
+
     def _job(self, request: Request) -> Job:
         job = self._tab(request).jobs.get(request.path_params["job"])
         if job is None:
@@ -368,13 +308,23 @@ class Explorer:
         return job
 
 
-def explorer_app(classifier: Classifier, host: str, allowed_hosts: Sequence[str] = (), token: str = "") -> ASGIApp:
-    """The application for one network, of a server that listens at this host.
+def explorer_app(
+    classifiers: Sequence[Classifier], host: str, allowed_hosts: Sequence[str] = (), token: str = ""
+) -> ASGIApp:
+    """The application for some networks, of a server that listens at this host.
 
     It answers to this name and to the names of the local machine, at any port, to `allowed_hosts`, and, if other machines can
     reach it, to the machine's own name and to addresses in numbers. With a `token`, only pages that have it can use it.
     """
-    return Explorer(classifier, Hosts.of(host, allowed_hosts, [socket.gethostname(), socket.getfqdn()]), token).app()
+    return Explorer(classifiers, Hosts.of(host, allowed_hosts, [socket.gethostname(), socket.getfqdn()]), token).app()
+
+
+def _picture(tab: Tab, name: Any) -> TabPicture:
+    """A picture of a tab. Raises `RefusedError` if it is forgotten."""
+    picture = tab.pictures.get(str(name))
+    if picture is None:
+        raise RefusedError(404, "the picture is not here any more; choose it again")
+    return picture
 
 
 def _client(request: Request) -> str:
@@ -394,17 +344,6 @@ async def _as_json(_: Request, error: Exception) -> Response:
         error.status_code, error.detail
     )
     return JSONResponse({"message": reason}, error.status_code, error.headers)
-
-
-@contextmanager
-def _network_errors() -> Iterator[None]:
-    """Errors of a network as `ValueError`, with a sentence for the page. A network may raise anything."""
-    try:
-        yield
-    except ValueError:
-        raise
-    except Exception as error:
-        raise ValueError(f"the network cannot answer for this picture: {type(error).__name__}: {error}") from error
 
 
 def _file(path: Path) -> Callable[[Request], Awaitable[Response]]:

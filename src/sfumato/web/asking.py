@@ -84,8 +84,8 @@ class Wanted:
             raise ValueError(reason)
         target = None
         if score not in WITHOUT_CLASS and not (score in (BOX, REGION) and request.get("target") is None):
-            target = _class(request.get("target"), "target", classifier)
-        against = None if request.get("against") is None else _class(request["against"], "against", classifier)
+            target = class_index(request.get("target"), "target", classifier)
+        against = None if request.get("against") is None else class_index(request["against"], "against", classifier)
         if against is not None and score != LOGIT:
             raise ValueError(f"two classes are compared by their logits; choose no other class, or score={LOGIT}")
         if against is not None and against == target:
@@ -208,8 +208,8 @@ def _of_tab(name: Any, what: str, pictures: Mapping[str, TabPicture]) -> TabPict
     return picture
 
 
-def _class(value: Any, name: str, classifier: Classifier) -> int:
+def class_index(value: Any, name: str, classifier: Classifier) -> int:
     """The index of a class. Raises `ValueError` if there is no such class."""
     if not (is_whole(value, 0) and value < len(classifier.labels)):
-        raise ValueError(f"{name} is the index of one of the {len(classifier.labels)} classes; got {value!r}")
+        raise ValueError(f"{name} is the index of one of the {len(classifier.labels)} classes; got {value!r:.80}")
     return value

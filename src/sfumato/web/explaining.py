@@ -62,6 +62,8 @@ class Question:
     """The share of the score that the smallest area should keep; `None` for the areas of the method."""
     certify: bool = False
     """Whether to test what the explanation may claim."""
+    model: str = ""
+    """The name of the network that is asked, on a page that has several."""
 
     @classmethod
     def parse(
@@ -165,7 +167,7 @@ class Answer:
         is_of_places = self.result.masks is not None and self.result.activation is None
         return {
             "section": str(section(entry, 0, f"answer-{identity}")),
-            "title": f"{self.label} · {self.question.title}",
+            "title": " · ".join(filter(None, (self.label, self.question.title, self.question.model))),
             "masks": is_of_places,
         }
 

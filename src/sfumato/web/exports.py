@@ -34,9 +34,10 @@ FRAME = 700
 
 
 def named(answer: Answer, ending: str) -> str:
-    """The name of a file made of an answer: that of the picture and of what was explained."""
-    stem = Path(answer.picture.file).stem
-    return uploads.file_name(f"{stem}-{answer.label.replace(', ', '-').replace(' ', '-')}{ending}")
+    """The name of a file made of an answer: that of the picture, of what was explained, and of the network among several."""
+    asked = "-".join(filter(None, (answer.label, answer.question.model)))
+    name = asked.replace(", ", "-").replace(" ", "-").replace(":", "-").replace("/", "-")
+    return uploads.file_name(f"{Path(answer.picture.file).stem}-{name}{ending}")
 
 
 class File(NamedTuple):

@@ -33,6 +33,8 @@ class TabPicture:
     """The name of the file, for what is made of it."""
     size: tuple[int, int] = (0, 0)
     """The width and height of the picture, upright, in its own pixels."""
+    model: int = 0
+    """The number of the network that it is prepared for."""
 
     @property
     def memory(self) -> int:
@@ -55,8 +57,18 @@ class Tab:
     def keep_picture(self, picture: TabPicture) -> None:
         """Keep a picture, and forget the oldest if there are too many."""
         self.pictures[picture.name] = picture
+        self.pictures.move_to_end(picture.name)
         if len(self.pictures) > PICTURES:
             self.pictures.popitem(last=False)
+
+    def same_picture(self, picture: TabPicture, model: int) -> str:
+        """The name that a picture has for another network, if it was prepared for it before; else an empty one.
+
+        The picture is then not the next to be forgotten.
+        """
+        self.pictures.move_to_end(picture.name)
+        found = (one.name for one in self.pictures.values() if one.content is picture.content and one.model == model)
+        return next(found, "")
 
     def keep_job(self, job: Job) -> None:
         """Keep a job, and forget the oldest that have ended if there are too many."""

@@ -6,7 +6,7 @@ import { $, element, loadImage } from "./dom.js";
 
 const MOST_ANSWERS = 24; // as many as the server keeps of a tab
 const NARROW = "(max-width: 46rem)";
-const state = { tab: "", picture: null, other: null, mask: null, methods: [], scores: [], layers: [], job: null, panes: [], beside: [], choosing: false, limits: {} };
+const state = { tab: "", models: [], model: 0, picture: null, other: null, mask: null, methods: [], scores: [], layers: [], job: null, panes: [], beside: [], choosing: false, limits: {} };
 const box = new BoxField();
 
 // ---------------------------------------------------------------- requests and messages
@@ -48,17 +48,18 @@ function setStatus(text) {
 
 let choices = 0;
 
-/** Show a picture at once, and ask the server what the network sees in it. */
-const addPicture = withMessages(async (path, options, preview, name) => {
+/** Show a picture at once, and ask the server what a network sees in it. */
+const addPicture = withMessages(async (path, options, preview, name, model = state.model) => {
   const number = ++choices;
   const before = { chosen: $("upright").src, crop: $("crop").hidden, caption: $("about-crop").textContent };
   showChosen(preview, `${name}: the network looks at it …`);
   try {
-    const answer = await (await request(path, { method: "POST", ...options })).json();
+    const answer = await (await request(forModel(path, model), { method: "POST", ...options })).json();
     const seen = await loadImage(answer.seen);
     if (number !== choices) return;
     stop();
-    state.picture = { ...answer, seen };
+    state.picture = { ...answer, seen, model };
+    useModel(model);
     showChosen(answer.shown, "");
     showCrop(answer);
     $("question").hidden = false;
@@ -76,9 +77,55 @@ const addPicture = withMessages(async (path, options, preview, name) => {
     }
     throw error;
   } finally {
+    $("network").value = state.model; // the one that is asked, also where another one refused the picture
     if (preview.startsWith("blob:")) URL.revokeObjectURL(preview);
   }
 });
+
+const forModel = (path, model) => `${path}${path.includes("?") ? "&" : "?"}model=${model}`;
+
+/** The chosen picture, or another one of the tab, as another network takes it. */
+async function pictureFor(model, picture) {
+  const answer = await (await request(forModel(`api/pictures?of=${picture.picture}`, model), { method: "POST" })).json();
+  return { ...answer, seen: await loadImage(answer.seen), model };
+}
+
+/** Ask another network about the chosen picture from now on. */
+function chooseNetwork() {
+  const model = Number($("network").value);
+  if (state.picture) addPicture(`api/pictures?of=${state.picture.picture}`, {}, $("upright").src, state.picture.file, model);
+  else useModel(model);
+}
+
+/** Offer what goes with a network; what was set before stays as far as it goes with it too. */
+function useModel(model) {
+  if (model === state.model && state.methods.length) return;
+  const before = { method: $("method").value, score: $("score").value, set: settings() };
+  state.model = model;
+  const { name, classes, methods, layers, scores } = state.models[model];
+  Object.assign(state, { methods, layers, scores });
+  $("model").textContent = classes ? `${name}, with its ${classes} classes,` : name;
+  $("method").replaceChildren(...methods.map((entry) => element("option", { textContent: entry.title, value: entry.name })));
+  $("score").replaceChildren(...scores.map((entry) => element("option", {
+    textContent: entry.title, value: entry.name, disabled: Boolean(entry.reason), title: entry.reason,
+  })));
+  $("score").value = (scores.find((entry) => entry.name === before.score && !entry.reason) || scores.find((entry) => !entry.reason)).name;
+  if (methods.some((entry) => entry.name === before.method)) $("method").value = before.method;
+  state.other = null; // it was prepared for the other network
+  Object.assign($("other-picture"), { hidden: true });
+  $("to").value = "";
+  $("to-help").textContent = "The picture that this one should be similar to.";
+  const also = $("also").value;
+  $("also").replaceChildren(element("option", { value: "", textContent: "(no other network)" }), ...state.models
+    .map((entry, index) => element("option", { value: index, textContent: entry.name })).filter((_, index) => index !== model));
+  $("also").value = [...$("also").options].some((option) => option.value === also) ? also : "";
+  offerSettings();
+  delete before.set.layer; // each network has its own layers
+  for (const [setting, value] of Object.entries(before.set)) {
+    const input = $(`setting-${setting}`);
+    if (input) Object.assign(input, { value: Array.isArray(value) ? value.join(", ") : value }).dispatchEvent(new Event("input"));
+  }
+}
 
 /** The request with a file. Throws if it is too large. */
 function sent(file) {
@@ -92,7 +139,7 @@ const upload = withMessages((file) => addPicture("api/pictures", sent(file), URL
 
 /** Send the picture that the first one is compared with. */
 const uploadOther = withMessages(async (file) => {
-  const answer = await (await request("api/pictures", { method: "POST", ...sent(file) })).json();
+  const answer = await (await request(forModel("api/pictures", state.model), { method: "POST", ...sent(file) })).json();
   state.other = answer;
   Object.assign($("other-picture"), { src: answer.shown, alt: `The picture to compare with: ${answer.file}`, hidden: false });
   $("to-help").textContent = `${answer.file}: the picture that this one should be similar to.`;
@@ -100,7 +147,7 @@ const uploadOther = withMessages(async (file) => {
 
 /** Send the picture that is white in the region. It takes the place of the box. */
 const uploadMask = withMessages(async (file) => {
-  state.mask = await (await request("api/pictures", { method: "POST", ...sent(file) })).json();
+  state.mask = await (await request(forModel("api/pictures", state.model), { method: "POST", ...sent(file) })).json();
   box.set(null);
   $("mask-help").textContent = `${state.mask.file}: the region is where it is white. A box that you draw takes its place.`;
 });
@@ -186,7 +233,7 @@ const search = async () => {
   const number = ++searches;
   $("none").textContent = "";
   if (!text) return closeMatches();
-  const matches = await (await request(`api/classes?q=${encodeURIComponent(text)}`)).json();
+  const matches = await (await request(forModel(`api/classes?q=${encodeURIComponent(text)}`, state.model))).json();
   if (number !== searches) return undefined; // a later search has begun
   selected = -1;
   $("none").textContent = matches.length ? "" : `No class has “${text}” in its name.`;
@@ -198,6 +245,7 @@ const search = async () => {
     return option;
   }));
   $("matches").hidden = !matches.length;
+  if (matches.length) $("matches").scrollIntoView({ block: "nearest" });
   $("search").setAttribute("aria-expanded", String(matches.length > 0));
   return undefined;
 };
@@ -319,11 +367,44 @@ const explain = withMessages(async (keep) => {
     certify: $("certify").checked && !$("certify").disabled,
     keep,
   };
+  const also = $("also").value === "" ? null : Number($("also").value);
+  // What the second network refuses to look at is refused before the first one searches.
+  const second = also === null ? null : await secondQuestion(question, also);
+  const named = () => describe(question, target);
+  const first = await ask(question, named, state.picture);
+  if (!first.done || !second) return;
+  state.beside = [first];
+  const other = await ask(second.question, named, second.picture);
+  if (other.done) choosePair(other, true);
+});
+
+/** The class of another network that has the name of a class of the present one. */
+async function classOf(model, index) {
+  if (index === null) return null;
+  const [found] = await (await request(forModel(`api/classes?like=${index}&of=${state.model}`, model))).json();
+  return found.index;
+}
+
+/** The same question to another network: about its classes, its input for the picture, and at its own layers. */
+async function secondQuestion(question, model) {
+  const [target, against] = [await classOf(model, question.target), await classOf(model, question.against)];
+  const picture = await pictureFor(model, state.picture);
+  const other = question.to && await pictureFor(model, state.other);
+  const mask = question.mask && await pictureFor(model, state.mask);
+  const own = { ...question.settings };
+  const { layers } = state.models[model];
+  if (own.layer === method().settings.layer || !layers.some((layer) => layer.name === own.layer)) delete own.layer;
+  return { picture, question: { ...question, target, against, picture: picture.picture, to: other && other.picture, mask: mask && mask.picture, settings: own } };
+}
+
+/** Ask a question, and return its answer when it has ended. `named` says the question in words once the server takes it. */
+async function ask(question, named, picture) {
   const { job } = await (await request("api/jobs", { method: "POST", body: JSON.stringify(question) })).json();
   stop(); // only now, as a refused question changes nothing
-  const pane = new Pane(describe(question, target), method().title, state.picture, job, question.box);
+  const pane = new Pane(named(), method().title, picture, job, question.box);
   await follow(job, pane);
-});
+  return pane;
+}
 
 /** The question in words, until the server says it. */
 function describe(question, target) {
@@ -434,7 +515,7 @@ class Pane {
     image.dataset.role = "picture";
     this.live(element("section", { className: "query" }, element("h2", { textContent: label }),
       element("div", { className: "sources" }, image), element("div", { className: "panels" }, panel)), picture.seen);
-    this.part(".file").textContent = picture.file;
+    this.part(".file").textContent = state.models.length < 2 ? picture.file : `${picture.file} · ${seenBy(picture)}`;
     this.part(".keep").addEventListener("click", () => { setBeside(this, !state.beside.includes(this)); arrange(); });
     state.panes.push(this);
     $("panes").append(this.node);
@@ -503,6 +584,13 @@ function save(blob, name) {
   link.click();
   link.remove();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+/** What a network sees in a picture, in a few words. */
+function seenBy({ model, top: [likeliest] }) {
+  const { name } = state.models[model];
+  if (!likeliest || likeliest.share === undefined) return name;
+  return `${name} sees ${likeliest.label.split(",")[0]} (${(100 * likeliest.share).toFixed(1)} %)`;
 }
 
 /** Show a pane, beside the one that is kept; by default the last one. */
@@ -591,18 +679,14 @@ function markHistory() {
 
 const start = withMessages(async () => {
   const answer = await (await request("api/tabs", { method: "POST" })).json();
-  const { tab, methods, layers, scores, limits } = answer;
-  Object.assign(state, { tab, methods, layers, scores, limits });
-  $("model").textContent = answer.classes ? `${answer.model}, with its ${answer.classes} classes,` : answer.model;
+  const { tab, models, limits } = answer;
+  Object.assign(state, { tab, models, limits });
+  $("network").replaceChildren(...models.map(({ name }, index) => element("option", { value: index, textContent: name })));
+  $("networks").hidden = $("second").hidden = models.length < 2;
   $("samples").replaceChildren(...answer.samples.map((name) => element("button", {
     onclick: () => addPicture(`api/pictures?sample=${name}`, {}, `samples/${name}`, name),
   }, element("img", { src: `samples/${name}`, alt: `Sample: ${name}` }))));
-  $("method").replaceChildren(...answer.methods.map(({ name, title }) => element("option", { textContent: title, value: name })));
-  $("score").replaceChildren(...scores.map(({ name, title, reason }) => element("option", {
-    textContent: title, value: name, disabled: Boolean(reason), title: reason,
-  })));
-  $("score").value = scores.find((entry) => !entry.reason).name;
-  offerSettings();
+  useModel(0);
   document.body.dataset.ready = "yes";
 });
 
@@ -630,6 +714,7 @@ $("search").addEventListener("keydown", (event) => {
     if (option && !$("matches").hidden) choose(option.entry);
   }
 });
+$("network").addEventListener("change", chooseNetwork);
 $("method").addEventListener("change", offerSettings);
 $("score").addEventListener("change", offerDetails);
 $("to").addEventListener("change", (event) => { if (event.target.files[0]) uploadOther(event.target.files[0]); });
