@@ -68,6 +68,11 @@ class Mine:
         return Attribution(map=FACTOR * inputs.sum(1, keepdim=True), about={{"method": "mine"}})
 
 @dataclass(frozen=True)
+class Dice:
+    def __call__(self, model, inputs, target=None):
+        return Attribution(map=inputs.sum(1, keepdim=True) + torch.rand(len(inputs), 1, 1, 1), about={{"method": "dice"}})
+
+@dataclass(frozen=True)
 class Sum(Protocol):
     def measure(self, case):
         return {{"sum": float(case.map.sum()), "seed": float(case.seed % 2**20)}}
@@ -223,6 +228,25 @@ def test_a_picture_that_is_added_or_taken_away_moves_no_row(bench):
     (bench.root / "first.csv").write_text("\n".join(lines) + "\n")
     assert bench.run("run", "first")[1] == 0
     assert bench.rows("run") == before
+
+
+def test_what_a_method_draws_depends_on_its_picture_and_not_on_its_batch(bench):
+    """A picture in front moves the others to other batches: their rows are as if it had been there from the start."""
+    parts = {
+        "options": "batch = 2",
+        "methods": 'dice = "MODULE_methods:Dice"',
+        "protocols": 'sum = "MODULE_methods:Sum"',
+    }
+    lines = (bench.root / "first.csv").read_text().splitlines()
+    (bench.root / "first.csv").write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+    bench.run("history", "first", **parts)
+    (bench.root / "first.csv").write_text("\n".join(lines) + "\n")
+    _, done = bench.run("history", "first", **parts)
+    assert done == 4  # of the new picture
+    bench.run("fresh", "first", **parts)
+    assert bench.rows("history") == bench.rows("fresh")
+    bench.run("alone", "first", **{**parts, "options": ""})
+    assert bench.rows("alone") == bench.rows("fresh")
 
 
 @pytest.mark.parametrize("page", [1000, 4, 3, 1])
