@@ -1107,12 +1107,19 @@ def test_a_comparison_of_nothing_says_so(bench):
     ],
     ids=["no such column", "words", "lists of several lengths"],
 )
-def test_a_protocol_whose_rows_are_not_what_it_measures_is_named(bench, value, said):
+def test_a_protocol_whose_rows_are_not_what_it_measures_is_named(bench, monkeypatch, value, said):
+    monkeypatch.setattr("sfumato.runs.stores.sql.PAGE", 1)
     name = module(bench, "protocol", PROTOCOL.replace('{"value": 1.0, "method": 2.0}', value))
     bench.run("run", "first", methods='guided = "GuidedBackprop"', protocols=f'mine = "{name}:Named"')
     for words in (["table"], ["compare", "gradient", "guided"], ["export", bench.root / "table.md"]):
         ended = typed(words[0], bench.root / "run", *words[1:])
-        assert ended.exit_code == 2, ended.output
+        assert ended.exit_code == 1, ended.output
         assert f"protocol 'mine' cannot say what its rows of 'gradient' come down to ({said}" in ended.output
         assert "see that Named.measures names numbers that its rows have" in ended.output
+        shown = (bench.root / "table.md").read_text() if words[0] == "export" else ended.output
+        assert "pointing" in shown  # one protocol's fault hides no other
+    assert "mine" not in (bench.root / "table.md").read_text()
+    reported = CliRunner().invoke(app, ["report", str(bench.root / "run"), "-o", str(bench.root / "run.html")])
+    assert reported.exit_code == 0, reported.output
+    assert "cannot say what its rows of" in (bench.root / "run.html").read_text()
     assert typed("export", bench.root / "run", bench.root / "rows.csv", "--rows").exit_code == 0

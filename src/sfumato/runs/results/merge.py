@@ -91,13 +91,13 @@ def merge(into: Record, store: Store, other: Record, other_store: Store, adopt: 
 
 
 def _queries(
-    found: Mapping[QueryKey, Sequence[int]], keys: Mapping[int, QueryKey], used: Counter[QueryKey]
+    here: Mapping[QueryKey, Sequence[int]], keys: Mapping[int, QueryKey], used: Counter[QueryKey]
 ) -> dict[int, int]:
     """The query of this run for each of another run that has the same key. Of a picture that this run has several times, the
     first is for the first, and so on; `used` says how many were before."""
     queries = {}
     for number, key in keys.items():
-        same = found.get(key, ())
+        same = here.get(key, ())
         if used[key] < len(same):
             queries[number] = same[used[key]]
         if len(same) > 1:

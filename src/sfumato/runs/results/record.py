@@ -119,6 +119,8 @@ class Record:
     """The measures of protocols of other packages, as JSON, by the protocol's name (see `Session.note_measures`)."""
     merged: Mapping[str, int] = field(default_factory=dict, kw_only=True)
     """By versions, in words, how many items of the plan were taken from other runs."""
+    faults: dict[str, str] = field(default_factory=dict, kw_only=True)
+    """Why protocols could not sum up their rows, by name: results that were read are without them."""
 
     @cached_property
     def protocols(self) -> "dict[str, Protocol]":
