@@ -329,7 +329,14 @@ def test_progress_in_windows_ends_at_the_last_step():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"), [({"size": 0}, "size"), ({"keep": 0}, "keep"), ({"drop": 1.5}, "drop"), ({"jump": 0}, "jump")]
+    ("settings", "said"),
+    [
+        ({"size": 0}, "size"),
+        ({"keep": 0}, "keep"),
+        ({"drop": 1.5}, "drop"),
+        ({"keep": 0.2}, "drop must be at most keep"),
+        ({"jump": 0}, "jump"),
+    ],
 )
 def test_wrong_windows_are_refused(settings, said):
     with pytest.raises(ValueError, match=said):

@@ -411,3 +411,19 @@ def test_nothing_is_settled_on_few_pictures():
 
 def test_a_difference_that_is_not_known_is_a_dash():
     assert Measure("a", mean("x")).signed(Estimate(np.nan, np.nan, np.nan, 0)) == ("–", "–")
+
+
+@pytest.mark.parametrize("statistic", [mean("value"), mean_of_classes("value")], ids=["mean", "classes"])
+def test_what_is_infinite_has_no_interval_and_settles_nothing(statistic, recwarn):
+    measure = Measure("value", statistic)
+    values = np.where(np.arange(20) % 5 == 0, np.inf, 1.0)
+    columns = {"value": values, "label": np.arange(20) % 2, "picture": np.arange(20)}
+    one = estimates_of([measure], columns)[0]
+    assert (one.value, np.isnan(one.low), one.settled) == (np.inf, True, False)
+    for other in (values, np.ones(20)):
+        difference = estimates_of([measure], columns, {**columns, "value": other})[0]
+        assert not difference.settled
+        assert np.isnan(difference.low)
+    weights = np.where(np.isinf(values), 0.0, 1.0)[None]
+    assert np.isnan(statistic(columns, weights)[0])  # 0 times infinite, and not 0
+    assert not recwarn.list

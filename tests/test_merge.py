@@ -3,6 +3,7 @@
 # ruff: noqa: F811  # fixtures of another file
 
 import shutil
+from dataclasses import replace
 
 import pytest
 from test_runs import ITEMS, KEPT, carried_out, planned, subject, table, typed, written  # noqa: F401  # fixtures
@@ -10,6 +11,7 @@ from test_runs import ITEMS, KEPT, carried_out, planned, subject, table, typed, 
 from sfumato.runs.execution.session import begin
 from sfumato.runs.results.merge import Taken, merge
 from sfumato.runs.results.record import Place, read_record
+from sfumato.runs.stores.sqlite import SqliteStore
 from sfumato.runs.work.undone import look
 
 FAILED = 15
@@ -78,6 +80,75 @@ def test_a_picture_that_a_data_set_has_twice_is_taken_twice(subject, tmp_path):
     carried_out(planned(subject), tmp_path / "theirs")
     begin(planned(subject), Place(tmp_path / "mine"))
     assert merged(tmp_path / "mine", tmp_path / "theirs") == Taken(ITEMS - FAILED, 0, FAILED, 0)
+
+
+@pytest.mark.parametrize("page", [1000, 2])
+def test_the_places_of_a_picture_that_is_there_several_times_are_taken_in_order(subject, tmp_path, monkeypatch, page):
+    folder, name = subject
+    module = folder / f"{name}.py"
+    module.write_text(
+        module.read_text().replace("label = index % 3", "index = 0 if index in (4, 8) else index; label = index % 3")
+    )
+    monkeypatch.setattr("sfumato.runs.results.merge.PLACES", page)
+    carried_out(planned(subject), tmp_path / "theirs")
+    begin(planned(subject), Place(tmp_path / "mine"))
+    assert merged(tmp_path / "mine", tmp_path / "theirs") == Taken(ITEMS - FAILED, 0, FAILED, 0)
+
+
+def test_what_failed_here_and_was_measured_elsewhere_is_taken(subject, tmp_path):
+    carried_out(planned(subject), tmp_path / "theirs")
+    session = carried_out(planned(subject), tmp_path / "mine")
+    before = table(tmp_path / "mine")
+    with session.place.store() as store:
+        first = next(each for each in store.done() if each.row is not None)
+        store.forget([first.item])
+        store.commit([replace(first, row=None, reason="it took longer than 1 s")])
+        assert session.counts(store) == (ITEMS, FAILED + 1)
+    assert merged(tmp_path / "mine", tmp_path / "theirs").new == 1
+    assert table(tmp_path / "mine") == before
+    with session.place.store() as store:
+        assert session.counts(store) == (ITEMS, FAILED)
+
+
+def test_shards_that_are_being_merged_are_not_swept(subject, tmp_path, monkeypatch):
+    carried_out(planned(subject, **KEPT), tmp_path / "theirs")
+    begin(planned(subject, **KEPT), Place(tmp_path / "mine"))
+    commit = SqliteStore.commit
+
+    def begun_meanwhile(store, done, origin=""):
+        begin(planned(subject, **KEPT), Place(tmp_path / "mine"))
+        return commit(store, done, origin)
+
+    monkeypatch.setattr(SqliteStore, "commit", begun_meanwhile)
+    merged(tmp_path / "mine", tmp_path / "theirs")
+    record = read_record(Place(tmp_path / "mine"))
+    with record.place.store() as store:
+        assert store.shards() == {path.name for path in (tmp_path / "mine/masks").iterdir()}
+        assert not store.claimed()
+
+
+def test_how_many_were_taken_is_true_whoever_merges_and_whatever_is_done_again(subject, tmp_path, monkeypatch):
+    carried_out(planned(subject), tmp_path / "theirs")
+    session = begin(planned(subject), Place(tmp_path / "mine"))
+    commit = SqliteStore.commit
+
+    def merged_meanwhile(store, done, origin=""):
+        monkeypatch.setattr(SqliteStore, "commit", commit)
+        merged(tmp_path / "mine", tmp_path / "theirs")
+        return commit(store, done, origin)
+
+    monkeypatch.setattr(SqliteStore, "commit", merged_meanwhile)
+    assert merged(tmp_path / "mine", tmp_path / "theirs").new == 0
+    (count,) = read_record(Place(tmp_path / "mine")).merged.values()
+    assert count == ITEMS - FAILED
+    with session.place.store() as store:
+        session.redo(store, "accuracy")
+    (count,) = read_record(Place(tmp_path / "mine")).merged.values()
+    assert count == (ITEMS - FAILED) * 2 // 3
+    begin(planned(subject, **{'accuracy = { use = "Accuracy", methods = ["gradient"] }': ""}), Place(tmp_path / "mine"))
+    rest = planned(subject, **{'pointing = { use = "PointingGame", tolerance = 4 }': ""})
+    begin(rest, Place(tmp_path / "mine"))
+    assert read_record(Place(tmp_path / "mine")).merged == {}
 
 
 def test_what_is_here_stays(subject, tmp_path):
@@ -159,3 +230,34 @@ def test_the_command_begins_a_run_and_merges(subject, written, tmp_path):
     assert f"{ITEMS - FAILED} were taken from another run, made by sfumato" in typed("status", out).output
     again = typed("merge", out, tmp_path / "theirs")
     assert f"0 items taken, {ITEMS - FAILED} were done here already" in again.output
+
+
+def test_nothing_is_begun_if_there_is_nothing_to_merge(subject, written, tmp_path):
+    ended = typed("merge", tmp_path / "all", tmp_path / "nothing", "--plan", written)
+    assert ended.exit_code != 0
+    assert "no run in" in ended.output
+    assert not (tmp_path / "all").exists()
+
+
+def test_a_run_keeps_its_plan(subject, written, tmp_path):
+    carried_out(planned(subject), tmp_path / "theirs")
+    carried_out(planned(subject), tmp_path / "mine")
+    written.write_text(
+        written.read_text().replace('gradient = "Gradient"', 'other = "Centre"').replace('"gradient"', '"other"')
+    )
+    ended = typed("merge", tmp_path / "mine", tmp_path / "theirs", "--plan", written)
+    assert ended.exit_code != 0
+    assert "has another plan than" in " ".join(ended.output.split())
+    assert f"{ITEMS} of {ITEMS} items are done" in typed("status", tmp_path / "mine").output
+
+
+def test_rows_come_from_a_database_and_go_into_one(subject, written, tmp_path, postgres):
+    url = postgres.url()
+    list(begin(planned(subject), Place(tmp_path / "theirs", url)).work())
+    refused = typed("merge", tmp_path / "mine", tmp_path / "theirs", "--plan", written)
+    assert "give its address with --other-store" in " ".join(refused.output.split())
+    ended = typed("merge", tmp_path / "mine", tmp_path / "theirs", "--plan", written, "--other-store", url)
+    assert f"{ITEMS - FAILED} items taken" in ended.output
+    for source in ("mine", "theirs"):
+        ended = typed("merge", tmp_path / source[0], tmp_path / source, "--plan", written, "--store", url)
+        assert f"{ITEMS - FAILED} items taken" in ended.output, ended.output

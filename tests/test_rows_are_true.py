@@ -68,6 +68,11 @@ class Mine:
         return Attribution(map=FACTOR * inputs.sum(1, keepdim=True), about={{"method": "mine"}})
 
 @dataclass(frozen=True)
+class Dice:
+    def __call__(self, model, inputs, target=None):
+        return Attribution(map=inputs.sum(1, keepdim=True) + torch.rand(len(inputs), 1, 1, 1), about={{"method": "dice"}})
+
+@dataclass(frozen=True)
 class Sum(Protocol):
     def measure(self, case):
         return {{"sum": float(case.map.sum()), "seed": float(case.seed % 2**20)}}
@@ -223,6 +228,25 @@ def test_a_picture_that_is_added_or_taken_away_moves_no_row(bench):
     (bench.root / "first.csv").write_text("\n".join(lines) + "\n")
     assert bench.run("run", "first")[1] == 0
     assert bench.rows("run") == before
+
+
+def test_what_a_method_draws_depends_on_its_picture_and_not_on_its_batch(bench):
+    """A picture in front moves the others to other batches: their rows are as if it had been there from the start."""
+    parts = {
+        "options": "batch = 2",
+        "methods": 'dice = "MODULE_methods:Dice"',
+        "protocols": 'sum = "MODULE_methods:Sum"',
+    }
+    lines = (bench.root / "first.csv").read_text().splitlines()
+    (bench.root / "first.csv").write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+    bench.run("history", "first", **parts)
+    (bench.root / "first.csv").write_text("\n".join(lines) + "\n")
+    _, done = bench.run("history", "first", **parts)
+    assert done == 4  # of the new picture
+    bench.run("fresh", "first", **parts)
+    assert bench.rows("history") == bench.rows("fresh")
+    bench.run("alone", "first", **{**parts, "options": ""})
+    assert bench.rows("alone") == bench.rows("fresh")
 
 
 @pytest.mark.parametrize("page", [1000, 4, 3, 1])
@@ -1083,12 +1107,19 @@ def test_a_comparison_of_nothing_says_so(bench):
     ],
     ids=["no such column", "words", "lists of several lengths"],
 )
-def test_a_protocol_whose_rows_are_not_what_it_measures_is_named(bench, value, said):
+def test_a_protocol_whose_rows_are_not_what_it_measures_is_named(bench, monkeypatch, value, said):
+    monkeypatch.setattr("sfumato.runs.stores.sql.PAGE", 1)
     name = module(bench, "protocol", PROTOCOL.replace('{"value": 1.0, "method": 2.0}', value))
     bench.run("run", "first", methods='guided = "GuidedBackprop"', protocols=f'mine = "{name}:Named"')
     for words in (["table"], ["compare", "gradient", "guided"], ["export", bench.root / "table.md"]):
         ended = typed(words[0], bench.root / "run", *words[1:])
-        assert ended.exit_code == 2, ended.output
+        assert ended.exit_code == 1, ended.output
         assert f"protocol 'mine' cannot say what its rows of 'gradient' come down to ({said}" in ended.output
         assert "see that Named.measures names numbers that its rows have" in ended.output
+        shown = (bench.root / "table.md").read_text() if words[0] == "export" else ended.output
+        assert "pointing" in shown  # one protocol's fault hides no other
+    assert "mine" not in (bench.root / "table.md").read_text()
+    reported = CliRunner().invoke(app, ["report", str(bench.root / "run"), "-o", str(bench.root / "run.html")])
+    assert reported.exit_code == 0, reported.output
+    assert "cannot say what its rows of" in (bench.root / "run.html").read_text()
     assert typed("export", bench.root / "run", bench.root / "rows.csv", "--rows").exit_code == 0

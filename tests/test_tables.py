@@ -113,6 +113,20 @@ def test_a_method_of_which_a_part_says_nothing_is_not_in_it():
     assert "" not in first.cells[1]
 
 
+@pytest.mark.parametrize(
+    ("value", "low", "high", "shown"),
+    [
+        (0.25, 0.15, 0.35, "0.250 [0.150, 0.350]"),
+        (0.0004, -0.2, 0.201, "0.0004 [-0.2, 0.201]"),
+        (6.13129e17, 4.1e17, 8.042e17, "6.13e+17 [4.1e+17, 8.04e+17]"),
+        (-3e-17, -1e-17, 0.0, "0.000 [0.000, 0.000]"),
+        (-math.inf, math.nan, math.nan, "-inf"),
+    ],
+)
+def test_numbers_of_any_size_are_short_and_say_something(value, low, high, shown):
+    assert grid([line("a", value, low, high)]).cells == ((shown,),)
+
+
 def test_all_that_are_not_settled_worse_are_marked():
     lines = [line("a", 0.2), line("b", 0.3), line("c", 0.9), line("d", math.nan, math.nan, math.nan, 0)]
     by_interval = (

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sfumato.runs.execution.execute import Progress
     from sfumato.runs.execution.session import Session
     from sfumato.runs.plans.plan import Plan
+    from sfumato.runs.results.record import Record
     from sfumato.runs.results.summary import Line
 
 app = typer.Typer(
@@ -158,6 +159,7 @@ def show(folder: begun.Folder, store: begun.Store = None) -> None:
                     console().print(f"\n{title}")
                     console().print(part)
                 console().print(grid.legend("*"))
+        _stop_at_faults(record)
 
 
 @app.command()
@@ -177,7 +179,7 @@ def compare(
         with record.place.store() as run_store:
             lines = list(summary.differences(record, run_store, one, other))
         groups: dict[str, list[Line]] = {}
-        if not any(line.estimate.count for line in lines):
+        if not record.faults and not any(line.estimate.count for line in lines):
             console().print(
                 f"nothing to compare: there is no query for which both {one} and {other} have a value of the same class; see: "
                 f"sfumato bench status {folder}",
@@ -196,6 +198,7 @@ def compare(
             console().print(differences)
         if groups:
             console().print(f"tied: the interval contains 0; too few: of fewer than {FEW} pictures")
+        _stop_at_faults(record)
 
 
 def _difference(line: "Line", one: str, other: str) -> list[str]:
@@ -245,11 +248,20 @@ def export(
             else:
                 forms.write(forms.records(summary.lines(record, run_store)), to)
         console().print(str(to))
+        _stop_at_faults(record)
 
 
 app.command()(bench_check.check)
 app.command()(bench_merge.merge)
 app.command()(bench_rules.rules)
+
+
+def _stop_at_faults(record: "Record") -> None:
+    """If a protocol could not sum up its rows, say why, and exit with an error."""
+    for fault in record.faults.values():
+        print_error(fault)
+    if record.faults:
+        raise typer.Exit(SOME_FAILED)
 
 
 def _carry_out(session: "Session", workers: int, on: str | None, *, retry: bool, redo: "list[str] | None") -> None:

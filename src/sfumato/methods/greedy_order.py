@@ -72,6 +72,10 @@ class PhaseWindows:
         check_whole("size", self.size, 1)
         for name in ("keep", "drop", "accept"):
             check_number(name, getattr(self, name), "a share of the largest gain", above=0, most=1)
+        if self.drop > self.keep:
+            raise ValueError(
+                f"drop must be at most keep, as what is put aside cannot wait; got {self.drop} and {self.keep}"
+            )
         check_number("jump", self.jump, "a difference between ratios of gains", above=0)
 
 

@@ -126,6 +126,7 @@ def estimates(
     return estimates_of(measures, as_columns(rows), None if against is None else as_columns(against), resamples, seed)
 
 
+@np.errstate(invalid="ignore", over="ignore")  # values may be infinite
 def estimates_of(
     measures: Sequence[Measure],
     columns: Columns,
@@ -194,8 +195,14 @@ def _estimates(
             place: samples[place].widened(*_percentiles(line, samples[place].pictures))
             for place, line in zip(open_places, resampled, strict=True)
         }
+    unknown = np.nan, np.nan  # what is infinite, or a difference of such, has no interval
     return [
-        Estimate(sample.value, *interval_at[place], sample.count, sample.pictures)
+        Estimate(
+            sample.value,
+            *(interval_at[place] if np.isfinite(sample.value) else unknown),
+            sample.count,
+            sample.pictures,
+        )
         for place, sample in enumerate(samples)
     ]
 

@@ -91,7 +91,8 @@ class MeanOfClasses(Mean):
         total = np.add.reduceat(weights, starts, 1)  # (R, classes)
         with np.errstate(invalid="ignore"):
             accuracy = np.add.reduceat(weights * values, starts, 1) / total
-            return np.nansum(accuracy, 1) / (total > 0).sum(1)
+            # Not `nansum`: infinite values, whose mean is NaN where one has the weight 0, would count as 0.
+            return np.where(total > 0, accuracy, 0).sum(1) / (total > 0).sum(1)
 
 
 def mean(column: str, where: str | None = None) -> Statistic:
@@ -129,7 +130,9 @@ def _column(name: str, rows: Sequence[Row]) -> Shaped[np.ndarray, "n ..."]:
 
 def numbered(names: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """The index of each name in the sorted list of different names."""
-    if names.dtype.kind in "iu" and int(names.min()) >= 0 and int(names.max()) < 4 * len(names):  # no need to sort
+    if (
+        names.size and names.dtype.kind in "iu" and int(names.min()) >= 0 and int(names.max()) < 4 * len(names)
+    ):  # no need to sort
         return (np.cumsum(np.bincount(names) > 0) - 1)[names]
     return np.unique(names, return_inverse=True)[1].ravel()
 

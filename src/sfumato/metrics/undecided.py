@@ -62,6 +62,7 @@ def undecided_by(
     return [frozenset(names) for names in contenders]
 
 
+@np.errstate(invalid="ignore", over="ignore")  # values may be infinite
 def _values(measures: Sequence[Measure], columns: Columns) -> list[float]:
     """The measures of one method; NaN if it has no rows."""
     weights = np.ones((1, length(columns)))

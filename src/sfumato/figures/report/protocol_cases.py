@@ -61,12 +61,14 @@ class ProtocolCases:
 
 
 def cases_by_protocol(record: Record, store: Store, data: str, model: str) -> Iterator[ProtocolCases]:
-    """The cases of each protocol that has rows. Only the rows of one protocol are in memory at a time."""
+    """The cases of each protocol that has rows, and can sum them up. Only the rows of one protocol are in memory at a time."""
     class_names = {index: synonyms(name)[0] for index, name in enumerate(record.data[data]["classes"])}
     all_places = [place for place in record.places if (place.data, place.model) == (data, model)]
     for places, all_tables in summary.tables_by_protocol(record, store, data, model):
         tables = {place.method: table for place, table in zip(places, all_tables, strict=True) if len(table.queries)}
         protocol = places[0].protocol
+        if protocol in record.faults:
+            continue
         rows = [row for table in tables.values() for row in table.examples]
         measures = record.protocols[protocol].measures(rows)
         if measures and tables:

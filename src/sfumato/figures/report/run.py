@@ -48,6 +48,7 @@ def sections(record: Record, sheet: Sheet, heading: str = "", index: int = 0) ->
         thumbnails = Thumbnails(record, store, sheet)
         parts = [_progress(record, store, heading)]
         run_results = results(record, store)
+        parts += [tag("p", fault) for fault in record.faults.values()]
         for number, ((data, model), lines) in enumerate(by_data_and_model(run_results.lines).items()):
             identity = f"r{index}-{number}"
             children: list[Html | None] = [tag("h2", f"{data}, {model}", id=identity)]

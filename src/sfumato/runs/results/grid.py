@@ -144,13 +144,19 @@ def overlapping(lines: Sequence[Line]) -> frozenset[str]:
     )
 
 
+LARGEST, SMALLEST = 1e6, 1e-9
+"""Numbers that are larger have three digits, 1.23e+06; what is smaller is rounding, and shown as 0."""
+
+
 def cell(line: Line) -> str:
     """A number with its interval and marks."""
     estimate = line.estimate
     if math.isnan(estimate.value):
         return UNKNOWN
     scale, digits = (100, 1) if line.measure.percent else (1, 3 if abs(estimate.value) < 10 else 0)
-    numbers = (scale * number for number in (estimate.value, estimate.low, estimate.high))
-    value, low, high = (f"{number:z.{digits}f}" for number in numbers)  # z: no -0.0
+    size = scale * abs(estimate.value)
+    # z: no -0.0. Three digits of numbers that would have many otherwise, or none but zeros.
+    form = "z.3g" if size >= LARGEST or SMALLEST < size < 10.0**-digits else f"z.{digits}f"
+    value, low, high = (f"{scale * number:{form}}" for number in (estimate.value, estimate.low, estimate.high))
     interval = "" if math.isnan(estimate.low) else f" [{low}, {high}]"
     return value + interval + (" few" if estimate.few else "")

@@ -55,7 +55,7 @@ def _take_in(
         lines[where] = list(summary.lines_of(record, store, where, table))
         if table.seconds is not None:
             seconds.setdefault((where.data, where.model, where.method), table.seconds)
-    if len(tables) > 1:
+    if len(tables) > 1 and all(lines[where] for where in places):
         data, model, protocol = places[0].data, places[0].model, places[0].protocol
         measures = record.protocols[protocol].measures([row for table in tables for row in table.examples])
         columns = {where.method: table.columns for where, table in zip(places, tables, strict=True)}

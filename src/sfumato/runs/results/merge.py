@@ -2,16 +2,21 @@
 
 import math
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sfumato.runs.results.record import MERGED, Record, Where
+from sfumato.runs.results.record import Record, Where
 from sfumato.runs.stores.content import digest
-from sfumato.runs.stores.store import Done, Item, Store, StoreError
+from sfumato.runs.stores.processes import this_process
+from sfumato.runs.stores.store import Done, Item, QueryKey, Store, StoreError
 
 PLACES = 1000
 """How many places of a data set are taken at a time."""
+
+LEASE = 600.0
+"""Seconds in which the masks of one part must be copied. Claims hold as long, so that no start of this run removes them."""
 
 MACHINE = ("made by", "device")
 """The parts of a recipe that only change digits: two runs of one plan on two machines differ in them."""
@@ -22,6 +27,7 @@ class Taken:
     """How many items of another run were taken, and why others were not."""
 
     new: int = 0
+    """They were open here, or had failed here."""
     known: int = 0
     """They were done here already; what is here stays."""
     failed: int = 0
@@ -61,9 +67,9 @@ def merge(into: Record, store: Store, other: Record, other_store: Store, adopt: 
     """Take from another run what is not done in this one; yields, after each part, what became of its items.
 
     A row belongs to a recipe (the method, model, protocol and data set with all their settings, weights and code), to the
-    content of a picture and its annotation, and to a class. It is taken where this run asks for the same. Failed items are not
-    taken, nor times, as they are of another machine. Masks are taken if this run keeps them. An interrupted merge may be
-    repeated.
+    content of a picture and its annotation, and to a class. It is taken where this run asks for the same and has no row. Failed
+    items are not taken, nor times, as they are of another machine. Masks are taken if this run keeps them. An interrupted merge
+    may be repeated.
 
     Raises as `shared_recipes` does, and `StoreError`.
     """
@@ -74,17 +80,29 @@ def merge(into: Record, store: Store, other: Record, other_store: Store, adopt: 
     for number in pairs:
         by_data.setdefault(other.recipes[number], []).append(number)
     for data, numbers in by_data.items():
+        used: Counter[QueryKey] = Counter()
         for first in range(0, other.data[data]["examples"], PLACES):
             keys = other_store.query_keys(data, first, first + PLACES - 1)
-            free = {key: list(queries) for key, queries in store.find_queries(data, keys.values()).items()}
-            queries = {number: free[key].pop(0) for number, key in keys.items() if free.get(key)}
+            queries = _queries(store.find_queries(data, keys.values()), keys, used)
             taken = Taken()
             for there in numbers:
-                taken += _take(into, store, other, other_store, (there, pairs[there]), keys, queries, masks)
-            if taken.new:
-                merged = store.notes().get(MERGED, {})
-                store.note(MERGED, {**merged, versions: merged.get(versions, 0) + taken.new})
+                taken += _take(into, store, other, other_store, (there, pairs[there]), keys, queries, masks, versions)
             yield taken
+
+
+def _queries(
+    here: Mapping[QueryKey, Sequence[int]], keys: Mapping[int, QueryKey], used: Counter[QueryKey]
+) -> dict[int, int]:
+    """The query of this run for each of another run that has the same key. Of a picture that this run has several times, the
+    first is for the first, and so on; `used` says how many were before."""
+    queries = {}
+    for number, key in keys.items():
+        same = here.get(key, ())
+        if used[key] < len(same):
+            queries[number] = same[used[key]]
+        if len(same) > 1:
+            used[key] += 1
+    return queries
 
 
 def _take(
@@ -96,22 +114,34 @@ def _take(
     keys: Collection[int],
     queries: Mapping[int, int],
     masks: bool,
+    origin: str,
 ) -> Taken:
     """Take the items of a recipe, by its numbers there and here; `queries` holds the numbers here of those in `keys`."""
     there, here = recipes
     done = list(other_store.look_up([Item(there, query) for query in keys]))
     placed = [entry for entry in done if entry.item.query in queries]
     measured = {Item(here, queries[entry.item.query]): entry for entry in placed if entry.row is not None}
-    known = store.which_done(measured)
+    failed = sum(entry.row is None for entry in placed)
+    here_done = list(store.look_up(measured))
+    store.forget([entry.item for entry in here_done if entry.row is None])
+    known = {entry.item for entry in here_done if entry.row is not None}
     new = {item: entry for item, entry in measured.items() if item not in known}
-    shards = _copied(into, other, {_shard(entry) for entry in new.values() if entry.masks}) if masks else frozenset()
-    store.commit(
-        [
-            replace(entry, item=item, seconds=math.nan, masks=entry.masks if _shard(entry) in shards else "")
-            for item, entry in new.items()
-        ]
-    )
-    return Taken(len(new), len(known), len(placed) - len(measured), len(done) - len(placed))
+    me = this_process("merge")
+    store.claim(list(new), me, LEASE)
+    try:
+        shards = (
+            _copied(into, other, {_shard(entry) for entry in new.values() if entry.masks}) if masks else frozenset()
+        )
+        count = store.commit(
+            [
+                replace(entry, item=item, seconds=math.nan, masks=entry.masks if _shard(entry) in shards else "")
+                for item, entry in new.items()
+            ],
+            origin,
+        )
+    finally:
+        store.release(me)
+    return Taken(count, len(placed) - failed - count, failed, len(done) - len(placed))
 
 
 def _shard(entry: Done) -> str:

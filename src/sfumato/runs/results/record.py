@@ -4,7 +4,7 @@ not needed."""
 import re
 import secrets
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,16 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfumato.runs.stores.opened import FILE, open_store
-from sfumato.runs.stores.store import Store, StoreError, Tally, data_note, measures_note
+from sfumato.runs.stores.store import ORIGINS, Store, StoreError, Tally, data_note, measures_note
 
 if TYPE_CHECKING:  # torch takes seconds, and how far a run is says its store alone
     from sfumato.metrics.protocol import Protocol
     from sfumato.runs.plans.plan import Plan
     from sfumato.runs.stores.shards import Shards
-
-
-MERGED = "merged"
-"""The name of the note that says how many items were taken from runs of which versions (see `merge`)."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +38,31 @@ class Place:
         """Open the run's store. Raises `StoreError` if there is none, unless `create` is given, and if the rows of the run in
         this folder are in the other kind of store.
         """
-        in_file, in_database = (self.folder / FILE).exists(), self._name_file.exists()
-        if self.url is None and in_database and not in_file:
+        in_file = (self.folder / FILE).exists()
+        if self.url is None and self.in_database:
             raise StoreError(
                 f"the rows of the run in {str(self.folder)!r} are in a database: give its address with --store, or in the "
                 "variable SFUMATO_STORE"
             )
-        if self.url is not None and in_file and not in_database:
+        if self.url is not None and in_file and not self._name_file.exists():
             raise StoreError(
                 f"the rows of the run in {str(self.folder)!r} are in its file {FILE}: leave out --store, and the variable "
                 "SFUMATO_STORE, or take another folder"
             )
         return open_store(self.folder, self.url, self.name if self.url else None, create)
+
+    @property
+    def in_database(self) -> bool:
+        """Whether the rows of the run that was begun here are in a database."""
+        return self._name_file.exists() and not (self.folder / FILE).exists()
+
+    def plan_text(self) -> str | None:
+        """The plan of the run that is here; `None` if there is none. Raises `StoreError` if it cannot be read."""
+        if not (self.folder / FILE).exists() and not self._name_file.exists():
+            return None
+        with self.store(create=self.url is not None) as store:
+            text: str | None = store.notes().get("plan", {}).get("text")
+            return text
 
     @property
     def _name_file(self) -> Path:
@@ -109,7 +118,9 @@ class Record:
     measures: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     """The measures of protocols of other packages, as JSON, by the protocol's name (see `Session.note_measures`)."""
     merged: Mapping[str, int] = field(default_factory=dict, kw_only=True)
-    """By versions, in words, how many items were taken from other runs."""
+    """By versions, in words, how many items of the plan were taken from other runs."""
+    faults: dict[str, str] = field(default_factory=dict, kw_only=True)
+    """Why protocols could not sum up their rows, by name: results that were read are without them."""
 
     @cached_property
     def protocols(self) -> "dict[str, Protocol]":
@@ -188,10 +199,19 @@ def _of_notes(notes: Mapping[str, Any]) -> dict[str, Any]:
         "places": places,
         "data": {where.data: notes[data_note(where.data)] for where in places},
         "said": notes.get("said", {}),
-        "merged": notes.get(MERGED, {}),
+        "merged": _merged(notes.get(ORIGINS, {}), {str(where.recipe) for where in places}),
         "measures": {
             where.protocol: notes[measures_note(where.protocol)]
             for where in places
             if measures_note(where.protocol) in notes
         },
     }
+
+
+def _merged(origins: Mapping[str, Mapping[str, int]], recipes: Collection[str]) -> dict[str, int]:
+    """How many items of some recipes came from elsewhere, by origin."""
+    counts = {
+        origin: sum(count for recipe, count in by_recipe.items() if recipe in recipes)
+        for origin, by_recipe in origins.items()
+    }
+    return {origin: count for origin, count in counts.items() if count}

@@ -115,7 +115,7 @@ def table(store: Store, recipe: int, order: Order) -> Table:
         kind.extend(dict(zip(page.names, row, strict=True)) for row in islice(rows, FEW - len(kind)))
     at, places = _places(order.queries, np.concatenate(queries))
     # Each column's parts are let go of before the next is made, as a table of a million rows is large.
-    columns = {name: _column(name, parts.pop(name))[places] for name in list(parts)}
+    columns = {name: _column(parts.pop(name))[places] for name in list(parts)}
     measured = order.at(at)
     columns["picture"] = measured.examples
     if np.array_equal(columns.setdefault("label", measured.targets), measured.targets):
@@ -139,13 +139,12 @@ def _small(numbers: Array) -> Array:
     return numbers.astype(np.int32)
 
 
-def _column(name: str, parts: Sequence[Array | int]) -> Array:
-    """One column, of its parts; a number in place of one is of so many rows that lack it, and are NaN."""
+def _column(parts: Sequence[Array | int]) -> Array:
+    """One column, of its parts; a number in place of one stands for so many rows that lack it, and are NaN."""
     shapes = {part.shape[1:] for part in parts if not isinstance(part, int)}
-    if len(shapes) > 1:
-        raise ValueError(
-            f"rows hold lists of different lengths under {name!r}: {sorted(shapes)}; they are of different settings"
-        )
+    if len(shapes) > 1:  # lists of several lengths, which no measure can be of
+        columns = [[np.nan] * part if isinstance(part, int) else part for part in parts]
+        return np.concatenate([np.fromiter(column, object, len(column)) for column in columns])
     (shape,) = shapes
     return np.concatenate([np.full((part, *shape), np.nan) if isinstance(part, int) else part for part in parts])
 
@@ -179,7 +178,13 @@ def lines_of(record: Record, store: Store, where: Where, rows: Table) -> Iterato
 def _measured(
     record: Record, where: Where, examples: Sequence[Row], columns: Columns, against: Columns | None = None
 ) -> list[tuple[Measure, Estimate]]:
-    return sum_up(record.protocols[where.protocol], where.protocol, where.method, examples, columns, against)
+    """The measures of a place; none, and a fault of the record, if its protocol cannot sum up its rows."""
+    protocol = record.protocols[where.protocol]
+    try:
+        return sum_up(protocol, where.protocol, where.method, examples, columns, against)
+    except ValueError as error:
+        record.faults.setdefault(where.protocol, str(error))
+        return []
 
 
 def sum_up(

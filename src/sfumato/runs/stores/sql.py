@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 from sfumato.runs.stores.earlier import upgrade
 from sfumato.runs.stores.processes import has_ended
 from sfumato.runs.stores.sql_queries import JOINED, PLANNED, SqlQueries, cause_as_json
-from sfumato.runs.stores.store import LEASE, Done, Item, Owner, Page, StoreError, Tally
+from sfumato.runs.stores.store import LEASE, ORIGINS, Done, Item, Owner, Page, StoreError, Tally
 from sfumato.runs.stores.tables import FORMAT, TABLES, Rows
 from sfumato.settings import check_number
 
@@ -87,7 +87,7 @@ class SqlStore(SqlQueries, ABC):
 
     def note(self, name: str, value: Any) -> None:
         text = json.dumps(value)
-        self._transaction(lambda rows: _read_note(rows, name, text), write=True)
+        self._transaction(lambda rows: _write_note(rows, name, text), write=True)
 
     def notes(self) -> dict[str, Any]:
         return self._facts("SELECT name, value FROM notes ORDER BY name")
@@ -140,12 +140,12 @@ class SqlStore(SqlQueries, ABC):
     def claimed(self) -> int:
         return int(self._read(f"SELECT count(*) FROM claims WHERE {HELD}")[0][0])
 
-    def commit(self, done: Sequence[Done]) -> None:
+    def commit(self, done: Sequence[Done], origin: str = "") -> int:
         ordered = sorted(done, key=operator.attrgetter("item"))
         first = {entry.item: entry for entry in reversed(ordered)}  # of two for one item, the one that came first
         written = {item: _as_columns(entry) for item, entry in sorted(first.items())}
 
-        def work(rows: Rows) -> None:
+        def work(rows: Rows) -> int:
             shape_names = sorted({names for names, _, _ in written.values() if names})
             rows.each(
                 "INSERT INTO shapes (names) VALUES (?) ON CONFLICT (names) DO NOTHING",
@@ -178,9 +178,11 @@ class SqlStore(SqlQueries, ABC):
             )
             for part in _parts(written):
                 rows(f"DELETE FROM claims WHERE {_WITHIN}", part)
+            if origin and new:
+                self._add_origin(rows, origin, Counter(item.recipe for item in new))
+            return len(new)
 
-        if written:
-            self._transaction(work, write=True)
+        return self._transaction(work, write=True) if written else 0
 
     def forget(self, items: Collection[Item]) -> None:
         statement = f"""SELECT done.recipe, done.shape, done.measured, examples.name
@@ -200,8 +202,27 @@ class SqlStore(SqlQueries, ABC):
         def work(rows: Rows) -> None:
             rows(statement, recipe)
             self._count_recipe_again(rows, recipe)
+            if not failed:
+                self._forget_origin(rows, recipe)
 
         self._transaction(work, write=True)
+
+    def _origins(self, rows: Rows) -> dict[str, dict[str, int]]:
+        """By origin and recipe, how many items came from elsewhere."""
+        texts = rows("SELECT value FROM notes WHERE name = ?", ORIGINS)
+        return self._parse(texts[0][0]) if texts else {}
+
+    def _add_origin(self, rows: Rows, origin: str, counts: Mapping[int, int]) -> None:
+        origins = self._origins(rows)
+        before = Counter(origins.get(origin, {}))
+        before.update({str(recipe): count for recipe, count in counts.items()})
+        _write_note(rows, ORIGINS, json.dumps({**origins, origin: before}))
+
+    def _forget_origin(self, rows: Rows, recipe: int) -> None:
+        if origins := self._origins(rows):
+            for counts in origins.values():
+                counts.pop(str(recipe), None)
+            _write_note(rows, ORIGINS, json.dumps(origins))
 
     def done(self, recipe: int | None = None) -> Iterator[Done]:
         """Pages are read when they are needed: they may or may not have what others commit or forget in the meantime."""
@@ -333,7 +354,7 @@ def _names(text: str) -> tuple[str, ...]:
 _WITHIN = "(recipe, query) IN (SELECT listed.recipe, listed.query FROM $items)"
 
 
-def _read_note(rows: Rows, name: str, text: str) -> None:
+def _write_note(rows: Rows, name: str, text: str) -> None:
     rows(
         """INSERT INTO notes (name, value) VALUES (?, ?)
         ON CONFLICT (name) DO UPDATE SET value = excluded.value""",

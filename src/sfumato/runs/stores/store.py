@@ -22,6 +22,10 @@ def measures_note(protocol: str) -> str:
     return f"measures {protocol}"
 
 
+ORIGINS = "merged"
+"""The name of the note that says how many items came from elsewhere: by origin, then by recipe (see `Store.commit`)."""
+
+
 class StoreError(OSError):
     """The store cannot be read or written. The message says in one sentence what is wrong and what to do. Commits are kept."""
 
@@ -176,8 +180,10 @@ class Store(Protocol):
         """Release the owner's claims."""
         ...
 
-    def commit(self, done: Sequence[Done]) -> None:
-        """Write items that are done, and release their claims. Items that another has committed stay as they are."""
+    def commit(self, done: Sequence[Done], origin: str = "") -> int:
+        """Write items that are done, and release their claims. Items that another has committed stay as they are.
+
+        `origin` says where they come from, if they were not computed by this run. Returns how many are new."""
         ...
 
     def forget(self, items: Collection[Item]) -> None:

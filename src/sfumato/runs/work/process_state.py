@@ -218,3 +218,18 @@ def random_restored(device: str, seed: int | None = None) -> Iterator[None]:
             np.random.seed(seed % 2**32)  # noqa: NPY002
             random.seed(seed)
         yield
+
+
+def random_state(device: str) -> tuple[Any, ...]:
+    """The global random states of torch, NumPy and Python, which differ after something was drawn."""
+    states = [torch.get_rng_state()]
+    if torch.device(device).type == "cuda":
+        states.append(torch.cuda.get_rng_state())
+    name, *of_numpy = np.random.get_state()  # noqa: NPY002  # what a user's code may draw from
+    return (
+        *(state.numpy().tobytes() for state in states),
+        np.asarray(of_numpy[0]).tobytes(),
+        name,
+        *of_numpy[1:],
+        random.getstate(),
+    )

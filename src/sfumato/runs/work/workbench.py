@@ -38,7 +38,7 @@ from sfumato.runs.work.cache import MethodResult
 from sfumato.runs.work.faults import Fault, LostDeviceError, OpenItems, describe_error, machine_fault
 from sfumato.runs.work.items import PREDICTED_TARGET, Chunk, Code, Unit, code_of, seed_of
 from sfumato.runs.work.model_state import ModelState, plain_tensors
-from sfumato.runs.work.process_state import functions_restored, process_state_restored, random_restored
+from sfumato.runs.work.process_state import functions_restored, process_state_restored, random_restored, random_state
 from sfumato.runs.work.steps import LOADING, METHOD, PICTURE, PROTOCOL, SENDING, Step
 from sfumato.scores import top_class
 from sfumato.settings import as_json
@@ -61,6 +61,10 @@ class Outcome(NamedTuple):
     """New results of the method, each with the items that were measured on it."""
     left: list[OpenItems]
     """Items that a fault of the machine left open."""
+
+
+class DrawnError(Exception):
+    """A batch drew from the global random numbers: its results depend on which queries are in it, and in which order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -327,7 +331,8 @@ class Workbench:
     ) -> list[tuple[Query, tuple[Item, ...], MethodResult]]:
         """Explain the queries in batches of one shape; each result has its share of the time.
 
-        If a batch fails, its queries are explained one by one, so that only the faulty one fails."""
+        If a batch fails, its queries are explained one by one, so that only the faulty one fails. So are those of a batch that
+        draws from the global random numbers, so that each result depends on its own picture alone."""
         if all(query.unit.query in cached for query, _ in queries):
             return [(query, items, cached[query.unit.query]) for query, items in queries]
         method = self._attempt(lambda: self._method(chunk))
@@ -351,7 +356,10 @@ class Workbench:
         def explained() -> list[Attribution]:
             inputs = torch.cat([query.picture.inputs for query in group]).to(self.plan.device)
             net = self.classifier(chunk.combination.model).net
+            before = random_state(self.plan.device) if len(group) > 1 else ()
             result = method(net, inputs, [query.target for query in group])
+            if before and random_state(self.plan.device) != before:
+                raise DrawnError
             if self.plan.masks:
                 json.dumps(
                     dict(result.about)
