@@ -95,6 +95,19 @@ def test_a_notebook_shows_the_picture_and_a_file_does_not_hold_it(classifier, tm
     assert sfumato.load(tmp_path / "r.safetensors").pictures is None
 
 
+def test_a_result_names_the_classes_that_were_explained(classifier, tmp_path):
+    result = METHOD(classifier, [PICTURE, PICTURE], ["dog", "fish"])
+    assert "dog (1)" in result._repr_html_()
+    assert "fish (2)" not in result[0]._repr_html_()
+    assert "fish (2)" in result[1]._repr_html_()
+    result.save(tmp_path / "r.safetensors")
+    assert "fish (2)" in sfumato.load(tmp_path / "r.safetensors")[1]._repr_html_()
+    found = sfumato.smallest(METHOD, classifier, PICTURE, "cat", areas=(0.3, 0.6), tolerance=0.2)
+    assert found.attribution.about["labels"] == ["cat, house cat"]
+    both = METHOD(classifier, PICTURE, sfumato.Logit(0) + sfumato.Logit(1))
+    assert "labels" not in both.about
+
+
 def test_its_repr_is_a_line(classifier):
     assert repr(classifier) == "Classifier('toy', Sequential, 3 classes)"
 

@@ -12,7 +12,7 @@ import torch
 import sfumato
 from sfumato import perturbations
 from sfumato.perturbations import Perturbation
-from sfumato.settings import ROOT, as_json, from_json, per_query
+from sfumato.settings import ROOT, as_json, from_json, is_whole, per_query
 
 
 def about_run(
@@ -30,6 +30,21 @@ def about_run(
     about = {"method": as_json(method), "score": as_json(score), "versions": versions()} | as_json(used) | values
     paths = [*values, *per_query(score, "score")]
     return about | ({"per_query": paths} if paths else {})
+
+
+def with_labels(about: Mapping[str, Any], labels: Sequence[str], queries: int) -> dict[str, Any]:
+    """The `about` of a result with the names of the explained classes, one for each query, if its score is of a class.
+
+    >>> with_labels({"score": {"target": [1, 0]}, "per_query": ["score.target"]}, ("cat", "dog"), 2)["labels"]
+    ['dog', 'cat']
+    """
+    score = about.get("score")
+    target = score.get("target") if isinstance(score, Mapping) else None
+    targets: list[Any] = target if isinstance(target, list) else [target] * queries
+    if len(targets) != queries or not all(is_whole(index, 0) and index < len(labels) for index in targets):
+        return dict(about)
+    names = [labels[index] for index in targets]
+    return {**about, "labels": names, "per_query": [*about.get("per_query", ()), "labels"]}
 
 
 def rebuild(description: Any) -> Perturbation:

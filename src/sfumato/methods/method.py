@@ -29,7 +29,7 @@ from sfumato.model.backward.rules import check_visible
 from sfumato.model.black_box import BlackBox, noted
 from sfumato.model.effects import Model
 from sfumato.model.inputs import warn_of_empty_maps, warn_of_no_effect
-from sfumato.model.of_pictures import PictureModel, opened
+from sfumato.model.of_pictures import PictureModel, opened, shown_by
 from sfumato.model.subject import WHOLE, Subject
 from sfumato.perturbations import Perturbation, check_perturbation, seeded
 from sfumato.scores import check_finite, check_meaning
@@ -98,7 +98,7 @@ class Method(ABC):
         """
         if isinstance(model, PictureModel):
             net, inputs, targets = opened(model, inputs, targets)
-            return replace(model.placed(self)(net, inputs, targets, progress), pictures=model.shown(inputs))
+            return shown_by(model, model.placed(self)(net, inputs, targets, progress), inputs)
         with self.prepared(model, inputs, targets) as subject:
             method = self.placed(subject)
             box = subject.model if isinstance(subject.model, BlackBox) else None

@@ -20,7 +20,7 @@ from sfumato.methods.extremal import ExtremalPerturbation, check_areas
 from sfumato.methods.extremal_channels import ExtremalChannels, check_counts
 from sfumato.model.black_box import BlackBox, NoAnswerError, noted, warn_of_stop
 from sfumato.model.effects import Model
-from sfumato.model.of_pictures import PictureModel, opened
+from sfumato.model.of_pictures import PictureModel, opened, shown_by
 from sfumato.search.loop import Progress
 
 CURVE = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
@@ -119,7 +119,7 @@ def smallest(
     if isinstance(model, PictureModel):
         net, inputs, targets = opened(model, inputs, targets)
         outcome = smallest(model.placed(method), net, inputs, targets, keep, tolerance, areas, progress)
-        return replace(outcome, attribution=replace(outcome.attribution, pictures=model.shown(inputs)))
+        return replace(outcome, attribution=shown_by(model, outcome.attribution, inputs))
     with method.prepared(model, inputs, targets) as subject:
         box = subject.model if isinstance(subject.model, BlackBox) else None
         before = box and box.begin()

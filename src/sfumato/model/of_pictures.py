@@ -1,10 +1,14 @@
 """Models that know how to prepare pictures, and what their classes are called."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
+from sfumato.about import with_labels
+from sfumato.attribution import Attribution
 from sfumato.model.effects import Model
 
 M = TypeVar("M")
@@ -20,6 +24,10 @@ class PictureModel(Protocol):
     @property
     def net(self) -> Model:
         """The network itself."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The names of its classes."""
 
     def inputs_of(self, pictures: Any) -> Shaped[Tensor, "B C *S"]:
         """The network's inputs for pictures; a tensor as it is."""
@@ -40,3 +48,8 @@ def opened(model: Any, inputs: Any, targets: Any = None) -> tuple[Model, Any, An
         return model, inputs, targets
     inputs = model.inputs_of(inputs)
     return model.net, inputs, model.targets_of(targets, inputs)
+
+
+def shown_by(model: PictureModel, result: Attribution, inputs: Float[Tensor, "B C *S"]) -> Attribution:
+    """The result with the pictures that the network saw, and the names of the classes that were explained."""
+    return replace(result, pictures=model.shown(inputs), about=with_labels(result.about, model.labels, len(result)))

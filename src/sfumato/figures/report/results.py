@@ -180,6 +180,7 @@ def target_name(about: Mapping[str, Any], classifier: Classifier | None) -> str:
         target = target[0] if len(target) == 1 else None
     if not is_whole(target):
         return ""
-    if classifier is None or not 0 <= target < len(classifier.labels):
-        return f"class {target}"
-    return f"{synonyms(classifier.labels[target])[0]} ({target})"
+    if classifier is not None and 0 <= target < len(classifier.labels):
+        return f"{synonyms(classifier.labels[target])[0]} ({target})"
+    named = about.get("labels")  # of a result that a `Classifier` gave
+    return f"{synonyms(named[0])[0]} ({target})" if isinstance(named, list) and len(named) == 1 else f"class {target}"
