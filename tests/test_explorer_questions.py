@@ -35,7 +35,7 @@ def page_of(browser, tmp_path):  # noqa: F811  # a fixture
 
 
 def sides(page):
-    return page.eval_on_selector_all("#box input", "inputs => inputs.map((input) => input.value)")
+    return page.eval_on_selector_all("#box .sides input", "inputs => inputs.map((input) => input.value)")
 
 
 def at(page, x, y):
@@ -63,7 +63,7 @@ def test_a_box_is_drawn_with_the_mouse_and_shown_in_the_answer(page_of):
     page.check("#top label:has-text('green') input")
     page.select_option("#score", "region")
     page.click("#explain")
-    expect(page.locator("#message")).to_contain_text("A region needs a box; draw one on the picture")
+    expect(page.locator("#message")).to_contain_text("A region needs a box or a mask; draw a box on the picture")
     page.mouse.move(*at(page, 72, 48))
     page.mouse.down()
     page.mouse.move(*at(page, 60, 30))
