@@ -27,7 +27,7 @@ class Preparation:
     """Converts a picture to a network's input, and back. The defaults are those of most ImageNet networks.
 
     - `size`: the height and width of the input in pixels. The picture's shorter side is resized to `resize` pixels, and the
-      centre is cropped. With `size=None` nothing is cropped: inputs (C, H, W) have min(H, W) = `resize`.
+      centre is cropped. With `size=None` nothing is cropped: inputs `(C, H, W)` have min(H, W) = `resize`.
     - `resize`: `None` to resize the whole picture to the square instead, without a crop.
     - `mean`, `std`: the normalisation of values in [0, 1], one for each channel; a single one makes the input grey.
     - `antialias`: False for networks that were trained on pictures resized from the four nearest pixels only.
@@ -59,7 +59,7 @@ class Preparation:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape (C, H, W) of the input for a square picture; for every picture unless `size` is None."""
+        """The shape `(C, H, W)` of the input for a square picture; for every picture unless `size` is None."""
         side = self.size or self.resize
         assert side is not None  # noqa: S101  # for the type checker: `__post_init__` has checked it
         return len(self.mean), side, side
@@ -126,7 +126,7 @@ class OtherPreparation(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape (C, *S) of the input."""
+        """The shape `(C, *S)` of the input."""
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -137,10 +137,10 @@ class OtherPreparation(Protocol):
         """The deviation of the normalisation of values in [0, 1], one for each channel."""
 
     def __call__(self, clip: Any) -> Float[Tensor, "..."]:
-        """The network's input (C, *S)."""
+        """The network's input `(C, *S)`."""
 
     def restore(self, inputs: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """What inputs (*N, C, *S) show: RGB in [0, 1], (*N, 3, *S)."""
+        """What inputs `(*N, C, *S)` show: RGB in [0, 1], `(*N, 3, *S)`."""
 
     def normalised(self, clips: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The inverse of `restore`."""
@@ -151,7 +151,7 @@ class OtherPreparation(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A network in eval mode, whose outputs for inputs (B, C, H, W) are logits (B, classes).
+    """A network in eval mode, whose outputs for inputs `(B, C, H, W)` are logits (B, classes).
 
     The outputs of a fully convolutional network are maps of logits (B, classes, h, w); the score is their mean over space.
     `layers` holds the default layer of methods by their names, as dotted names, e.g. {"GradCAM": "layer4"}; `layer` is that of
@@ -170,16 +170,16 @@ class Classifier:
         return f"Classifier({self.name!r}, {type(self.net).__name__}, {len(self.labels)} classes)"
 
     def prepare(self, picture: Any) -> Float[Tensor, "..."]:
-        """The network's input (C, *S) for a PIL picture; for a network of clips, for a clip as `sfumato.data.clips.read_clip`
+        """The network's input `(C, *S)` for a PIL picture; for a network of clips, for a clip as `sfumato.data.clips.read_clip`
         reads it. Stack several to make a batch."""
         return self.preparation(picture)
 
     def restore(self, inputs: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """The pictures of inputs (*N, C, *S): RGB in [0, 1], (*N, 3, *S)."""
+        """The pictures of inputs `(*N, C, *S)`: RGB in [0, 1], `(*N, 3, *S)`."""
         return self.preparation.restore(inputs)
 
     def inputs_of(self, pictures: Any) -> Shaped[Tensor, "..."]:
-        """The network's inputs (B, C, *S) for pictures, a batch on its device: PIL pictures, paths, or arrays `(H, W)` or
+        """The network's inputs `(B, C, *S)` for pictures, a batch on its device: PIL pictures, paths, or arrays `(H, W)` or
         `(H, W, 3)` of 8 bits, one or a list; for clips, paths or arrays. A tensor is the inputs themselves."""
         if isinstance(pictures, Tensor):
             return pictures

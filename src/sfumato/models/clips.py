@@ -1,4 +1,4 @@
-"""The preparation of inputs with three axes of space: clips (C, T, H, W) and volumes (C, D, H, W)."""
+"""The preparation of inputs with three axes of space: clips `(C, T, H, W)` and volumes `(C, D, H, W)`."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ from sfumato.settings import is_whole
 
 @dataclass(frozen=True)
 class ClipPreparation:
-    """Converts a clip or a volume to a network's input (C, T, H, W), and back.
+    """Converts a clip or a volume to a network's input `(C, T, H, W)`, and back.
 
     - `frames`: how many frames, or slices, the input has. Of a clip that has more, evenly spread ones are taken.
     - `frame`: how each frame is prepared; its `size` is not None.
@@ -35,7 +35,7 @@ class ClipPreparation:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """The shape (C, T, H, W) of the input."""
+        """The shape `(C, T, H, W)` of the input."""
         channels, height, width = self.frame.shape
         return channels, self.frames, height, width
 

@@ -30,7 +30,7 @@ class Detected(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Detector(Classifier):
-    """A network in eval mode that finds boxes in inputs (B, C, H, W), with the labels of their classes.
+    """A network in eval mode that finds boxes in inputs `(B, C, H, W)`, with the labels of their classes.
 
     Methods take it as they take a `Classifier`: `method(detector, picture)` explains the box that it is surest of,
     `method(detector, picture, "person")` its surest box of a class, `method(detector, inputs, Box(box, 1, detector.reader(…)))`
@@ -47,7 +47,7 @@ class Detector(Classifier):
         return f"Detector({self.name!r}, {type(self.net).__name__}, {len(self.labels)} classes)"
 
     def reader(self, shape: Sequence[int]) -> TorchvisionDetections | DetrDetections:
-        """What reads the outputs for inputs of `shape` (H, W), with boxes in pixels of the input."""
+        """What reads the outputs for inputs of `shape` `(H, W)`, with boxes in pixels of the input."""
         if self.link is None:
             return TorchvisionDetections()
         height, width = shape

@@ -65,7 +65,7 @@ class Boxes(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """A network of transformers that returns one embedding (N, D) for each picture."""
+    """A network of transformers that returns one embedding `(N, D)` for each picture."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ def _network(
 
 
 def preparation(name: str, processor: Any) -> TransformPreparation:
-    """The preparation of pictures by an image processor. Raises `ValueError` if it makes no inputs (C, H, W) of pictures."""
+    """The preparation of pictures by an image processor. Raises `ValueError` if it makes no inputs `(C, H, W)` of pictures."""
     try:
         return prepared_by(Processing(processor), processor.to_json_string())
     except Exception as error:
