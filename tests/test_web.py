@@ -619,6 +619,7 @@ def test_a_search_warms_up_before_the_page_is_served(monkeypatch):
     known = classifier()
     known.net.register_forward_hook(lambda *_: said.append("gradients" if torch.is_grad_enabled() else "scores"))
     monkeypatch.setattr("sfumato.models.load", lambda *_: known)
+    monkeypatch.setattr("sfumato.models.remarks", lambda _: [])  # which ask the network too
     monkeypatch.setattr(
         "sfumato.web.slow_clients.server", lambda _: SimpleNamespace(run=lambda **_: said.append("served"))
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfumato.data import labels as class_labels
@@ -99,7 +100,7 @@ def last_function(classifier: Classifier) -> str:
     return SIGMOID if through_sigmoid(quiet[0]) else ""
 
 
-def _noise(classifier: Classifier) -> Tensor:
+def _noise(classifier: Classifier) -> Float[Tensor, "N C *S"]:
     """Two inputs of noise, on the network's device; some networks take one at a time."""
     generator = torch.Generator("cpu").manual_seed(0)
     noise = torch.randn(2, *classifier.preparation.shape, generator=generator, dtype=torch.float32, device="cpu")
