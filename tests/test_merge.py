@@ -151,6 +151,17 @@ def test_how_many_were_taken_is_true_whoever_merges_and_whatever_is_done_again(s
     assert read_record(Place(tmp_path / "mine")).merged == {}
 
 
+def test_a_run_with_the_note_of_an_earlier_version_can_be_read_and_merged(subject, tmp_path):
+    carried_out(planned(subject), tmp_path / "theirs")
+    place = Place(tmp_path / "mine")
+    begin(planned(subject), place)
+    with place.store() as store:
+        store.note("merged", {"sfumato 0.1": 3})  # counted by versions alone
+    assert read_record(place).merged == {}
+    assert merged(tmp_path / "mine", tmp_path / "theirs").new == ITEMS - FAILED
+    assert sum(read_record(place).merged.values()) == ITEMS - FAILED
+
+
 def test_what_is_here_stays(subject, tmp_path):
     carried_out(planned(subject), tmp_path / "theirs")
     session = carried_out(planned(subject), tmp_path / "mine")

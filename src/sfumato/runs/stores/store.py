@@ -22,7 +22,7 @@ def measures_note(protocol: str) -> str:
     return f"measures {protocol}"
 
 
-ORIGINS = "merged"
+ORIGINS = "origins"
 """The name of the note that says how many items came from elsewhere: by origin, then by recipe (see `Store.commit`)."""
 
 
