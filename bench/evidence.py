@@ -61,7 +61,7 @@ def row_of(classifier: Classifier, inputs: Tensor, method: sfumato.ExtremalPertu
     done = time.perf_counter()
     with Subject.prepared(classifier.net, inputs, 0) as subject:
         subject.probe(None)
-        same = same_answers(method, subject, result.masks)[0].tolist()
+        same = same_answers(method, subject, result.masks, torch.tensor([answer]))[0].tolist()
     return {
         "area": certificate.area,
         "holds": {finding.claim: finding.holds for finding in certificate.findings},

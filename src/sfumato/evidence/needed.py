@@ -55,8 +55,7 @@ class AllNeeded(Claim):
             return Finding("All needed", False, sentence, {"worth": worth, "needed_area": 0.0, "needed_share": 0.0})
         stays, dearest = list(range(len(cells))), worth
         while len(stays) > 1:
-            rest = torch.stack([self._union(cells, [other for other in stays if other != cell]) for cell in stays])
-            alone = tested.worth(rest).tolist()
+            alone = self._worths(tested, cells, [[other for other in stays if other != cell] for cell in stays])
             cheapest = sorted(range(len(stays)), key=lambda place: -alone[place])
             left = self._without_the_first(tested, cells, [stays[place] for place in cheapest], least)
             if len(left) < len(stays):
@@ -97,7 +96,7 @@ class AllNeeded(Claim):
         """The cells that stay where those at the front are given up, again and again, until not even the first can go."""
         while len(ordered) > 1:
             lists = [ordered[2**power :] for power in range((len(ordered) - 1).bit_length())]
-            values = tested.worth(torch.stack([self._union(cells, some) for some in lists])).tolist()
+            values = self._worths(tested, cells, lists)
             good = [some for some, value in zip(lists, values, strict=True) if value >= least]
             if not good:
                 break
@@ -118,9 +117,13 @@ class AllNeeded(Claim):
             lists += [others] if others and len(others) < len(stays) - 1 else []  # single cells have been tried
         if not lists:
             return None
-        values = tested.worth(torch.stack([self._union(cells, some) for some in lists])).tolist()
+        values = self._worths(tested, cells, lists)
         best = max(range(len(lists)), key=lambda place: values[place])
         return lists[best] if values[best] >= least else None
+
+    def _worths(self, tested: Tested, cells: Bool[Tensor, " n *S"], lists: list[list[int]]) -> list[float]:
+        """What the cells of each list are worth together."""
+        return tested.worth(torch.stack([self._union(cells, some) for some in lists])).tolist()
 
     @staticmethod
     def _union(cells: Bool[Tensor, " n *S"], some: list[int]) -> Bool[Tensor, "*S"]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sfumato.evidence import stored
@@ -85,15 +85,15 @@ def survival(method: ExtremalPerturbation, model: Model, batches: Iterable[Float
             answers = whole_answers(subject)
             masks = method(model, inputs, answers).masks
             assert masks is not None  # noqa: S101  # for the type checker
-            same = same_answers(method, subject, masks)
+            same = same_answers(method, subject, masks, answers)
         found += [surviving_area(survives, method.areas) for survives in same.tolist()]
     return Survival(tuple(found), method, weights)
 
 
 def same_answers(
-    method: ExtremalPerturbation, subject: Subject, masks: Float[Tensor, "B V 1 *S"]
+    method: ExtremalPerturbation, subject: Subject, masks: Float[Tensor, "B V 1 *S"], answers: Int[Tensor, " B"]
 ) -> Bool[Tensor, "B V"]:
-    """Whether the network's answer to each mask's set alone is its answer to the whole input.
+    """Whether the network's answer to each mask's set alone is `answers`, those to the whole inputs.
 
     The answer is the class of the highest mean probability under the perturbations of the method that made the masks.
     """
@@ -103,7 +103,7 @@ def same_answers(
     edge = edge_of(method, places.shape[2:])
     logits = of_two(shown_logits(subject, ready(subject, hides), places.flatten(0, 1), rows, edge))
     shown = logits.softmax(2).mean(0).argmax(1)
-    return shown.view(len(masks), -1) == whole_answers(subject)[:, None]
+    return shown.view(len(masks), -1) == answers[:, None]
 
 
 def surviving_area(same: Sequence[bool], areas: Sequence[float]) -> float:

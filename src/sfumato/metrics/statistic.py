@@ -130,9 +130,8 @@ def _column(name: str, rows: Sequence[Row]) -> Shaped[np.ndarray, "n ..."]:
 
 def numbered(names: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """The index of each name in the sorted list of different names."""
-    if (
-        names.size and names.dtype.kind in "iu" and int(names.min()) >= 0 and int(names.max()) < 4 * len(names)
-    ):  # no need to sort
+    # Small numbers need not be sorted.
+    if names.size and names.dtype.kind in "iu" and int(names.min()) >= 0 and int(names.max()) < 4 * len(names):
         return (np.cumsum(np.bincount(names) > 0) - 1)[names]
     return np.unique(names, return_inverse=True)[1].ravel()
 
