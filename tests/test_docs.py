@@ -87,6 +87,7 @@ def test_the_main_methods_say_how_to_choose_their_settings(name):
 
 
 def test_a_page_shows_what_its_code_prints_and_draws(tmp_path):
+    pytest.importorskip("sphinx", reason="what builds the documentation needs Sphinx, which `make check` installs")
     pytest.importorskip("matplotlib", reason="figures need matplotlib")
     executed = loaded("executed")
     draw = 'from sfumato import plots\nfrom matplotlib.figure import Figure\nfigure = Figure()\nplots.save(figure, "a.png")\n'
@@ -103,6 +104,7 @@ def test_a_page_shows_what_its_code_prints_and_draws(tmp_path):
 
 
 def test_the_tutorial_shows_outputs_and_figures():
+    pytest.importorskip("sphinx", reason="what builds the documentation needs Sphinx, which `make check` installs")
     executed = loaded("executed")
     text = (DOCS / "tutorial.md").read_text(encoding="utf-8")
     assert "tutorial" in executed.PAGES
@@ -111,6 +113,7 @@ def test_the_tutorial_shows_outputs_and_figures():
 
 
 def test_the_list_for_language_models_has_sections_with_sentences():
+    pytest.importorskip("sphinx", reason="what builds the documentation needs Sphinx, which `make check` installs")
     llms = loaded("llms")
     entries = {
         "tasks": ("Tasks", "tasks.md", "What to write."),
