@@ -560,3 +560,35 @@ def test_no_restart_is_much_better_than_the_answer():
     assert float(compared.max()) < 0.1 + 1e-3
     small = without < 0.09
     torch.testing.assert_close(compared[small], without[small], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "mask"),
+    [
+        ({}, sfumato.LevelSet()),
+        ({"game": "delete"}, sfumato.LevelSet(detail=1.5)),
+        ({"game": "dual"}, sfumato.LevelSet(detail=1.5)),
+        ({"game": sfumato.Game(keep=1, drop=0.1)}, sfumato.LevelSet(detail=1.5)),
+        ({"game": "delete", "ascent": sfumato.LevelSetAscent(restarts=1)}, sfumato.LevelSet(detail=1.5)),
+        ({"game": "delete", "mask": sfumato.LevelSet()}, sfumato.LevelSet()),
+        ({"game": "delete", "ascent": sfumato.EvolutionAscent()}, sfumato.SmoothMask()),
+    ],
+)
+def test_sets_are_finer_in_games_that_hide_them(settings, mask) -> None:
+    assert E(**settings).mask == mask
+
+
+def test_finer_sets_take_away_more_where_the_answer_rests_on_several_small_places() -> None:
+    weights = torch.zeros(1, 1, 224, 224)
+    for top in range(12, 224, 40):
+        for left in range(12, 224, 40):
+            weights[:, :, top : top + 6, left : left + 6] = 1
+    method = E(areas=(0.05,), game="delete", steps=30, perturbation=sfumato.Fade())
+    rest = [
+        float(
+            search(lambda x: (x * weights).flatten(1).sum(1, keepdim=True), weights + 0.1, 0).complements
+            / weights.sum()
+        )
+        for search in (method, replace(method, mask=sfumato.LevelSet()))
+    ]
+    assert rest[0] < 0.9 * rest[1]

@@ -47,7 +47,8 @@ class ExtremalPerturbation(MaskMethod):
     - `perturbation`: what hides a place. With several, the score is the mean over them, also in the result. By default, a
       `LevelSet` uses two, `(Blur(), Fade())`, other masks `Blur()`; at a layer it is `Fade()`, the product with the mask.
     - `mask`: the family of masks, with lengths in places of the input also at a layer: by default `LevelSet()`, sets with
-      smooth outlines; `SmoothMask()` are the paper's (see `smooth_masks`).
+      smooth outlines, or the finer `LevelSet(detail=1.5)` in games that hide the set; `SmoothMask()` are the paper's (see
+      `smooth_masks`).
     - `ascent`: how the best is sought: by default as goes with the family. `EvolutionAscent()` needs no gradients, for
       models that have none; its masks are smooth ones unless a `LevelSet` is given.
     - `jitter`: random moves of the perturbed input, or `None`. At a layer nothing is moved, and nothing is mirrored for a
@@ -108,10 +109,11 @@ class ExtremalPerturbation(MaskMethod):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "areas", check_areas(self.areas))
-        object.__setattr__(self, "game", Game.named(self.game))
+        game = Game.named(self.game)
+        object.__setattr__(self, "game", game)
         check_whole("steps", self.steps, 1)
         check_flag("evenly", self.evenly)
-        mask, ascent = paired(self.mask, self.ascent)
+        mask, ascent = paired(self.mask, self.ascent, game)
         object.__setattr__(self, "mask", mask)
         object.__setattr__(self, "ascent", ascent)
         if self.smooth is None:
@@ -132,7 +134,7 @@ class ExtremalPerturbation(MaskMethod):
                 if isinstance(value, type) or not (hasattr(value, does) or (optional and value is None)):
                     raise ValueError(f"{name} must be a configuration such as {example}; got {setting!r}")
         if not goes_with(self.mask, self.ascent):
-            (mask, _), (_, ascent) = paired(None, self.ascent), paired(self.mask, None)
+            (mask, _), (_, ascent) = paired(None, self.ascent, game), paired(self.mask, None, game)
             raise ValueError(
                 f"{type(self.ascent).__name__} cannot search masks of {type(self.mask).__name__}; leave out ascent or mask, as "
                 f"each alone chooses the other, or write mask={type(mask).__name__}() or ascent={type(ascent).__name__}(); got "
@@ -225,15 +227,20 @@ PAIRS: tuple[tuple[type, tuple[type, ...]], ...] = (
 """Families of masks, each with the ascents that go with it alone, the default first."""
 
 
-def paired(mask: Any, ascent: Any) -> tuple[Any, Any]:
-    """A family and an ascent; where one is not given, what goes with the other.
+DETAIL = 1.5
+"""Of the default sets in games in which they take something away: an answer rests on several places, and each must go."""
 
-    >>> paired(None, None)[0] == LevelSet(), paired(None, PenalisedAscent())[0] == CanvasMask()
+
+def paired(mask: Any, ascent: Any, game: Game) -> tuple[Any, Any]:
+    """A family and an ascent; where one is not given, what goes with the other, and sets with the game.
+
+    >>> paired(None, None, PRESERVE)[0] == LevelSet(), paired(None, PenalisedAscent(), PRESERVE)[0] == CanvasMask()
     (True, True)
     """
     if mask is None:
         families = [family for family, ascents in PAIRS if ascent is None or isinstance(ascent, ascents)]
-        mask = (families or [SmoothMask])[0]()
+        family = (families or [SmoothMask])[0]
+        mask = LevelSet(detail=DETAIL) if family is LevelSet and game.drop else family()
     if ascent is None:
         defaults = [ascents[0] for family, ascents in PAIRS if isinstance(mask, family)]
         ascent = (defaults or [ProjectedAscent])[0]()

@@ -11,7 +11,7 @@ from typing import ClassVar
 from sfumato.games import DUAL, Game
 from sfumato.masks.family import MaskFamily
 from sfumato.masks.level_set import LevelSet
-from sfumato.methods.extremal import ExtremalPerturbation
+from sfumato.methods.extremal import DETAIL, ExtremalPerturbation
 from sfumato.perturbations import Blur, Fade, Perturbation
 from sfumato.search.nested import NestedAscent
 from sfumato.search.problem import Ascent
@@ -49,7 +49,7 @@ class ExtremalOrder(ExtremalPerturbation):
 
     game: Game | str = DUAL
     score: str = "probability"
-    mask: MaskFamily = LevelSet(detail=1.5)
+    mask: MaskFamily = LevelSet(detail=DETAIL)
     ascent: Ascent = NestedAscent()
 
     def __post_init__(self) -> None:
