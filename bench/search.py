@@ -25,8 +25,10 @@ import torch
 from torch import Tensor
 
 import sfumato
+from sfumato.attribution import saliency
 from sfumato.figures.annotations.outlines import is_hole, outlines
 from sfumato.masks.level_set import TENTHS
+from sfumato.methods.extremal import SMOOTH
 from sfumato.space.smoothing import gaussian_blur
 
 NETWORKS = ("squeezenet1_1", "resnet50", "vit_tiny", "efficientnet_lite0")
@@ -129,6 +131,15 @@ def by_method(make: Callable[..., Any], **settings: Any) -> Callable[..., Found]
     return search
 
 
+def by_map(method: Any) -> Callable[..., Found]:
+    """The places where a method's map is highest, for every game."""
+
+    def search(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...], seed: int, game: str) -> Found:
+        return method(net, x, target).map.expand(len(areas), 1, *x.shape[2:]), None
+
+    return search
+
+
 SEARCHES = {
     "level sets": by_method(Extremal),
     "level sets, 50 steps": by_method(Extremal, steps=50),
@@ -139,11 +150,15 @@ SEARCHES = {
     "evolution": by_method(Extremal.smooth_masks, steps=150, ascent=sfumato.EvolutionAscent()),
     "evolution of sets": by_method(Extremal, mask=sfumato.LevelSet(), ascent=sfumato.EvolutionAscent()),
     "greedy": greedy,
+    "Grad-CAM": by_map(sfumato.GradCAM()),
+    "RISE": by_map(sfumato.RISE()),
     "random": at_random,
 }
 """By name; settings that a line does not give are the defaults."""
-ONCE = ("greedy", "torchray")
-"""Searches without anything random."""
+ONCE = ("greedy", "torchray", "Grad-CAM", "RISE")
+"""Searches that are run with one seed."""
+ORDERS = ("greedy", "Grad-CAM", "RISE")
+"""Those that give an order of places, no masks."""
 
 
 def pictures(network: str, first: int, count: int) -> Iterator[tuple[int, torch.nn.Module, Tensor, int]]:
@@ -178,7 +193,7 @@ def rows_of(
         bits = (mask[0] > 0.5).numpy()
         row: dict[str, Any] = {"area": area, "cost": counted.cost / len(areas), "seconds": seconds, "agreement": agree}
         inside = float(own.flatten().sort(descending=True).values[: int(bits.sum())].mean())
-        row["crisp"] = inside if name != "greedy" else math.nan  # which gives an order
+        row["crisp"] = inside if name not in ORDERS else math.nan
         row["parts"] = sum(not is_hole(line) for line in outlines(bits))
         row["set"] = base64.b85encode(zlib.compress(np.packbits(bits).tobytes(), 9)).decode()
         with torch.no_grad():
@@ -240,6 +255,36 @@ def overlap(one: dict[str, Any], other: dict[str, Any]) -> float:
     """Intersection over union of two rows' sets."""
     a, b = (np.frombuffer(zlib.decompress(base64.b85decode(row["set"])), np.uint8) for row in (one, other))
     return float(np.bitwise_count(a & b).sum() / np.bitwise_count(a | b).sum())
+
+
+def map_of(rows: list[dict[str, Any]]) -> Tensor:
+    """The map `(H · W,)` of one seed's sets of all areas, as a result has it."""
+    bits = [np.unpackbits(np.frombuffer(zlib.decompress(base64.b85decode(row["set"])), np.uint8)) for row in rows]
+    side = math.isqrt(len(bits[0]))
+    sets = torch.from_numpy(np.stack(bits)[:, : side**2]).float().view(1, len(bits), 1, side, side)
+    return saliency(sets, SMOOTH).flatten()
+
+
+def maps(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """The rank correlation of two seeds' maps, as means over pictures."""
+    seeds: dict[tuple[str, str, str], dict[int, dict[int, list[dict[str, Any]]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
+    for row in rows:
+        seeds[row["game"], row["network"], row["search"]][row["picture"]][row["seed"]].append(row)
+    yield "| game | network | search | n | rank correlation of two seeds' maps |"
+    yield "| --- | --- | --- | ---: | ---: |"
+    for (game, network, name), pictures in sorted(seeds.items()):
+        pairs = [[map_of(group) for group in by_seed.values()][:2] for by_seed in pictures.values() if len(by_seed) > 1]
+        if pairs:
+            mean = np.mean([float(torch.corrcoef(torch.stack([ranked(one) for one in pair]))[0, 1]) for pair in pairs])
+            yield f"| {game} | {network} | {name} | {len(pairs)} | {mean:.2f} |"
+
+
+def ranked(values: Tensor) -> Tensor:
+    """The ranks of `(N,)`; equal values share the mean of theirs."""
+    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
+    return (counts.cumsum(0) - (counts - 1) / 2)[inverse]
 
 
 COLUMNS = (
@@ -312,7 +357,8 @@ def main() -> None:
     options = parser.parse_args()
     if not options.table:
         measure(options.rows, options)
-    print("\n".join(table(list(read(options.rows)))))
+    rows = list(read(options.rows))
+    print("\n".join([*table(rows), "", *maps(rows)]))
 
 
 if __name__ == "__main__":
