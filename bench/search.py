@@ -29,6 +29,7 @@ from sfumato.attribution import saliency
 from sfumato.figures.annotations.outlines import is_hole, outlines
 from sfumato.masks.level_set import TENTHS
 from sfumato.methods.extremal import SMOOTH
+from sfumato.metrics.likeness import spearman
 from sfumato.space.smoothing import gaussian_blur
 
 NETWORKS = ("squeezenet1_1", "resnet50", "vit_tiny", "efficientnet_lite0")
@@ -277,14 +278,8 @@ def maps(rows: list[dict[str, Any]]) -> Iterator[str]:
     for (game, network, name), pictures in sorted(seeds.items()):
         pairs = [[map_of(group) for group in by_seed.values()][:2] for by_seed in pictures.values() if len(by_seed) > 1]
         if pairs:
-            mean = np.mean([float(torch.corrcoef(torch.stack([ranked(one) for one in pair]))[0, 1]) for pair in pairs])
+            mean = np.mean([spearman(*pair) for pair in pairs])
             yield f"| {game} | {network} | {name} | {len(pairs)} | {mean:.2f} |"
-
-
-def ranked(values: Tensor) -> Tensor:
-    """The ranks of `(N,)`; equal values share the mean of theirs."""
-    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
-    return (counts.cumsum(0) - (counts - 1) / 2)[inverse]
 
 
 COLUMNS = (
