@@ -62,8 +62,13 @@ def model(nodes, inputs, outputs, tensors=()):
     return message((1, 8), (7, graph), (8, message((1, ""), (2, 17))))
 
 
-def classifier(weights, shape=("N", 3, 16, 16), last=False, softmax=False, kind=FLOAT, inputs=1, sigmoid=False):
-    """The mean of each channel, times `weights` (C, classes): as many inputs as are wanted, of which the first counts."""
+def classifier(
+    weights, shape=("N", 3, 16, 16), last=False, softmax=False, kind=FLOAT, inputs=1, sigmoid=False, means=False
+):
+    """The mean of each channel, times `weights` (C, classes): as many inputs as are wanted, of which the first counts.
+
+    With `means`, the channels' means are an output before it.
+    """
     nodes = [node("Transpose", ["picture"], ["turned"], perm=[0, 3, 1, 2])] if last else []
     nodes += [node("Cast", ["turned" if last else "picture"], ["cast"], to=FLOAT)]
     nodes += [node("ReduceMean", ["cast"], ["means"], axes=[2, 3], keepdims=0)]
@@ -75,6 +80,9 @@ def classifier(weights, shape=("N", 3, 16, 16), last=False, softmax=False, kind=
     return model(
         nodes,
         [value("picture", shape, kind), *more],
-        [value("shares" if softmax or sigmoid else "logits", (shape[0], len(weights[0])))],
+        [
+            *([value("means", (shape[0], len(weights)))] if means else []),
+            value("shares" if softmax or sigmoid else "logits", (shape[0], len(weights[0]))),
+        ],
         [tensor("weights", (len(weights), len(weights[0])), rows)],
     )

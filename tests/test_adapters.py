@@ -321,6 +321,68 @@ def small_resnet(classes):
 
 
 @pytest.mark.parametrize(
+    ("file", "text", "names"),
+    [
+        ("names.txt", "1 dog\n2 cow\n0 cat, house cat\n", ("cat, house cat", "dog", "cow")),
+        ("names.csv", "2,cow\n0,cat\n1,dog\n", ("cat", "dog", "cow")),
+        ("names.txt", "{0: 'cat',\n 1: \"dog\",\n 2: 'cow'}", ("cat", "dog", "cow")),
+        ("names.txt", "3 musketeers\n1 cat\n7 up\n", ("3 musketeers", "1 cat", "7 up")),
+        ("names.json", '{"0": "2", "1": "0", "2": "1"}', ("2", "0", "1")),
+        ("names.json", '{"0": 0, "10": 1, "2": 2}', ("0", "10", "2")),
+    ],
+)
+def test_names_come_in_the_order_of_their_indices(tmp_path, file, text, names):
+    """Also where lines begin with indices, and where digits are names, as those of a folder of digits."""
+    (tmp_path / file).write_text(text)
+    assert read_class_names(tmp_path / file, 3) == names
+
+
+@pytest.mark.parametrize(
+    ("given", "labels"),
+    [
+        ({"2": "c", "0": "a", "1": "b"}, ("a", "b", "c")),
+        ({"0": "a", "2": "c", "5": "x"}, ("class 0", "class 1", "class 2")),
+        ({"1": "a", "2": "b", "3": "c"}, ("class 0", "class 1", "class 2")),
+    ],
+)
+def test_names_in_the_configuration_of_transformers_may_be_unsorted_or_of_other_indices(tmp_path, given, labels):
+    config = transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1], num_labels=3)
+    transformers.ResNetForImageClassification(config).save_pretrained(tmp_path)
+    transformers.ConvNextImageProcessor(size={"shortest_edge": 64}).save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(stored | {"id2label": given}))
+    assert models.load(f"hf:{tmp_path}").labels == labels
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_transformers_that_are_stored_in_half_precision(tmp_path, dtype):
+    net = small_resnet(2).eval().to(dtype)
+    net.save_pretrained(tmp_path)
+    transformers.ConvNextImageProcessor(size={"shortest_edge": 64}).save_pretrained(tmp_path)
+    classifier = models.load(f"hf:{tmp_path}")
+    inputs = classifier.prepare(picture((97, 97)))[None]
+    with torch.no_grad():
+        torch.testing.assert_close(classifier.net(inputs), net.float()(pixel_values=inputs).logits)
+
+
+def test_numbers_that_transformers_estimates_are_no_classes(tmp_path):
+    config = transformers.ResNetConfig(
+        embedding_size=4, hidden_sizes=[4], depths=[1], num_labels=2, problem_type="regression"
+    )
+    transformers.ResNetForImageClassification(config).save_pretrained(tmp_path)
+    transformers.ConvNextImageProcessor(size={"shortest_edge": 64}).save_pretrained(tmp_path)
+    assert "Write --score regression" in " ".join(models.remarks(models.load(f"hf:{tmp_path}")))
+
+
+def test_a_checkpoint_that_names_other_classes_than_it_has_names_none(tmp_path):
+    net = torchvision_models.get_model("squeezenet1_1", num_classes=3)
+    torch.save({"state_dict": net.state_dict(), "classes": ["cat", "dog"]}, tmp_path / "mine.pth")
+    classifier = models.load("torchvision:squeezenet1_1", checkpoint=tmp_path / "mine.pth")
+    assert classifier.labels == ("class 0", "class 1", "class 2")
+    assert "outputs without names" in models.remarks(classifier)[0]
+
+
+@pytest.mark.parametrize(
     ("file", "text", "message"),
     [
         ("names.json", '{"0": "cat", "2": "dog"}', "must hold names of classes"),

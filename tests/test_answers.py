@@ -35,7 +35,7 @@ def expected(aligned):
 def test_it_is_the_product_of_the_tokens_probabilities(measure, aligned, normalised):
     outputs = LOGITS if aligned else PADDED
     outputs = outputs.log_softmax(2) if normalised else outputs
-    score = Tokens(ANSWERS, measure)
+    score = Tokens(ANSWERS, measure, first=True if aligned else None)
     read = {
         "log-probability": lambda total, _: total,
         "probability": lambda total, _: math.exp(total),
@@ -44,6 +44,17 @@ def test_it_is_the_product_of_the_tokens_probabilities(measure, aligned, normali
     wanted = [read(total, length) for total, length in expected(aligned)]
     assert score(SimpleNamespace(logits=outputs), QUERY).tolist() == pytest.approx(wanted, rel=1e-4)
     assert from_json(as_json(score)) == score
+
+
+def test_an_answer_is_read_alike_in_a_batch_and_alone():
+    for first in (True, None, False):
+        outputs = LOGITS if first else PADDED
+        both = Tokens(ANSWERS, first=first)(outputs, QUERY)
+        for row, query in enumerate(QUERY.tolist()):
+            alone = Tokens(ANSWERS[query], first=first)(outputs[row : row + 1], torch.tensor([0]))
+            torch.testing.assert_close(both[row : row + 1], alone)
+    with pytest.raises(ValueError, match=r"3 places, which answers of 2, 3 tokens fit in two ways; write .*first=True"):
+        Tokens(ANSWERS)(LOGITS, QUERY)
 
 
 def test_one_answer_serves_all_queries():

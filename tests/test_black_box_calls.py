@@ -2,6 +2,8 @@
 
 import threading
 import warnings
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -250,17 +252,32 @@ def test_functions_without_a_name_are_told_apart_by_their_code(tmp_path):
         BlackBox(lambda inputs: [str(value) for value in inputs], cache=file)
 
 
+class Heads(NamedTuple):
+    """Two outputs, as some sessions return them."""
+
+    scores: np.ndarray
+    boxes: np.ndarray
+
+
 OUTPUTS = {
     "tensor": lambda inputs: network(torch.as_tensor(inputs)),
     "array": lambda inputs: network(torch.as_tensor(inputs)).numpy(),
     "lists": lambda inputs: network(torch.as_tensor(inputs)).tolist(),
     "dict": lambda inputs: {"scores": network(torch.as_tensor(inputs)).numpy(), "version": "1.2"},
     "tuple": lambda inputs: (network(torch.as_tensor(inputs)), torch.zeros(len(inputs))),
+    "tuple of arrays": lambda inputs: (network(torch.as_tensor(inputs)).numpy(), np.zeros((len(inputs), 3))),
+    "named tuple": lambda inputs: Heads(network(torch.as_tensor(inputs)).numpy(), np.zeros((len(inputs), 3))),
+    "nested": lambda inputs: {"heads": [{"scores": network(torch.as_tensor(inputs)).numpy()}]},
+    "json": lambda inputs: {"scores": network(torch.as_tensor(inputs)).tolist(), "size": [16, 16]},
     "items": lambda inputs: [{"scores": row[:1], "boxes": row} for row in network(torch.as_tensor(inputs))],
 }
 READ = {
     "dict": lambda outputs: outputs["scores"][:, 1],
     "tuple": lambda outputs: outputs[0][:, 1],
+    "tuple of arrays": lambda outputs: outputs[0][:, 1],
+    "named tuple": lambda outputs: outputs[0][:, 1],
+    "nested": lambda outputs: outputs["heads"][0]["scores"][:, 1],
+    "json": lambda outputs: outputs["scores"][:, 1],
     "items": lambda outputs: torch.stack([row["boxes"][1] for row in outputs]),
 }
 
@@ -268,8 +285,14 @@ READ = {
 @pytest.mark.parametrize("kept", ["memory", "file", "none"])
 @pytest.mark.parametrize("kind", OUTPUTS)
 def test_outputs_of_many_forms_are_split_and_joined(kind, kept, tmp_path):
+    if (kind, kept) == ("named tuple", "file"):
+        with pytest.raises(ValueError, match="in lists, tuples and dicts; the function returns a Heads"):
+            BlackBox(OUTPUTS[kind], cache=tmp_path / "answers")(pictures())
+        return
     cache = {"memory": True, "file": tmp_path / "answers", "none": False}[kept]
-    box = BlackBox(OUTPUTS[kind], takes="numpy" if kind == "array" else "tensor", batch=3, cache=cache)
+    box = BlackBox(
+        OUTPUTS[kind], takes="numpy" if kind == "array" else "tensor", batch=2 if "tuple" in kind else 3, cache=cache
+    )
     result = RISES(box, pictures(), READ.get(kind, Logit(1)))
     torch.testing.assert_close(result.map, RISES(network, pictures(), 1).map, rtol=1e-3, atol=1e-4)
     if kept == "file":
@@ -323,6 +346,26 @@ def test_further_arguments_belong_to_their_inputs():
     spent = box.spent
     RISES(model, pictures(), 1)
     assert (box.spent - spent).inputs == 0
+
+
+def test_answers_are_kept_by_the_names_and_the_places_of_further_arguments():
+    """Of equal values under other names, or split in another way, the answers are others."""
+
+    def function(inputs, first=0.0, second=0.0):
+        return inputs.sum((2, 3)) + float(first) + 100 * float(second)
+
+    box, inputs = BlackBox(function), pictures(1)
+    for arguments, named in (((1, 23), {}), ((12, 3), {}), ((), {"first": 1.0}), ((), {"second": 1.0})):
+        assert torch.equal(box(inputs, *arguments, **named), function(inputs, *arguments, **named))
+
+
+def test_a_dataclass_is_refused_with_what_to_return():
+    @dataclass
+    class Found:
+        logits: torch.Tensor
+
+    with pytest.raises(CallFailedError, match=r"e\.g\. outputs\.logits"):
+        BlackBox(lambda inputs: Found(network(inputs)))(pictures())
 
 
 def test_methods_that_need_gradients_say_so():

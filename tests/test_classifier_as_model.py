@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import nn
 
 import sfumato
+from sfumato.data.pictures import read
 from sfumato.models import Classifier, Preparation
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -38,6 +39,32 @@ def test_a_picture_and_a_name_are_what_inputs_and_an_index_are(classifier, tmp_p
     for pictures in (PICTURE, tmp_path / "p.png", str(tmp_path / "p.png"), PIXELS, [PICTURE], inputs):
         for target in ("dog", 1, [1], sfumato.Logit(1)):
             assert torch.equal(METHOD(classifier, pictures, target).masks, expected.masks)
+
+
+def turned(path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    PICTURE.save(path, exif=exif)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        turned,
+        lambda path: Image.fromarray(np.dstack([PIXELS, PIXELS[..., 0]])).save(path),
+        lambda path: Image.fromarray(257 * PIXELS[..., 0].astype(np.uint16)).save(path),
+        lambda path: PICTURE.convert("P").save(path, transparency=3),
+        lambda path: PICTURE.convert("LA").save(path),
+    ],
+    ids=["EXIF", "transparent", "16 bits", "palette", "grey"],
+)
+def test_an_open_picture_is_what_its_file_is(classifier, tmp_path, write):
+    write(tmp_path / "p.png")
+    inputs = classifier.inputs_of(tmp_path / "p.png")
+    with Image.open(tmp_path / "p.png") as picture:
+        assert torch.equal(classifier.inputs_of(picture), inputs)
+        assert torch.equal(classifier.prepare(picture)[None], inputs)
+    assert torch.equal(classifier.prepare(read(tmp_path / "p.png"))[None], inputs)
 
 
 def test_several_pictures_have_a_class_each(classifier):

@@ -393,8 +393,8 @@ def test_a_layers_name_under_wrappers_is_offered():
         sfumato.layers.capture.find_layer(net, "module.2")
 
 
-def test_contrastive_excitation_says_why_a_layer_above_the_contrast_does_not_do():
-    """As in SqueezeNet, whose last layer with weights makes the maps of the classes."""
+def test_contrastive_excitation_looks_below_the_last_weights():
+    """As in SqueezeNet, whose last layer with weights makes the maps of the classes: above it nothing can be contrasted."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = nn.Sequential(
@@ -404,5 +404,22 @@ def test_contrastive_excitation_says_why_a_layer_above_the_contrast_does_not_do(
     with pytest.raises(
         ValueError, match="does not lie below the place where the class and its dual are subtracted, .* name an"
     ):
-        sfumato.ContrastiveExcitationBackprop()(net, inputs, 1)
-    assert sfumato.ContrastiveExcitationBackprop(layer="1")(net, inputs, 1).map.sum() > 0
+        sfumato.ContrastiveExcitationBackprop(layer="3")(net, inputs, 1)
+    result = sfumato.ContrastiveExcitationBackprop()(net, inputs, 1)
+    assert result.layer == "1"
+    assert torch.equal(result.map, sfumato.ContrastiveExcitationBackprop(layer="1")(net, inputs, 1).map)
+    assert result.map.sum() > 0
+    assert sfumato.ExcitationBackprop()(net, inputs, 1).layer == "3"
+
+
+def test_a_classifier_whose_last_weights_make_maps_has_a_layer_for_contrastive_excitation(tmp_path):
+    vision = pytest.importorskip("torchvision").models
+    torch.save(vision.get_model("squeezenet1_1", num_classes=3).state_dict(), tmp_path / "mine.pth")
+    classifier = sfumato.models.load("torchvision:squeezenet1_1", tmp_path / "mine.pth")
+    assert classifier.layers["GradCAM"] == "classifier.2"
+    layer = classifier.layers["ContrastiveExcitationBackprop"]
+    inputs = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    result = sfumato.ContrastiveExcitationBackprop()(classifier, inputs, 1)
+    assert result.layer == layer
+    features = sfumato.ContrastiveExcitationBackprop(layer="features")(classifier.net, inputs, 1)
+    torch.testing.assert_close(result.map, features.map)

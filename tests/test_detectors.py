@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,12 +17,15 @@ from typer.testing import CliRunner
 import sfumato
 from sfumato import cli, models
 from sfumato.layers.default import traced
-from sfumato.models import Detector
+from sfumato.models import Detector, Preparation
 from sfumato.models.questions import detected
 
 BENCH = Path(__file__).parents[1] / "bench"
 
 PICTURE = Image.effect_noise((90, 70), 80).convert("RGB")
+
+
+CALM = {"rpn.head.bbox_pred.weight": 1e-3, "predictor.bbox_pred.weight": 1e-4, "predictor.cls_score.weight": 1e-3}
 
 
 @pytest.fixture
@@ -33,9 +37,11 @@ def checkpoint(tmp_path):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             net = vision.get_model(name, weights=None, weights_backbone=None, **settings)
-            for weight in net.parameters():
+            for part, weight in net.named_parameters():
                 if weight.ndim > 1:
                     nn.init.kaiming_normal_(weight)  # with torchvision's own, a new detector hardly looks at its input
+                # With random ones, Faster R-CNN moves boxes far out of the picture, and is sure of everything.
+                weight.data *= next((factor for end, factor in CALM.items() if part.endswith(end)), 1)
         torch.save(net.state_dict(), tmp_path / "mine.pth")
         return tmp_path / "mine.pth"
 
@@ -44,9 +50,10 @@ def checkpoint(tmp_path):
 
 @pytest.mark.usefixtures("torchvision_nms")
 @pytest.mark.parametrize(
-    ("name", "classes"), [("ssdlite320_mobilenet_v3_large", 4), ("fasterrcnn_mobilenet_v3_large_320_fpn", 3)]
+    ("name", "classes", "width"),
+    [("ssdlite320_mobilenet_v3_large", 4, 320), ("fasterrcnn_mobilenet_v3_large_320_fpn", 3, 411)],
 )
-def test_a_detector_of_torchvision_with_other_classes(checkpoint, name, classes):
+def test_a_detector_of_torchvision_with_other_classes(checkpoint, name, classes, width):
     """They have several outputs for a class: for each anchor, and for each side of a box."""
     names = ["cat", "dog", "cow"][: classes - 1]  # the background needs no name
     detector = models.load(f"torchvision:{name}", checkpoint(name, num_classes=classes), names)
@@ -54,7 +61,7 @@ def test_a_detector_of_torchvision_with_other_classes(checkpoint, name, classes)
     assert detector.labels == ("background", *names)
     assert detector.preparation.shape == (3, 320, 320)
     inputs = detector.inputs_of(PICTURE)
-    assert inputs.shape == (1, 3, 320, 411)
+    assert inputs.shape == (1, 3, 320, width)
     found = detector.found(inputs)[0]
     assert found, "the threshold is low"
     score = detector.surest(inputs, found[0].target)
@@ -62,6 +69,25 @@ def test_a_detector_of_torchvision_with_other_classes(checkpoint, name, classes)
     assert [one.sureness for one in found] == sorted((one.sureness for one in found), reverse=True)
     outputs = detector.net(inputs)
     assert score(outputs, torch.tensor([0])).item() >= found[0].sureness - 1e-6  # it finds itself
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("torchvision_nms")
+@pytest.mark.parametrize("name", ["ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn"])
+@pytest.mark.parametrize("size", [(90, 70), (333, 500), (1200, 200)])
+def test_torchvisions_boxes_are_those_of_the_picture_itself(checkpoint, name, size):
+    """The library is given the whole picture, in [0, 1], which the network resizes: to a fixed size, or a long one."""
+    picture = Image.effect_noise(size, 80).convert("RGB")
+    detector = models.load(f"torchvision:{name}", checkpoint(name, num_classes=3))
+    with torch.no_grad():
+        (expected,) = detector.net([torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255])
+    scores, boxes = expected["scores"], expected["boxes"]
+    found = detected(detector, size, detector.inputs_of(picture))
+    assert found
+    for one, box in found[:5]:
+        nearest = int((boxes - torch.tensor(box)).abs().amax(1).argmin())
+        assert box == pytest.approx(boxes[nearest].tolist(), rel=1e-3, abs=0.05)
+        assert one.sureness == pytest.approx(float(scores[nearest]), rel=1e-3)
 
 
 @pytest.mark.slow
@@ -86,14 +112,6 @@ def test_a_box_of_faster_r_cnn_is_explained(checkpoint):
     detector = models.load(f"torchvision:{name}", checkpoint(name, num_classes=3))
     few = {"training": 20, "testing": 20}
     detector.net.rpn._pre_nms_top_n, detector.net.rpn._post_nms_top_n = few, few
-    head = detector.net.roi_heads.box_predictor
-    with torch.no_grad():  # with random ones, boxes are moved far out of the picture, and it is sure of everything
-        for weight, factor in (
-            (detector.net.rpn.head.bbox_pred.weight, 1e-3),
-            (head.bbox_pred.weight, 1e-4),
-            (head.cls_score.weight, 1e-3),
-        ):
-            weight.mul_(factor)
     inputs = detector.inputs_of(PICTURE)
     asked = detector.surest(inputs)
     result = sfumato.Gradient()(detector, inputs, asked)
@@ -229,6 +247,29 @@ def test_detr_is_as_sure_of_boxes_as_its_library_says(detr, size):
         assert one.sureness == pytest.approx(float(expected["scores"][place]), rel=1e-4)
         assert box == pytest.approx(expected["boxes"][place].tolist(), rel=1e-3, abs=1e-2)
         assert one.target == int(expected["labels"][place])
+
+
+def test_a_box_of_a_detector_without_a_class_for_nothing_may_be_of_several():
+    """As many pairs of a box and a class as there are boxes, by their own probabilities, as of RT-DETR in its library."""
+    logits = torch.tensor([[[2.0, 1.5], [-3.0, -2.0]]])
+    boxes = torch.tensor([[[0.5, 0.5, 0.5, 0.5], [0.25, 0.25, 0.5, 0.5]]])
+
+    class Fixed(nn.Module):
+        def forward(self, inputs):
+            return {"logits": logits.expand(len(inputs), -1, -1), "pred_boxes": boxes.expand(len(inputs), -1, -1)}
+
+    for link, expected in (("sigmoid", [(0, 2.0), (1, 1.5)]), ("softmax", None)):
+        detector = Detector("fixed", Fixed(), Preparation(size=20, resize=20), ("cat", "dog"), link=link)
+        found = detector.found(torch.zeros(1, 3, 20, 20))[0]
+        if expected:
+            assert [(one.target, round(torch.logit(torch.tensor(one.sureness)).item(), 3)) for one in found] == expected
+            assert [one.box for one in found] == [(5.0, 5.0, 15.0, 15.0)] * 2
+            assert detector.surest(torch.zeros(1, 3, 20, 20), "dog").box == ((5.0, 5.0, 15.0, 15.0),)
+        else:
+            assert sorted({one.box for one in found}) == [
+                (0.0, 0.0, 10.0, 10.0),
+                (5.0, 5.0, 15.0, 15.0),
+            ]  # one class each
 
 
 def test_a_detector_whose_pictures_are_padded_is_refused(detr):

@@ -23,6 +23,8 @@ CLUSTER = DOCS / "howto/cluster.md"
 """Its own takes half a minute to start."""
 DETECTION = DOCS / "howto/detection.md"
 """Runs a detector of torchvision."""
+CLIPS = DOCS / "howto/clips.md"
+"""Runs a network of torchvision."""
 LONG = [
     DOCS / f"{page}.md"
     for page in (
@@ -79,6 +81,8 @@ def test_the_method_on_one_screen_finds_the_masks_of_the_library():
 def test_code_blocks_run_in_order_and_write_what_they_name(page, request):
     if page == DETECTION:
         request.getfixturevalue("torchvision_nms")
+    if page == CLIPS:
+        pytest.importorskip("torchvision")
     text = page.read_text(encoding="utf-8")
     run_all_blocks(re.sub(r"(steps|samples)=\d+", r"\1=2", text))
     for name in WRITTEN.findall("".join(BLOCK.findall(text))):
@@ -93,6 +97,8 @@ def test_code_blocks_run_as_written(page, request):
         request.getfixturevalue("surroundings")
     if page == DETECTION:
         request.getfixturevalue("torchvision_nms")
+    if page == CLIPS:
+        pytest.importorskip("torchvision")
     run_all_blocks(page.read_text(encoding="utf-8"))
 
 

@@ -69,6 +69,15 @@ def test_grey_pictures_and_half_precision(written):
     torch.testing.assert_close(half.net(pictures()), expected(pictures()), rtol=1e-2, atol=1e-2)
 
 
+def test_of_several_outputs_the_logits_are_explained_or_the_first_and_it_is_said(written):
+    classifier = models.load(f"onnx:{written(means=True)}")
+    torch.testing.assert_close(classifier.net(pictures()), expected(pictures()), rtol=1e-4, atol=1e-5)
+    assert "of which 'logits' is explained, and 'means' not" in " ".join(models.remarks(classifier))
+    other = models.load(f"onnx:{written(means=True, sigmoid=True)}")
+    torch.testing.assert_close(other.net(pictures()), pictures().mean((2, 3)), rtol=1e-4, atol=1e-5)
+    assert "of which 'means' is explained, and 'shares' not" in " ".join(models.remarks(other))
+
+
 def test_probabilities_become_logits(written):
     classifier = models.load(f"onnx:{written(softmax=True)}")
     outputs = classifier.net(pictures())

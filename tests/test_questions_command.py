@@ -211,7 +211,7 @@ def test_resume_knows_the_question(tmp_path):
         ("squares", ["--target", "blue"], "no class is called 'blue'"),
         ("squares", ["--target", "background"], "squares finds no background; it finds red, green; name another class"),
         ("embedder", [], "gives embeddings; write --score similarity --to PICTURE"),
-        ("means", ["--score", "tokens"], "write sfumato.Tokens(answer) in Python"),
+        ("means", ["--score", "tokens"], "targets = sfumato.Tokens(answer)"),
         ("means", ["--score", "entropi"], "got 'entropi'. Write --score entropy"),
         ("means", ["--score", "entropy", "--target", "1"], "leave out --target 1"),
         ("means", ["--score", "entropy", "--certificate"], "--certificate tests the answer of a class"),

@@ -138,6 +138,12 @@ def test_torchscript(method, how):
     same(method, scripted(Plain().eval(), how), Plain().eval(), pictures())
 
 
+@pytest.mark.parametrize("how", ["script", "frozen"])
+def test_a_layer_of_torchscript_is_refused_in_words(how):
+    with pytest.raises(ValueError, match=r"no layer can be watched|has no layer|did not call its layer"):
+        GradCAM(layer="first")(scripted(Plain().eval(), how), pictures(), 1)
+
+
 def test_torchscript_for_inference_has_no_gradients():
     net = scripted(Plain().eval(), "optimised")
     same(RISE(samples=40, cells=4), net, Plain().eval(), pictures())

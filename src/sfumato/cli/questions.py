@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from sfumato.models.questions import Corners, Question
 
 IN_PYTHON = {
-    "tokens": "an answer needs the numbers of its tokens: write sfumato.Tokens(answer) in Python, see docs/howto/answers.md",
+    "tokens": (
+        "a command gives a model pictures alone, and an answer needs its prompt and its tokens too. Write in Python: "
+        "model = lambda pixels: net(pixel_values=pixels, input_ids=ids.expand(len(pixels), -1)); "
+        "targets = sfumato.Tokens(answer); result = method(model, prompt.pixel_values, targets). See docs/howto/answers.md"
+    ),
     "contrastive": "a class against another one is asked in Python, by sfumato.Contrastive(281, against=285)",
     "output": "a function of the outputs is given in Python, by sfumato.Output(function)",
 }

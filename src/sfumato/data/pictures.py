@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from sfumato.data.formats import HEAD, HEIC, INSTALL, missing, no_picture, open_more, reads_heic
@@ -83,6 +83,17 @@ def read(path: AnyPath) -> Image.Image:
     if not path.is_file():  # a pipe or device would block
         raise _unreadable(path, "it is a folder" if path.is_dir() else "it is not a regular file", "a picture file")
     return _upright_rgb(path, path)
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """A picture that is open already, as `read` gives that of a file: in mode RGB, upright, on white where it is transparent.
+
+    Raises `ValueError` for values of more than 8 bits that are negative, or no numbers.
+    """
+    turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    if picture.mode == "RGB" and not turned and not picture.has_transparency_data:
+        return picture
+    return _rgb(ImageOps.exif_transpose(picture))
 
 
 def decode(content: bytes, name: str, formats: tuple[str, ...] | None = None, most: int | None = None) -> Image.Image:

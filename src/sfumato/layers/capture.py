@@ -63,6 +63,10 @@ def find_layer(model: Model, layer: str) -> nn.Module:
             f"the model has no layer {layer!r}. Did you mean {' or '.join(map(repr, nearest)) or 'none: it has no layers'}? "
             "All: [name for name, _ in model.named_modules()], or sfumato layers MODEL"
         )
+    if isinstance(modules[layer], torch.jit.ScriptModule):
+        raise ValueError(
+            f"the layer {layer!r} is compiled by torch.jit, inside which no layer can be watched; give the model from before"
+        )
     return modules[layer]
 
 

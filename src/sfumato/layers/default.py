@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -18,8 +18,10 @@ from sfumato.model.subject import Subject
 from sfumato.scores import is_of_class, logits_of
 
 
-def default_layer(subject: Subject) -> str:
+def default_layer(subject: Subject, below: bool = False) -> str:
     """The name of the last module of a subject's network with places that the outputs depend on; empty if there is none.
+
+    With `below`, it is the last one that lies below the last weights too, for methods that pass back through these.
 
     It is the same for all inputs of one shape. For classes it is one on which any class depends. For other scores, which may
     read only a part of the outputs, it is one on which the score of the first query depends. A compiled network, and a model
@@ -33,11 +35,22 @@ def default_layer(subject: Subject) -> str:
         try:
             query = subject.query[:1]
             score = None if is_of_class(subject.score) else lambda outputs: subject.score(outputs, query)
-            _, layer = traced(net, example, lambda rows: subject.outputs(rows, query), score)
+            found = traced(net, example, lambda rows: subject.outputs(rows, query), score)
         except Exception as error:
             explain_failure(subject.inputs, error)
             raise
-    return layer or ""
+    return (found.below if below else found.layer) or ""
+
+
+class Traced(NamedTuple):
+    """What a run of a network shows."""
+
+    outputs: Any
+    """Its outputs for one input."""
+    layer: str | None
+    """The last module with places that the outputs depend on, if there is one."""
+    below: str | None
+    """The last of those that also lie below the last weights."""
 
 
 def traced(
@@ -45,14 +58,15 @@ def traced(
     example: Float[Tensor, "1 C *S"],
     run: Callable[[Tensor], Any] | None = None,
     score: Callable[[Any], Tensor] | None = None,
-) -> tuple[Any, str | None]:
-    """The network's outputs for one input, and the name of the last module with places that the outputs depend on.
+) -> Traced:
+    """The network's outputs for one input, and the names of the last modules with places that the outputs depend on.
 
     A container comes after its parts: the name is that of a block, not of the last activation in it. Of a transformer's modules
     only blocks and normalisations count. After the last attention, a class token is all that a network may read: then it is the
     normalisation before that attention. Where the outputs are maps themselves, as in segmentation, it is the last one below
     the weights that make them; of a detector, the last one on which both its boxes and their scores depend. `None` if no module
-    has places. It takes three forward passes and a backward pass.
+    has places. It takes three forward passes and a backward pass; one of each more where the last one lies above the last
+    weights, as in a network whose classifier is a convolution.
 
     `run` computes the network's outputs for an input, if it needs more than the input. `score` is of these outputs what is to
     depend on the layer, by default all. Effects are those on noise, so that the
@@ -60,15 +74,20 @@ def traced(
     """
     run = run or net
     outputs, seen = modules_seen(net, example, run)
+    seen_below = _below_the_last_weights(net, seen)
     if _are_maps(outputs):
-        seen = _below_the_last_weights(net, seen)
-    candidates = list(_with_places(net, seen, tuple(example.shape[2:])))
+        seen = seen_below
     if _are_boxes(outputs):  # a head that makes only boxes, or only their scores, has no places of what was seen
         score = None
-    chosen = score and _last_of_effect(net, example, run, candidates, score)
-    return outputs, chosen or _last_of_effect(net, example, run, candidates) or next(
-        (name for name, _ in candidates), None
-    )
+
+    def last(among: list["Seen"]) -> str | None:
+        candidates = list(_with_places(net, among, tuple(example.shape[2:])))
+        chosen = score and _last_of_effect(net, example, run, candidates, score)
+        return chosen or _last_of_effect(net, example, run, candidates) or next((name for name, _ in candidates), None)
+
+    layer = last(seen)
+    is_below = layer is None or any(name == layer for name, _, _ in seen_below)
+    return Traced(outputs, layer, layer if is_below else last(seen_below))
 
 
 def _are_maps(outputs: Any) -> bool:

@@ -69,6 +69,7 @@ class ContrastiveExcitationBackprop(LayerMethod, _WithContrastLayer):
     """
 
     needs_layer: ClassVar[bool | None] = True
+    below_weights: ClassVar[bool] = True
     rules: ClassVar[str | None] = "excitation"
 
     def __post_init__(self) -> None:

@@ -58,6 +58,8 @@ class Method(ABC):
     needs_layer: ClassVar[bool | None] = False
     """True: it looks into a layer, by default the last one with places that the outputs depend on. None: a layer may be
     named; the default is the input. False: the method uses no layer."""
+    below_weights: ClassVar[bool] = False
+    """Whether its default layer must lie below the last weights of the network."""
     smoothed: ClassVar[str] = "a fraction of the input's shortest side"
     """The unit of `smooth`, for its error message."""
 
@@ -133,7 +135,7 @@ class Method(ABC):
         named = getattr(self, "layer", "")
         if named or self.needs_layer is not True:
             return self
-        if layer := default_layer(subject):
+        if layer := default_layer(subject, self.below_weights):
             return replace(self, layer=layer)  # type: ignore[type-var]
         name = type(self).__name__
         raise ValueError(

@@ -3,14 +3,14 @@
 import os
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +32,27 @@ class Rows:
             outputs = outputs[None] if outputs.ndim == 0 else outputs
         if isinstance(outputs, list) and len(outputs) == count:
             return [cls(item, True) for item in outputs]
+        if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(outputs)):  # e.g. a dict of a service's JSON
+
+            def has_rows(value: Any) -> bool:
+                rows = isinstance(value, list) and len(value) == count and all(isinstance(row, list) for row in value)
+                return rows and _is_numbers(value)
+
+            outputs = tree_map(
+                lambda value: torch.tensor(value, dtype=torch.float32, device="cpu") if has_rows(value) else value,
+                outputs,
+                is_leaf=has_rows,
+            )
         leaves, form = tree_flatten(outputs)
         if not any(isinstance(leaf, Tensor) for leaf in leaves) or any(
             isinstance(leaf, Tensor) and (not leaf.ndim or len(leaf) != count) for leaf in leaves
         ):
             shapes = [tuple(leaf.shape) if isinstance(leaf, Tensor) else type(leaf).__name__ for leaf in leaves]
             hint = "; write outputs[None] for the answer to a single input" if count == 1 else ""
+            if is_dataclass(outputs):
+                hint = (
+                    f"; return the part of it that counts, e.g. outputs.{fields(outputs)[0].name}, or several in a dict"
+                )
             raise ValueError(
                 f"the function must return one row for each of {count} inputs, as tensors, arrays or a list; got "
                 f"{type(outputs).__name__} of {', '.join(map(str, shapes)) or 'nothing'}{hint}"
@@ -54,8 +69,8 @@ class Rows:
         form = flat[0][1]
         if any(row.of_items for row in rows) or any(other != form for _, other in flat):
             raise ValueError(
-                "the function returns outputs of different forms for different inputs; return a tensor, or a list with an item "
-                "for each input"
+                "the function returns outputs of different forms for different inputs; return a tensor, a list with an item "
+                "for each input, or several outputs in a tuple"
             )
         leaves = [
             torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0]
@@ -144,7 +159,7 @@ def _plain(value: Any) -> Any:
         return value.detach().cpu().clone()  # a row is a view of its batch, of which a file would hold the whole
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    kinds = sorted({type(leaf).__name__ for leaf in tree_leaves(value)})
     raise ValueError(
-        f"a file of answers holds tensors, numbers and text, also in lists and dicts; the function returns {', '.join(kinds)}"
+        "a file of answers holds tensors, numbers and text, also in lists, tuples and dicts; the function returns a "
+        f"{type(value).__name__}"
     )

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Shaped
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 from sfumato.attribution import Attribution
 from sfumato.model.answers import Answers, Rows
@@ -184,7 +184,7 @@ class BlackBox:
         return Rows.joined([rows[key] for key in keys])
 
     def _with_arguments(self, inputs: Shaped[Tensor, "N C *S"], arguments: Any, named: Any) -> Any:
-        key = _digest(inputs, *tree_leaves((arguments, named)))
+        key = _digest(inputs, *_marked_leaves((arguments, named)))
         if (known := self.answers.get(key)) is not None:
             self.spent += Spent(repeated=len(inputs))
             return known.value
@@ -313,6 +313,16 @@ def _parts_of(code: CodeType) -> Iterator[Any]:
             yield (
                 sorted(map(repr, value)) if isinstance(value, frozenset) else value
             )  # whose order differs between processes
+
+
+def _marked_leaves(arguments: Any) -> Iterator[Any]:
+    """What arguments hold, after how they are nested and named; before each that is no tensor, the length of its text."""
+    leaves, form = tree_flatten(arguments)
+    yield repr(form)
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor):
+            yield str(len(repr(leaf)))
+        yield leaf
 
 
 def _digest(*values: Any) -> bytes:

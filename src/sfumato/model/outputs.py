@@ -6,23 +6,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 
 def as_tensors(outputs: Any, device: torch.device) -> Any:
-    """The outputs on the device. Numpy arrays, also those in a list, tuple or dict, become tensors."""
+    """The outputs on the device. Numpy arrays, also those in lists, tuples and mappings, become tensors.
+
+    >>> as_tensors((np.zeros(2), {"scores": np.ones(1)}), torch.device("cpu"))
+    (tensor([0., 0.]), {'scores': tensor([1.])})
+    """
     if isinstance(outputs, Tensor):
         return outputs.to(device)  # a model may be spread over several devices
-    if isinstance(outputs, np.ndarray):
-        array = torch.from_numpy(np.array(outputs))  # a copy, as a session's own may be read-only or change
-        return array.to(device, torch.float32 if array.is_floating_point() else array.dtype)
-    if isinstance(outputs, Mapping) and any(isinstance(item, np.ndarray) for item in outputs.values()):
-        return {key: as_tensors(item, device) for key, item in outputs.items()}
-    if isinstance(outputs, list | tuple) and any(isinstance(item, np.ndarray) for item in outputs):
-        return [as_tensors(item, device) for item in outputs]
+    if any(isinstance(leaf, np.ndarray) for leaf in tree_leaves(outputs)):
+        return tree_map(lambda leaf: _as_tensor(leaf, device) if isinstance(leaf, np.ndarray) else leaf, outputs)
     return outputs
+
+
+def _as_tensor(values: Any, device: torch.device) -> Shaped[Tensor, "..."]:
+    array = torch.from_numpy(np.array(values))  # a copy, as a session's own may be read-only or change
+    return array.to(device, torch.float32 if array.is_floating_point() else array.dtype)
 
 
 def are_probabilities(outputs: Any) -> bool:

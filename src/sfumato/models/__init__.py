@@ -121,7 +121,16 @@ def remarks(classifier: Classifier, link: str = AUTO) -> list[str]:
             f"The outputs of {classifier.name} went through a {function} already, so that the percentages of its classes are "
             f"wrong. Leave the {function} out of the network{remedy}"
         )
+    if isinstance(classifier.net, onnx.OnnxNetwork) and (others := classifier.net.others):
+        found.append(
+            f"{classifier.name} has several outputs, of which {classifier.net.output!r} is explained, and "
+            f"{', '.join(map(repr, others))} not"
+        )
     config = getattr(getattr(classifier.net, "model", None), "config", None)  # of transformers
+    if getattr(config, "problem_type", None) == "regression":
+        found.append(
+            f"The outputs of {classifier.name} estimate numbers, and the percentages mean nothing. Write --score regression"
+        )
     if link != SIGMOID and getattr(config, "problem_type", None) == "multi_label_classification":
         found.append(
             f"{classifier.name} was trained for several labels at once, each with a probability of its own, and the "

@@ -7,19 +7,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sfumato.data import labels as class_labels
 from sfumato.layers.default import traced
 from sfumato.model.outputs import are_probabilities, through_sigmoid
 from sfumato.models.checkpoint import EMBEDDING
+from sfumato.models.class_names import filled
 from sfumato.models.classifier import Classifier, OtherPreparation, Preparation
 from sfumato.models.transforms import TransformPreparation
 from sfumato.scores import SIGMOID, SOFTMAX, class_scores, logits_of
 
+BELOW = "ContrastiveExcitationBackprop"
+"""The method whose default layer lies below the last weights."""
 LAYER_METHODS = (
     "GradCAM",
     "LinearApproximation",
     "ExcitationBackprop",
-    "ContrastiveExcitationBackprop",
+    BELOW,
     "ExtremalChannels",
 )
 
@@ -39,7 +41,7 @@ def describe(
     net = net.eval()
     example = torch.zeros(1, *preparation.shape, dtype=torch.float32, device="cpu")
     try:
-        outputs, layer = traced(net, example)
+        outputs, layer, below = traced(net, example)
     except Exception as error:
         if isinstance(error, TypeError) and "required positional argument" in str(error):
             raise ValueError(
@@ -66,8 +68,8 @@ def describe(
         name=name,
         net=net,
         preparation=preparation,
-        labels=labels or class_labels.default_labels(logits.shape[1]),
-        layers=dict.fromkeys(LAYER_METHODS, layer) if layer else {},
+        labels=filled(labels, logits.shape[1]),
+        layers=(dict.fromkeys(LAYER_METHODS, layer) | ({BELOW: below} if below else {})) if layer else {},
         layer=layer or "",
     )
 
@@ -128,7 +130,7 @@ def check_has_classes(classifier: Classifier) -> None:
 
 def last_spatial(net: nn.Module, preparation: Preparation | TransformPreparation | OtherPreparation) -> str | None:
     """The name of the last module whose output has space, as `describe` finds it; `None` if there is none."""
-    return traced(net, torch.zeros(1, *preparation.shape, dtype=torch.float32, device=_device(net)))[1]
+    return traced(net, torch.zeros(1, *preparation.shape, dtype=torch.float32, device=_device(net))).layer
 
 
 def _device(net: nn.Module) -> torch.device:

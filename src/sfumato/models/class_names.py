@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from sfumato.data.labels import default_labels
 
 HOLDERS = ("labels", "classes", "class_names", "names", "id2label", "idx_to_class", "class_to_idx", "label2id")
 """The keys under which checkpoints have class names."""
@@ -15,9 +18,9 @@ def read_class_names(
 ) -> tuple[str, ...]:
     """The `count` class names of a list, or of a file: text with one name in each line, or JSON.
 
-    JSON is a list, or says for each index its name, {"0": "cat"}, or for each name its index, {"cat": 0}. With `background`,
-    the first of the classes, which is none, need not be named. Raises `ValueError` if it cannot be read, or has another number
-    of names.
+    JSON is a list, or says for each index its name, {"0": "cat"}, or for each name its index, {"cat": 0}. Lines of text may
+    begin with their indices, as in `0 cat`, and then have any order. With `background`, the first of the classes, which is
+    none, need not be named. Raises `ValueError` if it cannot be read, or has another number of names.
     """
     names = class_names(labels)
     origin = f"the file {str(labels)!r}" if isinstance(labels, str | os.PathLike) else "labels"
@@ -54,6 +57,21 @@ def names_beside(content: Any) -> tuple[str, ...] | None:
     return None
 
 
+def filled(names: Mapping[int, str] | Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """The names of `count` classes as a model or a checkpoint holds them: all default names if it names others, or none.
+
+    A class that a mapping leaves out gets its default name.
+
+    >>> filled({2: "cow", 0: "cat"}, 3), filled({1: "cat", 2: "dog"}, 2), filled(["cat"], 2)
+    (('cat', 'class 1', 'cow'), ('class 0', 'class 1'), ('class 0', 'class 1'))
+    """
+    default = tuple(f"class {index}" for index in range(count)) if names else default_labels(count)
+    if isinstance(names, Mapping):
+        fits = bool(names) and set(names) <= set(range(count))
+        return tuple(names.get(index, default[index]) for index in range(count)) if fits else default
+    return tuple(names) if names and len(names) == count else default
+
+
 def _read(path: Path) -> tuple[str, ...] | None:
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -61,7 +79,22 @@ def _read(path: Path) -> tuple[str, ...] | None:
             return _in_order(json.loads(text))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"cannot read the class names in {str(path)!r} ({error}); expected text or JSON") from error
-    return _in_order([line.strip() for line in text.strip().splitlines()])
+    return _numbered(text) or _in_order([line.strip() for line in text.strip().splitlines()])
+
+
+NUMBERED = re.compile(r"""[{\s]*(\d+)\s*[:,;\s]\s*(["']?)(.+?)\2[,}\s]*""")
+"""A line with an index and a name, as `3 cat`, `3: 'cat',` or `3,cat`."""
+
+
+def _numbered(text: str) -> tuple[str, ...] | None:
+    """The names of lines that each begin with their index, in whatever order; `None` if the numbers are no indices from 0 up.
+
+    >>> _numbered("1 dog\\n0 cat, house cat"), _numbered("7 up\\n3 musketeers")
+    (('cat, house cat', 'dog'), None)
+    """
+    found = [NUMBERED.fullmatch(line) for line in text.strip().splitlines()]
+    lines = [one for one in found if one is not None]
+    return _by_index({int(one[1]): one[3] for one in lines}) if len(lines) == len(found) else None
 
 
 def _in_order(names: Any) -> tuple[str, ...] | None:
@@ -69,20 +102,35 @@ def _in_order(names: Any) -> tuple[str, ...] | None:
 
     >>> _in_order({"dog": 1, "cat": 0}), _in_order({"0": ["n02123045", "tabby"]}), _in_order({2: "bird"})
     (('cat', 'dog'), ('tabby',), None)
+    >>> _in_order({"0": "7", "1": "3"}), _in_order({"7": 0, "3": 1})  # digits may be names
+    (('7', '3'), ('7', '3'))
     """
     if isinstance(names, Mapping):
-        if all(_is_index(value) for value in names.values()):
-            names = {value: key for key, value in names.items()}
-        if not all(_is_index(key) for key in names):
-            return None
-        by_index = {int(key): value for key, value in names.items()}
-        if sorted(by_index) != list(range(len(by_index))):
-            return None
-        names = [by_index[index] for index in range(len(by_index))]
+        return next(
+            (ordered for ordered in map(_by_index, (names, _turned(names))) if ordered is not None),
+            None,
+        )
     if not isinstance(names, list | tuple) or not names:
         return None
     last = [name[-1] if isinstance(name, list | tuple) and name else name for name in names]  # after a WordNet number
     return tuple(last) if all(isinstance(name, str) and name for name in last) else None
+
+
+def _turned(names: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A mapping from names to indices, as one from indices to names; empty if its values are no indices."""
+    if not all(_is_index(value) for value in names.values()):
+        return {}
+    return {value: key for key, value in names.items()}
+
+
+def _by_index(names: Mapping[Any, Any]) -> tuple[str, ...] | None:
+    """The names of a mapping from all indices from 0 up to names; `None` if it is none."""
+    if not names or not all(_is_index(key) for key in names):
+        return None
+    by_index = {int(key): value for key, value in names.items()}
+    if len(by_index) != len(names) or sorted(by_index) != list(range(len(by_index))):
+        return None
+    return _in_order([by_index[index] for index in range(len(by_index))])
 
 
 def _is_index(value: Any) -> bool:

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from sfumato.data.clips import read_clip
 from sfumato.data.labels import find
-from sfumato.data.pictures import read
+from sfumato.data.pictures import read, upright
 from sfumato.models.transforms import MOST_PIXELS, TransformPreparation, too_long
 from sfumato.scores import class_scores
 from sfumato.space.normalisation import IMAGENET_MEAN, IMAGENET_STD, Normalisation
@@ -171,8 +171,12 @@ class Classifier:
 
     def prepare(self, picture: Any) -> Float[Tensor, "..."]:
         """The network's input `(C, *S)` for a PIL picture; for a network of clips, for a clip as `sfumato.data.clips.read_clip`
-        reads it. Stack several to make a batch."""
-        return self.preparation(picture)
+        reads it. Stack several to make a batch.
+
+        A picture is read as from a file: turned upright by its EXIF orientation, on white where it is transparent, and with 8
+        bits a channel.
+        """
+        return self.preparation(upright(picture) if isinstance(picture, Image.Image) else picture)
 
     def restore(self, inputs: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The pictures of inputs `(*N, C, *S)`: RGB in [0, 1], `(*N, 3, *S)`."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sfumato.data.labels import find, synonyms
 from sfumato.models.classifier import Classifier
-from sfumato.scores import Box, Detections, DetrDetections, TorchvisionDetections
+from sfumato.scores import SIGMOID, Box, Detections, DetrDetections, TorchvisionDetections
 from sfumato.settings import is_whole
 
 LEAST = 1.0
@@ -60,7 +60,7 @@ class Detector(Classifier):
 
     def found(self, inputs: Float[Tensor, "B C H W"]) -> list[list[Detected]]:
         """The boxes that the network finds in each input, each with its class, the surest first."""
-        return [_sorted(one) for one in self.detections(inputs)]
+        return [_sorted(one, self.link == SIGMOID) for one in self.detections(inputs)]
 
     def surest(self, inputs: Float[Tensor, "B C H W"], target: Any = None) -> Box:
         """The score of the box in each input of which the network is surest, or of the surest one of a class.
@@ -110,10 +110,22 @@ class Detector(Classifier):
         return find(self.labels, str(target))
 
 
-def _sorted(found: Detections) -> list[Detected]:
-    """The detections of one input, the surest first, without those that are narrower than a pixel."""
+def _sorted(found: Detections, several: bool) -> list[Detected]:
+    """The detections of one input, the surest first, without those that are narrower than a pixel.
+
+    With `several`, a box may be of several classes, each with a probability of its own: as in the library, as many pairs of a
+    box and a class are taken as there are boxes.
+    """
     boxes, classes, objectness = found
-    sureness, targets = classes.max(1) if classes.is_floating_point() else (objectness, classes)
+    if not classes.is_floating_point():
+        sureness, targets, rows = objectness, classes, torch.arange(len(boxes), dtype=torch.long, device=boxes.device)
+    elif several:
+        sureness, pairs = classes.flatten().topk(len(boxes))
+        rows, targets = pairs // classes.shape[1], pairs % classes.shape[1]
+    else:
+        sureness, targets = classes.max(1)
+        rows = torch.arange(len(boxes), dtype=torch.long, device=boxes.device)
+    boxes = boxes[rows]
     wide = ((boxes[:, 2:] - boxes[:, :2]) >= LEAST).all(1)
-    rows = [row for row in sureness.argsort(descending=True).tolist() if wide[row]]
-    return [Detected(tuple(boxes[row].tolist()), int(targets[row]), float(sureness[row])) for row in rows]
+    order = [row for row in sureness.argsort(descending=True, stable=True).tolist() if wide[row]]
+    return [Detected(tuple(boxes[row].tolist()), int(targets[row]), float(sureness[row])) for row in order]

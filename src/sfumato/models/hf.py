@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sfumato.models.anatomy import describe
 from sfumato.models.checkpoint import EMBEDDING, SHOWN, loaded, requiring
+from sfumato.models.class_names import filled
 from sfumato.models.classifier import Classifier
 from sfumato.models.detector import Detector
 from sfumato.models.embedder import Embedder
@@ -100,7 +101,7 @@ def load(name: str, checkpoint: Path | None = None) -> Classifier:
     if detects or segments:
         auto = transformers.AutoModelForObjectDetection if detects else transformers.AutoModelForSemanticSegmentation
     net, names = _network(name, auto, config, checkpoint, no_object(config) if detects else 0)
-    labels = names or tuple(config.id2label[index] for index in range(config.num_labels))
+    labels = filled(names or config.id2label, config.num_labels)
     prepared = preparation(full_name, processor)
     if detects and getattr(processor, "do_pad", False) and (padded := getattr(processor, "pad_size", None)):
         raise ValueError(
@@ -141,7 +142,8 @@ def _network(
         with _loading(name):
             net, info = auto.from_pretrained(name, output_loading_info=True)
         _check_weights(f"hf:{name}", config, info["missing_keys"], auto)
-        return net, None
+        # It makes a network in half precision of weights that are stored so, but pictures are in single precision.
+        return net if getattr(net, "is_quantized", False) else net.float(), None
 
     def build(classes: int | None) -> nn.Module:
         if classes is not None:

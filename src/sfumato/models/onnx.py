@@ -22,16 +22,20 @@ OFFERS = 'a file of ONNX, for methods without gradients: pip install "sfumato[on
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 """The types of inputs that a picture can be given as."""
 
+LOGITS = "logits"
+"""What exporters call the output that counts."""
+
 SIDE = 224
 """Pixels, for networks that take pictures of any size."""
 
 
 class OnnxNetwork(nn.Module):
-    """A session of ONNX Runtime as a network: `(N, C, H, W)` to the session's first output, `(N, classes)`.
+    """A session of ONNX Runtime as a network: `(N, C, H, W)` to one of the session's outputs, `(N, classes)`.
 
+    - Of several outputs it is the one called "logits", or else the first one; `others` names the rest.
     - A program that was exported for a batch of a certain size gets its inputs in such batches, the last one filled up.
     - A program that takes `(N, H, W, C)` gets them so.
-    - If its first output is made of probabilities, `log_probabilities` is True, and their logarithms are returned as logits.
+    - If this output is made of probabilities, `log_probabilities` is True, and their logarithms are returned as logits.
 
     It has no gradients, but may be given to `RISE`, `GreedyOrder`, `ExtremalPerturbation(ascent=EvolutionAscent())` and others
     that need none. Raises `ValueError` for a file that cannot be read, and for a program with several inputs.
@@ -73,6 +77,9 @@ class OnnxNetwork(nn.Module):
                 f"{str(self.path)!r} takes {self.input.type} of shape {self.input.shape}; a classifier takes pictures "
                 "(N, C, H, W) or (N, H, W, C) of floating-point numbers"
             )
+        names = [entry.name for entry in self.session.get_outputs()]
+        self.output = LOGITS if LOGITS in names else names[0]
+        self.others = tuple(name for name in names if name != self.output)
         channels = self.input.shape[1]
         self.channels_last = channels not in (1, 3) and self.input.shape[3] in (1, 3)
 
@@ -95,7 +102,7 @@ class OnnxNetwork(nn.Module):
         return channels, height, width
 
     def forward(self, inputs: Float[Tensor, "N C H W"]) -> Tensor:
-        """The first output, `(N, classes)`, in float32, on the inputs' device."""
+        """The output, `(N, classes)`, in float32, on the inputs' device."""
         array = inputs.detach().cpu().float().numpy().astype(TYPES[self.input.type])
         if self.channels_last:
             array = array.transpose(0, 2, 3, 1)
@@ -104,7 +111,7 @@ class OnnxNetwork(nn.Module):
         missing = -len(array) % size
         filled = np.concatenate([array, np.repeat(array[-1:], missing, 0)]) if missing else array
         parts = [
-            self.session.run(None, {self.input.name: np.ascontiguousarray(filled[start : start + size])})[0]
+            self.session.run([self.output], {self.input.name: np.ascontiguousarray(filled[start : start + size])})[0]
             for start in range(0, len(filled), size)
         ]
         outputs = torch.from_numpy(np.concatenate(parts)[: len(array)]).float().to(inputs.device)

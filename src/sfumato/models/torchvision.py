@@ -1,16 +1,18 @@
 """The classifiers, segmenters and detectors of torchvision, e.g. "torchvision:resnet50"."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor, nn
 
-from sfumato.data.labels import default_labels
 from sfumato.models.anatomy import describe
 from sfumato.models.checkpoint import loaded, requiring
-from sfumato.models.classifier import Classifier, Preparation
+from sfumato.models.class_names import filled
+from sfumato.models.classifier import Classifier
 from sfumato.models.detector import Detector
 from sfumato.models.transforms import prepared_by
 from sfumato.settings import near
@@ -91,7 +93,7 @@ def load(name: str, checkpoint: Path | None = None) -> Classifier:
     else:
         net, labels = loaded(build, checkpoint, count if kind == "detection" else None)
     if kind:
-        labels = labels or (tuple(own) if count == len(own) else default_labels(count))
+        labels = filled(labels or (own if count == len(own) else None), count)
     if kind == "detection":
         return _detector(full_name, net, labels or ())
     return describe(full_name, Maps(net) if kind else net, prepared_by(weights.transforms()), labels, maps=bool(kind))
@@ -100,7 +102,7 @@ def load(name: str, checkpoint: Path | None = None) -> Classifier:
 def _detector(name: str, net: Any, labels: tuple[str, ...]) -> Detector:
     """The detector, with boxes of which it is little sure.
 
-    It resizes its inputs itself. So pictures get the length of the shorter side that it wants, and keep their values.
+    It resizes and normalises its inputs itself. So pictures are resized as it does it, and keep their values.
     """
     with requiring("vision", name):
         from torchvision import ops
@@ -110,5 +112,25 @@ def _detector(name: str, net: Any, labels: tuple[str, ...]) -> Detector:
     for part in net.modules():
         if isinstance(getattr(part, "score_thresh", None), float):
             part.score_thresh = min(part.score_thresh, LEAST_SURE)
-    preparation = Preparation(size=None, resize=min(net.transform.min_size), mean=(0.0,) * 3, std=(1.0,) * 3)
-    return Detector(name, net.eval(), preparation, labels)
+    net = net.eval()
+    return Detector(name, net, prepared_by(Resizing(net.transform), repr(net.transform)), labels)
+
+
+@dataclass(frozen=True)
+class Resizing:
+    """How a detector of torchvision resizes its inputs in eval mode, as a function from one picture to its values in [0, 1].
+
+    A detector finds nothing to resize in inputs of such a size, but for few sizes of pictures, in which rounding down makes a
+    side a pixel shorter than it wants.
+    """
+
+    transform: Any
+    """The detector's `transform`."""
+
+    def __call__(self, picture: Image.Image | Float[Tensor, "3 h w"]) -> Float[Tensor, "3 H W"]:
+        """The values of a picture, or of a tensor of its values in [0, 1]."""
+        from torchvision.transforms.functional import pil_to_tensor
+
+        values = picture if isinstance(picture, Tensor) else pil_to_tensor(picture).float() / 255
+        resized: Tensor = self.transform.resize(values, None)[0]
+        return resized

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sfumato.scores.score import Score, class_scores
-from sfumato.settings import PER_QUERY, is_whole
+from sfumato.settings import PER_QUERY, is_whole, later
 
 LOG, WHOLE, EACH = "log-probability", "probability", "per-token"
 MEASURES = (LOG, WHOLE, EACH)
@@ -27,18 +27,22 @@ class Tokens(Score):
     - `measure`: "log-probability", the sum above; "probability", its exponential; or "per-token", $(\prod_t p_t)^{1 / T}$,
       the inverse of the perplexity, which does not shrink with the length. The last two are positive, as `smallest` needs.
 
-    Where the outputs have as many places as the longest answer has tokens, they are those of the answer, from its first token
-    on. Where they have more, the sequence ends with the answer, and as in a causal language model each place predicts the next
-    token: the token at place $l$ is read at $l - 1$.
+    - `first`: True if the places of the outputs are those of the answer, from its first token on. False if the sequence ends
+      with the answer, and as in a causal language model each place predicts the next token: the token at place $l$ is read at
+      $l - 1$. By default, `None`, it is True for outputs with as many places as the answer has tokens, and False for outputs
+      with more. Where answers have different lengths, and the longest has as many tokens as there are places, it must be said.
     """
 
     answer: Any = field(metadata=PER_QUERY)
     measure: str = LOG
+    first: bool | None = later(None)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "answer", _sequences(self.answer))
         if not isinstance(self.measure, str) or self.measure not in MEASURES:
             raise ValueError(f"measure must be one of {', '.join(MEASURES)}; got {self.measure!r}")
+        if not (self.first is None or isinstance(self.first, bool)):
+            raise ValueError(f"first must be True, False or None; got {self.first!r}")
 
     def check(self, queries: int) -> None:
         if len(self.answer) not in (1, queries):
@@ -46,11 +50,18 @@ class Tokens(Score):
 
     def __call__(self, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         logits = class_scores(getattr(outputs, "logits", outputs), len(query))
-        longest, highest = max(map(len, self.answer)), max(map(max, self.answer))
+        lengths, highest = set(map(len, self.answer)), max(map(max, self.answer))
+        longest = max(lengths) + (self.first is False)  # the place before the answer predicts its first token
         if logits.ndim != 3 or logits.shape[1] < longest or logits.shape[2] <= highest:
             raise ValueError(
-                f"an answer of {longest} tokens, the highest of them {highest}, needs outputs (N, places, tokens) with at "
+                f"an answer of {max(lengths)} tokens, the highest of them {highest}, needs outputs (N, places, tokens) with at "
                 f"least {longest} places and {highest + 1} tokens; the model returns {tuple(logits.shape)}"
+            )
+        if self.first is None and logits.shape[1] == longest and len(lengths) > 1:
+            raise ValueError(
+                f"the model returns {longest} places, which answers of {', '.join(map(str, sorted(lengths)))} tokens fit in "
+                "two ways; write Tokens(answers, first=True) if they are those of the answers, from their first tokens on, or "
+                "first=False if each sequence ends with its answer"
             )
         return torch.stack([self._of(row, number) for row, number in zip(logits, query.tolist(), strict=True)])
 
@@ -58,7 +69,7 @@ class Tokens(Score):
         """The measure of one query's answer."""
         answer = self.answer[query if len(self.answer) > 1 else 0]
         length = len(answer)
-        aligned = len(logits) == max(map(len, self.answer))
+        aligned = len(logits) == length if self.first is None else self.first
         places = logits[:length] if aligned else logits[-length - 1 : -1]
         tokens = torch.tensor(answer, dtype=torch.long, device=logits.device)
         total = places.log_softmax(1).gather(1, tokens[:, None]).sum()
