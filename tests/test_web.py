@@ -629,6 +629,26 @@ def test_a_search_warms_up_before_the_page_is_served(monkeypatch):
     assert said.count("gradients") == 2  # of one row, whose memory is measured, and of the step
 
 
+def test_the_address_answers_as_soon_as_it_is_told(monkeypatch):
+    """Who opens it waits for the server to start, and is not refused."""
+    pytest.importorskip("uvicorn", reason="the page is served by uvicorn")
+    connected = []
+    monkeypatch.setattr("sfumato.models.load", lambda *_: classifier())
+    monkeypatch.setattr("sfumato.models.remarks", lambda _: [])
+    monkeypatch.setattr("sfumato.web.warm_up.warm_up", lambda _: None)
+
+    def told(_, text, **settings):
+        port = int(re.search(r"http://127.0.0.1:(\d+)/", text)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=60):
+            connected.append(port)
+
+    monkeypatch.setattr("rich.console.Console.print", told)
+    monkeypatch.setattr("sfumato.web.slow_clients.server", lambda _: SimpleNamespace(run=lambda **_: None))
+    result = CliRunner().invoke(cli.app, ["serve", "--port", "0"])
+    assert result.exit_code == 0, result.output
+    assert len(connected) == 1
+
+
 def test_a_warm_up_that_takes_long_is_given_up(monkeypatch):
     """With the network's next answer after its time, which comes here while the network computes the first."""
     timers = []
