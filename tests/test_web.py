@@ -1158,3 +1158,23 @@ def test_the_crop_of_the_network_comes_with_the_picture(client, tab):
     with TestClient(Explorer([cropped], LOCAL).app(), base_url=f"http://{HOST}") as other:
         window = handed_in(other, opened(other), encoded(upright)).json()["window"]
     assert window == pytest.approx([1 / 6, 0, 5 / 6, 1])
+
+
+def test_a_search_reports_the_windows_that_it_looks_at_before_its_first_step():
+    said = []
+
+    class Noting(Job):
+        def report(self, event):
+            said.append(event)
+
+    known = classifier()
+    inputs = known.prepare(Image.new("RGB", (8, 8)))[None]
+    method = ExtremalPerturbation(areas=(0.2,), steps=2)
+    method(known.net, inputs, 0, explaining.StepReporter(method, inputs, Noting("tab", lambda _: {})))
+    stages = [event for event in said if "stage" in event]
+    assert stages
+    assert said[: len(stages)] == stages
+    assert stages[0]["type"] == jobs.STEP
+    assert stages[0]["stage"] == "looking at windows"
+    assert stages[0]["index"] == 0
+    assert stages[0]["steps"] > 1
