@@ -1,7 +1,7 @@
 """Attacks the explorer's server, as a stranger in the same network can: what dies, what fails, and how much memory it takes.
 
-`python bench/hostile.py` starts `sfumato serve` with the demo model, sends it hostile inputs of many kinds, and after each
-kind asks whether the server still answers. It prints a table, and exits with 1 if the server died, wrote a traceback, or
+`python bench/hostile.py` starts `sfumato serve` with the demo model, twice, sends it hostile inputs of many kinds, and after
+each kind asks whether the server still answers. It prints a table, and exits with 1 if the server died, wrote a traceback, or
 answered with 500. It needs the extras demo and ui, and Linux, from whose `/proc` it reads the memory.
 
     python bench/hostile.py --host 0.0.0.0     # the same through the token of a shared server
@@ -261,6 +261,70 @@ def post(target: Target, tab: str, question: dict[str, Any]) -> None:
         target.ask("DELETE", f"/api/jobs/{json.loads(body)['job']}", x_sfumato=tab)
 
 
+def networks(target: Target, chance: random.Random) -> None:
+    """Addresses and fields that name a network, another picture of the tab, or a mask; clips in place of pictures."""
+    tab, stranger = target.tab(), target.tab()
+    picture, other = target.picture(tab), target.picture(stranger)
+    wrong = [
+        "",
+        "0",
+        "1",
+        "2",
+        "-1",
+        "x",
+        "1.0",
+        "1e9",
+        "9" * 5000,
+        "%00",
+        "%ff",
+        "%E7%8C%AB",
+        "0&model=1",
+        "true",
+        "[]",
+    ]
+    for value in wrong:
+        target.ask("POST", f"/api/pictures?model={value}", encoded((60, 40)), x_sfumato=tab)
+        target.ask("POST", f"/api/pictures?of={picture}&model={value}", x_sfumato=tab)
+        target.ask("POST", f"/api/pictures?sample=coffee&model={value}", x_sfumato=tab)
+        target.ask("GET", f"/api/classes?q=cat&model={value}", x_sfumato=tab)
+        target.ask("POST", f"/api/pictures?of={value}", x_sfumato=tab)
+    for of in (other, f"{picture}&of={other}", f"{picture}&sample=coffee", "../" * 50, chance.randbytes(60).hex()):
+        for model in ("0", "1"):
+            target.ask("POST", f"/api/pictures?of={of}&model={model}", encoded((9, 9)), x_sfumato=tab)
+    good = {"picture": picture, "target": 0, "method": "Gradient", "settings": {}}
+    for value in (1, 2, -1, True, 0.5, 1e308, 10**30, "0", "", None, [], {}, [0], {"use": "os:system"}, "x" * 5000):
+        post(target, tab, {**good, "model": value})
+    masks = [
+        target.picture(tab, encoded(size, mode=mode))
+        for size, mode in (((60, 40), "L"), ((40, 60), "L"), ((1, 1), "1"), ((60, 40), "RGBA"), ((61, 40), "P"))
+    ]
+    for mask in (*masks, picture, other, "x", 0, None, True, [], {}, [masks[0]], "x" * 5000):
+        for score in ("region", "box", "logit", "similarity"):
+            post(target, tab, {**good, "score": score, "mask": mask})
+        post(target, tab, {**good, "score": "region", "mask": mask, "box": [0, 0, 9, 9]})
+    for mask in masks:
+        follow(target, tab, {**good, "score": "region", "mask": mask})
+    for content in clips(chance):
+        target.ask("POST", "/api/pictures", content, x_sfumato=tab, x_file_name="clip.npy")
+
+
+def clips(chance: random.Random) -> Iterator[bytes]:
+    """Clips and volumes, whole and damaged, which the page does not take or takes one frame of."""
+    frames = [Image.new("RGB", (40, 30), (index, 0, 0)) for index in range(30)]
+    for kind in ("GIF", "WEBP", "PNG", "TIFF"):
+        file = io.BytesIO()
+        frames[0].save(file, kind, save_all=True, append_images=frames[1:])
+        yield file.getvalue()
+        yield file.getvalue()[: chance.randint(20, 400)]
+    head = b"{'descr': '|u1', 'fortran_order': False, 'shape': (%s), }"
+    for shape in (b"16, 30, 40, 3", b"99999, 99999, 99999, 3", b"-1, 2", b"", b"0, 0, 0, 0", b"1e9,"):
+        text = head % shape
+        yield b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + b"\0" * 2000
+    yield struct.pack("<Q", 2**60) + b'{"clip": {"dtype": "U8"}}'
+    yield b"PK\x03\x04" + chance.randbytes(300)
+    yield b"\0\0\0\x18ftypmp42" + chance.randbytes(300)
+
+
 def protocol(target: Target, chance: random.Random) -> None:
     """Requests that are no HTTP, or say what they do not do."""
     host = f"host: 127.0.0.1:{target.port}\r\nconnection: close\r\n".encode()
@@ -364,7 +428,7 @@ def together(works: list[Callable[[], Any]]) -> None:
         thread.join()
 
 
-KINDS = (strangers, protocol, names, questions, pictures, crowd, exports, jobs, slow)
+KINDS = (strangers, protocol, names, questions, networks, pictures, crowd, exports, jobs, slow)
 
 
 @contextmanager
@@ -372,7 +436,8 @@ def served(host: str) -> Iterator[tuple[Target, Path]]:
     """A server of the demo model, and the file of what it writes."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
-        command = [sys.executable, "-m", "sfumato.cli", "serve", "--port", "0", "--host", host]
+        models = ["--model", "lite0"] * 2
+        command = [sys.executable, "-m", "sfumato.cli", "serve", "--port", "0", "--host", host, *models]
         with (
             log.open("w") as errors,
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
@@ -395,10 +460,6 @@ def main() -> None:
     options = parser.parse_args()
     deaths = 0
     with served(options.host) as (target, log):
-        while target.process.poll() is None and target.ask("GET", "/")[0] != "200":
-            time.sleep(0.1)  # the address is printed a moment before the server listens
-        target.statuses.clear()
-        target.inputs = 0
         print(f"{'kind':10} {'inputs':>6} {'seconds':>7} {'MB now':>7} {'MB peak':>7}  answers")
         for kind in KINDS:
             if kind.__name__ not in options.only:

@@ -36,12 +36,14 @@ def test_headings_rows_and_summaries_say_it(result):
     assert summary["agreement"] == pytest.approx(first, abs=1e-5)
 
 
-def test_nothing_is_said_without_restarts(result):
+def test_without_restarts_captions_say_so(result):
     without = replace(result, agreement=None)
-    assert len(plots._headings(without, 0)[0].splitlines()) == 2
-    assert "agree" not in mask_rows(without)[0].sentence
+    assert plots._headings(without, 0)[0].splitlines()[2:] == ["one run: no restarts to compare"]
+    assert mask_rows(without)[0].sentence.endswith("; one run: no restarts to compare")
+    assert "one run" not in mask_rows(result)[0].sentence
     assert "agreement" not in summaries.areas(without, torch.tensor([0.5, 0.6]))[0]
-    assert plots._head(plots._headings(result, 0)) > plots._head(plots._headings(without, 0))
+    unscored = replace(without, scores=None, complements=None)
+    assert "one run" not in plots._headings(unscored, 0)[0] + mask_rows(unscored)[0].sentence
 
 
 def test_alternatives_are_the_sets_of_the_restarts_with_their_scores(result):

@@ -97,7 +97,7 @@ def test_the_same_answer_and_its_calibrated_probability() -> None:
     assert plain.numbers["probability"] == pytest.approx(float(torch.tensor([4.0, 0.0]).softmax(0)[0]))
     calm = certificate(model, mine, claims=(SameAnswer(calibration),)).findings[0]
     assert calm.numbers["probability"] == pytest.approx(float(torch.tensor([2.0, 0.0]).softmax(0)[0]))
-    assert "calibrated probability 0.88" in calm.sentence
+    assert "calibrated probability 88" in calm.sentence
     wrong = certificate(model, other, claims=(SameAnswer(),)).findings[0]
     assert not wrong.holds
     assert "answers class 1, for the whole picture class 0" in wrong.sentence

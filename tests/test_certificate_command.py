@@ -303,7 +303,7 @@ def test_without_a_terminal_a_line_says_now_and_then_which_claim_is_tested(secon
         progress(sfumato.evidence.OnlyOne(), 1, 7)
     assert text.getvalue().count("\n") == lines
     if lines:
-        assert text.getvalue().endswith("certificate: testing claim 2 of 7, OnlyOne\n")
+        assert text.getvalue().endswith("certificate: testing claim 2 of 7, only one\n")
 
 
 def test_a_terminal_shows_one_line_that_is_removed() -> None:

@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 
 from sfumato.cli import progress
-from sfumato.search.loop import Step
+from sfumato.search.loop import Stage, Step
 
 
 def steps(total):
@@ -54,3 +54,25 @@ def test_it_is_told_once_for_several_searches():
 
 def test_on_a_terminal_the_estimate_stays_and_the_bar_goes():
     assert any("takes about 38 s" in line for line in lines(150, 0.25, terminal=True))
+
+
+def windows(terminal, seconds):
+    """What is written while 49 windows are looked at."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=100, color_system=None)
+    now = [0.0]
+    with progress.progress_bar("cat.jpg: tabby", console, clock=lambda: now[0]) as show:
+        for done in range(0, 49, 7):
+            now[0] += seconds
+            show.stage(Stage("looking at windows", done, 49))
+            show.bar.refresh()
+    return out.getvalue()
+
+
+def test_what_comes_before_the_first_step_is_shown():
+    assert "cat.jpg: tabby · looking at windows" in windows(True, 0.1)
+    assert "42/49" in windows(True, 0.1)
+    assert windows(False, 0.1) == ""
+    assert windows(False, 6).splitlines() == [
+        f"cat.jpg: tabby: looking at windows, {done} of 49" for done in (7, 21, 35)
+    ]

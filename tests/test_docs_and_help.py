@@ -87,6 +87,29 @@ def test_every_command_has_a_page_that_names_it():
     assert set(COMMANDS) - shown == set()
 
 
+def test_every_option_is_on_a_page():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    on_pages = set(OPTION.findall(text))
+    parameters = [
+        (name, parameter) for name, command in leaves(typer.main.get_command(app)) for parameter in command.params
+    ]
+    options = [(name, {*parameter.opts, *parameter.secondary_opts}) for name, parameter in parameters]
+    assert len(options) > 100
+    missing = [
+        (name, names) for name, names in options if any(one.startswith("--") for one in names) and not names & on_pages
+    ]
+    assert missing == []
+
+
+def leaves(command, path=()):
+    """The commands, by their words."""
+    if hasattr(command, "commands"):
+        for name, part in command.commands.items():
+            yield from leaves(part, (*path, name))
+    else:
+        yield path, command
+
+
 def test_every_choice_of_a_device_is_on_the_page_about_devices():
     from sfumato.cli.device import AUTO, KINDS
 

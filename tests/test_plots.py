@@ -14,6 +14,7 @@ import sfumato
 from sfumato import Blur, Constant, Fade, MeaningfulPerturbation, Noise, plots, sheets
 from sfumato.attribution import Attribution
 from sfumato.data.pictures import rgb
+from sfumato.figures import panels
 from sfumato.models import Classifier, Preparation
 from sfumato.settings import as_json
 
@@ -75,9 +76,9 @@ def test_a_figure_has_three_rows_an_area(areas, size, tmp_path):
 def test_it_says_the_areas_and_what_they_keep():
     given = replace(result(), achieved=torch.tensor([[0.1, 0.3, 0.55]] * 2))
     said = words(plots.figure(given, torch.rand(1, 3, 24, 32)))
-    assert "area 10 %\nworth 0 % (score 1)" in said
-    assert "area 30 %\nworth 40 % (score 3)" in said
-    assert "area 55 % (asked: 50 %)\nworth 80 % (score 5)" in said
+    assert "area 10 %\nworth 0 % (score 1)\n" + panels.ONE_RUN in said
+    assert "area 30 %\nworth 40 % (score 3)\n" + panels.ONE_RUN in said
+    assert "area 55 % (asked: 50 %)\nworth 80 % (score 5)\n" + panels.ONE_RUN in said
 
 
 def test_the_search_for_the_smallest_area_is_drawn():
@@ -346,7 +347,7 @@ def test_nothing_has_a_worth_where_hiding_everything_takes_no_score_away(whole):
     told = replace(result(), whole=torch.tensor([whole] * 2), blank=torch.ones(2))
     assert plots.worth(told).isnan().all()
     figure = plots.figure(told, RGB)
-    assert any("worth –" in text for text in words(figure))
+    assert any("worth not defined" in text for text in words(figure))
     names = {
         text.get_text()
         for legend in [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
@@ -443,9 +444,9 @@ def test_an_ending_of_no_figure_is_refused(tmp_path, name):
 def test_the_heading_says_what_is_kept_of_what_and_how_probable_the_class_is():
     given = replace(result(), about={"score": as_json(sfumato.Logit(1))}, achieved=torch.tensor([[0.1, 0.3, 0.5]] * 2))
     said = words(plots.figure(given, RGB, probabilities=[0.014, 0.2, 0.9]))
-    assert "area 10 %\nworth 0 % (logit 1)\nprobability 1.4 %" in said
+    assert "area 10 %\nworth 0 % (logit 1)\nprobability 1.4 %\none run: no restarts to compare" in said
     upper = words(plots.figure(given, RGB, at_most=True))
-    assert "area at most 10 %\nworth 0 % (logit 1)" in upper
+    assert "area at most 10 %\nworth 0 % (logit 1)\n" + panels.ONE_RUN in upper
     with pytest.raises(ValueError, match="probabilities must be one for each of the 3 masks; got 1"):
         plots.figure(given, RGB, probabilities=[0.1])
 
@@ -471,3 +472,15 @@ def test_headings_of_neighbours_do_not_overlap(size):
 def test_maps_that_cannot_stand_side_by_side():
     with pytest.raises(ValueError, match=r"a map of one picture has the shape \(1, 1, H, W\)"):
         plots.comparison([result(queries=2)], torch.rand(3, 24, 32), ["both"])
+
+
+@pytest.mark.parametrize("title", ["cat.jpg: tabby", "mine.jpg: how undecided the network is (entropy)" * 2, "猫" * 40])
+def test_a_title_fits_into_its_figure(title):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = panels.blank((5.2, 2.0))
+    panels.add_title(canvas, title)
+    assert (canvas._suptitle.get_fontsize() < panels.TITLE) == (len(title) > 20)
+    if title.isascii():
+        end = canvas._suptitle.get_window_extent(FigureCanvasAgg(canvas).get_renderer()).x1
+        assert end <= canvas.bbox.width

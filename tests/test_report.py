@@ -161,7 +161,10 @@ def test_a_page_holds_a_slider_its_curve_and_its_numbers():
     rows = rows_of(page)
     assert [row["current"] for row in rows] == [False, True, False]
     assert slider["@aria-valuetext"] == rows[1]["said"]
-    assert rows[1]["said"] == "10 % of the picture is worth 40 % (score 5); without it 7 is left"
+    assert (
+        rows[1]["said"]
+        == "10 % of the picture is worth 40 % (score 5); without it 7 is left; one run: no restarts to compare"
+    )
     assert [each["words"] for each in page.all("td")][:10] == [
         "2 %",
         "2 %",

@@ -1,7 +1,10 @@
 """`repr(result)` is three lines that say what it holds, not all of its numbers."""
 
+import io
+
 import pytest
 import torch
+from PIL import Image
 
 import sfumato
 from sfumato.attribution import Attribution
@@ -49,3 +52,23 @@ def test_of_what_methods_find(method):
     lines = repr(found).splitlines()
     assert len(lines) == 3
     assert all(len(line) < 200 for line in lines)
+
+
+def test_a_figure_is_shown_by_a_notebook_without_pyplot():
+    pytest.importorskip("matplotlib")
+    result = sfumato.Gradient()(lambda x: x.mean((2, 3)), torch.rand(1, 3, 8, 8), 0)
+    figure = sfumato.plots.comparison([result], torch.rand(3, 8, 8), ["gradient"])
+    with Image.open(io.BytesIO(figure._repr_png_())) as shown:
+        assert shown.format == "PNG"
+        assert shown.size == tuple(figure.get_size_inches() * figure.dpi // 1)
+
+
+def test_the_smallest_area_is_told_in_three_lines():
+    inputs = torch.ones(2, 1, 16, 16)
+    method = sfumato.ExtremalPerturbation(steps=2, jitter=None, perturbation=sfumato.Fade())
+    found = sfumato.smallest(method, lambda x: x.mean((2, 3)), inputs, 0, keep=0.5, areas=(0.3, 0.6), tolerance=0.4)
+    lines = repr(found).splitlines()
+    assert lines[0] == "SmallestArea of 2 queries: at most 0.6, 0.6"
+    assert lines[1] == "to keep a score of 0.5, 0.5; 2 areas tried"
+    assert "attribution" in lines[2]
+    assert repr(found.part(slice(0, 1))).startswith("SmallestArea of 1 query: at most 0.6")

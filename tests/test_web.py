@@ -629,6 +629,26 @@ def test_a_search_warms_up_before_the_page_is_served(monkeypatch):
     assert said.count("gradients") == 2  # of one row, whose memory is measured, and of the step
 
 
+def test_the_address_answers_as_soon_as_it_is_told(monkeypatch):
+    """Who opens it waits for the server to start, and is not refused."""
+    pytest.importorskip("uvicorn", reason="the page is served by uvicorn")
+    connected = []
+    monkeypatch.setattr("sfumato.models.load", lambda *_: classifier())
+    monkeypatch.setattr("sfumato.models.remarks", lambda _: [])
+    monkeypatch.setattr("sfumato.web.warm_up.warm_up", lambda _: None)
+
+    def told(_, text, **settings):
+        port = int(re.search(r"http://127.0.0.1:(\d+)/", text)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=60):
+            connected.append(port)
+
+    monkeypatch.setattr("rich.console.Console.print", told)
+    monkeypatch.setattr("sfumato.web.slow_clients.server", lambda _: SimpleNamespace(run=lambda **_: None))
+    result = CliRunner().invoke(cli.app, ["serve", "--port", "0"])
+    assert result.exit_code == 0, result.output
+    assert len(connected) == 1
+
+
 def test_a_warm_up_that_takes_long_is_given_up(monkeypatch):
     """With the network's next answer after its time, which comes here while the network computes the first."""
     timers = []
@@ -1138,3 +1158,23 @@ def test_the_crop_of_the_network_comes_with_the_picture(client, tab):
     with TestClient(Explorer([cropped], LOCAL).app(), base_url=f"http://{HOST}") as other:
         window = handed_in(other, opened(other), encoded(upright)).json()["window"]
     assert window == pytest.approx([1 / 6, 0, 5 / 6, 1])
+
+
+def test_a_search_reports_the_windows_that_it_looks_at_before_its_first_step():
+    said = []
+
+    class Noting(Job):
+        def report(self, event):
+            said.append(event)
+
+    known = classifier()
+    inputs = known.prepare(Image.new("RGB", (8, 8)))[None]
+    method = ExtremalPerturbation(areas=(0.2,), steps=2)
+    method(known.net, inputs, 0, explaining.StepReporter(method, inputs, Noting("tab", lambda _: {})))
+    stages = [event for event in said if "stage" in event]
+    assert stages
+    assert said[: len(stages)] == stages
+    assert stages[0]["type"] == jobs.STEP
+    assert stages[0]["stage"] == "looking at windows"
+    assert stages[0]["index"] == 0
+    assert stages[0]["steps"] > 1

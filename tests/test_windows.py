@@ -1,6 +1,6 @@
 """Where a search begins: windows of the input, each shown alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import sfumato
 from sfumato.games import DELETE, DUAL, PRESERVE, Game
 from sfumato.model.evaluate import Evaluation
 from sfumato.search import windows as module
+from sfumato.search.loop import Stage, Step
 from sfumato.search.problem import Problem
 from sfumato.search.windows import Windows, along_axes, centres_along, window
 from sfumato.space.smoothing import gaussian_blur
@@ -44,7 +45,16 @@ def found(
         query = torch.arange(len(inputs)).repeat_interleave(len(areas[0]))
         evaluation = Evaluation(subject, (perturbation(subject.inputs),), query, rows)
         sets = LATTICE.on(tuple(inputs.shape[2:]))
-        return rule(Problem(evaluation, sets, torch.tensor(areas), game, iter(())))
+        return returned(rule(Problem(evaluation, sets, torch.tensor(areas), game, iter(()))))
+
+
+def returned(looking: Generator[Stage, None, torch.Tensor]) -> torch.Tensor:
+    """What is found in the end."""
+    while True:
+        try:
+            next(looking)
+        except StopIteration as end:
+            return end.value
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
@@ -172,3 +182,51 @@ def test_noise_of_the_gradient_does_not_decide_where_a_search_goes() -> None:
 def test_wrong_settings_are_refused(make: Callable[[], object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         make()
+
+
+class Watched:
+    """A progress callback that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.seen: list[Stage | Step] = []
+
+    def __call__(self, step: Step) -> None:
+        self.seen.append(step)
+
+    def stage(self, stage: Stage) -> None:
+        self.seen.append(stage)
+
+
+def test_a_callback_that_asks_for_it_is_told_how_many_windows_are_seen() -> None:
+    passes = 0
+    at_stages = []
+
+    def model(inputs: torch.Tensor) -> torch.Tensor:
+        nonlocal passes
+        passes += len(inputs)
+        return corner(inputs)
+
+    class Noting(Watched):
+        def stage(self, stage: Stage) -> None:
+            super().stage(stage)
+            at_stages.append(passes)
+
+    progress, inputs = Noting(), torch.ones(1, 1, 32, 32)
+    settings: dict[str, Any] = {
+        "mask": LATTICE,
+        "steps": 4,
+        "perturbation": sfumato.Fade(),
+        "memory": 1e-9,
+    }  # row by row
+    method = E((0.1,), ascent=sfumato.LevelSetAscent(windows=Windows(16)), **settings)
+    told = method(model, inputs, 0, progress)
+    stages = [seen for seen in progress.seen if isinstance(seen, Stage)]
+    assert [stage.done for stage in stages] == list(range(16))
+    assert {(stage.what, stage.count) for stage in stages} == {("looking at windows", 16)}
+    assert progress.seen[: len(stages)] == stages, "windows come before all steps"
+    assert at_stages == list(range(at_stages[0], at_stages[0] + 16)), "each report follows a pass of the model"
+
+    steps: list[Step] = []
+    plain = method(corner, inputs, 0, steps.append)
+    assert [step.index for step in steps] == list(range(steps[0].steps)), "other callbacks see steps alone"
+    assert torch.equal(told.masks, plain.masks)

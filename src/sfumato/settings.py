@@ -119,12 +119,23 @@ def number(value: Any, digits: int = 6) -> float | None:
 def percent(share: float | None) -> str:
     """A share as text, in per cent: to one decimal, or of less than a thousandth to two digits.
 
-    >>> percent(0.05), percent(0.1234), percent(-0.004), percent(0.00042), percent(0), percent(None)
+    >>> percent(0.05), percent(0.1234), percent(-0.004), percent(0.00042), percent(-0.0), percent(None)
     ('5 %', '12.3 %', '-0.4 %', '0.042 %', '0 %', '–')
     """
     if share is None or not math.isfinite(share):
         return "–"
+    share += 0.0  # which has no sign
     return f"{round(100 * share, 1) if abs(share) >= 0.001 else float(f'{100 * share:.2g}'):g} %"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as a part of a sentence.
+
+    >>> listed(["Blur"]), listed(["Blur", "Fade"]), listed(["Blur", "Fade", "Noise"])
+    ('Blur', 'Blur and Fade', 'Blur, Fade and Noise')
+    """
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def numbered(names: Iterable[str]) -> list[str]:

@@ -121,7 +121,7 @@ def _explain(method: "ExtremalChannels", task: Task, keep: float, invert: bool) 
     for batch in task.batches(method=method, keep=keep, inversions=invert):
         with progress_bar(batch.title, left=batch.left) as progress:
             result = method(classifier.net, batch.inputs, batch.targets, progress=progress)
-        with progress_bar(f"{batch.title}: smallest sets", left=batch.left) as progress:
+        with progress_bar(f"{batch.title}: the smallest set", left=batch.left) as progress:
             searches = _smallest(method, classifier, batch, result.whole, keep, progress)
         for index, query in enumerate(batch.queries):
             part, search = result[index], searches.get(index)

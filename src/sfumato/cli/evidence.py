@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -168,7 +169,7 @@ def claims_shown(
 
     def show(claim: "Claim", index: int, count: int) -> None:
         nonlocal last_line
-        line = f"certificate: testing claim {index + 1} of {count}, {type(claim).__name__}"
+        line = f"certificate: testing claim {index + 1} of {count}, {_in_words(type(claim).__name__)}"
         if status is not None:
             status.update(line)
         elif clock() - last_line >= INTERVAL:
@@ -277,3 +278,12 @@ def _copied(query: "Query", paths: Sequence[Path], place: Path) -> str:
                 f"{str(query.source)!r} has changed since it was explained; do it again into another folder"
             )
     return name
+
+
+def _in_words(name: str) -> str:
+    """The name of a class as words.
+
+    >>> _in_words("BetterThanChance")
+    'better than chance'
+    """
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()

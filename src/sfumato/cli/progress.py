@@ -3,15 +3,16 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sfumato.cli.progress_of_runs import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, TaskID
 
-    from sfumato.search.loop import AnyStep
+    from sfumato.search.loop import AnyStep, Stage
 
 MEASURED = 3
 """After so many steps it says how long all will take; earlier if they take longer than `INTERVAL`."""
@@ -26,11 +27,11 @@ INTERVAL = 10.0
 @contextmanager
 def progress_bar(
     title: str = "", console: "Console | None" = None, left: float = 1, clock: Callable[[], float] = time.monotonic
-) -> "Iterator[Callable[[AnyStep], None]]":
+) -> "Iterator[Shown]":
     """What a method's `progress=` takes; shows the steps done, the mean score and the mean area, and the time left.
 
     It is written to stderr or to `console`, starts again at the first step of each search, and is removed at the end. Without
-    a terminal, a line is written every `INTERVAL` seconds.
+    a terminal, a line is written every `INTERVAL` seconds. What is done before the first step is shown in the same way.
 
     `left` is how many such searches are left, this one included. After `MEASURED` steps of the first search a line says how
     long it and all of them will take, if that is more than `LONG` seconds.
@@ -48,33 +49,65 @@ def progress_bar(
         transient=True,
         disable=not console.is_terminal,
     )
-    task = bar.add_task(title, total=None)
-    pace = Pace(clock)
-    last_line, estimated = clock(), False
+    with bar:
+        yield Shown(title, console, bar, bar.add_task(title, total=None), left, clock)
 
-    def show(step: "AnyStep") -> None:
-        nonlocal last_line, estimated
-        pace.see(step)
-        late = step.index > 0 and clock() - last_line >= INTERVAL  # steps so slow that nobody should wait for more
-        if not estimated and (step.index + 1 == MEASURED or late):
-            estimated = True
-            if text := pace.estimate(step.steps, left):
-                console.print(f"{title or 'The search'} {text}", markup=False, highlight=False, soft_wrap=True)
-                last_line = clock()
-        if bar.disable:
-            if step.index and clock() - last_line >= INTERVAL and step.index + 1 < step.steps:
-                last_line = clock()
-                line = f"{title or 'search'}: step {step.index + 1} of {step.steps}, about {duration(pace.left(step))} left"
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+@dataclass(eq=False)
+class Shown:
+    """The progress of searches on a console. It is called with each step."""
+
+    title: str
+    console: "Console"
+    bar: "Progress"
+    task: "TaskID"
+    left: float
+    """How many searches are left, the first one included."""
+    clock: Callable[[], float]
+    pace: "Pace" = field(init=False)
+    last_line: float = field(init=False)
+    """When the last line was written."""
+    estimated: bool = False
+    """Whether it was said how long all will take."""
+
+    def __post_init__(self) -> None:
+        self.pace, self.last_line = Pace(self.clock), self.clock()
+
+    @property
+    def waited(self) -> bool:
+        """Whether it is time for another line."""
+        return self.clock() - self.last_line >= INTERVAL
+
+    def __call__(self, step: "AnyStep") -> None:
+        self.pace.see(step)
+        late = step.index > 0 and self.waited  # steps so slow that nobody should wait for more
+        if not self.estimated and (step.index + 1 == MEASURED or late):
+            self.estimated = True
+            if text := self.pace.estimate(step.steps, self.left):
+                self._write(f"{self.title or 'The search'} {text}")
+        if self.bar.disable:
+            if step.index and self.waited and step.index + 1 < step.steps:
+                rest = f"about {duration(self.pace.left(step))} left"
+                self._write(f"{self.title or 'search'}: step {step.index + 1} of {step.steps}, {rest}")
             return
         if step.index == 0:
-            bar.reset(task, total=step.steps)
+            self.bar.reset(self.task, total=step.steps)
         score, area = float(step.values.mean()), float(step.areas.mean())
-        parts = [*([title] if title else []), f"score {score:.2f}", f"area {100 * area:.1f} %"]
-        bar.update(task, completed=step.index + 1, description=" · ".join(parts))
+        parts = [*([self.title] if self.title else []), f"score {score:.2f}", f"area {100 * area:.1f} %"]
+        self.bar.update(self.task, completed=step.index + 1, description=" · ".join(parts))
 
-    with bar:
-        yield show
+    def stage(self, stage: "Stage") -> None:
+        """Show what is done before the first step."""
+        if self.bar.disable:
+            if self.waited:
+                self._write(f"{self.title or 'search'}: {stage.what}, {stage.done} of {stage.count}")
+            return
+        description = " · ".join(filter(None, (self.title, stage.what)))
+        self.bar.update(self.task, total=stage.count, completed=stage.done, description=description)
+
+    def _write(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.last_line = self.clock()
 
 
 @dataclass

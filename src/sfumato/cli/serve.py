@@ -101,6 +101,8 @@ def serve(
                     console().print(f"{remark}.", soft_wrap=True)
                 warm_up(classifier)
                 classifiers.append(classifier)
+            app = explorer_app(classifiers, host, allowed, token)
+            listener.listen()  # who opens the address as soon as it is told waits for the answer, and is not refused
             where = in_words(chosen, device)
             address = f"http://{in_address(_reachable(host))}:{port}/{f'#token={token}' if token else ''}"
             console().print(f"{address} shows what {_listed(names)} to see, on {where}; Ctrl-C ends it", soft_wrap=True)
@@ -110,7 +112,7 @@ def serve(
                     "this machine to explain pictures, and the connection is not encrypted.",
                     soft_wrap=True,
                 )
-            server(explorer_app(classifiers, host, allowed, token)).run(sockets=[listener])
+            server(app).run(sockets=[listener])
 
 
 def _files(given: Sequence[str] | None, option: str, models: Sequence[str]) -> list[Path | None]:
@@ -131,8 +133,9 @@ def _listed(models: Sequence[str]) -> str:
     >>> _listed(["lite0"]), _listed(["lite0", "timm:resnet50", "mine"])
     ('lite0 needs', 'lite0, timm:resnet50 and mine need')
     """
-    *first, last = models
-    return f"{', '.join(first)} and {last} need" if first else f"{last} needs"
+    from sfumato.settings import listed
+
+    return f"{listed(models)} {'needs' if len(models) == 1 else 'need'}"
 
 
 def _reachable(host: str) -> str:

@@ -19,7 +19,7 @@ from sfumato.masks.level_set import LevelSet
 from sfumato.methods.centre import Centre
 from sfumato.methods.method import Method
 from sfumato.metrics.likeness import order
-from sfumato.settings import check_number, check_seed, check_whole, numbered, percent
+from sfumato.settings import check_number, check_seed, check_whole, listed, numbered, percent
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class BetterThanChance(Claim):
                 " Simpler sets: " + ", ".join(f"{name} {percent(round(numbers[name], 2))}" for name in sets) + "."
             )
         if better:
-            sentence = f"{' and '.join(better)} {'does' if len(better) == 1 else 'do'} as well as the set. {sentence}"
+            sentence = f"{listed(better)} {'does' if len(better) == 1 else 'do'} as well as the set. {sentence}"
         return Finding("Better than chance", p_value <= self.level and not better, sentence, numbers, sets)
 
 

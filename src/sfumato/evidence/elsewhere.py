@@ -11,7 +11,7 @@ from sfumato.evidence.tested import Tested
 from sfumato.evidence.worth import reaches
 from sfumato.metrics.transfer import Transfer
 from sfumato.perturbations import Blur, Fade, Noise, Perturbation, Perturbed, seeded, towards
-from sfumato.settings import check_number, numbered, percent
+from sfumato.settings import check_number, listed, numbered, percent
 
 NO_TOKENS = "dropped tokens"
 
@@ -64,12 +64,10 @@ class HoldsElsewhere(Claim):
             return Finding("Holds elsewhere", None, NOTHING, worth)
         bad = [name for name, value in known.items() if not reaches(value, self.keep)]
         others = [name for name in known if hides.get(name) not in tested.perturbations]
-        begin = "Whatever hides the other places" if len(known) == len(worth) else f"Under {' and '.join(known)}"
+        begin = "Whatever hides the other places" if len(known) == len(worth) else f"Under {listed(known)}"
         sentence = f"{begin}, the set {'keeps' if tested.game.keep else 'takes away'} its part: {said}."
         if bad:
-            sentence = f"The set does not hold under {' and '.join(bad)}: {said}."
+            sentence = f"The set does not hold under {listed(bad)}: {said}."
         if unknown := [name for name in worth if name not in known]:
-            sentence += (
-                f" {' and '.join(unknown)} {'takes' if len(unknown) == 1 else 'take'} no score away from the picture."
-            )
+            sentence += f" {listed(unknown)} {'takes' if len(unknown) == 1 else 'take'} no score away from the picture."
         return Finding("Holds elsewhere", False if bad else True if others else None, sentence, worth)

@@ -76,10 +76,11 @@ class AllNeeded(Claim):
             "cheapest_cell": dearest,
             "worth_needed": float(tested.worth(needed[None])[0]),
         }
+        is_one = len(stays) == 1
         sentence = (
-            f"Of its {len(cells)} cells {len(stays)} {'is' if len(stays) == 1 else 'are'} needed, "
-            f"{percent(numbers['needed_area'])} of the picture: where one more goes, more than {percent(self.loss)} of the "
-            f"score is lost in all. They alone are worth {percent(round(numbers['worth_needed'], 2))}."
+            f"{len(stays)} of its {len(cells)} cells {'is' if is_one else 'are'} needed, {percent(numbers['needed_area'])} of "
+            f"the picture: all others can be hidden for at most {percent(self.loss)} of the score, but no further cell. "
+            f"Alone {'it is' if is_one else 'they are'} worth {percent(round(numbers['worth_needed'], 2))}."
         )
         return Finding("All needed", share > 1 - self.idle, sentence, numbers, {"needed": needed})
 

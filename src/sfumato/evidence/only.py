@@ -60,8 +60,9 @@ class OnlyOne(Claim):
             )
             return Finding("The only one", True, sentence, numbers)
         more = " at least" if len(others) == self.most else ""
+        sets = "set, which shares" if len(others) == 1 else "sets, which share"
         sentence = (
-            f"It is not the only one:{more} {len(others)} other set{'s' * (len(others) > 1)}, which share no place with it, "
+            f"It is not the only one:{more} {len(others)} other {sets} no place with it, "
             f"would do as well ({', '.join(f'{percent(round(value, 2))}' for value in values[: len(others)])})."
         )
         return Finding("The only one", False, sentence, numbers, others)

@@ -12,6 +12,7 @@ from sfumato.evidence.claim import Claim, Finding
 from sfumato.evidence.measured import same_network
 from sfumato.evidence.tested import Tested
 from sfumato.scores import SIGMOID
+from sfumato.settings import percent
 
 EQUAL = 1e-6
 """Probabilities that differ by less are the same."""
@@ -69,14 +70,16 @@ class SameAnswer(Claim):
         part = "For the set alone" if tested.game.keep else "Without the set"
         if len(first := _leading(order[0])) > 1 and expected in first:
             between = " and ".join(map(tested.name_of, first[:2]))
-            sentence = f"{part} the network is undecided between {between}: the {kind} is {numbers['probability']:.2f}."
+            sentence = (
+                f"{part} the network is undecided between {between}: the {kind} is {percent(numbers['probability'])}."
+            )
             return Finding(name, False if tested.game.keep else None, sentence, numbers)
         sentence = f"{part} the network answers {tested.name_of(answer)}"
         if answer == expected:
-            sentence += f", as for the whole picture, with the {kind} {numbers['probability']:.2f}."
+            sentence += f", as for the whole picture, with the {kind} {percent(numbers['probability'])}."
         else:
             whole = tested.name_of(expected)
-            sentence += f", for the whole picture {whole}, whose {kind} is now {numbers['probability']:.2f}."
+            sentence += f", for the whole picture {whole}, whose {kind} is now {percent(numbers['probability'])}."
         return Finding(name, (answer == expected) == bool(tested.game.keep), sentence, numbers)
 
     @staticmethod

@@ -32,5 +32,6 @@ class Suffices(Claim):
             return Finding(name, None, NOTHING, numbers)
         sentence = f"{tested.alone} are worth {percent(round(worth, 2))}"
         if not math.isnan(shown):
-            sentence += f"; the probability is {shown:.2f} (whole picture {whole:.2f}, hidden picture {hidden:.2f})"
+            compared = f"whole picture {percent(whole)}, hidden picture {percent(hidden)}"
+            sentence += f"; the probability is {percent(shown)} ({compared})"
         return Finding(name, reaches(worth, self.keep), sentence + ".", numbers)

@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from sfumato.evidence.certificate import Certificate
-from sfumato.figures.panels import GAP, HEAD, SMALL, add_axes, blank, cell_size, overlay, show
+from sfumato.figures.panels import GAP, HEAD, SMALL, add_axes, add_title, blank, cell_size, overlay, show
 from sfumato.figures.scene import scene
 from sfumato.models import Classifier
 from sfumato.settings import percent
@@ -50,9 +50,7 @@ def certificate(
     top = (0.35 if title else 0.0) + HEAD
     canvas = blank((canvas_width, top + height + 0.35 + sum(len(some) * LINE + 0.08 for some in lines)))
     canvas_height = canvas.get_size_inches()[1]
-    if title:
-        place: Any = {"ha": "left", "va": "top", "fontsize": 12, "weight": "bold"}
-        canvas.suptitle(title, x=0.1 / canvas_width, y=1 - 0.1 / canvas_height, **place)
+    add_title(canvas, title)
     cells = [add_axes(canvas, 0.1 + column * (width + GAP), top, width, height) for column in range(1 + len(panels))]
     show(cells[0], view.picture).set_title(view.name, fontsize=SMALL)
     view.frame(cells[0])

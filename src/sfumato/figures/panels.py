@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import east_asian_width
 
 import torch
 from jaxtyping import Float
@@ -53,12 +54,30 @@ def check_matplotlib() -> None:
         ) from error
 
 
+ONE_RUN = "one run: no restarts to compare"
+"""What captions say of a mask whose search had no restarts, so that it is not known how settled it is."""
+
+
+TITLE, TITLE_LETTERS = 12, 9
+"""The size of a title, in points, and how many of its letters fit into an inch."""
+
+
 def blank(size: tuple[float, float]) -> "Figure":
     """An empty figure of this width and height in inches. It is not registered with pyplot."""
     check_matplotlib()
-    from matplotlib.figure import Figure
+    from sfumato.figures.drawing import Drawing
 
-    return Figure(figsize=size)
+    return Drawing(figsize=size)
+
+
+def add_title(figure: "Figure", title: str, left: float = 0.1) -> None:
+    """Write a title at the top of a figure, `left` inches from its left; smaller where it is long, so that it fits."""
+    if not title:
+        return
+    width, height = figure.get_size_inches()
+    letters = sum(2 if east_asian_width(letter) in "WF" else 1 for letter in title)
+    size = min(TITLE, TITLE * TITLE_LETTERS * (width - left - 0.1) / letters)
+    figure.suptitle(title, x=left / width, y=1 - 0.1 / height, ha="left", va="top", fontsize=size, weight="bold")
 
 
 def save(figure: "Figure", path: str | os.PathLike[str]) -> None:

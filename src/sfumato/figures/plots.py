@@ -23,9 +23,11 @@ from sfumato.figures.panels import (
     KEPT,
     LEFT,
     MARGIN,
+    ONE_RUN,
     SMALL,
     Coloured,
     add_axes,
+    add_title,
     blank,
     cell_size,
     check_matplotlib,
@@ -62,6 +64,9 @@ LETTERS = 15
 
 WORTH = "worth: 0 % is the score with everything hidden, 100 % that of the whole picture"
 """What headings mean by worth."""
+
+NO_WORTH = "worth not defined"
+"""What headings say where hiding everything takes no score away."""
 
 LINES = ("#1b7f79", "#33658a", "#6a3d9a", "#b8860b")
 """Colours of the outlines of restarts' sets, in turn."""
@@ -128,12 +133,14 @@ def figure(
         headings = [f"{heading}\n{what}" for heading, what in zip(headings, _alternatives(result, query), strict=True)]
     headings = _fit(headings, cell[0])
     top = _head([*headings, name]) + (0.3 if title else 0)
-    notes = textwrap.wrap(note, round(LETTERS * (len(masks) * cell[0] + GAP))) if perturbed is not None else [""]
+    notes = (
+        textwrap.wrap(note, round(LETTERS * (len(masks) * (cell[0] + GAP) - GAP))) if perturbed is not None else [""]
+    )
     between = GAP + LINE * max(1, len(notes))  # between the parts on black and the perturbed pictures
     size = (MARGIN + left + len(masks) * (cell[0] + GAP) + 0.1, top + 3 * cell[1] + GAP + between + 0.1)
     canvas = blank(size)
     place = partial(add_axes, canvas)
-    canvas.suptitle(title, x=MARGIN / size[0], y=1 - 0.1 / size[1], ha="left", va="top", fontsize=12, weight="bold")
+    add_title(canvas, title, MARGIN)
     axes = show(place(MARGIN, top, left, cell[1]), view.picture)
     axes.set_title(name, fontsize=SMALL)
     view.frame(axes)
@@ -252,8 +259,7 @@ def comparison(
     name = _picture_name(view, asked[0])
     head, top = _head([*headings, name]), 0.35 if title else 0.0
     canvas = blank(((len(maps) + 1) * (width + GAP) + 0.2, height + head + top + 0.1))
-    size = canvas.get_size_inches()
-    canvas.suptitle(title, x=0.1 / size[0], y=1 - 0.1 / size[1], ha="left", va="top", fontsize=12, weight="bold")
+    add_title(canvas, title)
     cells = [
         add_axes(canvas, 0.1 + column * (width + GAP), top + head, width, height) for column in range(len(maps) + 1)
     ]
@@ -369,7 +375,7 @@ def _headings(
     probabilities: Sequence[float] | Float[Tensor, " V"] | None = None,
     at_most: bool = False,
 ) -> list[str]:
-    """The heading of each mask: its area, its worth and score, the probability, and how far restarts agree.
+    """The heading of each mask: its area, its worth and score, the probability, and how far restarts agree, if there were some.
 
     In the deletion game, worth and score are those of what is left.
     """
@@ -385,13 +391,15 @@ def _headings(
     if deletes(result) and result.complements is not None:
         verb, result = "the rest is worth", replace(result, scores=result.complements)
     name = _name_of_score(result)
-    values = zip(areas, worth(result)[query].tolist(), result.scores[query].tolist(), strict=True)  # type: ignore[index]
-    headings = [f"{area}\n{verb} {percent(round(part, 2))} ({name} {score:.3g})" for area, part, score in values]
+    parts, scores = worth(result)[query].tolist(), result.scores[query].tolist()  # type: ignore[index]
+    values = list(zip(areas, parts, scores, strict=True))
+    worths = (NO_WORTH if math.isnan(part) else f"{verb} {percent(round(part, 2))}" for _, part, _ in values)
+    headings = [f"{area}\n{said} ({name} {score:.3g})" for said, (area, _, score) in zip(worths, values, strict=True)]
     if probabilities is not None:
         given = [float(value) for value in probabilities]
         headings = [f"{heading}\nprobability {percent(value)}" for heading, value in zip(headings, given, strict=True)]
     if result.agreement is None:
-        return headings
+        return [f"{heading}\n{ONE_RUN}" for heading in headings]
     agree = [percent(round(share, 2)) for share in result.agreement[query].tolist()]
     return [f"{heading}\nrestarts agree by {share}" for heading, share in zip(headings, agree, strict=True)]
 

@@ -19,6 +19,7 @@ from sfumato.figures.panels import (
     MARGIN,
     SMALL,
     add_axes,
+    add_title,
     blank,
     channel_map,
     positive,
@@ -71,7 +72,7 @@ def channels(
     top = 0.75 if title else HEAD
     canvas = blank((width, top + CELL + UNDER + small + 0.1))
     place = partial(add_axes, canvas)
-    _add_title(canvas, title)
+    add_title(canvas, title)
     panels = [place(0.1 + column * (CELL + GAP), top, CELL, CELL) for column in range(columns)]
     size = round(float(masks[0, variant].sum()))
     heat(panels[1], view, result.overlay(variant)).set_title(
@@ -85,12 +86,6 @@ def channels(
         heat(axes, view, channel_map(result, index, masks.shape[2]))
         axes.set_title(f"channel {index}\nweight {weight:.2g}", fontsize=SMALL - 1)
     return canvas
-
-
-def _add_title(canvas: "Figure", title: str) -> None:
-    """Write a title into the upper left corner."""
-    width, height = canvas.get_size_inches()
-    canvas.suptitle(title, x=0.1 / width, y=1 - 0.08 / height, ha="left", va="top", fontsize=12, weight="bold")
 
 
 def of_class(
@@ -114,7 +109,7 @@ def of_class(
     width, height = left + columns * (small + GAP) + 0.15, top + len(indices) * (small + GAP) + 1.75
     canvas = blank((width, height))
     place = partial(add_axes, canvas)
-    _add_title(canvas, title)
+    add_title(canvas, title)
     for row, (channel, weight) in enumerate(zip(indices.tolist(), weights.tolist(), strict=True)):
         y = top + row * (small + GAP)
         spread = float(result.spread[channel])

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from sfumato.figures.panels import CELL, GAP, SMALL, add_axes, blank, overlay, show
+from sfumato.figures.panels import CELL, GAP, SMALL, add_axes, add_title, blank, overlay, show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,8 +88,7 @@ def rows_of_slices(rows: Sequence[tuple[str, Draw]], volume: Float[Tensor, "D 3 
     heads = [LINE * (1 + heading.count("\n")) + 0.1 for heading, _ in rows]
     size = (max(0.2 + len(places) * (cell[0] + GAP), 6.0), top + LINE + sum(heads) + len(rows) * (cell[1] + GAP))
     canvas = blank(size)
-    if title:
-        canvas.suptitle(title, x=0.1 / size[0], y=1 - 0.1 / size[1], ha="left", va="top", fontsize=12, weight="bold")
+    add_title(canvas, title)
     y = top
     for row, ((heading, draw), head) in enumerate(zip(rows, heads, strict=True)):
         canvas.text(0.1 / size[0], 1 - y / size[1], heading, fontsize=SMALL, va="top")

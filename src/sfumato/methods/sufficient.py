@@ -5,7 +5,7 @@ arXiv 1910.08485, eq. 3.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ ROUNDING = 1e-6
 """Of areas in float32: a bracket this much wider than the tolerance is as wide."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SmallestArea(TensorResult):
     """For each of `B` queries, the smallest area whose mask keeps enough, and the curve that shows how it was found.
 
@@ -64,6 +64,20 @@ class SmallestArea(TensorResult):
         """
         assert self.attribution.blank is not None  # noqa: S101  # for the type checker: a search gives it
         return self.attribution.blank >= self.wanted
+
+    def __repr__(self) -> str:
+        """Three lines: the areas, the scores that they had to keep, and where to find all."""
+        areas, wanted = self.area.tolist(), self.wanted.tolist()
+        found = [
+            f"{area:.3g}" if reached else "none" for area, reached in zip(areas, self.reached.tolist(), strict=True)
+        ]
+        return "\n".join(
+            (
+                f"SmallestArea of {len(found)} {'query' if len(found) == 1 else 'queries'}: at most {', '.join(found)}",
+                f"to keep a score of {', '.join(f'{score:.3g}' for score in wanted)}; {len(self.curve_areas)} areas tried",
+                f"on {self.area.device}: {', '.join(entry.name for entry in fields(self))}",
+            )
+        )
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the mask, and the curve with $a^*$."""

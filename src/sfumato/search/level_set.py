@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sfumato.masks.level_set import LevelSets
 from sfumato.masks.parts import check_places
-from sfumato.search.loop import Look, Step, climb
+from sfumato.search.loop import Look, Stage, Step, climb
 from sfumato.search.problem import Problem
 from sfumato.search.pruning import Pruning
 from sfumato.search.rules import like
@@ -80,7 +80,9 @@ class LevelSetAscent(ShrinkingAscent):
         if not (self.windows is None or isinstance(self.windows, Windows)):
             raise ValueError(f"windows must be Windows(), or None to begin with a flat field; got {self.windows!r}")
 
-    def __call__(self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None) -> Iterator[Step]:
+    def __call__(
+        self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None
+    ) -> Iterator[Step | Stage]:
         """Ascend; from `warm` `(B · V, 1, *L)`, if given, by a last run only."""
         sets = problem.parametrisation
         if not isinstance(sets, LevelSets):
@@ -91,7 +93,7 @@ class LevelSetAscent(ShrinkingAscent):
         count, path, last = ascent._lengths(steps, problem.areas.shape[1]) if warm is None else (0, 0, steps)
         found = None
         if warm is None:
-            begin = self._begin(problem, sets)
+            begin = yield from self._begin(problem, sets)
             found = yield from self._descend(problem, sets, begin, count, path, path + last)
             warm = (
                 self._start_of_last_run(problem, sets, found.mean(1), begin) if self.windows and last else found.mean(1)
@@ -99,10 +101,10 @@ class LevelSetAscent(ShrinkingAscent):
         if last:
             yield from self._stay(problem, sets, warm, found, path, last)
 
-    def _begin(self, problem: Problem, sets: LevelSets) -> Float[Tensor, "B 1 *L"]:
-        """The field from which all restarts of a query begin, `(B, 1, *L)`."""
+    def _begin(self, problem: Problem, sets: LevelSets) -> Generator[Stage, None, Float[Tensor, "B 1 *L"]]:
+        """Return the field from which all restarts of a query begin, `(B, 1, *L)`."""
         if self.windows:
-            return self.windows(problem)
+            return (yield from self.windows(problem))
         return sets.start().expand(len(problem.areas), *[-1] * (len(sets.size) + 1))
 
     def _start_of_last_run(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -53,6 +53,18 @@ class Step:
     """In the last step of a search for nested sets: the one field, `(B, 1, *L)`, whose level sets they are."""
 
 
+@dataclass(frozen=True)
+class Stage:
+    """Work that an ascent does before its first step, such as looking at windows. It has no masks yet."""
+
+    what: str
+    """The work in a few words, such as "looking at windows"."""
+    done: int
+    """How many of its parts are done, from 0."""
+    count: int
+    """How many parts there are."""
+
+
 class AnyStep(Protocol):
     """The fields that all steps have, also those of methods that do not search for masks."""
 
@@ -79,7 +91,18 @@ class AnyStep(Protocol):
 
 Progress = Callable[[Any], object]
 """A callback of a method that works in steps: a progress bar, a log, a live picture. It is called with each step, which has the
-fields of `AnyStep`."""
+fields of `AnyStep`. One that has a method `stage` as well, see `StageProgress`, is told what is done before the first step."""
+
+
+@runtime_checkable
+class StageProgress(Protocol):
+    """A `Progress` that also shows the work before the first step."""
+
+    def __call__(self, step: Any, /) -> object:
+        """See a step."""
+
+    def stage(self, stage: Stage, /) -> object:
+        """See how much of a stage is done."""
 
 
 def climb(

@@ -15,7 +15,7 @@ from sfumato.games import Game
 from sfumato.masks.family import Parametrisation
 from sfumato.masks.level_set import LevelSets
 from sfumato.model.evaluate import Evaluation
-from sfumato.search.loop import Look, Step
+from sfumato.search.loop import Look, Stage, Step
 from sfumato.search.projection import EXACTLY, NEARLY, project
 from sfumato.space.jitter import Move
 
@@ -108,5 +108,10 @@ class Problem:
 class Ascent(Protocol):
     """A way to the best masks."""
 
-    def __call__(self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None) -> Iterator[Step]:
-        """Ascend for the problem's areas, from `warm` parameters `(B · V, 1, *L)` if there are any."""
+    def __call__(
+        self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None
+    ) -> Iterator[Step | Stage]:
+        """Ascend for the problem's areas, from `warm` parameters `(B · V, 1, *L)` if there are any.
+
+        What is done before the first step may be told by a `Stage` now and then.
+        """

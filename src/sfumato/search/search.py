@@ -16,7 +16,7 @@ from sfumato.masks.family import Parametrisation
 from sfumato.model.black_box import BlackBox, NoAnswerError, warn_of_stop
 from sfumato.model.evaluate import Evaluation
 from sfumato.model.inputs import warn_of_no_effect
-from sfumato.search.loop import Progress, Step
+from sfumato.search.loop import Progress, Stage, StageProgress, Step
 from sfumato.search.problem import Ascent, Problem
 from sfumato.space.jitter import Jitter, MirrorEvenSteps
 from sfumato.space.smoothing import enlarged
@@ -65,11 +65,16 @@ class Search:
             raise ValueError(f"{name} must return an iterator of steps, as climb(…) is; got {type(ascent).__name__}")
         model = self.evaluation.subject.model
         with model.holding_back(self._scored(areas)) if isinstance(model, BlackBox) else nullcontext():
-            for step in surroundings.iterate(ascent):
-                if not isinstance(step, Step):
+            for seen in surroundings.iterate(ascent):
+                if isinstance(seen, Stage):
+                    if isinstance(progress, StageProgress):
+                        progress.stage(seen)
+                    continue
+                if not isinstance(seen, Step):
                     raise ValueError(
-                        f"{name} must yield objects of sfumato.search.loop.Step; got {type(step).__name__}"
+                        f"{name} must yield objects of sfumato.search.loop.Step; got {type(seen).__name__}"
                     )
+                step = seen
                 if progress is not None:
                     progress(step)
         if step is None:

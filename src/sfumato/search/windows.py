@@ -6,7 +6,7 @@ windows that are looked at without a gradient say nearly the same for every seed
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.masks.level_set import LevelSets
+from sfumato.search.loop import Stage
 from sfumato.search.problem import Problem
 from sfumato.search.rules import like
 from sfumato.settings import check_number, check_whole
@@ -39,8 +40,8 @@ class Windows:
         check_whole("count", self.count)
         check_number("weight", self.weight, "the height of the first field", above=0, most=1)
 
-    def __call__(self, problem: Problem) -> Float[Tensor, "B 1 *L"]:
-        """Parameters `(B, 1, *L)` to begin with, one field for each query."""
+    def __call__(self, problem: Problem) -> Generator[Stage, None, Float[Tensor, "B 1 *L"]]:
+        """Return parameters `(B, 1, *L)` to begin with, one field for each query; yield how many windows have been seen."""
         sets = problem.parametrisation
         assert isinstance(sets, LevelSets)  # noqa: S101  # for the type checker
         queries, one_each = len(problem.areas), problem.queries
@@ -48,8 +49,11 @@ class Windows:
         grid = along_axes(self.count, sets.size)
         centres = list(itertools.product(*map(centres_along, grid, sets.size)))
         values = []
-        together = max(1, TOGETHER // (queries * math.prod(sets.shape)))
+        # The model's batches are then those of all windows together.
+        batch = one_each.batch_rows // math.gcd(one_each.batch_rows, queries)
+        together = max(1, min(batch, TOGETHER // (queries * math.prod(sets.shape))))
         for first in range(0, len(centres), together):
+            yield Stage(LOOKING, first, len(centres))
             masks = torch.cat([window(sets, centre, areas) for centre in centres[first : first + together]])
             rows = replace(one_each, query=one_each.query.repeat(len(masks) // queries))
             values.append(rows.values(masks, problem.game).view(-1, queries))
@@ -59,6 +63,9 @@ class Windows:
         field = enlarged(heights.view(queries, 1, *grid), sets.size).to(sets.everything)
         return sets.start() + self.weight * (field - like(field.flatten(1).mean(1), field))
 
+
+LOOKING = "looking at windows"
+"""What is done, for those who wait."""
 
 TOGETHER = 2**22
 """Places of all masks that are made at a time: those of 83 pictures of 224 x 224."""

@@ -29,6 +29,7 @@ from sfumato.model.inputs import no_effect
 from sfumato.models import Classifier
 from sfumato.models.questions import Asked, first_names
 from sfumato.runs.plans.catalogue import docstring, exported, make, method_classes
+from sfumato.search.loop import Stage
 from sfumato.web.asking import Wanted
 from sfumato.web.images import SMALL
 from sfumato.web.jobs import DONE, STEP, Event, Job
@@ -209,6 +210,10 @@ class StepReporter:
             self.next_masks = time.monotonic() + BETWEEN
         else:
             self.job.check()
+
+    def stage(self, stage: Stage) -> None:
+        """Report what is done before the first step."""
+        self.job.report({"type": STEP, "stage": stage.what, "index": stage.done, "steps": stage.count})
 
     def _masks(self, step: Any) -> Tensor | None:
         """The masks `(V, H, W)` of a step, for a search of masks of the input; else `None`."""

@@ -53,7 +53,7 @@ def curve(
     search_points = list(search.points) if search is not None else []
     wanted = None if search is None else search.wanted
     smallest = None if search is None else search.area
-    lines = [("whole", whole, "whole input"), ("blank", blank, "fully perturbed"), ("wanted", wanted, "wanted")]
+    lines = [("whole", whole, "whole input"), ("blank", blank, "all hidden"), ("wanted", wanted, "wanted")]
     scores = [score for _, _, score in masks + complements] + [score for _, score in search_points]
     if not scores:
         return None

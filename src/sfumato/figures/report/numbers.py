@@ -9,7 +9,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.figures.panels import worth
+from sfumato.figures.panels import ONE_RUN, worth
 from sfumato.methods.sufficient import SmallestArea
 from sfumato.settings import number, percent
 
@@ -30,6 +30,8 @@ class MaskRow:
     """The number of channels, for masks of channels."""
     agreement: float | None = None
     """How far the restarts of the search agree."""
+    is_one_run: bool = False
+    """Whether the search had no restarts."""
 
     @property
     def sentence(self) -> str:
@@ -50,6 +52,8 @@ class MaskRow:
             parts.append(f"without {'it' if is_one else 'them'} {format_score(self.complement)} is left")
         if self.agreement is not None:
             parts.append(f"restarts agree by {percent(round(self.agreement, 2))}")
+        elif self.is_one_run:
+            parts.append(ONE_RUN)
         return "; ".join(parts)
 
 
@@ -70,7 +74,10 @@ def mask_rows(result: Attribution) -> list[MaskRow]:
             for values in (result.scores, result.complements, result.agreement)
         )
         count = None if channels is None else round(area * channels)
-        row = MaskRow(variant, requested[variant], area, score, number(values[variant]), complement, count, agreement)
+        is_one_run = result.agreement is None and score is not None
+        row = MaskRow(
+            variant, requested[variant], area, score, number(values[variant]), complement, count, agreement, is_one_run
+        )
         rows.append(row)
     return sorted(rows, key=lambda row: (row.achieved, row.variant))
 

@@ -457,6 +457,7 @@ async function handle(event, pane) {
   if (event.type === "queued") setStatus(`Waiting for ${event.position} other ${event.position === 1 ? "job" : "jobs"} …`);
   if (event.type === "step") {
     if (event.claim) setStatus(`Testing claim ${event.index + 1} of ${event.steps} …`);
+    else if (event.stage) setStatus(`${event.stage.charAt(0).toUpperCase()}${event.stage.slice(1)}: ${event.index} of ${event.steps}`);
     else setStatus(event.steps ? `Step ${event.index} of ${event.steps}` : "Starting …");
     bar.hidden = !event.steps;
     bar.value = event.steps ? event.index / event.steps : 0;
