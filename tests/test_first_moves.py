@@ -15,6 +15,7 @@ from sfumato.models import Classifier, Preparation
 REFUSED = [
     ("cat.png", "'cat.png' is no command. To explain pictures, write: sfumato explain cat.png"),
     ("explian cat.png", "Did you mean 'explain'?"),
+    ("bench plan.toml", "'plan.toml' is no command. To run a plan, write: sfumato bench run plan.toml --out FOLDER"),
     ("help explain", "'help' is no command. Write: sfumato explain --help"),
     (
         "explain https://example.org/cat.png",

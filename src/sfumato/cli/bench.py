@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,7 +24,19 @@ if TYPE_CHECKING:
     from sfumato.runs.results.record import Record
     from sfumato.runs.results.summary import Line
 
+
+class Commands(typer.core.TyperGroup):
+    """The commands. A plan in the place of a command is answered by what to write."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first argument names."""
+        if self.get_command(ctx, args[0]) is None and (args[0].endswith(".toml") or Path(args[0]).is_file()):
+            ctx.fail(f"{args[0]!r} is no command. To run a plan, write: sfumato bench run {args[0]} --out FOLDER")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Measure methods on whole data sets, in runs that can be stopped and resumed.",
     no_args_is_help=True,
     rich_markup_mode=None,
