@@ -414,7 +414,10 @@ def test_contrastive_excitation_looks_below_the_last_weights():
 
 def test_a_classifier_whose_last_weights_make_maps_has_a_layer_for_contrastive_excitation(tmp_path):
     vision = pytest.importorskip("torchvision").models
-    torch.save(vision.get_model("squeezenet1_1", num_classes=3).state_dict(), tmp_path / "mine.pth")
+    torch.manual_seed(0)
+    net = vision.get_model("squeezenet1_1", num_classes=3)
+    nn.init.ones_(net.classifier[1].bias)  # or a class may be below 0 everywhere, where a ReLU hides it
+    torch.save(net.state_dict(), tmp_path / "mine.pth")
     classifier = sfumato.models.load("torchvision:squeezenet1_1", tmp_path / "mine.pth")
     assert classifier.layers["GradCAM"] == "classifier.2"
     layer = classifier.layers["ContrastiveExcitationBackprop"]
