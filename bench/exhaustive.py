@@ -22,21 +22,11 @@ import torch
 from torch import Tensor
 
 import sfumato
-from sfumato.masks.level_set import TENTHS
-from sfumato.space.smoothing import gaussian_blur
 
 NEAR = (0.02, 0.05)
 """Of the difference between whole and hidden picture."""
 ROWS = 32
 """Sets that are scored at once."""
-
-
-def shown(sets: list[tuple[int, ...]], side: int, length: int) -> Tensor:
-    """Sets of cells as masks `(N, 1, H, W)` with the edges of all sets."""
-    index = (torch.arange(length) * side) // length
-    chosen = torch.zeros(len(sets), side**2).scatter_(1, torch.tensor(sets), 1)
-    masks = chosen[:, index[:, None] * side + index][:, None]
-    return gaussian_blur(masks, 1.5 / TENTHS)
 
 
 @torch.no_grad()
@@ -57,7 +47,7 @@ def row_of(net: torch.nn.Module, x: Tensor, target: int, side: int, count: int) 
 
     every = list(combinations(range(side**2), count))
     parts = (every[first : first + ROWS] for first in range(0, len(every), ROWS))
-    worths = np.array([value for part in parts for value in worth(shown(part, side, length))])
+    worths = np.array([value for part in parts for value in worth(search.of_cells(part, side, length))])
     best = int(worths.argmax())
     area = (count / side**2,)
     sets = [
@@ -80,7 +70,7 @@ def row_of(net: torch.nn.Module, x: Tensor, target: int, side: int, count: int) 
 
 
 def measure(path: Path, options: argparse.Namespace) -> None:
-    done = {key_of(row) for row in read(path)}
+    done = {key_of(row) for row in search.read(path)}
     with path.open("a", encoding="utf-8") as file:
         for network in options.networks:
             for index, net, x, target in search.pictures(network, options.first, options.pictures):
@@ -88,10 +78,6 @@ def measure(path: Path, options: argparse.Namespace) -> None:
                 if key_of(about) not in done:
                     file.write(json.dumps(about | row_of(net, x, target, options.side, options.cells)) + "\n")
                     file.flush()
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -135,7 +121,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.table:
         measure(options.rows, options)
-    print("\n".join(table(read(options.rows))))
+    print("\n".join(table(search.read(options.rows))))
 
 
 if __name__ == "__main__":

@@ -15,13 +15,15 @@ import math
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shared_models
 import torch
+from PIL import Image
 from torch import Tensor
 
 import sfumato
@@ -32,12 +34,15 @@ from sfumato.methods.extremal import SMOOTH
 from sfumato.metrics.likeness import spearman
 from sfumato.space.smoothing import gaussian_blur
 
+PICTURES = shared_models.SHARED / "imagenet-val-dev"
 NETWORKS = ("squeezenet1_1", "resnet50", "vit_tiny", "efficientnet_lite0")
 AREAS = (0.05, 0.1, 0.2)
 GAMES = ("preserve", "delete", "dual")
 BACKGROUNDS = {"blur": sfumato.Blur(), "grey": sfumato.Fade(), "noise": sfumato.Noise(0.5)}
 CELLS = 14
 """Of the greedy search, along a side."""
+EDGE = 1.5
+"""How many pixels an edge has."""
 
 Extremal = sfumato.ExtremalPerturbation
 
@@ -58,12 +63,31 @@ class Counted(torch.nn.Module):
         return output
 
 
-def as_sets(masks: Tensor, areas: tuple[float, ...], edge: float = 1.5) -> Tensor:
+def edged(sets: Tensor) -> Tensor:
+    """Sets `(N, 1, H, W)` as masks with the edges that all are compared with."""
+    return gaussian_blur(sets.float(), EDGE / TENTHS)
+
+
+def grid(cells: int, side: int) -> Tensor:
+    """For each of `side` × `side` places, which of `cells` × `cells` cells it is in."""
+    along = (torch.arange(side) * cells) // side
+    return along[:, None] * cells + along
+
+
+def of_cells(sets: Sequence[Sequence[int]], cells: int, side: int) -> Tensor:
+    """Sets of some of `cells` × `cells` cells as masks `(N, 1, side, side)`."""
+    chosen = torch.zeros(len(sets), cells**2, dtype=torch.bool)
+    for row, some in zip(chosen, sets, strict=True):
+        row[list(some)] = True
+    return edged(chosen[:, grid(cells, side)][:, None])
+
+
+def as_sets(masks: Tensor, areas: tuple[float, ...]) -> Tensor:
     """The places of the largest values of masks `(V, 1, H, W)`, exactly as many as the areas `(V,)` say."""
     flat = masks.flatten(1)
     ranks = flat.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     counts = (torch.tensor(areas, dtype=torch.float64) * flat.shape[1]).round()[:, None].to(ranks)
-    return gaussian_blur((ranks < counts).float().view_as(masks), edge / TENTHS)
+    return edged((ranks < counts).view_as(masks))
 
 
 def played(game: str, kept: Any, rest: Any) -> Any:
@@ -95,15 +119,11 @@ def greedy(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...
     """Cells chosen `lazily` by the game's value before a blur."""
     hide = BACKGROUNDS["blur"](x)
     side = x.shape[-1]
-    row = (torch.arange(side) * CELLS) // side
-    index = row[:, None] * CELLS + row
 
     def scores(sets: list[list[int]]) -> list[float]:
         values = []
         for cells in sets:
-            mask = torch.zeros(CELLS**2)
-            mask[cells] = 1
-            mask = gaussian_blur(mask[index][None, None], 1.5 / TENTHS)
+            mask = of_cells([cells], CELLS, side)
             masks = {"preserve": mask, "delete": 1 - mask, "dual": torch.cat([mask, 1 - mask])}[game]
             with torch.no_grad():
                 scores = net(hide(masks, torch.zeros(len(masks), dtype=torch.long)))[:, target].tolist()
@@ -114,7 +134,7 @@ def greedy(net: torch.nn.Module, x: Tensor, target: int, areas: tuple[float, ...
     for chosen in lazily(scores, CELLS**2, [round(area * CELLS**2) for area in areas]):
         order = torch.zeros(CELLS**2)
         order[chosen] = torch.arange(len(chosen), 0, -1).float()
-        masks.append(order[index][None])
+        masks.append(order[grid(CELLS, side)][None])
     return torch.stack(masks), None
 
 
@@ -162,22 +182,32 @@ ORDERS = ("greedy", "Grad-CAM", "RISE")
 """Those that give an order of places, no masks."""
 
 
+@cache
+def listed() -> list[dict[str, Any]]:
+    images: list[dict[str, Any]] = json.loads((PICTURES / "annotations.json").read_text())["images"]
+    return images
+
+
+def picture_of(index: int) -> tuple[Image.Image, int]:
+    """A picture by number, and its class."""
+    entry = listed()[index]
+    with Image.open(PICTURES / "images" / entry["file"]) as picture:
+        return picture.convert("RGB"), entry["label"]
+
+
 def pictures(network: str, first: int, count: int) -> Iterator[tuple[int, torch.nn.Module, Tensor, int]]:
     """Pictures that the network gets right, by number: the network, the input `(1, 3, H, W)` and the class."""
     classifier = shared_models.of_zoo(network)
-    listed = json.loads((shared_models.SHARED / "imagenet-val-dev/annotations.json").read_text())["images"]
-    from PIL import Image
-
-    for index in range(first, len(listed)):
+    for index in range(first, len(listed())):
         if count == 0:
             return
-        with Image.open(shared_models.SHARED / "imagenet-val-dev/images" / listed[index]["file"]) as picture:
-            x = classifier.prepare(picture.convert("RGB"))[None]
+        picture, label = picture_of(index)
+        x = classifier.prepare(picture)[None]
         with torch.no_grad():
-            right = int(classifier.net(x).argmax()) == listed[index]["label"]
+            right = int(classifier.net(x).argmax()) == label
         if right:
             count -= 1
-            yield index, classifier.net, x, listed[index]["label"]
+            yield index, classifier.net, x, label
 
 
 def rows_of(
@@ -209,7 +239,7 @@ def rows_of(
 
 def measure(path: Path, options: argparse.Namespace) -> None:
     """Do what the file does not have yet."""
-    done = {key_of(row) for row in read(path)} if path.exists() else set()
+    done = {key_of(row) for row in read(path)}
     with path.open("a", encoding="utf-8") as file:
         for network in options.networks:
             for index, net, x, target in pictures(network, options.first, options.pictures):
@@ -229,9 +259,10 @@ def measure(path: Path, options: argparse.Namespace) -> None:
                         file.flush()
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        yield {"game": "preserve", **json.loads(line)}
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file, if there is one."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [{"game": "preserve", **json.loads(line)} for line in lines]
 
 
 def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -252,18 +283,27 @@ def value(row: dict[str, Any], background: str) -> float:
     return float(played(row["game"], share(background), rest)) + (row["game"] == "delete")
 
 
+def bits_of(row: dict[str, Any]) -> np.ndarray:
+    """A row's set, eight places a byte."""
+    return np.frombuffer(zlib.decompress(base64.b85decode(row["set"])), np.uint8)
+
+
+def set_of(row: dict[str, Any]) -> Tensor:
+    """A row's set `(H, W)`, of as many places along each side; what fills up the last byte is no place."""
+    bits = np.unpackbits(bits_of(row))
+    side = math.isqrt(len(bits))
+    return torch.from_numpy(bits[: side**2]).view(side, side).bool()
+
+
 def overlap(one: dict[str, Any], other: dict[str, Any]) -> float:
     """Intersection over union of two rows' sets."""
-    a, b = (np.frombuffer(zlib.decompress(base64.b85decode(row["set"])), np.uint8) for row in (one, other))
+    a, b = map(bits_of, (one, other))
     return float(np.bitwise_count(a & b).sum() / np.bitwise_count(a | b).sum())
 
 
 def map_of(rows: list[dict[str, Any]]) -> Tensor:
     """The map `(H · W,)` of one seed's sets of all areas, as a result has it."""
-    bits = [np.unpackbits(np.frombuffer(zlib.decompress(base64.b85decode(row["set"])), np.uint8)) for row in rows]
-    side = math.isqrt(len(bits[0]))
-    sets = torch.from_numpy(np.stack(bits)[:, : side**2]).float().view(1, len(bits), 1, side, side)
-    return saliency(sets, SMOOTH).flatten()
+    return saliency(torch.stack([set_of(row).float() for row in rows])[None, :, None], SMOOTH).flatten()
 
 
 def maps(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -280,6 +320,13 @@ def maps(rows: list[dict[str, Any]]) -> Iterator[str]:
         if pairs:
             mean = np.mean([spearman(*pair) for pair in pairs])
             yield f"| {game} | {network} | {name} | {len(pairs)} | {mean:.2f} |"
+
+
+def with_interval(differences: np.ndarray, random: np.random.Generator) -> str:
+    """The mean of pictures' differences, with its 95 % interval by bootstrap over pictures."""
+    draws = differences[random.integers(0, len(differences), (2000, len(differences)))].mean(1)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return f"{differences.mean():.2f} [{low:.2f}, {high:.2f}]"
 
 
 COLUMNS = (
@@ -326,11 +373,10 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
                     for p in both
                 ]
             )
-            draws = less[random.integers(0, len(less), (2000, len(less)))].mean(1)
-            low, high = np.percentile(draws, [2.5, 97.5])
-            interval = "–" if name == first else f"{less.mean():.2f} [{low:.2f}, {high:.2f}]"
+            interval = with_interval(less, random)
             cells = [
-                game, network, f"{area:g}", name, str(len(by_picture)), f"{mean(lambda r: value(r, 'blur')):.2f}", interval,
+                game, network, f"{area:g}", name, str(len(by_picture)), f"{mean(lambda r: value(r, 'blur')):.2f}",
+                "–" if name == first else interval,
                 *(f"{mean(lambda r, b=b: value(r, b)):.2f}" for b in ("grey", "noise")),  # type: ignore[misc]
                 *(f"{mean(lambda r, c=c: r[c]):.{digits}f}" for c, digits in (("p_blur", 2), ("crisp", 2), ("parts", 1))),  # type: ignore[misc]
                 agree, spread, up_to_1, f"{mean(lambda r: r['cost']):.0f}", f"{mean(lambda r: r['seconds']):.1f}",
@@ -352,7 +398,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.table:
         measure(options.rows, options)
-    rows = list(read(options.rows))
+    rows = read(options.rows)
     print("\n".join([*table(rows), "", *maps(rows)]))
 
 

@@ -6,9 +6,7 @@ set and judge; what is in the file is not done again. `--table` sums the file up
 """
 
 import argparse
-import base64
 import json
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,34 +16,23 @@ import numpy as np
 import search
 import shared_models
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 import sfumato
-from sfumato.masks.level_set import TENTHS
-from sfumato.space.smoothing import gaussian_blur
-
-
-def set_of(row: dict[str, Any], side: int) -> Tensor:
-    """A row's set of `side` × `side` places as a mask `(1, 1, side, side)` with the edges of all sets."""
-    bits = np.unpackbits(np.frombuffer(zlib.decompress(base64.b85decode(row["set"])), np.uint8))[: side**2]
-    return gaussian_blur(torch.from_numpy(bits.astype(np.float32)).view(1, 1, side, side), 1.5 / TENTHS)
 
 
 def judged(rows: list[dict[str, Any]], done: set[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
     """What the sets of rows are worth for all networks but their own."""
-    listed = json.loads((shared_models.SHARED / "imagenet-val-dev/annotations.json").read_text())["images"]
     networks = {name: shared_models.of_zoo(name) for name in search.NETWORKS}
     pictures: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         pictures[row["picture"]].append(row)
     for index, group in sorted(pictures.items()):
-        with Image.open(shared_models.SHARED / "imagenet-val-dev/images" / listed[index]["file"]) as picture:
-            inputs = {name: net.prepare(picture.convert("RGB"))[None] for name, net in networks.items()}
-        target = listed[index]["label"]
-        for judge, x in inputs.items():
-            net, side = networks[judge].net, x.shape[-1]
+        picture, target = search.picture_of(index)
+        for judge, network in networks.items():
+            net, x = network.net, network.prepare(picture)[None]
+            side = x.shape[-1]
             hide = sfumato.Blur()(x)
 
             def scores(masks: Tensor, net: Any = net, hide: Any = hide) -> Tensor:
@@ -59,7 +46,7 @@ def judged(rows: list[dict[str, Any]], done: set[tuple[Any, ...]]) -> Iterator[d
             for row in group:
                 if row["network"] == judge or (*search.key_of(row), judge) in done:
                     continue
-                own = set_of(row, inputs[row["network"]].shape[-1])
+                own = search.edged(search.set_of(row)[None, None])
                 mask = interpolate(own, size=(side, side), mode="bilinear", antialias=True)
                 kept, rest = scores(torch.cat([mask, 1 - mask]))
                 about = {name: row[name] for name in ("game", "network", "picture", "search", "seed", "area")}
@@ -91,14 +78,9 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
         for name in names:
             worth = {picture: float(np.mean(values)) for picture, values in searches[name].items()}
             less = np.array([first[picture] - worth[picture] for picture in sorted(set(worth) & set(first))])
-            low, high = np.percentile(less[random.integers(0, len(less), (2000, len(less)))].mean(1), [2.5, 97.5])
-            interval = "–" if name == names[0] else f"{less.mean():.2f} [{low:.2f}, {high:.2f}]"
-            mean = np.mean(list(worth.values()))
-            yield f"| {game} | {network} | {area:g} | {name} | {len(worth)} | {mean:.2f} | {interval} |"
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return list(search.read(path)) if path.exists() else []
+            interval, mean = search.with_interval(less, random), np.mean(list(worth.values()))
+            lead = "–" if name == names[0] else interval
+            yield f"| {game} | {network} | {area:g} | {name} | {len(worth)} | {mean:.2f} | {lead} |"
 
 
 def main() -> None:
@@ -108,11 +90,11 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="sum the file up, and measure nothing")
     options = parser.parse_args()
     if not options.table:
-        done = {(*search.key_of(row), row["judge"]) for row in read(options.judged)}
+        done = {(*search.key_of(row), row["judge"]) for row in search.read(options.judged)}
         with options.judged.open("a", encoding="utf-8") as file:
-            for row in judged(read(options.rows), done):
+            for row in judged(search.read(options.rows), done):
                 file.write(json.dumps(row) + "\n")
-    print("\n".join(table(read(options.judged))))
+    print("\n".join(table(search.read(options.judged))))
 
 
 if __name__ == "__main__":

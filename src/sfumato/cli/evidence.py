@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -163,13 +162,15 @@ def claims_shown(
     """
     from rich.console import Console
 
+    from sfumato.runs.plans.catalogue import kebab
+
     terminal = terminal or Console(stderr=True)
     status = terminal.status("") if terminal.is_terminal else None
     last_line = clock()
 
     def show(claim: "Claim", index: int, count: int) -> None:
         nonlocal last_line
-        line = f"certificate: testing claim {index + 1} of {count}, {_in_words(type(claim).__name__)}"
+        line = f"certificate: testing claim {index + 1} of {count}, {kebab(type(claim).__name__).replace('-', ' ')}"
         if status is not None:
             status.update(line)
         elif clock() - last_line >= INTERVAL:
@@ -278,12 +279,3 @@ def _copied(query: "Query", paths: Sequence[Path], place: Path) -> str:
                 f"{str(query.source)!r} has changed since it was explained; do it again into another folder"
             )
     return name
-
-
-def _in_words(name: str) -> str:
-    """The name of a class as words.
-
-    >>> _in_words("BetterThanChance")
-    'better than chance'
-    """
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()

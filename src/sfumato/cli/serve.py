@@ -12,6 +12,7 @@ import typer
 from sfumato.cli.device import AUTO, Device, choose, in_words, place
 from sfumato.cli.errors import reporting_errors
 from sfumato.cli.tables import console
+from sfumato.settings import listed
 
 OWN = "own"
 """Written for a file that a model does not need, as it has its own."""
@@ -133,8 +134,6 @@ def _listed(models: Sequence[str]) -> str:
     >>> _listed(["lite0"]), _listed(["lite0", "timm:resnet50", "mine"])
     ('lite0 needs', 'lite0, timm:resnet50 and mine need')
     """
-    from sfumato.settings import listed
-
     return f"{listed(models)} {'needs' if len(models) == 1 else 'need'}"
 
 

@@ -35,7 +35,7 @@ def default_layer(subject: Subject, below: bool = False) -> str:
         try:
             query = subject.query[:1]
             score = None if is_of_class(subject.score) else lambda outputs: subject.score(outputs, query)
-            found = traced(net, example, lambda rows: subject.outputs(rows, query), score)
+            found = traced(net, example, lambda rows: subject.outputs(rows, query), score, below)
         except Exception as error:
             explain_failure(subject.inputs, error)
             raise
@@ -50,7 +50,7 @@ class Traced(NamedTuple):
     layer: str | None
     """The last module with places that the outputs depend on, if there is one."""
     below: str | None
-    """The last of those that also lie below the last weights."""
+    """The last of those that also lie below the last weights, if it was asked for."""
 
 
 def traced(
@@ -58,6 +58,7 @@ def traced(
     example: Float[Tensor, "1 C *S"],
     run: Callable[[Tensor], Any] | None = None,
     score: Callable[[Any], Tensor] | None = None,
+    below: bool = False,
 ) -> Traced:
     """The network's outputs for one input, and the names of the last modules with places that the outputs depend on.
 
@@ -65,8 +66,8 @@ def traced(
     only blocks and normalisations count. After the last attention, a class token is all that a network may read: then it is the
     normalisation before that attention. Where the outputs are maps themselves, as in segmentation, it is the last one below
     the weights that make them; of a detector, the last one on which both its boxes and their scores depend. `None` if no module
-    has places. It takes three forward passes and a backward pass; one of each more where the last one lies above the last
-    weights, as in a network whose classifier is a convolution.
+    has places. It takes three forward passes and a backward pass. With `below` also the last one below the last weights is
+    asked for; it takes one of each more where the two are not the same, as in a network whose classifier is a convolution.
 
     `run` computes the network's outputs for an input, if it needs more than the input. `score` is of these outputs what is to
     depend on the layer, by default all. Effects are those on noise, so that the
@@ -86,6 +87,8 @@ def traced(
         return chosen or _last_of_effect(net, example, run, candidates) or next((name for name, _ in candidates), None)
 
     layer = last(seen)
+    if not below:
+        return Traced(outputs, layer, None)
     is_below = layer is None or any(name == layer for name, _, _ in seen_below)
     return Traced(outputs, layer, layer if is_below else last(seen_below))
 

@@ -41,7 +41,7 @@ def describe(
     net = net.eval()
     example = torch.zeros(1, *preparation.shape, dtype=torch.float32, device="cpu")
     try:
-        outputs, layer, below = traced(net, example)
+        outputs, layer, below = traced(net, example, below=True)
     except Exception as error:
         if isinstance(error, TypeError) and "required positional argument" in str(error):
             raise ValueError(

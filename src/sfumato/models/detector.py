@@ -118,14 +118,12 @@ def _sorted(found: Detections, several: bool) -> list[Detected]:
     """
     boxes, classes, objectness = found
     if not classes.is_floating_point():
-        sureness, targets, rows = objectness, classes, torch.arange(len(boxes), dtype=torch.long, device=boxes.device)
+        sureness, targets = objectness, classes
     elif several:
         sureness, pairs = classes.flatten().topk(len(boxes))
-        rows, targets = pairs // classes.shape[1], pairs % classes.shape[1]
+        boxes, targets = boxes[pairs // classes.shape[1]], pairs % classes.shape[1]
     else:
         sureness, targets = classes.max(1)
-        rows = torch.arange(len(boxes), dtype=torch.long, device=boxes.device)
-    boxes = boxes[rows]
     wide = ((boxes[:, 2:] - boxes[:, :2]) >= LEAST).all(1)
     order = [row for row in sureness.argsort(descending=True, stable=True).tolist() if wide[row]]
     return [Detected(tuple(boxes[row].tolist()), int(targets[row]), float(sureness[row])) for row in order]

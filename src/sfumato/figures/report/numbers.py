@@ -29,9 +29,7 @@ class MaskRow:
     count: int | None = None
     """The number of channels, for masks of channels."""
     agreement: float | None = None
-    """How far the restarts of the search agree."""
-    is_one_run: bool = False
-    """Whether the search had no restarts."""
+    """How far the restarts of the search agree, if it had several."""
 
     @property
     def sentence(self) -> str:
@@ -52,7 +50,7 @@ class MaskRow:
             parts.append(f"without {'it' if is_one else 'them'} {format_score(self.complement)} is left")
         if self.agreement is not None:
             parts.append(f"restarts agree by {percent(round(self.agreement, 2))}")
-        elif self.is_one_run:
+        elif self.score is not None:
             parts.append(ONE_RUN)
         return "; ".join(parts)
 
@@ -74,10 +72,7 @@ def mask_rows(result: Attribution) -> list[MaskRow]:
             for values in (result.scores, result.complements, result.agreement)
         )
         count = None if channels is None else round(area * channels)
-        is_one_run = result.agreement is None and score is not None
-        row = MaskRow(
-            variant, requested[variant], area, score, number(values[variant]), complement, count, agreement, is_one_run
-        )
+        row = MaskRow(variant, requested[variant], area, score, number(values[variant]), complement, count, agreement)
         rows.append(row)
     return sorted(rows, key=lambda row: (row.achieved, row.variant))
 

@@ -49,7 +49,7 @@ def method_classes() -> dict[str, Any]:
     files = [file_name(classes[name]) for name in names]
     by_name = {}
     for name, file in zip(names, files, strict=True):
-        short_name = file if files.count(file) == 1 else _kebab(name)
+        short_name = file if files.count(file) == 1 else kebab(name)
         by_name[f"{CAPTUM}NAME" if short_name == "captum" else short_name] = classes[name]
     return by_name
 
@@ -151,10 +151,10 @@ def plain(name: str) -> str:
     return name.casefold().replace("-", "").replace("_", "")
 
 
-def _kebab(name: str) -> str:
+def kebab(name: str) -> str:
     """The name of a class in lower case, with hyphens.
 
-    >>> _kebab("ExcitationBackprop"), _kebab("GradCAM"), _kebab("IGOSPlus")
+    >>> kebab("ExcitationBackprop"), kebab("GradCAM"), kebab("IGOSPlus")
     ('excitation-backprop', 'grad-cam', 'igos-plus')
     """
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
