@@ -30,7 +30,7 @@ class Commands(typer.core.TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the first argument names."""
-        if self.get_command(ctx, args[0]) is None and (args[0].endswith(".toml") or Path(args[0]).is_file()):
+        if self.get_command(ctx, args[0]) is None and args[0].endswith(".toml"):
             ctx.fail(f"{args[0]!r} is no command. To run a plan, write: sfumato bench run {args[0]} --out FOLDER")
         return super().resolve_command(ctx, args)
 
