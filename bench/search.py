@@ -164,6 +164,7 @@ def by_map(method: Any) -> Callable[..., Found]:
 SEARCHES = {
     "level sets": by_method(Extremal),
     "level sets, 50 steps": by_method(Extremal, steps=50),
+    "level sets, full precision": by_method(Extremal, precision="full"),
     "level sets, flat start": by_method(Extremal, ascent=sfumato.LevelSetAscent(windows=None)),
     "level sets, one path": by_method(Extremal, steps=60, ascent=sfumato.LevelSetAscent(restarts=1)),
     "smooth": by_method(Extremal.smooth_masks),

@@ -21,6 +21,7 @@ from sfumato.masks.family import LayerFamily, MaskFamily, Parametrisation, not_l
 from sfumato.masks.level_set import LevelSet
 from sfumato.masks.smooth import SmoothMask
 from sfumato.methods.masked import MaskMethod
+from sfumato.model.rounded import check_precision
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Fade, Perturbation, default_perturbation
 from sfumato.search.level_set import LevelSetAscent
@@ -67,6 +68,9 @@ class ExtremalPerturbation(MaskMethod):
       places; or N tokens, with their grid as in "B(1+14*14)C" where their number leaves it open. By default it is found
       out from how the network computes the values, and `ValueError` asks for it where that leaves several readings.
     - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
+    - `precision`: of the gradients that the search follows: "bfloat16", which some processors compute about twice as fast;
+      "full" for that of the model; or "auto", bfloat16 on a CPU with instructions for it if the model's gradient keeps its
+      direction. `about["precision"]` says when it was used. Scores have the model's precision in each case.
     - `deterministic`: on a GPU, compute in full float32 and by deterministic kernels, so that a query has the same masks alone
       and in a batch to within rounding; slower. See "Reproducibility" in the documentation.
 
@@ -106,8 +110,10 @@ class ExtremalPerturbation(MaskMethod):
     layout: str = later("")
     call: int = later(-1)
     deterministic: bool = later(False)
+    precision: str = later("auto")
 
     def __post_init__(self) -> None:
+        check_precision(self.precision)
         object.__setattr__(self, "areas", check_areas(self.areas))
         game = Game.named(self.game)
         object.__setattr__(self, "game", game)
@@ -155,7 +161,7 @@ class ExtremalPerturbation(MaskMethod):
 
         They are half transparent in part. A set of the same area, which `ExtremalPerturbation()` finds, keeps more.
         """
-        return cls(areas=check_areas(areas), **{"steps": 250, "mask": SmoothMask(), **changes})
+        return cls(areas=check_areas(areas), **{"steps": 250, "mask": SmoothMask(), "precision": "full", **changes})
 
     @classmethod
     def torchray(cls, areas: Sequence[float] = (0.1,), **changes: Any) -> "ExtremalPerturbation":
@@ -168,6 +174,7 @@ class ExtremalPerturbation(MaskMethod):
             "perturbation": Blur(max_sigma=20, levels=8, border="zeros"),
             "mask": CanvasMask(),
             "jitter": MirrorEvenSteps(),
+            "precision": "full",
         }
         return cls(areas=check_areas(areas), **{**settings, **changes})
 

@@ -14,6 +14,7 @@ from sfumato.layers.capture import place_of
 from sfumato.masks.family import Parametrisation
 from sfumato.methods.method import Method
 from sfumato.model.evaluate import Evaluation
+from sfumato.model.rounded import rounded
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Perturbed
 from sfumato.search.loop import Progress
@@ -23,7 +24,10 @@ from sfumato.space.jitter import Jitter, MirrorEvenSteps
 
 
 class MaskMethod(Method):
-    """A method with the settings `game`, `ascent`, `steps`, `memory`, and of a layer `layer`, `at`, `layout` and `call`."""
+    """A method with the settings `game`, `ascent`, `steps`, `memory`, and of a layer `layer`, `at`, `layout` and `call`.
+
+    One whose gradients may be rounded has `precision` as well.
+    """
 
     needs_layer: ClassVar[bool | None] = None
     by_channel: ClassVar[bool] = False
@@ -37,6 +41,7 @@ class MaskMethod(Method):
     at: str = "output"
     layout: str = ""
     call: int = -1
+    precision: str = "full"
 
     @abstractmethod
     def search(self, subject: Subject) -> Search:
@@ -71,10 +76,13 @@ class MaskMethod(Method):
     ) -> Search:
         """The search over a subject's masks; `hide` makes what they hide places with, `used` goes into `about`."""
         rows, whole = subject.probe(self.memory)
+        lower = rounded(subject, self.precision)
+        if lower is not None:
+            used["precision"] = "bfloat16"
         with subject.surroundings.computing():
             perturbed = hide()
         return Search(
-            evaluation=Evaluation(subject, perturbed, subject.query, rows),
+            evaluation=Evaluation(subject, perturbed, subject.query, rows, lower),
             parametrisation=parametrisation,
             game=Game.named(self.game),
             ascent=self.ascent,

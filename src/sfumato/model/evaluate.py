@@ -1,7 +1,7 @@
 """From masks to the model's scores, and back to gradients: chunked to a memory budget, row by row independent."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -34,6 +34,13 @@ class Evaluation:
     query: Int[Tensor, " N"]
     batch_rows: int
     """How many rows go through the model together."""
+    rounded: Subject | None = None
+    """The subject in a lower precision, if one is to be used for gradients, and for scores that only say where to begin."""
+
+    @property
+    def roughly(self) -> "Evaluation":
+        """The same evaluation, with the `rounded` subject also for scores."""
+        return self if self.rounded is None else replace(self, subject=self.rounded)
 
     def scores(self, masks: Float[Tensor, "N K *S"], *moves: Moved) -> Float[Tensor, " N"]:
         """The scores of what the masks keep, with the perturbed input moved as in `gradients`."""
@@ -57,8 +64,9 @@ class Evaluation:
 
         Each move, or other change of the perturbed input, is that of a group of rows; the groups follow each other and have
         equal sizes. With several perturbations, of
-        the mean of the scores; or, at a `turn`, of the score under one of them, taken in turn.
+        the mean of the scores; or, at a `turn`, of the score under one of them, taken in turn. Both may be `rounded`.
         """
+        subject = self.roughly.subject
         values, gradients = [], []
         perturbed = self.perturbed if turn is None else (self.perturbed[turn % len(self.perturbed)],)
         with self.subject.surroundings.computing():
@@ -70,7 +78,8 @@ class Evaluation:
                 for weight, drops in ((game.keep, False), (-game.drop, True)):
                     for hidden in perturbed if weight else ():
                         shown = 1 - chunk if drops else chunk
-                        part = weight / len(perturbed) * self._phi(hidden, shown, rows, _split(moves, rows, len(masks)))
+                        phi = self._phi(subject, hidden, shown, rows, _split(moves, rows, len(masks)))
+                        part = weight / len(perturbed) * phi
                         gradient += _gradient(part, chunk)
                         value += part.detach()
                 values.append(value)
@@ -80,10 +89,11 @@ class Evaluation:
     def _mean_phi(
         self, masks: Float[Tensor, "N K *S"], rows: slice, moves: Sequence[tuple[Moved, int]] = ()
     ) -> Float[Tensor, " N"]:
-        return torch.stack([self._phi(hidden, masks, rows, moves) for hidden in self.perturbed]).mean(0)
+        return torch.stack([self._phi(self.subject, hidden, masks, rows, moves) for hidden in self.perturbed]).mean(0)
 
     def _phi(
         self,
+        subject: Subject,
         perturbed: Perturbed,
         masks: Float[Tensor, "N K *S"],
         rows: slice,
@@ -96,7 +106,7 @@ class Evaluation:
                 f"{type(perturbed).__name__}. See sfumato.perturbations"
             )
         inputs = perturbed(masks, query)
-        expected = (len(masks), *self.subject.inputs.shape[1:])
+        expected = (len(masks), *subject.inputs.shape[1:])
         if tuple(inputs.shape) != expected:
             raise ValueError(
                 f"a perturbation must give inputs of the shape {expected} for masks {tuple(masks.shape)}; got "
@@ -106,7 +116,7 @@ class Evaluation:
             parts = inputs.split([count for _, count in moves])
             inputs = torch.cat([move(part) for (move, _), part in zip(moves, parts, strict=True)])
         try:
-            scores = self.subject.phi(inputs, query)
+            scores = subject.phi(inputs, query)
         except RuntimeError as error:
             if "that requires grad" in str(error):  # as numpy says
                 raise ValueError(f"the model refuses inputs that require gradients; {DIFFERENTIABLE}") from error

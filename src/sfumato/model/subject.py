@@ -43,6 +43,8 @@ class Habits:
     alone: bool = False
     """Whether rows go through the model one by one, because it takes only one, or because the rows of a batch influence each
     other's outputs."""
+    row_bytes: int = 0
+    """How many bytes a row keeps for its backward pass, once that was measured."""
     warned: bool = False
     """Whether a warning about outputs that went through a sigmoid was given."""
 
@@ -263,6 +265,7 @@ class Subject:
                     return BLACK_BOX
                 explain_failure(self.inputs, error)
                 raise
+        self.habits.row_bytes = row_bytes
         return rows_within(memory, max(row_bytes, row.nbytes), row.device)
 
     def _compare_with_pair(self, single: Any) -> None:

@@ -55,7 +55,7 @@ class Windows:
         for first in range(0, len(centres), together):
             yield Stage(LOOKING, first, len(centres))
             masks = torch.cat([window(sets, centre, areas) for centre in centres[first : first + together]])
-            rows = replace(one_each, query=one_each.query.repeat(len(masks) // queries))
+            rows = replace(one_each.roughly, query=one_each.query.repeat(len(masks) // queries))
             values.append(rows.values(masks, problem.game).view(-1, queries))
         heights = torch.cat(values).mT
         low, high = heights.aminmax(dim=1, keepdim=True)
