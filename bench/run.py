@@ -14,7 +14,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import shared_models
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from subjects import Subjects, imagenet_pictures, seconds
 
@@ -23,6 +25,8 @@ import sfumato
 SIX_AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 QUICK = 50
 """Steps of a short search."""
+ESPRESSO = 967
+"""The class of the coffee."""
 CACHE = Path(__file__).parent / ".cache"
 
 
@@ -85,7 +89,7 @@ def searching(repeats: int) -> None:
     subjects = imagenet_pictures(4)
     for pictures in (1, 4):
         for areas in ((0.1,), SIX_AREAS):
-            method = sfumato.ExtremalPerturbation(areas=areas, steps=100)
+            method = sfumato.ExtremalPerturbation(areas=areas, steps=100, precision="full")
             restarts, path, last = method.ascent._lengths(method.steps, len(areas))
             alone, ours = [], []
             with method.prepared(subjects.net, subjects.inputs[:pictures], subjects.targets[:pictures]) as subject:
@@ -149,23 +153,70 @@ def quality(pictures: int, areas: tuple[float, ...]) -> None:
     )
 
 
-def speed() -> None:
-    print("\n## Six areas on one picture, end to end\n")
-    subjects = imagenet_pictures(1)
+def sample(network: str) -> Subjects:
+    """A network of `SFUMATO_SHARED` and the picture of the coffee."""
+    classifier = shared_models.of_zoo(network)
+    inputs = classifier.prepare(Image.open(sfumato.samples.path("coffee")))[None]
+    return Subjects(classifier.net.eval().requires_grad_(False), inputs, torch.tensor([ESPRESSO]), ["coffee"])
+
+
+def speed(network: str, repeats: int) -> None:
+    print(f"\n## Six areas on one picture, end to end, {network or 'EfficientNet-Lite0'}\n")
+    subjects = sample(network) if network else imagenet_pictures(1)
     iterations = 10
     torchray(subjects, 0, SIX_AREAS, 2)
-    theirs = [seconds(lambda: torchray(subjects, 0, SIX_AREAS, iterations)) for _ in range(3)]
-    base = [seconds(lambda: torchray(subjects, 0, SIX_AREAS, 1)) for _ in range(3)]
+    theirs = [seconds(lambda: torchray(subjects, 0, SIX_AREAS, iterations)) for _ in range(repeats)]
+    base = [seconds(lambda: torchray(subjects, 0, SIX_AREAS, 1)) for _ in range(repeats)]
     a = (statistics.median(theirs) - statistics.median(base)) / (iterations - 1) * 800 + statistics.median(base)
     print(f"TorchRay, 800 iterations (from {iterations}): {a:.0f} s.")
     for name, method in (
         ("sets", sfumato.ExtremalPerturbation(SIX_AREAS)),
+        ("sets, in full precision", sfumato.ExtremalPerturbation(SIX_AREAS, precision="full")),
         ("sets", sfumato.ExtremalPerturbation(SIX_AREAS, steps=QUICK)),
         ("smooth masks", sfumato.ExtremalPerturbation.smooth_masks(SIX_AREAS)),
     ):
         search = partial(method, subjects.net, subjects.inputs, subjects.targets)
-        ours = statistics.median(seconds(search) for _ in range(3))
+        ours = statistics.median(seconds(search) for _ in range(repeats))
         print(f"sfumato, {name}, {method.steps} steps: {ours:.1f} s. Ratio {a / ours:.1f}.", flush=True)
+
+
+def precision(repeats: int) -> None:
+    """What bfloat16 saves: of a pass of few rows and of more, and of a search. It needs the networks of `SFUMATO_SHARED`."""
+    print("\n## Gradients in bfloat16\n")
+    print(
+        "Forward and backward passes of 3 and of 9 rows, and a short search for three areas, in full precision / in bfloat16.\n"
+    )
+    print("| network | 3 rows, ms | ratio | 9 rows, ms | ratio | a search, s | ratio |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for network in shared_models.IMAGENET:
+        net, picture, *_ = sample(network)
+        cells = [network]
+        for rows in (3, 9):
+            inputs = picture.repeat(rows, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+            cells += in_both(partial(one_pass, net, inputs), repeats, 1e3)
+
+        def search(short: bool, net: torch.nn.Module = net, picture: torch.Tensor = picture) -> None:
+            precision = "bfloat16" if short else "full"
+            sfumato.ExtremalPerturbation(steps=QUICK, precision=precision)(net, picture, ESPRESSO)
+
+        cells += in_both(search, max(2, repeats // 2), 1)
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def one_pass(net: torch.nn.Module, inputs: torch.Tensor, short: bool) -> None:
+    inputs = inputs.detach().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=short):
+        outputs = net(inputs)
+    outputs.float()[:, 0].sum().backward()
+
+
+def in_both(run: Callable[[bool], object], repeats: int, unit: float) -> list[str]:
+    """Medians of the seconds in full precision and in bfloat16, taken in turns, and that of their ratios."""
+    run(True)
+    pairs = [[seconds(partial(run, short)) for short in (False, True)] for _ in range(repeats)]
+    full, short = (statistics.median(times) for times in zip(*pairs, strict=True))
+    ratio = statistics.median(a / b for a, b in pairs)
+    return [f"{unit * full:.3g} / {unit * short:.3g}", f"{ratio:.2f}"]
 
 
 class ChannelsLast(torch.nn.Module):
@@ -290,7 +341,8 @@ def main() -> None:
     parts = {
         "overhead": lambda given: overhead(given.repeats),
         "search": lambda given: searching(given.repeats),
-        "speed": lambda given: speed(),
+        "speed": lambda given: speed(given.network, min(3, given.repeats)),
+        "precision": lambda given: precision(given.repeats),
         "methods": lambda given: methods(given.repeats),
         "memory": lambda given: memory(),
         "preset": lambda given: preset(given.steps),
@@ -301,6 +353,7 @@ def main() -> None:
     named = [part for part in parts if not part.startswith("peak")]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(named)}; all if none is named")
+    parser.add_argument("--network", default="", help="for speed: one of SFUMATO_SHARED in place of EfficientNet-Lite0")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--pictures", type=int, default=6, help="for quality; TorchRay needs some ten minutes for each")
     parser.add_argument("--steps", type=int, default=800, help="of the preset's long comparison")
