@@ -17,6 +17,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -323,6 +324,35 @@ def maps(rows: list[dict[str, Any]]) -> Iterator[str]:
             yield f"| {game} | {network} | {name} | {len(pairs)} | {mean:.2f} |"
 
 
+RANGES = (0, 0.3, 0.45, 0.6, 0.75, 1)
+"""Of the restarts' agreement."""
+
+
+def foretold(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """What the agreement of a result's restarts, which a user sees, says of another seed, which a user does not see.
+
+    Over all networks, pictures and areas of the default search: how far the sets of two seeds agree, from the tenth to the
+    ninetieth of a hundred, and how much their worth before a blur differs, up to that of the whole.
+    """
+    pairs: dict[tuple[str, str, int, float], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        if row["search"] == "level sets" and row["agreement"] is not None:
+            pairs[row["game"], row["network"], row["picture"], row["area"]].append(row)
+    seen = []
+    for one, other in (pair[:2] for pair in pairs.values() if len(pair) > 1):
+        worth = [min(value(row, "blur"), 1) for row in (one, other)]
+        seen.append(((one["agreement"] + other["agreement"]) / 2, overlap(one, other), abs(worth[0] - worth[1])))
+    yield "| agreement of restarts | masks | two seeds share | 10 % to 90 % | their worth differs by |"
+    yield "| --- | ---: | ---: | ---: | ---: |"
+    for low, high in pairwise(RANGES):
+        shares, differences = (
+            np.array([found[column] for found in seen if low <= found[0] < high]) for column in (1, 2)
+        )
+        if len(shares):
+            ends = " to ".join(f"{end:.2f}" for end in np.percentile(shares, [10, 90]))
+            yield f"| {low:g} to {high:g} | {len(shares)} | {shares.mean():.2f} | {ends} | {differences.mean():.3f} |"
+
+
 def with_interval(differences: np.ndarray, random: np.random.Generator) -> str:
     """The mean of pictures' differences, with its 95 % interval by bootstrap over pictures."""
     draws = differences[random.integers(0, len(differences), (2000, len(differences)))].mean(1)
@@ -400,7 +430,7 @@ def main() -> None:
     if not options.table:
         measure(options.rows, options)
     rows = read(options.rows)
-    print("\n".join([*table(rows), "", *maps(rows)]))
+    print("\n".join([*table(rows), "", *maps(rows), "", *foretold(rows)]))
 
 
 if __name__ == "__main__":
