@@ -41,6 +41,14 @@ def test_a_picture_and_a_name_are_what_inputs_and_an_index_are(classifier, tmp_p
             assert torch.equal(METHOD(classifier, pictures, target).masks, expected.masks)
 
 
+def test_what_is_prepared_may_be_a_path_or_an_array(classifier, tmp_path):
+    PICTURE.save(tmp_path / "p.png")
+    for picture in (tmp_path / "p.png", str(tmp_path / "p.png"), PIXELS):
+        assert torch.equal(classifier.prepare(picture), classifier.prepare(PICTURE))
+    with pytest.raises(ValueError, match="a picture is a PIL picture, a path, or an array"):
+        classifier.prepare(torch.zeros(3, 16, 16))
+
+
 def turned(path):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6

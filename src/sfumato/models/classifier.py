@@ -170,13 +170,13 @@ class Classifier:
         return f"Classifier({self.name!r}, {type(self.net).__name__}, {len(self.labels)} classes)"
 
     def prepare(self, picture: Any) -> Float[Tensor, "..."]:
-        """The network's input `(C, *S)` for a PIL picture; for a network of clips, for a clip as `sfumato.data.clips.read_clip`
-        reads it. Stack several to make a batch.
+        """The network's input `(C, *S)` for a PIL picture, a path, or an array `(H, W)` or `(H, W, 3)` of 8 bits; for a network
+        of clips, for a path or a clip as `sfumato.data.clips.read_clip` reads it. Stack several to make a batch.
 
         A picture is read as from a file: turned upright by its EXIF orientation, on white where it is transparent, and with 8
-        bits a channel.
+        bits a channel. Raises `ValueError` for anything else.
         """
-        return self.preparation(upright(picture) if isinstance(picture, Image.Image) else picture)
+        return self.preparation(_opened(picture) if len(self.preparation.shape) == 3 else _opened_clip(picture))
 
     def restore(self, inputs: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The pictures of inputs `(*N, C, *S)`: RGB in [0, 1], `(*N, 3, *S)`."""
@@ -188,8 +188,7 @@ class Classifier:
         if isinstance(pictures, Tensor):
             return pictures
         several = list(pictures) if isinstance(pictures, list | tuple) else [pictures]
-        opened = _opened if len(self.preparation.shape) == 3 else _opened_clip
-        inputs = [self.prepare(opened(picture)) for picture in several]
+        inputs = [self.prepare(picture) for picture in several]
         if len({value.shape for value in inputs}) != 1:
             shapes = ", ".join(str(tuple(value.shape)) for value in inputs) or "none"
             raise ValueError(
@@ -236,9 +235,9 @@ class Classifier:
 
 
 def _opened(picture: Any) -> Image.Image:
-    """A picture from a path or an array of 8 bits."""
+    """A picture from a path or an array of 8 bits; one that is open already as from a file."""
     if isinstance(picture, Image.Image):
-        return picture
+        return upright(picture)
     if isinstance(picture, str | os.PathLike):
         return read(picture)
     if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim in (2, 3):
