@@ -47,7 +47,7 @@ from sfumato.metrics.part_scores import span
 from sfumato.models import Classifier
 from sfumato.perturbations import Blur, Perturbation
 from sfumato.scores import quantity
-from sfumato.settings import percent
+from sfumato.settings import is_whole, percent
 from sfumato.space.smoothing import enlarged
 
 if TYPE_CHECKING:
@@ -330,8 +330,10 @@ def _masks(result: Attribution, query: int) -> Float[Tensor, "V 1 *S"]:
             "figures are of pictures, whose masks are (B, V, 1, H, W), and of clips and volumes; got masks of shape "
             f"{tuple(result.masks.shape)}. For a sound, draw the curve of result.masks[0, 0, 0] over its samples"
         )
-    if not 0 <= query < len(result):
-        raise ValueError(f"query {query} is out of range; the result has {len(result)} (0 to {len(result) - 1})")
+    if not (is_whole(query, 0) and query < len(result)):
+        raise ValueError(
+            f"query is a number from 0 to {len(result) - 1}, one for each input; {query!r} is out of range"
+        )
     masks = result.masks[query].detach().float().cpu()
     return enlarged(masks, result.map.shape[2:]) if result.method.get("layer") else masks
 
