@@ -17,6 +17,9 @@ REFUSED = [
     ("explian cat.png", "Did you mean 'explain'?"),
     ("bench plan.toml", "'plan.toml' is no command. To run a plan, write: sfumato bench run plan.toml --out FOLDER"),
     ("help explain", "'help' is no command. Write: sfumato explain --help"),
+    ("help", "'help' is no command. Write: sfumato --help"),
+    ("bench help run", "'help' is no command. Write: sfumato bench run --help"),
+    ("bench rum plan.toml", "Did you mean 'run'"),
     (
         "explain https://example.org/cat.png",
         "'https://example.org/cat.png' is an address, not a file; save the picture",
