@@ -16,6 +16,7 @@ from sfumato.evidence.claim import Claim
 from sfumato.figures.report.encoding import png
 from sfumato.figures.report.numbers import search_summary
 from sfumato.figures.report.panel import CERTIFICATE
+from sfumato.figures.report.pictures import shape_seen
 from sfumato.figures.report.results import Entry, section
 from sfumato.games import GAMES
 from sfumato.layers.outline import in_words, outline
@@ -164,7 +165,8 @@ class Answer:
 
     def event(self, classifier: Classifier, identity: str) -> dict[str, Any]:
         """The answer for the page: the panel that reports have, and the channels of a layer, with pictures as data URLs."""
-        entry = Entry({self.question.title: self.result}, self.picture.inputs, classifier, self.label)
+        shape = shape_seen(classifier, self.picture.size)
+        entry = Entry({self.question.title: self.result}, self.picture.inputs, classifier, self.label, shape=shape)
         is_of_places = self.result.masks is not None and self.result.activation is None
         return {
             "section": str(section(entry, 0, f"answer-{identity}")),
