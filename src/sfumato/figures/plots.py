@@ -15,6 +15,7 @@ from sfumato.attribution import Attribution
 from sfumato.data.pictures import rgb
 from sfumato.figures.asked import asked_places, mark
 from sfumato.figures.certificates import certificate
+from sfumato.figures.letters import broken
 from sfumato.figures.panels import (
     BOUND,
     CELL,
@@ -409,7 +410,7 @@ def _headings(
     parts, scores = worth(result)[query].tolist(), result.scores[query].tolist()  # type: ignore[index]
     worths = [NO_WORTH if math.isnan(part) else f"{verb} {percent(round(part, 2))}" for part in parts]
     twice = probabilities is not None and name.endswith("probability")  # it has a line of its own
-    notes = ["" if twice else f" ({name} {score:.3g})" for score in scores]
+    notes = ["" if twice else f" ({name}\N{NO-BREAK SPACE}{score:.3g})" for score in scores]
     headings = [f"{area}\n{said}{note}" for area, said, note in zip(areas, worths, notes, strict=True)]
     if probabilities is not None:
         given = [float(value) for value in probabilities]
@@ -438,8 +439,10 @@ def _alternatives(result: Attribution, query: int) -> list[str]:
 
 def _fit(headings: Sequence[str], width: float) -> list[str]:
     """Headings whose lines are broken where they are longer than a cell of this width in inches."""
-    letters = round(LETTERS * (width + GAP))
-    return ["\n".join(textwrap.fill(line, letters) for line in heading.split("\n")) for heading in headings]
+    lines = (
+        [part for line in heading.split("\n") for part in broken(line, width + GAP / 2, SMALL)] for heading in headings
+    )
+    return ["\n".join(heading).replace("\N{NO-BREAK SPACE}", " ") for heading in lines]
 
 
 def _head(headings: Sequence[str]) -> float:
@@ -492,6 +495,6 @@ def _draw_scores(axes: "Axes", result: Attribution, query: int, keep: float | No
     axes.set_xlim(left=0)
     axes.margins(y=0.08)
     axes.set_xlabel("area (% of the input)", fontsize=SMALL)
-    axes.set_ylabel("score", fontsize=SMALL, labelpad=2)
+    axes.set_ylabel(_name_of_score(result), fontsize=SMALL, labelpad=2)
     axes.tick_params(labelsize=SMALL - 1)
     axes.spines[["top", "right"]].set_visible(False)
