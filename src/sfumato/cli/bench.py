@@ -27,12 +27,16 @@ if TYPE_CHECKING:
 
 
 class Bench(Commands):
-    """The commands of `sfumato bench`. A plan in the place of a command is answered by what to write."""
+    """The commands of `sfumato bench`. A plan, a run or a picture in the place of a command is answered by what to write."""
 
     path = "sfumato bench"
 
     def meant(self, word: str) -> str:
-        return f"To run a plan, write: sfumato bench run {word} --out FOLDER" if word.endswith(".toml") else ""
+        if word.endswith(".toml"):
+            return f"To run a plan, write: sfumato bench run {word} --out FOLDER"
+        if Path(word).is_dir():
+            return f"To see how far the run in a folder is, write: sfumato bench status {word}"
+        return f"To explain pictures, write: sfumato explain {word}" if Path(word).exists() else ""
 
 
 app = typer.Typer(
