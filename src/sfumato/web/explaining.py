@@ -163,13 +163,16 @@ class Answer:
         """What was asked, in words."""
         return self.asked.caption
 
+    def entry(self, classifier: Classifier) -> Entry:
+        """The answer as reports have it."""
+        shape = shape_seen(classifier, self.picture.size)
+        return Entry({self.question.title: self.result}, self.picture.inputs, classifier, self.label, shape=shape)
+
     def event(self, classifier: Classifier, identity: str) -> dict[str, Any]:
         """The answer for the page: the panel that reports have, and the channels of a layer, with pictures as data URLs."""
-        shape = shape_seen(classifier, self.picture.size)
-        entry = Entry({self.question.title: self.result}, self.picture.inputs, classifier, self.label, shape=shape)
         is_of_places = self.result.masks is not None and self.result.activation is None
         return {
-            "section": str(section(entry, 0, f"answer-{identity}")),
+            "section": str(section(self.entry(classifier), 0, f"answer-{identity}")),
             "title": " · ".join(filter(None, (self.label, self.question.title, self.question.model))),
             "masks": is_of_places,
         }

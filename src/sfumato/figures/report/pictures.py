@@ -61,9 +61,9 @@ MOST_LENGTHENED = 4.0
 def shape_seen(classifier: Classifier | None, size: tuple[int, int]) -> float | None:
     """The width, by the height, of what the network sees of a picture of `size` (width, height), in which it is shown.
 
-    `None` without a classifier, and for strips.
+    `None` without a classifier, for strips, and for a size of 0, which is not known.
     """
-    if classifier is None:
+    if classifier is None or not all(size):
         return None
     left, top, right, bottom = classifier.preparation.window(size)
     shape = (right - left) / (bottom - top)
