@@ -10,10 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from sphinx.util.inspect import safe_getattr
+
 import sfumato
 from sfumato import methods
 from sfumato.attribution import TensorResult
 from sfumato.cli.tables import first_sentence
+from sfumato.settings import Settings
 
 INLINE = re.compile(r"`(?P<code>[^`]+)`|\$(?P<maths>[^$]+)\$")
 
@@ -134,6 +137,11 @@ def setup(app: Any) -> dict[str, bool]:
     ) -> tuple[str | None, str | None]:
         return arguments and arguments.replace("~typing.", "").replace("<factory>", "..."), returned
 
+    def own(cls: type, name: str, *default: Any) -> Any:
+        """The attribute of a class, but for `__new__`, whose signature takes any setting: that of `__init__` says which."""
+        return object.__new__ if name == "__new__" and issubclass(cls, Settings) else safe_getattr(cls, name, *default)
+
+    app.add_autodoc_attrgetter(type, own)
     app.connect("autodoc-process-docstring", translated)
     app.connect("autodoc-process-signature", shortened)
     app.connect("source-read", read)

@@ -328,3 +328,17 @@ def test_a_sentence_begins_beside_its_claim_and_breaks_no_per_cent() -> None:
     assert texts[sentence[0]].y1 == pytest.approx(texts["Suffices"].y1, abs=1)
     below = [texts[words].y1 for words in sentence]
     assert below == sorted(below, reverse=True)
+
+
+@pytest.mark.parametrize("words", ["of the picture 33 %", "W" * 50, "illicit little lilies", "Wm% %"])
+@pytest.mark.parametrize("dots", [100, 160])
+def test_the_longest_sentence_stays_within_the_figure(words, dots) -> None:
+    finding = sfumato.evidence.Finding("Suffices", True, (words + " ") * (700 // len(words)))
+    places = torch.zeros(20, 30, dtype=torch.bool)
+    found = sfumato.Certificate(places, 0.5, 0, (finding,), 0, {})
+    figure = sfumato.plots.certificate(found, Image.new("RGB", (30, 20)))
+    figure.set_dpi(dots)  # of a notebook, and of a file
+    figure.canvas.draw()
+    edges = [text.get_window_extent().x1 / dots for text in figure.texts]
+    assert len(edges) > 5
+    assert max(edges) < figure.get_size_inches()[0] - 0.12

@@ -1,6 +1,6 @@
 """The explorer in a real browser, with two networks: one question to both, side by side; and the layout of the question."""
 
-from test_explorer import LONG, browser, finished, pytestmark, shot  # noqa: F401
+from test_explorer import browser, finished, pytestmark, shot  # noqa: F401
 from test_explorer_questions import page_of  # noqa: F401  # a fixture
 from test_web import classifier
 from test_web_models import other
@@ -44,7 +44,7 @@ def test_another_network_is_asked_about_the_same_picture(page_of):  # noqa: F811
     page.select_option("#method", "ExtremalOrder")
     page.fill("#settings input[name=steps]", "3")
     page.select_option("#network", label="other")
-    expect(page.locator("#top label")).to_have_count(4, timeout=LONG)
+    expect(page.locator("#top label")).to_have_count(4)
     expect(page.locator("#model")).to_have_text("other, with its 4 classes,")
     expect(page.locator("#method")).to_have_value("ExtremalOrder")
     expect(page.locator("#settings input[name=steps]")).to_have_value("3")

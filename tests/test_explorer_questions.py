@@ -1,7 +1,7 @@
 """The explorer in a real browser: a box on the picture, a second picture, areas by a slider; with small networks."""
 
 import pytest
-from test_explorer import CHROMIUM, LONG, browser, finished, paged, pytestmark, serving, settings_opened  # noqa: F401
+from test_explorer import CHROMIUM, browser, finished, paged, pytestmark, serving, settings_opened  # noqa: F401
 from test_questions_command import maps, means, squares
 from test_web_questions import two
 
@@ -22,7 +22,7 @@ def page_of(browser, tmp_path):  # noqa: F811  # a fixture
         open_pages.append((server, pages))
         two().save(tmp_path / "two.png")
         opened.set_input_files("#file", tmp_path / "two.png")
-        opened.wait_for_selector("#question:not([hidden])", timeout=LONG)
+        opened.wait_for_selector("#question:not([hidden])")
         settings_opened(opened)
         if opened.locator("#settings input[name=steps]").count():
             opened.fill("#settings input[name=steps]", "2")

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+import sfumato
 from sfumato import cli, samples
 
 ROOT = Path(__file__).parents[1]
@@ -46,3 +48,25 @@ def test_the_certificate_is_what_its_command_draws(tmp_path, monkeypatch):
         assert one.height == pytest.approx(other.height, rel=0.06)  # a sentence may take a line more
     # Another number of threads changes some places, as the search ends at other sets.
     assert (abs(places(drawn) - places(kept)).max(2) > 0.1).mean() < 0.1
+
+
+def test_the_planted_figure_shows_the_world_s_first_picture_and_its_elements(tmp_path, monkeypatch):
+    """With networks that are not trained, which takes minutes: the same scene, though other effects and maps."""
+    pytest.importorskip("matplotlib", reason="figures need matplotlib")
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    import planted
+
+    def untrained(name, world, cache):
+        torch.manual_seed(0)
+        net = planted.NETWORKS[name](planted.WORLDS[world].creatures).eval().requires_grad_(False)
+        *_, bias = net.parameters()
+        bias[0] += 100.0  # right about the class of the figure, as a trained one is
+        return net
+
+    monkeypatch.setattr(planted, "network", untrained)
+    monkeypatch.setattr(planted, "METHODS", dict.fromkeys(planted.SHOWN, lambda layer: sfumato.Gradient()))
+    planted.figure(tmp_path / "planted.webp", tmp_path)
+    with Image.open(tmp_path / "planted.webp") as drawn, Image.open(ROOT / "docs/_static/planted.webp") as kept:
+        assert drawn.size == kept.size
+        both = [np.asarray(each.convert("RGB").crop((0, 20, 310, 180)), float) for each in (drawn, kept)]
+    assert (abs(both[0] - both[1]).max(2) > 40).mean() < 0.02

@@ -17,6 +17,11 @@ REFUSED = [
     ("explian cat.png", "Did you mean 'explain'?"),
     ("bench plan.toml", "'plan.toml' is no command. To run a plan, write: sfumato bench run plan.toml --out FOLDER"),
     ("help explain", "'help' is no command. Write: sfumato explain --help"),
+    ("help", "'help' is no command. Write: sfumato --help"),
+    ("bench help run", "'help' is no command. Write: sfumato bench run --help"),
+    ("bench cat.png", "'cat.png' is no command. To explain pictures, write: sfumato explain cat.png"),
+    ("bench none", "'none' is no command. To see how far the run in a folder is, write: sfumato bench status none"),
+    ("bench rum plan.toml", "Did you mean 'run'"),
     (
         "explain https://example.org/cat.png",
         "'https://example.org/cat.png' is an address, not a file; save the picture",

@@ -485,3 +485,15 @@ def test_a_title_fits_into_its_figure(title):
     if title.isascii():
         end = canvas._suptitle.get_window_extent(FigureCanvasAgg(canvas).get_renderer()).x1
         assert end <= canvas.bbox.width
+
+
+@pytest.mark.parametrize(
+    ("score", "told"),
+    [("Probability", "worth 40 %\nprobability 20 %"), ("Logit", "worth 40 % (logit 3)\nprobability 20 %")],
+)
+def test_a_heading_says_the_probability_once(score, told):
+    one = replace(result(1), about={"score": as_json(getattr(sfumato, score)(3))})
+    figure = plots.figure(one, torch.rand(3, 24, 32), probabilities=[0.1, 0.2, 0.3])
+    assert any(told in axes.get_title() for axes in figure.axes)
+    without = plots.figure(one, torch.rand(3, 24, 32))
+    assert any(f"({score.lower()} 3)" in axes.get_title() for axes in without.axes)

@@ -390,6 +390,21 @@ def test_pictures_of_any_form_are_reported_alike():
 
 
 @pytest.mark.parametrize(
+    ("size", "shape"), [((64, 32), "2.0"), ((32, 40), "0.8"), ((32, 32), None), ((400, 32), None), ((322, 320), None)]
+)
+def test_a_squashed_picture_is_shown_in_its_own_shape(size, shape):
+    squashing = Classifier(
+        "net", torch.nn.Identity(), Preparation(size=32, resize=None), ("one", "two", "three", "four")
+    )
+    page = Parsed(report.html(result(), Image.new("RGB", size, "red"), squashing))
+    (section,) = page.all("section")
+    assert section.get("@data-shape") == shape
+    cropped = replace(squashing, preparation=Preparation(size=32, resize=32))
+    (section,) = Parsed(report.html(result(), Image.new("RGB", size, "red"), cropped)).all("section")
+    assert section.get("@data-shape") is None  # the network sees a square of it
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ({"inputs": 3 * torch.rand(1, 3, 32, 32)}, "give classifier="),

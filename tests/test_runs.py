@@ -744,6 +744,20 @@ def test_rows_are_the_same_in_a_database(subject, tmp_path, postgres, workers):
     assert not (tmp_path / "file/name.txt").exists()
 
 
+@pytest.mark.parametrize("address", ["postgresql://tester:secret@127.0.0.1:1/rows", "mysql://tester@127.0.0.1/rows"])
+def test_a_database_that_does_not_open_leaves_no_folder(written, tmp_path, address):
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    (tmp_path / "there").mkdir()
+    for out in ("new/run", "there"):
+        shown = typed("run", written, "--out", tmp_path / out, "--store", address)
+        assert shown.exit_code == 2
+        assert "secret" not in shown.output
+    looked = typed("status", tmp_path / "there", "--store", address)
+    assert looked.exit_code == 2
+    assert not (tmp_path / "new").exists()
+    assert list((tmp_path / "there").iterdir()) == []
+
+
 @pytest.mark.parametrize("address", ["postgresql://tester:secret@localhost/rows", "s3://bucket/run"])
 def test_an_address_is_no_folder(written, tmp_path, monkeypatch, address):
     monkeypatch.chdir(tmp_path)

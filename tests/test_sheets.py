@@ -53,7 +53,7 @@ def test_a_sheet_has_the_overlay_the_inversions_the_curve_and_the_channels(netwo
     assert titles[5:] == expected
     curve = figure.axes[4]
     drawn = {line.get_label(): line for line in curve.get_lines()}
-    assert {"all 12", "none", "counts tried", "wanted", "these channels alone", "all but these"} == set(drawn)
+    assert {"all 12", "none", "counts tried", "90 % of all", "these channels alone", "all but these"} == set(drawn)
     assert drawn["these channels alone"].get_ydata() == pytest.approx(result.scores[1].tolist())
     assert list(drawn["counts tried"].get_xdata()) == [1, 2, 5, 10, 12]
     assert drawn["counts tried"].get_ydata() == pytest.approx(found.curve_scores[1].tolist())
@@ -65,7 +65,7 @@ def test_a_sheet_of_one_set_without_a_search(network, picture):
     result = METHOD(network, picture[None], 1)
     figure = sheets.channels(result, picture, variant=0)
     assert figure.axes[1].get_title() == "overlay of 2 of 12 channels"
-    assert "wanted" not in {line.get_label() for line in figure.axes[2].get_lines()}
+    assert "90 % of all" not in {line.get_label() for line in figure.axes[2].get_lines()}
 
 
 def test_what_cannot_be_drawn(network, picture):

@@ -423,6 +423,20 @@ def test_exports(client, tab, tmp_path):
     assert client.get(f"/api/jobs/{job}/export/exe", headers=tab).status_code == 404
 
 
+def test_what_is_taken_away_has_the_shape_of_the_picture():
+    squashing = classifier()
+    picture = Image.effect_noise((64, 40), 80).convert("RGB")
+    masks = torch.zeros(1, 1, 1, 32, 32)
+    masks[..., :16] = 1
+    result = Attribution(map=torch.zeros(1, 1, 32, 32), masks=masks)
+    shown = TabPicture("noise", b"", squashing.prepare(picture)[None], size=picture.size)
+    found = explaining.Answer(QUESTION, Asked(0, Logit(0), "red"), shown, result)
+    with Image.open(io.BytesIO(exports.animation("GIF", "image/gif", found, squashing).content)) as frames:
+        assert frames.size == (51, 32)
+    assert 'data-shape="1.6"' in exports.report(found, squashing).content.decode()
+    assert 'data-shape="1.6"' in found.event(squashing, "one")["section"]
+
+
 @pytest.mark.parametrize("game", ["preserve", "delete"])
 def test_an_animation_shows_what_the_network_saw(game):
     noise = Image.effect_noise((32, 32), 80).convert("RGB")

@@ -30,6 +30,17 @@ def _exports(path: Path) -> Iterator[tuple[str, tuple[str, str]]]:
                     yield entry.asname, (line.module, entry.name)
 
 
+def _of_captum(name: str) -> str:
+    """The end of an error about a name that a class of Captum has, if Captum is installed."""
+    if not name[0].isupper():
+        return ""
+    try:
+        attr = import_module("captum.attr")
+    except ImportError:
+        return ""
+    return f"; Captum has: write sfumato.Captum({name!r})" if hasattr(attr, name) else ""
+
+
 def __getattr__(name: str) -> Any:
     if name == "__all__":
         return __dir__()
@@ -43,7 +54,7 @@ def __getattr__(name: str) -> Any:
     if name.startswith("__") or name not in _table():
         from sfumato.settings import near
 
-        hint = "" if name.startswith("_") else near(name, _table())
+        hint = "" if name.startswith("_") else near(name, _table()) or _of_captum(name)
         # With a name but without an object, Python adds no suggestion of its own to a traceback.
         raise AttributeError(f"module 'sfumato' has no attribute {name!r}{hint}", name=name)
     module, original = _table()[name]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import safetensors
 import torch
@@ -131,6 +131,16 @@ class TensorResult:
         return replace(self, **changed)
 
 
+MAP, MASKS = "; the map is result.map", "; the masks are result.masks"
+FIGURE = "; for a figure, write sfumato.plots.figure(result, picture)"
+ELSEWHERE = {
+    **dict.fromkeys(("attribution", "attributions", "heatmap", "saliency", "saliency_map", "values"), MAP),
+    **dict.fromkeys(("mask", "segmentation"), MASKS),
+    **dict.fromkeys(("figure", "plot", "show", "visualize"), FIGURE),
+}
+"""What other libraries call parts of a result, and what an error says of them."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Attribution(TensorResult):
     r"""What a method found for `B` queries; for methods with masks, `V` masks of growing area for each.
@@ -176,6 +186,12 @@ class Attribution(TensorResult):
     about: Mapping[str, Any] = field(default_factory=dict)
     """How it was made, plain JSON: the method's configuration, the target, versions, and what was used where the configuration
     leaves it open, such as `perturbation`. `per_query` names the lists in it that have one value for each query."""
+
+    if not TYPE_CHECKING:  # a type checker would take it for the promise that any attribute is there
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise `AttributeError`, which says where that is what other libraries call so."""
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{ELSEWHERE.get(name, '')}", name=name)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file, whole or not at all; `about` travels inside.

@@ -1,4 +1,4 @@
-"""Writing a file completely or not at all, and text that every file can hold."""
+"""Writing a file completely or not at all, folders that are left only if something is in them, and text for every file."""
 
 import os
 from collections.abc import Iterator
@@ -33,6 +33,20 @@ def written(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """A context with a folder, which is made with its parents. Of those that were made here, the empty ones are removed at the
+    end. Raises `OSError` for a folder that cannot be made."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for each in new:  # the innermost first
+            with suppress(OSError):  # there is something in it
+                each.rmdir()
 
 
 def printable(text: str) -> str:

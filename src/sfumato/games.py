@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from sfumato.settings import Settings
+
 
 @dataclass(frozen=True)
-class Game:
+class Game(Settings):
     r"""Maximise $\mathrm{keep}\cdot\Phi(m \otimes x) - \mathrm{drop}\cdot\Phi((1-m) \otimes x)$ over masks $m$.
 
     Fong et al. 2019, section 3: the mask shows what suffices (`keep`), or covers what is needed (`drop`). At least one

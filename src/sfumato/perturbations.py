@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sfumato.settings import check_number, check_seed
+from sfumato.settings import Settings, check_number, check_seed
 from sfumato.space.smoothing import BORDERS, gaussian_blur, per_axis
 
 Perturbed = Callable[[Float[Tensor, "N K *M"], Int[Tensor, " N"]], Float[Tensor, "N C *S"]]
@@ -24,7 +24,7 @@ class Perturbation(Protocol):
 
 
 @dataclass(frozen=True)
-class Blur:
+class Blur(Settings):
     r"""Replace each place by a Gaussian mean around it, of width $\sigma(u) = \sigma_{\max} (1 - m(u))$.
 
     R. Fong, A. Vedaldi: *Interpretable explanations of black boxes by meaningful perturbation*, ICCV 2017, arXiv 1704.03296,
@@ -89,7 +89,7 @@ def rows(values: Float[Tensor, " B *P"], query: Int[Tensor, " N"]) -> Float[Tens
 
 
 @dataclass(frozen=True)
-class Fade:
+class Fade(Settings):
     """Fade to zero, $m x$: to the mean colour, for inputs that were normalised (Fong et al. 2019, section 3.1)."""
 
     def __call__(self, x: Float[Tensor, "B C *S"]) -> Perturbed:
@@ -98,7 +98,7 @@ class Fade:
 
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Settings):
     """Blend with a constant, one number or one per channel, in the units of the model's input."""
 
     value: float | tuple[float, ...] = 0.0
@@ -120,7 +120,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(Settings):
     """Blend with Gaussian noise of standard deviation `std`, in the units of the model's input.
 
     R. Fong, A. Vedaldi: *Interpretable explanations of black boxes by meaningful perturbation*, ICCV 2017, arXiv 1704.03296,
@@ -149,7 +149,7 @@ def white_noise(like: Float[Tensor, "N C *S"], seed: int | None) -> Float[Tensor
 
 
 @dataclass(frozen=True)
-class Scramble:
+class Scramble(Settings):
     r"""Blend with the input's own colours and textures, without its shapes: $\tilde x = F^{-1}(F(x)\,e^{i\varphi})$.
 
     The strengths of all spatial frequencies stay, as in a natural picture; their phases $\varphi$, which hold the shapes, are

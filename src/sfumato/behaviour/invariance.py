@@ -14,14 +14,14 @@ from sfumato.behaviour.shares import estimated_share, pictures_needed
 from sfumato.behaviour.transformations import Transformation
 from sfumato.behaviour.watched import Watched, check_class, check_response
 from sfumato.metrics.estimate import Estimate, Measure, Row, estimated, mean
-from sfumato.settings import check_number, check_seed, check_whole, is_whole
+from sfumato.settings import Settings, check_number, check_seed, check_whole, is_whole
 
 HOLDS, BROKEN, UNDECIDED = "holds", "broken", "undecided"
 """The verdicts: the upper end of the error's interval is at most ε; the lower end is more than ε; neither."""
 
 
 @dataclass(frozen=True)
-class Invariance:
+class Invariance(Settings):
     r"""f is the model's `response` for the class `target`; by default for the top class of the unchanged picture.
 
     - `response`: the error of "probability", "sigmoid" and "logit" is $\mathbb{E}\,|f(x) - f(x')|$. The error of "top1" is the

@@ -35,7 +35,7 @@ from sfumato.model.modes import Surroundings
 from sfumato.model.subject import Subject
 from sfumato.models.classifier import Classifier
 from sfumato.scores import Score, as_score
-from sfumato.settings import as_json, as_key, percent
+from sfumato.settings import as_json, as_key, keywords_told, percent
 
 MAX_REASONS = 3
 """How many reasons an error lists, at most."""
@@ -140,6 +140,7 @@ class ClassChannels:
         return len(self.pictures)
 
 
+@keywords_told
 def class_channels(
     method: ExtremalChannels,
     classifier: Classifier,

@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float
 from sfumato.behaviour.shares import estimated_share, with_exact_bounds
 from sfumato.behaviour.watched import Watched, check_class, check_response
 from sfumato.metrics.estimate import Columns, Estimate, Measure, Row, estimated, mean
-from sfumato.settings import check_number, check_seed
+from sfumato.settings import Settings, check_number, check_seed
 
 
 @dataclass(frozen=True)
-class Presence:
+class Presence(Settings):
     """f is the model's `response` for its class `target`; `label` is the data set's name of the class.
 
     - `threshold`: t, in the units of the response; `None` to learn it. "top1" needs none: the class is the top class or not.

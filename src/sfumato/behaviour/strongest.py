@@ -18,14 +18,14 @@ from itertools import pairwise
 from sfumato.behaviour.invariance import Invariance
 from sfumato.behaviour.watched import Watched
 from sfumato.metrics.estimate import Estimate
-from sfumato.settings import check_number
+from sfumato.settings import Settings, check_number
 
 TOLERANCE = 0.05
 MOST_TESTS = 14
 
 
 @dataclass(frozen=True)
-class StrengthTest:
+class StrengthTest(Settings):
     """The test of one strength."""
 
     strength: float
@@ -35,7 +35,7 @@ class StrengthTest:
 
 
 @dataclass(frozen=True)
-class Strongest:
+class Strongest(Settings):
     """The result of a search: `strength` is the largest tested one at which the rule holds; 0 if it holds at none."""
 
     strength: float

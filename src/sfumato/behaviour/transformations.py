@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sfumato.settings import check_number
+from sfumato.settings import Settings, check_number
 from sfumato.space.jitter import Move, either_way
 from sfumato.space.normalisation import per_channel
 from sfumato.space.smoothing import gaussian_blur
@@ -20,7 +20,7 @@ from sfumato.space.transforms import Transform
 
 
 @dataclass(frozen=True)
-class Levels:
+class Levels(Settings):
     """The values of black and white in a model's input, one for each channel."""
 
     black: tuple[float, ...]
@@ -73,7 +73,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Transformation:
+class Transformation(Settings):
     """Base class of all transformations. `strength` is from 0, which changes nothing, to `most`."""
 
     strength: float

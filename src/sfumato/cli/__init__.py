@@ -6,12 +6,13 @@ sentence on stderr says why · 3 a limit is not kept, or a bundle is not as it w
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 # torch takes seconds to import. Modules that need it are imported inside the commands.
 from sfumato.cli import bench, calibrate, channels, compare_models, demo, explain, layers, lists, report, serve, verify
+from sfumato.cli.commands import Commands
 from sfumato.cli.tables import first_sentence
 
 DEMO_STEPS = 100
@@ -29,21 +30,15 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-class Commands(typer.core.TyperGroup):
-    """The commands. A picture, or "help", in the place of a command is answered by what to write."""
+class Main(Commands):
+    """The commands of `sfumato`. A picture in the place of a command is answered by what to write."""
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that the first argument names."""
-        if self.get_command(ctx, args[0]) is None:
-            if Path(args[0]).exists():
-                ctx.fail(f"{args[0]!r} is no command. To explain pictures, write: sfumato explain {args[0]}")
-            if args[0].casefold() == "help":
-                ctx.fail(f"{args[0]!r} is no command. Write: {' '.join(['sfumato', *args[1:2]])} --help")
-        return super().resolve_command(ctx, args)
+    def meant(self, word: str) -> str:
+        return f"To explain pictures, write: sfumato explain {word}" if Path(word).exists() else ""
 
 
 app = typer.Typer(
-    cls=Commands,
+    cls=Main,
     help="Find the smallest part of a picture that suffices for a network's answer, or without which the answer is lost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -7,11 +7,12 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sfumato.cli import begun, bench_check, bench_merge, bench_rules
+from sfumato.cli.commands import Commands
 from sfumato.cli.errors import FAILED, INTERRUPTED, SOME_FAILED, print_error, reporting_errors
 from sfumato.cli.progress_of_runs import progress
 from sfumato.cli.tables import console, fitted, table
@@ -25,18 +26,21 @@ if TYPE_CHECKING:
     from sfumato.runs.results.summary import Line
 
 
-class Commands(typer.core.TyperGroup):
-    """The commands. A plan in the place of a command is answered by what to write."""
+class Bench(Commands):
+    """The commands of `sfumato bench`. A plan, a run or a picture in the place of a command is answered by what to write."""
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that the first argument names."""
-        if self.get_command(ctx, args[0]) is None and args[0].endswith(".toml"):
-            ctx.fail(f"{args[0]!r} is no command. To run a plan, write: sfumato bench run {args[0]} --out FOLDER")
-        return super().resolve_command(ctx, args)
+    path = "sfumato bench"
+
+    def meant(self, word: str) -> str:
+        if word.endswith(".toml"):
+            return f"To run a plan, write: sfumato bench run {word} --out FOLDER"
+        if Path(word).is_dir():
+            return f"To see how far the run in a folder is, write: sfumato bench status {word}"
+        return f"To explain pictures, write: sfumato explain {word}" if Path(word).exists() else ""
 
 
 app = typer.Typer(
-    cls=Commands,
+    cls=Bench,
     help="Measure methods on whole data sets, in runs that can be stopped and resumed.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -5,13 +5,13 @@ import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from sfumato.files import written
+from sfumato.files import made_folder, written
 
 
 @contextmanager
@@ -25,24 +25,20 @@ def writable(out: Path) -> Iterator[None]:
 
     if out.suffix.casefold() in (*OTHERS, ".safetensors") and not out.exists():
         raise ValueError(f"--out names a folder; got {str(out)!r}. Write --out {out.with_suffix('')}")
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        _try_to_write(out)
+    with ExitStack() as folders:
+        try:
+            folders.enter_context(made_folder(out))
+            with tempfile.TemporaryFile(dir=out):
+                pass
+        except OSError as error:
+            raise _refusal(out, error) from error
         yield
-    finally:
-        for folder in made:  # the innermost first
-            with suppress(OSError):  # there is something in it
-                folder.rmdir()
 
 
-def _try_to_write(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        reason = "there is a file of that name" if isinstance(error, FileExistsError) else error.strerror or error
-        raise ValueError(f"cannot write to folder {str(out)!r}: {reason}; name another with --out") from error
+def _refusal(out: Path, error: OSError) -> ValueError:
+    """What is said of a folder that cannot be made or written to."""
+    reason = "there is a file of that name" if isinstance(error, FileExistsError) else error.strerror or error
+    return ValueError(f"cannot write to folder {str(out)!r}: {reason}; name another with --out")
 
 
 def stems(paths: Sequence[Path]) -> dict[Path, str]:

@@ -153,22 +153,31 @@ class Pictures:
     model: str | None
     _classifiers: "dict[tuple[str, Path | None], Classifier | str]" = field(default_factory=dict)
 
-    def inputs(self, file: ResultFile) -> "tuple[Tensor | None, Classifier | None, str]":
-        """The inputs `(1, C, H, W)` and the model, or the reason why the picture is not shown."""
+    def shown(self, file: ResultFile) -> "tuple[Tensor | None, Classifier | None, str, float | None]":
+        """The inputs `(1, C, H, W)`, the model, and the shape of what it sees of the picture; or the reason why the picture is
+        not shown."""
+        from sfumato.figures.report.pictures import shape_seen
+
         path = self.picture or file.picture
         if path is None:
-            return None, None, "The picture is not known; name it with --picture."
+            return None, None, "The picture is not known; name it with --picture.", None
         name = self.model or str(file.about.get("model", ""))
         classifier = self._classifier(name, file.about.get("checkpoint"))
         if isinstance(classifier, str):
-            return None, None, classifier
+            return None, None, classifier, None
         try:
-            inputs = classifier.prepare(self._read(path, file))[None]
+            picture = self._read(path, file)
+            inputs = classifier.prepare(picture)[None]
         except ValueError as error:
-            return None, classifier, f"The picture is not shown: {error}"
+            return None, classifier, f"The picture is not shown: {error}", None
         if inputs.shape[2:] != file.result.map.shape[2:] and file.result.masks is not None:
-            return None, classifier, "The picture is not shown: the model takes it in another size than the masks have."
-        return inputs, classifier, ""
+            return (
+                None,
+                classifier,
+                "The picture is not shown: the model takes it in another size than the masks have.",
+                None,
+            )
+        return inputs, classifier, "", shape_seen(classifier, picture.size)
 
     def _read(self, path: Path, file: ResultFile) -> Any:
         """Read the picture. If a file names one that is not there, or is another one there, look in the file's folder.
@@ -288,10 +297,10 @@ def _entries(files: Sequence[ResultFile], pictures: Pictures, names: Sequence[st
             key = (str(file.picture), label) if file.picture and label else (str(file.path), str(query), label)
             groups.setdefault(key, []).append(part)
     for group in groups.values():
-        inputs, classifier, reason = pictures.inputs(group[0])
+        inputs, classifier, reason, shape = pictures.shown(group[0])
         name = (group[0].picture or group[0].path).name
         label = group[0].label(classifier, names)
-        yield Entry(_by_name(group), inputs, classifier, f"{name}: {label}" if label else name, reason)
+        yield Entry(_by_name(group), inputs, classifier, f"{name}: {label}" if label else name, reason, shape)
 
 
 def _by_name(group: Sequence[ResultFile]) -> "dict[str, Attribution]":

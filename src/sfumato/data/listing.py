@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, overload
 
 from sfumato.data.example import Example
-from sfumato.settings import is_whole
+from sfumato.settings import Settings, is_whole
 
 
-class Listing(Sequence[Example]):
+class Listing(Settings, Sequence[Example]):
     """Base class of the data sets.
 
     Making a data set checks only its settings. It reads its files on first use, and pickles only its settings. The length, the

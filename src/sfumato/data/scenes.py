@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from sfumato.data.truth import polygon_pixels
-from sfumato.settings import check_number, check_seed, check_whole
+from sfumato.settings import Settings, check_number, check_seed, check_whole
 
 Point = tuple[float, float]
 Colour = tuple[int, int, int]
@@ -120,7 +120,7 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Scenes:
+class Scenes(Settings):
     """An endless row of scenes: a scene for each index from 0, always the same one.
 
     A creature has six parts, the `PARTS`, with three variants each. A class fixes the variants of `fixed` of the parts; its

@@ -25,7 +25,7 @@ from sfumato.masks.level_set import LevelSet
 from sfumato.model.effects import Model
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Blur, Fade, Perturbation, check_perturbation, seeded
-from sfumato.settings import check_number, check_seed, check_whole
+from sfumato.settings import Settings, check_number, check_seed, check_whole, keywords_told
 
 EDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """The ranges of areas, by default."""
@@ -90,7 +90,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Calibrate:
+class Calibrate(Settings):
     """Finds the temperatures of a network on pictures.
 
     Called with a model and pairs of inputs `(B, C, *S)` and labels `(B,)`, a few hundred pictures in all, it returns a
@@ -114,6 +114,7 @@ class Calibrate:
         check_whole("count", self.count)
         check_seed(self.seed)
 
+    @keywords_told
     def __call__(
         self, model: Model, batches: Iterable[tuple[Float[Tensor, "B C *S"], Int[Tensor, " B"] | None]], name: str = ""
     ) -> Calibration:

@@ -22,7 +22,7 @@ from sfumato.model.arguments import WithArguments
 from sfumato.model.effects import Model
 from sfumato.model.of_pictures import PictureModel
 from sfumato.scores import Score, as_score, as_target
-from sfumato.settings import as_json, check_number, from_json, number, part_of
+from sfumato.settings import Settings, as_json, check_number, from_json, keywords_told, number, part_of
 
 MARKS = {True: "yes", False: "NO", None: "?"}
 """How it is printed whether a claim holds."""
@@ -89,7 +89,7 @@ class Certificate:
 
 
 @dataclass(frozen=True)
-class Certify:
+class Certify(Settings):
     """Tests the set of an explanation by a list of claims.
 
     Called with a result of `ExtremalPerturbation` (or `ExtremalOrder`), the model and the inputs `(B, C, *S)` that made it, it
@@ -130,6 +130,7 @@ class Certify:
         )
         return replace(self, claims=tuple(claims))
 
+    @keywords_told
     def __call__(
         self,
         result: Attribution,

@@ -8,6 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from sfumato.evidence.tested import Tested
+from sfumato.settings import Settings
 
 NOTHING = "The hidden picture scores about as much as the whole one, or more, so nothing can be said."
 """Where places have no worth, see `sfumato.evidence.worth`."""
@@ -29,7 +30,7 @@ class Finding:
     """Other sets of places that the test came upon, by name."""
 
 
-class Claim(ABC):
+class Claim(Settings, ABC):
     """A claim about a set of places. It is a frozen dataclass of settings; `test` asks the network."""
 
     @abstractmethod

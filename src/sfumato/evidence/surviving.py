@@ -26,11 +26,11 @@ from sfumato.model.effects import Model
 from sfumato.model.subject import Subject
 from sfumato.perturbations import seeded
 from sfumato.scores import OF_A_CLASS, OfClass
-from sfumato.settings import check_number
+from sfumato.settings import Settings, check_number
 
 
 @dataclass(frozen=True)
-class Survival:
+class Survival(Settings):
     """The areas from which on the answer survived on calibration pictures, as shares of the picture, one for each.
 
     `method` made the sets. An area of 1 stands for a picture whose answer changes even with the largest set. `weights` is a

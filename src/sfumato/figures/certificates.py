@@ -1,6 +1,5 @@
 """A figure of a certificate: its set, the part that is needed, other sets that do as well, and a line for each claim."""
 
-import textwrap
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -8,6 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from sfumato.evidence.certificate import Certificate
+from sfumato.figures.letters import broken
 from sfumato.figures.panels import GAP, HEAD, SMALL, add_axes, add_title, blank, cell_size, overlay, show
 from sfumato.figures.scene import scene
 from sfumato.models import Classifier
@@ -21,8 +21,8 @@ COLOURS = {True: "#2f7d4f", False: "#b5402a", None: "#7a7a7a"}
 
 WORDS = {True: "yes", False: "no", None: "?"}
 
-LINE, COLUMN, LETTER = 0.17, 1.55, 0.062
-"""In inches: the height of a line of text, the width of the claims' names, and that of a letter."""
+LINE, INDENT, COLUMN = 0.17, 0.5, 1.55
+"""In inches: the height of a line of text, the width of the answers, and that of the claims' names."""
 
 LEAST = 3
 """Panels whose width a figure has at least, so that sentences fit."""
@@ -42,11 +42,9 @@ def certificate(
     panels = list(_panels(certificate))
     width, height = cell_size(view.picture)
     canvas_width = 0.2 + max(1 + len(panels), LEAST) * (width + GAP)
-    letters = int((canvas_width - COLUMN - 0.6) / LETTER)
+    room = canvas_width - INDENT - COLUMN - 2 * GAP
     # A number and its per cent sign stay on one line.
-    lines = [
-        textwrap.wrap(found.sentence.replace(" %", "\N{NO-BREAK SPACE}%"), letters) for found in certificate.findings
-    ]
+    lines = [broken(found.sentence.replace(" %", "\N{NO-BREAK SPACE}%"), room, SMALL) for found in certificate.findings]
     top = (0.35 if title else 0.0) + HEAD
     canvas = blank((canvas_width, top + height + 0.35 + sum(len(some) * LINE + 0.08 for some in lines)))
     canvas_height = canvas.get_size_inches()[1]
@@ -61,9 +59,11 @@ def certificate(
     for finding, some in zip(certificate.findings, lines, strict=True):
         place = {"va": "top", "fontsize": SMALL, "y": 1 - y / canvas_height}
         canvas.text(0.1 / canvas_width, s=WORDS[finding.holds], color=COLOURS[finding.holds], weight="bold", **place)
-        canvas.text(0.5 / canvas_width, s=finding.claim, weight="bold", **place)
+        canvas.text(INDENT / canvas_width, s=finding.claim, weight="bold", **place)
         for number, line in enumerate(some):  # one text of all lines would begin lower than the claim's name
-            canvas.text((0.5 + COLUMN) / canvas_width, s=line, **place | {"y": 1 - (y + number * LINE) / canvas_height})
+            canvas.text(
+                (INDENT + COLUMN) / canvas_width, s=line, **place | {"y": 1 - (y + number * LINE) / canvas_height}
+            )
         y += len(some) * LINE + 0.08
     return canvas
 

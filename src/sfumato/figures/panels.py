@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.figures.letters import draw_all_letters
+from sfumato.figures.letters import DPI, draw_all_letters
 from sfumato.files import written
 from sfumato.metrics.part_scores import span
 from sfumato.models import Classifier
@@ -36,9 +36,6 @@ SMALL = 9
 
 FORMATS = (".png", ".pdf", ".svg")
 """The endings of figures' files."""
-
-DPI = 160
-"""Pixels of an inch, in a figure of pixels."""
 
 BRIGHTEST = 0.995
 """The quantile of a map's values that has the brightest colour."""

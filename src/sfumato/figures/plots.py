@@ -15,6 +15,7 @@ from sfumato.attribution import Attribution
 from sfumato.data.pictures import rgb
 from sfumato.figures.asked import asked_places, mark
 from sfumato.figures.certificates import certificate
+from sfumato.figures.letters import broken
 from sfumato.figures.panels import (
     BOUND,
     CELL,
@@ -47,7 +48,7 @@ from sfumato.metrics.part_scores import span
 from sfumato.models import Classifier
 from sfumato.perturbations import Blur, Perturbation
 from sfumato.scores import quantity
-from sfumato.settings import is_whole, percent
+from sfumato.settings import is_whole, keywords_told, percent, told
 from sfumato.space.smoothing import enlarged
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ Curve = tuple[Float[Tensor, " n"], Float[Tensor, " n"]]
 """Areas and the scores of their masks."""
 
 
+@keywords_told
 def figure(
     result: Attribution,
     picture: Any,
@@ -112,6 +114,7 @@ def figure(
 
     Raises `ValueError` if the result has no masks of pictures, no restarts to show, or the picture has another size.
     """
+    _check_results(result)
     masks = _masks(result, query)
     if masks.ndim == 5:
         headings = _headings(result, query, probabilities, at_most)
@@ -175,6 +178,7 @@ def figure(
     return canvas
 
 
+@keywords_told
 def overview(
     results: Sequence[Attribution],
     pictures: Sequence[Any],
@@ -229,6 +233,7 @@ def overview(
     return canvas
 
 
+@keywords_told
 def comparison(
     results: Sequence[Attribution],
     picture: Any,
@@ -332,16 +337,27 @@ def _masks(result: Attribution, query: int) -> Float[Tensor, "V 1 *S"]:
         )
     if not (is_whole(query, 0) and query < len(result)):
         raise ValueError(
-            f"query is a number from 0 to {len(result) - 1}, one for each input; {query!r} is out of range"
+            f"query is a number from 0 to {len(result) - 1}, one for each input; {told(query)} is out of range"
         )
     masks = result.masks[query].detach().float().cpu()
     return enlarged(masks, result.map.shape[2:]) if result.method.get("layer") else masks
+
+
+def _check_results(*results: Any) -> None:
+    """Raise `ValueError` unless all are results of methods."""
+    for result in results:
+        if not isinstance(result, Attribution):
+            raise ValueError(
+                f"a figure shows the result of a method, which comes before the picture; got {told(result)}. Write "
+                "plots.figure(result, picture)"
+            )
 
 
 def _check_counts(results: Sequence[Attribution], **lists: Sequence[Any]) -> None:
     """Raise `ValueError` if there are no results, or a list has another length than they."""
     if not results:
         raise ValueError("results are empty; give one or more")
+    _check_results(*results)
     for name, items in lists.items():
         if len(items) != len(results):
             raise ValueError(f"{name} must be one for each of the {len(results)} results; got {len(items)}")
@@ -394,9 +410,10 @@ def _headings(
         verb, result = "the rest is worth", replace(result, scores=result.complements)
     name = _name_of_score(result)
     parts, scores = worth(result)[query].tolist(), result.scores[query].tolist()  # type: ignore[index]
-    values = list(zip(areas, parts, scores, strict=True))
-    worths = (NO_WORTH if math.isnan(part) else f"{verb} {percent(round(part, 2))}" for _, part, _ in values)
-    headings = [f"{area}\n{said} ({name} {score:.3g})" for said, (area, _, score) in zip(worths, values, strict=True)]
+    worths = [NO_WORTH if math.isnan(part) else f"{verb} {percent(round(part, 2))}" for part in parts]
+    twice = probabilities is not None and name.endswith("probability")  # it has a line of its own
+    notes = ["" if twice else f" ({name}\N{NO-BREAK SPACE}{score:.3g})" for score in scores]
+    headings = [f"{area}\n{said}{note}" for area, said, note in zip(areas, worths, notes, strict=True)]
     if probabilities is not None:
         given = [float(value) for value in probabilities]
         headings = [f"{heading}\nprobability {percent(value)}" for heading, value in zip(headings, given, strict=True)]
@@ -424,8 +441,10 @@ def _alternatives(result: Attribution, query: int) -> list[str]:
 
 def _fit(headings: Sequence[str], width: float) -> list[str]:
     """Headings whose lines are broken where they are longer than a cell of this width in inches."""
-    letters = round(LETTERS * (width + GAP))
-    return ["\n".join(textwrap.fill(line, letters) for line in heading.split("\n")) for heading in headings]
+    lines = (
+        [part for line in heading.split("\n") for part in broken(line, width + GAP / 2, SMALL)] for heading in headings
+    )
+    return ["\n".join(heading).replace("\N{NO-BREAK SPACE}", " ") for heading in lines]
 
 
 def _head(headings: Sequence[str]) -> float:
@@ -478,6 +497,6 @@ def _draw_scores(axes: "Axes", result: Attribution, query: int, keep: float | No
     axes.set_xlim(left=0)
     axes.margins(y=0.08)
     axes.set_xlabel("area (% of the input)", fontsize=SMALL)
-    axes.set_ylabel("score", fontsize=SMALL, labelpad=2)
+    axes.set_ylabel(_name_of_score(result), fontsize=SMALL, labelpad=2)
     axes.tick_params(labelsize=SMALL - 1)
     axes.spines[["top", "right"]].set_visible(False)

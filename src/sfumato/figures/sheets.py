@@ -27,6 +27,8 @@ from sfumato.figures.panels import (
 )
 from sfumato.figures.scene import Scene, scene
 from sfumato.models import Classifier
+from sfumato.scores import quantity
+from sfumato.settings import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,13 +154,17 @@ def scores(axes: "Axes", result: Attribution, found: "SmallestArea | None" = Non
     if found is not None:
         counts = (found.curve_areas.cpu() * count).round().tolist()
         axes.plot(counts, found.curve_scores[0].tolist(), color=KEPT, alpha=0.5, marker=".", label="counts tried")
-        axes.axhline(float(found.wanted[0]), color=KEPT, linewidth=1, linestyle=(0, (4, 3)), label="wanted")
+        wanted = float(found.wanted[0])
+        label = f"{percent(wanted / whole if whole else None)} of all"
+        axes.axhline(wanted, color=KEPT, linewidth=1, linestyle=(0, (4, 3)), label=label)
     axes.plot(sizes, result.scores[0].tolist(), color=KEPT, marker="o", markersize=5, label="these channels alone")  # type: ignore[index]
     axes.plot(sizes, result.complements[0].tolist(), color=LEFT, marker="s", markersize=4, label="all but these")  # type: ignore[index]
     axes.set_xscale("log")
     axes.set_xlim(0.8, 1.2 * count)
     axes.set_xlabel("channels", fontsize=SMALL, labelpad=1)
-    axes.set_ylabel("score", fontsize=SMALL, labelpad=1)
+    axes.set_ylabel(
+        "score" if (about := result.about.get("score")) is None else quantity(about), fontsize=SMALL, labelpad=1
+    )
     axes.tick_params(labelsize=SMALL - 1)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(

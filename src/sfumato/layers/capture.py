@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfumato.model.effects import Model, hooked, in_transform
-from sfumato.settings import is_whole
+from sfumato.settings import is_whole, told
 
 INPUT = "input"
 """The name of the model's input for methods that otherwise take a default layer; a module of this name comes first."""
@@ -34,8 +34,8 @@ def check_layer(layer: Any, at: Any = "output", call: Any = -1) -> None:
     """Raise `ValueError` unless the arguments can name a layer, a side of it, and one of its calls."""
     if not isinstance(layer, str):
         raise ValueError(
-            f'layer is the dotted name of a module, "" for the input; got {layer!r}. Write layer="" or leave it out for the '
-            'input, or a name of model.named_modules(), e.g. layer="layer4"'
+            f'layer is the dotted name of a module, "" for the input; got {told(layer)}. Write layer="" or leave it out for '
+            'the input, or a name of model.named_modules(), e.g. layer="layer4"'
         )
     if at not in SIDES:
         raise ValueError(f"at must be one of {', '.join(map(repr, SIDES))}; got {at!r}")

@@ -16,10 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.masks.smooth import kernel
+from sfumato.settings import Settings
 
 
 @dataclass(frozen=True)
-class CanvasMask:
+class CanvasMask(Settings):
     """Seeds every `step` places, each place of the canvas a smooth maximum over the seeds around its cell.
 
     The canvas is wider than the input by `sigma` places before and about as many behind.

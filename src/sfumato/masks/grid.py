@@ -17,11 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.masks.lengths import as_lengths, fitting, for_each_axis, too_small
+from sfumato.settings import Settings
 from sfumato.space.smoothing import Interpolation, along_each_axis, gaussian
 
 
 @dataclass(frozen=True)
-class GridMask:
+class GridMask(Settings):
     """The family of masks with one value for every `scale` places, interpolated linearly, then smoothed.
 
     `scale`, in places, and `sigma`, the width of the Gaussian in places (0 for none), are one number for all axes of

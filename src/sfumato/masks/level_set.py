@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sfumato.masks.lengths import LEAST, Lengths, as_lengths, fitting, for_each_axis, over_layer, too_small
-from sfumato.settings import check_number, later
+from sfumato.settings import Settings, check_number, later
 from sfumato.space.smoothing import (
     Interpolation,
     along_each_axis,
@@ -30,7 +30,7 @@ from sfumato.space.smoothing import (
 
 
 @dataclass(frozen=True)
-class LevelSet:
+class LevelSet(Settings):
     """The family of sets whose outlines are level lines of a smooth field.
 
     The field has a node every `step` places and is smoothed by a Gaussian of `sigma` places, each one number for all

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sfumato.settings import check_number, check_whole, is_whole
+from sfumato.settings import Settings, check_number, check_whole, is_whole
 from sfumato.space.smoothing import per_axis
 
 CELLS = {1: 49, 2: 7, 3: 4}
@@ -33,7 +33,7 @@ class Regions(Protocol):
 
 
 @dataclass(frozen=True)
-class Cells:
+class Cells(Settings):
     """Cells of a grid, as equal in size as the places allow.
 
     `counts` along each axis: one number for all axes, or one per axis; by default 49 along one axis, 7 along each of two
@@ -77,7 +77,7 @@ class Cells:
 
 
 @dataclass(frozen=True)
-class Superpixels:
+class Superpixels(Settings):
     """Regions of similar colour, by scikit-image's SLIC with the compactness adapted to each region.
 
     R. Achanta, A. Shaji, K. Smith, A. Lucchi, P. Fua, S. Süsstrunk: *SLIC superpixels compared to state-of-the-art superpixel

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sfumato.masks.lengths import LEAST, as_lengths, fitting, for_each_axis, over_layer, too_small
-from sfumato.settings import check_number
+from sfumato.settings import Settings, check_number
 from sfumato.space.smoothing import Interpolation, along_each_axis, cubic_spline
 
 NEGLIGIBLE = 1 / 255
@@ -72,7 +72,7 @@ TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class SmoothMask:
+class SmoothMask(Settings):
     """The family of masks with seeds every `step` places, kernels of width `sigma` places, and a smooth maximum.
 
     `step` and `sigma` are one number for all axes or one per axis; `temperature` is the inverse softness of the

@@ -30,7 +30,7 @@ from sfumato.search.penalised import PenalisedAscent
 from sfumato.search.problem import Ascent
 from sfumato.search.projected import ProjectedAscent
 from sfumato.search.search import Search
-from sfumato.settings import check_flag, check_whole, later, renewed
+from sfumato.settings import check_flag, check_whole, later, renewed, told
 from sfumato.space.jitter import Jitter, MirrorEvenSteps
 from sfumato.space.smoothing import enlarged
 
@@ -273,7 +273,7 @@ def check_areas(areas: Any) -> tuple[float, ...]:
         raise ValueError("areas are empty; give at least one fraction of the input, e.g. areas=(0.1,)")
     for area in values:
         if isinstance(area, bool) or not isinstance(area, int | float):
-            raise ValueError(f"areas must be numbers in (0, 1); got {area!r}")
+            raise ValueError(f"areas must be numbers in (0, 1); got {told(area)}")
         if not 0 < area < 1:
             hint = f". Did you mean {area / 100:g} ({area:g} %)?" if 1 <= area < 100 else ""
             raise ValueError(f"areas must lie in (0, 1); got {area:g}{hint}")

@@ -28,7 +28,7 @@ from sfumato.model.inputs import warn_of_no_effect
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Fade, Perturbation, check_single, seeded
 from sfumato.search.loop import Progress
-from sfumato.settings import check_flag, check_number, check_whole, later
+from sfumato.settings import Settings, check_flag, check_number, check_whole, later
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class PhaseWindows:
+class PhaseWindows(Settings):
     r"""Windows of regions, of which several are accepted at once (Gu et al., PhaseWin, CVPR 2026).
 
     The search goes in phases. A phase scores all regions that are left, and accepts the best. It scores the others again.

@@ -24,7 +24,7 @@ from sfumato.model.of_pictures import PictureModel
 from sfumato.model.subject import Subject
 from sfumato.search.loop import Look, Progress, climb
 from sfumato.search.rules import Momentum, by_size, half_cosine
-from sfumato.settings import as_json, check_memory, check_seed, check_whole, is_whole
+from sfumato.settings import as_json, check_memory, check_seed, check_whole, is_whole, keywords_told
 from sfumato.space.normalisation import IMAGENET_MEAN, IMAGENET_STD, Normalisation
 from sfumato.space.transforms import Transform
 
@@ -45,6 +45,7 @@ class Inversion(TensorResult):
     """How the pictures were made; plain JSON."""
 
 
+@keywords_told
 def invert(
     model: Model | PictureModel,
     layer: str,

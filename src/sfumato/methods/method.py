@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -34,11 +34,11 @@ from sfumato.model.subject import WHOLE, Subject
 from sfumato.perturbations import Perturbation, check_perturbation, seeded
 from sfumato.scores import check_finite, check_meaning
 from sfumato.search.loop import Progress
-from sfumato.settings import check_flag, check_memory, check_number, check_seed, later, renewed
+from sfumato.settings import Settings, check_flag, check_memory, check_number, check_seed, keywords_told, later, renewed
 from sfumato.space.smoothing import enlarged, gaussian_blur
 
 
-class Method(ABC):
+class Method(Settings, ABC):
     """A method of attribution: an object with settings, which is called with a model, inputs and targets.
 
     Shared settings, of which a class has as fields those that it needs:
@@ -68,6 +68,21 @@ class Method(ABC):
     perturbation: Perturbation | tuple[Perturbation, ...] | None = None
     deterministic: bool = False
 
+    def __new__(cls, /, *values: Any, **settings: Any) -> Self:
+        if any(isinstance(value, nn.Module | PictureModel) for value in values):
+            name = cls.__name__
+            raise ValueError(
+                f"the model is no setting of {name}; give it to the call: {name}(…)(model, inputs, targets)"
+            )
+        return super().__new__(cls, *values, **settings)
+
+    if not TYPE_CHECKING:  # a type checker would take it for the promise that any attribute is there
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise `AttributeError`, which for a word that is not private says that a method is called."""
+            end = "" if name.startswith("_") else "; a method is called itself: method(model, inputs, targets)"
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{end}", name=name)
+
     def __post_init__(self) -> None:
         """Check those shared settings that the class has. Raises `ValueError` for a value that cannot be used."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}  # type: ignore[arg-type]
@@ -84,6 +99,7 @@ class Method(ABC):
         check_meaning(self.score)
         check_seed(self.seed)
 
+    @keywords_told
     def __call__(
         self, model: Model | PictureModel, inputs: Any, targets: Any = None, progress: Progress | None = None
     ) -> Attribution:

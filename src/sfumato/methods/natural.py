@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.masks.priors import total_variation
-from sfumato.settings import check_number
+from sfumato.settings import Settings, check_number
 from sfumato.space.normalisation import Normalisation
 from sfumato.space.transforms import Transforms
 
@@ -53,7 +53,7 @@ class Prior(Protocol):
 
 
 @dataclass(frozen=True)
-class Fourier:
+class Fourier(Settings):
     r"""Coefficients of a spectrum with amplitude $1/|k|$, in the colours of photographs.
 
     C. Olah, A. Mordvintsev, L. Schubert: *Feature visualization*, Distill 2017.
@@ -130,7 +130,7 @@ def amplitudes(space: Sequence[int], decay: float) -> Float[Tensor, "*K"]:
 
 
 @dataclass(frozen=True)
-class Pixels:
+class Pixels(Settings):
     r"""The pixels themselves, with penalties on large values and on sharp changes.
 
     A. Mahendran, A. Vedaldi: *Understanding deep image representations by inverting them*, CVPR 2015, arXiv 1412.0035.

@@ -22,6 +22,7 @@ from sfumato.model.black_box import BlackBox, NoAnswerError, noted, warn_of_stop
 from sfumato.model.effects import Model
 from sfumato.model.of_pictures import PictureModel, opened, shown_by
 from sfumato.search.loop import Progress
+from sfumato.settings import keywords_told
 
 CURVE = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
 """Areas at which the score is sampled first, from a small spot to nearly the whole input."""
@@ -84,6 +85,7 @@ class SmallestArea(TensorResult):
         return str(sfumato.report.notebook(self))
 
 
+@keywords_told
 def smallest(
     method: ExtremalPerturbation | ExtremalChannels,
     model: Model | PictureModel,

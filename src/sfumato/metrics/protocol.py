@@ -6,9 +6,10 @@ from typing import ClassVar
 
 from sfumato.metrics.case import Case
 from sfumato.metrics.estimate import Estimate, Measure, Row, estimates
+from sfumato.settings import Settings
 
 
-class Protocol(ABC):
+class Protocol(Settings, ABC):
     """Base class of all protocols. A protocol is a frozen dataclass of its settings."""
 
     needs: ClassVar[frozenset[str]] = frozenset()

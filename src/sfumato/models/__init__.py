@@ -28,7 +28,7 @@ from sfumato.models.detector import Detector
 from sfumato.models.embedder import Embedder
 from sfumato.models.transforms import TransformPreparation, prepared_by
 from sfumato.scores import AUTO, SIGMOID
-from sfumato.settings import near
+from sfumato.settings import keywords_told, near
 
 __all__ = [
     "NAMES",
@@ -55,6 +55,7 @@ OFFERED = 3
 """How many similar names an error offers."""
 
 
+@keywords_told
 def load(
     name: str,
     checkpoint: str | os.PathLike[str] | None = None,

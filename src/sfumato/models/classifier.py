@@ -17,13 +17,14 @@ from sfumato.data.labels import find
 from sfumato.data.pictures import read, upright
 from sfumato.models.transforms import MOST_PIXELS, TransformPreparation, too_long
 from sfumato.scores import class_scores
+from sfumato.settings import Settings
 from sfumato.space.normalisation import IMAGENET_MEAN, IMAGENET_STD, Normalisation
 
 M = TypeVar("M")
 
 
 @dataclass(frozen=True)
-class Preparation:
+class Preparation(Settings):
     """Converts a picture to a network's input, and back. The defaults are those of most ImageNet networks.
 
     - `size`: the height and width of the input in pixels. The picture's shorter side is resized to `resize` pixels, and the

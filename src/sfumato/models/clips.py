@@ -10,11 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from sfumato.models.classifier import Classifier, Preparation
-from sfumato.settings import is_whole
+from sfumato.settings import Settings, is_whole
 
 
 @dataclass(frozen=True)
-class ClipPreparation:
+class ClipPreparation(Settings):
     """Converts a clip or a volume to a network's input `(C, T, H, W)`, and back.
 
     - `frames`: how many frames, or slices, the input has. Of a clip that has more, evenly spread ones are taken.

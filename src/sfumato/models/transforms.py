@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from sfumato.settings import dotted_path
+from sfumato.settings import Settings, dotted_path
 from sfumato.space.normalisation import Normalisation
 
 PROBE = 96
@@ -38,7 +38,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class TransformPreparation:
+class TransformPreparation(Settings):
     """Converts a picture to a network's input by another library's transform, and back. Make it by `prepared_by`.
 
     - `transform`: from an RGB picture to a tensor (C, H, W): a transform of torchvision or timm for evaluation, or an image

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from sfumato.scores.link import SIGMOID, SOFTMAX
-from sfumato.settings import check_flag, is_whole
+from sfumato.settings import Settings, check_flag, is_whole
 
 
 class Detections(NamedTuple):
@@ -28,7 +28,7 @@ Reader = Callable[[Any], Sequence[Detections]]
 
 
 @dataclass(frozen=True)
-class TorchvisionDetections:
+class TorchvisionDetections(Settings):
     """Of torchvision's detectors: a list with a dict for each input, with `boxes`, `labels` and `scores`.
 
     The score is taken as the objectness. Detections without `labels` are of class 0.
@@ -53,7 +53,7 @@ class TorchvisionDetections:
 
 
 @dataclass(frozen=True)
-class DetrDetections:
+class DetrDetections(Settings):
     r"""Of DETR and its relatives in transformers: `logits` `(N, n, K)`, and `pred_boxes` `(N, n, 4)` as fractions of the input.
 
     - `size`: the height and width of the input; boxes are then in its pixels. By default they stay fractions.
@@ -92,7 +92,7 @@ class DetrDetections:
 
 
 @dataclass(frozen=True)
-class YoloDetections:
+class YoloDetections(Settings):
     """Of YOLO models before non-maximum suppression: centres, widths and heights in pixels, and probabilities.
 
     - `objectness`: True for a tensor `(N, n, 5 + K)` with the objectness after the box (YOLOv5 to v7, YOLOX); False for

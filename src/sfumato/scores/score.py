@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from sfumato.settings import Settings
 
-class Score(ABC):
+
+class Score(Settings, ABC):
     """Base of all scores."""
 
     names_places: bool = False
@@ -20,7 +22,7 @@ class Score(ABC):
     def __call__(self, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """One number for each of `N` evaluations, which belong to the queries `query`."""
 
-    def check(self, queries: int) -> None:  # noqa: B027  # most scores serve any number
+    def check(self, queries: int) -> None:  # most scores serve any number
         """Raise `ValueError` if this score cannot serve so many queries."""
 
     def resolve(self, outputs: Any) -> "Score":  # noqa: ARG002

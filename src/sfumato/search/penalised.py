@@ -12,10 +12,11 @@ from sfumato.search.loop import Look, Step, climb
 from sfumato.search.problem import Problem
 from sfumato.search.rules import TorchOptimiser
 from sfumato.search.schedules import Geometric
+from sfumato.settings import Settings
 
 
 @dataclass(frozen=True)
-class PenalisedAscent:
+class PenalisedAscent(Settings):
     r"""Maximise the game's value less $\lambda R_a(m)$ by gradient steps with momentum, as TorchRay does.
 
     $\lambda$ is `weight` at each step; `dampening` scales what enters the momentum after the first step. As there, the

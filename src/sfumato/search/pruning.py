@@ -11,14 +11,14 @@ from sfumato.masks.level_set import LevelSets
 from sfumato.masks.parts import label_parts, largest_nearby
 from sfumato.search.problem import Problem
 from sfumato.search.rules import like
-from sfumato.settings import check_number, check_whole
+from sfumato.settings import Settings, check_number, check_whole
 
 POOLS = {1: adaptive_max_pool1d, 2: adaptive_max_pool2d, 3: adaptive_max_pool3d}
 """By the number of axes of space."""
 
 
 @dataclass(frozen=True)
-class Pruning:
+class Pruning(Settings):
     """Removes the parts of a set that the score does not need.
 
     From the smallest on, each part is taken away, and the others grow by its area; of more than `most` parts, the smallest are

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from sfumato.settings import check_number, check_whole
+from sfumato.settings import Settings, check_number, check_whole
 
 
 class Rule(Protocol):
@@ -48,7 +48,7 @@ def half_cosine(progress: float) -> float:
 
 
 @dataclass(frozen=True)
-class Momentum:
+class Momentum(Settings):
     """A velocity keeps `momentum` of itself, takes in `share` of the normalised gradient, and moves parameters by `rate`.
 
     `schedule` gives the factor of the rate by the share of the steps that are done.
@@ -70,7 +70,7 @@ class Momentum:
 
 
 @dataclass(frozen=True)
-class TorchOptimiser:
+class TorchOptimiser(Settings):
     """One of `torch.optim`, made for a list of tensors: `TorchOptimiser(lambda leaves: torch.optim.Adam(leaves, lr=0.1))`."""
 
     make: Callable[[list[Tensor]], torch.optim.Optimizer]
@@ -96,7 +96,7 @@ class TorchOptimiser:
 
 
 @dataclass(frozen=True)
-class Backtracking:
+class Backtracking(Settings):
     r"""A line search: of the steps $\alpha, \alpha\eta, \dots$ along the gradient $g$, the first that gains enough.
 
     Enough is $F(p') - F(p) \ge c \langle g, p' - p \rangle$, where $p'$ is $p + \alpha g$ projected: Armijo's

@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.search.rules import Momentum, Rule
-from sfumato.settings import check_number
+from sfumato.settings import Settings, check_number
 
 
 @dataclass(frozen=True)
-class Geometric:
+class Geometric(Settings):
     """`start · ratio**step`, with `step` counted from 0."""
 
     start: float
@@ -28,7 +28,7 @@ class Geometric:
 
 
 @dataclass(frozen=True, eq=False)
-class ShrinkingAreas:
+class ShrinkingAreas(Settings):
     """Areas `(N,)` that fall geometrically from `first` to `wanted` in the first `arrival` steps, and then stay there."""
 
     first: Float[Tensor, " N"]
@@ -57,7 +57,7 @@ class ShrinkingAreas:
 
 
 @dataclass(frozen=True, eq=False)
-class AreaPath:
+class AreaPath(Settings):
     """Areas `(N,)` that fall from `first` through the wanted ones `(N, V)`, the largest first, and rest at each of them.
 
     The logarithm of the area falls by equal parts in all steps that do not rest.
@@ -128,7 +128,7 @@ def split_steps(steps: int, count: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class GradientAscent:
+class GradientAscent(Settings):
     """The settings of ascents along a gradient.
 
     - `rate`: the most that a parameter moves in a step, before momentum.

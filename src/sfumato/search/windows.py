@@ -17,12 +17,12 @@ from sfumato.masks.level_set import LevelSets
 from sfumato.search.loop import Stage
 from sfumato.search.problem import Problem
 from sfumato.search.rules import like
-from sfumato.settings import check_number, check_whole
+from sfumato.settings import Settings, check_number, check_whole
 from sfumato.space.smoothing import enlarged
 
 
 @dataclass(frozen=True)
-class Windows:
+class Windows(Settings):
     """The first field of a search: high where a window does well.
 
     About `count` windows lie evenly over the input. Each is a disc (a ball, an interval), cut off at the input's border, of the

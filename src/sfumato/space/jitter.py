@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sfumato.settings import is_whole
+from sfumato.settings import Settings, is_whole
 from sfumato.space.smoothing import per_axis, reflect, scales
 
 
@@ -37,7 +37,7 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Jitter:
+class Jitter(Settings):
     """Random moves by up to `shift` places, and with `flip` mirrored along the last axis (left-right) half of the time.
 
     `shift` is one number for all axes or one per axis. By default it suits the input's shape, axis by axis: 4 places for a
@@ -105,7 +105,7 @@ def either_way(count: int, generator: torch.Generator) -> list[float]:
 
 
 @dataclass(frozen=True)
-class MirrorEvenSteps:
+class MirrorEvenSteps(Settings):
     """TorchRay's "jitter": the input mirrored along its last axis at every second step, beginning with the first."""
 
     def moves(self, axes: int, generator: torch.Generator) -> Iterator[Move]:  # noqa: ARG002

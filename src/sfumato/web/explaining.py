@@ -16,6 +16,7 @@ from sfumato.evidence.claim import Claim
 from sfumato.figures.report.encoding import png
 from sfumato.figures.report.numbers import search_summary
 from sfumato.figures.report.panel import CERTIFICATE
+from sfumato.figures.report.pictures import shape_seen
 from sfumato.figures.report.results import Entry, section
 from sfumato.games import GAMES
 from sfumato.layers.outline import in_words, outline
@@ -162,12 +163,16 @@ class Answer:
         """What was asked, in words."""
         return self.asked.caption
 
+    def entry(self, classifier: Classifier) -> Entry:
+        """The answer as reports have it."""
+        shape = shape_seen(classifier, self.picture.size)
+        return Entry({self.question.title: self.result}, self.picture.inputs, classifier, self.label, shape=shape)
+
     def event(self, classifier: Classifier, identity: str) -> dict[str, Any]:
         """The answer for the page: the panel that reports have, and the channels of a layer, with pictures as data URLs."""
-        entry = Entry({self.question.title: self.result}, self.picture.inputs, classifier, self.label)
         is_of_places = self.result.masks is not None and self.result.activation is None
         return {
-            "section": str(section(entry, 0, f"answer-{identity}")),
+            "section": str(section(self.entry(classifier), 0, f"answer-{identity}")),
             "title": " · ".join(filter(None, (self.label, self.question.title, self.question.model))),
             "masks": is_of_places,
         }

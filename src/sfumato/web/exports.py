@@ -16,9 +16,11 @@ from PIL import Image
 
 from sfumato.figures.annotations import Annotation, annotated, as_coco, as_cvat, as_labelme, as_png
 from sfumato.figures.panels import deletes, shown_perturbation
-from sfumato.figures.report import html
 from sfumato.figures.report.encoding import eight_bits
 from sfumato.figures.report.numbers import mask_rows
+from sfumato.figures.report.page import page
+from sfumato.figures.report.pictures import shape_seen
+from sfumato.figures.report.results import TITLE, section
 from sfumato.model.fingerprint import fingerprint
 from sfumato.models import Classifier
 from sfumato.space.smoothing import enlarged
@@ -147,7 +149,7 @@ def animation(file_format: str, media_type: str, answer: Answer, classifier: Cla
 
 def report(answer: Answer, classifier: Classifier) -> File:
     """An HTML report with a slider."""
-    content = html({answer.question.title: answer.result}, answer.picture.inputs, classifier, label=answer.label)
+    content = page(TITLE, section(answer.entry(classifier), 0))
     return File(named(answer, ".html"), "text/html; charset=utf-8", content.encode())
 
 
@@ -169,7 +171,18 @@ def _frames(answer: Answer, classifier: Classifier) -> list[Image.Image]:
         pictures = classifier.restore(perturbed(shown, torch.zeros(len(shown), dtype=torch.long, device="cpu")))
     except ValueError:
         pictures = shown * picture + (1 - shown) * blur(picture)
-    return [Image.fromarray(eight_bits(frame.permute(1, 2, 0))) for frame in pictures]
+    frames = [Image.fromarray(eight_bits(frame.permute(1, 2, 0))) for frame in pictures]
+    if shape := shape_seen(classifier, answer.picture.size):
+        frames = [_in_shape(frame, shape) for frame in frames]
+    return frames
+
+
+def _in_shape(frame: Image.Image, shape: float) -> Image.Image:
+    """The frame in the shape (width by height) of what the network sees of the picture; one side is enlarged."""
+    width, height = frame.size
+    return frame.resize(
+        (max(width, round(height * shape)), max(height, round(width / shape))), Image.Resampling.BICUBIC
+    )
 
 
 OF_MASKS: dict[str, Callable[..., File]] = {"coco": coco, "labelme": labelme, "cvat": cvat, "masks": masks}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sfumato.data.labels import synonyms
 from sfumato.figures.report.encoding import jpeg, thumbnail
+from sfumato.figures.report.pictures import shape_seen
 from sfumato.model.effects import device_of
 from sfumato.models import Classifier, Detector, Embedder
 from sfumato.models.questions import detected
@@ -115,6 +116,7 @@ class Served:
             "size": size,
             "window": [place / size[index % 2] for index, place in enumerate(window)],
             "seen": jpeg(rgb),
+            "shape": shape_seen(classifier, size),
             "width": rgb.shape[2],
             "height": rgb.shape[1],
             "top": top,

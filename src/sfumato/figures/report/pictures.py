@@ -54,6 +54,22 @@ def frames(result: Attribution, rows: Sequence[MaskRow], picture: Float[Tensor, 
     return Frames(enlarged(masks, size)[:, 0].clamp(0, 1), are_masks=True)
 
 
+MOST_LENGTHENED = 4.0
+"""How many times as long as wide, or as wide as long, an input is shown at most."""
+
+
+def shape_seen(classifier: Classifier | None, size: tuple[int, int]) -> float | None:
+    """The width, by the height, of what the network sees of a picture of `size` (width, height), in which it is shown.
+
+    `None` without a classifier, for strips, and for a size of 0, which is not known.
+    """
+    if classifier is None or not all(size):
+        return None
+    left, top, right, bottom = classifier.preparation.window(size)
+    shape = (right - left) / (bottom - top)
+    return round(shape, 4) if 1 / MOST_LENGTHENED <= shape <= MOST_LENGTHENED else None
+
+
 def batch(inputs: Any, classifier: Classifier | None) -> Shaped[Tensor, "..."]:
     """The inputs of a user as a tensor `(B, C, H, W)`.
 

@@ -1,11 +1,13 @@
 """A report about results: a section for each query, with a panel for each method."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
+from PIL import Image
 from torch import Tensor
 
 from sfumato.attribution import Attribution
@@ -15,7 +17,7 @@ from sfumato.figures.report.encoding import jpeg
 from sfumato.figures.report.markup import Html, tag
 from sfumato.figures.report.page import page, write_page
 from sfumato.figures.report.panel import VIEWS, Panel
-from sfumato.figures.report.pictures import AS_SEEN, batch, perturbed_levels, restore
+from sfumato.figures.report.pictures import AS_SEEN, batch, perturbed_levels, restore, shape_seen
 from sfumato.methods.sufficient import SmallestArea
 from sfumato.models import Classifier
 from sfumato.scores import differing, quantity
@@ -24,6 +26,10 @@ from sfumato.settings import is_whole
 TITLE = "What the network needs to see"
 
 Result = Attribution | SmallestArea
+
+
+SAME_SHAPE = 0.01
+"""How far, as a share, two shapes may differ that look alike."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +44,8 @@ class Entry:
     label: str = ""
     note: str = ""
     """A sentence about the query, such as the reason why there is no picture."""
+    shape: float | None = None
+    """The width, by the height, of what the network sees of the picture; `None` for that of its input."""
 
 
 def html(
@@ -87,6 +95,7 @@ def entries(
     count = next(iter(counts.values()))
     if set(counts.values()) != {count}:
         raise ValueError(f"all results must have the same queries; got these numbers of queries: {counts}")
+    shapes = _shapes(inputs, classifier)
     inputs = None if inputs is None else batch(inputs, classifier)
     if inputs is not None and len(inputs) != count:
         raise ValueError(f"inputs must be those of the result's {count} queries; got {len(inputs)}")
@@ -98,8 +107,17 @@ def entries(
         parts = {name: value[query] for name, value in results.items()}
         first = attribution(next(iter(parts.values())))
         name = target_name(first.about, classifier) if labels is None else labels[query]
-        per_query.append(Entry(parts, None if inputs is None else inputs[query : query + 1], classifier, name))
+        own = None if inputs is None else inputs[query : query + 1]
+        per_query.append(Entry(parts, own, classifier, name, shape=shapes[query] if shapes else None))
     return per_query
+
+
+def _shapes(inputs: Any, classifier: Classifier | None) -> list[float | None]:
+    """The shape of what the network sees of each picture; empty where inputs are no pictures."""
+    pictures = inputs if isinstance(inputs, list | tuple) else [inputs]
+    if not all(isinstance(picture, Image.Image) for picture in pictures):
+        return []
+    return [shape_seen(classifier, picture.size) for picture in pictures]
 
 
 def section(entry: Entry, index: int, identity: str | None = None) -> Html:
@@ -128,7 +146,17 @@ def section(entry: Entry, index: int, identity: str | None = None) -> Html:
     parts.append(_controls(panels, identity))
     articles = [panel.html(f"{identity}-{number}") for number, panel in enumerate(panels)]
     parts.append(tag("div", *articles, class_="panels"))
-    return tag("section", *parts, class_="query", aria_labelledby=identity)
+    return tag(
+        "section", *parts, class_="query", aria_labelledby=identity, data_shape=_other_shape(entry.shape, picture)
+    )
+
+
+def _other_shape(shape: float | None, picture: Float[Tensor, "3 H W"] | None) -> float | None:
+    """The shape in which the picture was before its preparation, if that is another one than the input's."""
+    if shape is None or picture is None:
+        return None
+    height, width = picture.shape[1:]
+    return None if math.isclose(shape, width / height, rel_tol=SAME_SHAPE) else shape
 
 
 def _controls(panels: Sequence[Panel], identity: str) -> Html | None:

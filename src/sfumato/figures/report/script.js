@@ -183,7 +183,11 @@
     const together = section.querySelector("input[data-role=together]");
     const inversion = section.querySelector("input[data-role=rest]");
     const view = () => (section.querySelector(".controls input[type=radio]:checked") || { value: "heat" }).value;
+    const shape = Number(section.dataset.shape) || 0;
+    if (shape) for (const { canvas } of panels) canvas.style.aspectRatio = String(shape);
     const shown = {
+      /* The width of what the network sees of the picture, by its height; 0 for that of its input. */
+      shape,
       /* Shows other masks in the first panel, as images of any size, with a sentence: those of a search that is under way. */
       show(images, row, sentence) {
         const [panel] = panels;

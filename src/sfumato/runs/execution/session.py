@@ -1,12 +1,14 @@
 """A session of a run: begin it or continue it, do what is left, and choose what is done again."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 from sfumato.about import versions
+from sfumato.files import made_folder
 from sfumato.metrics.estimate import Row
 from sfumato.runs.checks.check import check_plan
 from sfumato.runs.execution.execute import Progress, execute
@@ -151,8 +153,7 @@ def begin(
     findings.stop()
     for finding in findings.notes:
         note(sentence(plan, finding))
-    _make_folder(place.folder)
-    with place.store(create=True) as store:
+    with _made_folder(place.folder), place.store(create=True) as store:
         made_by = _version(store.notes().get("made by"), other_version, place.folder)
         weights = {name: identity(bench.classifier(name), entry.name) for name, entry in plan.models.items()}
         for name, entry in plan.data.items():
@@ -229,11 +230,15 @@ def _check_folder(folder: Path) -> None:
         raise ValueError(f"--out must be a folder, or the name of a new one; got the file {str(folder)!r}")
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot make the folder {str(folder)!r}: {error.strerror}") from error
+@contextmanager
+def _made_folder(folder: Path) -> Iterator[None]:
+    """A context with a folder, which is made, and removed if nothing is in it at the end."""
+    with ExitStack() as folders:
+        try:
+            folders.enter_context(made_folder(folder))
+        except OSError as error:
+            raise StoreError(f"cannot make the folder {str(folder)!r}: {error.strerror}") from error
+        yield
 
 
 __all__ = ["ADOPT", "ANEW", "Place", "Session", "begin", "current", "read_record"]

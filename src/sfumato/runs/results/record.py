@@ -49,7 +49,13 @@ class Place:
                 f"the rows of the run in {str(self.folder)!r} are in its file {FILE}: leave out --store, and the variable "
                 "SFUMATO_STORE, or take another folder"
             )
-        return open_store(self.folder, self.url, self.name if self.url else None, create)
+        named = self.url is None or self._name_file.exists()
+        try:
+            return open_store(self.folder, self.url, self.name if self.url else None, create)
+        except BaseException:
+            if not named:  # nothing is there under the new name
+                self._name_file.unlink(missing_ok=True)
+            raise
 
     @property
     def in_database(self) -> bool:

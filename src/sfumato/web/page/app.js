@@ -514,8 +514,10 @@ class Pane {
     const image = element("img", { alt: "" });
     image.src = picture.seen.src;
     image.dataset.role = "picture";
-    this.live(element("section", { className: "query" }, element("h2", { textContent: label }),
-      element("div", { className: "sources" }, image), element("div", { className: "panels" }, panel)), picture.seen);
+    const section = element("section", { className: "query" }, element("h2", { textContent: label }),
+      element("div", { className: "sources" }, image), element("div", { className: "panels" }, panel));
+    if (picture.shape) section.dataset.shape = picture.shape;
+    this.live(section, picture.seen);
     this.part(".file").textContent = state.models.length < 2 ? picture.file : `${picture.file} · ${seenBy(picture)}`;
     this.part(".keep").addEventListener("click", () => { setBeside(this, !state.beside.includes(this)); arrange(); });
     state.panes.push(this);
@@ -569,8 +571,19 @@ class Pane {
 
   savePng() {
     const stem = `${this.picture.file.replace(/\.[^.]*$/, "")}-${this.title.split(" · ")[0].replace(/,? /g, "-")}`;
-    this.shown.canvas.toBlob((blob) => save(blob, `${stem}.png`), "image/png");
+    const { canvas, shape } = this.shown;
+    inShape(canvas, shape).toBlob((blob) => save(blob, `${stem}.png`), "image/png");
   }
+}
+
+/** A canvas with the same content in the shape of the picture, as it is shown; enlarged, never made smaller. */
+function inShape(canvas, shape) {
+  const { width, height } = canvas;
+  if (!shape || shape === width / height) return canvas;
+  const wide = shape > width / height;
+  const drawn = element("canvas", { width: wide ? Math.round(height * shape) : width, height: wide ? height : Math.round(width / shape) });
+  drawn.getContext("2d").drawImage(canvas, 0, 0, drawn.width, drawn.height);
+  return drawn;
 }
 
 async function download(job, kind) {

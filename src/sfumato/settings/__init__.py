@@ -1,18 +1,22 @@
 """Checks of settings, and frozen dataclasses as JSON: so a result's file holds how the result was made."""
 
-import difflib
 import importlib
+import inspect
 import json
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import Field, field, fields, is_dataclass, replace
-from functools import cache
+from functools import cache, wraps
 from itertools import islice
 from pathlib import PurePath
 from types import ModuleType
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, ParamSpec, Self, TypeGuard, TypeVar
+
+from sfumato.settings.words import listed as listed
+from sfumato.settings.words import near as near
+from sfumato.settings.words import no_argument, no_setting
 
 CLASS = "class"
 
@@ -22,6 +26,7 @@ BY_NAME = ("torch:dtype", "torch:device")
 PER_QUERY = {"per_query": True}
 """Metadata for fields of a dataclass that may hold a tuple with one value for each query."""
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -29,6 +34,20 @@ def check_memory(memory: float | None) -> None:
     """Raise `ValueError` unless the memory, in GiB, is a number above 0 or `None`."""
     if memory is not None:
         check_number("memory", memory, "in GiB", above=0)
+
+
+WIDEST_VALUE = 60
+"""How many characters of a value an error shows."""
+
+
+def told(value: Any) -> str:
+    """A value in an error: on one line, the beginning of a long one.
+
+    >>> told("blur"), told("x" * 100)[-4:]
+    ("'blur'", 'xxx…')
+    """
+    text = " ".join(repr(value).split())
+    return text if len(text) <= WIDEST_VALUE else f"{text[: WIDEST_VALUE - 1]}…"
 
 
 def check_number(
@@ -61,7 +80,7 @@ def check_number(
         or (most is not None and value > most)
     ):
         raise ValueError(
-            f"{name} is {', '.join([meaning, ' and '.join(limits)]) if limits else meaning}; got {value!r}"
+            f"{name} is {', '.join([meaning, ' and '.join(limits)]) if limits else meaning}; got {told(value)}"
         )
 
 
@@ -82,28 +101,7 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
     ValueError: steps must be a whole number from 1 up; got 2.5
     """
     if not is_whole(value, least):
-        raise ValueError(f"{name} must be a whole number from {least} up; got {value!r}")
-
-
-SIMILAR = 3
-"""How many similar names an error names."""
-
-
-def near(name: str, names: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the most similar names, or those that hold it; or nothing.
-
-    >>> near("resnet5", ["resnet50", "vgg16"])
-    '; did you mean resnet50?'
-    >>> near("linear", ["grad-cam", "linear-approximation"])
-    '; did you mean linear-approximation?'
-    """
-    names = list(names)
-    similar = difflib.get_close_matches(name, names)
-    if not similar:
-        part = name.casefold()
-        similar = [other for other in names if part in re.split(r"[^a-z0-9]+", other.casefold())][:SIMILAR]
-        similar = similar or [other for other in names if len(part) > 2 and other.casefold().startswith(part)][:SIMILAR]
-    return f"; did you mean {' or '.join(similar)}?" if similar else ""
+        raise ValueError(f"{name} must be a whole number from {least} up; got {told(value)}")
 
 
 def number(value: Any, digits: int = 6) -> float | None:
@@ -126,16 +124,6 @@ def percent(share: float | None) -> str:
         return "–"
     share += 0.0  # which has no sign
     return f"{round(100 * share, 1) if abs(share) >= 0.001 else float(f'{100 * share:.2g}'):g} %"
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names as a part of a sentence.
-
-    >>> listed(["Blur"]), listed(["Blur", "Fade"]), listed(["Blur", "Fade", "Noise"])
-    ('Blur', 'Blur and Fade', 'Blur, Fade and Noise')
-    """
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def numbered(names: Iterable[str]) -> list[str]:
@@ -166,7 +154,7 @@ def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
 def check_seed(seed: Any) -> None:
     """Raise `ValueError` unless the seed is a whole number of 64 bits, as torch's generators need."""
     if not is_whole(seed):
-        raise ValueError(f"seed must be a whole number; got {seed!r}")
+        raise ValueError(f"seed must be a whole number; got {told(seed)}")
     if not -(2**63) <= seed < 2**64:
         raise ValueError(f"seed must be from -2**63 to 2**64 - 1; got {seed}")
 
@@ -174,7 +162,47 @@ def check_seed(seed: Any) -> None:
 def check_flag(name: str, value: Any) -> None:
     """Raise `ValueError` unless the value is True or False."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name} is True or False; got {value!r}")
+        raise ValueError(f"{name} is True or False; got {told(value)}")
+
+
+@cache
+def parameters(function: Callable[..., Any]) -> tuple[str, ...] | None:
+    """The names of the arguments of a function, without `self`; `None` if it takes any keyword."""
+    found = inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in found):
+        return None
+    return tuple(parameter.name for parameter in found if parameter.name != "self")
+
+
+class Settings:
+    """The base of configurations. A setting that a class does not have is a `TypeError` that says what to write instead."""
+
+    def __new__(cls, /, *_values: Any, **settings: Any) -> Self:
+        known = parameters(cls.__init__)
+        for word in settings:
+            if known is not None and word not in known:
+                call = parameters(cls.__call__) if "__call__" in dir(cls) else ()
+                raise TypeError(no_setting(cls.__name__, word, known, call or ()))
+        return super().__new__(cls)
+
+
+def keywords_told(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, with a `TypeError` that says what to write instead of a keyword that it does not take.
+
+    The call of an object with settings also says which word is a setting.
+    """
+    known = parameters(function) or ()
+
+    @wraps(function)
+    def told(*values: P.args, **keywords: P.kwargs) -> T:
+        for word in keywords:
+            if word not in known:
+                of = values[0] if values and function.__name__ == "__call__" else None
+                name = function.__name__ if of is None else type(of).__name__
+                raise TypeError(no_argument(name, word, known, None if of is None else parameters(type(of).__init__)))
+        return function(*values, **keywords)
+
+    return told
 
 
 LATER = "later"
