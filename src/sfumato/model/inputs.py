@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
+
+from sfumato.model.effects import modules_of
 
 
 def check_inputs(inputs: Any) -> Float[Tensor, "B C *S"]:
@@ -56,6 +59,7 @@ def check_model(model: Any, inputs: Float[Tensor, "B C *S"]) -> None:
         raise ValueError(f"the model must be an nn.Module or a function of inputs; got {reprlib.repr(model)}{remedy}")
     if inputs.is_meta:
         raise ValueError("inputs are on the meta device, which holds no numbers; move inputs and model to a real one")
+    warn_of_training(model)
     if isinstance(model, nn.Module):
         if any(is_lazy(tensor) for tensor in [*model.parameters(), *model.buffers()]):
             raise ValueError(
@@ -143,6 +147,23 @@ def warn_of_eight_bits(inputs: Float[Tensor, "B C *S"]) -> None:
             "inputs / 255, less a mean and divided by a standard deviation. Ignore this if the model takes 0 to 255",
             stacklevel=1 + frames_of_ours(),
         )
+
+
+def warn_of_training(function: Any) -> None:
+    """Warn about a function that calls a network with batch normalisation in training mode.
+
+    A network itself is explained in evaluation mode. What a function calls is left as it is, and each call would mix the inputs
+    of a batch, and change the network.
+    """
+    if isinstance(function, nn.Module):
+        return
+    for net in modules_of(function):
+        if any(isinstance(part, _BatchNorm) and part.training for part in net.modules()):
+            warnings.warn(
+                f"the function calls a {type(net).__name__} in training mode, whose batch normalisation mixes the inputs of a "
+                "batch and changes with each call; write net.eval() first, or give the network itself",
+                stacklevel=1 + frames_of_ours(),
+            )
 
 
 CHANNELS = (1, 3, 4)

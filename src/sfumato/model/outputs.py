@@ -10,6 +10,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
+from sfumato.scores.link import SIGMOID, SOFTMAX
+
 
 def as_tensors(outputs: Any, device: torch.device) -> Any:
     """The outputs on the device. Numpy arrays, also those in lists, tuples and mappings, become tensors.
@@ -30,25 +32,57 @@ def _as_tensor(values: Any, device: torch.device) -> Shaped[Tensor, "..."]:
 
 
 def are_probabilities(outputs: Any) -> bool:
-    """Whether the outputs `(N, K)` of a classifier went through a softmax: of three classes or more, in [0, 1], with the sum 1.
+    """Whether the outputs `(N, K, *P)` went through a softmax: of three classes or more, in [0, 1], with the sum 1.
 
     >>> are_probabilities(torch.tensor([[2.0, 0.5, -1.0]])), are_probabilities(torch.tensor([[2.0, 0.5, -1.0]]).softmax(1))
     (False, True)
     """
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] < 3 or not outputs.is_floating_point():
+    if not isinstance(outputs, Tensor) or outputs.ndim < 2 or outputs.shape[1] < 3 or not outputs.is_floating_point():
         return False
     values = outputs.detach().float()
-    return bool(len(values)) and bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < 1e-3).all())
+    return bool(values.numel()) and bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < SUM).all())
 
 
-def through_sigmoid(outputs: Any) -> bool:
-    """Whether the last thing that was done to outputs `(N, K)` is a sigmoid, as their graph says; False without a graph.
+SUM = 1e-3
+"""How far the sum of probabilities may be from 1."""
 
-    >>> x = torch.zeros(1, 2, requires_grad=True)
-    >>> through_sigmoid(x.sigmoid()), through_sigmoid(2 * x)
+SORTED = "sorted"
+STEPS = {"SoftmaxBackward0": SOFTMAX, "SigmoidBackward0": SIGMOID, "SortBackward0": SORTED, "TopkBackward0": SORTED}
+"""What makes something else of logits, by the name of its step in the graph."""
+
+
+def last_step(outputs: Any) -> str:
+    """The last thing that was done to outputs `(N, K, *P)`, of `STEPS`, as their graph says; empty for another, or without one.
+
+    A softmax and an order along another axis than that of the classes do not count.
+
+    >>> x = torch.tensor([[1.0, 2.0]], requires_grad=True)
+    >>> last_step(x.sigmoid()), last_step(x.softmax(1)), last_step(x.topk(2).values), last_step(x.softmax(0)), last_step(2 * x)
+    ('sigmoid', 'softmax', 'sorted', '', '')
+    """
+    if not isinstance(outputs, Tensor) or outputs.ndim < 2 or outputs.grad_fn is None:
+        return ""
+    step, values = STEPS.get(outputs.grad_fn.name(), ""), outputs.detach().float()
+    if step == SOFTMAX:
+        along = bool(((values.sum(1) - 1).abs() < SUM).all())
+    else:
+        along = step == SIGMOID or bool((values.diff(dim=1) <= 0).all() or (values.diff(dim=1) >= 0).all())
+    return step if along else ""
+
+
+CHANCE = 8
+"""Numbers that are in descending order by chance once in 40,320 times."""
+
+
+def are_sorted(outputs: Any) -> bool:
+    """Whether every row of outputs `(N, K)` is in descending order, which is no chance for so many classes.
+
+    >>> are_sorted(torch.arange(8.0, 0.0, -1.0)[None]), are_sorted(torch.arange(3.0, 0.0, -1.0)[None])
     (True, False)
     """
-    return isinstance(outputs, Tensor) and outputs.grad_fn is not None and outputs.grad_fn.name() == "SigmoidBackward0"
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] < CHANCE or not len(outputs):
+        return False
+    return bool((outputs[:, 1:] < outputs[:, :-1]).all())
 
 
 def pairs_of(a: Any, b: Any) -> list[tuple[Any, Any]] | None:

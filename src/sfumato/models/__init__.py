@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from sfumato.data.labels import default_labels, imagenet
+from sfumato.model.outputs import SORTED
 from sfumato.models import dotted, lite0
 from sfumato.models import hf as hf
 from sfumato.models import onnx as onnx
@@ -118,8 +119,11 @@ def remarks(classifier: Classifier, link: str = AUTO) -> list[str]:
     if not of_a_library and not isinstance(classifier, Detector | Embedder) and (function := last_function(classifier)):
         remedy = ", and write --score sigmoid" if function == SIGMOID else ""
         found.append(
-            f"The outputs of {classifier.name} went through a {function} already, so that the percentages of its classes are "
-            f"wrong. Leave the {function} out of the network{remedy}"
+            f"The outputs of {classifier.name} are sorted by their size, so that an index names no class but a rank. Return "
+            "them before they are sorted"
+            if function == SORTED
+            else f"The outputs of {classifier.name} went through a {function} already, so that the percentages of its classes "
+            f"are wrong. Leave the {function} out of the network{remedy}"
         )
     if isinstance(classifier.net, onnx.OnnxNetwork) and (others := classifier.net.others):
         found.append(

@@ -126,7 +126,7 @@ class Wanted:
         details = Details(Where(self.box, key=key))
         if self.mask is not None:
             digest = hashlib.sha256(self.mask.content).hexdigest()
-            details = Details(Where(None, uploads.picture(self.mask.content), digest, Path(self.mask.file)))
+            details = Details(Where(None, uploads.picture(self.mask.content, "black"), digest, Path(self.mask.file)))
         if self.to is not None:
             details = Details(file=Path(self.to.file), reference=self.to.inputs[0])
         asks = question(self.score, classifier, device, SPELLING, details)
