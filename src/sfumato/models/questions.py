@@ -163,7 +163,7 @@ class OfDoubt(OfAClass):
 
     def ask(self, size: tuple[int, int], inputs: Float[Tensor, " C *S"], targets: Sequence[int]) -> list[Asked]:  # noqa: ARG002
         caption = "how undecided the network is (entropy)"
-        return [Asked(0, Entropy(), caption, False, self.probabilities(inputs))]
+        return [Asked(0, Entropy(self.link), caption, False, self.probabilities(inputs))]
 
     def find(self, text: str) -> int:
         raise ValueError(
@@ -363,7 +363,7 @@ def question(
     details = details or Details()
     if reason := refusal(score, classifier, spelling):
         raise ValueError(reason)
-    common = classifier, device, spelling
+    common, link = (classifier, device, spelling), classifier.probability_link(details.link)
     if isinstance(classifier, Detector):
         return OfABox(*common, details.where.box)
     if score == SIMILARITY:
@@ -372,7 +372,7 @@ def question(
         return OfARegion(*common, details.where)
     if score == REGRESSION:
         return OfANumber(*common)
-    return OfDoubt(*common, details.link) if score == ENTROPY else OfAClass(*common, details.link)
+    return OfDoubt(*common, link) if score == ENTROPY else OfAClass(*common, link)
 
 
 def refusal(score: str | None, classifier: Classifier, spelling: Spelling) -> str:

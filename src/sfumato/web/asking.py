@@ -137,7 +137,7 @@ class Wanted:
         names = [synonyms(classifier.labels[index])[0] for index in (target, self.against) if index is not None]
         if self.against is not None:
             return Asked(target, Contrastive(target, against=self.against), ", not ".join(names))
-        score = OF_A_CLASS[self.score](target)
+        score = OF_A_CLASS[classifier.meaning(self.score)](target)
         return Asked(target, score, names[0] if isinstance(score, Logit) else f"{names[0]}, {SCORES[self.score]}")
 
 
