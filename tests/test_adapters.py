@@ -457,6 +457,16 @@ def test_a_network_of_another_kind_is_named(tmp_path):
         models.load(f"hf:{tmp_path}")
 
 
+def test_a_network_of_sounds_is_named(tmp_path):
+    config = transformers.ASTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, max_length=32, num_mel_bins=16
+    )
+    transformers.ASTForAudioClassification(config).save_pretrained(tmp_path)
+    says = r"is ASTForAudioClassification, .* method\(lambda inputs: net\(input_values=inputs\)"
+    with pytest.raises(ValueError, match=says):
+        models.load(f"hf:{tmp_path}")
+
+
 def test_numbers_that_transformers_estimates_are_no_classes(tmp_path):
     config = transformers.ResNetConfig(
         embedding_size=4, hidden_sizes=[4], depths=[1], num_labels=2, problem_type="regression"

@@ -151,3 +151,17 @@ def test_a_model_that_counts_its_calls_is_noticed():
         sfumato.RISE(samples=4)(Counter(), INPUTS, 0)
     dropout = nn.Sequential(nn.Flatten(), nn.Linear(768, 3))
     sfumato.RISE(samples=4)(lambda inputs: nn.functional.dropout(dropout(inputs)), INPUTS, 0)
+
+
+def test_a_spectrogram_with_the_time_first_is_noticed():
+    """As `ASTFeatureExtractor` gives it; a mask would be one over its frequencies."""
+
+    def net(spectrograms):
+        return spectrograms.flatten(1)[:, :3]
+
+    with pytest.warns(
+        UserWarning, match=r"64 channels and 32 places, and a mask hides all channels .* write inputs\.mT"
+    ):
+        sfumato.Gradient()(net, torch.rand(1, 64, 32), 0)
+    for usual in (torch.rand(1, 2, 400), torch.rand(1, 12, 8), torch.rand(1, 32, 64), torch.rand(1, 1, 32, 64)):
+        sfumato.Gradient()(net, usual, 0)

@@ -47,6 +47,7 @@ def check_inputs(inputs: Any) -> Float[Tensor, "B C *S"]:
             "numbers. Check how they were prepared, or write inputs = inputs.nan_to_num(0, 0, 0)"
         )
     warn_of_eight_bits(inputs)
+    warn_of_turned_axes(inputs)
     return inputs.detach()
 
 
@@ -145,6 +146,25 @@ def warn_of_eight_bits(inputs: Float[Tensor, "B C *S"]) -> None:
         warnings.warn(
             f"inputs have values from {least:.3g} to {most:.3g}, as pictures of 8 bits; most networks expect "
             "inputs / 255, less a mean and divided by a standard deviation. Ignore this if the model takes 0 to 255",
+            stacklevel=1 + frames_of_ours(),
+        )
+
+
+MANY = 16
+"""Channels that few sensors and no stereo sounds have."""
+
+
+def warn_of_turned_axes(inputs: Float[Tensor, "B C *S"]) -> None:
+    """Warn about inputs `(B, C, S)` with many channels and fewer places: mostly `(B, times, features)`.
+
+    A mask hides all channels of a place together, so that it would be one over the features, for all times.
+    """
+    if inputs.ndim == 3 and inputs.shape[1] > max(MANY, inputs.shape[2]):
+        _, channels, places = inputs.shape
+        warnings.warn(
+            f"inputs (B, C, S) have {channels} channels and {places} places, and a mask hides all channels of a place "
+            "together; if their second axis is time, write inputs.mT, or inputs.mT[:, None] for masks of frequencies and "
+            "times, and let the model turn them back. Ignore this if the places come last",
             stacklevel=1 + frames_of_ours(),
         )
 

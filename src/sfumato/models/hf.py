@@ -97,7 +97,6 @@ def load(name: str, checkpoint: Path | None = None) -> Classifier:
         import transformers
     with _loading(name):
         config = transformers.AutoConfig.from_pretrained(name)
-        processor = transformers.AutoImageProcessor.from_pretrained(name)
     architectures = config.architectures or [""]
     detects, segments = (architectures[0].endswith(ending) for ending in (DETECTION, SEGMENTATION))
     auto: Any = transformers.AutoModelForImageClassification
@@ -105,6 +104,8 @@ def load(name: str, checkpoint: Path | None = None) -> Classifier:
         auto = transformers.AutoModelForObjectDetection if detects else transformers.AutoModelForSemanticSegmentation
     if type(config) not in auto._model_mapping:
         raise _other_kind(full_name, config)
+    with _loading(name):
+        processor = transformers.AutoImageProcessor.from_pretrained(name)
     net, names = _network(name, auto, config, checkpoint, no_object(config) if detects else 0)
     labels = filled(names or config.id2label, config.num_labels)
     prepared = preparation(full_name, processor)
@@ -186,11 +187,14 @@ def _loading(name: str) -> Iterator[None]:
 
 def _other_kind(name: str, config: Any) -> ValueError:
     """The error about a network that is no classifier, detector or segmentation."""
+    import transformers
+
     kind = (config.architectures or [type(config).__name__.removesuffix("Config")])[0]
+    takes = getattr(getattr(transformers, kind, None), "main_input_name", "pixel_values")
     return ValueError(
         f"{name!r} is {kind}, and neither a classifier of pictures, nor a detector or a semantic segmentation; give the "
         f"network in Python, net = transformers.{kind}.from_pretrained({name.partition(':')[2]!r}).eval(), and say what to "
-        "explain of its outputs: method(lambda inputs: net(pixel_values=inputs), inputs, sfumato.Output(lambda outputs: …))"
+        f"explain of its outputs: method(lambda inputs: net({takes}=inputs), inputs, sfumato.Output(lambda outputs: …))"
     )
 
 
