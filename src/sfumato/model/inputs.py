@@ -47,7 +47,8 @@ def check_inputs(inputs: Any) -> Float[Tensor, "B C *S"]:
             "numbers. Check how they were prepared, or write inputs = inputs.nan_to_num(0, 0, 0)"
         )
     warn_of_eight_bits(inputs)
-    warn_of_turned_axes(inputs)
+    if inputs.ndim == 3:
+        warn_of_turned_axes(inputs)
     return inputs.detach()
 
 
@@ -60,8 +61,9 @@ def check_model(model: Any, inputs: Float[Tensor, "B C *S"]) -> None:
         raise ValueError(f"the model must be an nn.Module or a function of inputs; got {reprlib.repr(model)}{remedy}")
     if inputs.is_meta:
         raise ValueError("inputs are on the meta device, which holds no numbers; move inputs and model to a real one")
-    warn_of_training(model)
-    if isinstance(model, nn.Module):
+    if not isinstance(model, nn.Module):
+        warn_of_training(model)
+    else:
         if any(is_lazy(tensor) for tensor in [*model.parameters(), *model.buffers()]):
             raise ValueError(
                 "the model has layers whose sizes are not known yet (lazy modules); run it once on an input, e.g. "
@@ -154,13 +156,13 @@ MANY = 16
 """Channels that few sensors and no stereo sounds have."""
 
 
-def warn_of_turned_axes(inputs: Float[Tensor, "B C *S"]) -> None:
+def warn_of_turned_axes(inputs: Float[Tensor, "B C S"]) -> None:
     """Warn about inputs `(B, C, S)` with many channels and fewer places: mostly `(B, times, features)`.
 
     A mask hides all channels of a place together, so that it would be one over the features, for all times.
     """
-    if inputs.ndim == 3 and inputs.shape[1] > max(MANY, inputs.shape[2]):
-        _, channels, places = inputs.shape
+    _, channels, places = inputs.shape
+    if channels > max(MANY, places):
         warnings.warn(
             f"inputs (B, C, S) have {channels} channels and {places} places, and a mask hides all channels of a place "
             "together; if their second axis is time, write inputs.mT, or inputs.mT[:, None] for masks of frequencies and "

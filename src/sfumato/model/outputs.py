@@ -31,18 +31,6 @@ def _as_tensor(values: Any, device: torch.device) -> Shaped[Tensor, "..."]:
     return array.to(device, torch.float32 if array.is_floating_point() else array.dtype)
 
 
-def are_probabilities(outputs: Any) -> bool:
-    """Whether the outputs `(N, K, *P)` went through a softmax: of three classes or more, in [0, 1], with the sum 1.
-
-    >>> are_probabilities(torch.tensor([[2.0, 0.5, -1.0]])), are_probabilities(torch.tensor([[2.0, 0.5, -1.0]]).softmax(1))
-    (False, True)
-    """
-    if not isinstance(outputs, Tensor) or outputs.ndim < 2 or outputs.shape[1] < 3 or not outputs.is_floating_point():
-        return False
-    values = outputs.detach().float()
-    return bool(values.numel()) and bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < SUM).all())
-
-
 SUM = 1e-3
 """How far the sum of probabilities may be from 1."""
 
@@ -50,39 +38,40 @@ SORTED = "sorted"
 STEPS = {"SoftmaxBackward0": SOFTMAX, "SigmoidBackward0": SIGMOID, "SortBackward0": SORTED, "TopkBackward0": SORTED}
 """What makes something else of logits, by the name of its step in the graph."""
 
-
-def last_step(outputs: Any) -> str:
-    """The last thing that was done to outputs `(N, K, *P)`, of `STEPS`, as their graph says; empty for another, or without one.
-
-    A softmax and an order along another axis than that of the classes do not count.
-
-    >>> x = torch.tensor([[1.0, 2.0]], requires_grad=True)
-    >>> last_step(x.sigmoid()), last_step(x.softmax(1)), last_step(x.topk(2).values), last_step(x.softmax(0)), last_step(2 * x)
-    ('sigmoid', 'softmax', 'sorted', '', '')
-    """
-    if not isinstance(outputs, Tensor) or outputs.ndim < 2 or outputs.grad_fn is None:
-        return ""
-    step, values = STEPS.get(outputs.grad_fn.name(), ""), outputs.detach().float()
-    if step == SOFTMAX:
-        along = bool(((values.sum(1) - 1).abs() < SUM).all())
-    else:
-        along = step == SIGMOID or bool((values.diff(dim=1) <= 0).all() or (values.diff(dim=1) >= 0).all())
-    return step if along else ""
-
-
 CHANCE = 8
 """Numbers that are in descending order by chance once in 40,320 times."""
 
 
-def are_sorted(outputs: Any) -> bool:
-    """Whether every row of outputs `(N, K)` is in descending order, which is no chance for so many classes.
+def last_step(outputs: Any, by_values: bool = True) -> str:
+    """What was done to the logits of outputs `(N, K, *P)` last: "softmax", "sigmoid", "sorted", or an empty text for nothing.
 
-    >>> are_sorted(torch.arange(8.0, 0.0, -1.0)[None]), are_sorted(torch.arange(3.0, 0.0, -1.0)[None])
-    (True, False)
+    The graph says it, where there is one. The values show it `by_values` of three probabilities or more, which have the sum 1,
+    and of many numbers in descending order. A softmax and an order along another axis than that of the classes do not count.
+
+    >>> x = torch.tensor([[1.0, 2.0]], requires_grad=True)
+    >>> last_step(x.sigmoid()), last_step(x.softmax(1)), last_step(x.topk(2).values), last_step(x.softmax(0)), last_step(2 * x)
+    ('sigmoid', 'softmax', 'sorted', '', '')
+    >>> x = torch.tensor([[2.0, 0.5, -1.0]])
+    >>> last_step(x), last_step(x.softmax(1)), last_step(torch.arange(8.0, 0.0, -1.0)[None])
+    ('', 'softmax', 'sorted')
     """
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] < CHANCE or not len(outputs):
-        return False
-    return bool((outputs[:, 1:] < outputs[:, :-1]).all())
+    if not isinstance(outputs, Tensor) or outputs.ndim < 2 or not outputs.numel() or not outputs.is_floating_point():
+        return ""
+    step = STEPS.get(outputs.grad_fn.name(), "") if outputs.grad_fn is not None else ""
+    if not step and not by_values:
+        return ""
+    values = outputs.detach().float()
+    count, steps = values.shape[1], values.diff(dim=1)
+    if step == SIGMOID:
+        return step
+    if (step == SOFTMAX or (by_values and count > 2 and bool((values >= 0).all()))) and bool(
+        ((values.sum(1) - 1).abs() < SUM).all()
+    ):
+        return SOFTMAX
+    falls = by_values and count >= CHANCE and values.ndim == 2 and bool((steps < 0).all())
+    if falls or (step == SORTED and bool((steps <= 0).all() or (steps >= 0).all())):
+        return SORTED
+    return ""
 
 
 def pairs_of(a: Any, b: Any) -> list[tuple[Any, Any]] | None:

@@ -18,8 +18,6 @@ from sfumato.model.memory import rows_within
 from sfumato.model.modes import Surroundings
 from sfumato.model.outputs import (
     SORTED,
-    are_probabilities,
-    are_sorted,
     as_tensors,
     last_step,
     same_first_row,
@@ -184,41 +182,38 @@ class Subject:
             self.habits.score = self.score.resolve(outputs)
             if isinstance(logits, Tensor) and math.prod(logits.shape[2:]) > 1 and is_of_class(self.score):
                 self.habits.places = tuple(logits.shape[2:])
-        if not self.habits.warned and (words := self._no_logits(logits, first)):
-            self.habits.warned = True
-            warnings.warn(words, stacklevel=1 + frames_of_ours())
+        if (step := last_step(logits, by_values=first)) and not self.habits.warned:
+            self._warn_of(step)
         return scores
 
-    def _no_logits(self, outputs: Any, first: bool) -> str:
-        """A warning about outputs that are not the logits which the score takes them for; empty if they are, or may be.
-
-        What was done to them is seen in their graph; in the values only if they are the `first` ones, which nothing hides.
-        """
-        step, asked = last_step(outputs), list(parts(self.score))
-        of_class = any(isinstance(score, OfClass) and not isinstance(score, Regression) for score in asked)
-        if of_class and (step == SORTED or (first and are_sorted(outputs))):
-            return (
+    def _warn_of(self, step: str) -> None:
+        """Warn about outputs that are not the logits which the score takes them for, after the last step that made them."""
+        asked, words = list(parts(self.score)), ""
+        if step == SORTED and any(isinstance(score, OfClass) and not isinstance(score, Regression) for score in asked):
+            words = (
                 "the model's outputs are sorted by their size, so that an index names no class but a rank: explain the outputs "
                 "before they are sorted"
             )
         if step == SIGMOID and any(isinstance(score, Linked | Sigmoid | Entropy) for score in asked):
-            return (
+            words = (
                 "each of the model's outputs went through a sigmoid already, and the score makes a probability of it again: "
                 'leave the sigmoid out of the model, or write score="logit" to explain them'
             )
-        if step == SOFTMAX or (first and are_probabilities(outputs)):
-            words = "the model's outputs are probabilities already, as each row sums to 1, and the score"
+        if step == SOFTMAX:
+            begin = "the model's outputs are probabilities already, as each row sums to 1, and the score"
             if any(isinstance(score, Linked | Entropy) for score in asked):
-                return (
-                    f"{words} takes a softmax of them again: leave the softmax out of the model, or write "
+                words = (
+                    f"{begin} takes a softmax of them again: leave the softmax out of the model, or write "
                     'score="logit" to explain them'
                 )
-            if any(isinstance(score, Logit) for score in asked) and isinstance(self.model, nn.Module):
-                return (
-                    f"{words} is one of them, not a logit: leave the softmax out of the model, as its gradient vanishes near 0 "
+            elif any(isinstance(score, Logit) for score in asked) and isinstance(self.model, nn.Module):
+                words = (
+                    f"{begin} is one of them, not a logit: leave the softmax out of the model, as its gradient vanishes near 0 "
                     "and 1"
                 )
-        return ""
+        if words:
+            self.habits.warned = True
+            warnings.warn(words, stacklevel=1 + frames_of_ours())
 
     @property
     def used_score(self) -> Score:

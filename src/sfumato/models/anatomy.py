@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfumato.layers.default import traced
-from sfumato.model.outputs import SORTED, are_probabilities, are_sorted, last_step
+from sfumato.model.outputs import last_step
 from sfumato.models.checkpoint import EMBEDDING
 from sfumato.models.class_names import filled
 from sfumato.models.classifier import Classifier, OtherPreparation, Preparation
 from sfumato.models.transforms import TransformPreparation
-from sfumato.scores import SIGMOID, SOFTMAX, class_scores, logits_of
+from sfumato.scores import SIGMOID, class_scores, logits_of
 
 BELOW = "ContrastiveExcitationBackprop"
 """The method whose default layer lies below the last weights."""
@@ -96,12 +96,9 @@ def last_function(classifier: Classifier) -> str:
         loud = [] if quiet[0].requires_grad else [class_scores(classifier.net(LOUD * row), 1) for row in noise.split(1)]
     except Exception:  # noqa: BLE001  # a network may raise anything; whoever asks it something will hear of it
         return ""
-    if step := last_step(quiet[0]):
+    steps = {last_step(outputs) for outputs in quiet}
+    if len(steps) == 1 and (step := steps.pop()):
         return step
-    if all(map(are_probabilities, quiet)):
-        return SOFTMAX
-    if all(map(are_sorted, quiet)):
-        return SORTED
     if loud:
         return SIGMOID if all(bool(((values >= 0) & (values <= 1)).all()) for values in (*quiet, *loud)) else ""
     return ""
