@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -25,8 +26,10 @@ import sfumato
 from sfumato import models
 from sfumato.models import Embedder, TransformPreparation, hf, prepared_by
 from sfumato.models.class_names import read_class_names
+from sfumato.models.questions import Spelling, question
 from sfumato.models.timm import is_tower
 from sfumato.settings import as_json
+from sfumato.web.served import served
 
 SHARED = Path(os.environ.get("SFUMATO_SHARED", Path(__file__).parents[1] / "../shared/data"))
 SHAPES = [(300, 200), (120, 333), (97, 97), (30, 220), (23, 17)]
@@ -363,6 +366,105 @@ def test_weights_of_transformers_that_are_stored_in_half_precision(tmp_path, dty
     inputs = classifier.prepare(picture((97, 97)))[None]
     with torch.no_grad():
         torch.testing.assert_close(classifier.net(inputs), net.float()(pixel_values=inputs).logits)
+
+
+SMALL = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1]}
+TAGS = {"id2label": {0: "sun", 1: "sea", 2: "sky"}}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        TAGS | {"problem_type": "multi_label_classification"},
+        TAGS | {"problem_type": "single_label_classification"},
+        TAGS,
+        {"num_labels": 1},
+    ],
+    ids=["several labels", "one label", "not said", "yes or no"],
+)
+def test_probabilities_are_those_of_the_librarys_own_pipeline(tmp_path, settings):
+    torch.manual_seed(3)
+    net = transformers.ResNetForImageClassification(transformers.ResNetConfig(**SMALL, **settings))
+    torch.nn.init.normal_(net.classifier[1].weight)
+    net.save_pretrained(tmp_path)
+    transformers.ConvNextImageProcessor(size={"shortest_edge": 64}).save_pretrained(tmp_path)
+    shown, classifier = picture((97, 80)), models.load(f"hf:{tmp_path}")
+    pipeline = transformers.pipeline("image-classification", model=str(tmp_path))
+    wanted = {entry["label"]: entry["score"] for entry in pipeline(shown, top_k=None)}
+
+    asks = question(None, classifier, torch.device("cpu"), Spelling("write", {}, "--box"))
+    (asked,) = asks.ask(shown.size, classifier.prepare(shown), [])
+    assert dict(zip(classifier.labels, asked.probabilities.tolist(), strict=True)) == pytest.approx(wanted, abs=1e-5)
+    (answered,) = served([classifier])
+    rows = answered._top(classifier.prepare(shown)[None], shown.size)
+    assert {row["label"]: row["share"] for row in rows} == pytest.approx(wanted, abs=1e-5)
+    for index, label in enumerate(classifier.labels):
+        result = sfumato.RISE(samples=2, score="probability")(classifier, shown, index)
+        assert result.whole.item() == pytest.approx(wanted[label], abs=1e-5)
+    assert bool(classifier.multi_label) == (settings.get("problem_type") == "multi_label_classification")
+
+
+def test_questions_about_several_labels_have_a_sigmoid_each(tmp_path):
+    several = models.Classifier("tags", torch.nn.Identity(), models.Preparation(), ("sun", "sea"), multi_label=True)
+    one = replace(several, multi_label=False)
+    assert (several.probability_link(), one.probability_link(), several.probability_link("softmax")) == (
+        "sigmoid", "auto", "softmax",
+    )  # fmt: skip
+    for method in (sfumato.RISE(), sfumato.GreedyOrder()):
+        assert (several.placed(method).score, one.placed(method).score) == ("sigmoid", "probability")
+    assert several.placed(sfumato.Gradient(score="log-odds")).score == "logit"  # the same number
+    assert several.placed(sfumato.Gradient()).score == "logit"
+    doubt = question("entropy", several, torch.device("cpu"), Spelling("write", {}, "--box"))
+    (asked,) = doubt.ask((4, 4), torch.tensor([2.0, -1.0]), [])
+    p = torch.tensor([2.0, -1.0]).double().sigmoid()
+    entropy = -(p * p.log() + (1 - p) * (1 - p).log()).sum()
+    assert asked.score(torch.tensor([[2.0, -1.0]]), torch.tensor([0])).item() == pytest.approx(entropy.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("names", [2, 5])
+def test_another_count_of_names_than_the_weights_have_classes_is_said(tmp_path, names):
+    small_resnet(3).save_pretrained(tmp_path)
+    transformers.ConvNextImageProcessor(size={"shortest_edge": 64}).save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    stored["id2label"] = {str(index): f"name {index}" for index in range(names)}
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    says = rf"has the weights of 3 classes, and {names} names of classes, id2label in its config\.json; write one name there"
+    with pytest.raises(ValueError, match=says):
+        models.load(f"hf:{tmp_path}")
+
+
+def test_other_weights_than_those_of_the_configuration_are_said(tmp_path):
+    small_resnet(3).save_pretrained(tmp_path)
+    transformers.ConvNextImageProcessor(size={"shortest_edge": 64}).save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(stored | {"hidden_sizes": [4, 16]}))
+    with pytest.raises(
+        ValueError, match=r"weights that do not fit its config\.json: .* is \(.*\), not \(.*\); save both"
+    ):
+        models.load(f"hf:{tmp_path}")
+
+
+def test_a_network_of_another_kind_is_named(tmp_path):
+    config = transformers.ViTMAEConfig(
+        image_size=16, patch_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
+        decoder_hidden_size=8, decoder_num_hidden_layers=1, decoder_num_attention_heads=1, decoder_intermediate_size=8,
+    )  # fmt: skip
+    transformers.ViTMAEForPreTraining(config).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"is ViTMAEForPreTraining, and neither a classifier of pictures, nor a detector"
+    ):
+        models.load(f"hf:{tmp_path}")
+
+
+def test_a_network_of_sounds_is_named(tmp_path):
+    config = transformers.ASTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, max_length=32, num_mel_bins=16
+    )
+    transformers.ASTForAudioClassification(config).save_pretrained(tmp_path)
+    says = r"is ASTForAudioClassification, .* method\(lambda inputs: net\(input_values=inputs\)"
+    with pytest.raises(ValueError, match=says):
+        models.load(f"hf:{tmp_path}")
 
 
 def test_numbers_that_transformers_estimates_are_no_classes(tmp_path):

@@ -178,3 +178,32 @@ def test_a_function_reads_any_outputs():
 def test_what_is_no_box_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+class TestYoloWithMoreThanClasses:
+    """YOLOv8's segmentation, poses and oriented boxes have other numbers after the classes."""
+
+    def table(self):
+        generator = torch.Generator().manual_seed(0)
+        boxes = 20 * torch.rand(2, 4, 6, generator=generator)
+        return torch.cat(
+            [boxes, torch.rand(2, 3, 6, generator=generator), 9 * torch.randn(2, 5, 6, generator=generator)], 1
+        )
+
+    def test_classes_says_how_many_are_probabilities(self):
+        table = self.table()
+        few = YoloDetections(objectness=False)(table[:, :7])
+        for one, other in zip(YoloDetections(objectness=False, classes=3)(table), few, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+    @pytest.mark.parametrize("objectness", [True, False])
+    def test_other_numbers_are_not_taken_for_probabilities(self, objectness):
+        table = self.table().mT if objectness else self.table()
+        with pytest.raises(ValueError, match=r"as probabilities, in a tensor .* say how many classes there are"):
+            YoloDetections(objectness)(table)
+
+    def test_fewer_than_said_are_refused(self):
+        with pytest.raises(ValueError, match=r"reads a tensor \(N, 4 \+ K, n\) with K of at least 9"):
+            YoloDetections(objectness=False, classes=9)(self.table())
+        with pytest.raises(ValueError, match="classes must be a whole number from 1 up"):
+            YoloDetections(classes=0)

@@ -207,6 +207,10 @@ def test_a_bad_picture_among_good_ones_is_reported_and_the_rest_done(tmp_path):
             "--set smooth is a fraction of the input's shortest side, at least 0; got -1",
         ),
         (["fire.png", "--set", 'mask={use="Smooth"}'], "no setting 'Smooth'; did you mean SmoothMask"),
+        (
+            ["fire.png", "--set", "mask=SmoothMask(step=3)"],
+            """got 'SmoothMask(step=3)'. Write --set 'mask = { use = "SmoothMask", step = 3 }'""",
+        ),
         (["fire.png", "--out", "fire.png"], "there is a file of that name; name another with --out"),
         (["fire.png", "--out", "fire.png/deeper"], "cannot write to folder 'fire.png/deeper'"),
     ],

@@ -78,6 +78,7 @@ def clips(monkeypatch, tmp_path):
     np.savez("two.npz", a=frames, b=frames)
     save_file({"clip": GREY(torch.from_numpy(frames[..., 0])).contiguous()}, "prepared.safetensors")
     (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x18ftypisom" + bytes(40))
+    (tmp_path / "bird.wav").write_bytes(b"RIFF\x24\0\0\0WAVEfmt " + bytes(40))
     (tmp_path / "text.gif").write_text("no clip")
 
 
@@ -172,6 +173,11 @@ EXPECTED = "expected an animated GIF or WebP, or an array in .npy, .npz or .safe
         ("grey", "nan.npy", "the clip has values that are not finite numbers"),
         ("of_pictures", "frames.npy", "cannot read picture 'frames.npy': it is an array, and the model takes pictures"),
         ("of_pictures", "film.mp4", "it is a video, and the model takes pictures; save one of its frames as a picture"),
+        (
+            "of_pictures",
+            "bird.wav",
+            "it is a sound, which is explained in Python: method(model, sound, target) with a tensor",
+        ),
         (
             "alone",
             "frames.npy",

@@ -315,3 +315,17 @@ def test_detr_on_the_page(detr, monkeypatch):
     score = detector.surest(detector.inputs_of(PICTURE), first["index"])
     outputs = detector.net(detector.inputs_of(PICTURE))
     assert float(result.whole) == pytest.approx(score(outputs, torch.tensor([0])).item(), rel=1e-4)
+
+
+def test_a_detector_whose_scores_are_no_numbers_names_no_box():
+    class Broken(nn.Module):
+        def forward(self, inputs):
+            boxes = torch.tensor([[1.0, 1, 9, 9], [2, 2, 20, 20]])
+            return [
+                {"boxes": boxes, "labels": torch.tensor([1, 2]), "scores": torch.tensor([0.9, torch.nan])}
+                for _ in inputs
+            ]
+
+    detector = Detector("broken", Broken(), Preparation(size=32, resize=None), ("none", "cat", "dog"))
+    with pytest.raises(ValueError, match="1 of the detector's 2 scores are NaN, so that no box comes first"):
+        detector.surest(torch.rand(1, 3, 32, 32))

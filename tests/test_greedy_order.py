@@ -346,3 +346,19 @@ def test_wrong_windows_are_refused(settings, said):
 def test_windows_must_be_windows():
     with pytest.raises(ValueError, match=r"windows must be PhaseWindows\(\)"):
         GreedyOrder(windows=True)
+
+
+def test_a_tie_that_rounding_decides_goes_to_the_first_region():
+    """All cells but one count alike. Their scores differ by a little that depends on the other rows of a batch."""
+
+    def scores(outputs):
+        noise = 1e-7 * torch.linspace(-1, 1, len(outputs)) if len(outputs) > 1 else 0.0
+        return outputs.mean((1, 2, 3)) * (1 + noise)
+
+    inputs = torch.ones(1, 1, 21, 21)
+    inputs[..., 14:, 14:] = 2
+    order = GreedyOrder(regions=Cells(3), game="preserve", both_ends=False)
+    forward = order(lambda rows: rows, inputs, scores).map
+    backward = order(lambda rows: rows, inputs, lambda outputs: scores(outputs.flip(0)).flip(0)).map
+    assert torch.equal(forward, backward)
+    assert (forward[0, 0, 20, 20], forward[0, 0, 0, 0]) == (1, pytest.approx(8 / 9))

@@ -1,6 +1,9 @@
 """A network of one's own whose outputs are no classes, or classes without names: nobody is told of a class that is none."""
 
-from types import SimpleNamespace
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from typer.testing import CliRunner
 
 import sfumato
 from sfumato import cli, models
+from sfumato.evidence import SameAnswer
 from sfumato.models import Embedder
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
@@ -134,13 +138,40 @@ def test_the_command_says_that_percentages_would_be_of_probabilities():
     assert "Leave the sigmoid out of the network, and write --score sigmoid." in run.output
 
 
-def test_a_network_of_transformers_for_several_labels():
-    net = named(nn.Identity())
-    net.net.model = nn.Identity()
-    net.net.model.config = SimpleNamespace(problem_type="multi_label_classification")
-    (remark,) = models.remarks(net)
-    assert remark.endswith("Write --score sigmoid")
-    assert not models.remarks(net, "sigmoid")
+def tags():
+    return replace(named(nn.Identity()), multi_label=True)
+
+
+@pytest.mark.parametrize("method", ["gradient", "rise", "extremal"])
+def test_the_command_gives_each_of_several_labels_its_own_probability(tmp_path, method):
+    options = (
+        ["--steps", "2", "--areas", ".2"]
+        if method == "extremal"
+        else ["--set", "samples=4"]
+        if method == "rise"
+        else []
+    )
+    run = CliRunner().invoke(
+        cli.app, ["explain", "red.png", "--model", "mine:tags", "--method", method, *options, "--out", "out"]
+    )
+    assert run.exit_code == 0, run.output
+    (file,) = Path("out").glob("*.json")
+    summary, net = json.loads(file.read_text()), tags()
+    own = net.logits(net.prepare(Image.open("red.png"))[None])[0].sigmoid()
+    assert {row["label"]: row["probability"] for row in summary["top_classes"]} == pytest.approx(
+        dict(zip(net.labels, own.tolist(), strict=True)), rel=1e-4
+    )
+
+
+def test_a_certificate_for_one_of_several_labels():
+    """Red and green are nearly as sure, and neither takes from the other, as in a softmax."""
+    net = tags()
+    inputs = net.prepare(Image.open("red.png"))[None]
+    inputs[:, 1] = 0.9 * inputs[:, 0]
+    method = sfumato.ExtremalPerturbation(areas=(0.3,), steps=2, perturbation=sfumato.Fade())
+    for model, least, most in ((net, 90, 100), (net.net, 40, 80)):
+        (certificate,) = sfumato.Certify((SameAnswer(),))(method(model, inputs, 1), model, inputs)
+        assert least < float(re.search(r"the probability ([\d.]+) %", str(certificate))[1]) < most
 
 
 def test_a_score_that_takes_a_sigmoid_of_a_sigmoid_warns():

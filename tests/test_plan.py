@@ -177,6 +177,34 @@ def test_an_error_names_the_line_and_the_key(monkeypatch, change, said):
         parse(PLAN.replace(*change), Path(), "plan.toml")
 
 
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ('windows = "PhaseWindows"', 'windows = { use = "PhaseWindows" }'),
+        ('regions = "superpixels"', 'regions = { use = "Superpixels" }'),
+        ('perturbation = "Blur(max_sigma=10)"', 'perturbation = { use = "Blur", max_sigma = 10 }'),
+        ('game = "Game(keep=1, drop=2)"', 'game = { use = "Game", keep = 1, drop = 2 }'),
+    ],
+)
+def test_a_class_that_is_named_by_a_text_gets_the_line_to_write(monkeypatch, setting, line):
+    """Where a plan takes a table. With the line that it says, the plan is read."""
+    monkeypatch.setenv("ELSEWHERE", "/elsewhere")
+    begin = "\n[methods.mine]\nuse = 'greedy-order'\n"
+    with pytest.raises(ValueError, match=r"plan\.toml, line \d+, methods\.mine\.\w+: .*; got .*\. Write .*") as error:
+        parse(PLAN + begin + setting, Path(), "plan.toml")
+    assert str(error.value).endswith(f"Write {line}")
+    assert "mine" in parse(PLAN + begin + line, Path()).methods
+
+
+def test_only_lines_that_help_are_said():
+    with pytest.raises(ValueError, match=r"score must be one of logit, .*; got 'Entropy'$"):
+        make_method({"use": "rise", "score": "Entropy"}, ("methods", "mine"))
+    with pytest.raises(
+        ValueError, match=r'Write perturbation = \[{ use = "Fade" }, { use = "Blur", max_sigma = 2 }\]$'
+    ):
+        make_method({"use": "extremal", "perturbation": ["Fade", "Blur(max_sigma=2)"]}, ("methods", "mine"))
+
+
 def test_a_plan_that_lacks_a_kind_says_so():
     with pytest.raises(ValueError, match=r"plan.toml, methods: a plan needs \[methods\]"):
         parse('[models]\nlite0 = "lite0"\n', Path(), "plan.toml")

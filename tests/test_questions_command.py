@@ -1,11 +1,12 @@
 """`sfumato explain --score`: questions that are not about a class, from arguments to files, on networks with known answers."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from factories import importable
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import nn
 from torchvision_operators import torchvision_nms  # noqa: F401  # a fixture
 from typer.testing import CliRunner
@@ -138,6 +139,37 @@ def test_a_class_in_a_mask_of_the_pictures_size(tmp_path):
     summary, result, _, stem = done(tmp_path, "maps", "--score", "region", "--mask", "right.png", "--target", "red")
     assert float(result.whole) == pytest.approx(float(Maps()(inputs())[0, 0, 2:6, 5:7].mean()), rel=1e-5)
     assert (summary["target"]["label"], stem) == ("red", "two-red-in-right")
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (255, 0, 0)])
+def test_what_is_transparent_in_a_mask_is_not_in_the_region(tmp_path, colour):
+    """As drawing programs save a selection; of white paper under it, the whole picture would be the region."""
+    mask = Image.new("RGBA", (64, 64), (*colour, 0))
+    mask.paste((*colour, 255), (40, 16, 56, 48))
+    mask.save("right.png")
+    test_a_class_in_a_mask_of_the_pictures_size(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_a_map_of_labels_is_no_mask(mode):
+    """Of three labels, which one is the region? Before, those of more than half of the largest."""
+    labels = Image.new(mode, (64, 64))
+    if mode == "P":
+        labels.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])  # as those of Pascal VOC, each as bright as the other
+    labels.paste(1, (40, 16, 56, 48))
+    labels.paste(2, (8, 16, 24, 48))
+    labels.save("right.png")
+    line = refused("maps", "--score", "region", "--mask", "right.png")
+    assert "--mask: 'right.png' has 3 colours or shades, as a map of labels has; give a picture that is white" in line
+
+
+def test_a_mask_with_a_soft_outline_is_one(tmp_path):
+    mask = Image.new("L", (640, 640))
+    mask.paste(255, (400, 160, 560, 480))
+    soft = mask.filter(ImageFilter.GaussianBlur(3))
+    soft.resize((64, 64)).save("right.jpg", quality=60)
+    Path("right.jpg").rename("right.png")
+    test_a_class_in_a_mask_of_the_pictures_size(tmp_path)
 
 
 def test_the_surest_box_of_a_detector(tmp_path):

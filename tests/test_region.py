@@ -129,3 +129,18 @@ def test_a_search_does_not_mirror_what_has_a_place():
 def test_what_is_no_region_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("shape", "places"), [((13,), (5,)), ((7, 10), (3, 4)), ((4, 6), (5, 9)), ((5, 4, 6), (2, 3, 4))]
+)
+def test_outputs_whose_places_do_not_divide_the_input_evenly(shape, places):
+    """Both grids drawn on one that both divide, where the mean over the region is one over equal places, in float64."""
+    mask, outputs = random_masks(shape)[0], maps(places)
+    fine_mask, fine = mask.double(), outputs.double()
+    for axis, (length, count) in enumerate(zip(shape, places, strict=True)):
+        fine_mask = fine_mask.repeat_interleave(count, axis)
+        fine = fine.repeat_interleave(length, axis + 2)
+    expected = (fine[:, 2] * fine_mask).flatten(1).sum(1) / fine_mask.sum()
+    found = Region(2, mask)(outputs, QUERY)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)

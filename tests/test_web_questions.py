@@ -113,6 +113,14 @@ def test_a_class_where_a_mask_is_white(page_of, tmp_path):
     assert page.answer(score="region", mask=mask)[0]["title"].startswith("green in right")  # its strongest class
 
 
+def test_what_is_transparent_in_a_mask_is_not_in_the_region(page_of, tmp_path):
+    page, clear = page_of(maps()), Image.new("RGBA", (96, 64), (255, 255, 255, 0))
+    clear.paste((255, 255, 255, 255), (56, 16, 72, 48))
+    mask = page.handed_in(clear, "right.png")["picture"]
+    _, content = page.answer(score="region", target=1, mask=mask)
+    assert float(loaded(content, tmp_path).whole) == pytest.approx(float(inputs()[0, 1, 8:24, 20:28].mean()), rel=1e-5)
+
+
 def test_masks_that_do_not_fit(page_of):
     page = page_of(maps())
     small, black = (page.handed_in(mask)["picture"] for mask in (masked((64, 64)), masked(place=None)))

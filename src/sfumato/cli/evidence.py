@@ -79,7 +79,7 @@ class Wanted:
         survival = None if self.survival is None else Survival.load(self.survival)
         if calibration is not None:
             _check_network("--calibration", self.calibration, calibration.weights, classifier)
-            _check_calibration(calibration, method)
+            _check_calibration(calibration, method, classifier)
         if survival is not None:
             _check_network("--survival", self.survival, survival.weights, classifier)
             _check_method(survival.method, method)
@@ -103,15 +103,17 @@ def _check_network(option: str, file: Path | None, weights: str, classifier: "Cl
         )
 
 
-def _check_calibration(calibration: "Calibration", method: "ExtremalPerturbation") -> None:
+def _check_calibration(calibration: "Calibration", method: "ExtremalPerturbation", classifier: "Classifier") -> None:
     """Raise `ValueError` where a calibration has no temperatures for what hides places in a search."""
     from sfumato.scores import SIGMOID, link_of_meaning
 
     for perturbation in method.used_perturbations():
         calibration.temperature(0.5, perturbation)
-    if link_of_meaning(method.score) == SIGMOID:
+    if classifier.probability_link(link_of_meaning(method.score)) == SIGMOID:
+        of_labels = f", and {classifier.name} answers several labels" if classifier.multi_label else ""
         raise ValueError(
-            "--calibration is for networks that answer one of several classes; leave it out with --score sigmoid"
+            f"--calibration is for networks that answer one of several classes{of_labels}; leave it out"
+            f"{'' if of_labels else ' with --score sigmoid'}"
         )
 
 
@@ -147,9 +149,7 @@ def certificate_of(
     names = [labels.synonyms(label)[0] for label in classifier.labels]
     with claims_shown() as progress:
         target, backgrounds = query.target, None if others is None else others.to(inputs.device)
-        return certify(
-            result, classifier.net, inputs, target, labels=names, backgrounds=backgrounds, progress=progress
-        )[0]
+        return certify(result, classifier, inputs, target, labels=names, backgrounds=backgrounds, progress=progress)[0]
 
 
 @contextmanager

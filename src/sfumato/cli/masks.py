@@ -160,11 +160,10 @@ def _probabilities(
     masks = result.masks[0]  # type: ignore[index]  # the method makes them
     masks = 1 - masks if deletes(result) else masks
     rows = torch.zeros(len(masks), dtype=torch.long, device=masks.device)
+    link = classifier.probability_link(link_of_meaning(method.score))
     with torch.no_grad():
         outputs = [
-            probabilities(classifier.logits(perturbation(inputs[None])(masks, rows)), link_of_meaning(method.score))[
-                :, target
-            ]
+            probabilities(classifier.logits(perturbation(inputs[None])(masks, rows)), link)[:, target]
             for perturbation in method.used_perturbations()
         ]
     return torch.stack(outputs).mean(0)

@@ -61,7 +61,7 @@ def build_methods(names: str, options: Mapping[str, Any], settings: Sequence[str
     `options` are settings with options of their own, such as --areas; `settings` are the texts of --set. Raises `ValueError`
     if none of the methods has a setting, or for values that cannot be used; the message names the option.
     """
-    from sfumato.runs.plans.catalogue import CAPTUM
+    from sfumato.runs.plans.catalogue import CAPTUM, lines_of_classes
 
     classes = _find_classes(names)
     values = {**options, **_values(settings, options)}
@@ -80,7 +80,9 @@ def build_methods(names: str, options: Mapping[str, Any], settings: Sequence[str
         try:
             methods[name] = cls(**captum, **own)
         except (ValueError, TypeError) as error:
-            raise ValueError(_in_options(str(error), own, options)) from error
+            lines = [f"--set {line!r}" for line in lines_of_classes(cls, {**captum, **own}).values()]
+            remedy = f". Write {' '.join(lines)}" if lines else ""
+            raise ValueError(_in_options(str(error), own, options) + remedy) from error
     return methods
 
 

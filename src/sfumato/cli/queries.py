@@ -279,7 +279,7 @@ def _task(request: Request, link: str) -> Task:
     classifier = models.load(request.model, request.checkpoint, request.labels, embeds)
     place(classifier.net, device)
     asks = question(request.score, classifier, device, request.details, link)
-    for remark in models.remarks(classifier, link) if asks.names_classes else ():
+    for remark in models.remarks(classifier) if asks.names_classes else ():
         typer.echo(f"{remark}.")
     targets = list(dict.fromkeys(map(asks.find, request.targets)))
     task = Task(request, classifier, [], targets, device, asks)

@@ -97,7 +97,7 @@ def question(
     key = details.box if details.mask is None else digest_of(details.mask)
     if details.mask is not None and not details.mask.is_file():
         raise ValueError(f"--mask: there is no file {str(details.mask)!r}; name a picture that is white in the region")
-    mask = None if details.mask is None else pictures.read(details.mask)
+    mask = None if details.mask is None else pictures.read(details.mask, paper="black")
     more = questions.Details(questions.Where(box, mask, key, details.mask or Path()), link=link)
     if details.to is not None:
         if not details.to.is_file():

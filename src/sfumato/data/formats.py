@@ -12,6 +12,9 @@ ARRAYS = (".npy", ".npz", ".safetensors")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 """The endings of videos."""
 
+SOUNDS = (".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav", ".wma")
+"""The endings of sounds."""
+
 BRANDS = {
     "avif": "AVIF",
     "avis": "AVIF",
@@ -67,11 +70,16 @@ def is_video(path: Path) -> bool:
 
 
 def no_picture(path: Path) -> str:
-    """Why a file is no picture, and what to do, if it is an array or a video by its name; else empty."""
+    """Why a file is no picture, and what to do, if it is an array, a video or a sound by its name; else empty."""
     if path.suffix.lower() in ARRAYS:
         return "it is an array, and the model takes pictures; give a picture, or a model that takes clips or volumes"
     if is_video(path):
         return "it is a video, and the model takes pictures; save one of its frames as a picture"
+    if path.suffix.lower() in SOUNDS:
+        return (
+            "it is a sound, which is explained in Python: method(model, sound, target) with a tensor (1, 1, samples), see the "
+            'guide "Explain a sound or a time series"'
+        )
     return ""
 
 

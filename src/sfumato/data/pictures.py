@@ -68,8 +68,8 @@ def _pictures_in(folder: Path, recursive: bool) -> list[Path]:
     return files
 
 
-def read(path: AnyPath) -> Image.Image:
-    """The picture in a file, in mode RGB, rotated upright by its EXIF orientation, and on white where it is transparent.
+def read(path: AnyPath, paper: str = "white") -> Image.Image:
+    """The picture in a file, in mode RGB, rotated upright by its EXIF orientation, and on `paper` where it is transparent.
 
     Grey values of more than 8 bits are scaled, not clipped. 16-bit values are scaled by the range of their type. 32-bit and
     float values are scaled by the smallest usual full scale that is not below the largest value: 255, 65535 or 2³¹ - 1; for
@@ -82,35 +82,41 @@ def read(path: AnyPath) -> Image.Image:
         raise _unreadable(path, "there is no such file", "the path of a picture")
     if not path.is_file():  # a pipe or device would block
         raise _unreadable(path, "it is a folder" if path.is_dir() else "it is not a regular file", "a picture file")
-    return _upright_rgb(path, path)
+    return _upright_rgb(path, path, paper=paper)
 
 
-def upright(picture: Image.Image) -> Image.Image:
-    """A picture that is open already, as `read` gives that of a file: in mode RGB, upright, on white where it is transparent.
+def upright(picture: Image.Image, paper: str = "white") -> Image.Image:
+    """A picture that is open already, as `read` gives that of a file: in mode RGB, upright, on `paper` where it is transparent.
 
     Raises `ValueError` for values of more than 8 bits that are negative, or no numbers.
     """
     turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
     if picture.mode == "RGB" and not turned and not picture.has_transparency_data:
         return picture
-    return _rgb(ImageOps.exif_transpose(picture))
+    return _rgb(ImageOps.exif_transpose(picture), paper)
 
 
-def decode(content: bytes, name: str, formats: tuple[str, ...] | None = None, most: int | None = None) -> Image.Image:
+def decode(
+    content: bytes, name: str, formats: tuple[str, ...] | None = None, most: int | None = None, paper: str = "white"
+) -> Image.Image:
     """Like `read`, from the bytes of a file. Errors and warnings call it `name`.
 
     `formats` lists the allowed formats, by Pillow's names. `most` is the allowed number of pixels, which is checked before the
     picture is decoded.
     """
-    return _upright_rgb(io.BytesIO(content), name, formats, most)
+    return _upright_rgb(io.BytesIO(content), name, formats, most, paper)
 
 
 def _upright_rgb(
-    source: Path | io.BytesIO, path: AnyPath, formats: tuple[str, ...] | None = None, most: int | None = None
+    source: Path | io.BytesIO,
+    path: AnyPath,
+    formats: tuple[str, ...] | None = None,
+    most: int | None = None,
+    paper: str = "white",
 ) -> Image.Image:
     picture = _decode(source, path, formats, most)
     try:
-        return _rgb(picture)
+        return _rgb(picture, paper)
     except ValueError as error:
         raise _unreadable(path, str(error), "grey, RGB or CMYK values from 0 up") from error
 
@@ -161,15 +167,15 @@ def _unreadable(path: AnyPath, reason: str, expected: str) -> ValueError:
     return ValueError(f"cannot read picture {str(path)!r}: {reason}; expected {expected}")
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
+def _rgb(picture: Image.Image, paper: str = "white") -> Image.Image:
     if picture.mode == "F" or picture.mode.startswith("I"):
         return _eight_bits(picture).convert("RGB")
     if picture.has_transparency_data:
         coloured = picture.convert("RGBA")
-        paper = Image.new("RGBA", coloured.size, "white")
-        paper.alpha_composite(coloured)  # in place, as pictures can be large
+        whole = Image.new("RGBA", coloured.size, paper)
+        whole.alpha_composite(coloured)  # in place, as pictures can be large
         del coloured
-        return paper.convert("RGB")
+        return whole.convert("RGB")
     return picture.convert("RGB")  # makes a copy even of RGB, independent of the file
 
 

@@ -21,7 +21,7 @@ from sfumato.methods.method import Method
 from sfumato.model.arguments import WithArguments
 from sfumato.model.effects import Model
 from sfumato.model.of_pictures import PictureModel
-from sfumato.scores import Score, as_score, as_target
+from sfumato.scores import AUTO, SIGMOID, Score, as_score, as_target
 from sfumato.settings import Settings, as_json, check_number, from_json, keywords_told, number, part_of
 
 MARKS = {True: "yes", False: "NO", None: "?"}
@@ -163,7 +163,10 @@ class Certify(Settings):
             inputs = model.inputs_of(inputs)
             targets = None if targets is None else model.targets_of(targets, inputs)
             backgrounds = None if backgrounds is None else model.inputs_of(backgrounds)
+            link = SIGMOID if getattr(model, "multi_label", False) else AUTO
             model = model.net
+        else:
+            link = AUTO
         if len(inputs) != len(result):
             raise ValueError(f"the result is of {len(result)} inputs; got {len(inputs)}")
         if backgrounds is not None:
@@ -173,7 +176,7 @@ class Certify(Settings):
             part, target = result[query], _target(result, targets, query)
             others = {name: _of_query(other, query) for name, other in (models or {}).items()}
             network, row = _of_query(model, query), inputs[query : query + 1]
-            with tested(part, network, row, target, self.keep, others, labels, backgrounds) as subject:
+            with tested(part, network, row, target, self.keep, others, labels, backgrounds, link) as subject:
                 _check_same(part, float(subject.subject.whole()[0]))
                 findings: tuple[Finding, ...] = (NO_SET,)
                 if subject.places.any():

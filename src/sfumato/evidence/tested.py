@@ -47,6 +47,8 @@ class Tested:
     """The names of the classes, if they are known."""
     backgrounds: Float[Tensor, "K C *S"] | None = None
     """Other pictures, prepared as the input."""
+    default_link: str = AUTO
+    """What makes probabilities of the network's outputs where the explained score does not say it."""
     passes: int = 0
     """How many inputs the network has been given so far."""
     _ends: dict[Any, Float[Tensor, "1 2"]] = field(default_factory=dict)
@@ -82,7 +84,8 @@ class Tested:
     @property
     def link(self) -> str:
         """What makes probabilities of the network's outputs, of `LINKS`, as the explained score says."""
-        return link_of_score(self.subject.used_score)
+        link = link_of_score(self.subject.used_score)
+        return self.default_link if link == AUTO else link
 
     def ready(self, perturbations: Sequence[Perturbation] = ()) -> tuple[Perturbed, ...]:
         """The input, ready to be hidden by each of the perturbations, by default those of the search."""
@@ -167,6 +170,7 @@ def tested(
     models: Mapping[str, Model],
     labels: Sequence[str],
     backgrounds: Float[Tensor, "K C *S"] | None,
+    default_link: str,
 ) -> Iterator[Tested]:
     """A context with the smallest of a query's sets that is worth `keep`, or else with the largest.
 
@@ -184,9 +188,22 @@ def tested(
         score = subject.used_score
         of_class = None
         if isinstance(score, OfClass):
-            of_class = replace(subject, score=Probability(score.target, link_of_score(score)))
+            link = link_of_score(score)
+            of_class = replace(subject, score=Probability(score.target, default_link if link == AUTO else link))
         first = Tested(
-            model, inputs, target, result, method, 0, sets[0], subject, of_class, models, labels, backgrounds
+            model,
+            inputs,
+            target,
+            result,
+            method,
+            0,
+            sets[0],
+            subject,
+            of_class,
+            models,
+            labels,
+            backgrounds,
+            default_link,
         )
         enough = [reaches(value, keep) for value in first.worth(sets).tolist()]
         variant = enough.index(True) if True in enough else len(enough) - 1

@@ -175,6 +175,7 @@ class RegionSearch:
 
     def answer(self, values: Float[Tensor, " K"]) -> None:
         """Take the scores of `masks`, and go on."""
+        values = tied(values)
         self.flat = self.flat and bool((values == values[0]).all())
         try:
             self.masks = self.choices.send(values)
@@ -267,6 +268,25 @@ class RegionSearch:
         shown = torch.zeros(self.count, dtype=torch.bool, device=self.labels.device)
         shown[regions] = True
         return shown[self.labels]
+
+
+ROUNDING = 16.0
+"""How many units in the last place of the largest score two scores may differ by and still be a tie."""
+
+
+def tied(values: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
+    """The values, where those that differ by rounding only are equal: the largest of them.
+
+    The first of equal regions is taken. If rounding decided, it would be another one in another batch.
+
+    >>> tied(torch.tensor([1.0, 3.0, 1.0000002]))
+    tensor([1.0000, 3.0000, 1.0000])
+    """
+    ordered, order = values.sort(descending=True)
+    rounding = ROUNDING * torch.finfo(values.dtype).eps * values.abs().max()
+    begins = torch.ones_like(ordered, dtype=torch.bool)
+    begins[1:] = ordered[:-1] - ordered[1:] > rounding
+    return torch.empty_like(values).scatter(0, order, ordered[begins][begins.cumsum(0) - 1])
 
 
 def _choose(searches: list[RegionSearch], evaluation: Evaluation, game: Game) -> Iterator[Choice]:

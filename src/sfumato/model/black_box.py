@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from sfumato.attribution import Attribution
 from sfumato.model.answers import Answers, Rows
-from sfumato.model.inputs import frames_of_ours
+from sfumato.model.inputs import frames_of_ours, warn_of_training
 from sfumato.model.outputs import as_tensors
 from sfumato.settings import check_number, check_whole, dotted_path
 
@@ -113,6 +113,7 @@ class BlackBox:
             raise ValueError(f"a BlackBox is made of a function of a batch of inputs; got {function!r}")
         if isinstance(function, nn.Module) and function.training:
             raise ValueError("the network is in training mode; write BlackBox(net.eval())")
+        warn_of_training(function)
         if takes not in TAKES:
             raise ValueError(f"takes must be one of {', '.join(TAKES)}; got {takes!r}")
         for name, value, least in (("batch", batch, 1), ("budget", budget, 0), ("retries", retries, 0)):

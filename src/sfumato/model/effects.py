@@ -9,7 +9,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
+from types import CellType, FunctionType
 from typing import Any
 
 import torch
@@ -23,6 +25,24 @@ def device_of(model: Model) -> torch.device:
     """The device of a model's first parameter or buffer; the CPU for a model with neither."""
     tensors = chain(model.parameters(), model.buffers()) if isinstance(model, nn.Module) else ()
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def modules_of(function: Any) -> list[nn.Module]:
+    """The networks that a callable uses, as far as it shows: those in its closure, its arguments and attributes, and globals.
+
+    >>> net = nn.Linear(2, 3)
+    >>> modules_of(lambda inputs: net(inputs)) == [net], modules_of(partial(torch.add, net)) == [net], modules_of(net.forward)
+    (True, True, [Linear(in_features=2, out_features=3, bias=True)])
+    """
+    if isinstance(function, nn.Module):
+        return [function]
+    values = [getattr(function, "__self__", None), *getattr(function, "__dict__", {}).values()]
+    if isinstance(function, partial):
+        values += [function.func, *function.args, *function.keywords.values()]
+    if isinstance(function, FunctionType):
+        values += [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
+        values += [function.__globals__.get(name) for name in function.__code__.co_names]
+    return [value for value in values if isinstance(value, nn.Module)]
 
 
 @dataclass

@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
+
+from sfumato.model.effects import modules_of
 
 
 def check_inputs(inputs: Any) -> Float[Tensor, "B C *S"]:
@@ -44,6 +47,8 @@ def check_inputs(inputs: Any) -> Float[Tensor, "B C *S"]:
             "numbers. Check how they were prepared, or write inputs = inputs.nan_to_num(0, 0, 0)"
         )
     warn_of_eight_bits(inputs)
+    if inputs.ndim == 3:
+        warn_of_turned_axes(inputs)
     return inputs.detach()
 
 
@@ -56,7 +61,9 @@ def check_model(model: Any, inputs: Float[Tensor, "B C *S"]) -> None:
         raise ValueError(f"the model must be an nn.Module or a function of inputs; got {reprlib.repr(model)}{remedy}")
     if inputs.is_meta:
         raise ValueError("inputs are on the meta device, which holds no numbers; move inputs and model to a real one")
-    if isinstance(model, nn.Module):
+    if not isinstance(model, nn.Module):
+        warn_of_training(model)
+    else:
         if any(is_lazy(tensor) for tensor in [*model.parameters(), *model.buffers()]):
             raise ValueError(
                 "the model has layers whose sizes are not known yet (lazy modules); run it once on an input, e.g. "
@@ -143,6 +150,42 @@ def warn_of_eight_bits(inputs: Float[Tensor, "B C *S"]) -> None:
             "inputs / 255, less a mean and divided by a standard deviation. Ignore this if the model takes 0 to 255",
             stacklevel=1 + frames_of_ours(),
         )
+
+
+MANY = 16
+"""Channels that few sensors and no stereo sounds have."""
+
+
+def warn_of_turned_axes(inputs: Float[Tensor, "B C S"]) -> None:
+    """Warn about inputs `(B, C, S)` with many channels and fewer places: mostly `(B, times, features)`.
+
+    A mask hides all channels of a place together, so that it would be one over the features, for all times.
+    """
+    _, channels, places = inputs.shape
+    if channels > max(MANY, places):
+        warnings.warn(
+            f"inputs (B, C, S) have {channels} channels and {places} places, and a mask hides all channels of a place "
+            "together; if their second axis is time, write inputs.mT, or inputs.mT[:, None] for masks of frequencies and "
+            "times, and let the model turn them back. Ignore this if the places come last",
+            stacklevel=1 + frames_of_ours(),
+        )
+
+
+def warn_of_training(function: Any) -> None:
+    """Warn about a function that calls a network with batch normalisation in training mode.
+
+    A network itself is explained in evaluation mode. What a function calls is left as it is, and each call would mix the inputs
+    of a batch, and change the network.
+    """
+    if isinstance(function, nn.Module):
+        return
+    for net in modules_of(function):
+        if any(isinstance(part, _BatchNorm) and part.training for part in net.modules()):
+            warnings.warn(
+                f"the function calls a {type(net).__name__} in training mode, whose batch normalisation mixes the inputs of a "
+                "batch and changes with each call; write net.eval() first, or give the network itself",
+                stacklevel=1 + frames_of_ours(),
+            )
 
 
 CHANNELS = (1, 3, 4)

@@ -10,6 +10,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
+from sfumato.scores.link import SIGMOID, SOFTMAX
+
 
 def as_tensors(outputs: Any, device: torch.device) -> Any:
     """The outputs on the device. Numpy arrays, also those in lists, tuples and mappings, become tensors.
@@ -29,26 +31,47 @@ def _as_tensor(values: Any, device: torch.device) -> Shaped[Tensor, "..."]:
     return array.to(device, torch.float32 if array.is_floating_point() else array.dtype)
 
 
-def are_probabilities(outputs: Any) -> bool:
-    """Whether the outputs `(N, K)` of a classifier went through a softmax: of three classes or more, in [0, 1], with the sum 1.
+SUM = 1e-3
+"""How far the sum of probabilities may be from 1."""
 
-    >>> are_probabilities(torch.tensor([[2.0, 0.5, -1.0]])), are_probabilities(torch.tensor([[2.0, 0.5, -1.0]]).softmax(1))
-    (False, True)
+SORTED = "sorted"
+STEPS = {"SoftmaxBackward0": SOFTMAX, "SigmoidBackward0": SIGMOID, "SortBackward0": SORTED, "TopkBackward0": SORTED}
+"""What makes something else of logits, by the name of its step in the graph."""
+
+CHANCE = 8
+"""Numbers that are in descending order by chance once in 40,320 times."""
+
+
+def last_step(outputs: Any, by_values: bool = True) -> str:
+    """What was done to the logits of outputs `(N, K, *P)` last: "softmax", "sigmoid", "sorted", or an empty text for nothing.
+
+    The graph says it, where there is one. The values show it `by_values` of three probabilities or more, which have the sum 1,
+    and of many numbers in descending order. A softmax and an order along another axis than that of the classes do not count.
+
+    >>> x = torch.tensor([[1.0, 2.0]], requires_grad=True)
+    >>> last_step(x.sigmoid()), last_step(x.softmax(1)), last_step(x.topk(2).values), last_step(x.softmax(0)), last_step(2 * x)
+    ('sigmoid', 'softmax', 'sorted', '', '')
+    >>> x = torch.tensor([[2.0, 0.5, -1.0]])
+    >>> last_step(x), last_step(x.softmax(1)), last_step(torch.arange(8.0, 0.0, -1.0)[None])
+    ('', 'softmax', 'sorted')
     """
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] < 3 or not outputs.is_floating_point():
-        return False
+    if not isinstance(outputs, Tensor) or outputs.ndim < 2 or not outputs.numel() or not outputs.is_floating_point():
+        return ""
+    step = STEPS.get(outputs.grad_fn.name(), "") if outputs.grad_fn is not None else ""
+    if not step and not by_values:
+        return ""
     values = outputs.detach().float()
-    return bool(len(values)) and bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < 1e-3).all())
-
-
-def through_sigmoid(outputs: Any) -> bool:
-    """Whether the last thing that was done to outputs `(N, K)` is a sigmoid, as their graph says; False without a graph.
-
-    >>> x = torch.zeros(1, 2, requires_grad=True)
-    >>> through_sigmoid(x.sigmoid()), through_sigmoid(2 * x)
-    (True, False)
-    """
-    return isinstance(outputs, Tensor) and outputs.grad_fn is not None and outputs.grad_fn.name() == "SigmoidBackward0"
+    count, steps = values.shape[1], values.diff(dim=1)
+    if step == SIGMOID:
+        return step
+    if (step == SOFTMAX or (by_values and count > 2 and bool((values >= 0).all()))) and bool(
+        ((values.sum(1) - 1).abs() < SUM).all()
+    ):
+        return SOFTMAX
+    falls = by_values and count >= CHANCE and values.ndim == 2 and bool((steps < 0).all())
+    if falls or (step == SORTED and bool((steps <= 0).all() or (steps >= 0).all())):
+        return SORTED
+    return ""
 
 
 def pairs_of(a: Any, b: Any) -> list[tuple[Any, Any]] | None:

@@ -16,8 +16,30 @@ from sfumato.model.effects import Model, frozen, saved_bytes
 from sfumato.model.inputs import check_inputs, check_model, explain_failure, frames_of_ours
 from sfumato.model.memory import rows_within
 from sfumato.model.modes import Surroundings
-from sfumato.model.outputs import are_probabilities, as_tensors, same_first_row, same_outputs, through_sigmoid
-from sfumato.scores import Linked, Logit, Score, Sigmoid, as_score, check_finite, check_score, is_of_class, logits_of
+from sfumato.model.outputs import (
+    SORTED,
+    as_tensors,
+    last_step,
+    same_first_row,
+    same_outputs,
+)
+from sfumato.scores import (
+    SIGMOID,
+    SOFTMAX,
+    Entropy,
+    Linked,
+    Logit,
+    OfClass,
+    Regression,
+    Score,
+    Sigmoid,
+    as_score,
+    check_finite,
+    check_score,
+    is_of_class,
+    logits_of,
+    parts,
+)
 
 WHOLE = "the whole inputs"
 """The words for unperturbed inputs in messages."""
@@ -46,7 +68,7 @@ class Habits:
     row_bytes: int = 0
     """How many bytes a row keeps for its backward pass, once that was measured."""
     warned: bool = False
-    """Whether a warning about outputs that went through a sigmoid was given."""
+    """Whether a warning about outputs that are no logits was given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,34 +179,43 @@ class Subject:
     def scores_of(self, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """The scores of the model's outputs for rows of the queries."""
         scores = check_score(self.score(outputs, query), outputs, len(query)).float()
-        if self.habits.score is None:
+        logits, first = logits_of(outputs), self.habits.score is None
+        if first:
             self.habits.score = self.score.resolve(outputs)
-            logits = outputs if isinstance(outputs, Tensor) else logits_of(outputs)
             if isinstance(logits, Tensor) and math.prod(logits.shape[2:]) > 1 and is_of_class(self.score):
                 self.habits.places = tuple(logits.shape[2:])
-            if are_probabilities(logits):
-                self._warn_of_probabilities()
-        if not self.habits.warned and isinstance(self.score, Linked | Sigmoid) and through_sigmoid(outputs):
-            self.habits.warned = True
+        if (step := last_step(logits, by_values=first)) and not self.habits.warned:
+            self._warn_of(step)
+        return scores
+
+    def _warn_of(self, step: str) -> None:
+        """Warn about outputs that are not the logits which the score takes them for, after the last step that made them."""
+        asked, words = list(parts(self.score)), ""
+        if step == SORTED and any(isinstance(score, OfClass) and not isinstance(score, Regression) for score in asked):
+            words = (
+                "the model's outputs are sorted by their size, so that an index names no class but a rank: explain the outputs "
+                "before they are sorted"
+            )
+        if step == SIGMOID and any(isinstance(score, Linked | Sigmoid | Entropy) for score in asked):
             words = (
                 "each of the model's outputs went through a sigmoid already, and the score makes a probability of it again: "
                 'leave the sigmoid out of the model, or write score="logit" to explain them'
             )
+        if step == SOFTMAX:
+            begin = "the model's outputs are probabilities already, as each row sums to 1, and the score"
+            if any(isinstance(score, Linked | Entropy) for score in asked):
+                words = (
+                    f"{begin} takes a softmax of them again: leave the softmax out of the model, or write "
+                    'score="logit" to explain them'
+                )
+            elif any(isinstance(score, Logit) for score in asked) and isinstance(self.model, nn.Module):
+                words = (
+                    f"{begin} is one of them, not a logit: leave the softmax out of the model, as its gradient vanishes near 0 "
+                    "and 1"
+                )
+        if words:
+            self.habits.warned = True
             warnings.warn(words, stacklevel=1 + frames_of_ours())
-        return scores
-
-    def _warn_of_probabilities(self) -> None:
-        """Warn where the score takes a softmax of probabilities, or is called a logit and is none."""
-        if isinstance(self.used_score, Linked):
-            remedy = 'takes a softmax of them again: leave the softmax out of the model, or write score="logit" to explain them'
-        elif isinstance(self.used_score, Logit) and isinstance(self.model, nn.Module):
-            remedy = (
-                "is one of them, not a logit: leave the softmax out of the model, as its gradient vanishes near 0 and 1"
-            )
-        else:
-            return
-        words = f"the model's outputs are probabilities already, as each row sums to 1, and the score {remedy}"
-        warnings.warn(words, stacklevel=1 + frames_of_ours())
 
     @property
     def used_score(self) -> Score:
@@ -284,11 +315,24 @@ class Subject:
         """Decide whether rows go together, from the outputs of one row alone (`single`) and as the first of a `batch`.
 
         They go one by one if these differ although the row alone has the same outputs when it is repeated. A model that draws
-        random numbers has other outputs then, too, and its rows go together.
+        random numbers has other outputs then, too, and its rows go together. Warns of a model that has other outputs also for
+        the same random numbers.
         """
         rounding = self.surroundings.rounding
-        self.habits.alone = not same_first_row(single, batch, rounding) and same_first_row(single, repeat(), rounding)
+        differs = not same_first_row(single, batch, rounding)
+        self.habits.alone = differs and same_first_row(single, repeat(), rounding)
         self.habits.together = not self.habits.alone
+        if differs and not self.habits.alone:
+            outputs: list[Any] = []
+            for _ in range(2):
+                with self.surroundings.computing(), torch.no_grad():  # which begins with the seed
+                    outputs.append(repeat())
+            if not same_first_row(outputs[0], outputs[1], rounding):
+                warnings.warn(
+                    "the model gives other outputs for the same input and the same random numbers, as it keeps something "
+                    "between its calls, or draws numbers of its own; the results depend on how often it was called",
+                    stacklevel=1 + frames_of_ours(),
+                )
 
 
 @contextmanager

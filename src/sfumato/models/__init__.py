@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from sfumato.data.labels import default_labels, imagenet
+from sfumato.model.outputs import SORTED
 from sfumato.models import dotted, lite0
 from sfumato.models import hf as hf
 from sfumato.models import onnx as onnx
@@ -27,7 +28,7 @@ from sfumato.models.clips import ClipPreparation
 from sfumato.models.detector import Detector
 from sfumato.models.embedder import Embedder
 from sfumato.models.transforms import TransformPreparation, prepared_by
-from sfumato.scores import AUTO, SIGMOID
+from sfumato.scores import SIGMOID
 from sfumato.settings import keywords_told, near
 
 __all__ = [
@@ -99,11 +100,10 @@ def _load(name: str, weights: Path | None, embeds: bool) -> Classifier:
     )
 
 
-def remarks(classifier: Classifier, link: str = AUTO) -> list[str]:
+def remarks(classifier: Classifier) -> list[str]:
     """What to know of a network before its classes are explained: sentences; mostly of networks of one's own.
 
-    That its outputs have no names; that they are probabilities already, of which `link` would make probabilities again; that
-    they are of several labels, and `link` makes probabilities of which one is right.
+    That its outputs have no names; that they are probabilities already, or sorted; that they estimate numbers.
     """
     count, source = len(classifier.labels), classifier.name.partition(":")[0]
     unnamed = count > 1 and tuple(classifier.labels) == default_labels(count)
@@ -119,8 +119,11 @@ def remarks(classifier: Classifier, link: str = AUTO) -> list[str]:
     if not of_a_library and not isinstance(classifier, Detector | Embedder) and (function := last_function(classifier)):
         remedy = ", and write --score sigmoid" if function == SIGMOID else ""
         found.append(
-            f"The outputs of {classifier.name} went through a {function} already, so that the percentages of its classes are "
-            f"wrong. Leave the {function} out of the network{remedy}"
+            f"The outputs of {classifier.name} are sorted by their size, so that an index names no class but a rank. Return "
+            "them before they are sorted"
+            if function == SORTED
+            else f"The outputs of {classifier.name} went through a {function} already, so that the percentages of its classes "
+            f"are wrong. Leave the {function} out of the network{remedy}"
         )
     if isinstance(classifier.net, onnx.OnnxNetwork) and (others := classifier.net.others):
         found.append(
@@ -131,11 +134,6 @@ def remarks(classifier: Classifier, link: str = AUTO) -> list[str]:
     if getattr(config, "problem_type", None) == "regression":
         found.append(
             f"The outputs of {classifier.name} estimate numbers, and the percentages mean nothing. Write --score regression"
-        )
-    if link != SIGMOID and getattr(config, "problem_type", None) == "multi_label_classification":
-        found.append(
-            f"{classifier.name} was trained for several labels at once, each with a probability of its own, and the "
-            "percentages are those of one among them. Write --score sigmoid"
         )
     return found
 

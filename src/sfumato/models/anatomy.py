@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfumato.layers.default import traced
-from sfumato.model.outputs import are_probabilities, through_sigmoid
+from sfumato.model.outputs import last_step
 from sfumato.models.checkpoint import EMBEDDING
 from sfumato.models.class_names import filled
 from sfumato.models.classifier import Classifier, OtherPreparation, Preparation
 from sfumato.models.transforms import TransformPreparation
-from sfumato.scores import SIGMOID, SOFTMAX, class_scores, logits_of
+from sfumato.scores import SIGMOID, class_scores, logits_of
 
 BELOW = "ContrastiveExcitationBackprop"
 """The method whose default layer lies below the last weights."""
@@ -84,9 +84,10 @@ def _for_example(outputs: Any) -> str:
 
 
 def last_function(classifier: Classifier) -> str:
-    """The function that made probabilities of the outputs, "softmax" or "sigmoid"; empty if they are logits, or fail.
+    """What was done to the logits last, "softmax", "sigmoid" or "sorted"; empty if the outputs are logits, or fail.
 
-    A sigmoid is known by the graph; of a network without gradients by outputs that stay in [0, 1] for inputs of any size.
+    It is known by the graph. Of a network without gradients a softmax and an order are known by the outputs for noise, a
+    sigmoid by outputs that stay in [0, 1] for inputs of any size.
     """
     noise = _noise(classifier)
     try:
@@ -95,11 +96,12 @@ def last_function(classifier: Classifier) -> str:
         loud = [] if quiet[0].requires_grad else [class_scores(classifier.net(LOUD * row), 1) for row in noise.split(1)]
     except Exception:  # noqa: BLE001  # a network may raise anything; whoever asks it something will hear of it
         return ""
-    if all(map(are_probabilities, quiet)):
-        return SOFTMAX
+    steps = {last_step(outputs) for outputs in quiet}
+    if len(steps) == 1 and (step := steps.pop()):
+        return step
     if loud:
         return SIGMOID if all(bool(((values >= 0) & (values <= 1)).all()) for values in (*quiet, *loud)) else ""
-    return SIGMOID if through_sigmoid(quiet[0]) else ""
+    return ""
 
 
 def _noise(classifier: Classifier) -> Float[Tensor, "N C *S"]:

@@ -16,7 +16,7 @@ from sfumato.data.clips import read_clip
 from sfumato.data.labels import find
 from sfumato.data.pictures import read, upright
 from sfumato.models.transforms import MOST_PIXELS, TransformPreparation, too_long
-from sfumato.scores import class_scores
+from sfumato.scores import AUTO, SIGMOID, class_scores
 from sfumato.settings import Settings
 from sfumato.space.normalisation import IMAGENET_MEAN, IMAGENET_STD, Normalisation
 
@@ -122,6 +122,10 @@ class Preparation(Settings):
         return (width, height), (left, top, left + self.size, top + self.size)
 
 
+OF_SEVERAL = {"probability": "sigmoid", "log-odds": "logit"}
+"""What the probability and the log-odds of a class are where each class has a sigmoid of its own."""
+
+
 class OtherPreparation(Protocol):
     """What a `Classifier` needs of another preparation, such as that of clips."""
 
@@ -156,7 +160,8 @@ class Classifier:
 
     The outputs of a fully convolutional network are maps of logits (B, classes, h, w); the score is their mean over space.
     `layers` holds the default layer of methods by their names, as dotted names, e.g. {"GradCAM": "layer4"}; `layer` is that of
-    all other methods that need one.
+    all other methods that need one. `multi_label` says that each class has a probability of its own, the sigmoid of its logit,
+    as several may be right.
     """
 
     name: str
@@ -165,6 +170,7 @@ class Classifier:
     labels: Sequence[str]
     layers: Mapping[str, str] = field(default_factory=dict)
     layer: str = ""
+    multi_label: bool = False
 
     def __repr__(self) -> str:
         """One line, without the layers of the network."""
@@ -223,8 +229,23 @@ class Classifier:
         outputs = class_scores(self.net(inputs), len(inputs))
         return outputs.flatten(2).mean(2) if outputs.ndim > 2 else outputs
 
+    def probability_link(self, link: str = AUTO) -> str:
+        """What makes probabilities of the logits, of `sfumato.scores.LINKS`: `link`, or for "auto" what fits the network.
+
+        >>> Classifier("tags", nn.Identity(), Preparation(), ("cat", "dog"), multi_label=True).probability_link()
+        'sigmoid'
+        """
+        return SIGMOID if self.multi_label and link == AUTO else link
+
+    def meaning(self, score: str) -> str:
+        """What a class index means for this network, of `OF_A_CLASS`: for several labels, "probability" is each label's own."""
+        return OF_SEVERAL.get(score, score) if self.multi_label else score
+
     def placed(self, method: M) -> M:
-        """The method with its default layer, if it needs a layer and has none."""
+        """The method with its default layer, if it needs a layer and has none, and with the `meaning` of a class index."""
+        score = getattr(method, "score", "")
+        if isinstance(score, str) and self.meaning(score) != score:
+            method = replace(method, score=self.meaning(score))  # type: ignore[type-var]
         layer = self.default_layer(type(method))
         if not layer or getattr(method, "needs_layer", None) is False or getattr(method, "layer", True):
             return method

@@ -114,7 +114,7 @@ def _sorted(found: Detections, several: bool) -> list[Detected]:
     """The detections of one input, the surest first, without those that are narrower than a pixel.
 
     With `several`, a box may be of several classes, each with a probability of its own: as in the library, as many pairs of a
-    box and a class are taken as there are boxes.
+    box and a class are taken as there are boxes. Raises `ValueError` for scores that are NaN.
     """
     boxes, classes, objectness = found
     if not classes.is_floating_point():
@@ -124,6 +124,11 @@ def _sorted(found: Detections, several: bool) -> list[Detected]:
         boxes, targets = boxes[pairs // classes.shape[1]], pairs % classes.shape[1]
     else:
         sureness, targets = classes.max(1)
+    if sureness.isnan().any():
+        raise ValueError(
+            f"{int(sureness.isnan().sum())} of the detector's {len(sureness)} scores are NaN, so that no box comes first; "
+            "check the model and how the input was prepared"
+        )
     wide = ((boxes[:, 2:] - boxes[:, :2]) >= LEAST).all(1)
     order = [row for row in sureness.argsort(descending=True, stable=True).tolist() if wide[row]]
     return [Detected(tuple(boxes[row].tolist()), int(targets[row]), float(sureness[row])) for row in order]

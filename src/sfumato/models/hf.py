@@ -1,8 +1,8 @@
 """Networks of pictures of Hugging Face's transformers, e.g. "hf:./folder" or "hf:google/vit-base-patch16-224"."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,9 @@ class Embeddings(nn.Module):
         return embedding(of_pictures(pixel_values=inputs), "", len(inputs))
 
 
+MULTI_LABEL = "multi_label_classification"
+"""What a config.json says of a network whose classes have a sigmoid each, as its library's own pipeline takes it."""
+
 DETECTION, SEGMENTATION = "ForObjectDetection", "ForSemanticSegmentation"
 """How the names of transformers' architectures end."""
 
@@ -86,20 +89,23 @@ DETECTION, SEGMENTATION = "ForObjectDetection", "ForSemanticSegmentation"
 def load(name: str, checkpoint: Path | None = None) -> Classifier:
     """The network of a local folder, or of a repository that is downloaded on first use. A checkpoint replaces its weights.
 
-    It is a classifier, or what its config.json says: a detector, a segmentation. A checkpoint may have another number of
-    classes. Raises `ValueError` if there is no such network, or if its weights lack the classifier.
+    It is a classifier, of several labels if its config.json says so, or a detector or a segmentation. A checkpoint may have
+    another number of classes. Raises `ValueError` if there is no such network, or if its weights lack the classifier.
     """
     full_name = f"hf:{name}"
     with requiring("hf", full_name):
         import transformers
     with _loading(name):
         config = transformers.AutoConfig.from_pretrained(name)
-        processor = transformers.AutoImageProcessor.from_pretrained(name)
     architectures = config.architectures or [""]
     detects, segments = (architectures[0].endswith(ending) for ending in (DETECTION, SEGMENTATION))
     auto: Any = transformers.AutoModelForImageClassification
     if detects or segments:
         auto = transformers.AutoModelForObjectDetection if detects else transformers.AutoModelForSemanticSegmentation
+    if type(config) not in auto._model_mapping:
+        raise _other_kind(full_name, config)
+    with _loading(name):
+        processor = transformers.AutoImageProcessor.from_pretrained(name)
     net, names = _network(name, auto, config, checkpoint, no_object(config) if detects else 0)
     labels = filled(names or config.id2label, config.num_labels)
     prepared = preparation(full_name, processor)
@@ -111,7 +117,8 @@ def load(name: str, checkpoint: Path | None = None) -> Classifier:
     if detects:
         link = SOFTMAX if no_object(config) else SIGMOID
         return Detector(full_name, Boxes(net).eval(), prepared, labels, link=link)
-    return describe(full_name, Logits(net), prepared, labels, maps=segments)
+    classifier = describe(full_name, Logits(net), prepared, labels, maps=segments)
+    return replace(classifier, multi_label=config.problem_type == MULTI_LABEL)
 
 
 def load_embedder(name: str, checkpoint: Path | None = None) -> Embedder:
@@ -139,8 +146,9 @@ def _network(
 ) -> tuple[nn.Module, tuple[str, ...] | None]:
     """The network, made by one of the Auto classes, and the class names in the checkpoint. It has `extra` more logits."""
     if checkpoint is None:
-        with _loading(name):
-            net, info = auto.from_pretrained(name, output_loading_info=True)
+        with _loading(name):  # weights of other shapes are found below
+            net, info = auto.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True)
+        _check_shapes(f"hf:{name}", config, info["mismatched_keys"])
         _check_weights(f"hf:{name}", config, info["missing_keys"], auto)
         # It makes a network in half precision of weights that are stored so, but pictures are in single precision.
         return net if getattr(net, "is_quantized", False) else net.float(), None
@@ -175,6 +183,42 @@ def _loading(name: str) -> Iterator[None]:
             f"transformers cannot load a network of pictures from {name!r}; expected a local folder or a repository "
             "within reach, with config.json, preprocessor_config.json and weights"
         ) from error
+
+
+def _other_kind(name: str, config: Any) -> ValueError:
+    """The error about a network that is no classifier, detector or segmentation."""
+    import transformers
+
+    kind = (config.architectures or [type(config).__name__.removesuffix("Config")])[0]
+    takes = getattr(getattr(transformers, kind, None), "main_input_name", "pixel_values")
+    return ValueError(
+        f"{name!r} is {kind}, and neither a classifier of pictures, nor a detector or a semantic segmentation; give the "
+        f"network in Python, net = transformers.{kind}.from_pretrained({name.partition(':')[2]!r}).eval(), and say what to "
+        f"explain of its outputs: method(lambda inputs: net({takes}=inputs), inputs, sfumato.Output(lambda outputs: …))"
+    )
+
+
+def _check_shapes(name: str, config: Any, mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]]) -> None:
+    """Raise `ValueError` where weights have other shapes than the network of config.json: transformers draws them at random.
+
+    `mismatched` are the names, the shapes in the file, and those of the network.
+    """
+    found = sorted((part, tuple(given), tuple(wanted)) for part, given, wanted in mismatched)
+    if not found:
+        return
+    extra = no_object(config)
+    heads = [(given, wanted) for _, given, wanted in found if given and given[1:] == wanted[1:]]
+    counts = {given[0] - extra for given, wanted in heads if wanted[0] == config.num_labels + extra}
+    if len(counts) == 1 and len(heads) == len(found):
+        raise ValueError(
+            f"{name!r} has the weights of {counts.pop()} classes, and {config.num_labels} names of classes, id2label in its "
+            "config.json; write one name there for each class"
+        )
+    part, given, wanted = found[0]
+    raise ValueError(
+        f"{name!r} has weights that do not fit its config.json: {part} is {given}, not {wanted}; save both together, with "
+        "net.save_pretrained(folder)"
+    )
 
 
 def _check_weights(name: str, config: Any, missing: Collection[str], auto: Any) -> None:

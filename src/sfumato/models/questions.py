@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from sfumato.data.labels import default_labels, find, synonyms
-from sfumato.data.pictures import rgb
+from sfumato.data.pictures import rgb, upright
 from sfumato.models.classifier import Classifier
 from sfumato.models.clips import takes_clips
 from sfumato.models.detector import Detected, Detector
@@ -163,7 +163,7 @@ class OfDoubt(OfAClass):
 
     def ask(self, size: tuple[int, int], inputs: Float[Tensor, " C *S"], targets: Sequence[int]) -> list[Asked]:  # noqa: ARG002
         caption = "how undecided the network is (entropy)"
-        return [Asked(0, Entropy(), caption, False, self.probabilities(inputs))]
+        return [Asked(0, Entropy(self.link), caption, False, self.probabilities(inputs))]
 
     def find(self, text: str) -> int:
         raise ValueError(
@@ -363,7 +363,7 @@ def question(
     details = details or Details()
     if reason := refusal(score, classifier, spelling):
         raise ValueError(reason)
-    common = classifier, device, spelling
+    common, link = (classifier, device, spelling), classifier.probability_link(details.link)
     if isinstance(classifier, Detector):
         return OfABox(*common, details.where.box)
     if score == SIMILARITY:
@@ -372,7 +372,7 @@ def question(
         return OfARegion(*common, details.where)
     if score == REGRESSION:
         return OfANumber(*common)
-    return OfDoubt(*common, details.link) if score == ENTROPY else OfAClass(*common, details.link)
+    return OfDoubt(*common, link) if score == ENTROPY else OfAClass(*common, link)
 
 
 def refusal(score: str | None, classifier: Classifier, spelling: Spelling) -> str:
@@ -452,7 +452,10 @@ def detected(
 def _white(
     where: Where, size: tuple[int, int], seen: Corners, shape: Sequence[int], option: str
 ) -> Bool[Tensor, "H W"]:
-    """The places of the input at which a mask of the same size as the explained picture is white."""
+    """The places of the input at which a mask of the same size as the explained picture is white. What is transparent is not.
+
+    Raises `ValueError` for a mask of another size, for one with more colours than two, and where no place is white.
+    """
     mask = where.mask
     assert mask is not None  # noqa: S101  # for the type checker: who asks has seen to it
     if mask.size != size:
@@ -460,7 +463,13 @@ def _white(
             f"{option} is a picture of {mask.width} × {mask.height} pixels, but the explained one has {size[0]} × "
             f"{size[1]}; give one of the same size, white in the region"
         )
-    values = rgb(mask).mean(0)
+    colours = rgb(upright(mask, paper="black"))
+    if (count := _colours(colours)) > 2:
+        raise ValueError(
+            f"{option}: {str(where.file)!r} has {count} colours or shades, as a map of labels has; give a picture that is "
+            "white in the region and black elsewhere"
+        )
+    values = colours.mean(0)
     white = values > values.max() / 2
     left, top, right, bottom = seen
     height, width = shape
@@ -472,3 +481,23 @@ def _white(
     if not places.any():
         raise ValueError(f"{option}: {str(where.file)!r} is white nowhere in what the network sees of the picture")
     return places
+
+
+SHADES = 16
+"""Levels of each of red, green and blue that are told apart, from black to a mask's brightest value."""
+
+SHARE = 0.002
+"""The least share of a mask that a colour fills."""
+
+
+def _colours(picture: Float[Tensor, "3 H W"]) -> int:
+    """How many colours fill a part of a picture each, not counting small differences and soft outlines."""
+    levels = (picture / picture.max().clamp(min=1e-6) * SHADES).long().clamp(max=SHADES - 1)
+    codes = (levels[0] * SHADES + levels[1]) * SHADES + levels[2]
+    inside = torch.ones_like(codes, dtype=torch.bool)  # the pixels whose neighbours have the same colour
+    for axis in (0, 1):
+        same = codes.diff(dim=axis) == 0
+        count = codes.shape[axis] - 1
+        inside.narrow(axis, 0, count).logical_and_(same)
+        inside.narrow(axis, 1, count).logical_and_(same)
+    return int((codes[inside].bincount() >= SHARE * codes.numel()).sum())

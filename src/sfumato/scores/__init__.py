@@ -54,6 +54,7 @@ from sfumato.scores.score import check_score as check_score
 from sfumato.scores.score import class_scores as class_scores
 from sfumato.scores.score import logits_of as logits_of
 from sfumato.scores.score import mean_over_space as mean_over_space
+from sfumato.scores.score import parts as parts
 from sfumato.scores.score import two_classes as two_classes
 from sfumato.scores.similarity import Similarity as Similarity
 from sfumato.scores.tokens import Tokens as Tokens

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from sfumato.scores.link import SIGMOID, SOFTMAX
-from sfumato.settings import Settings, check_flag, is_whole
+from sfumato.settings import Settings, check_flag, check_whole, is_whole, later
 
 
 class Detections(NamedTuple):
@@ -97,28 +97,48 @@ class YoloDetections(Settings):
 
     - `objectness`: True for a tensor `(N, n, 5 + K)` with the objectness after the box (YOLOv5 to v7, YOLOX); False for
       `(N, 4 + K, n)` (YOLOv8 and later), whose largest probability is taken as the objectness.
+    - `classes`: the number K of classes, for models that return more after them: the coefficients of masks, the places of key
+      points, the angle of a box. By default all that is left is probabilities of classes.
 
-    If the model returns a tuple or a list, its first tensor is read.
+    If the model returns a tuple or a list, its first tensor is read. The box is the one without its angle: for oriented boxes
+    write a function that returns `Detections` with the boxes around them. Raises `ValueError` where a probability is not in
+    [0, 1].
     """
 
     objectness: bool = True
+    classes: int | None = later(None)
 
     def __post_init__(self) -> None:
         check_flag("objectness", self.objectness)
+        if self.classes is not None:
+            check_whole("classes", self.classes)
 
     def __call__(self, outputs: Any) -> list[Detections]:
         table = outputs[0] if isinstance(outputs, list | tuple) and outputs else outputs
         first = 5 if self.objectness else 4
         axis = 2 if self.objectness else 1
-        if not isinstance(table, Tensor) or table.ndim != 3 or table.shape[axis] <= first:
+        if not isinstance(table, Tensor) or table.ndim != 3 or table.shape[axis] < first + (self.classes or 1):
             form = "(N, n, 5 + K)" if self.objectness else "(N, 4 + K, n)"
+            most = f" with K of at least {self.classes}" if self.classes else ""
             raise ValueError(
-                f"YoloDetections(objectness={self.objectness}) reads a tensor {form}; got {_described(table)}"
+                f"YoloDetections(objectness={self.objectness}) reads a tensor {form}{most}; got {_described(table)}"
             )
         rows = table.float() if self.objectness else table.float().transpose(1, 2)
-        classes = rows[..., first:]
+        classes = rows[..., first:] if self.classes is None else rows[..., first : first + self.classes]
+        shares = rows[..., 4 : first + classes.shape[2]].detach()
+        if len(shares) and (shares.amin() < -ROUNDING or shares.amax() > 1 + ROUNDING):
+            raise ValueError(
+                f"{self} reads numbers from {float(shares.amin()):.3g} to {float(shares.amax()):.3g} as probabilities, in "
+                f"{_described(table)}; say how many classes there are if more follows them, e.g. "
+                f"YoloDetections(objectness={self.objectness}, classes=80), write objectness={not self.objectness} for the "
+                "other layout, or apply the sigmoid to logits first"
+            )
         objectness = rows[..., 4] if self.objectness else classes.amax(2)
         return [Detections(*parts) for parts in zip(corners(rows[..., :4]), classes, objectness, strict=True)]
+
+
+ROUNDING = 1e-3
+"""How far a probability may lie outside of [0, 1]."""
 
 
 def read_detections(outputs: Any) -> Sequence[Detections]:

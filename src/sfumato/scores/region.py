@@ -10,13 +10,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 
 from sfumato.scores.of_class import Logit, as_target
 from sfumato.scores.score import PlaceScore, Score
 from sfumato.settings import PER_QUERY, is_whole
-
-POOLS: dict[int, Any] = {1: adaptive_avg_pool1d, 2: adaptive_avg_pool2d, 3: adaptive_avg_pool3d}
 
 
 @dataclass(frozen=True)
@@ -102,8 +99,8 @@ class Region(Score):
     - `mask`: a tensor or an array `(*S)` of the whole input's places that are 1 in the region; or a list of them, one per
       query. `Region.in_box` makes it of boxes. It is kept as `Places`.
 
-    The outputs may be coarser or finer than the mask: $w_u$ is the share of the output's place that lies in the region, for
-    outputs whose places divide the input evenly. A search does not mirror the input for it.
+    The outputs may be coarser or finer than the mask: their places divide the input evenly among them, and $w_u$ is the share
+    of the output's place that lies in the region. A search does not mirror the input for it.
     """
 
     names_places = True
@@ -149,24 +146,43 @@ class Region(Score):
         return replace(self, score=self.score.resolve(outputs))
 
     @cached_property
-    def _masks(self) -> Float[Tensor, "M 1 *S"]:
-        return torch.stack([places.mask for places in self._regions])[:, None].float()
+    def _weights(self) -> dict[tuple[int, ...], Float[Tensor, "M 1 *P"]]:
+        """The weights of all regions, by the lengths of the outputs' axes, on the processor."""
+        return {}
 
     def weights(self, places: Sequence[int], query: Int[Tensor, " N"]) -> Float[Tensor, "N 1 *P"]:
         """The share of each place of outputs, whose axes have the lengths `places`, that lies in the queries' regions."""
-        masks = self._masks.to(query.device)
-        if len(places) != masks.ndim - 2:
+        places, shape = tuple(places), self._regions[0].shape
+        if len(places) != len(shape):
             raise ValueError(
-                f"the model's outputs have {len(places)} axes of places and the region {masks.ndim - 2}: "
-                f"{tuple(places)} and {tuple(masks.shape[2:])}; a Region is for outputs that are maps (N, K, …)"
+                f"the model's outputs have {len(places)} axes of places and the region {len(shape)}: "
+                f"{places} and {shape}; a Region is for outputs that are maps (N, K, …)"
             )
-        weights = POOLS[len(places)](masks, tuple(places))
+        if places not in self._weights:
+            shares = torch.stack([region.mask for region in self._regions])[:, None].double()
+            for axis, count in enumerate(places, 2):
+                shares = (shares.movedim(axis, -1) @ _overlaps(shape[axis - 2], count).mT).movedim(-1, axis)
+            self._weights[places] = shares.float()
+        weights = self._weights[places].to(query.device)
         return weights[query] if isinstance(self.mask, tuple) else weights.expand(len(query), *weights.shape[1:])
 
     def __call__(self, outputs: Any, query: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         values = self.score.at_places(outputs, query)
         weights = self.weights(values.shape[2:], query)
         return (values * weights).flatten(1).sum(1) / weights.flatten(1).sum(1)
+
+
+def _overlaps(length: int, count: int) -> Float[Tensor, "count length"]:
+    """The share of each of `count` equal parts of an axis that each of its `length` places fills.
+
+    >>> _overlaps(3, 2)
+    tensor([[0.6667, 0.3333, 0.0000],
+            [0.0000, 0.3333, 0.6667]], dtype=torch.float64)
+    """
+    borders = torch.arange(count + 1, dtype=torch.float64, device="cpu")[:, None] * length / count
+    place = torch.arange(length, dtype=torch.float64, device="cpu")
+    shared = torch.minimum(borders[1:], place + 1) - torch.maximum(borders[:-1], place)
+    return shared.clamp(min=0) * count / length
 
 
 def as_boxes(box: Any) -> tuple[tuple[float, ...], ...]:

@@ -1,7 +1,7 @@
 r"""What every score is: a scalar $\Phi$ of the model's outputs for every query; and the outputs as scores read them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,6 +66,16 @@ class Combined(Score):
 
     def resolve(self, outputs: Any) -> "Combined":
         return replace(self, terms=tuple((weight, score.resolve(outputs)) for weight, score in self.terms))
+
+
+def parts(score: Score) -> Iterator[Score]:
+    """A score; of a sum its terms, and of a score of several places, such as a `Region`, that of one place."""
+    inner = [part for _, part in score.terms] if isinstance(score, Combined) else [getattr(score, "score", None)]
+    if scores := [part for part in inner if isinstance(part, Score)]:
+        for part in scores:
+            yield from parts(part)
+    else:
+        yield score
 
 
 class PlaceScore(Score):

@@ -126,7 +126,7 @@ class Wanted:
         details = Details(Where(self.box, key=key))
         if self.mask is not None:
             digest = hashlib.sha256(self.mask.content).hexdigest()
-            details = Details(Where(None, uploads.picture(self.mask.content), digest, Path(self.mask.file)))
+            details = Details(Where(None, uploads.picture(self.mask.content, "black"), digest, Path(self.mask.file)))
         if self.to is not None:
             details = Details(file=Path(self.to.file), reference=self.to.inputs[0])
         asks = question(self.score, classifier, device, SPELLING, details)
@@ -137,7 +137,7 @@ class Wanted:
         names = [synonyms(classifier.labels[index])[0] for index in (target, self.against) if index is not None]
         if self.against is not None:
             return Asked(target, Contrastive(target, against=self.against), ", not ".join(names))
-        score = OF_A_CLASS[self.score](target)
+        score = OF_A_CLASS[classifier.meaning(self.score)](target)
         return Asked(target, score, names[0] if isinstance(score, Logit) else f"{names[0]}, {SCORES[self.score]}")
 
 

@@ -137,7 +137,7 @@ class Question:
         grad_cam = classifier.placed(GradCAM())
         certify = Certify().with_rivals(*([grad_cam] if grad_cam.layer else []))
         names = first_names(classifier.labels)
-        found = certify(result, classifier.net, picture.inputs, asked.score, labels=names, progress=progress)
+        found = certify(result, classifier, picture.inputs, asked.score, labels=names, progress=progress)
         return found[0].summary()
 
     def _warning(self, result: Attribution) -> dict[str, str]:

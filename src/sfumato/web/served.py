@@ -141,7 +141,7 @@ class Served:
             raise ValueError(
                 "the network's scores for this picture are not all finite numbers, so nothing can be explained"
             )
-        shares = probabilities(logits[None])[0]
+        shares = probabilities(logits[None], classifier.probability_link())[0]
         indices = logits.topk(min(TOP, len(logits))).indices.tolist()  # the likeliest class first
         return [
             {"index": index, "label": labels[index], "logit": float(logits[index]), "share": float(shares[index])}

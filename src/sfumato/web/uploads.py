@@ -19,15 +19,18 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that are recognised by the first bytes of a file. The file's name and the declared type are not used."""
 
 
-def picture(content: bytes) -> Image.Image:
-    """The picture in an upload: RGB, upright, without metadata. Raises `ValueError` with a sentence for the page."""
+def picture(content: bytes, paper: str = "white") -> Image.Image:
+    """The picture in an upload: RGB, upright, without metadata, and on `paper` where it is transparent.
+
+    Raises `ValueError` with a sentence for the page.
+    """
     if not content:
         raise ValueError("the file is empty; choose a picture")
     if len(content) > MOST_BYTES:
         raise ValueError(f"the file is larger than {MOST_BYTES // 2**20} MB; make the picture smaller")
     with LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a warning that only the first of several frames is read; the page shows it
-        return decode(content, "the upload", FORMATS, MOST_PIXELS)
+        return decode(content, "the upload", FORMATS, MOST_PIXELS, paper)
 
 
 LONGEST_NAME = 100

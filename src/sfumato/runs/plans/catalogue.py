@@ -4,6 +4,7 @@ import importlib
 import inspect
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -98,7 +99,50 @@ def make(spec: Any, classes: Mapping[str, Callable[..., Any]], keys: tuple[str, 
     try:
         return make(**settings)
     except (ValueError, TypeError) as error:
+        if lines := lines_of_classes(make, settings):
+            place = (*keys, next(iter(lines))) if len(lines) == 1 else keys
+            raise SettingError(place, f"{error}. Write {' and '.join(lines.values())}") from error
         raise SettingError(keys, str(error)) from error
+
+
+CALL = re.compile(r"\s*([\w-]+)\s*(?:\((.*)\))?\s*")
+"""The name of a class, as text, also as it is made in Python."""
+
+
+def lines_of_classes(make: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, str]:
+    """The lines of a plan, by setting, for settings that name classes by texts alone, where tables do.
+
+    Empty where there are none, or where they are of no use to `make`, which is called with the settings.
+    """
+    lines = {key: line for key, value in settings.items() if (line := _line(key, value))}
+    try:
+        tables = tomllib.loads("\n".join(lines.values()))
+        make(**{**settings, **{key: made(value, settings_classes(), (key,)) for key, value in tables.items()}})
+    except (ValueError, TypeError):
+        return {}
+    return lines
+
+
+def _line(key: str, value: Any) -> str:
+    """The line of a plan for a setting that names classes by a text; empty for other values.
+
+    >>> _line("windows", "PhaseWindows"), _line("score", "logit")
+    ('windows = { use = "PhaseWindows" }', '')
+    >>> _line("perturbation", ("Blur(max_sigma=10)", "Fade()"))
+    'perturbation = [{ use = "Blur", max_sigma = 10 }, { use = "Fade" }]'
+    """
+    tables = []
+    for text in value if isinstance(value, tuple) else (value,):
+        found = CALL.fullmatch(text) if isinstance(text, str) else None
+        name = found and next((one for one in settings_classes() if plain(one) == plain(found[1])), None)
+        if not found or not name:
+            return ""
+        arguments = [re.sub(r"\s*=\s*", " = ", argument.strip(), count=1) for argument in (found[2] or "").split(",")]
+        named = all(re.match(r"\w+ = ", argument) for argument in arguments)  # others are for their reader to name
+        parts = [f'{USE} = "{name}"', *(arguments if named else [])]
+        tables.append(f"{{ {', '.join(parts)} }}")
+    listed = f"[{', '.join(tables)}]" if isinstance(value, tuple) else "".join(tables)
+    return f"{key} = {listed}" if tables else ""
 
 
 def named_paths(entry: Any, name: str) -> list[str]:
