@@ -474,7 +474,7 @@ def test_a_family_and_an_ascent_go_together() -> None:
         sfumato.LevelSet(),
     )
     assert smooth == E(ascent=smooth.ascent)
-    assert E.smooth_masks(steps=150, precision="auto") == smooth
+    assert E.smooth_masks(steps=150) == smooth
     assert E.torchray(mask=sfumato.SmoothMask()).ascent == smooth.ascent
     assert E(ascent=sfumato.EvolutionAscent()).mask == sfumato.SmoothMask()
 

@@ -162,5 +162,8 @@ def test_what_is_no_precision() -> None:
         E(precision="half")
 
 
-def test_published_variants_are_computed_in_full() -> None:
-    assert E.torchray().precision == E.smooth_masks().precision == "full"
+@pytest.mark.usefixtures("able")
+def test_published_variants_are_computed_in_full(inputs: Tensor) -> None:
+    for method in (E.torchray(areas=(0.5,), steps=2), E.smooth_masks(areas=(0.5,), steps=2)):
+        assert "precision" not in method(Seen(), inputs, 1).about
+        assert replace(method, precision="bfloat16")(Seen(), inputs, 1).about["precision"] == "bfloat16"

@@ -69,8 +69,8 @@ class ExtremalPerturbation(MaskMethod):
       out from how the network computes the values, and `ValueError` asks for it where that leaves several readings.
     - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
     - `precision`: of the gradients that the search follows: "bfloat16", which some processors compute about twice as fast;
-      "full" for that of the model; or "auto", bfloat16 on a CPU with instructions for it if the model's gradient keeps its
-      direction. `about["precision"]` says when it was used. Scores have the model's precision in each case.
+      "full" for that of the model; or "auto", bfloat16 for sets on a CPU with instructions for it, if the model's gradient
+      keeps its direction. `about["precision"]` says when it was used. Scores have the model's precision in each case.
     - `deterministic`: on a GPU, compute in full float32 and by deterministic kernels, so that a query has the same masks alone
       and in a batch to within rounding; slower. See "Reproducibility" in the documentation.
 
@@ -161,7 +161,7 @@ class ExtremalPerturbation(MaskMethod):
 
         They are half transparent in part. A set of the same area, which `ExtremalPerturbation()` finds, keeps more.
         """
-        return cls(areas=check_areas(areas), **{"steps": 250, "mask": SmoothMask(), "precision": "full", **changes})
+        return cls(areas=check_areas(areas), **{"steps": 250, "mask": SmoothMask(), **changes})
 
     @classmethod
     def torchray(cls, areas: Sequence[float] = (0.1,), **changes: Any) -> "ExtremalPerturbation":
@@ -174,7 +174,6 @@ class ExtremalPerturbation(MaskMethod):
             "perturbation": Blur(max_sigma=20, levels=8, border="zeros"),
             "mask": CanvasMask(),
             "jitter": MirrorEvenSteps(),
-            "precision": "full",
         }
         return cls(areas=check_areas(areas), **{**settings, **changes})
 
@@ -183,6 +182,10 @@ class ExtremalPerturbation(MaskMethod):
         if self.perturbation is None and isinstance(self.mask, LevelSet) and not self.layer:
             return Blur(), Fade()
         return super().used_perturbations() or (default_perturbation(self.layer),)
+
+    def used_precision(self) -> str:
+        """That of the gradients; by default only those of sets may be rounded, as other masks are published ones."""
+        return "full" if self.precision == "auto" and not isinstance(self.mask, LevelSet) else self.precision
 
     def areas_for(self, search: Search) -> Float[Tensor, " V"]:
         """The areas that were asked for."""

@@ -24,10 +24,7 @@ from sfumato.space.jitter import Jitter, MirrorEvenSteps
 
 
 class MaskMethod(Method):
-    """A method with the settings `game`, `ascent`, `steps`, `memory`, and of a layer `layer`, `at`, `layout` and `call`.
-
-    One whose gradients may be rounded has `precision` as well.
-    """
+    """A method with the settings `game`, `ascent`, `steps`, `memory`, and of a layer `layer`, `at`, `layout` and `call`."""
 
     needs_layer: ClassVar[bool | None] = None
     by_channel: ClassVar[bool] = False
@@ -41,7 +38,6 @@ class MaskMethod(Method):
     at: str = "output"
     layout: str = ""
     call: int = -1
-    precision: str = "full"
 
     @abstractmethod
     def search(self, subject: Subject) -> Search:
@@ -50,6 +46,10 @@ class MaskMethod(Method):
     @abstractmethod
     def areas_for(self, search: Search) -> Float[Tensor, " V"]:
         """The areas to search masks for, `(V,)`."""
+
+    def used_precision(self) -> str:
+        """That of the gradients, of `sfumato.model.rounded.PRECISIONS`."""
+        return "full"
 
     def explain(self, subject: Subject, progress: Progress | None) -> Attribution:
         """The masks of each area, for all queries at once."""
@@ -76,7 +76,7 @@ class MaskMethod(Method):
     ) -> Search:
         """The search over a subject's masks; `hide` makes what they hide places with, `used` goes into `about`."""
         rows, whole = subject.probe(self.memory)
-        lower = rounded(subject, self.precision)
+        lower = rounded(subject, self.used_precision())
         if lower is not None:
             used["precision"] = "bfloat16"
         with subject.surroundings.computing():

@@ -126,7 +126,7 @@ def lines_of_classes(make: Callable[..., Any], settings: Mapping[str, Any]) -> d
 def _line(key: str, value: Any) -> str:
     """The line of a plan for a setting that names classes by a text; empty for other values.
 
-    >>> _line("windows", "PhaseWindows"), _line("score", "logit")
+    >>> _line("windows", "PhaseWindows"), _line("game", "delete")
     ('windows = { use = "PhaseWindows" }', '')
     >>> _line("perturbation", ("Blur(max_sigma=10)", "Fade()"))
     'perturbation = [{ use = "Blur", max_sigma = 10 }, { use = "Fade" }]'
