@@ -68,7 +68,7 @@ class ExtremalPerturbation(MaskMethod):
       places; or N tokens, with their grid as in "B(1+14*14)C" where their number leaves it open. By default it is found
       out from how the network computes the values, and `ValueError` asks for it where that leaves several readings.
     - `call`: which of the layer's calls, if the model calls it several times: from 0, or from -1, the last, backwards.
-    - `precision`: of the gradients that the search follows: "bfloat16", which some processors compute about twice as fast;
+    - `precision`: of the gradients that the search follows: "bfloat16", which some processors compute up to twice as fast;
       "full" for that of the model; or "auto", bfloat16 for sets on a CPU with instructions for it, if the model's gradient
       keeps its direction. `about["precision"]` says when it was used. Scores have the model's precision in each case.
     - `deterministic`: on a GPU, compute in full float32 and by deterministic kernels, so that a query has the same masks alone
