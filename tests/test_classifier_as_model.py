@@ -1,5 +1,6 @@
 """A `Classifier` in place of a model: pictures, paths and names of classes, and the picture in a notebook."""
 
+import html
 import re
 from dataclasses import replace
 
@@ -115,6 +116,19 @@ def test_a_layers_activations_are_those_of_the_picture(classifier):
     assert torch.equal(sfumato.activations(classifier, "features", PICTURE), expected)
     found = sfumato.invert(classifier, "features", expected, shape=(3, 16, 16), steps=2)
     assert found.pictures.shape == (1, 3, 16, 16)
+
+
+def test_a_notebook_shows_a_picture_in_its_own_shape(classifier):
+    """The network sees it squashed to a square."""
+    result = METHOD(classifier, [PICTURE, PICTURE.resize((40, 20))], 1)
+    assert result.about["shapes"] == [1.5, 2.0]
+    page = html.unescape(result[1]._repr_html_())
+    assert 'data-shape="2.0"' in page
+    assert 'data-shape="1.5"' not in page
+    found = sfumato.smallest(METHOD, classifier, PICTURE, 1, tolerance=0.5)
+    assert found.attribution.about["shapes"] == [1.5]
+    for others in (PICTURE.resize((20, 20)), classifier.prepare(PICTURE)[None]):
+        assert "shapes" not in METHOD(classifier, others, 1).about
 
 
 def test_a_notebook_shows_the_picture_and_a_file_does_not_hold_it(classifier, tmp_path):

@@ -38,6 +38,9 @@ class PictureModel(Protocol):
     def shown(self, inputs: Float[Tensor, "B C *S"]) -> UInt8[Tensor, "B 3 H W"] | None:
         """What the network sees, as pictures."""
 
+    def shapes_of(self, pictures: Any) -> Sequence[float] | None:
+        """The width, by the height, of what the network sees of each picture; `None` for tensors."""
+
     def placed(self, method: M) -> M:
         """The method with the default layer of the network, if it needs a layer and has none."""
 
@@ -50,6 +53,17 @@ def opened(model: Any, inputs: Any, targets: Any = None) -> tuple[Model, Any, An
     return model.net, inputs, model.targets_of(targets, inputs)
 
 
-def shown_by(model: PictureModel, result: Attribution, inputs: Float[Tensor, "B C *S"]) -> Attribution:
-    """The result with the pictures that the network saw, and the names of the classes that were explained."""
-    return replace(result, pictures=model.shown(inputs), about=with_labels(result.about, model.labels, len(result)))
+def shown_by(model: PictureModel, result: Attribution, inputs: Float[Tensor, "B C *S"], pictures: Any) -> Attribution:
+    """The result with what the network saw of the `pictures`, and the names of the classes that were explained.
+
+    Where the network sees pictures squashed, `about["shapes"]` has the shape of each, its width by its height.
+    """
+    about = with_labels(result.about, model.labels, len(result))
+    shapes = model.shapes_of(pictures)
+    if shapes is not None and any(abs(shape * inputs.shape[-2] / inputs.shape[-1] - 1) > SQUASHED for shape in shapes):
+        about = {**about, "shapes": list(shapes), "per_query": [*about.get("per_query", ()), "shapes"]}
+    return replace(result, pictures=model.shown(inputs), about=about)
+
+
+SQUASHED = 0.01
+"""By how much a shape may differ by rounding to whole pixels."""

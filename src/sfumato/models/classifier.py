@@ -204,6 +204,18 @@ class Classifier:
         first = next((value for value in self.net.parameters() if value.is_floating_point()), inputs[0])
         return torch.stack(inputs).to(first.device, first.dtype)
 
+    def shape_of(self, size: tuple[int, int]) -> float:
+        """The width, by the height, of what the network sees of a picture of `size` (width, height)."""
+        left, top, right, bottom = self.preparation.window(size)
+        return round((right - left) / (bottom - top), 4)
+
+    def shapes_of(self, pictures: Any) -> list[float] | None:
+        """For each of the `pictures` of `inputs_of`, the shape of what the network sees of it; `None` for tensors and clips."""
+        if isinstance(pictures, Tensor) or len(self.preparation.shape) != 3:
+            return None
+        several = pictures if isinstance(pictures, list | tuple) else [pictures]
+        return [self.shape_of(_opened(picture).size) for picture in several]
+
     def targets_of(self, targets: Any, inputs: Shaped[Tensor, "B C *S"]) -> Any:
         """Targets with an index for each name of a class; the top class of each input for `None`.
 

@@ -65,9 +65,12 @@ def shape_seen(classifier: Classifier | None, size: tuple[int, int]) -> float | 
     """
     if classifier is None or not all(size):
         return None
-    left, top, right, bottom = classifier.preparation.window(size)
-    shape = (right - left) / (bottom - top)
-    return round(shape, 4) if 1 / MOST_LENGTHENED <= shape <= MOST_LENGTHENED else None
+    return no_strip(classifier.shape_of(size))
+
+
+def no_strip(shape: float | None) -> float | None:
+    """The shape in which a picture is shown, its width by its height; `None` for strips, and for none."""
+    return shape if shape and 1 / MOST_LENGTHENED <= shape <= MOST_LENGTHENED else None
 
 
 def batch(inputs: Any, classifier: Classifier | None) -> Shaped[Tensor, "..."]:

@@ -17,7 +17,7 @@ from sfumato.figures.report.encoding import jpeg
 from sfumato.figures.report.markup import Html, tag
 from sfumato.figures.report.page import page, write_page
 from sfumato.figures.report.panel import VIEWS, Panel
-from sfumato.figures.report.pictures import AS_SEEN, batch, perturbed_levels, restore, shape_seen
+from sfumato.figures.report.pictures import AS_SEEN, batch, no_strip, perturbed_levels, restore, shape_seen
 from sfumato.methods.sufficient import SmallestArea
 from sfumato.models import Classifier
 from sfumato.scores import differing, quantity
@@ -108,7 +108,8 @@ def entries(
         first = attribution(next(iter(parts.values())))
         name = target_name(first.about, classifier) if labels is None else labels[query]
         own = None if inputs is None else inputs[query : query + 1]
-        per_query.append(Entry(parts, own, classifier, name, shape=shapes[query] if shapes else None))
+        shape = shapes[query] if shapes else no_strip(first.about.get("shapes", [None])[0])
+        per_query.append(Entry(parts, own, classifier, name, shape=shape))
     return per_query
 
 
