@@ -16,10 +16,11 @@ from sfumato import cli, samples
 ROOT = Path(__file__).parents[1]
 
 
-def places(path):
-    """A figure at 200 × 200 places, `(200, 200, 3)` in [0, 1]: fine enough for the outlines of masks."""
+def pictures_of(path):
+    """The pictures in the upper part of a figure, at 200 × 66 places."""
     with Image.open(path) as figure:
-        return np.asarray(figure.convert("RGB").resize((200, 200), Image.Resampling.BOX), float) / 255
+        upper = figure.convert("RGB").crop((0, 0, figure.width, figure.width // 3))
+        return np.asarray(upper.resize((200, 66), Image.Resampling.BOX), float) / 255
 
 
 def drawn_by(page, figure):
@@ -45,9 +46,11 @@ def test_the_certificate_is_what_its_command_draws(tmp_path, monkeypatch):
     kept = ROOT / "docs" / "_static" / "certificate.webp"
     with Image.open(drawn) as one, Image.open(kept) as other:
         assert one.width == other.width
-        assert one.height == pytest.approx(other.height, rel=0.06)  # a sentence may take a line more
-    # Another number of threads changes some places, as the search ends at other sets.
-    assert (abs(places(drawn) - places(kept)).max(2) > 0.1).mean() < 0.1
+        assert one.height == pytest.approx(
+            other.height, rel=0.06
+        )  # a sentence may take a line more, below the pictures
+    # Another processor may change some places, as the search may end at other sets: in bfloat16 it changes 6.5 % of them.
+    assert (abs(pictures_of(drawn) - pictures_of(kept)).max(2) > 0.1).mean() < 0.1
 
 
 def test_the_planted_figure_shows_the_world_s_first_picture_and_its_elements(tmp_path, monkeypatch):
