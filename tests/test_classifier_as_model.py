@@ -50,6 +50,14 @@ def test_what_is_prepared_may_be_a_path_or_an_array(classifier, tmp_path):
         classifier.prepare(torch.zeros(3, 16, 16))
 
 
+def test_a_file_is_read_once(classifier, tmp_path, monkeypatch):
+    PICTURE.save(tmp_path / "p.png")
+    seen = []
+    monkeypatch.setattr("sfumato.models.classifier.read", lambda path: seen.append(path) or read(path))
+    METHOD(classifier, tmp_path / "p.png", 1)
+    assert seen == [tmp_path / "p.png"]
+
+
 def turned(path):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6

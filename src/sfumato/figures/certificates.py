@@ -7,7 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from sfumato.evidence.certificate import Certificate
-from sfumato.figures.letters import broken
+from sfumato.figures.lines import broken
 from sfumato.figures.panels import GAP, HEAD, SMALL, add_axes, add_title, blank, cell_size, overlay, show
 from sfumato.figures.scene import scene
 from sfumato.models import Classifier

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.figures.letters import DPI, draw_all_letters
+from sfumato.figures.letters import draw_all_letters
+from sfumato.figures.lines import DPI
 from sfumato.files import written
 from sfumato.metrics.part_scores import span
 from sfumato.models import Classifier

@@ -15,7 +15,7 @@ from sfumato.attribution import Attribution
 from sfumato.data.pictures import rgb
 from sfumato.figures.asked import asked_places, mark
 from sfumato.figures.certificates import certificate
-from sfumato.figures.letters import broken
+from sfumato.figures.lines import broken
 from sfumato.figures.panels import (
     BOUND,
     CELL,

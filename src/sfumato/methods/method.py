@@ -115,8 +115,8 @@ class Method(Settings, ABC):
         also after an error.
         """
         if isinstance(model, PictureModel):
-            pictures, (net, inputs, targets) = inputs, opened(model, inputs, targets)
-            return shown_by(model, model.placed(self)(net, inputs, targets, progress), inputs, pictures)
+            net, inputs, targets, shapes = opened(model, inputs, targets)
+            return shown_by(model, model.placed(self)(net, inputs, targets, progress), inputs, shapes)
         with self.prepared(model, inputs, targets) as subject:
             method = self.placed(subject)
             box = subject.model if isinstance(subject.model, BlackBox) else None

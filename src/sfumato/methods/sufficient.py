@@ -133,9 +133,9 @@ def smallest(
     elif areas is not None:
         areas = check_counts(areas)
     if isinstance(model, PictureModel):
-        pictures, (net, inputs, targets) = inputs, opened(model, inputs, targets)
+        net, inputs, targets, shapes = opened(model, inputs, targets)
         outcome = smallest(model.placed(method), net, inputs, targets, keep, tolerance, areas, progress)
-        return replace(outcome, attribution=shown_by(model, outcome.attribution, inputs, pictures))
+        return replace(outcome, attribution=shown_by(model, outcome.attribution, inputs, shapes))
     with method.prepared(model, inputs, targets) as subject:
         box = subject.model if isinstance(subject.model, BlackBox) else None
         before = box and box.begin()

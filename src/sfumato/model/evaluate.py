@@ -66,7 +66,7 @@ class Evaluation:
         equal sizes. With several perturbations, of
         the mean of the scores; or, at a `turn`, of the score under one of them, taken in turn. Both may be `rounded`.
         """
-        subject = self.roughly.subject
+        used = self.roughly
         values, gradients = [], []
         perturbed = self.perturbed if turn is None else (self.perturbed[turn % len(self.perturbed)],)
         with self.subject.surroundings.computing():
@@ -78,8 +78,7 @@ class Evaluation:
                 for weight, drops in ((game.keep, False), (-game.drop, True)):
                     for hidden in perturbed if weight else ():
                         shown = 1 - chunk if drops else chunk
-                        phi = self._phi(subject, hidden, shown, rows, _split(moves, rows, len(masks)))
-                        part = weight / len(perturbed) * phi
+                        part = weight / len(perturbed) * used._phi(hidden, shown, rows, _split(moves, rows, len(masks)))
                         gradient += _gradient(part, chunk)
                         value += part.detach()
                 values.append(value)
@@ -89,11 +88,10 @@ class Evaluation:
     def _mean_phi(
         self, masks: Float[Tensor, "N K *S"], rows: slice, moves: Sequence[tuple[Moved, int]] = ()
     ) -> Float[Tensor, " N"]:
-        return torch.stack([self._phi(self.subject, hidden, masks, rows, moves) for hidden in self.perturbed]).mean(0)
+        return torch.stack([self._phi(hidden, masks, rows, moves) for hidden in self.perturbed]).mean(0)
 
     def _phi(
         self,
-        subject: Subject,
         perturbed: Perturbed,
         masks: Float[Tensor, "N K *S"],
         rows: slice,
@@ -106,7 +104,7 @@ class Evaluation:
                 f"{type(perturbed).__name__}. See sfumato.perturbations"
             )
         inputs = perturbed(masks, query)
-        expected = (len(masks), *subject.inputs.shape[1:])
+        expected = (len(masks), *self.subject.inputs.shape[1:])
         if tuple(inputs.shape) != expected:
             raise ValueError(
                 f"a perturbation must give inputs of the shape {expected} for masks {tuple(masks.shape)}; got "
@@ -116,7 +114,7 @@ class Evaluation:
             parts = inputs.split([count for _, count in moves])
             inputs = torch.cat([move(part) for (move, _), part in zip(moves, parts, strict=True)])
         try:
-            scores = subject.phi(inputs, query)
+            scores = self.subject.phi(inputs, query)
         except RuntimeError as error:
             if "that requires grad" in str(error):  # as numpy says
                 raise ValueError(f"the model refuses inputs that require gradients; {DIFFERENTIABLE}") from error

@@ -29,6 +29,9 @@ class PictureModel(Protocol):
     def labels(self) -> Sequence[str]:
         """The names of its classes."""
 
+    def opened(self, pictures: Any) -> Any:
+        """The pictures, read from their files where they are paths; a tensor as it is."""
+
     def inputs_of(self, pictures: Any) -> Shaped[Tensor, "B C *S"]:
         """The network's inputs for pictures; a tensor as it is."""
 
@@ -45,21 +48,23 @@ class PictureModel(Protocol):
         """The method with the default layer of the network, if it needs a layer and has none."""
 
 
-def opened(model: Any, inputs: Any, targets: Any = None) -> tuple[Model, Any, Any]:
-    """The network, its inputs and the targets of a `PictureModel`; for another model the arguments as they are."""
-    if not isinstance(model, PictureModel):
-        return model, inputs, targets
-    inputs = model.inputs_of(inputs)
-    return model.net, inputs, model.targets_of(targets, inputs)
+Shapes = Sequence[float] | None
+"""What `PictureModel.shapes_of` returns."""
 
 
-def shown_by(model: PictureModel, result: Attribution, inputs: Float[Tensor, "B C *S"], pictures: Any) -> Attribution:
-    """The result with what the network saw of the `pictures`, and the names of the classes that were explained.
+def opened(model: PictureModel, inputs: Any, targets: Any = None) -> tuple[Model, Any, Any, Shapes]:
+    """The network, its inputs, the targets, and the shapes of the pictures."""
+    pictures = model.opened(inputs)
+    inputs = model.inputs_of(pictures)
+    return model.net, inputs, model.targets_of(targets, inputs), model.shapes_of(pictures)
+
+
+def shown_by(model: PictureModel, result: Attribution, inputs: Float[Tensor, "B C *S"], shapes: Shapes) -> Attribution:
+    """The result with the pictures that the network saw, and the names of the classes that were explained.
 
     Where the network sees pictures squashed, `about["shapes"]` has the shape of each, its width by its height.
     """
     about = with_labels(result.about, model.labels, len(result))
-    shapes = model.shapes_of(pictures)
     if shapes is not None and any(abs(shape * inputs.shape[-2] / inputs.shape[-1] - 1) > SQUASHED for shape in shapes):
         about = {**about, "shapes": list(shapes), "per_query": [*about.get("per_query", ()), "shapes"]}
     return replace(result, pictures=model.shown(inputs), about=about)

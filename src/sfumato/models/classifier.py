@@ -183,19 +183,27 @@ class Classifier:
         A picture is read as from a file: turned upright by its EXIF orientation, on white where it is transparent, and with 8
         bits a channel. Raises `ValueError` for anything else.
         """
-        return self.preparation(_opened(picture) if len(self.preparation.shape) == 3 else _opened_clip(picture))
+        return self.preparation(self._opened(picture))
+
+    def _opened(self, picture: Any) -> Any:
+        return _opened(picture) if len(self.preparation.shape) == 3 else _opened_clip(picture)
 
     def restore(self, inputs: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The pictures of inputs `(*N, C, *S)`: RGB in [0, 1], `(*N, 3, *S)`."""
         return self.preparation.restore(inputs)
+
+    def opened(self, pictures: Any) -> Any:
+        """The pictures of `inputs_of` in a list, read from their files where they are paths; a tensor as it is."""
+        if isinstance(pictures, Tensor):
+            return pictures
+        return [self._opened(picture) for picture in (pictures if isinstance(pictures, list | tuple) else [pictures])]
 
     def inputs_of(self, pictures: Any) -> Shaped[Tensor, "..."]:
         """The network's inputs `(B, C, *S)` for pictures, a batch on its device: PIL pictures, paths, or arrays `(H, W)` or
         `(H, W, 3)` of 8 bits, one or a list; for clips, paths or arrays. A tensor is the inputs themselves."""
         if isinstance(pictures, Tensor):
             return pictures
-        several = list(pictures) if isinstance(pictures, list | tuple) else [pictures]
-        inputs = [self.prepare(picture) for picture in several]
+        inputs = [self.prepare(picture) for picture in self.opened(pictures)]
         if len({value.shape for value in inputs}) != 1:
             shapes = ", ".join(str(tuple(value.shape)) for value in inputs) or "none"
             raise ValueError(
@@ -213,8 +221,7 @@ class Classifier:
         """For each of the `pictures` of `inputs_of`, the shape of what the network sees of it; `None` for tensors and clips."""
         if isinstance(pictures, Tensor) or len(self.preparation.shape) != 3:
             return None
-        several = pictures if isinstance(pictures, list | tuple) else [pictures]
-        return [self.shape_of(_opened(picture).size) for picture in several]
+        return [self.shape_of(picture.size) for picture in self.opened(pictures)]
 
     def targets_of(self, targets: Any, inputs: Shaped[Tensor, "B C *S"]) -> Any:
         """Targets with an index for each name of a class; the top class of each input for `None`.
