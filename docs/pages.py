@@ -10,8 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sphinx.util.inspect import safe_getattr
-
 import sfumato
 from sfumato import methods
 from sfumato.attribution import TensorResult
@@ -124,6 +122,7 @@ def _directive(value: Any) -> str:
 
 def setup(app: Any) -> dict[str, bool]:
     """Have Sphinx call what stands above."""
+    from sphinx.util.inspect import safe_getattr  # the tests import this file without Sphinx
 
     def translated(_app: Any, _what: str, _name: str, _value: Any, _options: Any, lines: list[str]) -> None:
         lines[:] = as_rest("\n".join(lines)).splitlines()
