@@ -275,7 +275,7 @@ def test_each_column_of_probabilities_says_of_what_they_are():
     assert lines[0].startswith("toy runs on ")
     lines = lines[1:]
     assert lines[1].split() == ["probability", "probability"]
-    assert " ".join(lines[2].split()) == "top classes of the class shown score worth of the target"
+    assert " ".join(lines[2].split()) == "top classes of the class shown logit worth of the target"
 
 
 def test_the_version_is_shown():

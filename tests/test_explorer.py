@@ -301,6 +301,27 @@ def test_what_is_wrong_is_said(page, tmp_path):
     expect(page.locator("#message")).to_contain_text("Did you mean 0.2 (20 %)?")
 
 
+def test_what_is_chosen_can_be_read_on_a_phone(browser, address):
+    for page in paged(browser, address, viewport={"width": 390, "height": 800}):
+        page.click("#samples button:nth-child(2)")
+        page.wait_for_selector("#top input")
+        settings_opened(page)
+        cut = page.evaluate(
+            """() => [...document.querySelectorAll('#question select')].filter(each => each.offsetParent).filter(each => {
+                const text = document.createElement('span');
+                text.style.cssText = 'position: absolute; white-space: nowrap; font: ' + getComputedStyle(each).font;
+                text.textContent = each.selectedOptions[0].textContent;
+                document.body.append(text);
+                const needed = text.getBoundingClientRect().width;
+                text.remove();
+                const { paddingLeft, paddingRight } = getComputedStyle(each);
+                const arrow = 20;
+                return needed + parseFloat(paddingLeft) + parseFloat(paddingRight) + arrow > each.clientWidth;
+            }).map(each => each.selectedOptions[0].textContent)"""
+        )
+        assert cut == []
+
+
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_a_phone(browser, address, scheme):
     for page in paged(browser, address, viewport={"width": 390, "height": 800}, color_scheme=scheme):

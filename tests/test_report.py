@@ -163,7 +163,7 @@ def test_a_page_holds_a_slider_its_curve_and_its_numbers():
     assert slider["@aria-valuetext"] == rows[1]["said"]
     assert (
         rows[1]["said"]
-        == "10 % of the picture is worth 40 % (score 5); without it 7 is left; one run: no restarts to compare"
+        == "10 % of the picture is worth 40 % (Logit 5); without it 7 is left; one run: no restarts to compare"
     )
     assert [each["words"] for each in page.all("td")][:10] == [
         "2 %",
@@ -204,7 +204,7 @@ def test_the_curve_is_where_the_numbers_say():
 
 def test_the_search_for_the_smallest_area_is_told():
     page = Parsed(report.html(searched(), pictures()))
-    assert "The smallest area that keeps the score wanted, 9: a* = 40 %." in [each["words"] for each in page.all("p")]
+    assert "The smallest area that keeps the Logit wanted, 9: a* = 40 %." in [each["words"] for each in page.all("p")]
     assert len(page.all("circle", class_="tried")) == 2  # where it is no number, nothing is drawn
     least, point = page.one("line", class_="least"), page.one("circle", class_="point kept now")
     assert least["@x1"] == point["@cx"]
@@ -573,6 +573,29 @@ def test_the_command_names_other_questions(tmp_path):
     assert run_command(tmp_path, "-o", tmp_path / "out.html").exit_code == 0
     heads = [each["words"] for each in Parsed((tmp_path / "out.html").read_text()).all("h2")]
     assert heads == ["cat-entropy.safetensors: how undecided the network is (entropy)"]
+
+
+@pytest.mark.parametrize(
+    ("score", "name"),
+    [
+        ({"class": "sfumato.scores.of_class:Logit", "target": 3}, "logit"),
+        ({"class": "sfumato.scores.of_class:Probability", "target": 3, "link": "softmax"}, "softmax probability"),
+        ({"class": "sfumato.scores.entropy:Entropy", "link": "softmax"}, "entropy"),
+        (None, "score"),
+    ],
+)
+def test_a_score_has_its_name_everywhere(score, name):
+    given = replace(result(), about={} if score is None else {"score": score})
+    page = Parsed(report.html(given, pictures()))
+    assert f"is worth 40 % ({name} 5)" in rows_of(page)[1]["said"]
+    heads = [each["words"] for each in page.all("th")]
+    assert [head for head in heads if name in head] == [name, f"{name} without"]
+    assert page.all("text")[-1]["words"] == name
+    begun = name[0].upper() + name[1:]
+    assert any(each["words"].startswith(f"{begun}: 11 of the whole input") for each in page.all("p"))
+    assert page.one("svg")["@aria-label"].startswith(f"{begun} against area")
+    without = replace(given, whole=None, blank=None)
+    assert rows_of(Parsed(report.html(without, pictures())))[1]["said"].startswith(f"10 % of the picture: {name} 5;")
 
 
 def test_the_command_does_not_run_what_a_file_names(tmp_path, monkeypatch):

@@ -269,7 +269,7 @@ def test_the_smallest_area_comes_with_its_curve(client, tab):
     _, done = ended(client, tab, keep=0.5, settings={"steps": 3})
     assert done["type"] == "done", done
     assert done["section"].count('class="tried"') > 1
-    assert "The smallest area that keeps the score wanted" in done["section"]
+    assert "The smallest area that keeps the logit wanted" in done["section"]
 
 
 def test_the_report_of_a_search_shows_its_curve(client, tab, tmp_path):
@@ -277,7 +277,7 @@ def test_the_report_of_a_search_shows_its_curve(client, tab, tmp_path):
     page = client.get(f"/api/jobs/{job}/export/html", headers=tab).text
     assert page.count('class="tried"') == done["section"].count('class="tried"')
     assert 'class="least"' in page
-    assert "The smallest area that keeps the score wanted" in page
+    assert "The smallest area that keeps the logit wanted" in page
     (tmp_path / "result.safetensors").write_bytes(
         client.get(f"/api/jobs/{job}/export/safetensors", headers=tab).content
     )
@@ -324,7 +324,10 @@ def test_a_contrast_is_another_score(client, tab):
     _, plain = ended(client, tab)
     _, contrast = ended(client, tab, against=1)
     assert contrast["title"] == "red, not green · Extremal perturbations"
-    scores = [re.search(r"Scores: (\S+) of the whole input", done["section"])[1] for done in (plain, contrast)]
+    scores = [
+        re.search(rf"{name}: (\S+) of the whole input", done["section"])[1]
+        for name, done in (("Logit", plain), ("Contrast with a rival", contrast))
+    ]
     assert scores[0] != scores[1]
 
 

@@ -227,10 +227,12 @@ def _curve(search: "SmallestArea") -> list[dict[str, Any]]:
 
 def _print(result: "Attribution", search: "SmallestArea | None", query: Query, keep: float) -> None:
     """Print the scores, the channels with the largest weights, and the smallest number of channels."""
+    from sfumato.figures.panels import name_of_score
 
     terminal = console()
     terminal.print(f"{query.source}: {query.asked.caption}", style="bold", soft_wrap=True)
-    scores = table("channels", "score")
+    name = name_of_score(result)
+    scores = table("channels", name, score=name)
     scores.add_row(f"all {result.channel_masks.shape[2]}", f"{float(result.whole):.2f}")  # type: ignore[arg-type]
     for mask, score in zip(result.channel_masks[0], result.scores[0].tolist(), strict=True):  # type: ignore[index]
         scores.add_row(f"{float(mask.sum()):g}", f"{score:.2f}")

@@ -206,7 +206,7 @@ def _print(explanation: Explanation, classifier: "Classifier") -> None:
 
     from sfumato.data import labels
     from sfumato.evidence.claim import NOTHING
-    from sfumato.figures.panels import deletes
+    from sfumato.figures.panels import deletes, name_of_score
 
     query, result, terminal = explanation.query, explanation.result, console()
     terminal.print(f"{query.source}: {query.asked.caption}", style="bold", soft_wrap=True)
@@ -216,7 +216,8 @@ def _print(explanation: Explanation, classifier: "Classifier") -> None:
     chances = [] if explanation.probabilities is None else [OF_TARGET]
     agreement = [] if result.agreement is None else [AGREE]
     removed = deletes(result)
-    masks = table("removed" if removed else "shown", "score", "worth", *chances, *agreement)
+    name = name_of_score(result)
+    masks = table("removed" if removed else "shown", name, "worth", *chances, *agreement, score=name)
     everything, nothing = ("none", "all") if removed else ("all", "none")
     whole, blank = float(result.whole), float(result.blank)  # type: ignore[arg-type]
     of_picture = [percent(float(query.probabilities[query.target]))] if chances else []  # type: ignore[index]  # there is one

@@ -15,19 +15,23 @@ OF_CLASS, OF_TARGET = "probability\nof the class", "probability\nof the target"
 AGREE = "restarts\nagree"
 """The column that says how far the restarts of a search agree."""
 
-NUMBERS = ("area", "shown", "removed", "score", "worth", OF_CLASS, OF_TARGET, AGREE)
+NUMBERS = ("area", "shown", "removed", "worth", OF_CLASS, OF_TARGET, AGREE)
 """Columns that are aligned to the right."""
 
 
-def table(*columns: str) -> "Table":
-    """An empty table with these columns. Long words are folded, so that nothing is cut on a narrow terminal."""
+def table(*columns: str, score: str = "") -> "Table":
+    """An empty table with these columns, of which one may hold a `score` by its name.
+
+    Long words are folded, so that nothing is cut on a narrow terminal.
+    """
     from rich import box
     from rich.table import Table
 
     rows = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
-        is_number = column in NUMBERS
-        rows.add_column(column, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+        is_number = column in (*NUMBERS, score)
+        head = column.replace(" ", "\n") if column == score else column
+        rows.add_column(head, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     return rows
 
 

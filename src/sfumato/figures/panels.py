@@ -18,6 +18,7 @@ from sfumato.files import written
 from sfumato.metrics.part_scores import span
 from sfumato.models import Classifier
 from sfumato.perturbations import Blur, Perturbation
+from sfumato.scores.words import quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -268,3 +269,9 @@ def worth(result: Attribution, scores: Float[Tensor, "B ..."] | None = None) -> 
         raise ValueError("the result has no scores; give one made by a method with masks")
     column = (-1, *[1] * (scores.ndim - 1))
     return (scores - result.blank.view(column)) / span(result.whole, result.blank).view(column)
+
+
+def name_of_score(result: Attribution) -> str:
+    """What the score of a result is, in words: "logit", or "score" if the result does not say it."""
+    about = result.about.get("score")
+    return "score" if about is None else quantity(about)

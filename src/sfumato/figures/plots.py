@@ -34,6 +34,7 @@ from sfumato.figures.panels import (
     check_matplotlib,
     coloured,
     deletes,
+    name_of_score,
     overlay,
     paint,
     perturbed_picture,
@@ -47,7 +48,6 @@ from sfumato.figures.slices import Draw, frames, masks_of_slices, rows_of_slices
 from sfumato.metrics.part_scores import span
 from sfumato.models import Classifier
 from sfumato.perturbations import Blur, Perturbation
-from sfumato.scores import quantity
 from sfumato.settings import is_whole, keywords_told, percent, told
 from sfumato.space.smoothing import enlarged
 
@@ -408,7 +408,7 @@ def _headings(
     verb = "worth"
     if deletes(result) and result.complements is not None:
         verb, result = "the rest is worth", replace(result, scores=result.complements)
-    name = _name_of_score(result)
+    name = name_of_score(result)
     parts, scores = worth(result)[query].tolist(), result.scores[query].tolist()  # type: ignore[index]
     worths = [NO_WORTH if math.isnan(part) else f"{verb} {percent(round(part, 2))}" for part in parts]
     twice = probabilities is not None and name.endswith("probability")  # it has a line of its own
@@ -421,12 +421,6 @@ def _headings(
         return [f"{heading}\n{ONE_RUN}" for heading in headings]
     agree = [percent(round(share, 2)) for share in result.agreement[query].tolist()]
     return [f"{heading}\nrestarts agree by {share}" for heading, share in zip(headings, agree, strict=True)]
-
-
-def _name_of_score(result: Attribution) -> str:
-    """What the score is, in words, if the result says it."""
-    about = result.about.get("score")
-    return "score" if about is None else quantity(about)
 
 
 def _alternatives(result: Attribution, query: int) -> list[str]:
@@ -497,6 +491,6 @@ def _draw_scores(axes: "Axes", result: Attribution, query: int, keep: float | No
     axes.set_xlim(left=0)
     axes.margins(y=0.08)
     axes.set_xlabel("area (% of the input)", fontsize=SMALL)
-    axes.set_ylabel(_name_of_score(result), fontsize=SMALL, labelpad=2)
+    axes.set_ylabel(name_of_score(result), fontsize=SMALL, labelpad=2)
     axes.tick_params(labelsize=SMALL - 1)
     axes.spines[["top", "right"]].set_visible(False)

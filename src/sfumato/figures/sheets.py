@@ -22,12 +22,12 @@ from sfumato.figures.panels import (
     add_title,
     blank,
     channel_map,
+    name_of_score,
     positive,
     show,
 )
 from sfumato.figures.scene import Scene, scene
 from sfumato.models import Classifier
-from sfumato.scores import quantity
 from sfumato.settings import percent
 
 if TYPE_CHECKING:
@@ -162,9 +162,7 @@ def scores(axes: "Axes", result: Attribution, found: "SmallestArea | None" = Non
     axes.set_xscale("log")
     axes.set_xlim(0.8, 1.2 * count)
     axes.set_xlabel("channels", fontsize=SMALL, labelpad=1)
-    axes.set_ylabel(
-        "score" if (about := result.about.get("score")) is None else quantity(about), fontsize=SMALL, labelpad=1
-    )
+    axes.set_ylabel(name_of_score(result), fontsize=SMALL, labelpad=1)
     axes.tick_params(labelsize=SMALL - 1)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(

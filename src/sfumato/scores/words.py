@@ -21,7 +21,7 @@ def quantity(about: Any) -> str:
     >>> quantity(as_json(Probability(3, link="sigmoid"))), quantity(as_json(Logit(3)))
     ('sigmoid probability', 'logit')
     """
-    path = about.get("class", "") if isinstance(about, Mapping) else ""
+    path = str(about.get("class", "")) if isinstance(about, Mapping) else ""
     link = about.get("link", SOFTMAX) if isinstance(about, Mapping) else AUTO  # files from before links have a softmax
     module, _, name = path.rpartition(":")
     own = module.split(".")[0] == __name__.split(".")[0]

@@ -39,12 +39,14 @@ def curve(
     blank: float | None,
     search: SearchOutcome | None,
     start: int,
+    quantity: str,
     description: str,
 ) -> Html | None:
     """A plot with a legend: the scores of the masks and of their complements, those of the whole and the blank input, and the
     areas that a search tried. `None` if no score is known.
 
-    The points have `data-row`, their index in `rows`, and the point of `start` is marked. `description` is the plot in words.
+    `quantity` is what the scores are called, `description` the plot in words. The points have `data-row`, their index in
+    `rows`, and the point of `start` is marked.
     """
     masks = [(index, row.achieved, row.score) for index, row in enumerate(rows) if row.score is not None]
     complements = [
@@ -62,7 +64,7 @@ def curve(
     largest = max([row.achieved for row in rows] + [area for area, _ in search_points] + [smallest or 0])
     axes = Axes(min(1.0, 1.1 * largest) or 1.0, min(scores) - margin, max(scores) + margin)
 
-    elements = [_grid(axes, "area, %" if all(row.count is None for row in rows) else "channels, %")]
+    elements = [_grid(axes, "area, %" if all(row.count is None for row in rows) else "channels, %", quantity)]
     elements += [
         tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=axes.y(value), y2=axes.y(value), class_=f"bound {name}")
         for name, value, _ in lines
@@ -103,8 +105,8 @@ def curve(
     return concatenate(svg, tag("ul", *legend, class_="legend"))
 
 
-def _grid(axes: Axes, label: str) -> Html:
-    """The axes with their numbers; `label` is that of the lower axis."""
+def _grid(axes: Axes, label: str, quantity: str) -> Html:
+    """The axes with their numbers; `label` is that of the lower axis, `quantity` that of the upright one."""
     bottom = HEIGHT - BOTTOM
     parts = [tag("path", d=f"M{LEFT} {TOP}V{bottom}H{WIDTH - RIGHT}", class_="axis")]
     for area in ticks(0, axes.right):
@@ -115,5 +117,5 @@ def _grid(axes: Axes, label: str) -> Html:
         parts.append(tag("line", x1=LEFT - 3, x2=LEFT, y1=axes.y(score), y2=axes.y(score), class_="axis"))
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(tag("text", label, x=middle, y=HEIGHT - 6, text_anchor="middle"))
-    parts.append(tag("text", "score", x=LEFT, y=TOP - 9, text_anchor="middle"))
+    parts.append(tag("text", quantity, x=2, y=TOP - 9))
     return tag("g", *parts)

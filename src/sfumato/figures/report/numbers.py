@@ -9,7 +9,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.figures.panels import ONE_RUN, worth
+from sfumato.figures.panels import ONE_RUN, name_of_score, worth
 from sfumato.methods.sufficient import SmallestArea
 from sfumato.settings import number, percent
 
@@ -30,22 +30,22 @@ class MaskRow:
     """The number of channels, for masks of channels."""
     agreement: float | None = None
     """How far the restarts of the search agree, if it had several."""
+    quantity: str = "score"
+    """What the score is, in words."""
 
     @property
     def sentence(self) -> str:
-        """Such as "10 % of the picture is worth 95 % (score 9.98); without it 2.1 is left"."""
+        """Such as "10 % of the picture is worth 95 % (logit 9.98); without it 2.1 is left"."""
         size = f"{percent(self.achieved)} of the picture"
         if self.count is not None:
             size = f"{self.count} {'channel' if self.count == 1 else 'channels'}"
         is_one = self.count in (None, 1)
-        parts = [
-            size
-            if self.score is None
-            else f"{size} {'has' if is_one else 'have'} a score of {format_score(self.score)}"
-        ]
+        parts = [size if self.score is None else f"{size}: {self.quantity} {format_score(self.score)}"]
         if self.worth is not None:
             verb = "is" if is_one else "are"
-            parts = [f"{size} {verb} worth {percent(round(self.worth, 3))} (score {format_score(self.score)})"]
+            parts = [
+                f"{size} {verb} worth {percent(round(self.worth, 3))} ({self.quantity} {format_score(self.score)})"
+            ]
         if self.complement is not None:
             parts.append(f"without {'it' if is_one else 'them'} {format_score(self.complement)} is left")
         if self.agreement is not None:
@@ -65,6 +65,7 @@ def mask_rows(result: Attribution) -> list[MaskRow]:
     channels = masks.shape[1] if result.activation is not None else None
     has_worth = all(value is not None for value in (result.scores, result.whole, result.blank))
     values = worth(result)[0].tolist() if has_worth else [math.nan] * len(masks)
+    quantity = name_of_score(result)
     rows = []
     for variant, area in enumerate(achieved):
         score, complement, agreement = (
@@ -72,8 +73,8 @@ def mask_rows(result: Attribution) -> list[MaskRow]:
             for values in (result.scores, result.complements, result.agreement)
         )
         count = None if channels is None else round(area * channels)
-        row = MaskRow(variant, requested[variant], area, score, number(values[variant]), complement, count, agreement)
-        rows.append(row)
+        share = number(values[variant])
+        rows.append(MaskRow(variant, requested[variant], area, score, share, complement, count, agreement, quantity))
     return sorted(rows, key=lambda row: (row.achieved, row.variant))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sfumato.attribution import Attribution
 from sfumato.figures.asked import asked_places
+from sfumato.figures.panels import name_of_score
 from sfumato.figures.report.channels import channels
 from sfumato.figures.report.curve import curve
 from sfumato.figures.report.encoding import SMALL_QUALITY, jpeg, png
@@ -103,11 +104,12 @@ class Panel:
         if self.frames is not None:
             parts.append(self._figure(self.frames, rows, start, identity))
         whole, blank = single_value(self.result.whole), single_value(self.result.blank)
-        plot = curve(rows, whole, blank, search, start, self._describe_curve(rows))
+        quantity = name_of_score(self.result)
+        plot = curve(rows, whole, blank, search, start, quantity, self._describe_curve(rows, quantity))
         if plot is not None:
             parts.append(tag("div", plot, class_="plot"))
         if rows:
-            parts.append(scrollable(f"Numbers of {self.name}", _table(rows, start)))
+            parts.append(scrollable(f"Numbers of {self.name}", _table(rows, start, quantity)))
         if self.layer:
             note = f"The masks hide values of the layer {self.layer}, and are shown over the picture."
             parts.append(tag("p", note, class_="small"))
@@ -115,9 +117,9 @@ class Panel:
             parts.append(tag("p", self.note, class_="small"))
         if self.asked is not None and self.frames is not None:
             parts.append(tag("p", "The blue line is around the place that was asked about.", class_="small"))
-        parts.append(_bounds(whole, blank, has_worth=any(row.worth is not None for row in rows)))
+        parts.append(_bounds(quantity, whole, blank, has_worth=any(row.worth is not None for row in rows)))
         if search is not None:
-            parts.append(_search_sentence(search))
+            parts.append(_search_sentence(search, quantity))
         parts.append(_claims(self.result.about.get(CERTIFICATE)))
         parts.append(_about_table({key: value for key, value in self.result.about.items() if key != CERTIFICATE}))
         parts.append(channels(self.result, self.picture))
@@ -202,21 +204,22 @@ class Panel:
             parts.append(tag("fieldset", tag("legend", "Show the set of"), *choices, class_="sets"))
         return tag("div", *parts, class_="shown")
 
-    def _describe_curve(self, rows: Sequence[MaskRow]) -> str:
+    def _describe_curve(self, rows: Sequence[MaskRow], quantity: str) -> str:
         """The curve in words."""
         points = "; ".join(row.sentence for row in rows)
-        return f"Score against area, {self.name}: {points}" if points else f"Score against area, {self.name}"
+        title = f"{_begun(quantity)} against area, {self.name}"
+        return f"{title}: {points}" if points else title
 
 
-def _table(rows: Sequence[MaskRow], start: int) -> Html:
-    """A table with a row for each mask, and the columns in which a value is known."""
+def _table(rows: Sequence[MaskRow], start: int, quantity: str) -> Html:
+    """A table with a row for each mask, and the columns in which a value is known. `quantity` is what scores are called."""
     columns: dict[str, list[str | None]] = {
         "channels": [None if row.count is None else str(row.count) for row in rows],
         "area asked": [None if row.requested is None else percent(row.requested) for row in rows],
         "area": [percent(row.achieved) for row in rows],
-        "score": [None if row.score is None else format_score(row.score) for row in rows],
+        quantity: [None if row.score is None else format_score(row.score) for row in rows],
         "worth": [None if row.worth is None else percent(row.worth) for row in rows],
-        "score without": [None if row.complement is None else format_score(row.complement) for row in rows],
+        f"{quantity} without": [None if row.complement is None else format_score(row.complement) for row in rows],
     }
     known = {name: cells for name, cells in columns.items() if any(cell is not None for cell in cells)}
     head = tag("tr", *(tag("th", name, scope="col") for name in known))
@@ -242,25 +245,32 @@ def _restarted(row: MaskRow, score: float | None, whole: float | None, blank: fl
     return replace(row, score=score, worth=worth, complement=None, agreement=None)
 
 
-def _bounds(whole: float | None, blank: float | None, has_worth: bool) -> Html | None:
+def _bounds(quantity: str, whole: float | None, blank: float | None, has_worth: bool) -> Html | None:
     """The scores of the whole and of the fully perturbed input."""
     parts = [f"{format_score(whole)} of the whole input"] if whole is not None else []
     parts += [f"{format_score(blank)} with everything hidden"] if blank is not None else []
     if not parts:
         return None
-    worth = " Worth: 100 % is the first score, 0 % the second." if has_worth else ""
-    return tag("p", f"Scores: {', '.join(parts)}.{worth}", class_="small")
+    worth = " Worth: 100 % is the first number, 0 % the second." if has_worth else ""
+    return tag("p", f"{_begun(quantity)}: {', '.join(parts)}.{worth}", class_="small")
 
 
-def _search_sentence(search: SearchOutcome) -> Html:
+def _begun(words: str) -> str:
+    """Words as at the beginning of a sentence."""
+    return words[:1].upper() + words[1:]
+
+
+def _search_sentence(search: SearchOutcome, quantity: str) -> Html:
     """The outcome of the search for the smallest area."""
     wanted = format_score(search.wanted)
     if search.area is None:
         return tag(
-            "p", f"No area that was tried keeps the score wanted, {wanted}; the mask that comes nearest is shown."
+            "p", f"No area that was tried keeps the {quantity} wanted, {wanted}; the mask that comes nearest is shown."
         )
     count = "" if search.count is None else f", {search.count} channels"
-    return tag("p", f"The smallest area that keeps the score wanted, {wanted}: a* = {percent(search.area)}{count}.")
+    return tag(
+        "p", f"The smallest area that keeps the {quantity} wanted, {wanted}: a* = {percent(search.area)}{count}."
+    )
 
 
 def _claims(certificate: Any) -> Html | None:
