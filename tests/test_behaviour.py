@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,6 +182,20 @@ def test_an_invariant_network_is_found_to_be_so():
     assert found["top1"].value == 0
     assert found["top1"].high == pytest.approx(1 - 0.025 ** (1 / 10))  # ten pictures cannot say more
     assert rule.verdict(found["change"]) == "holds"
+
+
+def test_the_probabilities_of_several_labels_are_each_their_own():
+    shown = pictures(3)
+    logits, alone, together = (
+        torch.stack(list(Watched(means, shown, link=link).whole(response).values()))
+        for link, response in (("auto", "logit"), ("sigmoid", "probability"), ("auto", "probability"))
+    )
+    torch.testing.assert_close(alone, logits.sigmoid())
+    torch.testing.assert_close(together, logits.softmax(1))
+    one = list(Watched(lambda x: means(x)[:, :1], shown, link="sigmoid").whole("probability").values())
+    torch.testing.assert_close(torch.stack(one)[:, 0], logits[:, 0].sigmoid())
+    with pytest.raises(ValueError, match="link must be one of auto, softmax, sigmoid; got 'tanh'"):
+        Watched(means, shown, link="tanh")
 
 
 def test_the_change_by_a_flip_is_that_of_the_exchanged_places():
@@ -536,6 +552,18 @@ def run(*arguments):
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command()(bench_rules.rules)
     return CliRunner().invoke(app, ["--model", "toy_for_rules:classifier", *map(str, arguments)])
+
+
+def test_the_command_asks_each_of_several_labels_alone(folder, monkeypatch):
+    rules = ["pictures", "--rule", "brightness:0.1", "--target", "0", "--draws", "2"]
+    found = {}
+    for name, more in (("softmax", []), ("sigmoid", ["--response", "sigmoid"])):
+        assert run(*rules, *more, "--out", name).exit_code == 0
+        found[name] = json.loads((folder / name / "rules.json").read_text())["rules"][0]["tested"]["change"]
+    monkeypatch.setattr(sys.modules["toy_for_rules"], "classifier", lambda: replace(classifier(), multi_label=True))
+    assert run(*rules, "--out", "tags").exit_code == 0
+    assert json.loads((folder / "tags" / "rules.json").read_text())["rules"][0]["tested"]["change"] == found["sigmoid"]
+    assert found["softmax"] != found["sigmoid"]
 
 
 def test_the_command_tests_rules_and_writes_what_it_found(folder):

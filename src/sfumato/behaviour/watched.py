@@ -11,10 +11,10 @@ from torch import Tensor
 from sfumato.behaviour.transformations import Draw, Levels, Transformation
 from sfumato.model.effects import Model, device_of
 from sfumato.model.subject import Subject
-from sfumato.scores import AUTO, SIGMOID, class_scores, probabilities, two_classes
+from sfumato.scores import AUTO, SIGMOID, check_link, class_scores, probabilities, two_classes
 
 RESPONSES = ("probability", "sigmoid", "logit", "top1")
-"""The softmax probability of a class, the sigmoid of its output, its output, or whether it is the top class.
+"""The probability of a class (see `Watched.link`), the sigmoid of its output, its output, or whether it is the top class.
 
 A model with one output has two classes, see `sfumato.scores`: class 0 has the sigmoid of the output, class 1 the complement.
 For "logit" it has only class 0.
@@ -41,6 +41,8 @@ class Watched:
     - `pictures`: a list, or another iterable that can be iterated repeatedly, for example one that reads files each time.
     - `levels`: black and white in the values of the inputs.
     - `rows`: how many inputs the model gets in one batch.
+    - `link`: what makes probabilities of the outputs, of `sfumato.scores.LINKS`: "softmax", of which one class is right; "sigmoid",
+      of which each is right or wrong by itself; "auto" is a softmax. `Classifier.probability_link()` says which one fits.
 
     The answers to unchanged pictures are cached: classes × pictures numbers.
     """
@@ -49,9 +51,13 @@ class Watched:
     pictures: Iterable[Picture]
     levels: Levels | None = None
     rows: int = 16
+    link: str = AUTO
     _unchanged: dict[str, dict[str, Tensor]] = field(default_factory=dict, init=False, repr=False)
     _layouts: list[torch.memory_format] = field(default_factory=list, init=False, repr=False)
     """Memory formats that the model's inputs may have, once they are known."""
+
+    def __post_init__(self) -> None:
+        check_link(self.link)
 
     def whole(self, response: str) -> dict[str, Tensor]:
         """The answers `(K,)` to the unchanged pictures, by name: logits for "logit", probabilities otherwise."""
@@ -97,7 +103,7 @@ class Watched:
                 values = class_scores(subject.outputs(subject.inputs[chunk], chunk), len(chunk))
                 if kind != "logit":
                     one_output = values.shape[1] == 1
-                    rule = SIGMOID if kind == "sigmoid" and not one_output else AUTO
+                    rule = AUTO if one_output else SIGMOID if kind == "sigmoid" else self.link
                     values = probabilities(two_classes(values), rule)
                 chunks.append(values.flatten(2).mean(2) if values.ndim > 2 else values)
         answers = torch.cat(chunks).cpu()

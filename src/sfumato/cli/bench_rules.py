@@ -81,7 +81,7 @@ def rules(
             check_takes_pictures(classifier, "sfumato bench rules")
             bound_rules = [(entry, _for_model(entry, classifier, data)) for entry in entries]
             inputs = _Inputs(data if sample is None else Subset(data, sample=sample, seed=seed), classifier)
-            watched = Watched(classifier.net, inputs, _levels(classifier))
+            watched = Watched(classifier.net, inputs, _levels(classifier), link=classifier.probability_link())
             outcomes, failed = _test_all(bound_rules, watched)
             if not outcomes:
                 raise typer.Exit(FAILED)
