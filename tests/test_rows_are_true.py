@@ -28,11 +28,13 @@ from sfumato.runs.stores import content
 from sfumato.runs.stores.content import stamp
 from sfumato.runs.stores.store import Done, Item, Owner
 from sfumato.runs.work import undone
+from sfumato.runs.work.workbench import identity
 
 PICTURES = 6
 
 NETS = '''
 """Networks that see colours."""
+from dataclasses import replace
 import torch
 from torch import nn
 from sfumato.models import Classifier, Preparation
@@ -48,6 +50,9 @@ class Seer(nn.Module):
 
 def seer():
     return Classifier("seer", Seer(0).eval(), Preparation(24, None, (0.5,) * 3, (0.25,) * 3), ("red", "green", "blue"))
+
+def tags():
+    return replace(seer(), multi_label=True)
 
 def other():
     return Classifier("other", Seer(1).eval(), Preparation(24, None, (0.5,) * 3, (0.25,) * 3), ("red", "green", "blue"))
@@ -173,6 +178,32 @@ def test_data_sets_over_the_same_pictures_have_each_its_own_annotation(bench):
     hits = {name: [json.loads(row)["hit"] for row in bench.rows(name)] for name in ("first", "third")}
     assert all(hits["third"])  # the box is the picture
     assert not all(hits["first"])
+
+
+def test_the_probability_of_one_of_several_labels_is_its_own(bench):
+    """To methods and to protocols alike."""
+    meanings = [f'{name} = {{ use = "InsertionDeletion", steps = 4, score = "{name}" }}' for name in SCORES]
+    rise = 'rise = { use = "RISE", samples = 20 }'
+    bench.run(
+        "run", "first", models='tags = "MODULE_nets:tags"', methods=rise, protocols="\n".join(meanings), pointing=""
+    )
+    found = {}
+    for row in map(json.loads, bench.rows("run")):
+        key = row["model"], row["method"], row["protocol"]
+        found.setdefault(key, []).append((row["insertion"], row["deletion"], row["whole"]))
+    assert found["tags", "gradient", "probability"] == found["seer", "gradient", "sigmoid"]
+    assert found["tags", "gradient", "probability"] != found["seer", "gradient", "probability"]
+    assert found["tags", "gradient", "logit"] == found["seer", "gradient", "logit"]
+    assert found["tags", "rise", "logit"] != found["seer", "rise", "logit"]  # another map
+
+
+SCORES = "probability", "sigmoid", "logit"
+
+
+def test_rows_of_a_network_with_several_labels_are_not_those_of_one_label(bench):
+    nets = importlib.import_module(f"{bench.module}_nets")
+    names = [identity(make(), f"{bench.module}_nets:seer") for make in (nets.seer, nets.tags, nets.seer)]
+    assert names[0] == names[2] != names[1]
 
 
 @pytest.mark.parametrize("order", [("first", "listed"), ("listed", "first")], ids="-".join)

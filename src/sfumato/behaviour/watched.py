@@ -41,8 +41,8 @@ class Watched:
     - `pictures`: a list, or another iterable that can be iterated repeatedly, for example one that reads files each time.
     - `levels`: black and white in the values of the inputs.
     - `rows`: how many inputs the model gets in one batch.
-    - `link`: what makes probabilities of the outputs, of `sfumato.scores.LINKS`: "softmax", of which one class is right; "sigmoid",
-      of which each is right or wrong by itself; "auto" is a softmax. `Classifier.probability_link()` says which one fits.
+    - `link`: what makes probabilities of the outputs, of `sfumato.scores.LINKS`: "softmax" where one class is right, "sigmoid"
+      where each is right or wrong by itself; "auto" is a softmax. `Classifier.probability_link()` says which one fits.
 
     The answers to unchanged pictures are cached: classes × pictures numbers.
     """

@@ -261,7 +261,10 @@ class Classifier:
         return OF_SEVERAL.get(score, score) if self.multi_label else score
 
     def placed(self, method: M) -> M:
-        """The method with its default layer, if it needs a layer and has none, and with the `meaning` of a class index."""
+        """The method with its default layer, if it needs a layer and has none, and with the `meaning` of a class index.
+
+        A protocol has a meaning of a class index too.
+        """
         score = getattr(method, "score", "")
         if isinstance(score, str) and self.meaning(score) != score:
             method = replace(method, score=self.meaning(score))  # type: ignore[type-var]

@@ -398,7 +398,7 @@ class Workbench:
             seed=seed_of(query.unit) ^ self.plan.seed,
             others={other: self.classifier(other).net for other in entry.others},
         )
-        measured = entry.protocol.measure(case)
+        measured = self.classifier(chunk.combination.model).placed(entry.protocol).measure(case)
         if clashes := [name for name in measured if name in TAKEN]:
             raise ValueError(
                 f"{type(entry.protocol).__name__} names a value {clashes[0]!r}, as a run's rows name what they are of; "
@@ -422,9 +422,9 @@ class Workbench:
 
 
 def identity(classifier: Classifier, name: str = "") -> str:
-    """A hash of all that results depend on in a model: its weights, preparation, labels and layers, the settings of torch's
-    modules, and the source code of the user's own modules and of the factory that is its `name`. Tensors that are attributes of
-    modules count as weights do."""
+    """A hash of all that results depend on in a model: its weights, preparation, labels and layers, whether it answers several
+    labels, the settings of torch's modules, and the source code of the user's own modules and of the factory that is its
+    `name`. Tensors that are attributes of modules count as weights do."""
     facts = [
         as_json(classifier.preparation),
         list(classifier.labels),
@@ -433,6 +433,8 @@ def identity(classifier: Classifier, name: str = "") -> str:
         # What is not among the weights, such as strides: of torch's modules alone, as others may count their calls, say.
         [module.extra_repr() for module in classifier.net.modules() if type(module).__module__.startswith("torch.")],
     ]
+    if classifier.multi_label:
+        facts.append("several labels")
     if plain := plain_tensors(classifier.net):
         holder = nn.Module()
         for number, tensor in enumerate(plain.values()):
