@@ -10,7 +10,9 @@ from sfumato.attribution import ranks
 from sfumato.metrics import InsertionDeletion, Monotonicity, SufficientArea, Transfer
 from sfumato.metrics.case import Case
 from sfumato.perturbations import Constant
+from sfumato.search import nested
 from sfumato.search.nested import LEAST
+from sfumato.space.jitter import MirrorEvenSteps
 
 E = sfumato.ExtremalPerturbation
 Order = sfumato.ExtremalOrder
@@ -75,10 +77,13 @@ def test_an_order_is_a_permutation_of_ranks() -> None:
     torch.testing.assert_close(order.flatten(1).sort(1).values, expected.expand(2, -1))
 
 
-def test_the_steps_are_those_of_a_plain_loop() -> None:
-    """Three steps, with areas by the golden ratio, and every gradient from autograd."""
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_the_steps_are_those_of_plain_loops(restarts: int, monkeypatch) -> None:
+    """Three steps each, with areas by the golden ratio, and every gradient from autograd."""
+    monkeypatch.setattr(nested, "SHORTEST", 3)
     inputs = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     weights = torch.rand(24, 24, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    weights = weights + weights.flip(1)  # so that mirrored pictures are worth as much
 
     def model(x: torch.Tensor) -> torch.Tensor:
         value = (x[:, 0] * weights).mean((1, 2))
@@ -86,11 +91,12 @@ def test_the_steps_are_those_of_a_plain_loop() -> None:
 
     steps = 3
     ascent = sfumato.NestedAscent(
-        rate=2.0, sharpness=9, approach=0.5, settling=0.4
+        rate=2.0, sharpness=9, approach=0.5, settling=0.4, restarts=restarts
     )  # a rate at which values leave [0, 1]
     family = sfumato.LevelSet(3, 3, edge=0)
-    method = still(steps=steps, ascent=ascent, mask=family, game="dual", score="probability", seed=11, areas=(0.4,))
-    result = method(model, inputs, 0)
+    settings = {"mask": family, "game": "dual", "score": "probability", "seed": 11, "areas": (0.7,)}
+    jitter = MirrorEvenSteps()
+    result = still(steps=restarts * steps, ascent=ascent, jitter=jitter, **settings)(model, inputs, 0)
 
     sets = family.on((24, 24))
     begin = float(torch.rand((), generator=torch.Generator().manual_seed(11), dtype=torch.float64))
@@ -104,23 +110,61 @@ def test_the_steps_are_those_of_a_plain_loop() -> None:
             low, high = (low, middle) if grows else (middle, high)
         return parameters + low
 
-    field, velocity, fields = shifted(sets.start(), 0.5, 1.0), torch.zeros_like(sets.start()), []
-    for index in range(steps):
-        fields.append(field)
-        slope = 9 ** min(1.0, index / (0.5 * steps))
-        cut = shifted(field, (begin + index * 0.6180339887498949) % 1, slope).requires_grad_()
-        mask = (0.5 + slope * (sets.nodes(cut) - 0.5)).clamp(0, 1).double()
-        shown, hidden = model(mask * inputs).softmax(1)[0, 0], model((1 - mask) * inputs).softmax(1)[0, 0]
-        (gradient,) = torch.autograd.grad(shown - hidden, cut)
-        velocity = 0.5 * velocity + gradient / gradient.abs().max()
-        following = min(1.0, (index + 1) / (0.5 * steps))
-        field = shifted(field + 2 * velocity, 0.5, 9**following)
-    mean = torch.stack(fields[2:]).mean(0)  # the last 0.4 of three steps: one
-    assert mean.max() > 1.1
-    assert mean.min() < -0.1
+    def run(begin: float) -> torch.Tensor:
+        field, velocity, fields = shifted(sets.start(), 0.5, 1.0), torch.zeros_like(sets.start()), []
+        for index in range(steps):
+            fields.append(field)
+            slope = 9 ** min(1.0, index / (0.5 * steps))
+            cut = shifted(field, (begin + index * 0.6180339887498949) % 1, slope).requires_grad_()
+            mask = (0.5 + slope * (sets.nodes(cut) - 0.5)).clamp(0, 1).double()
+            shown, hidden = model(mask * inputs).softmax(1)[0, 0], model((1 - mask) * inputs).softmax(1)[0, 0]
+            (gradient,) = torch.autograd.grad(shown - hidden, cut)
+            velocity = 0.5 * velocity + gradient / gradient.abs().max()
+            following = min(1.0, (index + 1) / (0.5 * steps))
+            field = shifted(field + 2 * velocity, 0.5, 9**following)
+        return torch.stack(fields[2:]).mean(0)  # the last 0.4 of three steps: one
+
+    runs = [run(begin + index / restarts) for index in range(restarts)]
+    mean = torch.stack(runs).mean(0)
+    assert max(float(each.max()) for each in runs) > 1.1  # no bounds
+    assert min(float(each.min()) for each in runs) < -0.1
 
     # Shifts are exact to a thousandth of the area during the ascent, so fields differ by about as much.
     torch.testing.assert_close(result.order, ranks(sets.nodes(mean)), atol=0.02, rtol=0)
+    if restarts == 1:
+        assert result.agreement is None
+        assert result.alternatives is None
+        return
+    tops = [ranks(sets.nodes(each))[0, 0] > 0.3 for each in runs]
+    assert (result.alternatives[0, 0, :, 0] != torch.stack(tops)).float().mean() < 0.02
+    share = float((tops[0] & tops[1]).sum() / (tops[0] | tops[1]).sum())
+    assert 0.2 < share < 0.95
+    assert float(result.agreement) == pytest.approx(share, abs=0.04)
+
+
+def test_few_steps_make_one_run() -> None:
+    """Restarts would have fewer steps each than they need."""
+    two = sfumato.NestedAscent(restarts=2)
+    given = {"jitter": sfumato.Jitter(), "areas": (0.2,), "mask": sfumato.LevelSet(8, 8, edge=0), "ascent": two}
+    assert still(steps=2 * nested.SHORTEST - 1, **given)(stripes, ones(), 0).agreement is None
+    assert still(steps=2 * nested.SHORTEST, **given)(stripes, ones(), 0).agreement.shape == (1, 1)
+    assert still(steps=2 * nested.SHORTEST, **{**given, "jitter": None})(stripes, ones(), 0).agreement is None
+    assert two.fewest == 2 * nested.SHORTEST
+    assert sfumato.NestedAscent().fewest is None  # one run, unless it is told otherwise
+
+
+def test_each_restart_of_a_batch_is_that_of_its_query(monkeypatch) -> None:
+    monkeypatch.setattr(nested, "SHORTEST", 3)
+    inputs = torch.rand(2, 1, 60, 60, generator=torch.Generator().manual_seed(1))
+    method = still(steps=6, areas=(0.1, 0.4), jitter=sfumato.Jitter(), ascent=sfumato.NestedAscent(restarts=2))
+    together = method(stripes, inputs, [0, 1])
+    assert together.alternatives.shape == (2, 2, 2, 1, 60, 60)
+    for number, target in enumerate((0, 1)):
+        alone = method(stripes, inputs[number : number + 1], target)
+        torch.testing.assert_close(together[number].agreement, alone.agreement, atol=0.02, rtol=0)
+        differs = together[number].alternatives != alone.alternatives
+        assert differs.float().mean() < 0.02
+        torch.testing.assert_close(together[number].order, alone.order, atol=0.02, rtol=0)
 
 
 def test_the_areas_lie_evenly_from_the_first_step_on() -> None:

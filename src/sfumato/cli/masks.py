@@ -1,6 +1,5 @@
 """Explanations by one method that makes masks: a figure, the masks and a summary for each query, and tables on the terminal."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,18 +91,15 @@ def explain_with_masks(
 def _no_restarts(method: Any, result: "Attribution", alternatives: bool, smallest: bool) -> str:
     """Why the result has no restarts that agree, and how to get some; empty if it has, or if nobody would expect them.
 
-    They are expected of a search for given areas by `LevelSetAscent`, and where --alternatives asks for them.
+    They are expected of a search for given areas by an ascent that can have restarts, and where --alternatives asks for them.
     """
-    from sfumato.search.level_set import SHORTEST, LevelSetAscent
-
     ascent: Any = getattr(method, "ascent", None)
-    if result.agreement is not None or not (alternatives or (isinstance(ascent, LevelSetAscent) and not smallest)):
+    if result.agreement is not None or not (alternatives or (hasattr(ascent, "fewest") and not smallest)):
         return ""
     if smallest:
         return "No alternatives: the mask of the smallest area comes from one run. Write --areas without --smallest."
-    has_restarts = isinstance(ascent, LevelSetAscent) and ascent.restarts > 1 and ascent.refinement and method.jitter
-    steps = math.ceil(2 * SHORTEST / (1 - ascent.refinement)) if has_restarts else 0
-    if method.steps >= steps:
+    steps = getattr(ascent, "fewest", None) if method.jitter else None
+    if steps is None or method.steps >= steps:
         return "No alternatives: with these settings the search has no restarts." if alternatives else ""
     return (
         f"No agreement and no alternatives: {method.steps} steps are too few for a search with restarts. Write --steps "

@@ -427,7 +427,7 @@ def _alternatives(result: Attribution, query: int) -> list[str]:
     """What the restarts' own sets are worth, for the heading of each mask."""
     if result.alternatives is None or result.alternative_scores is None:
         raise ValueError(
-            "the result has no alternatives: its search had no restarts; take more steps, or LevelSetAscent(restarts=3)"
+            "the result has no alternatives: its search had no restarts; take more steps, or an ascent with restarts=3"
         )
     rows = worth(result, result.alternative_scores)[query].tolist()
     return [f"thin lines: worth {', '.join(percent(round(value, 2)) for value in row)}" for row in rows]

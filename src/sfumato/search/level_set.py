@@ -80,6 +80,11 @@ class LevelSetAscent(ShrinkingAscent):
         if not (self.windows is None or isinstance(self.windows, Windows)):
             raise ValueError(f"windows must be Windows(), or None to begin with a flat field; got {self.windows!r}")
 
+    @property
+    def fewest(self) -> int | None:
+        """With how many steps a search has restarts to compare; `None` if it never has."""
+        return math.ceil(2 * SHORTEST / (1 - self.refinement)) if self.restarts > 1 and self.refinement else None
+
     def __call__(
         self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None
     ) -> Iterator[Step | Stage]:

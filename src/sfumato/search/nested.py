@@ -22,7 +22,7 @@ from sfumato.search.problem import Problem
 from sfumato.search.projection import project
 from sfumato.search.rules import like
 from sfumato.search.schedules import GradientAscent
-from sfumato.settings import check_number
+from sfumato.settings import check_number, check_whole, later
 
 
 @dataclass(frozen=True)
@@ -36,23 +36,36 @@ class NestedAscent(GradientAscent):
     shifted so that the mean of its ramp is one half. Its parameters have no bounds: at a bound places would become level, and
     lose their order.
 
-    The answer is the mean of the fields of the last steps, the share `settling` of all. Its level set of each wanted area is
-    that area's mask: the smaller lie within the larger ones, up to the width of their edges.
+    What a run finds is the mean of the fields of its last steps, the share `settling` of all. Its level set of each wanted area
+    is that area's mask: the smaller lie within the larger ones, up to the width of their edges.
 
-    A step takes a forward and a backward pass for each weight of the game. Its `values` are those of the area at which it cuts
-    the field, its `parameters` those of the wanted areas.
+    With several `restarts` the result says how far they agree, see `result.agreement`. They see other moves of the input and
+    other areas, share the steps, and are climbed side by side; the answer is the mean of what they found. Each has 50 steps at
+    least, and with fewer steps there are fewer restarts. Where nothing moves, as at a layer, there is one.
+
+    A step takes a forward and a backward pass for each restart and weight of the game. Its `values` are those of the areas at
+    which it cuts the fields, in the mean over restarts, its `parameters` those of the wanted areas.
+
+    How to choose: one run makes the best order for its steps. Take `restarts=2` and twice the steps to know how settled it is.
     """
 
     rate: float = 0.05
     sharpness: float = 16
     approach: float = 0.5
     settling: float = 0.3
+    restarts: int = later(1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("sharpness", self.sharpness, "the slope of an edge", least=1)
         check_number("approach", self.approach, "a share of the steps", least=0, below=1)
         check_number("settling", self.settling, "a share of the steps", least=0, below=1)
+        check_whole("restarts", self.restarts)
+
+    @property
+    def fewest(self) -> int | None:
+        """With how many steps a search has restarts to compare; `None` if it never has."""
+        return 2 * SHORTEST if self.restarts > 1 else None
 
     def __call__(self, problem: Problem, steps: int, warm: Float[Tensor, "N 1 *L"] | None = None) -> Iterator[Step]:
         """Ascend; from the mean over the areas of `warm` `(B · V, 1, *L)`, if given."""
@@ -60,22 +73,25 @@ class NestedAscent(GradientAscent):
         if not isinstance(sets, LevelSets):
             raise TypeError(f"NestedAscent goes with masks of the family LevelSet; got {sets.family!r}")
         queries, variants = problem.areas.shape
-        fields = replace(problem, evaluation=problem.queries)
+        count = 1 if problem.still else max(1, min(self.restarts, steps // SHORTEST))
+        length = steps // count
+        query = problem.queries.query.repeat(count)  # rows in the order of restart, then query
+        fields = replace(problem, evaluation=replace(problem.evaluation, query=query), groups=count)
         generator = torch.Generator("cpu").manual_seed(problem.seed)
-        begin = torch.rand((), generator=generator, dtype=torch.float64, device="cpu").item()
-        half = problem.areas.new_full((queries,), 0.5)
+        begin = torch.rand((), generator=generator, dtype=torch.float64, device="cpu")
+        half = problem.areas.new_full((len(query),), 0.5)
+        begins = (begin + torch.arange(count, device="cpu").repeat_interleave(queries) / count).to(half)
 
         def ramps(index: int) -> LevelSets:
-            done = min(1.0, index / (self.approach * steps)) if self.approach else 1.0
+            done = min(1.0, index / (self.approach * length)) if self.approach else 1.0
             return sets.at(self.sharpness**done)
 
-        def look(parameters: Float[Tensor, "B 1 *L"], index: int) -> Look:
-            area = min(max((begin + index * GOLDEN) % 1, LEAST), 1 - LEAST)
-            areas = torch.full_like(half, area)
+        def look(parameters: Float[Tensor, "N 1 *L"], index: int) -> Look:
+            areas = ((begins + index * GOLDEN % 1) % 1).clamp(LEAST, 1 - LEAST)
             cut = project(ramps(index), parameters, areas, fields.near, bounded=False)
             return replace(fields, parametrisation=ramps(index)).look(cut, areas, index // 2)
 
-        def halved(parameters: Float[Tensor, "B 1 *L"], index: int) -> Float[Tensor, "B 1 *L"]:
+        def halved(parameters: Float[Tensor, "N 1 *L"], index: int) -> Float[Tensor, "N 1 *L"]:
             return project(ramps(index), parameters, half, fields.near, bounded=False)
 
         if warm is None:
@@ -84,22 +100,29 @@ class NestedAscent(GradientAscent):
             start = (
                 warm.unflatten(0, (queries, variants)).mean(1) + sets.start() - 0.5
             )  # which decides between equal places
-        first = min(round((1 - self.settling) * steps), steps - 1)
+        start = start.repeat(count, *[1] * (start.ndim - 1))
+        first = min(round((1 - self.settling) * length), length - 1)
         total = torch.zeros_like(start)
-        for step in climb(look, halved(start, 0), steps, self.step_rule, halved):
-            final = step.index == steps - 1
+        for step in climb(look, halved(start, 0), length, self.step_rule, halved):
+            final = step.index == length - 1
             total = total + step.parameters * (step.index >= first)
-            field = total / (steps - first) if final else step.parameters
+            found = (total / (length - first) if final else step.parameters).unflatten(0, (count, queries))
+            runs = [_cut(sets, run, problem.areas, exactly=True) for run in found] if final and count > 1 else []
+            field = found.mean(0)
             yield replace(
                 step,
                 parameters=_cut(sets, field, problem.areas, exactly=final),
-                values=step.values.repeat_interleave(variants),
+                values=step.values.view(count, queries).mean(0).repeat_interleave(variants),
                 areas=problem.areas.flatten(),
                 following=None,  # and what was seen: they are of one field for each query
                 look=None,
+                alternatives=torch.stack(runs, 1) if runs else None,
                 order=field if final else None,
             )
 
+
+SHORTEST = 50
+"""Steps that a restart has, at least: fewer steps make fewer restarts."""
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 """Multiples of it, modulo one, lie most evenly in (0, 1)."""
