@@ -80,7 +80,9 @@ class NestedAscent(GradientAscent):
         generator = torch.Generator("cpu").manual_seed(problem.seed)
         begin = torch.rand((), generator=generator, dtype=torch.float64, device="cpu")
         half = problem.areas.new_full((len(query),), 0.5)
-        begins = (begin + torch.arange(count, device="cpu").repeat_interleave(queries) / count).to(half)
+        begins = (begin + torch.arange(count, dtype=torch.float64, device="cpu").repeat_interleave(queries) / count).to(
+            half
+        )
 
         def ramps(index: int) -> LevelSets:
             done = min(1.0, index / (self.approach * length)) if self.approach else 1.0
