@@ -79,10 +79,9 @@ class NestedAscent(GradientAscent):
         fields = replace(problem, evaluation=replace(problem.evaluation, query=query), groups=count)
         generator = torch.Generator("cpu").manual_seed(problem.seed)
         begin = torch.rand((), generator=generator, dtype=torch.float64, device="cpu")
+        parts = torch.arange(count, dtype=torch.float64, device="cpu") / count
         half = problem.areas.new_full((len(query),), 0.5)
-        begins = (begin + torch.arange(count, dtype=torch.float64, device="cpu").repeat_interleave(queries) / count).to(
-            half
-        )
+        begins = (begin + parts).repeat_interleave(queries).to(half)
 
         def ramps(index: int) -> LevelSets:
             done = min(1.0, index / (self.approach * length)) if self.approach else 1.0
@@ -96,12 +95,9 @@ class NestedAscent(GradientAscent):
         def halved(parameters: Float[Tensor, "N 1 *L"], index: int) -> Float[Tensor, "N 1 *L"]:
             return project(ramps(index), parameters, half, fields.near, bounded=False)
 
-        if warm is None:
-            start = sets.start().expand(queries, *[-1] * (len(sets.size) + 1))
-        else:
-            start = (
-                warm.unflatten(0, (queries, variants)).mean(1) + sets.start() - 0.5
-            )  # which decides between equal places
+        start = sets.start().expand(queries, *[-1] * (len(sets.size) + 1))
+        if warm is not None:  # 0.5 but for a bump, the start decides between equal places
+            start = warm.unflatten(0, (queries, variants)).mean(1) + start - 0.5
         start = start.repeat(count, *[1] * (start.ndim - 1))
         first = min(round((1 - self.settling) * length), length - 1)
         total = torch.zeros_like(start)
