@@ -141,7 +141,7 @@ def test_from_a_sample_to_what_one_takes_away(page, tmp_path):
     expect(page.locator("#top label").first).to_contain_text("Egyptian cat")
     assert not page.locator(".pane").count()
     explained(page, steps=12)
-    expect(page.locator(".pane output")).to_have_text(re.compile("score"), timeout=LONG)  # the mask evolves
+    expect(page.locator(".pane output")).to_have_text(re.compile("score|logit"), timeout=LONG)  # the mask evolves
     evolving = drawn(page)
     finished(page)
     shot(page, "explained")
@@ -201,7 +201,7 @@ def test_the_sets_of_restarts_are_shown_beside_the_answer(page):
     for number in (1, 2):
         labels.nth(number).locator("input").check()
         score = re.search(r"-?[\d.]+$", labels.nth(number).text_content())[0]
-        expect(page.locator(".pane output")).to_contain_text(f"score {score}")
+        expect(page.locator(".pane output")).to_contain_text(f"logit {score}")
         seen.add(tuple(drawn(page)))
     assert len(seen) == 3
     page.check(".sets label:first-of-type input")
@@ -277,7 +277,7 @@ def test_a_job_is_stopped(page):
     page.click("#samples button:nth-child(2)")
     page.wait_for_selector("#top input")
     explained(page, steps=1000)
-    expect(page.locator(".pane output")).to_have_text(re.compile("score"), timeout=LONG)
+    expect(page.locator(".pane output")).to_have_text(re.compile("score|logit"), timeout=LONG)
     page.click("#stop")
     expect(page.locator("#status")).to_have_text("Stopped.")
     page.select_option("#method", "GradCAM")
