@@ -270,6 +270,15 @@ def test_a_search_without_restarts_says_why_nothing_agrees():
     assert " agree" in enough.stdout
 
 
+def test_methods_whose_searches_never_have_restarts_have_no_alternatives():
+    for method in ("IGOS", "ExtremalOrder"):
+        arguments = [*QUICK[:2], "--method", method, "--steps", "2", "--target", "red", "--overwrite"]
+        ended = run("explain", "grey.png", *arguments, "--alternatives")
+        assert ended.exit_code == 0, ended.output
+        assert "No alternatives: with these settings the search has no restarts." in ended.stdout
+        assert "No alternatives" not in run("explain", "grey.png", *arguments).stdout
+
+
 def test_each_column_of_probabilities_says_of_what_they_are():
     lines = run("explain", "fire.png", *QUICK).stdout.splitlines()
     assert lines[0].startswith("toy runs on ")

@@ -93,17 +93,16 @@ def _no_restarts(method: Any, result: "Attribution", alternatives: bool, smalles
 
     They are expected of a search for given areas by an ascent that can have restarts, and where --alternatives asks for them.
     """
-    ascent: Any = getattr(method, "ascent", None)
-    if result.agreement is not None or not (alternatives or (hasattr(ascent, "fewest") and not smallest)):
+    fewest = getattr(getattr(method, "ascent", None), "fewest", None) if getattr(method, "jitter", None) else None
+    if result.agreement is not None or not (alternatives or (fewest and not smallest)):
         return ""
     if smallest:
         return "No alternatives: the mask of the smallest area comes from one run. Write --areas without --smallest."
-    steps = getattr(ascent, "fewest", None) if method.jitter else None
-    if steps is None or method.steps >= steps:
+    if fewest is None or method.steps >= fewest:
         return "No alternatives: with these settings the search has no restarts." if alternatives else ""
     return (
         f"No agreement and no alternatives: {method.steps} steps are too few for a search with restarts. Write --steps "
-        f"{steps} or more."
+        f"{fewest} or more."
     )
 
 

@@ -109,7 +109,7 @@ class Panel:
         if plot is not None:
             parts.append(tag("div", plot, class_="plot"))
         if rows:
-            parts.append(scrollable(f"Numbers of {self.name}", _table(rows, start, quantity)))
+            parts.append(scrollable(f"Numbers of {self.name}", _table(rows, start)))
         if self.layer:
             note = f"The masks hide values of the layer {self.layer}, and are shown over the picture."
             parts.append(tag("p", note, class_="small"))
@@ -211,8 +211,9 @@ class Panel:
         return f"{title}: {points}" if points else title
 
 
-def _table(rows: Sequence[MaskRow], start: int, quantity: str) -> Html:
-    """A table with a row for each mask, and the columns in which a value is known. `quantity` is what scores are called."""
+def _table(rows: Sequence[MaskRow], start: int) -> Html:
+    """A table with a row for each mask, and the columns in which a value is known."""
+    quantity = rows[0].quantity  # all have the same
     columns: dict[str, list[str | None]] = {
         "channels": [None if row.count is None else str(row.count) for row in rows],
         "area asked": [None if row.requested is None else percent(row.requested) for row in rows],
