@@ -225,3 +225,28 @@ def test_another_target_of_nearly_the_same_score_is_refused() -> None:
     result = result_of(model, SPOT, method=replace(METHOD, score="probability"), target=1)
     with pytest.raises(ValueError, match="and the result says"):
         sfumato.Certify((Suffices(),))(result, model, ones(), 2)
+
+
+def test_another_set_is_as_large_as_the_set_itself() -> None:
+    """Where masks are smooth, fewer or more places than their area are above one half."""
+
+    def either(x: torch.Tensor) -> torch.Tensor:
+        return two_logits(torch.maximum(spots((8, 8))(x)[:, 0], spots((20, 20))(x)[:, 0]))
+
+    smooth = sfumato.ExtremalPerturbation.smooth_masks((1 / 16,), steps=60, perturbation=Constant(), jitter=None)
+    found = certificate(either, SPOT, claims=(OnlyOne(keep=0.5),), method=smooth).findings[0]
+    assert found.holds is False
+    other = found.sets["other 1"]
+    assert other.sum() == SPOT.sum()
+    assert not (other & (SPOT[0, 0] > 0.5)).any()
+
+
+@pytest.mark.parametrize(("game", "done"), [("preserve", "hidden"), ("delete", "shown"), ("dual", "given up")])
+def test_what_is_done_with_cells_that_are_not_needed(game: str, done: str) -> None:
+    """In the game that destroys, the set is hidden, and a cell of it is given up where it is shown."""
+    claim = AllNeeded(regions=Cells(4))
+    found = certificate(
+        spots((8, 8)), rectangle(8, 8, 8, 16), claims=(claim,), method=replace(METHOD, game=game)
+    ).findings[0]
+    assert f"all others can be {done} for at most 2 % of the score" in found.sentence
+    assert found.numbers["needed_cells"] == 1

@@ -77,9 +77,10 @@ class AllNeeded(Claim):
             "worth_needed": float(tested.worth(needed[None])[0]),
         }
         is_one = len(stays) == 1
+        hidden = "given up" if tested.game.keep and tested.game.drop else "hidden" if tested.game.keep else "shown"
         sentence = (
             f"{len(stays)} of its {len(cells)} cells {'is' if is_one else 'are'} needed, {percent(numbers['needed_area'])} of "
-            f"the picture: all others can be hidden for at most {percent(self.loss)} of the score, but no further cell. "
+            f"the picture: all others can be {hidden} for at most {percent(self.loss)} of the score, but no further cell. "
             f"Alone {'it is' if is_one else 'they are'} worth {percent(round(numbers['worth_needed'], 2))}."
         )
         return Finding("All needed", share > 1 - self.idle, sentence, numbers, {"needed": needed})

@@ -15,6 +15,7 @@ from sfumato.evidence.claim import NOTHING, Claim, Finding
 from sfumato.evidence.tested import Tested
 from sfumato.evidence.worth import ROUNDING, reaches
 from sfumato.masks.excluding import excluding
+from sfumato.metrics.likeness import order
 from sfumato.settings import check_number, check_whole, percent
 
 
@@ -68,11 +69,13 @@ class OnlyOne(Claim):
         return Finding("The only one", False, sentence, numbers, others)
 
     def _search(self, tested: Tested, taken: Bool[Tensor, "*S"]) -> Bool[Tensor, "*S"]:
-        """The best set that has none of the places that are taken."""
+        """The best set of the same area that has none of the places that are taken."""
         with tested.method.prepared(tested.model, tested.inputs, tested.target) as subject:
             search = tested.method.search(subject)
             search = replace(search, parametrisation=excluding(search.parametrisation, taken))
             area = torch.tensor([[tested.area]], dtype=torch.float32, device=tested.places.device)
             masks = search.masks(search.ascend(area).parameters, area)
         tested.passes += 3 * tested.method.steps
-        return (masks[0, 0, 0] > 0.5) & ~taken
+        # Where a mask is smooth, fewer places than its area are above one half.
+        ranks = order(masks[0, 0, 0].detach().float().masked_fill(taken, -1).cpu()).to(taken.device)
+        return ranks < int(tested.places.sum())
