@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from spots import METHOD, SIDE, certificate, ones, rectangle, spots
+from spots import METHOD, SIDE, certificate, ones, rectangle, result_of, spots
 
 import sfumato
 from sfumato.evidence import Calibrate, Calibration, SameAnswer, Suffices, Survival, Survives, survival
 from sfumato.evidence.calibration import best_temperature, calibration_error
+from sfumato.evidence.surviving import fewest
 from sfumato.perturbations import Blur, Constant, Noise
 
 
@@ -166,7 +167,7 @@ def test_no_area_survives_with_too_few_pictures(tmp_path) -> None:
     found.save(tmp_path / "s.json")
     assert Survival.load(tmp_path / "s.json") == found
     sentence = certificate(spots((8, 8)), rectangle(8, 8, 8, 8), claims=(Survives(found),)).findings[0].sentence
-    assert "on no set smaller than the picture (2 calibration pictures)" in sentence
+    assert "there are 2 calibration pictures, and it takes 9 or more" in sentence
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9])
@@ -196,3 +197,71 @@ def test_the_confidence_holds_on_new_pictures(confidence: float) -> None:
 def test_wrong_things_are_refused(wrong, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         wrong()
+
+
+def test_nothing_is_said_of_survival_with_too_few_pictures() -> None:
+    few, enough = (Survives(Survival((1.0,) * count, METHOD)) for count in (8, 9))
+    found = certificate(spots((8, 8)), rectangle(8, 8, 8, 8), claims=(few, enough)).findings
+    assert found[0].holds is None
+    assert "there are 8 calibration pictures, and it takes 9 or more" in found[0].sentence
+    assert found[1].holds is False
+    assert "On none of the areas does the network's answer survive with 90 % confidence" in found[1].sentence
+
+
+@pytest.mark.parametrize("confidence", [0.01, 0.5, 2 / 3, 0.7, 0.8, 0.9, 0.95, 0.99])
+def test_the_fewest_pictures_of_which_something_can_be_said(confidence: float) -> None:
+    least = fewest(confidence)
+    assert Survival((0.1,) * least, METHOD).area(confidence) == 0.1
+    assert least == 1 or Survival((0.1,) * (least - 1), METHOD).area(confidence) == 1
+
+
+def test_classes_that_a_network_never_answers_do_not_change_a_temperature() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(60, 3, generator=generator, dtype=torch.float64)
+    labels = logits.mul(0.7).softmax(1).multinomial(1, generator=generator)[:, 0]
+    never = torch.cat([logits, torch.full((60, 1), -math.inf, dtype=torch.float64)], 1)
+    assert best_temperature(never, labels) == pytest.approx(best_temperature(logits, labels))
+    assert 0.5 < best_temperature(never, labels) < 5
+
+
+def test_of_two_minima_the_lower_one_is_the_temperature() -> None:
+    """Right answers by tiny logits: the prior holds the temperature near 1, and the answers want it near 0."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 0.003 * torch.randn(60, 4, generator=generator, dtype=torch.float64)
+    labels = logits.argmax(1)
+
+    def loss(temperature: float) -> float:
+        chosen = (logits / temperature).log_softmax(1).gather(1, labels[:, None])
+        return float(-chosen.sum()) + math.log(temperature) ** 2 / 2
+
+    literal = min((10 ** (number / 500) for number in range(-1000, 1001)), key=loss)
+    assert best_temperature(logits, labels) == pytest.approx(literal, rel=0.01)
+
+
+def test_a_set_at_the_bound_of_a_range_is_in_the_range_below() -> None:
+    """A mean in float32 of one place in five is more than 0.2."""
+    calibration = Calibration((0, 0.2, 1), (Constant(),), ((2.0, 4.0),), 1)
+    inputs = torch.ones(1, 1, 10, 10)
+    places = torch.zeros(1, 1, 10, 10)
+    places[..., :2, :] = 1
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        value = 5 * x[:, 0, :2].mean((1, 2))
+        return torch.stack([value, -value], 1)
+
+    result = result_of(model, places, inputs=inputs)
+    (found,) = sfumato.Certify((SameAnswer(calibration),))(result, model, inputs, 0)
+    assert found.area == 0.2
+    expected = torch.tensor([5.0, -5.0]).div(2).softmax(0)[0]
+    assert found.findings[0].numbers["probability"] == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("area", [-0.1, 1.01, math.nan])
+def test_there_is_no_temperature_of_what_is_no_area(area: float) -> None:
+    with pytest.raises(ValueError, match="area is a share of the picture"):
+        Calibration((0, 1), (Blur(),), ((1.0,),), 1).temperature(area, Blur())
+
+
+def test_probabilities_are_no_labels() -> None:
+    with pytest.raises(ValueError, match="labels are numbers of classes; got torch.float32"):
+        Calibrate()(spots((8, 8)), [(ones(), torch.tensor([0.9]))])

@@ -96,7 +96,7 @@ def _calibrate(
     """
     from sfumato import models
     from sfumato.evidence.calibration import Calibrate
-    from sfumato.evidence.surviving import survival
+    from sfumato.evidence.surviving import fewest, survival
     from sfumato.methods import ExtremalPerturbation
     from sfumato.models.clips import check_takes_pictures
 
@@ -121,12 +121,14 @@ def _calibrate(
             method, classifier.net, (inputs for inputs, _ in _batches(classifier, images, False, None, where))
         )
         found.save(file)
-        area = found.area()
-        typer.echo(
-            f"With 90 % confidence the answer survives on sets of {100 * area:.3g} % ({len(found.areas)} pictures)."
-            if area < 1
-            else f"On none of these areas the answer survives with 90 % confidence ({len(found.areas)} pictures)."
-        )
+        area, pictures = found.area(), len(found.areas)
+        if area < 1:
+            said = f"With 90 % confidence the answer survives on sets of {100 * area:.3g} % ({pictures} pictures)."
+        elif pictures < fewest(0.9):
+            said = f"Nothing can be said with 90 % confidence: it takes {fewest(0.9)} or more ({pictures} pictures)."
+        else:
+            said = f"On none of these areas does the answer survive with 90 % confidence ({pictures} pictures)."
+        typer.echo(said)
         typer.echo(str(file))
     return len(failures)
 

@@ -33,6 +33,9 @@ EDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 COLDEST, HOTTEST = 0.01, 100.0
 """Between which temperatures are sought."""
 
+GRID = 40
+"""Steps between both, of which the best is the beginning."""
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -71,7 +74,8 @@ class Calibration:
                 check_number("temperatures", temperature, "what logits are divided by", above=0)
 
     def temperature(self, area: float, perturbation: Perturbation) -> float:
-        """That of an area. Raises `ValueError` for a perturbation for which there is none."""
+        """That of an area. Raises `ValueError` for a perturbation for which there is none, and for what is no area."""
+        check_number("area", area, "a share of the picture", least=0, most=1)
         for known, row in zip(self.perturbations, self.temperatures, strict=True):
             if known == perturbation or seeded(known, getattr(perturbation, "seed", 0)) == perturbation:
                 return row[range_of(area, self.edges)]
@@ -95,7 +99,8 @@ class Calibrate(Settings):
 
     Called with a model and pairs of inputs `(B, C, *S)` and labels `(B,)`, a few hundred pictures in all, it returns a
     `Calibration`. Of each picture `count` random smooth sets are shown in each range of areas, with each perturbation. Without
-    labels, `None`, the network's own answers for the whole pictures are the right ones.
+    labels, `None`, the network's own answers for the whole pictures are the right ones. Of a network with one output, class 0
+    is this output and class 1 its opposite.
     """
 
     edges: tuple[float, ...] = EDGES
@@ -150,6 +155,8 @@ class Calibrate(Settings):
         for inputs, given in batches:
             if given is not None and given.shape != inputs.shape[:1]:
                 raise ValueError(f"labels are one for each of the {len(inputs)} inputs; got shape {tuple(given.shape)}")
+            if given is not None and (given.is_floating_point() or given.dtype == torch.bool):
+                raise ValueError(f"labels are numbers of classes; got {given.dtype}. Write labels.long(), if they are")
             some, answers = self._of_batch(model, inputs, generator)
             logits.append(some.cpu().double())
             labels.append((answers if given is None else given.to(answers)).repeat_interleave(self.count).cpu())
@@ -185,16 +192,27 @@ def best_temperature(logits: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) ->
     r"""The temperature, between 0.01 and 100, that is most probable for the labels.
 
     The prior is that $\log T$ is normal with mean 0 and a standard deviation of 1. It keeps a few pictures, all of them right,
-    from making the answers certain. The root of the slope of $\sum_i -\log p_i + (\log T)^2 / 2$ is bisected.
+    from making the answers certain. The loss is $\sum_i -\log p_i + (\log T)^2 / 2$. It may have two minima, where the logits
+    hardly differ; near the lower one on a grid, the root of its slope is bisected. Logits of minus infinity, of classes that a
+    network never answers, count for nothing.
     """
     wanted = logits.gather(1, labels[:, None])[:, 0]
+    possible = logits.where(logits > -math.inf, 0.0)
+
+    def loss(log_inverse: float) -> float:
+        scaled = logits * math.exp(log_inverse)
+        return float((scaled.logsumexp(1) - wanted * math.exp(log_inverse)).sum()) + log_inverse**2 / 2
 
     def slope(log_inverse: float) -> float:
         inverse = math.exp(log_inverse)
-        expected = (logits * inverse).softmax(1).mul(logits).sum(1)
+        expected = (logits * inverse).softmax(1).mul(possible).sum(1)
         return inverse * float((expected - wanted).sum()) + log_inverse
 
-    low, high = math.log(1 / HOTTEST), math.log(1 / COLDEST)
+    coldest, hottest = math.log(1 / COLDEST), math.log(1 / HOTTEST)
+    grid = [hottest + (coldest - hottest) * number / GRID for number in range(GRID + 1)]
+    best = min(grid, key=loss)
+    width = (coldest - hottest) / GRID
+    low, high = max(hottest, best - width), min(coldest, best + width)
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (low, middle) if slope(middle) > 0 else (middle, high)

@@ -11,6 +11,7 @@ from sfumato.evidence.calibration import Calibration
 from sfumato.evidence.claim import Claim, Finding
 from sfumato.evidence.measured import same_network
 from sfumato.evidence.tested import Tested
+from sfumato.evidence.worth import area_of
 from sfumato.scores import SIGMOID
 from sfumato.settings import percent
 
@@ -46,7 +47,7 @@ class SameAnswer(Claim):
             return Finding(name, None, wrong)
         logits = of_two(outputs)
         tested.passes += 2 * len(hides)
-        area = float(tested.shown.float().mean())
+        area = area_of(tested.shown)
         temperatures = [
             self.calibration.temperature(area, perturbation) if self.calibration else 1.0 for perturbation in hides
         ]

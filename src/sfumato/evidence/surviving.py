@@ -58,7 +58,7 @@ class Survival(Settings):
         (0.2, 0.4, 1.0)
         """
         check_number("confidence", confidence, "a probability", above=0, below=1)
-        rank = math.ceil((len(self.areas) + 1) * confidence - 1e-9)
+        rank = rank_of(confidence, len(self.areas))
         return self.areas[rank - 1] if rank <= len(self.areas) else 1.0
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -69,6 +69,20 @@ class Survival(Settings):
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote. Raises `ValueError` for another file."""
         return stored.load(cls, path, "holds no areas of survival")
+
+
+def rank_of(confidence: float, pictures: int) -> int:
+    """The rank of the area among those of the pictures; more than there are pictures where these are too few."""
+    return math.ceil((pictures + 1) * confidence - 1e-9)
+
+
+def fewest(confidence: float) -> int:
+    """The least number of pictures of which something can be said with this confidence.
+
+    >>> fewest(0.9), fewest(0.5)
+    (9, 1)
+    """
+    return max(1, math.ceil((confidence - 1e-9) / (1 - confidence)))
 
 
 def survival(method: ExtremalPerturbation, model: Model, batches: Iterable[Float[Tensor, "B C *S"]]) -> Survival:
@@ -146,12 +160,16 @@ class Survives(Claim):
         asked = tested.result.areas
         own = tested.area if asked is None else float(asked[tested.variant])
         near = 1 / tested.places.numel() if asked is None else 1e-6
-        sentence = f"With {100 * self.confidence:.4g} % confidence the network's answer survives "
+        sure = f"{100 * self.confidence:.4g} % confidence"
+        if rank_of(self.confidence, pictures) > pictures:
+            sentence = f"Nothing can be said with {sure}: there are {pictures} calibration pictures, and it takes "
+            return Finding("Survives", None, f"{sentence}{fewest(self.confidence)} or more.", numbers)
         if area == 1:
-            sentence += f"on no set smaller than the picture ({pictures} calibration pictures)."
+            sentence = f"On none of the areas does the network's answer survive with {sure}"
+            sentence += f" ({pictures} calibration pictures)."
         else:
-            sentence += f"on sets of {100 * area:.3g} % made this way ({pictures} calibration pictures)"
-            sentence += f"; this set has {100 * own:.3g} %."
+            sentence = f"With {sure} the network's answer survives on sets of {100 * area:.3g} % made this way"
+            sentence += f" ({pictures} calibration pictures); this set has {100 * own:.3g} %."
         return Finding("Survives", own >= area - near, sentence, numbers)
 
     def _unfit(self, tested: Tested) -> str:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
-from sfumato.evidence.worth import edge_of, ends, reaches, ready, shown_scores, worth, worth_by
+from sfumato.evidence.worth import area_of, edge_of, ends, reaches, ready, shown_scores, worth, worth_by
 from sfumato.games import Game
 from sfumato.layers.dropping import first_block
 from sfumato.methods.extremal import ExtremalPerturbation
@@ -59,7 +59,7 @@ class Tested:
     @property
     def area(self) -> float:
         """The share of the input that the set takes."""
-        return float(self.places.float().mean())
+        return area_of(self.places)
 
     @property
     def edge(self) -> float:

@@ -34,6 +34,11 @@ def masks_of(places: Bool[Tensor, " N *S"], edge: float) -> Float[Tensor, "N 1 *
     return gaussian_blur(masks, edge / TENTHS) if edge else masks
 
 
+def area_of(places: Bool[Tensor, "*S"]) -> float:
+    """The share of the input that a set takes; counted, as a mean in float32 may be above the limit that it is."""
+    return int(places.sum()) / places.numel()
+
+
 def edge_of(method: ExtremalPerturbation, shape: Sequence[int]) -> float:
     """The width of the edges of a method's masks over inputs of a shape, in places."""
     return method.mask.for_shape(shape).edge if isinstance(method.mask, LevelSet) else 0.0
