@@ -8,13 +8,13 @@ import pytest
 import torch
 from factories import importable
 from PIL import Image
-from spots import METHOD, ones, rectangle, spots
+from spots import METHOD, SIDE, ones, rectangle, spots
 from torch import nn
 from typer.testing import CliRunner
 
 from sfumato import cli
 from sfumato.evidence.limits import Limit
-from sfumato.evidence.two_models import MEASURES, Differences, compare_models, summarise
+from sfumato.evidence.two_models import MEASURES, Differences, _iou, compare_models, summarise
 from sfumato.figures.report.differences import Compared, differences_page
 from sfumato.metrics.estimate import Estimate
 from sfumato.models import Classifier, Preparation
@@ -328,3 +328,45 @@ def test_a_stopped_comparison_says_that_nothing_is_written(corners, monkeypatch)
     assert found.exit_code == 130
     assert found.stderr == "sfumato: interrupted; nothing is written, as the report is of all pictures\n"
     assert not (corners / "o").exists()
+
+
+def test_a_set_that_harms_does_not_hide_what_the_others_lose() -> None:
+    """The smaller set harms the network whose own it is: the larger one is kept by nothing."""
+    own, lost = torch.tensor([[-3.0, 1.0]]), torch.tensor([[-3.0, 0.1]])
+    changes = {"own": own, "other_own": own, "kept": lost, "kept_back": own}
+    (row,) = differences(**changes).rows()
+    assert row["kept"] == pytest.approx(0.1)
+    assert row["kept_back"] == 1
+    assert row["changed"] == 1
+
+
+def test_two_empty_sets_are_the_same() -> None:
+    """Smooth masks of a small area may show no place by more than a half."""
+    faint = torch.full((1, 2, 1, SIDE, SIDE), 0.4)
+    assert _iou(faint, faint).tolist() == [[1.0, 1.0]]
+    assert _iou(faint, torch.ones_like(faint)).tolist() == [[0.0, 0.0]]
+
+
+class Middle(nn.Module):
+    """The brightness of the middle, of pictures of any size."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        value = x[:, :, 8:24, 8:24].mean((1, 2, 3))
+        return torch.stack([value, -value], 1)
+
+
+def of_any_size() -> Classifier:
+    return Classifier("of any size", Middle(), Preparation(None, 32), ("bright", "dark"))
+
+
+def test_pictures_of_several_sizes_are_compared(monkeypatch, tmp_path) -> None:
+    importable(monkeypatch, tmp_path, "any_size_for_comparison", __name__)
+    for name, width in (("a", 40), ("b", 48), ("c", 48), ("d", 40)):
+        Image.new("RGB", (width, 32), (200, 200, 200)).save(tmp_path / f"{name}.png")
+    pictures = [tmp_path / f"{name}.png" for name in "abcd"]
+    options = ("--steps", 2, "--areas", 0.2, "--out", tmp_path / "out")
+    names = ("any_size_for_comparison:of_any_size",) * 2
+    found = CliRunner().invoke(cli.app, [str(word) for word in ("compare-models", *names, *pictures, *options)])
+    assert found.exit_code == 0, found.output
+    content = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert list(content["pictures"]) == ["a.png", "b.png", "c.png", "d.png"]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 CHUNK = 8
-"""Pictures in a batch."""
+"""Pictures in a batch, at most."""
 
 REPORT, NUMBERS = "report.html", "comparison.json"
 """The files of a comparison."""
@@ -110,7 +111,7 @@ def _compare(
     paths, failures = _paths(images), list[str]()
     shown = dict(zip(paths, _names(paths), strict=True))
     compared = []
-    for chunk in batched(_prepared(first, second, paths, failures), CHUNK):
+    for chunk in _of_one_shape(_prepared(first, second, paths, failures)):
         inputs = torch.stack([prepared for _, prepared in chunk])
         for found in compare_models(method, first.net, second.net, [inputs.to(where)]):
             differences, restored = found.cpu(), first.restore(inputs)
@@ -217,6 +218,12 @@ def _prepared(
                 "Load the second as package.module:factory with the first one's preparation"
             )
         yield path, inputs
+
+
+def _of_one_shape(prepared: "Iterable[tuple[Path, Tensor]]") -> "Iterator[list[tuple[Path, Tensor]]]":
+    """Batches of pictures in their order: of one shape, as networks may take pictures in different sizes."""
+    for _, group in groupby(prepared, key=lambda pair: pair[1].shape):
+        yield from batched(group, CHUNK)
 
 
 def _titles(names: tuple[str, str], checkpoints: tuple[Path | None, Path | None]) -> tuple[str, str]:

@@ -68,9 +68,9 @@ class Differences(TensorResult):
 
         - `answer`: 1 where the answers are the same, else 0;
         - `iou`, `iou_self`: intersections over union of the sets;
-        - `kept`: the worth of the first network's sets to the other network, as a share of what the other's own sets are worth;
-          `kept_back`: the other way round. It is 0 where hiding everything takes no score away from the network whose share it
-          is, which so does not read the picture, and 1 where this is so of both;
+        - `kept`: the worth of the first network's sets to the other network, as a share of what the other's own sets are worth,
+          as far as these are worth a hundredth or more; `kept_back`: the other way round. It is 0 where hiding everything takes
+          no score away from the network whose share it is, which so does not read the picture, and 1 where this is so of both;
         - `changed`: 1 where the answer is the same but one of the two falls below `enough`: the same answer for another reason;
         - `new`: the share of the other network's sets that lies outside of the first one's, beyond the same share between two
           seeds of the first one;
@@ -179,7 +179,8 @@ def _worths(
 
 def _iou(first: Float[Tensor, "B V 1 *S"], second: Float[Tensor, "B V 1 *S"]) -> Float[Tensor, "B V"]:
     one, two = ((masks > 0.5).flatten(2) for masks in (first, second))
-    return (one & two).sum(2) / (one | two).sum(2).clamp(min=1)
+    union = (one | two).sum(2)
+    return torch.where(union > 0, (one & two).sum(2) / union.clamp(min=1), 1.0)  # two empty sets are the same
 
 
 def _outside(iou: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
@@ -188,10 +189,11 @@ def _outside(iou: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
 
 
 def _share(part: Float[Tensor, "B V"], of: Float[Tensor, "B V"]) -> Float[Tensor, " B"]:
-    """The mean worth as a share of another mean worth, in [0, 1]; of two worths below a hundredth 1, as there is nothing to
-    lose."""
-    part, of = part.double().mean(1), of.double().mean(1)
-    return torch.where(of < LITTLE, 1.0, (part / of.clamp(min=LITTLE)).clamp(0, 1))
+    """The mean worth as a share of another mean worth, in [0, 1]. A set that is worth less than a hundredth has nothing to lose
+    and does not count, as one of very little worth would hide the others; 1 where there is no other."""
+    counts = of >= LITTLE
+    part, whole = (worths.double().where(counts, 0.0).sum(1) for worths in (part, of))
+    return torch.where(counts.any(1), (part / whole.clamp(min=LITTLE)).clamp(0, 1), 1.0)
 
 
 LITTLE = 0.01
