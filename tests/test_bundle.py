@@ -160,3 +160,10 @@ def test_the_command_says_what_is_wrong(written, tmp_path) -> None:
     assert found.exit_code == 3
     assert found.stderr == "sfumato: masks/0.png is missing.\n"
     assert run(tmp_path / "none").exit_code == 2
+
+
+def test_facts_with_numbers_as_names_can_be_verified(tmp_path) -> None:
+    """Numbers are sorted otherwise than the text that JSON makes of them."""
+    with bundle(tmp_path / "b", {"classes": {2: "dog", 10: "cat"}}) as place:
+        (place / "a.txt").write_text("a")
+    assert verify(tmp_path / "b") == []

@@ -50,6 +50,7 @@ def bundle(folder: str | os.PathLike[str], facts: Mapping[str, Any] | None = Non
     if linked := [name for name, known in files.items() if not known]:
         raise ValueError(f"a bundle holds files; {linked[0]!r} is a link, or no file; copy what it is to hold")
     content = {"format": FORMAT, "versions": versions(), "facts": dict(facts or {}), "files": files}
+    content = json.loads(json.dumps(content, allow_nan=False))  # as `verify` reads it: numbers as keys become text
     content["sha256"] = _own_hash(content)
     (place / UNFINISHED).unlink()
     with written(place / MANIFEST) as partial:
