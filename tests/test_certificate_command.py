@@ -342,3 +342,21 @@ def test_the_longest_sentence_stays_within_the_figure(words, dots) -> None:
     edges = [text.get_window_extent().x1 / dots for text in figure.texts]
     assert len(edges) > 5
     assert max(edges) < figure.get_size_inches()[0] - 0.12
+
+
+def test_a_result_that_is_replaced_only_in_part_does_not_count_as_done(folder, monkeypatch) -> None:
+    """Stopped with Ctrl-C between the files of a result: the summary of the earlier one is gone."""
+    out = folder / "out"
+    assert run(folder, "--out", out).exit_code == 0
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sfumato.plots.figure", stopped)
+        assert run(folder, "--overwrite", "--seed", 1, "--certificate", "--out", out).exit_code == 130
+    assert (out / "photo-bright-certificate.json").exists()
+    found = run(folder, "--resume", "--out", out)
+    assert found.exit_code == 0, found.output
+    assert "was there already" not in found.stdout
+    assert not (out / "photo-bright-certificate.json").exists()

@@ -136,6 +136,7 @@ def _explain(method: "ExtremalChannels", task: Task, keep: float, invert: bool) 
                 title=query.title,
                 classifier=classifier,
             )
+            task.replace(query)
             save(sheet, out / f"{query.stem}.png")
             part.save(out / f"{query.stem}.safetensors")
             write_json(out / f"{query.stem}.json", _summary(part, search, query, classifier, keep) | summary_of(query))

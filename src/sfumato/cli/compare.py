@@ -32,6 +32,8 @@ def compare(task: Task, methods: Mapping[str, Any]) -> None:
     for batch in task.batches(methods=methods):
         outcomes: dict[str, Attribution] = {}
         seconds: dict[str, float] = {}
+        for query in batch.queries:
+            task.replace(query)
         for name, method in sorted(methods.items(), key=lambda item: _rounds(item[1])):
             outcomes[name], seconds[name] = _explain(name, method, classifier, batch)
             for index, query in enumerate(batch.queries):

@@ -203,7 +203,7 @@ ENDINGS = (".png", ".safetensors", ".json")
 
 
 def forget(query: "Query", out: Path) -> None:
-    """Remove the certificate of an earlier result, which is about to be replaced."""
+    """Remove the certificate of an earlier result, or of one that was not finished, before a result without one is written."""
     for ending in ENDINGS:
         (out / f"{query.stem}-certificate{ending}").unlink(missing_ok=True)
 

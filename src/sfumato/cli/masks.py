@@ -72,11 +72,12 @@ def explain_with_masks(
         for index, explanation in enumerate(group):
             inputs = batch.inputs[index : index + 1]
             query, certificate = explanation.query, None
+            task.replace(query)
             if certify is not None:
                 certificate = evidence.certificate_of(certify, explanation.result, classifier, inputs, query, others)
                 explanation.search["certificate"] = certificate.summary()
                 evidence.write(certificate, query, classifier, task.request.out)
-            elif task.request.overwrite:
+            else:
                 evidence.forget(query, task.request.out)
             _write(explanation, classifier, task.request.out, keep, alternatives)
             task.written += 1

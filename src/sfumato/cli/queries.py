@@ -150,6 +150,10 @@ class Task:
         """How many queries there are, also those of pictures that cannot be used."""
         return len(self.paths) * max(1, len(self.targets))
 
+    def replace(self, query: Query) -> None:
+        """Remove the summary of an earlier result: stopped while its other files are replaced, it would count as done."""
+        (self.request.out / f"{query.stem}.json").unlink(missing_ok=True)
+
     @contextmanager
     def working(self) -> Iterator[None]:
         """A context for the work. It says at the end, and also after Ctrl-C, which results there are.
