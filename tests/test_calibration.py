@@ -265,3 +265,9 @@ def test_there_is_no_temperature_of_what_is_no_area(area: float) -> None:
 def test_probabilities_are_no_labels() -> None:
     with pytest.raises(ValueError, match="labels are numbers of classes; got torch.float32"):
         Calibrate()(spots((8, 8)), [(ones(), torch.tensor([0.9]))])
+
+
+def test_a_file_of_endless_brackets_is_refused(tmp_path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="is no calibration"):
+        Calibration.load(tmp_path / "deep.json")

@@ -21,7 +21,7 @@ def load(kind: type[T], path: str | os.PathLike[str], wrong: str) -> T:
     """Read what `save` wrote. Raises `ValueError` for what is not of this kind; the message is the path and `wrong`."""
     try:
         found = from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:  # JSON and Unicode errors are ValueErrors
         raise ValueError(f"{path} {wrong}: {error}") from error
     if not isinstance(found, kind):
         raise ValueError(f"{path} {wrong}; write one with sfumato calibrate")
