@@ -212,6 +212,21 @@ def test_what_a_set_has_above_the_whole_is_kept_where_the_hidden_input_has_more(
     assert after >= before - 0.02 * 23
 
 
+@pytest.mark.parametrize("game", ["preserve", "dual", "delete"])
+def test_the_only_evidence_is_no_part_to_give_up_where_the_whole_scores_less_than_the_hidden_input(game: str) -> None:
+    """A small patch speaks for the class and all around it against it, so that the rest of the area lies elsewhere."""
+    patch = torch.zeros(32, 32)
+    patch[6:11, 7:12] = 1
+    around = torch.zeros(32, 32)
+    around[2:15, 3:16] = 1
+    weights = patch / 25 - 3 * (around - patch) / (around - patch).sum()
+    method = E(areas=(0.1,), steps=50, game=game, perturbation=sfumato.Fade(), jitter=sfumato.Jitter(flip=False))
+    result = method(lambda x: (x[:, 0] * weights).sum((1, 2))[:, None], torch.ones(1, 1, 32, 32), 0)
+    assert float(result.whole) == pytest.approx(-2, abs=1e-4)
+    assert float(result.blank) == 0
+    assert float(result.scores) > 0.8  # of 1, which the patch has alone
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [

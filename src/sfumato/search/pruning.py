@@ -23,9 +23,9 @@ class Pruning(Settings):
 
     From the smallest on, each part is taken away, and the others grow by its area; of more than `most` parts, the smallest are
     tried. It stays away if the game's value is still as good as that of the set with all parts, to within the
-    share `loss` of the difference between the best value, that of the whole input, and that of the hidden one. What exceeds
-    the best does not count: a part is not needed to make a score higher than the whole input's. (Where the hidden input's value
-    is the better one of the two, it takes the place of the whole's.)
+    share `loss` of the difference between the values of the whole input and of the hidden one. What exceeds the whole input's
+    value does not count: a part is not needed to make a score higher than that. Where the hidden input does as well as the
+    whole one, or better, all of the set's value counts: else a set that does no better than nothing could take its place.
     """
 
     loss: float = 0.02
@@ -45,7 +45,9 @@ class Pruning(Settings):
             return parameters
 
         whole, hidden = problem.bounds
-        least = problem.values(parameters).minimum(whole.maximum(hidden)) - self.loss * (whole - hidden).abs()
+        values = problem.values(parameters)
+        counted = torch.where(whole > hidden, values.minimum(whole), values)
+        least = counted - self.loss * (whole - hidden).abs()
         remaining = count
         for tried in range(min(self.most, int(count.max()))):
             number = count - tried
