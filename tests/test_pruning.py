@@ -121,6 +121,23 @@ def test_of_many_parts_the_smallest_are_tried() -> None:
     assert after[LOW].mean() > 0.5
 
 
+def test_parts_that_only_excluded_places_connect_are_two() -> None:
+    field = spots(*THREE[:2])
+    field[..., 55:65, 70:160] = 1
+    excluded = torch.zeros(224, 224, dtype=torch.bool)
+    excluded[30:90, 85:145] = True
+    method = E(areas=(0.09,), perturbation=sfumato.Fade())
+    with method.prepared(model, torch.ones(1, 3, 224, 224), 0) as subject:
+        search = method.search(subject)
+        sets, areas = search.parametrisation.excluding(excluded), torch.tensor([[0.09]])
+        problem = Problem(search._evaluation(areas), sets, areas, search.game, iter([]))
+        parameters = sets.settled(torch.nn.functional.adaptive_avg_pool2d(field, sets.size), areas.flatten())
+        before, after = sets(parameters)[0, 0], sets(Pruning()(problem, parameters))[0, 0]
+    assert before[RIGHT].mean() > 0.5
+    assert after[RIGHT].mean() == 0
+    assert after[LEFT].mean() > 0.5
+
+
 def test_a_single_part_and_equal_scores_stay_as_they_are() -> None:
     before, after = pruned(0, spots((60, 60)), Pruning(), area=0.03)
     assert torch.equal(before, after)

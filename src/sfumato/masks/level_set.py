@@ -16,7 +16,7 @@ from copy import copy
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from sfumato.masks.lengths import LEAST, Lengths, as_lengths, fitting, for_each_axis, over_layer, too_small
@@ -174,19 +174,23 @@ class LevelSets:
         """The field, `(N, 1, *S)`, of parameters `(N, 1, *L)`."""
         return along_each_axis(parameters, self._spreads)
 
+    def inside(self, nodes: Float[Tensor, "N 1 *S"]) -> Bool[Tensor, "N 1 *S"]:
+        """The places of the sets of a field, `(N, 1, *S)`."""
+        return self._without(nodes > 0.5)
+
     def masks(self, nodes: Float[Tensor, "N 1 *S"]) -> Float[Tensor, "N 1 *S"]:
         """Masks `(N, 1, *S)` of a field: ramps, or sets with their edges."""
         if math.isinf(self.sharpness):
-            inside = self._without((nodes > 0.5).to(nodes.dtype))
+            inside = self.inside(nodes).to(nodes.dtype)
             return gaussian_blur(inside, self.family.edge / TENTHS) if self.family.edge else inside
         return self._without((0.5 + self.sharpness * (nodes - 0.5)).clamp(0, 1))
 
     def areas(self, nodes: Float[Tensor, "N 1 *S"]) -> Float[Tensor, " N"]:
         """The mean over the input of the masks of a field, `(N,)`; of sets, their share of the places."""
-        inside = self._without((nodes > 0.5).to(nodes.dtype)) if math.isinf(self.sharpness) else self.masks(nodes)
+        inside = self.inside(nodes).to(nodes.dtype) if math.isinf(self.sharpness) else self.masks(nodes)
         return inside.flatten(1).mean(1)
 
-    def _without(self, masks: Float[Tensor, "N 1 *S"]) -> Float[Tensor, "N 1 *S"]:
+    def _without(self, masks: Shaped[Tensor, "N 1 *S"]) -> Shaped[Tensor, "N 1 *S"]:
         """The masks, 0 where places are excluded."""
         return masks if self.excluded is None else masks.masked_fill(self.excluded, 0)
 

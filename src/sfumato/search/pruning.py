@@ -39,7 +39,7 @@ class Pruning(Settings):
         """Parameters `(N, 1, *L)` of sets of the problem's areas, without the parts that are not needed."""
         sets, areas = problem.parametrisation, problem.areas.flatten()
         assert isinstance(sets, LevelSets)  # noqa: S101  # for the type checker
-        labels = label_parts(sets.nodes(parameters) > 0.5)
+        labels = label_parts(sets.inside(sets.nodes(parameters)))
         count = labels.flatten(1).amax(1)
         if int(count.max()) < 2:
             return parameters
@@ -54,7 +54,7 @@ class Pruning(Settings):
             part = (labels == like(number, labels)) & (labels > 0)
             others = (labels > 0) & ~part
             candidates = sets.settled(_lowered(parameters, part, others), areas)
-            fewer = label_parts(sets.nodes(candidates) > 0.5).flatten(1).amax(1)
+            fewer = label_parts(sets.inside(sets.nodes(candidates))).flatten(1).amax(1)
             good = part.flatten(1).any(1) & others.flatten(1).any(1) & (problem.values(candidates) >= least)
             good &= fewer <= remaining  # what cannot grow by the area leaves more, elsewhere
             parameters = torch.where(like(good, parameters), candidates, parameters)
