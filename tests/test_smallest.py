@@ -67,6 +67,15 @@ def test_where_no_area_suffices():
     assert found.area[1].item() == pytest.approx(0.75**2, abs=0.011)
 
 
+@pytest.mark.parametrize("shape", [(3, 3), (7,), (2, 3, 3)])
+def test_the_area_of_a_set_is_that_of_its_places(shape):
+    """Also where they are few: it would not be an upper bound if the set were larger."""
+    method = ExtremalPerturbation(steps=4, perturbation=Fade(), jitter=None)
+    found = smallest(method, powers_of_the_area([1.0, 0.5, 2.0]), torch.ones(3, 1, *shape), [0, 1, 2], keep=0.4)
+    torch.testing.assert_close(found.area, (found.attribution.masks > 0.5).flatten(1).float().mean(1))
+    assert (found.attribution.scores[:, 0] >= found.wanted).all()
+
+
 def test_halvings_start_from_the_mask_above():
     steps = []
     smallest(METHOD, powers_of_the_area([1.0]), INPUTS[:1], 0, keep=0.3, tolerance=0.05, progress=steps.append)

@@ -16,7 +16,7 @@ from copy import copy
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from sfumato.masks.lengths import LEAST, Lengths, as_lengths, fitting, for_each_axis, over_layer, too_small
@@ -174,6 +174,15 @@ class LevelSets:
         """The field, `(N, 1, *S)`, of parameters `(N, 1, *L)`."""
         return along_each_axis(parameters, self._spreads)
 
+    @property
+    def free(self) -> int:
+        """How many places a mask may show."""
+        return math.prod(self.shape) - (0 if self.excluded is None else int(self.excluded.sum()))
+
+    def count(self, areas: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
+        """How many places sets of the areas `(N,)` have, `(N,)`."""
+        return (areas * math.prod(self.shape)).round().long().clamp(1, self.free - 1)
+
     def inside(self, nodes: Float[Tensor, "N 1 *S"]) -> Bool[Tensor, "N 1 *S"]:
         """The places of the sets of a field, `(N, 1, *S)`."""
         return self._without(nodes > 0.5)
@@ -202,11 +211,7 @@ class LevelSets:
         Where the field is level around the outline, the places nearest to the middle come first; unless told not to `decide`,
         so that sets of one field lie within each other.
         """
-        places = math.prod(self.shape)
-        if self.excluded is not None:
-            areas, places = areas * places, places - int(self.excluded.sum())
-            areas = areas / places
-        count = (areas * places).round().long().clamp(1, places - 1)
+        places, count = self.free, self.count(areas)
         around = torch.stack([count - 1 - places // 1000, count - 1, count, count + places // 1000], 1)
         around = around.clamp(0, places - 1)
         largest = int(around.max()) + 1  # a sort of all is several times as slow
