@@ -293,6 +293,7 @@ def test_the_model_is_left_as_it_was() -> None:
         ),
         (lambda model, result: sfumato.Certify()(replace(result, about={}), model, ones(), 0), "an unknown method"),
         (lambda model, result: sfumato.Certify(claims=(Suffices,)), "claims must be claims such as Suffices"),
+        (lambda model, result: sfumato.Certify(claims=()), "one or more claims"),
         (lambda model, result: Suffices(keep=90), "keep is a share of the score, more than 0 and at most 1; got 90"),
         (lambda model, result: BetterThanChance(count=0), "count"),
         (lambda model, result: BetterThanChance(count=18), "count must be 19 sets or more, as fewer cannot"),
