@@ -10,6 +10,7 @@ import sfumato
 from sfumato.masks.parts import label_parts
 from sfumato.search.problem import Problem
 from sfumato.search.pruning import Pruning
+from sfumato.search.windows import Windows
 from sfumato.space.smoothing import gaussian_blur
 
 E = sfumato.ExtremalPerturbation
@@ -167,15 +168,15 @@ def test_a_score_above_the_whole_s_keeps_no_part_alone() -> None:
     assert int(label_parts((after > 0.5)[None, None]).max()) == 1
 
 
+NO_PULL = sfumato.LevelSetAscent(windows=Windows(pull=0))
+"""A search that finds parts, and places around which all speaks against the class."""
+
+
 def test_the_search_prunes_unless_told_not_to() -> None:
     method = E(areas=(0.1,), steps=30, perturbation=sfumato.Fade())
     inputs = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(3))
     counts = [
-        int(
-            label_parts(
-                replace(method, ascent=sfumato.LevelSetAscent(pruning=rule))(model, inputs, 0).masks[0] > 0.5
-            ).max()
-        )
+        int(label_parts(replace(method, ascent=replace(NO_PULL, pruning=rule))(model, inputs, 0).masks[0] > 0.5).max())
         for rule in (Pruning(loss=1.0), None)
     ]
     assert counts[0] == 1
@@ -237,7 +238,7 @@ def test_the_only_evidence_is_no_part_to_give_up_where_the_whole_scores_less_tha
     around = torch.zeros(32, 32)
     around[2:15, 3:16] = 1
     weights = patch / 25 - 3 * (around - patch) / (around - patch).sum()
-    method = E(areas=(0.1,), steps=50, game=game, perturbation=sfumato.Fade(), jitter=sfumato.Jitter(flip=False))
+    method = E((0.1,), game, steps=50, perturbation=sfumato.Fade(), jitter=sfumato.Jitter(flip=False), ascent=NO_PULL)
     result = method(lambda x: (x[:, 0] * weights).sum((1, 2))[:, None], torch.ones(1, 1, 32, 32), 0)
     assert float(result.whole) == pytest.approx(-2, abs=1e-4)
     assert float(result.blank) == 0

@@ -1,6 +1,6 @@
-"""Where a search begins: windows of the input, each shown alone."""
+"""Where a search begins and what it is drawn to: windows of the input, each shown alone."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from sfumato.model.evaluate import Evaluation
 from sfumato.search import windows as module
 from sfumato.search.loop import Stage, Step
 from sfumato.search.problem import Problem
+from sfumato.search.schedules import AreaPath
 from sfumato.search.windows import Windows, along_axes, centres_along, window
 from sfumato.space.smoothing import gaussian_blur
 
@@ -169,9 +170,79 @@ def test_noise_of_the_gradient_does_not_decide_where_a_search_goes() -> None:
     assert min(kept(None)) < 0.3
 
 
+def test_the_pull_fades_on_the_way_and_is_gone_at_the_rest() -> None:
+    """With a gradient that is zero, nothing but the pull moves the parameters."""
+
+    def still(inputs: torch.Tensor) -> torch.Tensor:
+        return corner(inputs).detach() + 0 * inputs.sum((1, 2, 3))[:, None]
+
+    def moved(pull: float, steps: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
+        seen: list[torch.Tensor] = []
+        ascent = sfumato.LevelSetAscent(refinement=0, pruning=None, windows=Windows(pull=pull, weight=0.1))
+        method = E((0.3,), mask=LATTICE, steps=steps, ascent=ascent, perturbation=sfumato.Fade())
+        method(still, torch.ones(1, 1, 32, 32), 0, lambda step: seen.append(step.parameters[0, 0]))
+        (fallen,) = AreaPath.over(steps, ascent.approach, ascent.start, torch.tensor([[0.3]])).falls
+        return torch.stack(seen[: fallen + 1]).diff(dim=0), torch.stack(seen[fallen:-1]).diff(dim=0)
+
+    heights = (
+        found(torch.ones(1, 1, 32, 32), [0], [(0.3,)], rule=Windows(weight=0.1))[0, 0]
+        - LATTICE.on((32, 32)).start()[0, 0]
+    )
+    falling, resting = moved(0.2)
+    for index, change in enumerate(falling, start=1):
+        without_shift = change - change.mean()
+        torch.testing.assert_close(without_shift, 0.2 * (1 - index / len(falling)) * heights, atol=1e-5, rtol=0)
+    assert len(resting) > 3
+    assert float(resting.abs().max()) < 1e-6
+    assert (moved(0)[0].std((1, 2)) < 1e-6).all()
+
+
+SQUARES = slice(8, 24), slice(40, 56)
+
+
+def unhelpful(noise: torch.Generator) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Two outputs that see a square each, with a gradient that is nothing but noise."""
+
+    def model(inputs: torch.Tensor) -> torch.Tensor:
+        seen = torch.stack([inputs[:, 0, part, part].mean((1, 2)) for part in SQUARES], 1)
+        misleading = (inputs * torch.randn(inputs.shape[1:], generator=noise)).sum((1, 2, 3))
+        return seen.detach() + (misleading - misleading.detach())[:, None]
+
+    return model
+
+
+def shared(sets: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Intersection over union of sets `(B, V, 1, H, W)`, of all of them."""
+    stacked = torch.stack(list(sets)) > 0.5
+    both, any_of_them = stacked.all(0), stacked.any(0)
+    return both.flatten(2).sum(2) / any_of_them.flatten(2).sum(2)
+
+
+def test_where_the_gradient_is_noise_windows_draw_all_seeds_and_restarts_to_the_same_places() -> None:
+    method = E((0.05, 0.1, 0.2), steps=60, perturbation=sfumato.Fade())
+
+    def result(pull: float, refinement: float, seed: int = 0) -> sfumato.Attribution:
+        ascent = sfumato.LevelSetAscent(refinement=refinement, pruning=None, windows=Windows(pull=pull))
+        model = unhelpful(torch.Generator().manual_seed(seed))
+        return replace(method, seed=seed, ascent=ascent)(model, torch.ones(2, 1, 64, 64), [0, 1])
+
+    drawn, left_alone = ([result(pull, 0, seed) for seed in range(2)] for pull in (1, 0))
+    for found in drawn:
+        for query, part in enumerate(SQUARES):
+            assert (found.masks[query, :, 0, part, part].mean((1, 2)) > 0.6).all()
+    agree, by_chance = (shared([found.masks for found in results]) for results in (drawn, left_alone))
+    assert (agree > 0.5).all()
+    assert (by_chance < 0.3).all()
+
+    agree, by_chance = (result(pull, 0.4).agreement for pull in (1, 0))
+    assert (agree > 0.5).all()
+    assert by_chance.mean() < 0.3
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
+        (lambda: Windows(pull=-0.1), "pull is a share of the height of the first field"),
         (lambda: Windows(0), "count must be a whole number from 1 up"),
         (lambda: Windows(weight=0), "weight is the height of the first field"),
         (lambda: Windows(weight=1.5), "at most 1"),

@@ -118,7 +118,9 @@ class Certify(Settings):
     def __post_init__(self) -> None:
         object.__setattr__(self, "claims", tuple(self.claims))
         if not self.claims:
-            raise ValueError("claims must be one or more claims such as Suffices(); got none, and nothing would be tested")
+            raise ValueError(
+                "claims must be one or more claims such as Suffices(); got none, and nothing would be tested"
+            )
         for claim in self.claims:
             if not isinstance(claim, Claim):
                 raise ValueError(f"claims must be claims such as Suffices(); got {claim!r}")

@@ -16,7 +16,7 @@ from copy import copy
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sfumato.masks.lengths import LEAST, Lengths, as_lengths, fitting, for_each_axis, over_layer, too_small
@@ -174,34 +174,22 @@ class LevelSets:
         """The field, `(N, 1, *S)`, of parameters `(N, 1, *L)`."""
         return along_each_axis(parameters, self._spreads)
 
-    @property
-    def free(self) -> int:
-        """How many places a mask may show."""
-        return math.prod(self.shape) - (0 if self.excluded is None else int(self.excluded.sum()))
-
-    def count(self, areas: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
-        """How many places sets of the areas `(N,)` have, `(N,)`."""
-        return (areas * math.prod(self.shape)).round().long().clamp(1, self.free - 1)
-
     def inside(self, nodes: Float[Tensor, "N 1 *S"]) -> Bool[Tensor, "N 1 *S"]:
         """The places of the sets of a field, `(N, 1, *S)`."""
-        return self._without(nodes > 0.5)
+        return nodes > 0.5 if self.excluded is None else (nodes > 0.5) & ~self.excluded
 
     def masks(self, nodes: Float[Tensor, "N 1 *S"]) -> Float[Tensor, "N 1 *S"]:
         """Masks `(N, 1, *S)` of a field: ramps, or sets with their edges."""
         if math.isinf(self.sharpness):
             inside = self.inside(nodes).to(nodes.dtype)
             return gaussian_blur(inside, self.family.edge / TENTHS) if self.family.edge else inside
-        return self._without((0.5 + self.sharpness * (nodes - 0.5)).clamp(0, 1))
+        ramps = (0.5 + self.sharpness * (nodes - 0.5)).clamp(0, 1)
+        return ramps if self.excluded is None else ramps.masked_fill(self.excluded, 0)
 
     def areas(self, nodes: Float[Tensor, "N 1 *S"]) -> Float[Tensor, " N"]:
         """The mean over the input of the masks of a field, `(N,)`; of sets, their share of the places."""
         inside = self.inside(nodes).to(nodes.dtype) if math.isinf(self.sharpness) else self.masks(nodes)
         return inside.flatten(1).mean(1)
-
-    def _without(self, masks: Shaped[Tensor, "N 1 *S"]) -> Shaped[Tensor, "N 1 *S"]:
-        """The masks, 0 where places are excluded."""
-        return masks if self.excluded is None else masks.masked_fill(self.excluded, 0)
 
     def settled(
         self, parameters: Float[Tensor, "N 1 *L"], areas: Float[Tensor, " N"], *, decide: bool = True
@@ -211,7 +199,8 @@ class LevelSets:
         Where the field is level around the outline, the places nearest to the middle come first; unless told not to `decide`,
         so that sets of one field lie within each other.
         """
-        places, count = self.free, self.count(areas)
+        places = math.prod(self.shape) - (0 if self.excluded is None else int(self.excluded.sum()))
+        count = (areas * math.prod(self.shape)).round().long().clamp(1, places - 1)
         around = torch.stack([count - 1 - places // 1000, count - 1, count, count + places // 1000], 1)
         around = around.clamp(0, places - 1)
         largest = int(around.max()) + 1  # a sort of all is several times as slow

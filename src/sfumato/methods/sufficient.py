@@ -183,7 +183,7 @@ def smallest(
         except NoAnswerError as error:  # the bracket is wider than it was to be
             warn_of_stop(error)
         if isinstance(search.parametrisation, LevelSets):  # a set may be half a place larger than it was to be
-            upper = search.parametrisation.count(upper) * search.parametrisation.finest
+            upper = search.parametrisation.areas(search.parametrisation.nodes(best))
         attribution = search.attribution(best, upper[:, None])
         return SmallestArea(
             area=torch.where(reached, upper, torch.nan),

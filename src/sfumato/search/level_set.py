@@ -29,9 +29,10 @@ class LevelSetAscent(ShrinkingAscent):
     At each step the mask is a ramp $\mathrm{clip}(\tfrac12 + k\,(f - \tfrac12), 0, 1)$ of a smooth field $f$, with a
     shift of the field that gives it the step's area exactly. A path begins with all places and gives up those that matter
     least: the area falls geometrically from `start` through all wanted ones, the largest first, and rests at each of them;
-    `approach` is the share of the steps in which it falls. All restarts begin with the field that `windows` give, see
-    `Windows`, or with a flat one (`None`). With the area the slope $k$ grows from 1 to `sharpness`, and it has this value at
-    all rests. Where edges are sharp, only outlines move, and no half-transparent places carry the score.
+    `approach` is the share of the steps in which it falls. All restarts begin with the field that `windows` give, and while the
+    area falls they are drawn to it (see `Windows`); or they begin with a flat one (`None`). With the area the slope $k$ grows
+    from 1 to `sharpness`, and it has this value at all rests. Where edges are sharp, only outlines move, and half-transparent
+    places do not carry the score.
 
     The gradient is divided by its largest entry and enters a velocity that keeps `momentum` of itself and moves the
     parameters by `rate`. What a path finds for an area is the mean of its fields at the rest: single steps wander among sets
@@ -133,6 +134,8 @@ class LevelSetAscent(ShrinkingAscent):
         path = AreaPath.over(length, self.approach, self.start, problem.areas.repeat(count, 1))
         query = problem.queries.query.repeat(count)  # rows in the order of restart, then query
         grouped = replace(problem, evaluation=replace(problem.evaluation, query=query), groups=count)
+        begin = begin.repeat(count, *[1] * (begin.ndim - 1))
+        pull = self.windows.pull * (begin - sets.start()) if self.windows else torch.zeros_like(begin)
 
         def look(parameters: Float[Tensor, "N 1 *L"], index: int) -> Look:
             place = path.at(index)
@@ -141,14 +144,13 @@ class LevelSetAscent(ShrinkingAscent):
 
         def project(parameters: Float[Tensor, "N 1 *L"], index: int) -> Float[Tensor, "N 1 *L"]:
             place = path.at(index)
-            return replace(grouped, parametrisation=sets.at(self.sharpness**place.progress)).projected(
-                parameters, place.areas
-            )
+            ramps = replace(grouped, parametrisation=sets.at(self.sharpness**place.progress))
+            return ramps.projected(parameters + (1 - place.progress) * pull, place.areas)
 
         def rows_by_query(rows: Float[Tensor, "N ..."]) -> Float[Tensor, "B V R ..."]:
             return rows.unflatten(0, (count, queries)).movedim(0, 1)[:, None].expand(-1, variants, *[-1] * rows.ndim)
 
-        start = project(begin.repeat(count, *[1] * (begin.ndim - 1)), 0)
+        start = project(begin - pull, 0)  # what pulls begins with the first step
         found, values = rows_by_query(start).clone(), problem.areas.new_zeros(problem.areas.shape)
         areas = problem.areas.clone()
         sums, counts = torch.zeros_like(found), [0] * variants

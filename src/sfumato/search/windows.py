@@ -1,7 +1,8 @@
-"""Where a search begins: what the network makes of windows of the input, each shown alone.
+"""Where a search begins, and what it is drawn to: what the network makes of windows of the input, each shown alone.
 
 The gradient at the whole input says little about what would suffice alone, and noise of one grey level changes it. A few dozen
-windows that are looked at without a gradient say nearly the same for every seed.
+windows that are looked at without a gradient say nearly the same for every seed. Many sets do about as well, and chance decides
+which of them a search finds. So on its way it is drawn to windows that do well, and chance has less to decide.
 """
 
 import itertools
@@ -23,22 +24,28 @@ from sfumato.space.smoothing import enlarged
 
 @dataclass(frozen=True)
 class Windows(Settings):
-    """The first field of a search: high where a window does well.
+    """The first field of a search, high where a window does well, and a pull towards such places on its way.
 
     About `count` windows lie evenly over the input. Each is a disc (a ball, an interval), cut off at the input's border, of the
     wanted area; of several, of their geometric mean. The game's values of a query's windows, stretched to [0, 1] and
     interpolated between the windows' centres, are its first field, `weight` high between its lowest and its highest place.
     Parameters of masks lie in [0, 1]. Where all windows do equally well, the field is as flat as one that knows nothing.
 
+    While the area falls, each step draws the parameters towards windows that do well: it adds `pull` times the height of the
+    first field above its mean, less and less as the area comes near the smallest that is wanted. 0 is no pull. So of places
+    that matter equally in the whole, those stay that suffice alone.
+
     It takes a forward pass for each window, perturbation and weight of the game, for all areas of a query together.
     """
 
     count: int = 49
     weight: float = 0.5
+    pull: float = 0.15
 
     def __post_init__(self) -> None:
         check_whole("count", self.count)
         check_number("weight", self.weight, "the height of the first field", above=0, most=1)
+        check_number("pull", self.pull, "a share of the height of the first field", least=0)
 
     def __call__(self, problem: Problem) -> Generator[Stage, None, Float[Tensor, "B 1 *L"]]:
         """Return parameters `(B, 1, *L)` to begin with, one field for each query; yield how many windows have been seen."""
