@@ -14,7 +14,7 @@ from sfumato.search import windows as module
 from sfumato.search.loop import Stage, Step
 from sfumato.search.problem import Problem
 from sfumato.search.schedules import AreaPath
-from sfumato.search.windows import Windows, along_axes, centres_along, window
+from sfumato.search.windows import PULL, Windows, along_axes, centres_along, window
 from sfumato.space.smoothing import gaussian_blur
 
 E = sfumato.ExtremalPerturbation
@@ -46,10 +46,10 @@ def found(
         query = torch.arange(len(inputs)).repeat_interleave(len(areas[0]))
         evaluation = Evaluation(subject, (perturbation(subject.inputs),), query, rows)
         sets = LATTICE.on(tuple(inputs.shape[2:]))
-        return returned(rule(Problem(evaluation, sets, torch.tensor(areas), game, iter(()))))
+        return returned(rule(Problem(evaluation, sets, torch.tensor(areas), game, iter(()))))[0]
 
 
-def returned(looking: Generator[Stage, None, torch.Tensor]) -> torch.Tensor:
+def returned(looking: Generator[Stage, None, tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
     """What is found in the end."""
     while True:
         try:
@@ -195,6 +195,17 @@ def test_the_pull_fades_on_the_way_and_is_gone_at_the_rest() -> None:
     assert len(resting) > 3
     assert float(resting.abs().max()) < 1e-6
     assert (moved(0)[0].std((1, 2)) < 1e-6).all()
+
+
+@pytest.mark.parametrize(("game", "pulls"), [(PRESERVE, True), (DELETE, False), (DUAL, False), (Game(2, 0), True)])
+def test_games_that_hide_the_set_have_no_pull_unless_told(game: Game, pulls: bool) -> None:
+    def masks(**settings: Any) -> torch.Tensor:
+        ascent = sfumato.LevelSetAscent(windows=Windows(**settings))
+        return E((0.1,), game, mask=LATTICE, steps=20, ascent=ascent)(corner, inputs, 0).masks
+
+    inputs = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(masks(), masks(pull=PULL if pulls else 0))
+    assert not torch.equal(masks(pull=0), masks(pull=1))
 
 
 SQUARES = slice(8, 24), slice(40, 56)

@@ -99,19 +99,22 @@ class LevelSetAscent(ShrinkingAscent):
         count, path, last = ascent._lengths(steps, problem.areas.shape[1]) if warm is None else (0, 0, steps)
         found = None
         if warm is None:
-            begin = yield from self._begin(problem, sets)
-            found = yield from self._descend(problem, sets, begin, count, path, path + last)
+            begin, pull = yield from self._begin(problem, sets)
+            found = yield from self._descend(problem, sets, begin, pull, count, path, path + last)
             warm = (
                 self._start_of_last_run(problem, sets, found.mean(1), begin) if self.windows and last else found.mean(1)
             )
         if last:
             yield from self._stay(problem, sets, warm, found, path, last)
 
-    def _begin(self, problem: Problem, sets: LevelSets) -> Generator[Stage, None, Float[Tensor, "B 1 *L"]]:
-        """Return the field from which all restarts of a query begin, `(B, 1, *L)`."""
+    def _begin(
+        self, problem: Problem, sets: LevelSets
+    ) -> Generator[Stage, None, tuple[Float[Tensor, "B 1 *L"], Float[Tensor, "B 1 *L"]]]:
+        """Return the field from which all restarts of a query begin, `(B, 1, *L)`, and what draws them to it, see `Windows`."""
         if self.windows:
             return (yield from self.windows(problem))
-        return sets.start().expand(len(problem.areas), *[-1] * (len(sets.size) + 1))
+        flat = sets.start().expand(len(problem.areas), *[-1] * (len(sets.size) + 1))
+        return flat, torch.zeros_like(flat)
 
     def _start_of_last_run(
         self,
@@ -127,15 +130,21 @@ class LevelSetAscent(ShrinkingAscent):
         return torch.where(like(better, first), first, mean)
 
     def _descend(
-        self, problem: Problem, sets: LevelSets, begin: Float[Tensor, "B 1 *L"], count: int, length: int, steps: int
+        self,
+        problem: Problem,
+        sets: LevelSets,
+        begin: Float[Tensor, "B 1 *L"],
+        pull: Float[Tensor, "B 1 *L"],
+        count: int,
+        length: int,
+        steps: int,
     ) -> Generator[Step, None, Float[Tensor, "N R 1 *L"]]:
         """The steps of all restarts along the path of areas from `begin`; returns what they found, `(B · V, R, 1, *L)`."""
         queries, variants = problem.areas.shape
         path = AreaPath.over(length, self.approach, self.start, problem.areas.repeat(count, 1))
         query = problem.queries.query.repeat(count)  # rows in the order of restart, then query
         grouped = replace(problem, evaluation=replace(problem.evaluation, query=query), groups=count)
-        begin = begin.repeat(count, *[1] * (begin.ndim - 1))
-        pull = self.windows.pull * (begin - sets.start()) if self.windows else torch.zeros_like(begin)
+        begin, pull = (rows.repeat(count, *[1] * (rows.ndim - 1)) for rows in (begin, pull))
 
         def look(parameters: Float[Tensor, "N 1 *L"], index: int) -> Look:
             place = path.at(index)

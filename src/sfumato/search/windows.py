@@ -32,23 +32,30 @@ class Windows(Settings):
     Parameters of masks lie in [0, 1]. Where all windows do equally well, the field is as flat as one that knows nothing.
 
     While the area falls, each step draws the parameters towards windows that do well: it adds `pull` times the height of the
-    first field above its mean, less and less as the area comes near the smallest that is wanted. 0 is no pull. So of places
-    that matter equally in the whole, those stay that suffice alone.
+    first field above its mean, less and less as the area comes near the smallest that is wanted. So of places that matter
+    equally in the whole, those stay that suffice alone. By default it is .15; in games that hide the set, 0, as each place that
+    an answer rests on must go there, also those that do little alone.
 
     It takes a forward pass for each window, perturbation and weight of the game, for all areas of a query together.
     """
 
     count: int = 49
     weight: float = 0.5
-    pull: float = 0.15
+    pull: float | None = None
 
     def __post_init__(self) -> None:
         check_whole("count", self.count)
         check_number("weight", self.weight, "the height of the first field", above=0, most=1)
-        check_number("pull", self.pull, "a share of the height of the first field", least=0)
+        if self.pull is not None:
+            check_number("pull", self.pull, "a share of the height of the first field", least=0)
 
-    def __call__(self, problem: Problem) -> Generator[Stage, None, Float[Tensor, "B 1 *L"]]:
-        """Return parameters `(B, 1, *L)` to begin with, one field for each query; yield how many windows have been seen."""
+    def __call__(
+        self, problem: Problem
+    ) -> Generator[Stage, None, tuple[Float[Tensor, "B 1 *L"], Float[Tensor, "B 1 *L"]]]:
+        """Return parameters `(B, 1, *L)` to begin with, a field for each query, and what the first step of a path adds to them.
+
+        Yield how many windows have been seen.
+        """
         sets = problem.parametrisation
         assert isinstance(sets, LevelSets)  # noqa: S101  # for the type checker
         queries, one_each = len(problem.areas), problem.queries
@@ -68,8 +75,13 @@ class Windows(Settings):
         low, high = heights.aminmax(dim=1, keepdim=True)
         heights = (heights - low) / (high - low).clamp(min=torch.finfo(heights.dtype).tiny)
         field = enlarged(heights.view(queries, 1, *grid), sets.size).to(sets.everything)
-        return sets.start() + self.weight * (field - like(field.flatten(1).mean(1), field))
+        above = self.weight * (field - like(field.flatten(1).mean(1), field))
+        pull = (0.0 if problem.game.drop else PULL) if self.pull is None else self.pull
+        return sets.start() + above, pull * above
 
+
+PULL = 0.15
+"""By default, in games that only keep the set."""
 
 LOOKING = "looking at windows"
 """What is done, for those who wait."""
