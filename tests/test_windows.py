@@ -197,6 +197,19 @@ def test_the_pull_fades_on_the_way_and_is_gone_at_the_rest() -> None:
     assert (moved(0)[0].std((1, 2)) < 1e-6).all()
 
 
+def test_a_path_that_does_not_fall_has_no_pull() -> None:
+    inputs = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    settings: dict[str, Any] = {"mask": LATTICE, "steps": 20, "perturbation": sfumato.Fade()}
+
+    def first(pull: float) -> torch.Tensor:
+        seen: list[torch.Tensor] = []
+        ascent = sfumato.LevelSetAscent(approach=0, windows=Windows(pull=pull))
+        E((0.3,), ascent=ascent, **settings)(corner, inputs, 0, lambda step: seen.append(step.parameters))
+        return seen[0]
+
+    assert torch.equal(first(0.5), first(0))
+
+
 @pytest.mark.parametrize(("game", "pulls"), [(PRESERVE, True), (DELETE, False), (DUAL, False), (Game(2, 0), True)])
 def test_games_that_hide_the_set_have_no_pull_unless_told(game: Game, pulls: bool) -> None:
     def masks(**settings: Any) -> torch.Tensor:

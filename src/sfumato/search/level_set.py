@@ -159,7 +159,7 @@ class LevelSetAscent(ShrinkingAscent):
         def rows_by_query(rows: Float[Tensor, "N ..."]) -> Float[Tensor, "B V R ..."]:
             return rows.unflatten(0, (count, queries)).movedim(0, 1)[:, None].expand(-1, variants, *[-1] * rows.ndim)
 
-        start = project(begin - pull, 0)  # what pulls begins with the first step
+        start = project(begin - (1 - path.at(0).progress) * pull, 0)  # nothing pulls before the first step
         found, values = rows_by_query(start).clone(), problem.areas.new_zeros(problem.areas.shape)
         areas = problem.areas.clone()
         sums, counts = torch.zeros_like(found), [0] * variants
