@@ -59,8 +59,8 @@ class ExtremalPerturbation(MaskMethod):
       that places outside of all sets are ordered by how near they are; 0 for other masks.
     - `evenly`: whether each mask has the same share in `result.map`'s sum, instead of the largest the most.
     - `seed`: of all that is random. The same seed gives the same result, alone or in any batch.
-    - `memory`: GiB that the model may keep for its backward pass; by default 0.5, on a GPU half of what is free. More masks
-      than fit go through it in turns.
+    - `memory`: GiB that the model may keep for its backward pass; by default 0.5, for six rows up to 1.5, on a GPU half of
+      what is free. More masks than fit go through it in turns.
     - `layer`: the dotted name of a module whose output is masked in place of the input, or, `at` the "input", what it takes
       in. The masks are then `(B, V, 1, *L)`, as large as the layer's maps; `map` is as large as the input. A transformer's
       tokens are masked as the grid that they form in the picture; its leading tokens, such as that of its class, are not.

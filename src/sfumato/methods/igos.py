@@ -68,7 +68,8 @@ class IGOS(Method):
     - `mask`: the coarse grid, by default 28 × 28 cells for a picture of 224 pixels, interpolated linearly and not smoothed.
     - `smooth`: width of the Gaussian that smooths `result.map`, as a fraction of the input's shortest side.
     - `seed`: the seed of the noise.
-    - `memory`: GiB that the model may keep for its backward pass; by default 0.5, on a GPU half of what is free.
+    - `memory`: GiB that the model may keep for its backward pass; by default 0.5, for six rows up to 1.5, on a GPU half of
+      what is free.
     - `score`: what a class index means: "probability", as published, for a model that returns logits; the default weights are
       those for probabilities. Or "logit", "log-odds" or "sigmoid", with weights that fit their range. Any other target is a
       score itself.

@@ -79,7 +79,8 @@ def invert(
     - `steps`: the number of steps of gradient descent. `rate` replaces the rate of the prior.
     - `seed`: the seed of all random numbers, the same for all targets. A target's picture does not depend on the others.
     - `every`: the number of steps between two `snapshots` of the pictures; 0 for none.
-    - `memory`: GiB that the model may keep for its backward pass; by default 0.5, on a GPU half of what is free.
+    - `memory`: GiB that the model may keep for its backward pass; by default 0.5, for six rows up to 1.5, on a GPU half of
+      what is free.
     - `progress` is called with each `InversionStep`.
 
     How to choose:

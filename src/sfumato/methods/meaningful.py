@@ -54,7 +54,8 @@ class MeaningfulPerturbation(Method):
       of the difference between the whole and the fully perturbed input; or "ones", $m = 1$, which shows the whole input.
     - `smooth`: width of the Gaussian that smooths `result.map`, as a fraction of the input's shortest side.
     - `seed`: the seed of all random numbers.
-    - `memory`: GiB that the model may keep for its backward pass; by default 0.5, on a GPU half of what is free.
+    - `memory`: GiB that the model may keep for its backward pass; by default 0.5, for six rows up to 1.5, on a GPU half of
+      what is free.
     - `score`: what a class index means: "probability", as in the paper, for a model that returns logits; the default weights
       are those for probabilities. Or "logit", "log-odds" or "sigmoid", with weights that fit their range. Any other target is a
       score itself.

@@ -46,8 +46,8 @@ class Method(Settings, ABC):
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
     - `seed`: the seed of all random numbers. The same seed gives the same result, alone or in any batch.
     - `perturbation`: what hides a place, or several, used together.
-    - `memory`: GiB that the model may keep for its backward pass; by default 0.5, on a GPU half of what is free. More rows
-      go through it in several batches.
+    - `memory`: GiB that the model may keep for its backward pass; by default 0.5, for six rows up to 1.5, on a GPU half of
+      what is free. More rows go through it in several batches.
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of the shortest side; 0 for none.
     """
 
@@ -251,8 +251,8 @@ class LayerMethod(LayerMap):
     - `smooth`: width of the Gaussian that smooths the map, as a fraction of its shortest side.
     - `resize`: whether the map is interpolated linearly to the inputs' size, or has the size of the layer.
     - `perturbation`: what hides a place, or several, used together.
-    - `memory`: GiB that the model may keep for its backward pass; by default 0.5, on a GPU half of what is free. More inputs
-      go through it in several batches.
+    - `memory`: GiB that the model may keep for its backward pass; by default 0.5, for six rows up to 1.5, on a GPU half of
+      what is free. More inputs go through it in several batches.
     - `call`: the number of one of the layer's calls, if the model calls it several times: 0 for the first, -1 for the last.
     - `score`: what a class index means, "logit", "probability", "log-odds" or "sigmoid"; any other target is a score itself.
 
