@@ -12,6 +12,7 @@ from sfumato.evidence import Calibrate, Calibration, SameAnswer, Suffices, Survi
 from sfumato.evidence.calibration import best_temperature, calibration_error
 from sfumato.evidence.surviving import fewest
 from sfumato.perturbations import Blur, Constant, Noise
+from sfumato.scores import Logit, LogOdds
 
 
 def drawn(temperature: float, count: int = 6000) -> tuple[torch.Tensor, torch.Tensor]:
@@ -157,6 +158,37 @@ def test_the_area_from_which_an_answer_survives() -> None:
     other = replace(method, steps=91)(answering, ones(), 0)
     (unknown,) = sfumato.Certify((claim,))(other, answering, ones())
     assert unknown.findings[0].holds is None
+
+
+def against(x: torch.Tensor) -> torch.Tensor:
+    """One output, below 0 where more than .6 of the spot is shown: the answer for the whole picture is the complement."""
+    return 0.6 - spots((8, 8))(x)[:, :1]
+
+
+@pytest.mark.parametrize("target", [-Logit(0), LogOdds(1), LogOdds((1,))])
+def test_the_answer_of_one_output_may_be_its_complement(target) -> None:
+    method = replace(METHOD, areas=AREAS, steps=90)
+    found = survival(method, against, [ones(2), ones(1)])
+    assert found.areas == (1 / 16,) * 3
+    result = method(against, ones(), target)
+    (held,) = sfumato.Certify((Survives(found, 0.75),), keep=0.9)(result, against, ones(), target)
+    assert held.findings[0].holds
+
+
+def test_what_survives_is_the_answer_of_one_output_and_not_its_other_class() -> None:
+    found = Survival((1 / 16,) * 3, replace(METHOD, steps=2), "")
+    for net, target in ((against, 0), (answers_yes, -Logit(0)), (answers_yes, LogOdds(1))):
+        result = found.method(net, ones(), target)
+        (unknown,) = sfumato.Certify((Survives(found, 0.75),))(result, net, ones(), target)
+        assert unknown.findings[0].holds is None
+        assert "for the network's answer" in unknown.findings[0].sentence
+    result = found.method(answers_yes, ones(), 0)
+    (known,) = sfumato.Certify((Survives(found, 0.75),))(result, answers_yes, ones(), 0)
+    assert known.findings[0].holds is not None
+
+
+def answers_yes(x: torch.Tensor) -> torch.Tensor:
+    return -against(x)
 
 
 def test_no_area_survives_with_too_few_pictures(tmp_path) -> None:

@@ -51,6 +51,21 @@ def test_another_reason_for_the_same_answer() -> None:
     assert found.masks[0, 0, 0, 4:12, 4:12].mean() > 0.7
 
 
+def test_two_networks_with_one_output_that_answer_its_complement() -> None:
+    """They say no, each because of another spot, and are asked why they say no."""
+
+    def because_of(corner: tuple[int, int]):
+        return lambda x: 0.5 - spots(corner)(x)[:, :1]
+
+    (same,) = compare_models(METHOD, because_of(FIRST), because_of(FIRST), [ones()])
+    (found,) = compare_models(METHOD, because_of(FIRST), because_of(SECOND), [ones()])
+    assert next(iter(same.rows()))["kept"] == 1
+    assert found.answer.tolist() == found.other_answer.tolist() == [1]
+    assert next(iter(found.rows()))["changed"] == 1
+    assert found.masks[0, 0, 0, 4:12, 4:12].mean() > 0.7
+    assert found.other_masks[0, 0, 0, 20:28, 20:28].mean() > 0.7
+
+
 def test_what_each_set_is_worth_to_the_other() -> None:
     """The second network needs both spots: the first one's set is half of what it needs."""
     method = replace(METHOD, areas=(1 / 8,), steps=90)

@@ -7,7 +7,7 @@ from torch import Tensor
 from sfumato.evidence.worth import AT_ONCE, masks_of
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Perturbed
-from sfumato.scores import check_finite, class_scores
+from sfumato.scores import OF_A_CLASS, Logit, LogOdds, OfClass, check_finite, class_scores
 
 
 def shown_logits(
@@ -37,9 +37,39 @@ def shown_logits(
 
 def whole_answers(subject: Subject) -> Int[Tensor, " B"]:
     """The class that the network answers for each whole input. Raises `ValueError` as `shown_logits` does."""
+    return of_two(_whole_logits(subject)).argmax(1)
+
+
+def answered(subject: Subject, meaning: str) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"] | LogOdds]:
+    """The class that the network answers for each whole input, and the targets that ask why.
+
+    They are the classes, with a score of the `meaning`. But one output $z$ has a logit for class 0 alone: there they are the
+    log-odds, $z$ for class 0 and $-z$ for its complement.
+    """
+    logits = _whole_logits(subject)
+    answers = of_two(logits).argmax(1)
+    return answers, LogOdds(tuple(answers.tolist())) if _has_complement(logits, meaning) else answers
+
+
+def answer_explained(subject: Subject, meaning: str) -> tuple[int, bool]:
+    """The class that the network answers for the only input, and whether the subject's score asks why, as in `answered`."""
+    logits, score = _whole_logits(subject), subject.used_score
+    answer = int(of_two(logits)[0].argmax())
+    kinds = {OF_A_CLASS[meaning], LogOdds} if _has_complement(logits, meaning) else {OF_A_CLASS[meaning]}
+    names_it = isinstance(score, OfClass) and type(score) in kinds and score.target in (answer, (answer,))
+    is_complement = score in (-Logit(0), -Logit((0,)))
+    return answer, names_it or (is_complement and answer == 1 and _has_complement(logits, meaning))
+
+
+def _whole_logits(subject: Subject) -> Float[Tensor, "B K"]:
     with subject.surroundings.computing(), torch.no_grad():
         parts = [_logits(subject, subject.inputs[some], some) for some in subject.query.split(AT_ONCE)]
-    return of_two(torch.cat(parts)).argmax(1)
+    return torch.cat(parts)
+
+
+def _has_complement(logits: Float[Tensor, "B K"], meaning: str) -> bool:
+    """Whether there is one output, so that class 1 has no logit of its own."""
+    return logits.shape[1] == 1 and meaning == "logit"
 
 
 def of_two(logits: Float[Tensor, "*N K"]) -> Float[Tensor, "*N M"]:

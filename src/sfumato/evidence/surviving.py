@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sfumato.evidence import stored
-from sfumato.evidence.answers import of_two, shown_logits, whole_answers
+from sfumato.evidence.answers import answer_explained, answered, of_two, shown_logits
 from sfumato.evidence.claim import Claim, Finding
 from sfumato.evidence.measured import same_network, weights_of
 from sfumato.evidence.tested import Tested
@@ -25,7 +25,6 @@ from sfumato.methods.extremal import ExtremalPerturbation
 from sfumato.model.effects import Model
 from sfumato.model.subject import Subject
 from sfumato.perturbations import seeded
-from sfumato.scores import OF_A_CLASS, OfClass
 from sfumato.settings import Settings, check_number
 
 
@@ -96,8 +95,8 @@ def survival(method: ExtremalPerturbation, model: Model, batches: Iterable[Float
     for inputs in batches:
         with Subject.prepared(model, inputs, 0) as subject:
             subject.probe(None)
-            answers = whole_answers(subject)
-            masks = method(model, inputs, answers).masks
+            answers, targets = answered(subject, method.score)
+            masks = method(model, inputs, targets).masks
             assert masks is not None  # noqa: S101  # for the type checker
             same = same_answers(method, subject, masks, answers)
         found += [surviving_area(survives, method.areas) for survives in same.tolist()]
@@ -178,13 +177,11 @@ class Survives(Claim):
             return "the areas of survival are of sets that another method, or other settings, made"
         if not same_network(self.survival.weights, tested.model):
             return "the areas of survival are those of another network"
-        score = tested.subject.used_score
         try:
-            answer = int(whole_answers(tested.subject)[0])
+            answer, explained = answer_explained(tested.subject, tested.method.score)
         except ValueError as error:
             return f"the network names no class ({error})"
         tested.passes += 1
-        of_answer = isinstance(score, OfClass) and score.target in (answer, (answer,))
-        if not of_answer or type(score) is not OF_A_CLASS[tested.method.score]:
+        if not explained:
             return f"the areas of survival are of sets for the network's answer, here {tested.name_of(answer)}"
         return ""

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sfumato.attribution import TensorResult
-from sfumato.evidence.answers import whole_answers
+from sfumato.evidence.answers import answered, whole_answers
 from sfumato.evidence.worth import ROUNDING, edge_of, ends, ready, worth
 from sfumato.games import Game
 from sfumato.methods.extremal import ExtremalPerturbation
@@ -19,6 +19,7 @@ from sfumato.metrics.statistic import mean
 from sfumato.model.effects import Model
 from sfumato.model.subject import Subject
 from sfumato.perturbations import Perturbed, seeded
+from sfumato.scores import LogOdds
 from sfumato.settings import check_number
 
 MEASURES = (
@@ -121,20 +122,21 @@ def compare_models(
             ]
             for subject in subjects:
                 subject.probe(method.memory)
-            answers = [whole_answers(subject) for subject in subjects]
+            answers, targets = answered(subjects[0], method.score)
+            other_answers = whole_answers(subjects[1])
             masks, again, other_masks = (
-                _masks(searching, net, inputs, answers[0])
+                _masks(searching, net, inputs, targets)
                 for searching, net in ((method, model), (replace(method, seed=method.seed + 1), model), (method, other))
             )
             both = {}
             for asked, name in zip(subjects, ("own", "other"), strict=True):
-                subject = asked.asking(answers[0], method.score)
+                subject = asked.asking(targets, method.score)
                 perturbed = ready(subject, [seeded(one, method.seed) for one in method.used_perturbations()])
                 bounds = ends(subject, perturbed)
                 both[name] = [_worths(subject, perturbed, some, method, bounds) for some in (masks, other_masks)]
         yield Differences(
-            answer=answers[0],
-            other_answer=answers[1],
+            answer=answers,
+            other_answer=other_answers,
             masks=masks,
             other_masks=other_masks,
             iou=_iou(masks, other_masks),
@@ -156,7 +158,7 @@ def summarise(differences: Sequence[Differences], enough: float = 0.5) -> dict[s
 
 
 def _masks(
-    method: ExtremalPerturbation, model: Model, inputs: Float[Tensor, "B C *S"], targets: Int[Tensor, " B"]
+    method: ExtremalPerturbation, model: Model, inputs: Float[Tensor, "B C *S"], targets: Int[Tensor, " B"] | LogOdds
 ) -> Float[Tensor, "B V 1 *S"]:
     masks = method(model, inputs, targets).masks
     assert masks is not None  # noqa: S101  # for the type checker
