@@ -211,6 +211,17 @@ def bottom() -> Classifier:
     return Classifier("bottom", Corner(True), Preparation(32, 32), ("bright", "dark"))
 
 
+class NotDark(Corner):
+    """One output, below 0 where the corner is bright."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)[:, 1:]
+
+
+def not_dark() -> Classifier:
+    return Classifier("not dark", NotDark(True), Preparation(32, 32), ("dark",))
+
+
 def three() -> Classifier:
     return Classifier("three", Corner(True), Preparation(32, 32), ("bright", "dark", "grey"))
 
@@ -266,6 +277,13 @@ def test_the_command_passes_the_same_network_and_stops_another(corners) -> None:
     assert set(content["pictures"]) == {"0.png", "1.png"}
     assert content["pictures"]["0.png"]["kept"] < 0.3
     assert "too few pictures for an interval" in found.stdout
+
+
+def test_the_command_compares_networks_with_one_output_that_answer_no(corners) -> None:
+    found = run("corners:not_dark", "corners:not_dark", corners / "0.png", *QUICK, "--out", corners / "out")
+    assert found.exit_code == 0, found.output
+    assert json.loads((corners / "out" / "comparison.json").read_text())["means"]["kept"][0] == 1
+    assert "Both answer not dark." in (corners / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ def _compare(
     import torch
 
     from sfumato import models
+    from sfumato.data.labels import name_of
     from sfumato.evidence.two_models import compare_models, summarise
     from sfumato.figures.report.differences import Compared, differences_page
     from sfumato.figures.report.page import write_page
@@ -118,7 +119,7 @@ def _compare(
             for row, (path, _) in enumerate(chunk):
                 part = differences.part(row)
                 answers = int(part.answer[0]), int(part.other_answer[0])
-                labels = first.labels[answers[0]], second.labels[answers[1]]
+                labels = name_of(first.labels, answers[0]), name_of(second.labels, answers[1])
                 compared.append(Compared(shown[path], restored[row], part, labels))
                 values = compared[-1].row
                 typer.echo(f"{shown[path]}: " + ", ".join(f"{name} {value:.2f}" for name, value in values.items()))

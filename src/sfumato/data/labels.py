@@ -46,6 +46,17 @@ def default_labels(count: int) -> tuple[str, ...]:
     return imagenet() if count == len(imagenet()) else tuple(f"class {index}" for index in range(count))
 
 
+def name_of(labels: Sequence[str], index: int) -> str:
+    """The name of a class; of one output, class 1 is what its only label is not.
+
+    >>> name_of(("cat", "dog"), 1), name_of(("tumour",), 1), name_of((), 1)
+    ('dog', 'not tumour', 'class 1')
+    """
+    if index < len(labels):
+        return labels[index]
+    return f"not {labels[0]}" if len(labels) == 1 else f"class {index}"
+
+
 def synonyms(label: str) -> list[str]:
     """The parts of a label between commas.
 

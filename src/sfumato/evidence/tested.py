@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sfumato.attribution import Attribution
+from sfumato.data.labels import name_of
 from sfumato.evidence.worth import area_of, edge_of, ends, reaches, ready, shown_scores, worth, worth_by
 from sfumato.games import Game
 from sfumato.layers.dropping import first_block
@@ -149,7 +150,8 @@ class Tested:
 
     def name_of(self, index: int) -> str:
         """The name of a class in a sentence."""
-        return f"{self.labels[index]} ({index})" if index < len(self.labels) else f"class {index}"
+        name = name_of(self.labels, index)
+        return f"{name} ({index})" if index < len(self.labels) else name
 
     @property
     def alone(self) -> str:
