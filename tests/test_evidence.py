@@ -191,6 +191,24 @@ def test_another_set_is_found_where_there_is_one() -> None:
     assert certificate(both, place, claims=(OnlyOne(keep=0.7),)).findings[0].holds  # half is no more than half
 
 
+@pytest.mark.parametrize("areas", [(1 / 16,), (1 / 16, 1 / 8, 1 / 4)])
+def test_another_set_is_sought_with_as_many_steps_as_the_set_itself(areas) -> None:
+    """All masks come from one path, so that each has the steps of all."""
+    followed = []
+
+    def model(inputs):
+        followed.append(len(inputs) if inputs.requires_grad else 0)
+        return spots((8, 8))(inputs)
+
+    method = replace(METHOD, areas=areas, steps=30)
+    result = method(model, ones(), 0)
+    itself = sum(followed)
+    followed.clear()
+    (found,) = sfumato.Certify((OnlyOne(),), keep=0.5)(result, model, ones(), 0)
+    assert len(areas) * 30 <= sum(followed) < itself + 5
+    assert "Another one may be there that it missed." in found.findings[0].sentence
+
+
 def test_a_set_is_steady_where_it_may_move() -> None:
     model = spots((8, 8))
     claim = Steady(shift=2, keep=0.5)

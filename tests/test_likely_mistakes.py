@@ -2,6 +2,7 @@
 
 import warnings
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -137,6 +138,16 @@ def test_a_function_of_a_network_in_training_mode_is_noticed():
     sfumato.Gradient()(net, INPUTS, 0)  # itself it is explained in evaluation mode
     net.eval()
     sfumato.Gradient()(called, INPUTS, 0)
+
+
+crowd = nn.Sequential(nn.BatchNorm2d(3))
+holder = SimpleNamespace(crowd=torch.neg)
+
+
+def test_an_attribute_is_not_taken_for_a_network_of_the_same_name():
+    warn_of_training(lambda inputs: 2 * holder.crowd(inputs))
+    with pytest.warns(UserWarning, match="calls a Sequential in training mode"):
+        warn_of_training(lambda inputs: 2 * crowd(inputs))
 
 
 def test_a_model_that_counts_its_calls_is_noticed():

@@ -23,8 +23,9 @@ from sfumato.settings import check_number, check_whole, percent
 class OnlyOne(Claim):
     """No set of its area that does not touch this one is worth the share `keep` of the whole input, or as much as this one.
 
-    The search is run again for the same area, and may not take places of the set. While it finds a set that does as well, it
-    goes on without both, up to `most` other sets. What it does not find may still be there: the sentence says so.
+    The search is run again for the same area, and may not take places of the set. It has the steps of all the result's masks,
+    as the set comes from a path through all their areas. While it finds a set that does as well, it goes on without both, up
+    to `most` other sets. What it does not find may still be there: the sentence says so.
     """
 
     keep: float = 0.9
@@ -56,8 +57,8 @@ class OnlyOne(Claim):
         numbers = {"others": float(len(others)), "best_other": max(values)}
         if not others:
             sentence = (
-                "A second search, without these places, found no set of this area that does as well: the best is worth "
-                f"{percent(round(values[0], 2))}."
+                "A second search, without these places, found no set of this area that does as well: its best is worth "
+                f"{percent(round(values[0], 2))}. Another one may be there that it missed."
             )
             return Finding("The only one", True, sentence, numbers)
         more = " at least" if len(others) == self.most else ""
@@ -70,12 +71,13 @@ class OnlyOne(Claim):
 
     def _search(self, tested: Tested, taken: Bool[Tensor, "*S"]) -> Bool[Tensor, "*S"]:
         """The best set of the same area that has none of the places that are taken."""
+        steps = tested.method.steps * tested.variants
         with tested.method.prepared(tested.model, tested.inputs, tested.target) as subject:
             search = tested.method.search(subject)
             search = replace(search, parametrisation=excluding(search.parametrisation, taken))
             area = torch.tensor([[tested.area]], dtype=torch.float32, device=tested.places.device)
-            masks = search.masks(search.ascend(area).parameters, area)
-        tested.passes += 3 * tested.method.steps
+            masks = search.masks(search.ascend(area, steps=steps).parameters, area)
+        tested.passes += 3 * steps
         # Where a mask is smooth, fewer places than its area are above one half.
         ranks = order(masks[0, 0, 0].detach().float().masked_fill(taken, -1).cpu()).to(taken.device)
         return ranks < int(tested.places.sum())

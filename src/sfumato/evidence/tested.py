@@ -63,6 +63,12 @@ class Tested:
         return area_of(self.places)
 
     @property
+    def variants(self) -> int:
+        """How many masks the search had to find together."""
+        masks = self.result.masks
+        return 1 if masks is None else masks.shape[1]
+
+    @property
     def edge(self) -> float:
         """The width of the edges of all masks in the tests, in places: that of the search's masks."""
         return edge_of(self.method, self.places.shape)

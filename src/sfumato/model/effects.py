@@ -5,6 +5,7 @@ the first thread to enter makes them, the last one to leave restores the model. 
 forwards) act only in the thread that entered the context.
 """
 
+import dis
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,7 +42,9 @@ def modules_of(function: Any) -> list[nn.Module]:
         values += [function.func, *function.args, *function.keywords.values()]
     if isinstance(function, FunctionType):
         values += [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
-        values += [function.__globals__.get(name) for name in function.__code__.co_names]
+        # Not all of `co_names`, which has attributes too: `other.net` is no global `net`.
+        read = [entry.argval for entry in dis.get_instructions(function) if entry.opname == "LOAD_GLOBAL"]
+        values += map(function.__globals__.get, dict.fromkeys(read))
     return [value for value in values if isinstance(value, nn.Module)]
 
 
