@@ -8,12 +8,12 @@ import torch
 from spots import METHOD, certificate, ones, rectangle, result_of, spots
 
 import sfumato
-from sfumato.evidence import AllNeeded, BetterThanChance, HoldsElsewhere, OnlyOne, SameAnswer, Steady, Suffices
+from sfumato.evidence import MostlyNeeded, BetterThanChance, HoldsElsewhere, OnlyOne, SameAnswer, Steady, Suffices
 from sfumato.masks.regions import Cells
 from sfumato.perturbations import Constant, Fade
 
 SPOT = rectangle(8, 8, 8, 8)
-OF_WORTH = (Suffices(), HoldsElsewhere(), BetterThanChance(count=19), AllNeeded(), OnlyOne(), Steady())
+OF_WORTH = (Suffices(), HoldsElsewhere(), BetterThanChance(count=19), MostlyNeeded(), OnlyOne(), Steady())
 
 
 def two_logits(value: torch.Tensor) -> torch.Tensor:
@@ -73,9 +73,9 @@ def test_a_perturbation_that_takes_nothing_away_says_nothing() -> None:
 
 
 def test_of_a_worthless_set_no_cell_is_needed() -> None:
-    found = certificate(spots((8, 8)), rectangle(20, 20, 8, 8), claims=(AllNeeded(), OnlyOne()))
-    assert found["All needed"].holds is False
-    assert "none of its cells is needed" in found["All needed"].sentence
+    found = certificate(spots((8, 8)), rectangle(20, 20, 8, 8), claims=(MostlyNeeded(), OnlyOne()))
+    assert found["Mostly needed"].holds is False
+    assert "none of its cells is needed" in found["Mostly needed"].sentence
     assert found["The only one"].holds is None
 
 
@@ -88,7 +88,7 @@ def test_a_connected_part_is_given_up_though_each_of_its_cells_is_needed() -> No
         return two_logits(first(x)[:, 0] - torch.where((share > 0.01) & (share < 0.99), 0.5, 0.0))
 
     both = rectangle(0, 0, 8, 8) + rectangle(16, 16, 8, 8)
-    found = certificate(model, both, claims=(AllNeeded(regions=Cells(8), idle=0.6),)).findings[0]
+    found = certificate(model, both, claims=(MostlyNeeded(regions=Cells(8), idle=0.6),)).findings[0]
     assert torch.equal(found.sets["needed"], rectangle(0, 0, 8, 8)[0, 0] > 0.5)
     assert found.holds  # half
 
@@ -244,7 +244,7 @@ def test_another_set_is_as_large_as_the_set_itself() -> None:
 @pytest.mark.parametrize(("game", "done"), [("preserve", "hidden"), ("delete", "shown"), ("dual", "given up")])
 def test_what_is_done_with_cells_that_are_not_needed(game: str, done: str) -> None:
     """In the game that destroys, the set is hidden, and a cell of it is given up where it is shown."""
-    claim = AllNeeded(regions=Cells(4))
+    claim = MostlyNeeded(regions=Cells(4))
     found = certificate(
         spots((8, 8)), rectangle(8, 8, 8, 16), claims=(claim,), method=replace(METHOD, game=game)
     ).findings[0]

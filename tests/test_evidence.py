@@ -10,7 +10,7 @@ from spots import METHOD, certificate, ones, rectangle, result_of, spots
 
 import sfumato
 from sfumato.evidence import (
-    AllNeeded,
+    MostlyNeeded,
     BetterThanChance,
     Claim,
     Finding,
@@ -133,7 +133,7 @@ def test_a_rival_that_does_as_well_is_named() -> None:
 
 def test_cells_that_do_not_matter_are_given_up() -> None:
     model = spots((8, 8))
-    claim = AllNeeded(regions=Cells(8))  # 4 by 4 places
+    claim = MostlyNeeded(regions=Cells(8))  # 4 by 4 places
     found = certificate(model, rectangle(8, 8, 8, 12), claims=(claim,)).findings[0]
     assert torch.equal(found.sets["needed"], rectangle(8, 8, 8, 8)[0, 0] > 0.5)
     assert found.numbers["cells"] == 6
@@ -154,7 +154,7 @@ def test_what_is_left_is_minimal() -> None:
         value = (x[:, 0] * weights.to(x)).sum((1, 2))
         return torch.stack([value, -value], 1)
 
-    claim = AllNeeded(loss=0.1, regions=Cells(8))
+    claim = MostlyNeeded(loss=0.1, regions=Cells(8))
     found = certificate(model, ones(), claims=(claim,)).findings[0]
     kept = float((weights * found.sets["needed"]).sum())
     assert 0.9 <= kept < 1
@@ -236,7 +236,7 @@ def test_a_hidden_picture_with_the_whole_score_says_nothing() -> None:
     def model(x: torch.Tensor) -> torch.Tensor:
         return x.sum((1, 2, 3))[:, None] * torch.zeros(1, 2) + 1
 
-    found = certificate(model, rectangle(8, 8, 8, 8), claims=(Suffices(), AllNeeded(), HoldsElsewhere(), Steady()))
+    found = certificate(model, rectangle(8, 8, 8, 8), claims=(Suffices(), MostlyNeeded(), HoldsElsewhere(), Steady()))
     assert [finding.holds for finding in found.findings] == [None, None, None, None]
     assert not found.holds
 
@@ -254,7 +254,7 @@ def test_every_claim_on_a_real_search_and_its_text() -> None:
             "Same answer",
             "Holds elsewhere",
             "Better than chance",
-            "All needed",
+            "Mostly needed",
             "The only one",
             "Steady",
         ]
@@ -287,7 +287,7 @@ def test_the_model_is_left_as_it_was() -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()).train()
     result = METHOD(network, ones(), 0)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    claims = (Suffices(), BetterThanChance(count=19), AllNeeded(), Steady())
+    claims = (Suffices(), BetterThanChance(count=19), MostlyNeeded(), Steady())
     sfumato.Certify(claims)(result, network, ones())
     assert network.training
     assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
@@ -321,7 +321,7 @@ def test_the_model_is_left_as_it_was() -> None:
             "does not say the score",
         ),
         (lambda model, result: HoldsElsewhere(()), "one or more"),
-        (lambda model, result: AllNeeded(idle=0), "idle"),
+        (lambda model, result: MostlyNeeded(idle=0), "idle"),
         (lambda model, result: OnlyOne(most=0), "most"),
         (lambda model, result: Steady(shift=-1), "shift"),
     ],
@@ -341,13 +341,13 @@ def test_a_figure_has_the_sets_and_a_line_for_each_claim() -> None:
     other = Finding(
         "The only one", False, "It is not the only one.", {}, {"other 1": rectangle(20, 20, 8, 8)[0, 0] > 0.5}
     )
-    found = certificate(spots((8, 8)), rectangle(8, 8, 8, 12), claims=(Suffices(), AllNeeded(regions=Cells(8))))
+    found = certificate(spots((8, 8)), rectangle(8, 8, 8, 12), claims=(Suffices(), MostlyNeeded(regions=Cells(8))))
     found = replace(found, findings=(*found.findings, other))
     figure = drawn(found, torch.rand(3, 32, 32), "a picture")
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["the input", "the set, 9.4 %", "needed, 6.2 %", "would do as well, 6.2 %"]
     words = {text.get_text(): text.get_color() for text in figure.texts}
-    assert [words[claim] for claim in ("Suffices", "All needed", "The only one")]
+    assert [words[claim] for claim in ("Suffices", "Mostly needed", "The only one")]
     assert COLOURS[True] in words.values()
     assert words["no"] == COLOURS[False]
     assert "It is not the only one." in words

@@ -1,9 +1,12 @@
 """The smallest sufficient area, on models whose score is a known function of the mask's area alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spots import ones, spots
 
 from sfumato import ExtremalPerturbation, Fade, SmoothMask, smallest
 
@@ -109,3 +112,17 @@ def test_an_area_that_no_mask_of_the_family_reaches():
     soft = ExtremalPerturbation(steps=2, mask=SmoothMask(step=8, sigma=30, temperature=0.5))
     with pytest.raises(ValueError, match=r"no mask of .* covers more than"):
         smallest(soft, powers_of_the_area([1.0]), INPUTS[:1], 0, areas=(0.2, 0.99))
+
+
+def test_restarts_say_how_settled_the_smallest_set_is():
+    """They are those of the first area of the curve that suffices, cut at the smallest one."""
+    method = ExtremalPerturbation(steps=50)
+    found = smallest(method, spots((8, 8)), ones(2), 0, keep=0.8, areas=(1 / 32, 1 / 8, 1 / 2), tolerance=0.02)
+    result, areas = found.attribution, found.area
+    assert (areas < 1 / 8 - 0.01).all()
+    assert result.agreement.shape == (2, 1)
+    assert (result.agreement > 0.5).all()
+    shares = result.alternatives.flatten(3).float().mean(3)
+    torch.testing.assert_close(shares, areas[:, None, None].expand_as(shares), atol=2e-3, rtol=0)
+    assert (result.alternative_scores > 0.5).all()
+    assert smallest(replace(method, steps=20), spots((8, 8)), ones(1), 0, keep=0.8).attribution.agreement is None

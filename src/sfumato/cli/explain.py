@@ -62,7 +62,7 @@ def explain(
         bool,
         typer.Option(
             "--certificate",
-            help="Test what each explanation may claim: whether the places suffice, are all needed, are better than chance, "
+            help="Test what each explanation may claim: whether the places suffice, are mostly needed, are better than chance, "
             "are the only ones. Takes about as long again.",
         ),
     ] = False,

@@ -12,7 +12,7 @@ from sfumato.evidence.chance import BetterThanChance as BetterThanChance
 from sfumato.evidence.claim import Claim as Claim
 from sfumato.evidence.claim import Finding as Finding
 from sfumato.evidence.elsewhere import HoldsElsewhere as HoldsElsewhere
-from sfumato.evidence.needed import AllNeeded as AllNeeded
+from sfumato.evidence.needed import MostlyNeeded as MostlyNeeded
 from sfumato.evidence.only import OnlyOne as OnlyOne
 from sfumato.evidence.same_answer import SameAnswer as SameAnswer
 from sfumato.evidence.steady import Steady as Steady

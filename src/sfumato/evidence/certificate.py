@@ -11,7 +11,7 @@ from sfumato.attribution import Attribution
 from sfumato.evidence.chance import BetterThanChance
 from sfumato.evidence.claim import Claim, Finding
 from sfumato.evidence.elsewhere import HoldsElsewhere
-from sfumato.evidence.needed import AllNeeded
+from sfumato.evidence.needed import MostlyNeeded
 from sfumato.evidence.only import OnlyOne
 from sfumato.evidence.same_answer import SameAnswer
 from sfumato.evidence.steady import Steady
@@ -101,7 +101,7 @@ class Certify(Settings):
     Three claims ask the network some hundred times each; `OnlyOne` searches again, for one area.
 
     >>> [type(claim).__name__ for claim in Certify().claims]
-    ['Suffices', 'SameAnswer', 'HoldsElsewhere', 'BetterThanChance', 'AllNeeded', 'OnlyOne', 'Steady']
+    ['Suffices', 'SameAnswer', 'HoldsElsewhere', 'BetterThanChance', 'MostlyNeeded', 'OnlyOne', 'Steady']
     """
 
     claims: tuple[Claim, ...] = (
@@ -109,7 +109,7 @@ class Certify(Settings):
         SameAnswer(),
         HoldsElsewhere(),
         BetterThanChance(),
-        AllNeeded(),
+        MostlyNeeded(),
         OnlyOne(),
         Steady(),
     )

@@ -23,7 +23,7 @@ CELLS = {1: 98, 2: 14, 3: 8}
 
 
 @dataclass(frozen=True)
-class AllNeeded(Claim):
+class MostlyNeeded(Claim):
     """The cells of the set that can be given up take less than the share `idle` of its area.
 
     - `loss`: a cell can be given up if the rest is still worth as much as the set, to within this share of the score. What the
@@ -48,11 +48,11 @@ class AllNeeded(Claim):
         cells = self._cells(tested)
         worth = float(tested.worth(tested.places[None])[0])
         if math.isnan(worth):
-            return Finding("All needed", None, NOTHING, {"worth": worth})
+            return Finding("Mostly needed", None, NOTHING, {"worth": worth})
         least = min(worth, 1.0) - self.loss
         if least <= ROUNDING:
             sentence = f"The set is worth {percent(round(worth, 2))}, so that none of its cells is needed."
-            return Finding("All needed", False, sentence, {"worth": worth, "needed_area": 0.0, "needed_share": 0.0})
+            return Finding("Mostly needed", False, sentence, {"worth": worth, "needed_area": 0.0, "needed_share": 0.0})
         stays, dearest = list(range(len(cells))), worth
         while len(stays) > 1:
             alone = self._worths(tested, cells, [[other for other in stays if other != cell] for cell in stays])
@@ -83,7 +83,7 @@ class AllNeeded(Claim):
             f"the picture: all others can be {hidden} for at most {percent(self.loss)} of the score, but no further cell. "
             f"Alone {'it is' if is_one else 'they are'} worth {percent(round(numbers['worth_needed'], 2))}."
         )
-        return Finding("All needed", share > 1 - self.idle, sentence, numbers, {"needed": needed})
+        return Finding("Mostly needed", share > 1 - self.idle, sentence, numbers, {"needed": needed})
 
     def _cells(self, tested: Tested) -> Bool[Tensor, " n *S"]:
         """The set's part in each region that it touches."""

@@ -112,6 +112,9 @@ def smallest(
 
     Where a `BlackBox` gives no more answers, the area is the smallest that was found to suffice until then.
 
+    `attribution.agreement` and `attribution.alternatives` are of what the restarts found for the first sampled area that
+    suffices, cut at $a^*$: each halving goes on from one mask.
+
     Scores need not grow strictly with the area, as each is found by its own ascent; $a^*$ is the first crossing.
     """
     if not 0 < keep <= 1:
@@ -158,7 +161,8 @@ def smallest(
             areas = tuple(area for area in CURVE if area >= least)
         grid = torch.tensor(areas, dtype=torch.float32, device=device)
         sampled = grid.expand(batch, -1)
-        parameters = search.ascend(sampled, progress).parameters.unflatten(0, (batch, -1))
+        curve = search.ascend(sampled, progress)
+        parameters = curve.parameters.unflatten(0, (batch, -1))
         scores = search.scores(search.masks(parameters.flatten(0, 1), sampled))
         enough = scores >= wanted[:, None]
         reached = enough.any(1)
@@ -166,6 +170,7 @@ def smallest(
         first = torch.where(reached, enough.int().argmax(1), scores.argmax(1))
         rows = torch.arange(batch, dtype=torch.long, device=device)
         upper, best = grid[first], parameters[rows, first]
+        runs = None if curve.alternatives is None else curve.alternatives.unflatten(0, (batch, -1))[rows, first]
         lower = torch.where(first > 0, grid[(first - 1).clamp(min=0)], 0.0)
         lower = torch.where(reached, lower, upper)
         try:
@@ -184,7 +189,9 @@ def smallest(
             warn_of_stop(error)
         if isinstance(search.parametrisation, LevelSets):  # a set may be half a place larger than it was to be
             upper = search.parametrisation.areas(search.parametrisation.nodes(best))
-        attribution = search.attribution(best, upper[:, None])
+            if runs is not None:
+                runs = torch.stack([search.parametrisation.settled(run, upper) for run in runs.unbind(1)], 1)
+        attribution = search.attribution(best, upper[:, None], runs)
         return SmallestArea(
             area=torch.where(reached, upper, torch.nan),
             reached=reached,
