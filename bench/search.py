@@ -32,6 +32,7 @@ from sfumato.attribution import saliency
 from sfumato.figures.annotations.outlines import is_hole, outlines
 from sfumato.masks.level_set import TENTHS
 from sfumato.methods.extremal import SMOOTH
+from sfumato.masks.parts import label_parts
 from sfumato.metrics.likeness import spearman
 from sfumato.space.smoothing import gaussian_blur
 
@@ -360,6 +361,53 @@ def with_interval(differences: np.ndarray, random: np.random.Generator) -> str:
     return f"{differences.mean():.2f} [{low:.2f}, {high:.2f}]"
 
 
+OUTER = 8
+"""The outer eighth along each side, which is .44 of a picture."""
+
+
+def lies(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Where sets lie: which share of them in the outer eighth along each side; and how many have a part that is of no use.
+
+    A part is of no use if the others are worth as much, but for .02, up to the whole's; the mean of a blur and the mean colour.
+    """
+    groups: dict[tuple[str, str, float], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        if row["search"] in ("level sets", "greedy"):
+            groups[row["network"], row["search"], row["area"]].append(row)
+    yield "| network | search | area | sets | in the outer eighth | with a part of no use |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: |"
+    for (network, name, area), group in sorted(groups.items()):
+        shares, idle = [], 0
+        for row in group:
+            places = set_of(row)
+            side, border = len(places), len(places) // OUTER
+            inner = places[border : side - border, border : side - border]
+            shares.append(1 - float(inner.sum() / places.sum()))
+            idle += row["seed"] == 0 and name == "level sets" and has_idle_part(row, places)
+        first = sum(row["seed"] == 0 for row in group)
+        of_no_use = f"{idle} of {first}" if name == "level sets" else "–"
+        yield f"| {network} | {name} | {area:g} | {len(group)} | {np.mean(shares):.2f} | {of_no_use} |"
+
+
+def has_idle_part(row: dict[str, Any], places: Tensor) -> bool:
+    """Whether one of the parts of a row's set `(H, W)` can be hidden alone for nothing."""
+    labels = label_parts(places[None, None])[0, 0]
+    if int(labels.max()) < 2:
+        return False
+    classifier = shared_models.of_zoo(row["network"])
+    picture, target = picture_of(row["picture"])
+    x = classifier.prepare(picture)[None]
+    masks = edged(torch.stack([places & (labels != part) for part in range(int(labels.max()) + 1)])[:, None])
+    query = torch.zeros(len(masks), dtype=torch.long)
+    worths = []
+    for background in ("blur", "grey"):
+        with torch.no_grad():
+            scores = classifier.net(BACKGROUNDS[background](x)(masks, query))[:, target]
+        worths.append((scores - row["blank_" + background]) / (row["whole"] - row["blank_" + background]))
+    whole, *without = torch.stack(worths).mean(0).clamp(max=1).tolist()
+    return max(without) >= whole - 0.02
+
+
 COLUMNS = (
     *("game", "network", "area", "search", "n", "blur", "less than the first", "grey", "noise", "p, blur"),
     *("crisp", "parts", "agree", "spread", "up to 1", "cost", "s"),
@@ -419,6 +467,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", type=Path)
     parser.add_argument("--table", action="store_true", help="sum the file up, and measure nothing")
+    parser.add_argument("--places", action="store_true", help="say where the sets lie, and measure nothing")
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
     parser.add_argument("--searches", nargs="+", default=list(SEARCHES), choices=list(SEARCHES))
     parser.add_argument("--first", type=int, default=100, help="the number of the first picture (settings: below 100)")
@@ -427,6 +476,9 @@ def main() -> None:
     parser.add_argument("--game", default="preserve", choices=GAMES)
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
+    if options.places:
+        print("\n".join(lies(read(options.rows))))
+        return
     if not options.table:
         measure(options.rows, options)
     rows = read(options.rows)

@@ -8,7 +8,7 @@ import torch
 from spots import METHOD, certificate, ones, rectangle, result_of, spots
 
 import sfumato
-from sfumato.evidence import MostlyNeeded, BetterThanChance, HoldsElsewhere, OnlyOne, SameAnswer, Steady, Suffices
+from sfumato.evidence import BetterThanChance, HoldsElsewhere, MostlyNeeded, OnlyOne, SameAnswer, Steady, Suffices
 from sfumato.masks.regions import Cells
 from sfumato.perturbations import Constant, Fade
 

@@ -10,11 +10,11 @@ from spots import METHOD, certificate, ones, rectangle, result_of, spots
 
 import sfumato
 from sfumato.evidence import (
-    MostlyNeeded,
     BetterThanChance,
     Claim,
     Finding,
     HoldsElsewhere,
+    MostlyNeeded,
     OnlyOne,
     SameAnswer,
     Steady,

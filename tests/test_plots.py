@@ -336,6 +336,18 @@ def test_an_overview_has_a_row_a_result():
     assert {"one", "two"} <= set(words(figure))
 
 
+def test_the_picture_has_the_numbers_of_the_whole():
+    """So that those of the masks can be compared with them."""
+    one, picture = result()[0], torch.rand(3, 24, 32)
+    figure = plots.figure(one, picture, probabilities=[0.1, 0.2, 0.3], whole_probability=0.4)
+    assert "probability 40 %" in figure.axes[0].get_title()
+    assert "worth 100 %" in figure.axes[0].get_title()
+    figure = plots.overview([one], [picture], ["one"], probabilities=[[0.1, 0.2, 0.3]], whole_probabilities=[0.4])
+    assert "probability 40 %" in figure.axes[0].get_title()
+    level = replace(one, blank=one.whole.clone())  # nothing has a worth
+    assert "worth" not in plots.figure(level, picture, whole_probability=0.4).axes[0].get_title()
+
+
 def test_worth_lies_between_blank_and_whole():
     given = replace(result(), scores=torch.tensor([[1.0, 3.5, 6.0]] * 2), blank=torch.tensor([1.0, 6.0]))
     assert plots.worth(given)[0].tolist() == [0, 0.5, 1]

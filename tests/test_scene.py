@@ -83,7 +83,11 @@ def test_a_figure_has_the_picture_s_shape():
         shapes = {drawn.get_array().shape[:2] for axes in figure.axes for drawn in axes.images}
         assert shapes == {(60, 90)}
         first = figure.axes[0]
-        assert first.get_title() in ("the picture;\ndashed: what the network sees", "a")
+        assert first.get_title() in (
+            "the picture;\ndashed: what the network sees",
+            "the picture;\ndashed: what the network sees\nworth 100 % (score 2)",
+            "worth 100 % (score 2)",
+        )
         assert first.lines, "the dashed line"
     figure = plots.figure(result(), image, classifier=net)
     on_black = torch.as_tensor(figure.axes[2].images[0].get_array())
@@ -93,7 +97,7 @@ def test_a_figure_has_the_picture_s_shape():
 
 def test_the_input_itself_needs_no_frame():
     figure = plots.figure(result(), torch.rand(3, 32, 32), classifier=classifier(**CROPS))
-    assert figure.axes[0].get_title() == "the input"
+    assert figure.axes[0].get_title() == "the input\nworth 100 % (score 2)"
     assert not figure.axes[0].lines
 
 

@@ -24,5 +24,7 @@ def explain_samples(out: Path, steps: int) -> None:
         names = task.question.names
         titles = [f"{one.query.source.stem}: {names[one.query.target]}" for one in explanations]
         probabilities = [one.probabilities.tolist() for one in explanations if one.probabilities is not None]
-        plots.save(plots.overview(results, pictures, titles, task.classifier, probabilities), out / "demo.png")
+        wholes = [one.whole_probability for one in explanations if one.whole_probability is not None]
+        figure = plots.overview(results, pictures, titles, task.classifier, probabilities, wholes)
+        plots.save(figure, out / "demo.png")
         typer.echo(f"All in one figure: {out / 'demo.png'}")

@@ -38,6 +38,8 @@ class Explanation:
     result: "Attribution"
     probabilities: "Tensor | None"
     """The target's probability under each mask, `(V,)`, if it is a class."""
+    whole_probability: float | None = None
+    """The same for the whole picture."""
     search: dict[str, Any] = field(default_factory=dict)
     """The summary of the search for the smallest area, if there was one."""
     curve: "Curve | None" = None
@@ -135,10 +137,11 @@ def _explain_batch(
             part = replace(part, areas=part.achieved[0].clone())  # each query has an area of its own
             about = {"smallest": search_summary(search[index], keep)}
             curve = (search.curve_areas.cpu(), search.curve_scores[index].cpu())
-        probabilities = None
-        if query.asked.has_probability:
+        probabilities, whole = None, None
+        if query.asked.has_probability and query.probabilities is not None:
             probabilities = _probabilities(method, classifier, batch.inputs[index], query.target, result[index]).cpu()
-        yield Explanation(query, part, probabilities, about, curve)
+            whole = float(query.probabilities[query.target])
+        yield Explanation(query, part, probabilities, whole, about, curve)
 
 
 def _probabilities(
@@ -189,6 +192,7 @@ def _write(
         classifier=classifier,
         alternatives=alternatives and result.alternatives is not None,
         probabilities=explanation.probabilities,
+        whole_probability=explanation.whole_probability,
         at_most=explanation.search.get("smallest", {}).get("area") is not None,
     )
     plots.save(figure, out / f"{stem}.png")
@@ -216,7 +220,7 @@ def _print(explanation: Explanation, classifier: "Classifier") -> None:
     masks = table("removed" if removed else "shown", name, "worth", *chances, *agreement, score=name)
     everything, nothing = ("none", "all") if removed else ("all", "none")
     whole, blank = float(result.whole), float(result.blank)  # type: ignore[arg-type]
-    of_picture = [percent(float(query.probabilities[query.target]))] if chances else []  # type: ignore[index]  # there is one
+    of_picture = [percent(explanation.whole_probability)] if chances else []
     rows = summaries.areas(result, explanation.probabilities)
     has_worth = any(row["worth"] is not None for row in rows)
     masks.add_row(everything, f"{whole:.2f}", percent(1.0 if has_worth else None), *of_picture)

@@ -89,6 +89,7 @@ def figure(
     alternatives: bool = False,
     probabilities: Sequence[float] | Float[Tensor, " V"] | None = None,
     at_most: bool = False,
+    whole_probability: float | None = None,
 ) -> "Figure":
     r"""A figure of one query: the picture, the mask of each area, and the score against the area.
 
@@ -108,6 +109,7 @@ def figure(
     - `alternatives`: draws a thin outline of the set that each restart of the search found, and says what it is worth.
     - `probabilities`: the class's probability under each mask, for the headings.
     - `at_most`: the masks' area is an upper bound of the smallest one that suffices; the heading says so.
+    - `whole_probability`: the class's probability for the whole picture, for its heading.
 
     For a clip or a volume, `picture` is the input `(C, D, H, W)` or `(D, H, W)`: the figure has a row of evenly chosen frames
     or slices, each labelled by its index, and one such row for each mask with its outline.
@@ -121,7 +123,6 @@ def figure(
         return masks_of_slices(masks, frames(picture, masks.shape[2:]), headings, title)
     view = scene(picture, masks.shape[2:], classifier)
     asked = asked_places(result, masks.shape[2:], query)
-    name = _picture_name(view, asked)
     parts = 1 - masks if deletes(result) else masks
     perturbed, note = _perturb(result, parts, _seen(view, picture, classifier), classifier, perturbation)
     masks, parts = view.lay(masks), view.lay(parts)
@@ -129,6 +130,7 @@ def figure(
 
     cell = cell_size(view.picture)
     left = max(cell[0], 1.2 * CELL)
+    name = "\n".join([_picture_name(view, asked), *_fit(_worth_of_whole(result, query, whole_probability), left)])
     if probabilities is not None and len(probabilities) != len(masks):
         raise ValueError(f"probabilities must be one for each of the {len(masks)} masks; got {len(probabilities)}")
     headings = _headings(result, query, probabilities, at_most)
@@ -185,16 +187,18 @@ def overview(
     titles: Sequence[str],
     classifier: Classifier | None = None,
     probabilities: Sequence[Sequence[float]] | None = None,
+    whole_probabilities: Sequence[float] | None = None,
 ) -> "Figure":
     """A figure with a row for each result of one query: the picture with its title, and the mask of each area.
 
     The headings are those of `figure`; a line at the foot says what *worth* means.
     All results have the same number of masks. `pictures` and `classifier` are as for `figure`, and so are the `probabilities`
-    of each result. Raises `ValueError`.
+    of each result, and their `whole_probabilities`. Raises `ValueError`.
     """
     _check_counts(results, pictures=pictures, titles=titles)
     given: Sequence[Sequence[float] | None] = [None] * len(results) if probabilities is None else probabilities
-    _check_counts(results, probabilities=given)
+    wholes: Sequence[float | None] = [None] * len(results) if whole_probabilities is None else whole_probabilities
+    _check_counts(results, probabilities=given, whole_probabilities=wholes)
     if any(len(result) != 1 for result in results):
         raise ValueError(
             f"an overview takes results of one query each; got results of {list(map(len, results))} queries: give result[0] "
@@ -212,18 +216,27 @@ def overview(
     width = max(cell_size(view.picture)[0] for view in views)
     heights = [cell_size(view.picture)[1] for view in views]
     rows = [_fit(headings, width) for headings in rows]
-    head = max(map(_head, rows))
+    first = [
+        "\n".join(_fit(_worth_of_whole(result, 0, whole), width)) for result, whole in zip(results, wholes, strict=True)
+    ]
+    head = max(map(_head, [*rows, [f"{numbers}\n" for numbers in first]]))
     foot = LINE + 0.1 if any("worth" in heading for row in rows for heading in row) else 0.0
     size = ((count + 1) * (width + GAP) + 0.2, sum(heights) + len(results) * head + foot + 0.1)
     canvas = blank(size)
     if foot:
         canvas.text(0.1 / size[0], 0.1 / size[1], WORTH, fontsize=SMALL, va="bottom")
     y = 0.0
-    for result, row, view, title, headings, height in zip(results, masks, views, titles, rows, heights, strict=True):
+    for result, row, view, title, numbers, headings, height in zip(
+        results, masks, views, titles, first, rows, heights, strict=True
+    ):
         y += head
         cells = [add_axes(canvas, 0.1 + column * (width + GAP), y, width, height) for column in range(count + 1)]
         y += height
-        show(cells[0], view.picture).set_title(title, fontsize=SMALL, weight="bold")
+        show(cells[0], view.picture).set_title(numbers, fontsize=SMALL)
+        above = 6 + 1.3 * SMALL * len(numbers.splitlines())  # points
+        cells[0].annotate(
+            title, (0.5, 1), (0, above), "axes fraction", "offset points", ha="center", fontsize=SMALL, weight="bold"
+        )
         view.frame(cells[0])
         asked = asked_places(result, row.shape[2:])
         mark(cells[0], view, asked)
@@ -421,6 +434,18 @@ def _headings(
         return [f"{heading}\n{ONE_RUN}" for heading in headings]
     agree = [percent(round(share, 2)) for share in result.agreement[query].tolist()]
     return [f"{heading}\nrestarts agree by {share}" for heading, share in zip(headings, agree, strict=True)]
+
+
+def _worth_of_whole(result: Attribution, query: int, probability: float | None) -> list[str]:
+    """The lines that say for the whole picture what `_headings` say for each mask."""
+    if result.whole is None or result.blank is None:
+        return []
+    name = name_of_score(result)
+    has_worth = not bool(span(result.whole[query], result.blank[query]).isnan())
+    twice = probability is not None and name.endswith("probability")  # it has a line of its own
+    score = "" if twice else f"{name}\N{NO-BREAK SPACE}{float(result.whole[query]):.3g}"
+    lines = [f"worth 100 % ({score})" if score else "worth 100 %"] if has_worth else [score] if score else []
+    return lines if probability is None else [*lines, f"probability {percent(probability)}"]
 
 
 def _alternatives(result: Attribution, query: int) -> list[str]:
