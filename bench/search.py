@@ -31,8 +31,8 @@ import sfumato
 from sfumato.attribution import saliency
 from sfumato.figures.annotations.outlines import is_hole, outlines
 from sfumato.masks.level_set import TENTHS
-from sfumato.methods.extremal import SMOOTH
 from sfumato.masks.parts import label_parts
+from sfumato.methods.extremal import SMOOTH
 from sfumato.metrics.likeness import spearman
 from sfumato.space.smoothing import gaussian_blur
 
