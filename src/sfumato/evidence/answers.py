@@ -55,10 +55,11 @@ def answer_explained(subject: Subject, meaning: str) -> tuple[int, bool]:
     """The class that the network answers for the only input, and whether the subject's score asks why, as in `answered`."""
     logits, score = _whole_logits(subject), subject.used_score
     answer = int(of_two(logits)[0].argmax())
-    kinds = {OF_A_CLASS[meaning], LogOdds} if _has_complement(logits, meaning) else {OF_A_CLASS[meaning]}
+    has_complement = _has_complement(logits, meaning)
+    kinds = {OF_A_CLASS[meaning], LogOdds} if has_complement else {OF_A_CLASS[meaning]}
     names_it = isinstance(score, OfClass) and type(score) in kinds and score.target in (answer, (answer,))
-    is_complement = score in (-Logit(0), -Logit((0,)))
-    return answer, names_it or (is_complement and answer == 1 and _has_complement(logits, meaning))
+    says_no = has_complement and answer == 1 and score in (-Logit(0), -Logit((0,)))
+    return answer, names_it or says_no
 
 
 def _whole_logits(subject: Subject) -> Float[Tensor, "B K"]:
