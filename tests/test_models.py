@@ -3,6 +3,7 @@
 import pickle
 import sys
 from dataclasses import dataclass, fields, replace
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -469,3 +470,16 @@ def test_hf_from_a_local_folder(tmp_path):
     assert classifier.net(inputs).shape == (1, 2)
     with pytest.raises(ValueError, match="cannot load a network of pictures"):
         models.load(f"hf:{tmp_path / 'absent'}")
+
+
+@pytest.mark.parametrize("model", ["torchvision:squeezenet1_1", "timm:resnet18", "torchray:resnet50_coco"])
+def test_weights_that_cannot_be_downloaded_are_named(model, tmp_path, monkeypatch):
+    def unreachable(*_args, **_settings):
+        raise URLError("no route")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    for function in ("torch.hub.download_url_to_file", "timm.create_model"):
+        monkeypatch.setattr(function, unreachable)
+    with pytest.raises(ValueError, match=r"cannot download .*no route.* give it as checkpoint="):
+        models.load(model)

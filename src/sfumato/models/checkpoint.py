@@ -55,6 +55,15 @@ def requiring(extra: str, model: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def downloading(weights: str) -> Iterator[None]:
+    """A context in which weights may be downloaded. Raises `ValueError` with their name where that fails."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"cannot download {weights} ({error}). If you have the file, give it as checkpoint=…") from error
+
+
 def load_weights_(net: nn.Module, path: Path) -> tuple[str, ...] | None:
     """Load the weights of a checkpoint, in PyTorch's or the safetensors format, into the network. Returns its class names.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sfumato.data.labels import imagenet
 from sfumato.models.anatomy import describe
-from sfumato.models.checkpoint import EMBEDDING, fit_, loaded, read, requiring
+from sfumato.models.checkpoint import EMBEDDING, downloading, fit_, loaded, read, requiring
 from sfumato.models.classifier import Classifier
 from sfumato.models.embedder import Embedder
 from sfumato.models.transforms import prepared_by
@@ -48,7 +48,8 @@ def load(name: str, checkpoint: Path | None = None) -> Classifier:
     labels: tuple[str, ...] | None = None
     if checkpoint is None:
         _check_weights(full_name, timm.get_pretrained_cfg(name))
-        net = timm.create_model(name, pretrained=True)
+        with downloading(f"the weights of {full_name!r}"):
+            net = timm.create_model(name, pretrained=True)
     else:
         net, labels = loaded(partial(_with_classes, name), checkpoint)
         if labels is None and _is_embedding(net, timm.get_pretrained_cfg(name)):
@@ -75,7 +76,8 @@ def load_embedder(name: str, checkpoint: Path | None = None) -> Embedder:
     pretrained = timm.get_pretrained_cfg(name)
     if checkpoint is None:
         _check_has_weights(full_name, pretrained)
-        net = timm.create_model(name, pretrained=True)
+        with downloading(f"the weights of {full_name!r}"):
+            net = timm.create_model(name, pretrained=True)
     else:
         weights = read(checkpoint).weights
         net = timm.create_model(name, num_classes=0)

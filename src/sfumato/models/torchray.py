@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sfumato.data import labels
 from sfumato.models.caffe import VGG16, ResNet50
-from sfumato.models.checkpoint import fit_, state_dict
+from sfumato.models.checkpoint import downloading, fit_, state_dict
 from sfumato.models.classifier import Classifier, Preparation
 from sfumato.settings import near
 
@@ -158,10 +158,6 @@ def _download(name: str) -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / FILES[name]
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with downloading(ADDRESS + FILES[name]):
             torch.hub.download_url_to_file(ADDRESS + FILES[name], os.fspath(path), progress=False)
-        except OSError as error:
-            raise ValueError(
-                f"cannot download {ADDRESS + FILES[name]} ({error}). If you have the file, give it as checkpoint=…"
-            ) from error
     return path

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sfumato.models.anatomy import describe
-from sfumato.models.checkpoint import loaded, requiring
+from sfumato.models.checkpoint import downloading, loaded, requiring
 from sfumato.models.class_names import filled
 from sfumato.models.classifier import Classifier
 from sfumato.models.detector import Detector
@@ -89,7 +89,8 @@ def load(name: str, checkpoint: Path | None = None) -> Classifier:
         return net
 
     if checkpoint is None:
-        net, labels = models.get_model(name, weights=weights), None
+        with downloading(f"the weights of {full_name!r}"):
+            net, labels = models.get_model(name, weights=weights), None
     else:
         net, labels = loaded(build, checkpoint, count if kind == "detection" else None)
     if kind:
