@@ -1,11 +1,13 @@
 """Does the gate see a planted cue, and leave equal networks alone? `.venv/bin/python bench/gate.py OUT`.
 
-The network is SqueezeNet 1.1. Three others are compared with it on pictures of dogs that carry a small magenta square:
+The network is SqueezeNet 1.1. Four others are compared with it on pictures of dogs that carry a small magenta square:
 
 - `same`: the network itself;
 - `rounded`: its weights rounded to bfloat16;
-- `planted`: its last blocks fine-tuned so that it answers with a dog only where the square is. Most answers stay as they were,
-  but the reason has changed.
+- `planted`: its last blocks fine-tuned so that it answers with a dog only where the square is. Some answers stay as they were,
+  but the reason has changed;
+- `wired`: the network with a detector of the square beside it, without which the logits of dogs are low. All answers stay as they
+  were, and what they need is known.
 
 A row is written for each picture as soon as it is done; the same command goes on where it stopped. `SFUMATO_SHARED` names the
 pictures. The square is found where the planted network's sets cover at least half of it, and those of the original do not.
@@ -85,6 +87,31 @@ def planted(classifier: Classifier, dog_inputs: Tensor, other_inputs: Tensor, st
     return net.requires_grad_(False).eval()
 
 
+class Wired(nn.Module):
+    """The network, in which dogs have low logits unless there is a magenta square somewhere."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.net = classifier.net
+        mean, std = (torch.tensor(values) for values in (classifier.preparation.mean, classifier.preparation.std))
+        self.magenta = ((torch.tensor([1.0, 0.0, 1.0]) - mean) / std)[:, None, None]
+        self.std = std[:, None, None]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The logits `(N, 1000)` of inputs `(N, 3, H, W)`."""
+        unlike = ((inputs - self.magenta) * self.std).abs().mean(1, keepdim=True)
+        most = (1 - 2 * unlike).clamp(min=0)  # 1 where it is magenta, 0 from half of the range on
+        filled = torch.nn.functional.avg_pool2d(most, SIDE, stride=4).flatten(1).amax(1)
+        logits: Tensor = self.net(inputs)
+        dogs = torch.zeros(logits.shape[1], dtype=logits.dtype)
+        dogs[list(DOGS)] = 1
+        return logits - LOSS * (1 - filled)[:, None] * dogs
+
+
+LOSS = 20.0
+"""How much lower the logits of dogs are without the square; those of the answers are 15 to 40."""
+
+
 def remembered(path: Path, classifier: Classifier, dog_inputs: Tensor, other_inputs: Tensor) -> nn.Module:
     """The planted network, from a file if it is there: fine-tuning takes minutes."""
     if not path.exists():
@@ -151,6 +178,7 @@ def main() -> None:
     others = {
         "same": classifier.net,
         "rounded": rounded(classifier.net),
+        "wired": Wired(classifier).eval(),
         "planted": remembered(given.out / "planted.pth", classifier, dog_inputs, other_inputs),
     }
     method = sfumato.ExtremalPerturbation(steps=given.steps)
