@@ -6,8 +6,8 @@ The network is SqueezeNet 1.1. Four others are compared with it on pictures of d
 - `rounded`: its weights rounded to bfloat16;
 - `planted`: its last blocks fine-tuned so that it answers with a dog only where the square is. Some answers stay as they were,
   but the reason has changed;
-- `wired`: the network with a detector of the square beside it, without which the logits of dogs are low. All answers stay as they
-  were, and what they need is known.
+- `wired`: the network with a detector of the square beside it, without which the logits of dogs are low. All answers stay as
+  they were, and what they need is known.
 
 A row is written for each picture as soon as it is done; the same command goes on where it stopped. `SFUMATO_SHARED` names the
 pictures. The square is found where the planted network's sets cover at least half of it, and those of the original do not.
