@@ -61,7 +61,9 @@ def downloading(weights: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ValueError(f"cannot download {weights} ({error}). If you have the file, give it as checkpoint=…") from error
+        raise ValueError(
+            f"cannot download {weights} ({error}). If you have the file, give it as checkpoint=…"
+        ) from error
 
 
 def load_weights_(net: nn.Module, path: Path) -> tuple[str, ...] | None:
