@@ -141,13 +141,15 @@ def row_of(name: str, kind: str, found: Differences) -> dict[str, object]:
 
 def table(lines: Sequence[dict[str, float]]) -> None:
     """Print the means of each kind."""
-    print("| network | pictures | same answer | iou | iou_self | kept | kept_back | changed | square found |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "| network | pictures | same answer | iou | iou_self | kept | kept_back | kept_self | changed | square found |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for kind in dict.fromkeys(line["kind"] for line in lines):
         of_kind = [line for line in lines if line["kind"] == kind]
         means = [
             sum(line[name] for line in of_kind) / len(of_kind)
-            for name in ("answer", "iou", "iou_self", "kept", "kept_back")
+            for name in ("answer", "iou", "iou_self", "kept", "kept_back", "kept_self")
         ]
         same = [line for line in of_kind if line["answer"]]
         changed = sum(line["changed"] for line in same)

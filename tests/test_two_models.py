@@ -36,6 +36,7 @@ def test_the_same_network_differs_by_nothing() -> None:
         assert row["changed"] == row["grew"] == 0
         assert row["new"] <= 0
         assert row["iou_self"] > 0.6
+        assert 0.8 < row["kept_self"] <= 1
 
 
 def test_another_reason_for_the_same_answer() -> None:
@@ -89,6 +90,7 @@ def differences(**changes) -> Differences:
         "kept": torch.tensor([[0.2, 0.4]]),
         "other_own": torch.tensor([[0.5, 0.7]]),
         "kept_back": torch.tensor([[0.6, 1.05]]),
+        "kept_self": torch.tensor([[0.6, 0.72]]),
     }
     return Differences(**{**values, **changes})
 
@@ -99,6 +101,7 @@ def test_each_measure_by_hand() -> None:
     assert row["iou_self"] == pytest.approx(2 / 3)
     assert row["kept"] == pytest.approx(0.3 / 0.6)
     assert row["kept_back"] == 1  # .825 of .825
+    assert row["kept_self"] == pytest.approx(0.66 / 0.825)
     assert row["changed"] == 0
     assert differences().rows(enough=0.51)[0]["changed"] == 1
     assert row["new"] == pytest.approx(((1 / 2 - 0) + (1 - 1 / 2)) / 2)  # of sets of equal area
@@ -125,6 +128,7 @@ def test_a_network_that_does_not_read_the_picture_has_no_reason_in_it(first, sec
         assert row[name] == share if share is not None else 0 <= row[name] <= 1
     assert row["answer"] == 1
     assert row["changed"] == (0 if first is second else 1)
+    assert 0 <= row["kept_self"] <= 1
     assert all(value == value for value in row.values())  # noqa: PLR0124  # no NaN, which means would leave out
 
 

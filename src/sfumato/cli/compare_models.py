@@ -41,7 +41,7 @@ def compare_models(
         typer.Option(
             metavar="LIMIT",
             help='A condition at which the command ends with the exit code 3, e.g. "iou < .6" or "changed > .05"; may be '
-            "repeated. Measures: answer, iou, iou_self, kept, kept_back, changed, new, grew.",
+            "repeated. Measures: answer, iou, iou_self, kept, kept_back, kept_self, changed, new, grew.",
             show_default=False,
         ),
     ] = None,

@@ -28,6 +28,7 @@ MEASURES = (
     Measure("iou_self", mean("iou_self")),
     Measure("kept", mean("kept")),
     Measure("kept_back", mean("kept_back")),
+    Measure("kept_self", mean("kept_self")),
     Measure("changed", mean("changed"), higher_is_better=False, percent=True),
     Measure("new", mean("new"), higher_is_better=False),
     Measure("grew", mean("grew"), higher_is_better=False),
@@ -63,6 +64,8 @@ class Differences(TensorResult):
     """What the other network's sets are worth to itself."""
     kept_back: Float[Tensor, "B V"]
     """What the other network's sets are worth to the first one."""
+    kept_self: Float[Tensor, "B V"]
+    """What the first network's sets of another seed are worth to itself."""
 
     def rows(self, enough: float = 0.5) -> list[dict[str, float]]:
         """A row for each picture, of means over the sets of all areas.
@@ -72,6 +75,7 @@ class Differences(TensorResult):
         - `kept`: the worth of the first network's sets to the other network, as a share of what the other's own sets are worth,
           as far as these are worth a hundredth or more; `kept_back`: the other way round. It is 0 where hiding everything takes
           no score away from the network whose share it is, which so does not read the picture, and 1 where this is so of both;
+        - `kept_self`: the same of the first network's sets of another seed, to itself: what chance does to `kept`;
         - `changed`: 1 where the answer is the same but one of the two falls below `enough`: the same answer for another reason;
         - `new`: the share of the other network's sets that lies outside of the first one's, beyond the same share between two
           seeds of the first one;
@@ -89,6 +93,7 @@ class Differences(TensorResult):
             "iou_self": self.iou_self.double().mean(1),
             "kept": kept,
             "kept_back": back,
+            "kept_self": torch.where(reads, _share(self.kept_self, self.own), 1.0),
             "changed": (same & (kept.minimum(back) < enough)).double(),
             "new": (_outside(self.iou) - _outside(self.iou_self)).mean(1),
             "grew": self._smallest(self.other_masks, self.other_own) - self._smallest(self.masks, self.own),
@@ -129,11 +134,14 @@ def compare_models(
                 for searching, net in ((method, model), (replace(method, seed=method.seed + 1), model), (method, other))
             )
             both = {}
-            for asked, name in zip(subjects, ("own", "other"), strict=True):
+            for asked, name, shown in (
+                (subjects[0], "own", (masks, other_masks, again)),
+                (subjects[1], "other", (masks, other_masks)),
+            ):
                 subject = asked.asking(targets, method.score)
                 perturbed = ready(subject, [seeded(one, method.seed) for one in method.used_perturbations()])
                 bounds = ends(subject, perturbed)
-                both[name] = [_worths(subject, perturbed, some, method, bounds) for some in (masks, other_masks)]
+                both[name] = [_worths(subject, perturbed, some, method, bounds) for some in shown]
         yield Differences(
             answer=answers,
             other_answer=other_answers,
@@ -145,6 +153,7 @@ def compare_models(
             kept=both["other"][0],
             other_own=both["other"][1],
             kept_back=both["own"][1],
+            kept_self=both["own"][2],
         )
 
 

@@ -21,6 +21,7 @@ MEANINGS = {
     "iou_self": "the same of the first network with itself, at another seed",
     "kept": "what the first one's sets are worth to the second, as a share of its own sets",
     "kept_back": "what the second one's sets are worth to the first, as a share of its own sets",
+    "kept_self": "what the first one's sets at another seed are worth to itself, as a share of its own sets",
     "changed": "the same answer, for another reason",
     "new": "the share of the second one's sets that is new, beyond chance",
     "grew": "how much larger a set the second one needs, as a share of the picture",
