@@ -77,10 +77,10 @@ def test_a_calibration_is_saved_and_loaded(tmp_path) -> None:
     assert Calibration.load(tmp_path / "c.json") == calibration
     assert calibration.temperature(0.2, Noise(seed=5)) == 3  # the seed of a search
     (tmp_path / "other.json").write_text("[1]")
-    with pytest.raises(ValueError, match="is no calibration"):
+    with pytest.raises(ValueError, match=r"is no calibration.*; write one with sfumato calibrate$"):
         Calibration.load(tmp_path / "other.json")
     (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(ValueError, match="is no calibration"):
+    with pytest.raises(ValueError, match=r"is no calibration.*; write one with sfumato calibrate$"):
         Calibration.load(tmp_path / "broken.json")
     with pytest.raises(ValueError, match="holds no areas of survival"):
         Survival.load(tmp_path / "c.json")
@@ -301,5 +301,5 @@ def test_probabilities_are_no_labels() -> None:
 
 def test_a_file_of_endless_brackets_is_refused(tmp_path) -> None:
     (tmp_path / "deep.json").write_text("[" * 100_000)
-    with pytest.raises(ValueError, match="is no calibration"):
+    with pytest.raises(ValueError, match=r"is no calibration.*; write one with sfumato calibrate$"):
         Calibration.load(tmp_path / "deep.json")

@@ -32,6 +32,7 @@ REFUSED = [
     ("explain cat.png --target 7", "7"),
     ("explain cat.png --areas 20", "Write --areas 0.2"),
     ("explain cat.png --smallest 90", "Write --smallest 0.9"),
+    ("explain cat.png --smallest 1.5", "Write --smallest 0.9"),
     ("explain cat.png --method linear", "did you mean linear-approximation?"),
     ("explain cat.png --method cam", "did you mean grad-cam or layer-cam or score-cam?"),
     ("explain cat.png --out cat.pdf", "--out names a folder; got 'cat.pdf'. Write --out cat"),

@@ -235,7 +235,7 @@ def check_share(option: str, value: float | None) -> None:
     ValueError: --smallest is a share of the score, more than 0 and at most 1; got 90. Write --smallest 0.9
     """
     if value is not None and not 0 < value <= 1:
-        share = value / 100 if 1 < value <= 100 else 0.9
+        share = value / 100 if 10 <= value <= 100 else 0.9  # a percentage
         raise ValueError(
             f"{option} is a share of the score, more than 0 and at most 1; got {value:g}. Write {option} {share:g}"
         )

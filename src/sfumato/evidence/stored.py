@@ -22,7 +22,7 @@ def load(kind: type[T], path: str | os.PathLike[str], wrong: str) -> T:
     try:
         found = from_json(json.loads(Path(path).read_text(encoding="utf-8")))
     except (TypeError, ValueError, RecursionError) as error:  # JSON and Unicode errors are ValueErrors
-        raise ValueError(f"{path} {wrong}: {error}") from error
+        raise ValueError(f"{path} {wrong} ({error}); write one with sfumato calibrate") from error
     if not isinstance(found, kind):
         raise ValueError(f"{path} {wrong}; write one with sfumato calibrate")
     return found
