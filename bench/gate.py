@@ -3,7 +3,7 @@
 The network is SqueezeNet 1.1. Four others are compared with it on pictures of dogs that carry a small magenta square:
 
 - `same`: the network itself;
-- `rounded`: its weights rounded to bfloat16;
+- `rounded`: its weights rounded to 8 bits, as for small devices;
 - `planted`: its last blocks fine-tuned so that it answers with a dog only where the square is. Some answers stay as they were,
   but the reason has changed;
 - `wired`: the network with a detector of the square beside it, without which the logits of dogs are low. All answers stay as
@@ -126,8 +126,16 @@ FROM = 9
 
 
 def rounded(net: nn.Module) -> nn.Module:
-    """The network with weights rounded to bfloat16, in float32."""
-    return copy.deepcopy(net).bfloat16().float()
+    """The network with weights rounded to 8 bits, in float32: to 255 levels for each output of a layer.
+
+    Rounded to bfloat16 it would be the same network, as a search computes in it where the processor can.
+    """
+    coarse = copy.deepcopy(net)
+    with torch.no_grad():
+        for weights in (values for values in coarse.parameters() if values.ndim > 1):
+            step = weights.abs().flatten(1).amax(1).view(-1, *[1] * (weights.ndim - 1)) / 127
+            weights.copy_((weights / step).round() * step)
+    return coarse
 
 
 def row_of(name: str, kind: str, found: Differences) -> dict[str, object]:
