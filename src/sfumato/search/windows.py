@@ -73,7 +73,8 @@ class Windows(Settings):
             values.append(rows.values(masks, problem.game).view(-1, queries))
         heights = torch.cat(values).mT
         low, high = heights.aminmax(dim=1, keepdim=True)
-        heights = (heights - low) / (high - low).clamp(min=torch.finfo(heights.dtype).tiny)
+        rounding = ROUNDING * low.abs().maximum(high.abs())
+        heights = (heights - low) / (high - low).maximum(rounding).clamp(min=torch.finfo(heights.dtype).tiny)
         field = enlarged(heights.view(queries, 1, *grid), sets.size).to(sets.everything)
         above = self.weight * (field - like(field.flatten(1).mean(1), field))
         pull = (0.0 if problem.game.drop else PULL) if self.pull is None else self.pull
@@ -82,6 +83,9 @@ class Windows(Settings):
 
 PULL = 0.15
 """By default, in games that only keep the set."""
+
+ROUNDING = 1e-5
+"""Of a score: windows whose scores differ by less do equally well, and the less they differ, the flatter is the field."""
 
 LOOKING = "looking at windows"
 """What is done, for those who wait."""
