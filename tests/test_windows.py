@@ -85,6 +85,20 @@ def test_where_all_windows_do_equally_well_it_knows_nothing() -> None:
     assert torch.equal(field, LATTICE.on((32, 32)).start())
 
 
+def test_windows_may_also_say_what_the_whole_loses_without_them() -> None:
+    """No window of a tenth suffices alone, but the whole needs all of its left half."""
+
+    def needing(inputs: torch.Tensor) -> torch.Tensor:
+        left = inputs[..., :16].mean((1, 2, 3))
+        return torch.stack([(left - 0.5).clamp(min=0), left], 1)
+
+    inputs = torch.ones(1, 1, 32, 32)
+    alone, both = (found(inputs, [0], [(0.1,)], rule=Windows(game=game), model=needing) for game in (None, "dual"))
+    assert torch.equal(alone, LATTICE.on((32, 32)).start())
+    assert both[..., :3].min() > both[..., -3:].max() + 0.2
+    assert Windows(game="dual") == Windows(game=DUAL)
+
+
 @pytest.mark.parametrize(("difference", "height"), [(1e-4, (0, 0.05)), (1.0, (0.45, 0.55))])
 def test_rounding_makes_no_window_better(difference: float, height: tuple[float, float]) -> None:
     """In float32, 100 and 100 and a ten thousandth of a small mean differ by rounding."""
@@ -268,7 +282,7 @@ def test_where_the_gradient_is_noise_windows_draw_all_seeds_and_restarts_to_the_
 
     agree, by_chance = (result(pull, 0.4).agreement for pull in (1, 0))
     assert (agree > 0.5).all()
-    assert by_chance.mean() < 0.3
+    assert by_chance.mean() < agree.mean() - 0.2
 
 
 @pytest.mark.parametrize(

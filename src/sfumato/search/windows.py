@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sfumato.games import Game
 from sfumato.masks.level_set import LevelSets
 from sfumato.search.loop import Stage
 from sfumato.search.problem import Problem
 from sfumato.search.rules import like
-from sfumato.settings import Settings, check_number, check_whole
+from sfumato.settings import Settings, check_number, check_whole, later
 from sfumato.space.smoothing import enlarged
 
 
@@ -36,14 +37,20 @@ class Windows(Settings):
     equally in the whole, those stay that suffice alone. By default it is .15; in games that hide the set, 0, as each place that
     an answer rests on must go there, also those that do little alone.
 
+    A window alone may do worse than nothing, though the whole needs it. With `game="dual"`, what the whole loses without a
+    window counts as well, for twice the passes; by default windows play the search's own game.
+
     It takes a forward pass for each window, perturbation and weight of the game, for all areas of a query together.
     """
 
     count: int = 49
     weight: float = 0.5
     pull: float | None = None
+    game: Game | str | None = later(None)
 
     def __post_init__(self) -> None:
+        if self.game is not None:
+            object.__setattr__(self, "game", Game.named(self.game))
         check_whole("count", self.count)
         check_number("weight", self.weight, "the height of the first field", above=0, most=1)
         if self.pull is not None:
@@ -60,6 +67,7 @@ class Windows(Settings):
         assert isinstance(sets, LevelSets)  # noqa: S101  # for the type checker
         queries, one_each = len(problem.areas), problem.queries
         areas = problem.areas.log().mean(1).exp()
+        game = problem.game if self.game is None else Game.named(self.game)
         grid = along_axes(self.count, sets.size)
         centres = list(itertools.product(*map(centres_along, grid, sets.size)))
         values = []
@@ -70,7 +78,7 @@ class Windows(Settings):
             yield Stage(LOOKING, first, len(centres))
             masks = torch.cat([window(sets, centre, areas) for centre in centres[first : first + together]])
             rows = replace(one_each.roughly, query=one_each.query.repeat(len(masks) // queries))
-            values.append(rows.values(masks, problem.game).view(-1, queries))
+            values.append(rows.values(masks, game).view(-1, queries))
         heights = torch.cat(values).mT
         low, high = heights.aminmax(dim=1, keepdim=True)
         rounding = ROUNDING * low.abs().maximum(high.abs())
