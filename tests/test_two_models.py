@@ -102,8 +102,9 @@ def test_each_measure_by_hand() -> None:
     assert row["kept"] == pytest.approx(0.3 / 0.6)
     assert row["kept_back"] == 1  # .825 of .825
     assert row["kept_self"] == pytest.approx(0.66 / 0.825)
-    assert row["changed"] == 0
-    assert differences().rows(enough=0.51)[0]["changed"] == 1
+    assert row["changed"] == 1  # .5 is less than .8
+    assert differences().rows(enough=0.5)[0]["changed"] == 0
+    assert differences(kept=torch.tensor([[0.38, 0.6]])).rows()[0]["changed"] == 0  # .81 and 1
     assert row["new"] == pytest.approx(((1 / 2 - 0) + (1 - 1 / 2)) / 2)  # of sets of equal area
     assert row["grew"] == pytest.approx(1 - 1 / 4)  # no set of the other one suffices
     (other,) = differences(other_answer=torch.tensor([4])).rows(enough=0.51)

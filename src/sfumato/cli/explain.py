@@ -63,7 +63,7 @@ def explain(
         typer.Option(
             "--certificate",
             help="Test what each explanation may claim: whether the places suffice, are mostly needed, are better than chance, "
-            "are the only ones. Takes once or twice as long again.",
+            "are the only ones. Takes two to three times as long as the search.",
         ),
     ] = False,
     calibration: Annotated[

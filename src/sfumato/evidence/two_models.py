@@ -22,6 +22,10 @@ from sfumato.perturbations import Perturbed, seeded
 from sfumato.scores import LogOdds
 from sfumato.settings import check_number
 
+KEPT = 0.8
+"""Of what a network's own sets are worth, the least that another's are worth to it where both see the same. Sets of the same
+network at another seed keep .95 and more."""
+
 MEASURES = (
     Measure("answer", mean("answer"), percent=True),
     Measure("iou", mean("iou")),
@@ -67,7 +71,7 @@ class Differences(TensorResult):
     kept_self: Float[Tensor, "B V"]
     """What the first network's sets of another seed are worth to itself."""
 
-    def rows(self, enough: float = 0.5) -> list[dict[str, float]]:
+    def rows(self, enough: float = KEPT) -> list[dict[str, float]]:
         """A row for each picture, of means over the sets of all areas.
 
         - `answer`: 1 where the answers are the same, else 0;
@@ -157,7 +161,7 @@ def compare_models(
         )
 
 
-def summarise(differences: Sequence[Differences], enough: float = 0.5) -> dict[str, Estimate]:
+def summarise(differences: Sequence[Differences], enough: float = KEPT) -> dict[str, Estimate]:
     """The mean over all pictures of each of `MEASURES`, with its interval."""
     rows = list(chain.from_iterable(difference.rows(enough) for difference in differences))
     if not rows:
