@@ -10,7 +10,7 @@ The network is SqueezeNet 1.1. Four others are compared with it on pictures of d
   they were, and what they need is known.
 
 A row is written for each picture as soon as it is done; the same command goes on where it stopped. `SFUMATO_SHARED` names the
-pictures. The square is found where the planted network's sets cover at least half of it, and those of the original do not.
+pictures. The square is found where the other network's sets cover at least half of it, and those of the original do not.
 """
 
 import argparse
@@ -33,6 +33,9 @@ DOGS = range(151, 269)
 
 SIDE, MARGIN = 28, 12
 """Of the square, and its distance from the border, in pixels of 227."""
+
+MAGENTA = torch.tensor([1.0, 0.0, 1.0])[:, None, None]
+"""Its colour, in [0, 1]."""
 
 
 def prepared(classifier: Classifier, count: int, dogs: bool) -> Iterator[tuple[str, Tensor]]:
@@ -57,10 +60,9 @@ def square() -> tuple[slice, slice]:
 
 def with_square(inputs: Tensor, classifier: Classifier) -> Tensor:
     """The inputs `(…, 3, 227, 227)` with the square."""
-    mean, std = (torch.tensor(values) for values in (classifier.preparation.mean, classifier.preparation.std))
     marked = inputs.clone()
     rows, columns = square()
-    marked[..., rows, columns] = ((torch.tensor([1.0, 0.0, 1.0]) - mean) / std)[:, None, None]
+    marked[..., rows, columns] = classifier.preparation.normalised(MAGENTA)
     return marked
 
 
@@ -92,20 +94,16 @@ class Wired(nn.Module):
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        self.net = classifier.net
-        mean, std = (torch.tensor(values) for values in (classifier.preparation.mean, classifier.preparation.std))
-        self.magenta = ((torch.tensor([1.0, 0.0, 1.0]) - mean) / std)[:, None, None]
-        self.std = std[:, None, None]
+        self.net, self.normalisation = classifier.net, classifier.preparation.normalisation
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The logits `(N, 1000)` of inputs `(N, 3, H, W)`."""
-        unlike = ((inputs - self.magenta) * self.std).abs().mean(1, keepdim=True)
+        unlike = (self.normalisation.pictures(inputs, axes=2) - MAGENTA).abs().mean(1, keepdim=True)
         most = (1 - 2 * unlike).clamp(min=0)  # 1 where it is magenta, 0 from half of the range on
         filled = torch.nn.functional.avg_pool2d(most, SIDE, stride=4).flatten(1).amax(1)
         logits: Tensor = self.net(inputs)
-        dogs = torch.zeros(logits.shape[1], dtype=logits.dtype)
-        dogs[list(DOGS)] = 1
-        return logits - LOSS * (1 - filled)[:, None] * dogs
+        classes = torch.arange(logits.shape[1])
+        return logits - LOSS * (1 - filled)[:, None] * ((classes >= DOGS.start) & (classes < DOGS.stop))
 
 
 LOSS = 20.0

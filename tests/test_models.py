@@ -472,8 +472,15 @@ def test_hf_from_a_local_folder(tmp_path):
         models.load(f"hf:{tmp_path / 'absent'}")
 
 
-@pytest.mark.parametrize("model", ["torchvision:squeezenet1_1", "timm:resnet18", "torchray:resnet50_coco"])
-def test_weights_that_cannot_be_downloaded_are_named(model, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("model", "weights"),
+    [
+        ("torchvision:squeezenet1_1", "the weights of 'torchvision:squeezenet1_1' "),
+        ("timm:resnet18", "the weights of 'timm:resnet18' "),
+        ("torchray:resnet50_coco", "https://.*resnet50_coco-e99468c5.pth.tar "),
+    ],
+)
+def test_weights_that_cannot_be_downloaded_are_named(model, weights, tmp_path, monkeypatch):
     def unreachable(*_args, **_settings):
         raise URLError("no route")
 
@@ -481,5 +488,5 @@ def test_weights_that_cannot_be_downloaded_are_named(model, tmp_path, monkeypatc
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     for function in ("torch.hub.download_url_to_file", "timm.create_model"):
         monkeypatch.setattr(function, unreachable)
-    with pytest.raises(ValueError, match=r"cannot download .*no route.* give it as checkpoint="):
+    with pytest.raises(ValueError, match=rf"cannot download {weights}.*no route.* give it as checkpoint="):
         models.load(model)

@@ -282,7 +282,7 @@ def test_where_the_gradient_is_noise_windows_draw_all_seeds_and_restarts_to_the_
 
     agree, by_chance = (result(pull, 0.4).agreement for pull in (1, 0))
     assert (agree > 0.5).all()
-    assert by_chance.mean() < agree.mean() - 0.2
+    assert by_chance.mean() < 0.3
 
 
 @pytest.mark.parametrize(
